@@ -1,0 +1,23 @@
+# Everything that a contributor runs. PYTHON is the interpreter of the environment to use.
+PYTHON ?= python
+
+.PHONY: demo test check format lint types
+
+demo:            ## generated scenes, three schedulers, one comparison (./vidseg-demo)
+	$(PYTHON) -m jobs.demo
+
+test:            ## all tests
+	$(PYTHON) -m pytest
+
+check: lint types test
+
+format:          ## rewrite the files in the house format
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+lint:            ## format and lint, changing nothing
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+types:
+	$(PYTHON) -m pyright --pythonpath $$($(PYTHON) -c 'import sys; print(sys.executable)')

@@ -1,0 +1,111 @@
+"""End-to-end frames/s of the job (constant segmenter, ``copy``, masks written) over raw decode on the same cores.
+
+    python -m benchmarks.plumbing [--json FILE] [--data DIR] [--repeat N] [--copies N]
+
+Baseline: PyAV decode + reformat to the same RGB size in one process per core, nothing else, longest video first.
+Job and baseline alternate; the ratio of the medians is printed. Ray is up before the clock starts; planning, actor
+start, encoding, commits and the run's end are inside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import ray
+
+from benchmarks.corpus import link_corpus, real_videos
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.media import working_size
+from vidseg_core.pipeline.job import run_segment
+
+
+def decode_raw(path: str) -> int:
+    """Plain PyAV: every frame of a file as RGB at working size; the number of frames."""
+    frames = 0
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for frame in container.decode(stream):
+            height, width = working_size(frame.width, frame.height, 512)
+            frame.reformat(width, height, "rgb24", interpolation="BILINEAR").to_ndarray()
+            frames += 1
+    return frames
+
+
+def baseline(paths: list[str], cores: int) -> tuple[int, float]:
+    """Frames and seconds of raw decode with one process a core."""
+    by_size = sorted(paths, key=os.path.getsize, reverse=True)
+    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+        pool.map(decode_raw, by_size[:cores])  # imports done, files in the page cache
+        started = time.perf_counter()
+        frames = sum(pool.imap_unordered(decode_raw, by_size))
+        return frames, time.perf_counter() - started
+
+
+def job(folder: Path, output: Path) -> float:
+    """Seconds of the whole job."""
+    config = SegmentConfig(
+        input=(str(folder),),
+        output=str(output),
+        segmenter="constant",
+        scheduler=SchedulerConfig(name="fixed", interval=12),
+        propagation=PropagationConfig(name="copy", sides="one"),
+        log="json",
+    )
+    started = time.perf_counter()
+    code = run_segment(config)
+    if code not in (0, 3):
+        raise SystemExit(f"the job failed with exit code {code}")
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json")
+    parser.add_argument("--data")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--copies", type=int, default=3)
+    args = parser.parse_args()
+    videos = real_videos(args.data)
+    if not videos:
+        raise SystemExit("benchmarks.plumbing needs real videos: give --data DIR (with videos/ and face/)")
+    cores = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = link_corpus(videos, args.copies, Path(scratch) / "in")
+        paths = [str(p) for p in folder.iterdir()]
+        ray.init(address="local", include_dashboard=False, num_cpus=cores, log_to_driver=False)
+        raw, full, frames = [], [], 0
+        for turn in range(args.repeat):
+            frames, seconds = baseline(paths, cores)
+            raw.append(frames / seconds)
+            full.append(frames / job(folder, Path(scratch) / f"out-{turn}"))
+            print(
+                f"turn {turn}: raw {raw[-1]:.1f} fps, job {full[-1]:.1f} fps, ratio {full[-1] / raw[-1]:.3f}"
+            )
+    row = {
+        "frames": frames,
+        "cores": cores,
+        "raw_fps": statistics.median(raw),
+        "job_fps": statistics.median(full),
+        "ratio": statistics.median(f / r for f, r in zip(full, raw, strict=True)),
+    }
+    print(
+        f"plumbing: {frames} frames, {cores} cores: raw {row['raw_fps']:.1f} fps, job {row['job_fps']:.1f} fps, "
+        f"ratio {row['ratio']:.3f} (asked 0.80, goal 0.90)"
+    )
+    if args.json:
+        Path(args.json).write_text(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""``vidseg VERB ...``: finds the verb's file in this folder and hands the rest of the command line over.
+
+Invariant: nothing heavy is imported before a verb has begun its work, so help and usage errors are quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from vidseg_core import __version__
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "segment": "videos in, a table of masks out",
+    "compact": "merge the small part files of a run",
+    "export": "masks as PNG files, COCO run-lengths or overlay videos",
+    "demo": "generated scenes, several schedulers, one comparison",
+    "doctor": "is this machine ready, and what is missing",
+}
+
+
+def usage() -> str:
+    """The list of verbs."""
+    verbs = "\n".join(f"  {name:10} {text}" for name, text in VERBS.items())
+    codes = "exit codes: 0 all done, 1 failed, 2 bad usage, 3 finished with some videos quarantined"
+    return f"usage: vidseg VERB [options]   (vidseg VERB --help for the options)\n\n{verbs}\n\n{codes}\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``vidseg`` with `argv` (None: the process's own) and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] in (["--version"], ["-V"]):
+        print(f"vidseg {__version__}")
+        return 0
+    if arguments[:1] in (["--help"], ["-h"], ["help"]):
+        print(usage(), end="")
+        return 0
+    if not arguments:
+        print(usage(), end="", file=sys.stderr)
+        return 2
+    verb = arguments[0]
+    if verb not in VERBS:
+        from vidseg_core.config.errors import nearest
+
+        print(f"vidseg: there is no verb {verb!r}{nearest(verb, VERBS)}\n", file=sys.stderr)
+        print(usage(), end="", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"jobs.{verb.replace('-', '_')}")
+    return module.main(arguments[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

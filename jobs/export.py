@@ -1,0 +1,97 @@
+"""``vidseg export``: masks as palette PNG files, COCO run-lengths or overlay videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.runner import run_verb, say
+from vidseg_core.config.errors import ConfigError, nearest
+from vidseg_core.config.verbs import ExportConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vidseg_core.store import Run
+
+
+def run(config: ExportConfig) -> int:
+    """Export what `config` names; 3 if the source of some video could not be read (overlay)."""
+    from vidseg_core.store import open_run
+    from vidseg_core.store.export import export_coco, export_png
+
+    source = open_run(config.run)
+    videos = _videos(source, config)
+    out = Path(config.output)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("--output", f"{out}: {error.strerror}") from error
+    if config.format == "overlay":
+        return _overlays(source, videos, out, config)
+    if config.format == "coco":
+        names = source.info().get("segmenter", {}).get("class_names")
+        path = out / "coco.json"
+        count = export_coco(source, path, video_ids=videos, class_names=names, keys_only=config.keys_only)
+        text = f"{count:,} annotations in {path}"
+    else:
+        count = export_png(source, out, video_ids=videos, keys_only=config.keys_only)
+        text = f"{count:,} masks below {out}"
+    say("export", config, text, event="done", count=count)
+    return 0
+
+
+def _videos(source: Run, config: ExportConfig) -> list[str]:
+    """The ids to export: all that have frames, or those asked for, each checked."""
+    known = [video_id for video_id, _ in source.files()]
+    for video_id in config.video:
+        if video_id not in known:
+            raise ConfigError("--video", f"{config.run} has no video {video_id!r}{nearest(video_id, known)}")
+    return list(dict.fromkeys(config.video)) or known
+
+
+def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -> int:
+    from vidseg_core.media import MediaError
+    from vidseg_core.store.export import export_overlay
+
+    rows = {row["video_id"]: row for row in source.videos().to_pylist()}
+    failed = 0
+    for video_id in videos:
+        path = out / f"{video_id}.mp4"
+        if video_id not in rows:
+            raise ConfigError("--video", f"{video_id} is not finished in {config.run}; finish the run first")
+        uri = rows[video_id]["uri"]
+        try:
+            frames = source_frames(uri, config.overlay_size)
+            count = export_overlay(source, video_id, frames, path, layout=config.layout)
+        except MediaError as error:
+            failed += 1
+            say("export", config, f"{uri}: {error}", video_id=video_id)
+            continue
+        say("export", config, f"{count:,} frames in {path}", event="done", count=count, video_id=video_id)
+    return 3 if failed else 0
+
+
+def source_frames(uri: str, longest_side: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(frame number, uint8 [H, W, 3] RGB) of every frame of a video, numbered as `vidseg segment` does."""
+    from vidseg_core.media import MediaLimits, child_for_this_process, working_size
+    from vidseg_core.plan.segments import plan_segments
+
+    child = child_for_this_process(MediaLimits())
+    index = child.probe(uri)
+    height, width = working_size(index.width, index.height, longest_side)
+    for segment in plan_segments(index, segment_frames=0, shard_frames=16):
+        for planned in segment.units:
+            unit = planned.decode_unit(uri, index, height=height, width=width)
+            for shard in child.decode(unit, 16):
+                yield from zip(shard.frame_index.tolist(), shard.frames_THW3, strict=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the verb; returns the exit code."""
+    return run_verb("export", ExportConfig, run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""What every verb does around its work: read the command line, turn errors into messages and exit codes.
+
+Exit codes: 0 all done, 1 failed or interrupted, 2 bad usage or configuration, 3 finished with some videos
+quarantined.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
+
+__all__ = ["FAILURES", "USAGE_ERRORS", "run_verb", "say"]
+
+# What a person can put right on the command line, by qualified name: a class that was raised is imported,
+# one that was not need not be.
+USAGE_ERRORS = frozenset(
+    {
+        "vidseg_core.config.errors.ConfigError",
+        "vidseg_core.models.protocol.SegmenterError",
+        "vidseg_core.pipeline.manifest.FingerprintMismatch",
+        "vidseg_core.plan.errors.InputError",
+        "vidseg_core.propagation.registry.UnknownNameError",
+        "vidseg_core.store.errors.StoreError",
+    }
+)
+FAILURES = frozenset(
+    {"vidseg_core.pipeline.ray_session.ClusterError", "vidseg_core.store.errors.CommitConflict"}
+)
+
+ConfigT = TypeVar("ConfigT")
+
+
+def run_verb(
+    verb: str, cls: type[ConfigT], run: Callable[[ConfigT], int], argv: Sequence[str] | None = None
+) -> int:
+    """Parse `argv` (None: the process's own) as a `cls`, call `run` with it and return the exit code."""
+    try:
+        config = parse(verb, cls, sys.argv[1:] if argv is None else argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_USAGE
+    try:
+        return run(config)
+    except KeyboardInterrupt:
+        say(verb, config, "interrupted")
+        return EXIT_FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        code = _expected(error)
+        if code is None:
+            traceback.print_exc()
+            say(verb, config, f"failed: {type(error).__name__}: {error}")
+            return EXIT_FAILED
+        say(verb, config, str(error))
+        return code
+
+
+def _expected(error: Exception) -> int | None:
+    """The exit code of an error that its message explains, by its nearest known class; None for others."""
+    for cls in type(error).__mro__:
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        if name in FAILURES:
+            return EXIT_FAILED
+        if name in USAGE_ERRORS:
+            return EXIT_USAGE
+    return None
+
+
+def say(verb: str, config: Any, message: str, *, event: str = "error", **fields: Any) -> None:
+    """One line on standard error, as the config's ``log`` wants it; `fields` go into JSON only."""
+    if getattr(config, "log", "text") == "json":
+        print(json.dumps({"event": event, "verb": verb, "message": message, **fields}), file=sys.stderr)
+    else:
+        print(f"vidseg {verb}: {message}", file=sys.stderr)

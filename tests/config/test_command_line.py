@@ -1,0 +1,165 @@
+"""Promise: command line and YAML file are one schema; what is typed wins; nothing is silently ignored.
+
+The names themselves are a contract with everybody's scripts and are frozen in ``golden_cli.txt``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vidseg_core.config import SegmentConfig
+from vidseg_core.config.cli import parse
+from vidseg_core.config.help import field_texts, options, render_help
+from vidseg_core.config.verbs import CompactConfig, DemoConfig, DoctorConfig, ExportConfig
+
+GOLDEN = Path(__file__).with_name("golden_cli.txt")
+CONFIGS: dict[str, type] = {
+    "segment": SegmentConfig,
+    "compact": CompactConfig,
+    "export": ExportConfig,
+    "demo": DemoConfig,
+    "doctor": DoctorConfig,
+}
+NEEDED = ["--input", "a", "--output", "b"]
+
+
+def segment(*argv: str) -> SegmentConfig:
+    return parse("segment", SegmentConfig, argv)
+
+
+def surface() -> str:
+    """Every option of every verb: name, values, default."""
+    lines = []
+    for verb, cls in CONFIGS.items():
+        for option in options(cls):
+            default = "required" if option.required else option.default or "off"
+            lines.append(f"{verb} --{option.name} {option.metavar or 'flag'} [{default}]")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_option_names_are_the_frozen_ones() -> None:
+    assert surface() == GOLDEN.read_text(), (
+        "if the change is meant, say so in CHANGELOG.md and update the file"
+    )
+
+
+def test_input_and_output_suffice() -> None:
+    assert segment(*NEEDED) == SegmentConfig(input=("a",), output="b")
+
+
+def test_input_may_be_repeated_and_may_be_a_list() -> None:
+    assert segment("--input", "a", "--output", "x", "--input", "b", "c", "--input=d").input == tuple("abcd")
+
+
+def test_dashes_and_underscores_are_the_same() -> None:
+    config = segment(*NEEDED, "--scheduler.max-interval", "30", "--dry-run", "--segment_frames", "0")
+    assert (config.scheduler.max_interval, config.dry_run, config.segment_frames) == (30, True, 0)
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "input: [x, y]\noutput: there\nlanes: 4\nscheduler: {name: fixed, interval: 25}\ndry_run: true\n"
+    )
+    config = segment("--config", str(file), "--input", "z", "--scheduler.interval=5", "--no-dry-run")
+    assert config.input == ("z",) and config.output == "there" and config.lanes == 4
+    assert (config.scheduler.name, config.scheduler.interval, config.dry_run) == ("fixed", 5, False)
+
+
+def test_the_command_line_may_complete_a_file_that_is_not_valid_alone(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("scheduler: {name: fixed, interval: 200}\n")
+    config = segment(f"--config={file}", *NEEDED, "--scheduler.max_interval", "300")
+    assert config.scheduler.interval == 200
+
+
+def test_a_dumped_config_is_a_config_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    config = segment(*NEEDED, "--working_size", "384x512", "--scheduler.threshold", "2.5", "--limit", "3")
+    file.write_text(config.to_yaml())
+    assert segment("--config", str(file)) == config
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--output", "b"], "--input"),
+        (["--input", "a"], "--output"),
+        ([*NEEDED, "--lane", "3"], "--lanes"),
+        ([*NEEDED, "--scheduler.intervall", "3"], "--scheduler.interval"),
+        ([*NEEDED, "--lanes", "many"], "--lanes"),
+        ([*NEEDED, "--lanes", "0"], "--lanes"),
+        ([*NEEDED, "--device", "tpu"], "--device"),
+        ([*NEEDED, "--segmenter", "plane"], "did you mean 'plain'"),
+        ([*NEEDED, "--config"], "--config"),
+        ([*NEEDED, "--config", "missing.yaml"], "missing.yaml"),
+        ([*NEEDED, "--config", "a", "--config", "b"], "one file"),
+        (["--output", "b", "--input"], "--input"),
+        ([*NEEDED, "--lanes"], "--lanes"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_a_message_on_standard_error(
+    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        segment(*argv)
+    printed = capsys.readouterr()
+    assert stop.value.code == 2
+    assert says in " ".join(printed.err.replace("│", " ").split()) and not printed.out
+    assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("intput: a", "did you mean 'input'"),
+        ("- a\n- b", "must hold a mapping"),
+        ("a: [", "is not YAML"),
+        ("lanes: x", "lanes: must be a whole number"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_key(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        segment("--config", str(file), *NEEDED)
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2 and says in printed and "run.yaml" in printed
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("# nothing yet\n")
+    assert segment("--config", str(file), *NEEDED) == segment(*NEEDED)
+
+
+# help -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", CONFIGS)
+def test_help_ends_with_0_and_needs_no_other_option(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(verb, CONFIGS[verb], ["--help"])
+    assert stop.value.code == 0 and f"usage: vidseg {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", CONFIGS)
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_each_group_of_the_help_fits_one_screen(verb: str, width: int) -> None:
+    text = render_help(verb, CONFIGS[verb], width)
+    assert max(len(group.splitlines()) for group in text.split("\n\n")) <= 24
+    described = text.split("\n\n", 1)[1]
+    assert max(map(len, (line for line in described.splitlines() if line.startswith("  ")))) <= width
+
+
+@pytest.mark.parametrize("verb", CONFIGS)
+def test_every_option_says_what_it_is(verb: str) -> None:
+    assert [option.name for option in options(CONFIGS[verb]) if not option.text] == []
+
+
+def test_the_text_under_a_field_is_its_help() -> None:
+    assert field_texts(SegmentConfig)["output"] == "folder or s3://bucket/prefix of the run"

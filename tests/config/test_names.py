@@ -1,0 +1,59 @@
+"""Promise: names that the configuration lists are the names that the rooms below register.
+
+The configuration imports none of them (help must be quick), so the two lists can only be held together here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+
+import pytest
+
+from jobs.runner import FAILURES, USAGE_ERRORS
+from vidseg_core.config import segment
+from vidseg_core.config.errors import ConfigError
+
+
+def test_schedulers() -> None:
+    from vidseg_core.scheduling import SCHEDULERS
+
+    assert sorted(segment.SCHEDULERS) == sorted(SCHEDULERS)
+    scoring = {
+        name for name in SCHEDULERS if "threshold" in inspect.signature(SCHEDULERS.find(name)).parameters
+    }
+    assert scoring == set(segment.SCORING_SCHEDULERS)
+
+
+def test_propagators_and_flows() -> None:
+    from vidseg_core.propagation import FLOW_ESTIMATORS, PROPAGATORS
+
+    assert sorted(segment.PROPAGATORS) == sorted(PROPAGATORS)
+    assert sorted(segment.FLOWS) == sorted(FLOW_ESTIMATORS)
+
+
+def test_segmenters() -> None:
+    from vidseg_core.models.registry import FAMILIES, SEGMENTER_NAMES
+
+    assert sorted(segment.SEGMENTERS) == sorted(name for name in SEGMENTER_NAMES if ":" not in name)
+    assert sorted(segment.SEGMENTER_PREFIXES) == sorted(FAMILIES)
+
+
+@pytest.mark.parametrize("name", sorted(USAGE_ERRORS | FAILURES))
+def test_the_errors_that_become_exit_codes_exist(name: str) -> None:
+    module, _, cls = name.rpartition(".")
+    assert issubclass(getattr(importlib.import_module(module), cls), Exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512", (288, 512)), ("64", (40, 64)), ("96x128", (96, 128)), ("4096", (1080, 1920))]
+)
+def test_working_size_means_the_same_to_the_media_room(text: str, size: tuple[int, int]) -> None:
+    from vidseg_core.media import working_size
+
+    config = segment.SegmentConfig(input=("a",), output="b", working_size=text)
+    assert working_size(1920, 1080, config.working_size_spec) == size
+
+
+def test_config_errors_are_value_errors() -> None:
+    assert issubclass(ConfigError, ValueError)

@@ -1,0 +1,117 @@
+"""Promise: a weights file fits completely or is refused with one sentence that names it, and never runs code.
+
+Loading "what fits" leaves random layers that look like a badly trained net; unpickling runs whatever the file
+says.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vidseg_core.models import SegmenterError, build_segmenter
+from vidseg_core.models.split import SplitSegmenter
+from vidseg_core.models.torchvision_compat import import_torchvision
+
+SPEC = "smp:FPN/resnet18"
+
+
+def whole_state(classes: int = 3) -> dict[str, torch.Tensor]:
+    import_torchvision()
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(11)
+    state = smp.create_model("FPN", "resnet18", encoder_weights=None, classes=classes).state_dict()
+    return {key: value.clone() for key, value in state.items()}
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    return whole_state()
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("the file ran code",))
+
+
+def test_every_format_gives_the_same_net(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    names = ["sky", "road", "car"]
+    save_file(state, tmp_path / "a.safetensors", metadata={"class_names": json.dumps(names)})
+    torch.save(state, tmp_path / "b.pt")
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}},
+        tmp_path / "c.pt",
+    )
+    built = [
+        build_segmenter(SPEC, weights=str(tmp_path / name)) for name in ("a.safetensors", "b.pt", "c.pt")
+    ]
+    assert [segmenter.trained for segmenter in built] == [True] * 3
+    assert built[0].class_names == tuple(names)
+    assert built[1].class_names == ("class_0", "class_1", "class_2")
+    assert built[1].digest == built[2].digest
+    x = torch.rand(1, 3, 32, 32)
+    scores = [segmenter.head(segmenter.features(x)) for segmenter in built]
+    assert torch.equal(scores[0], scores[1]) and torch.equal(scores[0], scores[2])
+    assert isinstance(built[0], SplitSegmenter)
+    weight = built[0].net.state_dict()["segmentation_head.0.weight"]
+    assert torch.equal(weight, state["segmentation_head.0.weight"])
+
+
+def test_one_changed_weight_changes_the_digest(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    other = dict(state)
+    other["segmentation_head.0.bias"] = other["segmentation_head.0.bias"] + 1e-3
+    save_file(state, tmp_path / "a.safetensors")
+    save_file(other, tmp_path / "b.safetensors")
+    digests = {build_segmenter(SPEC, weights=str(tmp_path / f"{name}.safetensors")).digest for name in "ab"}
+    assert len(digests) == 2
+
+
+def test_a_wrong_class_count_is_named(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(SegmenterError, match=r"a\.safetensors is for 3 classes, but 5 were asked for"):
+        build_segmenter(SPEC, weights=str(tmp_path / "a.safetensors"), num_classes=5)
+
+
+def test_missing_and_surplus_keys_are_named(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    part = {key: value for key, value in state.items() if not key.startswith("encoder.conv1")}
+    save_file(part, tmp_path / "part.safetensors")
+    with pytest.raises(
+        SegmenterError, match=r"part\.safetensors.*encoder\.conv1\.weight\) missing, none too many"
+    ):
+        build_segmenter(SPEC, weights=str(tmp_path / "part.safetensors"))
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(SegmenterError, match=r"other\.safetensors does not fit smp:Unet/resnet18"):
+        build_segmenter("smp:Unet/resnet18", weights=str(tmp_path / "other.safetensors"))
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"weight": Bomb()}, tmp_path / "bomb.pt")
+    with pytest.raises(SegmenterError, match=r"bomb\.pt is not a plain torch state dict"):
+        build_segmenter(SPEC, weights=str(tmp_path / "bomb.pt"))
+    assert "ran code" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["junk.pt", "junk.safetensors"])
+def test_files_that_are_not_weights_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"hello, this is text " * 20)
+    with pytest.raises(SegmenterError, match=name.replace(".", r"\.")):
+        build_segmenter(SPEC, weights=str(tmp_path / name))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SegmenterError, match=r"nowhere\.pt does not exist"):
+        build_segmenter(SPEC, weights=str(tmp_path / "nowhere.pt"))
+
+
+def test_torchvision_weights_may_carry_their_auxiliary_head(tmp_path: Path) -> None:
+    models = import_torchvision().models
+    name = "deeplabv3_mobilenet_v3_large"
+    whole = models.get_model(name, weights=None, weights_backbone=None, num_classes=4, aux_loss=True)
+    torch.save(whole.state_dict(), tmp_path / "tv.pt")
+    segmenter = build_segmenter(f"torchvision:{name}", weights=str(tmp_path / "tv.pt"))
+    assert len(segmenter.class_names) == 4 and segmenter.trained

@@ -1,0 +1,55 @@
+"""One local Ray for the whole test session, small clips, and a way to run the job inside this process."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.clips import make_corpus
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.progress import Reporter
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A local cluster, started once: it takes seconds."""
+    import ray
+
+    ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=400_000_000)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips with spaces and non-ASCII letters in their names."""
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def run_job(local_ray: None) -> Callable[..., tuple[int, str]]:
+    """Run the job on the session's Ray; gives exit code and what it printed."""
+
+    def run(folder: Path | str, output: Path | str, **options: Any) -> tuple[int, str]:
+        text = io.StringIO()
+        code = run_segment(small_config(folder, output, **options), Reporter("text", text))
+        return code, text.getvalue()
+
+    return run
+
+
+def small_config(folder: Path | str, output: Path | str, **options: Any) -> SegmentConfig:
+    """A configuration that makes small clips exercise segments, units, shards and both sides."""
+    defaults: dict[str, Any] = {
+        "scheduler": SchedulerConfig(name="fixed", interval=7, max_interval=20),
+        "propagation": PropagationConfig(flow_size=96),
+        "segment_frames": 30,
+        "shard_frames": 8,
+        "workers": 2,
+    }
+    return SegmentConfig(input=(str(folder),), output=str(output), **(defaults | options))

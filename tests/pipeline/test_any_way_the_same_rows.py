@@ -1,0 +1,86 @@
+"""Promise: worker count, shard size, lanes and any number of kills at any point change no row of the output.
+
+Why: a job on spot machines is killed as a matter of course; if a resume could shift one decision, no two runs would
+agree and nothing could be compared.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.pipeline.clips import make_corpus
+from tests.pipeline.conftest import small_config
+from tests.pipeline.inline import Killed, rows_without_package, run_inline
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
+
+SCHEDULERS = [
+    SchedulerConfig(name="fixed", interval=7, max_interval=20),
+    SchedulerConfig(name="random", interval=6, max_interval=11),
+    SchedulerConfig(name="warp_error", threshold=3.0, max_interval=9),
+]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("clips"), (26, 41))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """Rows of a plain run, by (scheduler, sides)."""
+    rows = {}
+    for scheduler in SCHEDULERS:
+        for sides in ("one", "two"):
+            output = tmp_path_factory.mktemp("plain") / "out"
+            run_inline(_config(clips, output, scheduler, sides), 1)
+            rows[scheduler.name, sides] = rows_without_package(output)
+    return rows
+
+
+@settings(max_examples=25, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
+@given(
+    scheduler=st.sampled_from(SCHEDULERS),
+    sides=st.sampled_from(["one", "two"]),
+    branches=st.integers(1, 3),
+    lanes=st.sampled_from([1, 1, 2, 5]),
+    shard_frames=st.integers(2, 17),
+    kills=st.lists(st.integers(0, 40), max_size=3),
+)
+def test_rows_do_not_depend_on_how_the_work_is_done(
+    clips: Path, undisturbed: dict, scheduler, sides, branches, lanes, shard_frames, kills
+) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "out"
+        options = {"lanes": lanes, "shard_frames": shard_frames}
+        for point in kills:
+            _killed_run(_config(clips, output, scheduler, sides, **options), branches, point)
+        run_inline(_config(clips, output, scheduler, sides, **options), branches)
+        same = rows_without_package(output) == undisturbed[scheduler.name, sides]
+        assert same
+
+
+def _killed_run(config, branches: int, point: int) -> None:
+    left = point
+
+    def tick(where: str) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed(where)
+
+    try:
+        run_inline(config, branches, tick)
+    except Killed:
+        pass
+
+
+def _config(clips: Path, output: Path, scheduler: SchedulerConfig, sides: str, **options):
+    propagation = PropagationConfig(sides=sides, flow_size=64)
+    return small_config(
+        clips, output, scheduler=scheduler, propagation=propagation, segment_frames=20, **options
+    )

@@ -1,0 +1,172 @@
+"""Promise: whatever is killed, and whenever, the run finishes or is continued to the very same table.
+
+Why: spot machines vanish, kernels kill for memory, people press Ctrl-C. After each of these tests the digest over all rows
+equals an undisturbed run's, no (video, frame) is missing and none is there twice.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.pipeline.clips import make_corpus
+from tests.pipeline.conftest import small_config
+from tests.pipeline.inline import rows_without_package
+from vidseg_core.pipeline.job import run_segment
+from vidseg_core.store.run import run_digest
+
+pytestmark = pytest.mark.ray
+LENGTHS = (60, 90)
+SLOW = "tests.pipeline.slow:SlowPlain"
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("clips"), LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> tuple[str, list]:
+    output = tmp_path_factory.mktemp("plain") / "out"
+    assert run_segment(small_config(clips, output, segmenter=SLOW)) == 0
+    return run_digest(output), rows_without_package(output)
+
+
+@pytest.mark.parametrize("victim", ["ray::MapBatches(EngineStage)", "vidseg_core.media.child", "ray::decode"])
+def test_a_killed_worker_costs_nothing(
+    victim: str, clips: Path, undisturbed: tuple[str, list], tmp_path: Path, local_ray: None
+) -> None:
+    output, codes = tmp_path / "out", []
+    config = small_config(clips, output, segmenter=SLOW)
+    thread = threading.Thread(target=lambda: codes.append(run_segment(config)))
+    thread.start()
+    _wait_for_parts(output, 2, thread.is_alive)
+    killed = _kill_matching(victim)
+    thread.join(300)
+    assert codes == [0]
+    assert killed, f"no process looked like {victim}"
+    _same(output, undisturbed)
+
+
+def test_the_whole_tree_killed_again_and_again(
+    clips: Path, undisturbed: tuple[str, list], tmp_path: Path
+) -> None:
+    output, chance = tmp_path / "out", random.Random(7)
+    for _ in range(2):
+        driver = _start(clips, output)
+        _wait_for_parts(output, _parts(output) + chance.randint(1, 5), lambda d=driver: d.poll() is None)
+        _kill_tree(driver.pid)
+        driver.wait()
+    assert _run(clips, output).returncode == 0
+    _same(output, undisturbed)
+
+
+def test_ctrl_c_leaves_a_run_that_says_how_to_go_on(
+    clips: Path, undisturbed: tuple[str, list], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    driver = _start(clips, output)
+    _wait_for_parts(output, 2, lambda: driver.poll() is None)
+    os.kill(driver.pid, signal.SIGINT)
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 1 and "same command goes on" in errors
+    assert _run(clips, output).returncode == 0
+    _same(output, undisturbed)
+
+
+def test_two_drivers_on_one_output(clips: Path, undisturbed: tuple[str, list], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    drivers = [_start(clips, output), _start(clips, output)]
+    endings = [driver.communicate(timeout=300) for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], endings
+    _same(output, undisturbed)
+
+
+def _same(output: Path, undisturbed: tuple[str, list]) -> None:
+    digest, rows = undisturbed
+    assert rows_without_package(output) == rows
+    assert run_digest(output) == digest
+
+
+def _command(clips: Path, output: Path) -> list[str]:
+    options = {
+        "input": clips,
+        "output": output,
+        "segmenter": SLOW,
+        "scheduler.name": "fixed",
+        "scheduler.interval": 7,
+        "scheduler.max_interval": 20,
+        "propagation.flow_size": 96,
+        "segment_frames": 30,
+        "shard_frames": 8,
+        "workers": 2,
+        "object_store_mb": 200,
+    }
+    pairs = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "jobs.segment", *pairs]
+
+
+def _start(clips: Path, output: Path) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(REPO)}
+    return subprocess.Popen(
+        _command(clips, output),
+        cwd=REPO,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _run(clips: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    driver = _start(clips, output)
+    out, errors = driver.communicate(timeout=300)
+    return subprocess.CompletedProcess(driver.args, driver.returncode, out, errors)
+
+
+def _parts(output: Path) -> int:
+    return len(list(output.glob("frames/*/part-*.parquet")))
+
+
+def _wait_for_parts(output: Path, count: int, alive: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 200
+    while _parts(output) < count and alive():
+        assert time.monotonic() < deadline, "the job makes no parts"
+        time.sleep(0.05)
+
+
+def _kill_matching(text: str) -> list[int]:
+    killed = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+            if text in title and "IDLE" not in title:
+                process.kill()
+                killed.append(process.pid)
+        except psutil.Error:
+            continue
+    return killed
+
+
+def _kill_tree(pid: int) -> None:
+    try:
+        root = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    for process in [*root.children(recursive=True), root]:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue

@@ -1,0 +1,147 @@
+"""Promise: what we export, other people's readers read as the masks that the run holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from tests.store.builders import HEIGHT, WIDTH, labels_of, put_parts, put_run
+from vidseg_core.store import Run, StoreError, open_run, open_store
+from vidseg_core.store.export import PALETTE, export_coco, export_overlay, export_png, mask_to_coco_rle
+from vidseg_core.store.export import overlay as overlay_module
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    put_run(open_store(tmp_path / "run"))
+    return open_run(tmp_path / "run")
+
+
+def _pictures(frames: int, height: int = 48, width: int = 80) -> list[tuple[int, np.ndarray]]:
+    return [(i, np.full((height, width, 3), 4 * i % 200, np.uint8)) for i in range(frames)]
+
+
+def _decoded(path: Path) -> list[tuple[float, np.ndarray]]:
+    with av.open(str(path)) as container:
+        return [(frame.time or 0.0, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def test_png_pixels_are_class_ids(run: Run, tmp_path: Path) -> None:
+    assert export_png(run, tmp_path / "png") == 90
+    image = Image.open(tmp_path / "png/a-1f/00000041.png")
+    assert image.mode == "P"
+    np.testing.assert_array_equal(np.asarray(image), labels_of(41, 4))
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), PALETTE[labels_of(41, 4)])
+
+
+def test_png_of_some_videos_and_keys_only(run: Run, tmp_path: Path) -> None:
+    assert export_png(run, tmp_path / "png", video_ids=["a"], keys_only=True) == 5
+    assert sorted(p.name for p in (tmp_path / "png/a").iterdir())[:2] == ["00000000.png", "00000006.png"]
+
+
+def test_the_palette_tells_neighbours_apart() -> None:
+    assert PALETTE.shape == (256, 3)
+    assert len(np.unique(PALETTE, axis=0)) == 256
+    assert PALETTE[0].tolist() == [0, 0, 0]
+    steps = np.abs(np.diff(PALETTE[:30].astype(int), axis=0)).max(axis=1)
+    assert steps.min() > 20
+
+
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 1)))
+def test_coco_counts_are_those_of_pycocotools(binary_HW: np.ndarray) -> None:
+    ours, theirs = mask_to_coco_rle(binary_HW), coco_mask.encode(np.asfortranarray(binary_HW))
+    assert ours["counts"] == theirs["counts"].decode()
+    assert ours["size"] == theirs["size"]
+
+
+def test_coco_counts_of_long_runs_are_those_of_pycocotools() -> None:
+    rng = np.random.default_rng(0)
+    for step in (3, 300, 30_000, 400_000):
+        edges = np.cumsum(rng.integers(1, step, 9))
+        flat = np.searchsorted(edges, np.arange(1_000_000), side="right") % 2
+        binary_HW = flat.reshape(1000, 1000, order="F").astype(np.uint8)
+        theirs = coco_mask.encode(np.asfortranarray(binary_HW))
+        assert mask_to_coco_rle(binary_HW)["counts"] == theirs["counts"].decode()
+
+
+def test_a_coco_file_holds_every_class_of_every_frame(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    count = export_coco(run, path, class_names=("background", "skin"))
+    coco = COCO(str(path))
+    assert len(coco.anns) == count
+    assert len(coco.imgs) == 90
+    assert [category["name"] for category in coco.cats.values()][:3] == ["background", "skin", "class_2"]
+    image = next(i for i in coco.imgs.values() if (i["video_id"], i["frame_index"]) == ("a-1f", 41))
+    found_HW = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]])):
+        mask_HW = coco.annToMask(annotation).astype(bool)
+        found_HW[mask_HW] = annotation["category_id"]
+        assert annotation["area"] == mask_HW.sum()
+        assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
+    np.testing.assert_array_equal(found_HW, labels_of(41, 4))
+
+
+def test_a_coco_file_of_key_frames_of_one_video(run: Run, tmp_path: Path) -> None:
+    export_coco(run, tmp_path / "coco.json", video_ids=["a"], keys_only=True)
+    images = json.loads((tmp_path / "coco.json").read_text())["images"]
+    assert [image["frame_index"] for image in images] == [0, 6, 12, 18, 24]
+
+
+@pytest.mark.parametrize("encoders", [("libx264",), ("mpeg4",), ("no-such-encoder", "mpeg4")])
+def test_an_overlay_shows_masks_and_marks_keys(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoders: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(overlay_module, "_ENCODERS", encoders)
+    path = tmp_path / "a.mp4"
+    assert export_overlay(run, "a", _pictures(30), path, alpha=1.0) == 30
+    frames = _decoded(path)
+    assert [round(time * 25) for time, _ in frames] == list(range(30))
+    key_HW3, other_HW3 = frames[12][1].astype(int), frames[13][1].astype(int)
+    assert key_HW3.shape == (48, 80, 3)
+    assert key_HW3[0].mean() > 200
+    shown = PALETTE[np.repeat(np.repeat(labels_of(13, 1), 2, 0), 2, 1)].astype(int)
+    assert np.abs(other_HW3[2:-2, 2:-2] - shown[2:-2, 2:-2]).mean() < 30
+    assert np.abs(other_HW3[40:46, 2:20] - shown[40:46, 2:20]).mean() < 20
+
+
+def test_an_overlay_beside_the_source_keeps_odd_sizes_and_missing_frames(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "run")
+    put_parts(store, "v", [3])
+    put_parts(store, "v", [3], segment=1, first=6)
+    pictures = _pictures(9, height=47, width=81)
+    path = tmp_path / "v.mp4"
+    assert export_overlay(open_run(tmp_path / "run"), "v", pictures, path, layout="side") == 9
+    frames = _decoded(path)
+    assert len(frames) == 9
+    assert frames[0][1].shape == (46, 160, 3)
+    times = [time for time, _ in frames]
+    assert times == sorted(set(times))
+
+
+def test_an_overlay_of_nothing_is_an_error(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no frames given"):
+        export_overlay(run, "a", [], tmp_path / "a.mp4")
+    with pytest.raises(StoreError, match="no frames of video nobody"):
+        export_overlay(run, "nobody", _pictures(2), tmp_path / "a.mp4")
+
+
+def test_an_ffmpeg_without_encoders_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlay_module, "_ENCODERS", ("no-such-encoder",))
+    with pytest.raises(StoreError, match="none of the encoders no-such-encoder"):
+        export_overlay(run, "a", _pictures(2), tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": 1.5}, {"layout": "under"}])
+def test_wrong_options_of_an_overlay_are_named(run: Run, tmp_path: Path, wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        export_overlay(run, "a", _pictures(2), tmp_path / "a.mp4", **wrong)

@@ -1,0 +1,127 @@
+"""Promise: ``vidseg VERB`` is ``python -m jobs.VERB``; help is quick; an exit code means one thing.
+
+People put exit codes into scripts, and a verb that needs seconds to say what it takes is not asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import cli, runner
+from vidseg_core.config import ConfigError
+from vidseg_core.config.verbs import CompactConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *(["-c", code] if code else []), *argv]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_each_verb_has_its_file_and_both_ways_of_calling_it_agree(verb: str) -> None:
+    direct = python("-m", f"jobs.{verb}", "--help")
+    through = python("-m", "jobs.cli", verb, "--help")
+    assert direct.returncode == through.returncode == 0
+    assert direct.stdout == through.stdout and f"usage: vidseg {verb}" in direct.stdout
+
+
+def test_help_of_every_verb_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from jobs.cli import VERBS, main\n"
+        "print([main([v, '--help']) for v in VERBS])\n"
+        "print(sorted({'ray', 'torch', 'cv2', 'av', 'pyarrow', 'numpy', 'boto3'} & set(sys.modules)))"
+    )
+    done = python(code=code)
+    assert done.stdout.splitlines()[-2:] == [str([0] * len(cli.VERBS)), "[]"], done.stderr
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    done = python(
+        code="import sys; before = set(sys.modules); import vidseg_core; print(set(sys.modules) - before)"
+    )
+    assert done.stdout.strip() == "{'vidseg_core'}"
+
+
+def test_version_and_list_of_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0 and cli.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("vidseg 0.") and all(verb in printed for verb in cli.VERBS)
+    assert cli.main([]) == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("segmnet", "segment"), ("docter", "doctor"), ("exports", "export")]
+)
+def test_an_unknown_verb_comes_with_the_nearest_one(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([typed]) == 2
+    assert f"no verb {typed!r} (did you mean {meant!r}?)" in capsys.readouterr().err
+
+
+def test_bad_usage_is_2() -> None:
+    done = python("-m", "jobs.segment", "--input", "a", "--outptu", "b")
+    assert done.returncode == 2 and "--output" in done.stderr and not done.stdout
+
+
+# exit codes of what verbs raise ---------------------------------------------------------------------------
+
+
+def outcome(error: BaseException | int, *argv: str) -> int:
+    def run(_: CompactConfig) -> int:
+        if isinstance(error, int):
+            return error
+        raise error
+
+    return runner.run_verb("compact", CompactConfig, run, ["--run", "r", *argv])
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_a_verbs_own_code_is_passed_on(code: int) -> None:
+    assert outcome(code) == code
+
+
+def test_what_the_person_can_put_right_is_2_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    from vidseg_core.plan.errors import InputError
+    from vidseg_core.store.errors import StoreError
+
+    for error in (
+        ConfigError("--run", "is odd"),
+        InputError("no such file"),
+        StoreError("output x: not writable"),
+    ):
+        assert outcome(error) == 2
+        assert capsys.readouterr().err == f"vidseg compact: {error}\n"
+
+
+def test_a_known_failure_is_1_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    from vidseg_core.store.errors import CommitConflict
+
+    assert outcome(CommitConflict("two writers")) == 1
+    assert capsys.readouterr().err == "vidseg compact: two writers\n"
+
+
+def test_a_bug_is_1_with_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(ZeroDivisionError("oops")) == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed and printed.endswith("vidseg compact: failed: ZeroDivisionError: oops\n")
+
+
+def test_an_interrupt_is_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(KeyboardInterrupt()) == 1
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_messages_are_json_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert outcome(ConfigError("--run", "is odd"), "--log", "json") == 2
+    line: dict[str, Any] = json.loads(capsys.readouterr().err)
+    assert line == {"event": "error", "verb": "compact", "message": "--run: is odd"}

@@ -1,0 +1,168 @@
+"""Promise: ``vidseg compact`` and ``vidseg export`` work on a run, and name what is wrong with one.
+
+The run is written by hand through the store, so that these tests need neither Ray nor a net.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs import cli
+from vidseg_core.store import (
+    RUN_KEY,
+    SUCCESS_KEY,
+    FrameRow,
+    commit_part,
+    encode_part,
+    encode_videos,
+    open_run,
+    open_store,
+    part_key,
+    run_digest,
+)
+
+FRAMES, HEIGHT, WIDTH = 20, 48, 64
+VIDEO = "clip-0123456789"
+
+
+def write_video(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(FRAMES):
+            picture = np.full((HEIGHT, WIDTH, 3), 10 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def mask(number: int) -> np.ndarray:
+    labels_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels_HW[10:20, number : number + 8] = 1
+    return labels_HW
+
+
+def row(number: int) -> FrameRow:
+    key = number // 10 * 10
+    return FrameRow(
+        frame_index=number,
+        pts_s=number / 10,
+        is_key=number == key,
+        key_frame_index=key,
+        decision_score=0.0,
+        kar=0.1,
+        lkd=number - key,
+        is_corrupt=False,
+        labels_HW=mask(number),
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A complete run of one video in four parts."""
+    write_video(tmp_path / "clip.mp4")
+    store = open_store(str(tmp_path / "run"))
+    for shard in range(4):
+        rows = [row(number) for number in range(5 * shard, 5 * shard + 5)]
+        commit_part(store, part_key(VIDEO, 0, shard), encode_part(VIDEO, rows))
+    video = {
+        "video_id": VIDEO,
+        "uri": str(tmp_path / "clip.mp4"),
+        "status": "ok",
+        "reason": None,
+        "codec": "mpeg4",
+        "width": WIDTH,
+        "height": HEIGHT,
+        "declared_frames": FRAMES,
+        "decoded_frames": FRAMES,
+        "corrupt_frames": 0,
+        "keys": 2,
+        "aki": 10.0,
+        "duration_s": 2.0,
+        "cpu_s": 0.1,
+        "gpu_s": 0.0,
+    }
+    store.put(f"videos/{VIDEO}.parquet", encode_videos([video]))
+    store.put(
+        RUN_KEY, json.dumps({"schema_version": 1, "segmenter": {"class_names": ["road", "car"]}}).encode()
+    )
+    store.put(SUCCESS_KEY, b"")
+    return tmp_path / "run"
+
+
+def test_compact_merges_parts_and_keeps_the_rows(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = run_digest(str(run))
+    assert cli.main(["compact", "--run", str(run)]) == 0
+    assert "4 parts merged into 1 files" in capsys.readouterr().err
+    assert run_digest(str(run)) == before and len(list(run.glob("frames/*/*.parquet"))) == 1
+
+
+def test_compact_leaves_an_unfinished_run_alone_unless_forced(run: Path) -> None:
+    (run / SUCCESS_KEY).unlink()
+    assert cli.main(["compact", "--run", str(run)]) == 2
+    assert len(list(run.glob("frames/*/*.parquet"))) == 4
+    assert cli.main(["compact", "--run", str(run), "--force"]) == 0
+
+
+def test_export_png_writes_a_palette_image_per_frame(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "png"
+    assert cli.main(["export", "--run", str(run), "--output", str(out)]) == 0
+    files = sorted((out / VIDEO).glob("*.png"))
+    assert len(files) == FRAMES
+    with Image.open(files[7]) as image:
+        assert image.mode == "P" and np.array_equal(np.asarray(image), mask(7))
+
+
+def test_export_coco_names_the_classes_of_the_run(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "coco"
+    argv = ["export", "--run", str(run), "--output", str(out), "--format", "coco", "--keys-only"]
+    assert cli.main([*argv, "--video", VIDEO]) == 0
+    data = json.loads((out / "coco.json").read_text())
+    assert len(data["images"]) == 2
+    assert {"road", "car"} <= {category["name"] for category in data["categories"]}
+
+
+def test_export_overlay_shows_every_frame_of_the_source(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "overlay"
+    argv = ["export", "--run", str(run), "--output", str(out), "--format", "overlay", "--layout", "side"]
+    assert cli.main(argv) == 0
+    with av.open(str(out / f"{VIDEO}.mp4")) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == FRAMES and (frames[0].width, frames[0].height) == (2 * WIDTH, HEIGHT)
+
+
+def test_an_overlay_whose_source_is_gone_is_reported_with_3(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clip.mp4").unlink()
+    argv = ["export", "--run", str(run), "--output", str(tmp_path / "o"), "--format", "overlay"]
+    assert cli.main(argv) == 3
+    assert "clip.mp4" in capsys.readouterr().err
+
+
+def test_unknown_videos_and_runs_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    assert cli.main(["export", "--run", str(run), "--output", out, "--video", "clip-012345678"]) == 2
+    assert f"did you mean {VIDEO!r}" in capsys.readouterr().err
+    assert cli.main(["export", "--run", str(tmp_path / "no"), "--output", out]) == 2
+    assert "is not a vidseg run" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_made_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main(["export", "--run", str(run), "--output", str(tmp_path / "file" / "x")]) == 2
+    assert "--output" in capsys.readouterr().err
+
+
+def test_the_rows_are_readable_after_compact(run: Path) -> None:
+    cli.main(["compact", "--run", str(run)])
+    assert np.array_equal(open_run(str(run)).mask(VIDEO, 13), mask(13))

@@ -1,0 +1,96 @@
+"""Command line -> config: ``--config FILE.yaml`` gives a draft, the options given correct it.
+
+Invariant: the command line and the file accept the same names and the same values, because both are read
+against the same dataclass; an option given on the command line replaces the file's value (also for
+repeatable options). Anything wrong ends in `SystemExit(2)` after a message on standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.help import render_help
+from vidseg_core.config.schema import blame, load_yaml, option_types, unchecked
+
+__all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_QUARANTINED", "EXIT_USAGE", "parse"]
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_QUARANTINED = 3
+
+ConfigT = TypeVar("ConfigT")
+
+
+def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
+    """The config of ``vidseg VERB ARGV``; `SystemExit` (0 after ``--help``, 2 after bad usage) otherwise."""
+    arguments = list(argv)
+    if "-h" in arguments or "--help" in arguments:
+        print(render_help(verb, cls, shutil.get_terminal_size().columns), end="")
+        raise SystemExit(EXIT_OK)
+    try:
+        files, arguments = _take(arguments, "config")
+        draft = _draft(cls, files)
+    except ConfigError as error:
+        print(f"vidseg {verb}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
+    arguments = _gather_repeated(cls, arguments)
+    with contextlib.redirect_stdout(sys.stderr):
+        return tyro.cli(cls, prog=f"vidseg {verb}", args=arguments, default=draft, use_underscores=True)
+
+
+def _draft(cls: type[ConfigT], files: list[str]) -> ConfigT:
+    if len(files) > 1:
+        raise ConfigError("--config", f"takes one file, got {len(files)}: {', '.join(files)}")
+    source = f"--config {files[0]}" if files else ""
+    values: dict[str, Any] = load_yaml(files[0]) if files else {}
+    with blame(source):
+        return unchecked(cls, values, missing=tyro.MISSING)
+
+
+def _option_name(token: str) -> str:
+    """``--dry-run=x`` -> ``dry_run``; the empty string for what is not an option."""
+    return token[2:].partition("=")[0].replace("-", "_") if token.startswith("--") else ""
+
+
+def _take(arguments: list[str], name: str) -> tuple[list[str], list[str]]:
+    """The values given to the one-value option `name`, and the arguments without it."""
+    taken: list[str] = []
+    rest: list[str] = []
+    tokens = iter(arguments)
+    for token in tokens:
+        if _option_name(token) != name:
+            rest.append(token)
+            continue
+        value = token.partition("=")[2] if "=" in token else next(tokens, "")
+        if not value:
+            raise ConfigError(f"--{name}", "needs a file name")
+        taken.append(value)
+    return taken, rest
+
+
+def _gather_repeated(cls: type, arguments: list[str]) -> list[str]:
+    """``--input a --input b c`` -> ``--input a b c`` for every option of `cls` that takes several values."""
+    several = {name for name, hint in option_types(cls).items() if typing.get_origin(hint) is tuple}
+    values: dict[str, list[str]] = {}
+    rest: list[str] = []
+    current: list[str] = rest
+    for token in arguments:
+        name = _option_name(token)
+        if name in several:
+            current = values.setdefault(name, [])
+            current += [token.partition("=")[2]] if "=" in token else []
+        elif name:
+            current = rest
+            rest.append(token)
+        else:
+            current.append(token)
+    return [*rest, *(token for name, found in values.items() for token in (f"--{name}", *found))]

@@ -1,0 +1,326 @@
+"""Configuration of ``vidseg segment``: one tree of frozen dataclasses, the same for CLI and YAML.
+
+A field's dotted path is its option name (``scheduler.interval`` is ``--scheduler.interval`` and, in a file,
+``scheduler: {interval: ...}``). Invariant: an instance that exists is valid on its own terms; what needs the
+outside world (does the file exist, is there a GPU) is checked by the room that uses it. The first line of
+the text under a field is its ``--help``, with unit and range.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from vidseg_core.config.errors import ConfigError, check, check_int, check_name, check_positive
+from vidseg_core.config.schema import flat_dict, redact, to_yaml
+
+__all__ = [
+    "FLOWS",
+    "PROPAGATORS",
+    "SCHEDULERS",
+    "SEGMENTERS",
+    "SEGMENTER_PREFIXES",
+    "MaskConfig",
+    "MediaConfig",
+    "PropagationConfig",
+    "SchedulerConfig",
+    "SegmentConfig",
+]
+
+SCHEDULERS = ("every", "fixed", "random", "frame_difference", "flow_magnitude", "warp_error")
+SCORING_SCHEDULERS = ("frame_difference", "flow_magnitude", "warp_error")
+PROPAGATORS = ("copy", "flow_warp")
+FLOWS = ("dis",)
+SEGMENTERS = ("plain", "constant")
+SEGMENTER_PREFIXES = ("smp", "torchvision", "hf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    """Which frames are keys, that is, which frames the net runs on."""
+
+    name: str = "warp_error"
+    """every, fixed, random, frame_difference, flow_magnitude, warp_error or package.module:Class"""
+    interval: int = 12
+    """fixed: frames from key to key; random: their mean; at least 1"""
+    threshold: float | None = None
+    """scoring schedulers: a frame that scores above it is a key; None: the scheduler's own"""
+    max_interval: int = 90
+    """a key is forced after so many frames, whatever the scheduler says; 1 to 10000"""
+
+    def __post_init__(self) -> None:
+        check_name("--scheduler.name", self.name, SCHEDULERS)
+        check_int("--scheduler.interval", self.interval, 1, unit="frame(s)")
+        check_int("--scheduler.max_interval", self.max_interval, 1, 10_000, "frames")
+        if self.threshold is not None:
+            fine = isinstance(self.threshold, (int, float)) and 0 <= self.threshold < float("inf")
+            check(fine, "--scheduler.threshold", f"must be a number from 0 up, got {self.threshold!r}")
+            takes = self.name in SCORING_SCHEDULERS or self.name not in SCHEDULERS
+            problem = f"{self.name!r} has no threshold; it goes with {', '.join(SCORING_SCHEDULERS)}"
+            check(takes, "--scheduler.threshold", problem)
+        if self.name == "fixed" and self.interval > self.max_interval:
+            problem = f"is {self.max_interval}, below --scheduler.interval {self.interval}; raise it"
+            raise ConfigError("--scheduler.max_interval", problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropagationConfig:
+    """How a key's result reaches the frames between keys."""
+
+    name: str = "flow_warp"
+    """flow_warp (optical flow, direct to the key), copy or package.module:Class"""
+    level: Literal["labels", "scores", "features"] = "labels"
+    """what is carried: the key's label map (fast), its class scores, or its features"""
+    sides: Literal["one", "two"] = "two"
+    """two: from the keys on both sides, per pixel the better; one: from the last key only"""
+    flow: str = "dis"
+    """optical flow: dis (OpenCV) or package.module:Class"""
+    flow_size: int = 256
+    """longest side at which flow is computed, pixels; 32 to 4096"""
+
+    def __post_init__(self) -> None:
+        check_name("--propagation.name", self.name, PROPAGATORS)
+        _check_choice("--propagation.level", self.level, ("labels", "scores", "features"))
+        _check_choice("--propagation.sides", self.sides, ("one", "two"))
+        check_name("--propagation.flow", self.flow, FLOWS)
+        check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """The masks that are written."""
+
+    size: Literal["working", "source"] = "working"
+    """working: as the net saw the frame; source: scaled to the video's display size (nearest)"""
+
+    def __post_init__(self) -> None:
+        _check_choice("--masks.size", self.size, ("working", "source"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaConfig:
+    """Limits for untrusted files; a video that breaks one is quarantined, the others go on."""
+
+    max_pixels: int = 64_000_000
+    """largest frame, width x height in pixels"""
+    decode_deadline_s: float = 120.0
+    """a decoder without progress for so long is killed, seconds"""
+    memory_mib: int = 4096
+    """address space of a decoder beyond its start, MiB; at least 64"""
+
+    def __post_init__(self) -> None:
+        check_int("--media.max_pixels", self.max_pixels, 1, unit="pixel(s)")
+        check_positive("--media.decode_deadline_s", self.decode_deadline_s, "seconds")
+        check_int("--media.memory_mib", self.memory_mib, 64, unit="MiB")
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory_mib` in bytes."""
+        return self.memory_mib * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig:
+    """Segment videos: masks for every frame, the net on key frames only.
+
+    --input and --output suffice. The same command again continues a run that was stopped.
+    """
+
+    input: tuple[str, ...]
+    """files, folders, globs, s3://bucket/prefix, or .csv/.parquet lists with a uri column; repeatable"""
+    output: str
+    """folder or s3://bucket/prefix of the run"""
+
+    segmenter: str = "plain"
+    """plain, constant, smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER or package.module:Class"""
+    weights: str | None = None
+    """file with the segmenter's weights; None: its own"""
+    num_classes: int | None = None
+    """number of classes, 1 to 256; None: what the segmenter says"""
+    working_size: str = "512"
+    """size the net sees: longest side in pixels (aspect kept, never enlarged), or HxW exactly"""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """numbers of the net; bf16 is for GPUs (slow on most CPUs)"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where the net runs; auto: cuda where the cluster has GPUs"""
+
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    propagation: PropagationConfig = field(default_factory=PropagationConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    media: MediaConfig = field(default_factory=MediaConfig)
+
+    segment_frames: int = 9000
+    """frames after which a long video is cut (at a container key frame); 0: never"""
+    shard_frames: int = 64
+    """frames that travel together and become one part file; 1 to 4096"""
+    seed: int = 0
+    """seed of the random scheduler"""
+
+    workers: int = 0
+    """engine workers; 0: what the machine or cluster has room for"""
+    decoders: int = 0
+    """decode tasks at a time; 0: what the machine or cluster has room for"""
+    lanes: int = 1
+    """segments that one worker advances together (batches on a GPU); 1 to 256"""
+    key_batch: int = 1
+    """largest batch of key frames for the net; at least 1"""
+    threads: int = 1
+    """CPU threads of the net per worker; at least 1"""
+    gpus_per_worker: float | None = None
+    """GPU share of a worker, above 0 up to 8; None: 1 on cuda, 0 on cpu"""
+    ray_address: str | None = None
+    """Ray cluster to join; None: $RAY_ADDRESS, else a local one"""
+    object_store_mb: int | None = None
+    """memory for frames under way (local Ray), MB; at least 128; None: Ray's own choice"""
+
+    dry_run: bool = False
+    """plan and estimate, run nothing"""
+    limit: int | None = None
+    """only the first so many videos; at least 1"""
+    log: Literal["text", "json"] = "text"
+    """how progress and messages are printed"""
+
+    HELP_GROUPS: ClassVar[Mapping[str, str]] = {
+        "input": "what and where to",
+        "segmenter": "the net that runs on key frames",
+        "segment_frames": "cutting",
+        "workers": "resources (results do not depend on them)",
+        "dry_run": "this run",
+    }
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input", _strings("--input", self.input))
+        self._check_places()
+        self._check_net()
+        self._check_cutting()
+        self._check_resources()
+
+    def _check_places(self) -> None:
+        check(bool(self.input), "--input", "needs at least one file, folder, glob, prefix or list")
+        check(bool(self.output.strip()), "--output", "must name a folder or s3://bucket/prefix")
+        others = (("--output", self.output), ("--weights", self.weights), ("--ray_address", self.ray_address))
+        for option, value in (*others, *(("--input", text) for text in self.input)):
+            if value is None:
+                continue
+            check("\0" not in value, option, "has a NUL byte in it")
+            problem = (
+                f"holds credentials ({redact(value)}); they belong in the environment, not in an address"
+            )
+            check(redact(value) == value, option, problem)
+
+    def _check_net(self) -> None:
+        check_name("--segmenter", self.segmenter, SEGMENTERS, SEGMENTER_PREFIXES)
+        if self.num_classes is not None:
+            check_int("--num_classes", self.num_classes, 1, 256)
+        _parse_working_size(self.working_size)
+        _check_choice("--dtype", self.dtype, ("fp32", "bf16"))
+        _check_choice("--device", self.device, ("auto", "cpu", "cuda"))
+
+    def _check_cutting(self) -> None:
+        check_int("--segment_frames", self.segment_frames, 0, unit="frames")
+        check_int("--shard_frames", self.shard_frames, 1, 4096, "frames")
+        check_int("--seed", self.seed, 0, 2**63 - 1)
+
+    def _check_resources(self) -> None:
+        check_int("--workers", self.workers, 0)
+        check_int("--decoders", self.decoders, 0)
+        check_int("--lanes", self.lanes, 1, 256, "segment(s)")
+        check_int("--key_batch", self.key_batch, 1, unit="frame(s)")
+        check_int("--threads", self.threads, 1)
+        if self.gpus_per_worker is not None:
+            check_positive("--gpus_per_worker", self.gpus_per_worker)
+            share = self.gpus_per_worker
+            whole = share <= 1 or share == int(share)
+            check(
+                share <= 8 and whole, "--gpus_per_worker", f"must be a share up to 1, or 2 to 8, got {share}"
+            )
+            check(self.device != "cpu", "--gpus_per_worker", "makes no sense with --device cpu")
+        if self.object_store_mb is not None:
+            check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
+        if self.limit is not None:
+            check_int("--limit", self.limit, 1, unit="video(s)")
+        _check_choice("--log", self.log, ("text", "json"))
+
+    @property
+    def working_size_spec(self) -> int | str:
+        """`working_size` as `vidseg_core.media.working_size` takes it: an int (longest side) or ``"HxW"``."""
+        size = _parse_working_size(self.working_size)
+        return size if isinstance(size, int) else f"{size[0]}x{size[1]}"
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """What changes a run's rows or the names of its parts, by dotted option name, sorted.
+
+        Places (`input`, `output`, `weights`) are not here: the pipeline adds identities of the inputs and
+        the digest of the weights, which stay true when a file moves. Nor is what only changes the speed.
+        """
+        fields = flat_dict(self)
+        return {name: value for name, value in sorted(fields.items()) if name in _FINGERPRINT}
+
+    def describe(self) -> str:
+        """The run in one line for people: net, scheduler, propagation, size, cutting."""
+        scheduler, propagation = self.scheduler, self.propagation
+        detail = f"interval {scheduler.interval}, " if scheduler.name in ("fixed", "random") else ""
+        if scheduler.threshold is not None:
+            detail += f"threshold {scheduler.threshold:g}, "
+        flow = (
+            f" over {propagation.flow} flow at {propagation.flow_size} px"
+            if propagation.name != "copy"
+            else ""
+        )
+        cut = f"segments of {self.segment_frames} frames" if self.segment_frames else "one segment per video"
+        return (
+            f"{self.segmenter} at {self.working_size} px; "
+            f"scheduler {scheduler.name} ({detail}at most {scheduler.max_interval} frames between keys); "
+            f"{propagation.name} of {propagation.level}, {propagation.sides}-sided{flow}; {cut}"
+        )
+
+    def to_yaml(self) -> str:
+        """This configuration as a ``--config`` file; reading it back gives an equal instance. No secrets."""
+        return to_yaml(self)
+
+
+_FINGERPRINT = frozenset(
+    {
+        "segmenter",
+        "num_classes",
+        "working_size",
+        "dtype",
+        "scheduler.name",
+        "scheduler.interval",
+        "scheduler.threshold",
+        "scheduler.max_interval",
+        "propagation.name",
+        "propagation.level",
+        "propagation.sides",
+        "propagation.flow",
+        "propagation.flow_size",
+        "masks.size",
+        "segment_frames",
+        "shard_frames",
+        "seed",
+    }
+)
+
+
+def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    check(value in allowed, option, f"must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _strings(option: str, value: object) -> tuple[str, ...]:
+    """`value` (a list or tuple of non-empty strings) as a tuple."""
+    fine = isinstance(value, (list, tuple)) and all(isinstance(item, str) and item for item in value)
+    check(fine, option, f"must be a list of non-empty texts, got {value!r}")
+    return tuple(value)  # type: ignore[arg-type]
+
+
+def _parse_working_size(text: str) -> int | tuple[int, int]:
+    """``"512"`` -> 512 (longest side); ``"384x512"`` -> (384, 512), height first."""
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text) if isinstance(text, str) else None
+    problem = f"must be a longest side such as 512 or HEIGHTxWIDTH such as 512x1024, got {text!r}"
+    if match is None:
+        raise ConfigError("--working_size", problem)
+    sides = [int(side) for side in match.groups() if side is not None]
+    check(all(8 <= side <= 16384 for side in sides), "--working_size", "must be 8 to 16384 pixels a side")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])

@@ -1,0 +1,152 @@
+"""Search spaces as data: which options a search may vary, within which bounds, and what stays fixed.
+
+A file holds several named spaces::
+
+    warp_error:
+      fixed: {scheduler.name: warp_error}
+      vary:
+        scheduler.threshold: {float: [0.5, 24], scale: log}
+        propagation.sides: {choice: [one, two]}
+
+Invariant: a space that was loaded names only options of `vidseg segment`, and each of its bounds and choices,
+taken with what is fixed, is a valid configuration; so a search cannot fail on a value half-way.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidseg_core.config.errors import ConfigError, check, nearest
+from vidseg_core.config.schema import flatten, from_dict, load_yaml, option_types
+from vidseg_core.config.segment import SegmentConfig
+
+__all__ = ["Parameter", "Space", "load_spaces", "nested"]
+
+_KINDS = ("int", "float", "choice")
+_PLACES = ("input", "output", "weights", "ray_address", "dry_run", "limit", "log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One option that varies: `kind` is int or float with `low <= value <= high`, or choice of `choices`."""
+
+    option: str
+    kind: str
+    low: float = 0
+    high: float = 0
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    def edges(self) -> tuple[Any, ...]:
+        """The values that decide whether the whole range is allowed."""
+        return self.choices if self.kind == "choice" else (self._number(self.low), self._number(self.high))
+
+    def sample(self, rng: random.Random) -> Any:
+        """A value drawn uniformly (on a log scale where `log`)."""
+        if self.kind == "choice":
+            return rng.choice(self.choices)
+        if self.log:
+            drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+        else:
+            drawn = rng.uniform(self.low, self.high)
+        return self._number(min(max(drawn, self.low), self.high))
+
+    def _number(self, value: float) -> int | float:
+        return round(value) if self.kind == "int" else float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """A named space: options that are `fixed` (dotted name -> value) and the `parameters` that vary."""
+
+    name: str
+    fixed: dict[str, Any]
+    parameters: tuple[Parameter, ...]
+
+    def sample(self, rng: random.Random) -> dict[str, Any]:
+        """One point: dotted option name -> value, fixed options included."""
+        return {**self.fixed, **{item.option: item.sample(rng) for item in self.parameters}}
+
+    def config(self, point: dict[str, Any], *, input: tuple[str, ...], output: str) -> SegmentConfig:
+        """The configuration of one point."""
+        return from_dict(SegmentConfig, {"input": list(input), "output": output, **nested(point)})
+
+
+def nested(point: dict[str, Any]) -> dict[str, Any]:
+    """``{"scheduler.interval": 12}`` -> ``{"scheduler": {"interval": 12}}``."""
+    tree: dict[str, Any] = {}
+    for dotted, value in point.items():
+        *path, last = dotted.split(".")
+        branch = tree
+        for key in path:
+            branch = branch.setdefault(key, {})
+        branch[last] = value
+    return tree
+
+
+def load_spaces(path: str | Path) -> dict[str, Space]:
+    """The spaces in a YAML file, by name. `ConfigError` names file, space and option of what is wrong."""
+    spaces = {}
+    for name, content in load_yaml(path).items():
+        try:
+            spaces[name] = _space(str(name), content)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {name}: {error.option.lstrip('-')}", error.problem) from error
+    check(bool(spaces), str(path), "holds no space")
+    return spaces
+
+
+def _space(name: str, content: Any) -> Space:
+    fine = isinstance(content, dict) and isinstance(content.get("vary"), dict) and bool(content["vary"])
+    check(fine, "vary", "must map options to their ranges, with at least one")
+    for key in content:
+        check(key in ("fixed", "vary"), str(key), f"no such key{nearest(str(key), ('fixed', 'vary'))}")
+    fixed = flatten(content.get("fixed") or {})
+    parameters = tuple(_parameter(option, text) for option, text in content["vary"].items())
+    for option in fixed:
+        _check_option(option)
+    space = Space(name=name, fixed=fixed, parameters=parameters)
+    _check_edges(space)
+    return space
+
+
+def _check_option(option: str) -> None:
+    known = [known for known in option_types(SegmentConfig) if known not in _PLACES]
+    check(option in known, option, f"is not an option that a search can set{nearest(option, known)}")
+
+
+def _parameter(option: str, text: Any) -> Parameter:
+    _check_option(option)
+    check(
+        isinstance(text, dict), option, "must be {int: [low, high]}, {float: [low, high]} or {choice: [...]}"
+    )
+    kinds = [kind for kind in _KINDS if kind in text]
+    check(len(kinds) == 1, option, f"must have one of {', '.join(_KINDS)}")
+    kind = kinds[0]
+    for key in text:
+        check(key in (kind, "scale"), option, f"has an unknown key {key!r}")
+    values, scale = text[kind], text.get("scale", "linear")
+    check(isinstance(values, list) and len(values) >= 1, option, f"{kind} must be a list")
+    check(scale in ("linear", "log"), option, f"scale must be linear or log, got {scale!r}")
+    if kind == "choice":
+        check("scale" not in text, option, "a choice has no scale")
+        return Parameter(option=option, kind=kind, choices=tuple(values))
+    allowed = int if kind == "int" else (int, float)
+    numbers = len(values) == 2 and all(isinstance(v, allowed) and not isinstance(v, bool) for v in values)
+    check(
+        numbers and values[0] < values[1], option, f"{kind} must be [low, high] with low < high, got {values}"
+    )
+    check(scale == "linear" or values[0] > 0, option, "a log scale begins above 0")
+    return Parameter(option=option, kind=kind, low=values[0], high=values[1], log=scale == "log")
+
+
+def _check_edges(space: Space) -> None:
+    """Every edge of every parameter, the others at their first edge, must be a valid configuration."""
+    base = {**space.fixed, **{item.option: item.edges()[0] for item in space.parameters}}
+    for item in space.parameters:
+        for value in item.edges():
+            space.config({**base, item.option: value}, input=("-",), output="-")

@@ -1,0 +1,1 @@
+"""Data with labels: the generated scenes, on demand (`scenes`) or as files (`scene_files`)."""

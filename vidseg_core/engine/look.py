@@ -1,0 +1,70 @@
+"""What the engine sees of one frame while it steps over it; computed when first needed, then kept.
+
+Legend: H, W working size; h, w flow size; 3 = RGB; 2 = (u, v).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from vidseg_core.engine.frames import FrameInput
+from vidseg_core.engine.state import SegmentState
+from vidseg_core.engine.stats import EngineStats
+
+
+def view_size(height: int, width: int, flow_size: int) -> tuple[int, int]:
+    """(h, w) of the flow picture: longest side `flow_size`, aspect kept, never larger than the frame."""
+    longest = max(height, width)
+    if longest <= flow_size:
+        return height, width
+    return max(1, round(height * flow_size / longest)), max(1, round(width * flow_size / longest))
+
+
+def make_view(frame_HW3: np.ndarray, flow_size: int, channels: int) -> np.ndarray:
+    """The flow picture, uint8: gray hw (channels 1) or RGB hw3 (channels 3), area-averaged."""
+    height, width = view_size(frame_HW3.shape[0], frame_HW3.shape[1], flow_size)
+    picture = frame_HW3 if channels == 3 else cv2.cvtColor(frame_HW3, cv2.COLOR_RGB2GRAY)
+    if picture.shape[:2] == (height, width):
+        return picture.copy()
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def gray_of(view: np.ndarray) -> np.ndarray:
+    return view if view.ndim == 2 else cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
+
+
+class FrameLook:
+    """One frame of one lane: its flow picture and its flow to the last key."""
+
+    __slots__ = ("_channels", "_flow_size", "_stats", "_view", "flow_hw2", "frame", "state")
+
+    def __init__(
+        self, state: SegmentState, frame: FrameInput, channels: int, flow_size: int, stats: EngineStats
+    ) -> None:
+        self.state, self.frame = state, frame
+        self._channels, self._flow_size, self._stats = channels, flow_size, stats
+        self._view: np.ndarray | None = None
+        self.flow_hw2: np.ndarray | None = None
+
+    @property
+    def view_shape(self) -> tuple[int, ...]:
+        height, width = self.frame.frame_HW3.shape[:2]
+        size = view_size(height, width, self._flow_size)
+        return size if self._channels == 1 else (*size, 3)
+
+    @property
+    def view(self) -> np.ndarray:
+        if self._view is None:
+            with self._stats.timed("view"):
+                self._view = make_view(self.frame.frame_HW3, self._flow_size, self._channels)
+        return self._view
+
+    @property
+    def gray(self) -> np.ndarray:
+        return gray_of(self.view)
+
+    @property
+    def key_gray(self) -> np.ndarray:
+        assert self.state.key is not None
+        return gray_of(self.state.key.view)

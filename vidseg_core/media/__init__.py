@@ -1,0 +1,29 @@
+"""Videos as untrusted bytes: guarded open, index, exact frames, and a process that may be killed.
+
+`probe` and `decode_unit` work inside this process; `DecodeChild` runs the same two in a child that a hang or
+a crash of native code cannot outlive. Units and frames are described in `model`.
+"""
+
+from __future__ import annotations
+
+from vidseg_core.media.decode import decode_unit
+from vidseg_core.media.errors import REASONS, MediaCrash, MediaError, MediaTimeout
+from vidseg_core.media.indexing import probe
+from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits, VideoIndex, working_size
+from vidseg_core.media.process import DecodeChild, child_for_this_process
+
+__all__ = [
+    "REASONS",
+    "DecodeChild",
+    "DecodeUnit",
+    "FrameShard",
+    "MediaCrash",
+    "MediaError",
+    "MediaLimits",
+    "MediaTimeout",
+    "VideoIndex",
+    "child_for_this_process",
+    "decode_unit",
+    "probe",
+    "working_size",
+]

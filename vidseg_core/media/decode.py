@@ -1,0 +1,176 @@
+"""Decoding one unit into shards of RGB frames at the working size.
+
+Model: a fresh decoder starts at the unit's key frame; a decoded frame finds its number by its presentation
+time (in an irregular video: by counting). Frames before the unit, strays and doubles are dropped; the first
+frame at or behind `end_pts` shows that the unit is complete (decoders deliver in presentation order).
+Invariant: exactly the planned shards come out, in order, whatever happens; shard s of a unit holds planned
+frames s*shard_frames .. (s+1)*shard_frames - 1, less those that were lost.
+
+Frames are scaled by swscale (bilinear) straight to the working size, whatever their own size, so a change of
+resolution inside a stream is no event. Rotation metadata is applied after the scaling. Interlaced frames are
+delivered woven, as decoded. Mirroring in a display matrix is not applied, nor are sample aspect ratios.
+
+Legend: T frames of a shard, H height, W width, 3 = RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import ceil
+
+import av
+import av.error
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
+
+from vidseg_core.media.errors import MediaError
+from vidseg_core.media.guard import check_picture, open_video
+from vidseg_core.media.indexing import quarter_turns
+from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits
+from vidseg_core.media.packets import FrameStream
+
+NewFrames = Callable[[int], np.ndarray]
+"""Gives the uint8 array (T, H, W, 3) into which a shard of T frames is written."""
+
+
+def decode_unit(
+    unit: DecodeUnit,
+    *,
+    shard_frames: int,
+    skip_shards: int = 0,
+    limits: MediaLimits | None = None,
+    new_frames: NewFrames | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> Iterator[FrameShard]:
+    """Yields the unit's shards from number `skip_shards` on: ceil(n / shard_frames) - skip_shards of them.
+
+    An error inside the stream leaves the shard it happens in shorter and those after it empty, with the text
+    in `error`; it does not raise. Raises MediaError when the file cannot be opened or read (any more): that
+    is no property of the video, and may pass. `new_frames` lets the caller own the memory; `beat` is called
+    while progress is made.
+    """
+    if shard_frames < 1 or skip_shards < 0:
+        raise ValueError(f"shard_frames {shard_frames} must be >= 1 and skip_shards {skip_shards} >= 0")
+    shards = ceil(len(unit.frame_pts) / shard_frames)
+    if skip_shards >= shards:
+        return
+    writer = _ShardWriter(unit, shard_frames, new_frames or _fresh_memory(unit), skip_shards)
+    numbered = _NumberedFrames(unit, limits or MediaLimits())
+    for ordinal, frame in numbered:
+        beat()
+        while ordinal // shard_frames > writer.shard:
+            yield writer.take()
+        if ordinal // shard_frames == writer.shard:
+            writer.add(ordinal, frame)
+    while writer.shard < shards:
+        yield writer.take(numbered.error)
+
+
+class _NumberedFrames:
+    """(planned ordinal, frame) of the unit's frames, ordinals strictly increasing; then `error` is set."""
+
+    def __init__(self, unit: DecodeUnit, limits: MediaLimits) -> None:
+        self.unit, self.limits = unit, limits
+        self.error: str | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, VideoFrame]]:
+        unit = self.unit
+        start = None if unit.first_frame == 0 else int(unit.frame_pts[0])
+        with open_video(unit.uri, self.limits) as video:
+            frames = FrameStream(video, start_pts=start, start_dts=unit.key_dts)
+            try:
+                yield from self._by_time(frames) if unit.regular else self._by_count(frames)
+            except (MemoryError, av.error.MemoryError):
+                self.error = "more memory needed than the limit allows"
+            except MediaError as error:
+                if error.reason != "too_large":
+                    raise
+                self.error = str(error)
+            else:
+                self.error = frames.error
+
+    def _by_time(self, frames: FrameStream) -> Iterator[tuple[int, VideoFrame]]:
+        pts = self.unit.frame_pts
+        last, total = -1, len(pts)
+        for frame in frames:
+            if frame.pts is None:
+                continue
+            if self.unit.end_pts is not None and frame.pts >= self.unit.end_pts:
+                return
+            ordinal = int(np.searchsorted(pts, frame.pts))
+            if ordinal >= total or pts[ordinal] != frame.pts or ordinal <= last:
+                continue
+            check_picture(self.unit.uri, frame.width, frame.height, self.limits)
+            yield ordinal, frame
+            last = ordinal
+            if last == total - 1:
+                return
+
+    def _by_count(self, frames: FrameStream) -> Iterator[tuple[int, VideoFrame]]:
+        total = len(self.unit.frame_pts)
+        for ordinal, frame in enumerate(frames):
+            check_picture(self.unit.uri, frame.width, frame.height, self.limits)
+            yield ordinal, frame
+            if ordinal == total - 1:
+                return
+
+
+class _ShardWriter:
+    """Fills one shard after the other; `shard` is the number of the one being filled."""
+
+    def __init__(self, unit: DecodeUnit, shard_frames: int, new_frames: NewFrames, skip_shards: int) -> None:
+        self.unit, self.shard_frames, self.new_frames = unit, shard_frames, new_frames
+        self.shard = skip_shards
+        self._ordinals: list[int] = []
+        self._corrupt: list[bool] = []
+        self._frames_THW3: np.ndarray | None = None
+
+    def add(self, ordinal: int, frame: VideoFrame) -> None:
+        if self._frames_THW3 is None:
+            planned = len(self.unit.frame_pts) - self.shard * self.shard_frames
+            self._frames_THW3 = self.new_frames(min(self.shard_frames, planned))
+        write_rgb(frame, self.unit.rotation, self._frames_THW3[len(self._ordinals)])
+        self._ordinals.append(ordinal)
+        self._corrupt.append(frame.is_corrupt)
+
+    def take(self, error: str | None = None) -> FrameShard:
+        """The shard as filled so far; the next one begins."""
+        unit, ordinals = self.unit, np.array(self._ordinals, dtype=np.int64)
+        frames = self._frames_THW3 if self._frames_THW3 is not None else self.new_frames(0)
+        out = FrameShard(
+            frame_index=unit.first_frame + ordinals,
+            pts_s=unit.frame_pts[ordinals] * unit.time_base_num / unit.time_base_den,
+            is_corrupt=np.array(self._corrupt, dtype=bool),
+            frames_THW3=frames[: len(ordinals)],
+            error=error,
+        )
+        self.shard += 1
+        self._ordinals, self._corrupt, self._frames_THW3 = [], [], None
+        return out
+
+
+def _fresh_memory(unit: DecodeUnit) -> NewFrames:
+    return lambda count: np.empty((count, unit.height, unit.width, 3), dtype=np.uint8)
+
+
+def write_rgb(frame: VideoFrame, rotation: int, out_HW3: np.ndarray) -> None:
+    """Scales `frame` to the size of `out_HW3` (uint8), as RGB, and turns it by `rotation` degrees.
+
+    One copy beside swscale's own output: into `out_HW3`.
+    """
+    height, width = out_HW3.shape[:2]
+    if rotation % 180:
+        height, width = width, height
+    scaled = frame.reformat(width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
+    plane = scaled.planes[0]
+    rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]  # type: ignore[call-overload]
+    rgb_HW3 = rows.reshape(height, width, 3) if plane.line_size == width * 3 else _as_pixels(rows, width)
+    out_HW3[...] = np.rot90(rgb_HW3, quarter_turns(rotation)) if rotation else rgb_HW3
+
+
+def _as_pixels(rows: np.ndarray, width: int) -> np.ndarray:
+    """View of padded rows (H, 3*W used) as (H, W, 3)."""
+    return np.lib.stride_tricks.as_strided(
+        rows, (rows.shape[0], width, 3), (rows.strides[0], 3, 1), writeable=False
+    )

@@ -1,0 +1,155 @@
+"""Guarded opening of untrusted video files.
+
+Model: one of *our* file objects goes in, a container with one chosen video stream comes out. What the file
+says is never followed: formats that refer to other files are off the list (`FORMATS`), no protocol is
+allowed, nested opens are refused. The codec context carries the pixel limit (the one given to the container
+alone does not reach h264) and decodes on one thread.
+Invariant: container and source are closed when the `with` block is left, however it is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import av
+import av.container
+import av.error
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from vidseg_core.media.errors import MediaError
+from vidseg_core.media.model import MediaLimits
+from vidseg_core.media.source import Source, open_source
+
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,obu,ivf,flv,asf,"
+    "ogg,mxf,gxf,nut,dv,yuv4mpegpipe,gif,rm,mp3,aac,wav,flac,w64,amr"
+)
+"""Demuxers that read one self-contained file (the audio ones so that they are named as such)."""
+
+AUDIO_ONLY = frozenset({"mp3", "aac", "wav", "flac", "w64", "amr"})
+
+_REFERRING = (
+    b"#EXTM3U",
+    b"ffconcat",
+    b"v=0",
+    b"[playlist]",
+    b"[InternetShortcut]",
+    b"RTSPtext",
+    b"<smil",
+    b"<?xml",
+)
+_CONTAINER_MAGIC = (
+    (0, b"\x1aE\xdf\xa3"),
+    (0, b"RIFF"),
+    (0, b"OggS"),
+    (0, b"FLV\x01"),
+    (0, b"\x00\x00\x01\xba"),
+    (0, b"\x30\x26\xb2\x75"),
+    (4, b"ftyp"),
+    (4, b"moov"),
+    (4, b"mdat"),
+    (4, b"free"),
+    (4, b"wide"),
+    (4, b"skip"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open container, its chosen video stream, and the file object below."""
+
+    container: av.container.InputContainer
+    stream: VideoStream
+    source: Source
+    uri: str
+
+
+@contextmanager
+def open_video(uri: str, limits: MediaLimits, source: Source | None = None) -> Iterator[Opened]:
+    """Opens `uri` under guard; the stream is the first one that is not cover art.
+
+    `source` given: read from that (and leave it open) instead of opening anew. Raises MediaError;
+    av.error.FFmpegError of later reads pass through.
+    """
+    if source is not None:
+        yield from _open_on(uri, source, limits)
+        return
+    source = open_source(uri)
+    try:
+        yield from _open_on(uri, source, limits)
+    finally:
+        source.close()
+
+
+def _open_on(uri: str, source: Source, limits: MediaLimits) -> Iterator[Opened]:
+    source.seek(0)
+    container = None
+    try:
+        container = _open_container(uri, source, limits)
+        stream = _choose_stream(uri, container)
+        _limit_codec(uri, stream, limits)
+        yield Opened(container, stream, source, uri)
+    finally:
+        if container is not None:
+            container.close()
+
+
+def check_picture(uri: str, width: int, height: int, limits: MediaLimits) -> None:
+    """Raises MediaError too_large for a picture over the limit."""
+    if width * height > limits.max_pixels:
+        text = f"{uri}: picture of {width}x{height} is over the limit of {limits.max_pixels} pixels"
+        raise MediaError("too_large", text)
+
+
+def _open_container(uri: str, source: Source, limits: MediaLimits) -> av.container.InputContainer:
+    head = source.read(4096) or b""
+    source.seek(0)
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_REFERRING):
+        raise MediaError("forbidden_format", f"{uri}: a text that refers to other files, not a video")
+    pixels = {"max_pixels": str(limits.max_pixels)}
+    try:
+        return av.open(
+            source,
+            mode="r",
+            options=pixels,
+            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "none"},
+            metadata_errors="replace",
+            buffer_size=1 << 17,
+            io_open=_refuse_open,
+        )
+    except av.error.ArgumentError:
+        message = f"{uri}: format not allowed (only self-contained video files are)"
+        raise MediaError("forbidden_format", message) from None
+    except (av.error.FFmpegError, UnicodeError, ValueError) as error:
+        if any(head[at : at + len(magic)] == magic for at, magic in _CONTAINER_MAGIC):
+            raise MediaError("corrupt_header", f"{uri}: the header cannot be used ({error})") from None
+        raise MediaError("not_a_video", f"{uri}: not recognised as a video") from None
+
+
+def _refuse_open(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
+    raise PermissionError(f"the file refers to another one ({url}); that is not followed")
+
+
+def _choose_stream(uri: str, container: av.container.InputContainer) -> VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams or container.format.name in AUDIO_ONLY:
+        raise MediaError("no_video_stream", f"{uri}: no video stream ({container.format.name})")
+    stream = streams[0]
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
+    return stream
+
+
+def _limit_codec(uri: str, stream: VideoStream, limits: MediaLimits) -> None:
+    codec = stream.codec_context
+    if codec is None:
+        raise MediaError("not_a_video", f"{uri}: no decoder for its video stream")
+    check_picture(uri, codec.width, codec.height, limits)
+    codec.options = {**codec.options, "max_pixels": str(limits.max_pixels)}
+    codec.thread_count = 1
+    codec.thread_type = "NONE"

@@ -1,0 +1,151 @@
+"""The nouns of the room: limits, index of a video, unit of decoding, shard of frames.
+
+Model: a video is a list of presentation times (`VideoIndex.frame_pts`); frame number = position in that
+list. A `DecodeUnit` is a run of frames that a fresh decoder, started at one container key frame, delivers
+alone; a `FrameShard` is what comes out of it, piece by piece.
+Invariant: numbers and bytes of a frame depend on the file and the unit only, never on what was decoded
+before.
+
+Legend: T frames of a shard, H height, W width, 3 = RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+
+NO_DTS = int(np.iinfo(np.int64).min)
+"""Stands for "no decode time known" in arrays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaLimits:
+    """How much one video may cost."""
+
+    max_pixels: int = 64_000_000
+    """Largest width x height of a picture, pixels."""
+    deadline_s: float = 120.0
+    """A decode process that shows no progress for so long is killed, seconds."""
+    memory_bytes: int = 4 << 30
+    """Address space a decode process may take beyond what it starts with, bytes."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "deadline_s", "memory_bytes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"MediaLimits.{name} must be positive, got {getattr(self, name)!r}")
+
+
+class _Plain:
+    """to_dict / from_dict over the dataclass fields; arrays stay numpy arrays."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`; lists are accepted for arrays (as Arrow hands them back)."""
+        values = {name: data[name] for name in (field.name for field in fields(cls))}  # type: ignore[arg-type]
+        for name in ("frame_pts", "key_indices", "key_dts"):
+            if name in values and not np.isscalar(values[name]):
+                values[name] = np.asarray(values[name], dtype=np.int64)
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class VideoIndex(_Plain):
+    """What a probe learns about a video."""
+
+    codec: str
+    container: str
+    pix_fmt: str
+    width: int
+    """Display width of the first decoded frame, after rotation, pixels."""
+    height: int
+    rotation: int
+    """Degrees, counter-clockwise, by which a decoded frame is to be turned: 0, 90, 180 or -90."""
+    time_base_num: int
+    time_base_den: int
+    declared_frames: int
+    """Frames the container claims to hold; 0: it says nothing."""
+    duration_s: float
+    frame_pts: np.ndarray
+    """int64[N], strictly increasing presentation times of the frames to expect, in time base units."""
+    key_indices: np.ndarray
+    """int64[K] frame numbers at which a fresh decoder may start; `key_indices[0] == 0`."""
+    key_dts: np.ndarray
+    """int64[K] decode times of those key packets, `NO_DTS` where there is none."""
+    regular: bool
+    """False: packet times cannot be trusted; indexed by decoding once, one unit, frame number = ordinal."""
+    damage: str | None = None
+    """What the index already knows to be missing or broken; None: nothing."""
+
+    @property
+    def frames(self) -> int:
+        return len(self.frame_pts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DecodeUnit(_Plain):
+    """What one decode call covers: frames `first_frame .. first_frame + len(frame_pts) - 1`."""
+
+    uri: str
+    first_frame: int
+    frame_pts: np.ndarray
+    """int64[n], strictly increasing."""
+    end_pts: int | None
+    """Presentation time of the first frame after the unit; None: the unit ends with the file."""
+    key_dts: int
+    """Decode time of its key packet (`NO_DTS`: unknown); not used if first_frame == 0."""
+    regular: bool
+    time_base_num: int
+    time_base_den: int
+    rotation: int
+    width: int
+    """Output width, after rotation, pixels."""
+    height: int
+
+
+@dataclass(slots=True, eq=False)
+class FrameShard:
+    """Consecutive frames of a unit; a frame that was lost is a gap in `frame_index`."""
+
+    frame_index: np.ndarray
+    """int64[T], video-wide, strictly increasing."""
+    pts_s: np.ndarray
+    """float64[T], presentation times in seconds as the container gives them (a start offset is kept)."""
+    is_corrupt: np.ndarray
+    """bool[T], the decoder's own flag."""
+    frames_THW3: np.ndarray
+    """uint8 RGB, C-contiguous."""
+    error: str | None = None
+    """Why frames are missing from here on in this unit; None: no error met."""
+
+    def __len__(self) -> int:
+        return len(self.frame_index)
+
+
+def working_size(width: int, height: int, spec: int | str) -> tuple[int, int]:
+    """(height, width) at which frames are delivered.
+
+    `spec` an integer (or its text): longest side in pixels, aspect kept, never scaled up, both sides rounded
+    to a multiple of 8 and at least 8. `spec` "HxW": exactly that. Raises ValueError for anything else.
+    """
+    text = str(spec).strip().lower()
+    parts = text.split("x")
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts) or len(parts) > 2:
+        raise ValueError(
+            f"working size {spec!r}: expected a longest side like 512 or HEIGHTxWIDTH like 512x512"
+        )
+    if len(parts) == 2:
+        return int(parts[0]), int(parts[1])
+    scale = min(1.0, int(text) / max(width, height))
+    return _multiple_of_8(height * scale), _multiple_of_8(width * scale)
+
+
+def _multiple_of_8(pixels: float) -> int:
+    return max(8, int(pixels / 8 + 0.5) * 8)

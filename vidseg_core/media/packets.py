@@ -1,0 +1,124 @@
+"""From packets to frames: where to start, when to stop, what an error costs.
+
+Model: decoding starts at the very packet that the index names as key (seeking is only the way to get near
+it), is fed packet by packet, and never recovers by guessing: an error before the first frame is stepped
+over, an error after frames have come ends the stream there and its text is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import av
+import av.error
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vidseg_core.media.errors import MediaError
+from vidseg_core.media.guard import Opened
+from vidseg_core.media.model import NO_DTS
+
+
+@dataclass(slots=True)
+class FrameStream:
+    """Iterates over the decoded frames; afterwards `error` says what ended it early (None: nothing)."""
+
+    video: Opened
+    start_pts: int | None = None
+    """Presentation time of the key packet to start with; None: the file's start."""
+    start_dts: int = NO_DTS
+    error: str | None = None
+    landed: bool = field(default=True, init=False)
+    """False: the key packet could only be found by reading from the file's start, or not at all."""
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        shown = 0
+        for packet in self._packets():
+            try:
+                frames = self.video.stream.decode(packet)
+            except av.error.EOFError:
+                return
+            except av.error.MemoryError:
+                raise
+            except (av.error.FFmpegError, ValueError) as error:
+                self.error = describe_error(error)
+                if shown:
+                    return
+                continue
+            for frame in frames:
+                if not shown:
+                    self.error = None
+                shown += 1
+                yield frame
+
+    def _packets(self) -> Iterator[Packet[VideoStream] | None]:
+        """Packets from the key on; an error of the demuxer ends the file there (None: drain the decoder)."""
+        source = self._from_key() if self.start_pts is not None else demux(self.video)
+        try:
+            yield from source
+        except av.error.FFmpegError as error:
+            self.error = describe_error(error)
+            yield None
+        except OSError as error:
+            raise MediaError("unreadable", f"{self.video.uri}: reading failed ({error})") from None
+
+    def _from_key(self) -> Iterator[Packet[VideoStream]]:
+        assert self.start_pts is not None
+        targets = [self.start_pts, *([self.start_dts] if self.start_dts != NO_DTS else [])]
+        for target in targets:
+            try:
+                self.video.container.seek(target, stream=self.video.stream, backward=True)
+                found = self._skip_to_key()
+            except av.error.FFmpegError:
+                continue
+            if found is not None:
+                yield from found
+                return
+        self.landed = False
+        self.video.container.seek(0, backward=True, any_frame=True)
+        found = self._skip_to_key(to_the_end=True)
+        if found is None:
+            self.error = "the key frame to start with is not in the file"
+            return
+        yield from found
+
+    def _skip_to_key(self, to_the_end: bool = False) -> Iterator[Packet[VideoStream]] | None:
+        """The stream from the key packet on, or None if the landing place lies behind it."""
+        packets = demux(self.video)
+        for packet in packets:
+            if is_key(packet) and packet.pts == self.start_pts and not packet.is_discard:
+                return _chain(packet, packets)
+            if not to_the_end and self._is_past(packet):
+                return None
+        return None
+
+    def _is_past(self, packet: Packet[VideoStream]) -> bool:
+        if packet.dts is not None and self.start_dts != NO_DTS:
+            return packet.dts > self.start_dts
+        return (
+            packet.pts is not None
+            and self.start_pts is not None
+            and is_key(packet)
+            and packet.pts > self.start_pts
+        )
+
+
+def demux(video: Opened) -> Iterator[Packet[VideoStream]]:
+    """Packets of the chosen stream; last of all the empty packet that drains the decoder."""
+    return video.container.demux(video.stream)
+
+
+def is_key(packet: Packet[VideoStream]) -> bool:
+    return packet.is_keyframe and packet.size > 0
+
+
+def _chain(first: Packet[VideoStream], rest: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
+    yield first
+    yield from rest
+
+
+def describe_error(error: BaseException) -> str:
+    strerror = getattr(error, "strerror", None)
+    return f"{type(error).__name__}: {strerror or error}"

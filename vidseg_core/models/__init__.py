@@ -1,0 +1,15 @@
+"""Segmentation nets behind one protocol. Importing this package loads torch, and no model library."""
+
+from vidseg_core.models.labels import labels_from_scores
+from vidseg_core.models.protocol import Features, Segmenter, SegmenterError
+from vidseg_core.models.registry import SEGMENTER_NAMES, build_segmenter, resolve_device
+
+__all__ = [
+    "SEGMENTER_NAMES",
+    "Features",
+    "Segmenter",
+    "SegmenterError",
+    "build_segmenter",
+    "labels_from_scores",
+    "resolve_device",
+]

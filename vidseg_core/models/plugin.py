@@ -1,0 +1,78 @@
+"""`package.module:Class`: a segmenter of somebody else's.
+
+The class is called with those of `device`, `weights`, `num_classes`, `class_names`, `seed` and `precision`
+that its constructor takes, and must offer `features`, `head`, `class_names` and `stride`. What else the
+`Segmenter` protocol holds may be left out; then the digest covers the spec, the source file of the class and
+the weights file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from vidseg_core.models.digest import digest_file
+from vidseg_core.models.protocol import Features, Segmenter, SegmenterError
+
+NEEDED = ("features", "head", "class_names", "stride")
+
+
+class PluginSegmenter:
+    """Gives a plug-in the attributes that it left out; calls go straight through."""
+
+    def __init__(self, inner: Any, *, spec: str, digest: str) -> None:
+        self.inner = inner
+        self.name = str(getattr(inner, "name", spec))
+        self.class_names = tuple(inner.class_names)
+        self.stride = int(inner.stride)
+        self.digest = str(getattr(inner, "digest", digest))
+        self.trained = bool(getattr(inner, "trained", True))
+        self.note = str(getattr(inner, "note", ""))
+
+    def features(self, frames_B3HW: torch.Tensor) -> Features:
+        """N_feat of the plug-in."""
+        return self.inner.features(frames_B3HW)
+
+    def head(self, feats: Features) -> torch.Tensor:
+        """N_task of the plug-in."""
+        return self.inner.head(feats)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the plug-in, if it can be moved."""
+        if hasattr(self.inner, "to"):
+            self.inner.to(device)
+        return self
+
+
+def build_plugin(spec: str, options: Mapping[str, object]) -> Segmenter:
+    """Import, call, check; `SegmenterError` names the step that failed."""
+    module_name, _, class_name = spec.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SegmenterError(f"segmenter {spec!r}: cannot import {module_name!r}: {error}") from error
+    maker = getattr(module, class_name, None)
+    if not callable(maker):
+        raise SegmenterError(f"segmenter {spec!r}: module {module_name!r} has no class {class_name!r}")
+    accepted = inspect.signature(maker).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    inner = maker(**{key: value for key, value in options.items() if takes_all or key in accepted})
+    absent = [name for name in NEEDED if not hasattr(inner, name)]
+    if absent:
+        raise SegmenterError(
+            f"segmenter {spec!r} lacks {', '.join(absent)}; see vidseg_core.models.Segmenter"
+        )
+    return PluginSegmenter(inner, spec=spec, digest=_digest(spec, module, options))
+
+
+def _digest(spec: str, module: Any, options: Mapping[str, object]) -> str:
+    parts = [spec, str(options.get("num_classes")), str(options.get("seed"))]
+    for path in (getattr(module, "__file__", None), options.get("weights")):
+        parts.append(digest_file(Path(str(path))) if path and Path(str(path)).is_file() else "")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

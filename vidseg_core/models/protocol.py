@@ -1,0 +1,59 @@
+"""What vidseg asks of a segmentation net N: two halves, N_feat and N_task, and a name for its weights.
+
+Model: N(frame) = head(features(frame)). `features` is the heavy half that runs on key frames only and whose
+output may be propagated; `head` is the light half that turns features into class scores (DVRL section 1 and
+Fig. 1). Invariant: for every batch, `head(features(frames))` are the scores of the undivided net, at the
+frames' own size, and no call leaves anything behind in the segmenter: equal arguments give equal results in
+any order.
+
+Where the split lies decides what level `features` means. DVRL section 4.2 lets N_feat end at the per-pixel
+posterior, which is our level `scores`; deep feature flow, its baseline, ends N_feat before the classifying
+layer. The bundled adapters take the second split, because the first is then available too, as the output of
+`head`.
+
+Shape suffixes: B batch, C classes, H W the frame's rows and columns, 3 = RGB.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self, TypeAlias, runtime_checkable
+
+import torch
+
+Features: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
+"""One map or several, each (B, channels, rows, columns); rows and columns cover the whole frame at some
+stride."""
+
+
+class SegmenterError(ValueError):
+    """A segmenter cannot be built or fed as asked; the message is one sentence that names what is wrong."""
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """A segmentation net as the engine sees it; see the module docstring for the invariant."""
+
+    name: str
+    """The spec it was built from, for people and for `run.json`."""
+    class_names: tuple[str, ...]
+    """Class id i is called `class_names[i]`; its length is the number of score channels."""
+    stride: int
+    """Frame pixels per pixel of the (first, finest) feature map."""
+    digest: str
+    """SHA-256 in hex: equal digests promise equal scores, given equal frames, software and device."""
+    trained: bool
+    """False when the weights were never fitted to data, so that masks serve plumbing and timing only."""
+    note: str
+    """One sentence a job should show to its user before it trusts the masks; empty if there is none."""
+
+    def features(self, frames_B3HW: torch.Tensor) -> Features:
+        """N_feat. `frames_B3HW`: float32 RGB in 0..1 on the segmenter's device, any H and W."""
+        ...
+
+    def head(self, feats: Features) -> torch.Tensor:
+        """N_task. From features, warped or not, to float32 scores (B, C, H, W) at the frame's size."""
+        ...
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights; returns itself."""
+        ...

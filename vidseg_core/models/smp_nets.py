@@ -1,0 +1,86 @@
+"""`smp:<Architecture>/<encoder>`: nets of segmentation-models-pytorch.
+
+Split: N_feat is encoder and decoder, N_task the segmentation head (a convolution to classes and the
+upsampling that the library gives it, corner-aligned), as in deep feature flow, which warps what its
+classifying layer reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidseg_core.models.names import unknown_name
+from vidseg_core.models.protocol import SegmenterError
+from vidseg_core.models.request import ModelRequest, Recipe, assemble, measured_stride
+from vidseg_core.models.split import SplitNet, SplitSegmenter
+from vidseg_core.models.torchvision_compat import import_torchvision
+
+ARCHITECTURES = (
+    "Unet",
+    "UnetPlusPlus",
+    "MAnet",
+    "Linknet",
+    "FPN",
+    "PSPNet",
+    "DeepLabV3",
+    "DeepLabV3Plus",
+    "PAN",
+    "UPerNet",
+    "Segformer",
+)
+"""DPT is left out: its decoder reads more than the encoder's maps."""
+DEFAULT_CLASSES = 19
+PAN_PYRAMID = 8
+"""PAN halves the encoder's last map three times more, and fails on frames too small for that."""
+
+
+class SmpNet(SplitNet):
+    """Encoder and decoder; segmentation head."""
+
+    def __init__(self, model: Any, *, pyramid: int = 1) -> None:
+        super().__init__()
+        self.encoder, self.decoder = model.encoder, model.decoder
+        self.segmentation_head = model.segmentation_head
+        self.multiple = int(model.encoder.output_stride) * pyramid
+        self.stride = measured_stride(self)
+
+    def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """N_feat."""
+        return (self.decoder(self.encoder(frames_B3HW)),)
+
+    def decode(self, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """N_task."""
+        return self.segmentation_head(maps[0])
+
+
+def build_smp(request: ModelRequest) -> SplitSegmenter:
+    """The segmenter for `smp:<Architecture>/<encoder>`, on the CPU."""
+    architecture, slash, encoder = request.body.partition("/")
+    if not slash or not encoder:
+        raise SegmenterError(f"segmenter {request.spec!r} should read smp:<Architecture>/<encoder>")
+    if architecture not in ARCHITECTURES:
+        raise unknown_name("smp architecture", architecture, ARCHITECTURES)
+    import_torchvision()
+    import segmentation_models_pytorch as smp
+
+    known = smp.encoders.get_encoder_names()
+    if encoder not in known and not encoder.startswith("tu-"):
+        raise unknown_name("smp encoder", encoder, known)
+
+    def build(classes: int) -> nn.Module:
+        try:
+            return smp.create_model(architecture, encoder, encoder_weights=None, classes=classes)
+        except (RuntimeError, ValueError, KeyError, NotImplementedError) as error:
+            raise SegmenterError(f"smp cannot build {request.body}: {error}") from error
+
+    pyramid = PAN_PYRAMID if architecture == "PAN" else 1
+    recipe = Recipe(
+        build=build,
+        split=lambda model: SmpNet(model, pyramid=pyramid),
+        head_key="segmentation_head.0.weight",
+        default_classes=DEFAULT_CLASSES,
+    )
+    return assemble(request, recipe)

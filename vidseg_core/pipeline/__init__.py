@@ -1,0 +1,1 @@
+"""The job on Ray: plan, keyed branches, engine actors, commits, resume."""

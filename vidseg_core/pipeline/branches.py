@@ -1,0 +1,117 @@
+"""Keyed branches: the Ray Data graph that turns planned units into committed parts.
+
+``k`` branches, each ``units -> decode (tasks) -> engine (a pool of one actor) -> commit (tasks)``, and a union of
+their small receipts. A pool of one keeps every shard of a segment on one actor; ``preserve_order`` and a single
+call in flight keep them in turn (the engine checks, it never assumes). Blocks hold one message each, so that a shard
+is handed on the moment it exists and backpressure counts shards. Decode asks for a CPU and the engine for none, so
+Ray Data does not fuse the two.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+
+from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.pipeline.commit_stage import CommitStage
+from vidseg_core.pipeline.decode_stage import DecodeStage
+from vidseg_core.pipeline.engine_stage import EngineStage
+from vidseg_core.pipeline.plan_stage import PlanStage, input_tables
+from vidseg_core.pipeline.ray_session import Sizing
+from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.store.objects import ObjectStore
+
+_COMMITS_AT_ONCE = 2
+
+
+@contextmanager
+def data_context() -> Iterator[None]:
+    """Ray Data settings of our graphs; the caller's own settings come back afterwards."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    before = DataContext.get_current()
+    context = before.copy()
+    context.execution_options.preserve_order = True
+    context.target_max_block_size = 1  # one message a block, emitted at once
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    DataContext._set_current(context)
+    try:
+        yield
+    finally:
+        DataContext._set_current(before)
+
+
+def decode_units(batch: pa.Table, stage: DecodeStage) -> Iterator[pa.Table]:
+    """Ray Data function of the decode stage."""
+    yield from stage(batch)
+
+
+def commit_parts(batch: pa.Table, stage: CommitStage) -> Iterator[pa.Table]:
+    """Ray Data function of the commit stage."""
+    yield from stage(batch)
+
+
+def branch(
+    units: Sequence[pa.Table],
+    *,
+    config: SegmentConfig,
+    store: ObjectStore,
+    sizing: Sizing,
+    decode: DecodeStage,
+    commit: CommitStage,
+) -> Dataset:
+    """One branch over its planned units (one row each), giving receipts."""
+    return (
+        ray.data.from_arrow(list(units))
+        .map_batches(
+            decode_units,
+            fn_kwargs={"stage": decode},
+            batch_format="pyarrow",
+            batch_size=1,
+            num_cpus=1,
+            compute=TaskPoolStrategy(size=sizing.decoders_per_branch),
+        )
+        .map_batches(
+            EngineStage,
+            fn_constructor_kwargs={"config": config, "store": store, "device": sizing.device},
+            batch_format="pyarrow",
+            batch_size=config.lanes,
+            num_cpus=0,
+            num_gpus=sizing.gpus_per_worker or None,
+            compute=ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=1),
+        )
+        .map_batches(
+            commit_parts,
+            fn_kwargs={"stage": commit},
+            batch_format="pyarrow",
+            batch_size=1,
+            num_cpus=0,
+            compute=TaskPoolStrategy(size=_COMMITS_AT_ONCE),
+        )
+    )
+
+
+def receipts(branches: Sequence[Dataset]) -> Iterator[pa.Table]:
+    """Run the branches side by side; receipts as they come."""
+    first, *others = branches
+    union = first.union(*others) if others else first
+    yield from union.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def plan_videos(videos: Sequence[VideoInput], stage: PlanStage) -> Iterator[pa.Table]:
+    """Plan ``videos`` in Ray tasks; the planner's answers as they come."""
+    per_task = min(16, max(1, len(videos) // (4 * int(ray.cluster_resources().get("CPU", 1)))))
+    planned = ray.data.from_arrow(input_tables(videos, per_task)).map_batches(
+        plan_batch, fn_kwargs={"stage": stage}, batch_format="pyarrow", batch_size=None, num_cpus=1
+    )
+    yield from planned.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def plan_batch(batch: pa.Table, stage: PlanStage) -> Iterator[pa.Table]:
+    """Ray Data function of the plan stage."""
+    yield from stage(batch)

@@ -1,0 +1,71 @@
+"""Encode and commit: label maps in, one Parquet object per part out, a small receipt to the driver.
+
+A part's name and bytes follow from its content alone, so writing it twice is harmless: the second writer finds it
+there, compares digests and goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from vidseg_core.pipeline.rows import PartMessage, Receipt, labels_of, messages, to_table
+from vidseg_core.store.keys import part_key
+from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.parts import FrameRow, commit_part, encode_part
+
+
+class CommitStage:
+    """The commit function of a branch; small and picklable."""
+
+    def __init__(self, store: ObjectStore, n_classes: int) -> None:
+        self._store = store
+        self._n_classes = n_classes
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Commit every part of ``batch``; one receipt each."""
+        for part, blob in messages(batch, PartMessage):
+            yield to_table(self._commit(part, blob))
+
+    def _commit(self, part: PartMessage, blob: pa.Buffer) -> Receipt:
+        receipt = Receipt(video_id=part.video_id, segment=part.segment, part=part.part)
+        receipt.closed, receipt.fatal, receipt.totals = part.closes_segment, part.fatal, part.totals
+        if part.part < 0:
+            return receipt
+        started = time.perf_counter()
+        data = encode_part(part.video_id, _rows(part, labels_of(part, blob)), n_classes=self._n_classes)
+        result = commit_part(self._store, part_key(part.video_id, part.segment, part.part), data)
+        receipt.frames = len(part.frame_index)
+        receipt.keys = sum(part.is_key)
+        receipt.created, receipt.bytes = result.created, len(data)
+        receipt.commit_s = time.perf_counter() - started
+        return receipt
+
+
+def _rows(part: PartMessage, labels_THW: np.ndarray) -> list[FrameRow]:
+    return [
+        FrameRow(
+            frame_index=part.frame_index[t],
+            pts_s=part.pts_s[t],
+            is_key=part.is_key[t],
+            key_frame_index=part.key_frame_index[t],
+            decision_score=part.decision_score[t],
+            kar=part.kar[t],
+            lkd=part.lkd[t],
+            is_corrupt=part.is_corrupt[t],
+            labels_HW=_at_source_size(labels_THW[t], part),
+        )
+        for t in range(len(part.frame_index))
+    ]
+
+
+def _at_source_size(labels_HW: np.ndarray, part: PartMessage) -> np.ndarray:
+    """Nearest-neighbour copy at the source's size when the run asks for it (``source_height`` > 0)."""
+    if part.source_height == 0 or labels_HW.shape == (part.source_height, part.source_width):
+        return labels_HW
+    size = (part.source_width, part.source_height)
+    return cv2.resize(labels_HW, size, interpolation=cv2.INTER_NEAREST)

@@ -1,0 +1,122 @@
+"""Decode: a planned unit in, its shards out, in order, always exactly as many as planned.
+
+The decoding itself happens in a child process (``media.child``) that can be killed at a deadline; this task only
+waits for it and wraps the child's shared memory as Arrow rows. Whatever goes wrong with a video becomes a shard that
+says so: Ray sees a task that worked, so it neither retries a poisoned file for ever nor fails the other videos.
+
+A fatal verdict (the decoder hung or crashed) is also written as a marker object, so that the video's remaining units
+do not each pay the deadline again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+import pyarrow as pa
+
+from vidseg_core.media import (
+    DecodeUnit,
+    FrameShard,
+    MediaCrash,
+    MediaError,
+    MediaLimits,
+    child_for_this_process,
+)
+from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, shard_table
+from vidseg_core.store.objects import ObjectStore
+
+FATAL_REASONS = frozenset({"decode_timeout", "decode_crash", "too_large"})
+CRASHES_ALLOWED = 3
+"""A decoder that dies so often in one unit is taken to die of the video."""
+
+
+def verdict_key(video_id: str) -> str:
+    """Where the fatal verdict on a video is kept while its run goes on."""
+    return f"_state/video={video_id}/verdict.json"
+
+
+class DecodeStage:
+    """The decode function of a branch; small and picklable, so that Ray ships it as a plain task."""
+
+    def __init__(self, store: ObjectStore, limits: MediaLimits, shard_frames: int) -> None:
+        self._store = store
+        self._limits = limits
+        self._shard_frames = shard_frames
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Decode every unit of ``batch``, shard by shard."""
+        for message, blob in messages(batch, UnitMessage):
+            unit = DecodeUnit(**message.unit, frame_pts=np.frombuffer(blob, dtype=np.int64))
+            yield from self._decode(message, unit)
+
+    def _decode(self, message: UnitMessage, unit: DecodeUnit) -> Iterator[pa.Table]:
+        start = message.first_shard + message.skip_shards
+        planned = range(start, start + message.take_shards)
+        fatal, error = self._known_verdict(message.video_id), None
+        done, crashes = 0, 0
+        while fatal is None and error is None and done < len(planned):
+            try:
+                for table in self._read(message, unit, planned[done:], message.skip_shards + done):
+                    yield table
+                    done += 1
+            except MediaCrash as problem:
+                crashes += 1  # killed from outside, perhaps: a fresh child goes on where this one fell
+                if crashes == CRASHES_ALLOWED:
+                    fatal, error = self._judge(message.video_id, problem)
+            except MediaError as problem:
+                fatal, error = self._judge(message.video_id, problem)
+        for number in planned[done:]:
+            lost = self._shard_message(message, unit, number, None, 0.0)
+            lost.fatal, lost.error = fatal, error
+            yield shard_table(lost, None)
+
+    def _read(
+        self, message: UnitMessage, unit: DecodeUnit, numbers: Sequence[int], skip: int
+    ) -> Iterator[pa.Table]:
+        child = child_for_this_process(self._limits)
+        started = time.perf_counter()
+        with closing(child.decode(unit, self._shard_frames, skip)) as shards:
+            for number, shard in zip(numbers, shards, strict=False):
+                seconds = time.perf_counter() - started
+                yield shard_table(self._shard_message(message, unit, number, shard, seconds), shard)
+                started = time.perf_counter()
+
+    def _shard_message(
+        self, message: UnitMessage, unit: DecodeUnit, number: int, shard: FrameShard | None, seconds: float
+    ) -> ShardMessage:
+        last = message.first_shard + message.shards - 1
+        row = ShardMessage(
+            video_id=message.video_id,
+            segment=message.segment,
+            shard=number,
+            ends_segment=message.ends_segment and number == last,
+            height=unit.height,
+            width=unit.width,
+            source_height=message.source_height,
+            source_width=message.source_width,
+            decode_s=seconds,
+        )
+        if shard is not None:
+            row.frame_index = shard.frame_index.tolist()
+            row.pts_s = shard.pts_s.tolist()
+            row.is_corrupt = shard.is_corrupt.tolist()
+            row.error = shard.error
+        return row
+
+    def _judge(self, video_id: str, problem: MediaError) -> tuple[str | None, str]:
+        """Fatal reasons end the video and are remembered; any other error costs the rest of this unit only."""
+        text = f"{problem.reason}: {problem}"
+        if problem.reason not in FATAL_REASONS:
+            return None, text
+        self._store.put(verdict_key(video_id), json.dumps({"reason": problem.reason, "error": text}).encode())
+        return problem.reason, text
+
+    def _known_verdict(self, video_id: str) -> str | None:
+        try:
+            return json.loads(self._store.get(verdict_key(video_id)))["reason"]
+        except FileNotFoundError:
+            return None

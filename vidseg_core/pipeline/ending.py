@@ -1,0 +1,189 @@
+"""How things end: a video's row, the run's ``run.json`` and ``_SUCCESS``, the closing table, a failure's last words."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import av
+import pyarrow as pa
+
+from vidseg_core.config.schema import to_dict
+from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.pipeline.build import NetFacts
+from vidseg_core.pipeline.manifest import SUCCESS_KEY
+from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.keys import RUN_KEY, STATE_PREFIX, VIDEOS_PREFIX
+from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.parts import encode_videos
+from vidseg_core.store.run import open_run
+
+_PACKAGES = ("vidseg", "ray", "torch", "av", "numpy", "pyarrow", "opencv-python-headless", "boto3")
+_REASONS_SHOWN = 20
+
+
+def video_key(video_id: str) -> str:
+    """Where a video's row lives until ``compact`` merges the rows."""
+    return f"{VIDEOS_PREFIX}{video_id}.parquet"
+
+
+def close_video(store: ObjectStore, row: Mapping[str, Any]) -> None:
+    """Write the video's row (the first driver's row stands) and drop its saved states."""
+    store.put_if_absent(video_key(row["video_id"]), encode_videos([row]))
+    for info in list(store.list(f"{STATE_PREFIX}video={row['video_id']}/")):
+        store.delete(info.key)
+
+
+def closed_videos(store: ObjectStore) -> set[str]:
+    """Ids of the videos that have their row already."""
+    names = (info.key.removeprefix(VIDEOS_PREFIX) for info in store.list(VIDEOS_PREFIX))
+    return {name.removesuffix(".parquet") for name in names}
+
+
+def video_rows(store: ObjectStore) -> pa.Table:
+    """All rows of ``videos/``."""
+    return open_run(store.root).videos()
+
+
+def exit_code(videos: pa.Table) -> int:
+    """0, or 3 when a video is quarantined."""
+    return 3 if "quarantined" in videos.column("status").to_pylist() else 0
+
+
+def finish(
+    store: ObjectStore,
+    config: SegmentConfig,
+    manifest: Mapping[str, Any],
+    net: NetFacts,
+    started: float,
+    report: Reporter,
+) -> int:
+    """Totals from the rows themselves, ``run.json``, then ``_SUCCESS``, then the closing table."""
+    videos = video_rows(store)
+    totals = _totals(videos)
+    seconds = time.time() - started
+    info = {
+        "schema_version": manifest["schema_version"],
+        "fingerprint": manifest["fingerprint"],
+        "config": to_dict(config),
+        "segmenter": {
+            "name": net.name,
+            "weights_sha256": net.digest,
+            "class_names": list(net.class_names),
+            "trained": net.trained,
+        },
+        "versions": versions(),
+        "timings": {"last_driver_s": round(seconds, 3), "finished_at": _utc(time.time())},
+        "totals": totals,
+        "cost": {"cpu_s": totals["cpu_s"], "gpu_s": totals["gpu_s"]},
+    }
+    store.put(RUN_KEY, json.dumps(info, indent=1, sort_keys=True, default=str).encode())
+    store.put_if_absent(SUCCESS_KEY, b"")
+    _closing(report, store, totals, videos, seconds)
+    return exit_code(videos)
+
+
+def versions() -> dict[str, str]:
+    """Versions that matter for the result, FFmpeg's libraries included."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    for library, numbers in sorted(av.library_versions.items()):
+        found[f"ffmpeg.{library}"] = ".".join(map(str, numbers))
+    return found
+
+
+def _totals(videos: pa.Table) -> dict[str, Any]:
+    rows = videos.select(
+        ["status", "decoded_frames", "corrupt_frames", "keys", "duration_s", "cpu_s", "gpu_s"]
+    )
+    data = rows.to_pydict()
+    frames, keys = sum(data["decoded_frames"]), sum(data["keys"])
+    by_status = {name: data["status"].count(name) for name in ("ok", "partial", "quarantined")}
+    return {
+        "videos": len(data["status"]),
+        **by_status,
+        "frames": frames,
+        "corrupt_frames": sum(data["corrupt_frames"]),
+        "keys": keys,
+        "aki": frames / keys if keys else None,
+        "key_net_calls_saved": frames - keys,
+        "duration_s": sum(d or 0.0 for d in data["duration_s"]),
+        "cpu_s": sum(data["cpu_s"]),
+        "gpu_s": sum(data["gpu_s"]),
+    }
+
+
+def _closing(
+    report: Reporter, store: ObjectStore, totals: Mapping[str, Any], videos: pa.Table, seconds: float
+) -> None:
+    bad = [row for row in videos.to_pylist() if row["status"] != "ok"]
+    if report.is_json:
+        report.event("summary", output=store.root, seconds=round(seconds, 1), **totals)
+        for row in bad:
+            report.event("video", **{k: row[k] for k in ("video_id", "uri", "status", "reason")})
+        return
+    report.block(closing_table(totals, bad, seconds, store.root))
+
+
+def closing_table(
+    totals: Mapping[str, Any], bad: Sequence[Mapping[str, Any]], seconds: float, where: str
+) -> str:
+    """The table that ends a run: what was done, what was saved, which videos have a reason."""
+    frames, keys = totals["frames"], totals["keys"]
+    saved = f"{frames - keys:,} ({100 * (frames - keys) / frames:.1f} %)" if frames else "-"
+    lines = [
+        ("videos", f"{totals['videos']:,} ({totals['ok']} ok, {totals['partial']} partial)"),
+        ("frames", f"{frames:,}"),
+        ("key frames", f"{keys:,}"),
+        ("AKI", f"{totals['aki']:.1f} frames" if totals["aki"] else "-"),
+        ("key-net calls saved", saved),
+        ("this driver's time", f"{clock(seconds)}"),
+        ("compute", f"{totals['cpu_s']:.0f} CPU-s, {totals['gpu_s']:.0f} GPU-s (all drivers)"),
+        ("quarantined", f"{totals['quarantined']}"),
+        ("output", where),
+    ]
+    width = max(len(name) for name, _ in lines)
+    text = "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)
+    for row in bad[:_REASONS_SHOWN]:
+        text += f"\n  {row['status']}: {row['uri']}\n      {row['reason']}"
+    if len(bad) > _REASONS_SHOWN:
+        text += f"\n  ... and {len(bad) - _REASONS_SHOWN} more, see videos/ in the output"
+    return text
+
+
+def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter) -> int:
+    """Last words of a run that cannot go on: one sentence for known causes, a traceback for bugs."""
+    cause = root_cause(problem)
+    known = isinstance(cause, (StoreError, OSError)) or type(cause).__name__ == "ClusterError"
+    if not known:
+        report.say(traceback.format_exc(limit=-8))
+    report.say(
+        f"failed: {type(cause).__name__}: {cause}. What is committed in {config.output} stays; "
+        "the same command goes on from here.",
+        error=type(cause).__name__,
+    )
+    return 1
+
+
+def root_cause(problem: BaseException) -> BaseException:
+    """The exception that a worker raised, from under what Ray wraps around it."""
+    seen = problem
+    while True:
+        inner = getattr(seen, "cause", None) or seen.__cause__
+        if not isinstance(inner, BaseException) or inner is seen:
+            return seen
+        seen = inner
+
+
+def _utc(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -1,0 +1,110 @@
+"""``vidseg segment``: the run loop, readable on one screen, and how it ends.
+
+plan a wave of videos -> run their segments through keyed branches -> close each video as its last part is
+committed -> next wave; ``run.json`` and ``_SUCCESS`` come last. The driver holds counts, never frames.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.media import MediaLimits
+from vidseg_core.models.protocol import SegmenterError
+from vidseg_core.pipeline import ending
+from vidseg_core.pipeline.build import NetFacts, describe_net
+from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, claim_output, fingerprint
+from vidseg_core.pipeline.progress import Counts, Reporter
+from vidseg_core.plan.inputs import InputError, VideoInput, expand_inputs
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.objects import ObjectStore, open_store
+
+WAVE_VIDEOS = 2_000
+DONE, FAILED, BAD_USAGE, QUARANTINED = 0, 1, 2, 3
+
+
+def run_segment(config: SegmentConfig, reporter: Reporter | None = None) -> int:
+    """Run (or continue) the job that ``config`` describes; the process exit code (DESIGN section 5).
+
+    0 all done, 1 failed but resumable, 2 bad usage, 3 finished with videos quarantined. Problems are reported,
+    not raised.
+    """
+    report = reporter or Reporter(config.log)
+    try:
+        if config.dry_run:
+            from vidseg_core.pipeline.estimate import dry_run
+
+            return dry_run(config, report)
+        return _Job(config, report).run()
+    except (ConfigError, InputError, SegmenterError, FingerprintMismatch) as problem:
+        report.say(f"error: {problem}", error=type(problem).__name__)
+        return BAD_USAGE
+    except KeyboardInterrupt:
+        report.say("interrupted; what is committed stays. The same command goes on from here.")
+        return FAILED
+    except Exception as problem:
+        return ending.explain_failure(problem, config, report)
+
+
+class _Job:
+    """One driver of one run."""
+
+    def __init__(self, config: SegmentConfig, report: Reporter) -> None:
+        self._config = config
+        self._report = report
+        self._store: ObjectStore = open_store(config.output)
+        self._started = time.time()
+        media = config.media
+        self._limits = MediaLimits(
+            max_pixels=media.max_pixels, deadline_s=media.decode_deadline_s, memory_bytes=media.memory_bytes
+        )
+
+    def run(self) -> int:
+        config, store = self._config, self._store
+        inputs = expand_inputs(config.input, limit=config.limit)
+        _check_output(store)
+        net = describe_net(config)
+        manifest = fingerprint(config.fingerprint_fields(), net.digest)
+        fresh = claim_output(store, manifest, inputs)
+        if store.exists(SUCCESS_KEY):
+            self._report.say(f"{store.root} is complete already; nothing to do")
+            return ending.exit_code(ending.video_rows(store))
+        self._greet(inputs, net, fresh)
+        self._run_waves(inputs, net)
+        return ending.finish(self._store, config, manifest, net, self._started, self._report)
+
+    def _greet(self, inputs: Sequence[VideoInput], net: NetFacts, fresh: bool) -> None:
+        verb = "new run" if fresh else "continuing"
+        self._report.say(f"{verb}: {len(inputs)} video(s) -> {self._store.root}; {self._config.describe()}")
+        if net.note:
+            self._report.say(f"note: {net.note}")
+
+    def _run_waves(self, inputs: Sequence[VideoInput], net: NetFacts) -> None:
+        from vidseg_core.pipeline.ray_session import ray_session
+        from vidseg_core.pipeline.wave import WaveRunner
+
+        closed = ending.closed_videos(self._store)
+        todo = [video for video in inputs if video.video_id not in closed]
+        counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
+        if not todo:
+            return
+        with ray_session(self._config):
+            runner = WaveRunner(self._config, self._store, self._limits, net, counts, self._report)
+            self._report.start_clock()
+            for wave in _waves(todo):
+                runner.run(wave)
+        self._report.tick(counts, force=True)
+
+
+def _check_output(store: ObjectStore) -> None:
+    try:
+        store.check_writable()
+    except StoreError as problem:
+        raise ConfigError("--output", str(problem)) from problem
+
+
+def _waves(videos: Sequence[VideoInput]) -> Iterator[Sequence[VideoInput]]:
+    for start in range(0, len(videos), WAVE_VIDEOS):
+        yield videos[start : start + WAVE_VIDEOS]

@@ -1,0 +1,101 @@
+"""Whose output is this: the run's fingerprint, written once, checked by every driver that comes later.
+
+Invariant: an output holds rows of one fingerprint only. The first driver puts the manifest and the list of inputs
+if they are absent; every other one must agree with both or is refused with what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.schema import SCHEMA_VERSION
+
+MANIFEST_KEY = "_run/manifest.json"
+INPUTS_KEY = "_run/inputs.parquet"
+SUCCESS_KEY = "_SUCCESS"
+_SHOWN = 5
+
+
+class FingerprintMismatch(ValueError):
+    """The output belongs to a run with another configuration, other weights or other inputs."""
+
+
+def fingerprint(fields: dict[str, Any], segmenter_digest: str) -> dict[str, Any]:
+    """The manifest: every option that changes a row, the weights' digest, the schema version and their SHA-256."""
+    content = {"schema_version": SCHEMA_VERSION, "weights_sha256": segmenter_digest, "config": fields}
+    text = json.dumps(content, sort_keys=True, default=str)
+    return json.loads(text) | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def claim_output(store: ObjectStore, manifest: dict[str, Any], inputs: Sequence[VideoInput]) -> bool:
+    """Write the manifest, or check that the one that is there agrees. True when the output was empty of a run."""
+    fresh = store.put_if_absent(MANIFEST_KEY, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    if not fresh:
+        _check_manifest(store, manifest)
+    if not store.put_if_absent(INPUTS_KEY, _inputs_bytes(inputs)):
+        _check_inputs(store, inputs)
+    return fresh
+
+
+def _check_manifest(store: ObjectStore, manifest: dict[str, Any]) -> None:
+    there = json.loads(store.get(MANIFEST_KEY))
+    if there.get("fingerprint") == manifest["fingerprint"]:
+        return
+    differs = [
+        f"{name}: {theirs!r} there, {ours!r} now"
+        for name, theirs, ours in _differences(there, manifest)
+        if name != "fingerprint"
+    ]
+    raise FingerprintMismatch(
+        f"--output {store.root} belongs to another run ({'; '.join(differs)}). "
+        "Choose another output, or the options of that run to continue it."
+    )
+
+
+def _differences(there: dict[str, Any], ours: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    flat_there = {**there, **there.get("config", {})}
+    flat_ours = {**ours, **ours.get("config", {})}
+    names = sorted((set(flat_there) | set(flat_ours)) - {"config"})
+    return [(n, flat_there.get(n), flat_ours.get(n)) for n in names if flat_there.get(n) != flat_ours.get(n)]
+
+
+def _inputs_table(inputs: Sequence[VideoInput]) -> pa.Table:
+    rows = sorted(inputs, key=lambda v: v.video_id)
+    return pa.table({name: [getattr(v, name) for v in rows] for name in ("video_id", "uri", "size", "stamp")})
+
+
+def _inputs_bytes(inputs: Sequence[VideoInput]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(_inputs_table(inputs), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _check_inputs(store: ObjectStore, inputs: Sequence[VideoInput]) -> None:
+    there = pq.read_table(io.BytesIO(store.get(INPUTS_KEY)))
+    ours = _inputs_table(inputs)
+    if there.equals(ours):
+        return
+    old = {row["video_id"]: row for row in there.to_pylist()}
+    new = {row["video_id"]: row for row in ours.to_pylist()}
+    changed = [new[v]["uri"] for v in new if v in old and new[v] != old[v]]
+    added = [new[v]["uri"] for v in new if v not in old]
+    missing = [old[v]["uri"] for v in old if v not in new]
+    found = [("changed since", changed), ("not part of it", added), ("missing now", missing)]
+    parts = [f"{len(uris)} {what} ({_some(uris)})" for what, uris in found if uris]
+    raise FingerprintMismatch(
+        f"--input: {store.root} was begun with other videos: {'; '.join(parts)}. "
+        "Give the same inputs to continue that run, or choose another output."
+    )
+
+
+def _some(uris: Sequence[str]) -> str:
+    return ", ".join(uris[:_SHOWN]) + (", ..." if len(uris) > _SHOWN else "")

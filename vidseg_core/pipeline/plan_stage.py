@@ -1,0 +1,236 @@
+"""Plan: open each video under guard, index it, cut it, and leave out what is committed already.
+
+One Ray task plans a few videos; what comes back is small: facts for the video's row and, for each segment, the
+units that are still to be decoded. Resume is this and nothing else: parts are listed, the newest saved state that no
+missing part precedes is chosen, and the units before it are dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vidseg_core.media import (
+    DecodeUnit,
+    MediaError,
+    MediaLimits,
+    VideoIndex,
+    child_for_this_process,
+    working_size,
+)
+from vidseg_core.pipeline.cursor import read_totals
+from vidseg_core.pipeline.rows import UnitMessage, messages, to_table, unit_table
+from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.plan.segments import SegmentPlan, UnitPlan, plan_segments
+from vidseg_core.store.keys import StateKey
+from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.parts import committed_parts, list_states
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What of the configuration the plan needs."""
+
+    working_size: int | str
+    segment_frames: int
+    shard_frames: int
+    single_shards: bool
+    """One decode call per shard (several lanes) instead of per unit."""
+
+
+@dataclass(slots=True)
+class SegmentWork:
+    """One segment: how many parts it has, how many need not be made again, what is left to decode."""
+
+    segment: int
+    parts: int
+    committed: int
+    frames_left: int
+    totals: dict[str, Any] | None = None
+    units: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class VideoWork:
+    """What the planner says about one video; ``reason`` is set when it cannot be opened."""
+
+    video_id: str
+    uri: str
+    reason: str | None = None
+    message: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    frames: int = 0
+    frames_left: int = 0
+    damage: str | None = None
+    segments: list[dict[str, Any]] = field(default_factory=list)
+
+    def works(self) -> list[SegmentWork]:
+        """The segments, typed."""
+        return [SegmentWork(**segment) for segment in self.segments]
+
+
+class PlanStage:
+    """The plan function; small and picklable."""
+
+    def __init__(self, store: ObjectStore, limits: MediaLimits, options: PlanOptions) -> None:
+        self._store = store
+        self._limits = limits
+        self._options = options
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """One row per video of ``batch``."""
+        for video, _ in messages(batch, VideoInputMessage):
+            yield self.plan(VideoInput(**asdict(video)))
+
+    def plan(self, video: VideoInput) -> pa.Table:
+        """Index and cut one video; presentation times of the units follow each other in the blob."""
+        try:
+            index = child_for_this_process(self._limits).probe(video.uri)
+        except MediaError as problem:
+            return to_table(VideoWork(video.video_id, video.uri, reason=problem.reason, message=str(problem)))
+        work, pts = self._work(video, index)
+        return to_table(work, np.ascontiguousarray(pts))
+
+    def _work(self, video: VideoInput, index: VideoIndex) -> tuple[VideoWork, np.ndarray]:
+        size = working_size(index.width, index.height, self._options.working_size)
+        plans = plan_segments(
+            index, segment_frames=self._options.segment_frames, shard_frames=self._options.shard_frames
+        )
+        committed = _committed(self._store, video.video_id)
+        states = list(list_states(self._store, video.video_id)) if committed else []
+        segments, pts = [], []
+        for plan in plans:
+            segment, times = self._segment(video, index, plan, size, committed, states)
+            segments.append(asdict(segment))
+            pts.extend(times)
+        work = VideoWork(
+            video.video_id,
+            video.uri,
+            facts=_facts(index),
+            frames=index.frames,
+            frames_left=sum(s["frames_left"] for s in segments),
+            damage=index.damage,
+            segments=segments,
+        )
+        return work, np.concatenate(pts) if pts else np.zeros(0, dtype=np.int64)
+
+    def _segment(
+        self,
+        video: VideoInput,
+        index: VideoIndex,
+        plan: SegmentPlan,
+        size: tuple[int, int],
+        committed: set[tuple[int, int]],
+        states: Sequence[StateKey],
+    ) -> tuple[SegmentWork, list[np.ndarray]]:
+        parts = sum(unit.shards for unit in plan.units)
+        prefix = next((p for p in range(parts) if (plan.segment, p) not in committed), parts)
+        point = resume_point((s for s in states if s.segment == plan.segment), prefix)
+        start = point.next_shard if point else 0
+        work = SegmentWork(plan.segment, parts, point.next_part if point else 0, frames_left=0)
+        if point and start == parts:
+            work.totals = asdict(read_totals(self._store.get(str(point))))
+            return work, []
+        times = []
+        for unit in plan.units:
+            if unit.first_shard + unit.shards <= start:
+                continue
+            decode = unit.decode_unit(video.uri, index, height=size[0], width=size[1])
+            skip = max(0, start - unit.first_shard)
+            last = unit is plan.units[-1]
+            work.units.append(_unit_dict(video.video_id, plan.segment, unit, decode, skip, last, index))
+            work.frames_left += max(0, unit.frames - skip * self._options.shard_frames)
+            times.append(decode.frame_pts)
+        return work, times
+
+
+@dataclass(slots=True)
+class VideoInputMessage:
+    """A ``VideoInput`` on its way to the planner."""
+
+    video_id: str
+    uri: str
+    size: int
+    stamp: str
+
+
+def resume_point(states: Iterable[StateKey], prefix: int) -> StateKey | None:
+    """The newest state from which nothing is missing: all parts before its ``next_part`` are committed."""
+    usable = [state for state in states if state.next_part <= prefix]
+    return max(usable, key=lambda state: state.next_shard, default=None)
+
+
+def unit_tables(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list[list[pa.Table]]:
+    """Rows for the decode stage, one list per segment of ``work``."""
+    pts, offset, tables = np.frombuffer(blob, dtype=np.int64), 0, []
+    for segment in work.works():
+        rows = []
+        for unit in segment.units:
+            frames = unit.pop("frames")
+            decode = DecodeUnit(**unit["unit"], frame_pts=pts[offset : offset + frames])
+            offset += frames
+            message = UnitMessage(**unit)
+            rows.extend(unit_table(m, decode) for m in (_split(message) if single_shards else [message]))
+        tables.append(rows)
+    return tables
+
+
+def _split(message: UnitMessage) -> list[UnitMessage]:
+    fields = asdict(message)
+    numbers = range(message.skip_shards, message.skip_shards + message.take_shards)
+    return [UnitMessage(**(fields | {"skip_shards": n, "take_shards": 1})) for n in numbers]
+
+
+def _unit_dict(
+    video_id: str, segment: int, unit: UnitPlan, decode: DecodeUnit, skip: int, last: bool, index: VideoIndex
+) -> dict[str, Any]:
+    header = decode.to_dict()
+    del header["frame_pts"]
+    message = UnitMessage(
+        video_id=video_id,
+        segment=segment,
+        first_shard=unit.first_shard,
+        shards=unit.shards,
+        skip_shards=skip,
+        take_shards=unit.shards - skip,
+        ends_segment=last,
+        source_height=index.height,
+        source_width=index.width,
+        unit=header,
+    )
+    return asdict(message) | {"frames": len(decode.frame_pts)}
+
+
+def _committed(store: ObjectStore, video_id: str) -> set[tuple[int, int]]:
+    return {
+        (key.segment, shard)
+        for key in committed_parts(store, video_id)
+        for shard in range(key.first, key.last + 1)
+    }
+
+
+def _facts(index: VideoIndex) -> dict[str, Any]:
+    duration = float(index.duration_s)
+    return {
+        "codec": index.codec,
+        "width": index.width,
+        "height": index.height,
+        "declared_frames": index.declared_frames or None,
+        "duration_s": duration if math.isfinite(duration) else None,
+    }
+
+
+def input_tables(videos: Sequence[VideoInput], per_task: int) -> list[pa.Table]:
+    """Rows for the plan stage, ``per_task`` videos a block."""
+    rows = [to_table(VideoInputMessage(v.video_id, v.uri, v.size, v.stamp)) for v in videos]
+    return [pa.concat_tables(rows[i : i + per_task]) for i in range(0, len(rows), per_task)]
+
+
+def read_works(table: pa.Table) -> list[tuple[VideoWork, pa.Buffer]]:
+    """The planner's answers in a table."""
+    return messages(table, VideoWork)

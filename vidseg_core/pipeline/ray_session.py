@@ -1,0 +1,89 @@
+"""Ray for one job: join the cluster that is there, else start a local one and stop it afterwards."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from vidseg_core.config.segment import SegmentConfig
+
+MAX_BRANCHES = 8
+"""Keyed branches that one streaming executor drives well; beyond it the driver is the bottleneck."""
+
+
+class ClusterError(RuntimeError):
+    """The cluster cannot be joined, or cannot do what the configuration asks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizing:
+    """How a run is laid out on a cluster. Nothing here changes a single mask."""
+
+    device: str
+    branches: int
+    decoders_per_branch: int
+    gpus_per_worker: float
+    cpus: int
+
+
+@contextmanager
+def ray_session(config: SegmentConfig) -> Iterator[None]:
+    """Ray is up inside the block. A Ray that the caller had started is used and left running."""
+    if ray.is_initialized():
+        yield
+        return
+    _connect(config)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(config: SegmentConfig) -> None:
+    address = config.ray_address or os.environ.get("RAY_ADDRESS")
+    quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if address:
+        try:
+            ray.init(address=address, **quiet)
+        except Exception as problem:
+            raise ClusterError(f"cannot join the Ray cluster at {address}: {problem}") from problem
+        return
+    store = None if config.object_store_mb is None else config.object_store_mb * 10**6
+    ray.init(
+        address="local", include_dashboard=False, num_cpus=os.cpu_count(), object_store_memory=store, **quiet
+    )
+
+
+def size_up(config: SegmentConfig, segments: int) -> Sizing:
+    """Branches and decoders for ``segments`` open segments on the cluster that Ray is connected to."""
+    resources = ray.cluster_resources()
+    cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
+    device = _device(config, gpus)
+    share = _gpu_share(config, device)
+    room = max(1, int(gpus / share)) if share else max(1, cpus // config.threads)
+    branches = max(1, min(config.workers or room, MAX_BRANCHES, -(-segments // config.lanes)))
+    decoders = config.decoders or cpus
+    return Sizing(
+        device=device,
+        branches=branches,
+        decoders_per_branch=max(1, decoders // branches),
+        gpus_per_worker=share,
+        cpus=cpus,
+    )
+
+
+def _device(config: SegmentConfig, gpus: float) -> str:
+    if config.device == "cuda" and gpus <= 0:
+        raise ClusterError("--device cuda: the Ray cluster has no GPU (use --device cpu or auto)")
+    return "cuda" if config.device == "cuda" or (config.device == "auto" and gpus > 0) else "cpu"
+
+
+def _gpu_share(config: SegmentConfig, device: str) -> float:
+    if device == "cpu":
+        return 0.0
+    return 1.0 if config.gpus_per_worker is None else config.gpus_per_worker

@@ -1,0 +1,109 @@
+"""Who is done: per video, which parts are committed, and the row that closes it.
+
+Invariant: a video's row is written when, and only when, every one of its segments is closed: all its parts
+committed, or a fatal verdict. Rows of videos are put if absent, so a second driver changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vidseg_core.pipeline.rows import Receipt
+
+
+@dataclass(slots=True)
+class SegmentTally:
+    """One segment: parts to expect, parts committed, and how it ended."""
+
+    parts: int
+    committed: int = 0
+    closed: bool = False
+    fatal: str | None = None
+    totals: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.fatal is not None or (self.closed and self.committed >= self.parts)
+
+
+@dataclass(slots=True)
+class VideoTally:
+    """One video of the wave. ``facts`` are the columns that the probe knows."""
+
+    video_id: str
+    uri: str
+    facts: Mapping[str, Any]
+    frames: int
+    damage: str | None
+    segments: dict[int, SegmentTally]
+
+    def take(self, receipt: Receipt) -> bool:
+        """Count a receipt; True when the video became complete with it."""
+        was_done = self.done
+        tally = self.segments[receipt.segment]
+        tally.committed += receipt.part >= 0
+        if receipt.closed:
+            tally.closed, tally.fatal, tally.totals = True, receipt.fatal, receipt.totals
+        return self.done and not was_done
+
+    @property
+    def done(self) -> bool:
+        return all(segment.done for segment in self.segments.values())
+
+    def row(self, device: str) -> dict[str, Any]:
+        """The video's row (``VIDEOS_SCHEMA``)."""
+        sums = _sums([segment.totals for segment in self.segments.values()])
+        status, reason = self._verdict(sums)
+        gpu = device == "cuda"
+        return dict(self.facts) | {
+            "video_id": self.video_id,
+            "uri": self.uri,
+            "status": status,
+            "reason": reason,
+            "decoded_frames": sums["frames"],
+            "corrupt_frames": sums["corrupt"],
+            "keys": sums["keys"],
+            "aki": sums["frames"] / sums["keys"] if sums["keys"] else None,
+            "cpu_s": sums["decode_s"] + (0.0 if gpu else sums["engine_s"]),
+            "gpu_s": sums["engine_s"] if gpu else 0.0,
+        }
+
+    def _verdict(self, sums: Mapping[str, Any]) -> tuple[str, str | None]:
+        fatal = next((s.fatal for s in self.segments.values() if s.fatal), None)
+        if fatal is not None:
+            return "quarantined", sums["error"] or fatal
+        if sums["frames"] == 0:
+            return "quarantined", f"no_frames: {sums['error'] or 'not one frame could be decoded'}"
+        lost = self.frames - sums["frames"]
+        reasons = [
+            *([f"lost_frames: {lost} of {self.frames} could not be decoded"] if lost > 0 else []),
+            *([f"corrupt_frames: {sums['corrupt']} decoded with errors"] if sums["corrupt"] else []),
+            *([f"damaged: {self.damage}"] if self.damage else []),
+            *([sums["error"]] if sums["error"] else []),
+        ]
+        return ("partial", "; ".join(reasons)) if reasons else ("ok", None)
+
+
+def quarantine_row(video_id: str, uri: str, reason: str, message: str) -> dict[str, Any]:
+    """The row of a video that could not be opened at all."""
+    empty = dict.fromkeys(("codec", "width", "height", "declared_frames", "aki", "duration_s"))
+    return empty | {
+        "video_id": video_id,
+        "uri": uri,
+        "status": "quarantined",
+        "reason": f"{reason}: {message}",
+        "decoded_frames": 0,
+        "corrupt_frames": 0,
+        "keys": 0,
+        "cpu_s": 0.0,
+        "gpu_s": 0.0,
+    }
+
+
+def _sums(totals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = ("frames", "corrupt", "keys", "decode_s", "engine_s")
+    sums: dict[str, Any] = {name: sum(t.get(name) or 0 for t in totals) for name in names}
+    sums["error"] = next((t["error"] for t in totals if t.get("error")), None)
+    return sums

@@ -1,0 +1,170 @@
+"""One wave: plan its videos, run the branches, take receipts, close videos.
+
+Everything here is bookkeeping on the driver. A wave bounds it: two thousand videos are planned, run and closed
+before the next two thousand are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pyarrow as pa
+
+from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.media import MediaLimits
+from vidseg_core.pipeline.branches import branch, data_context, plan_videos, receipts
+from vidseg_core.pipeline.build import NetFacts
+from vidseg_core.pipeline.commit_stage import CommitStage
+from vidseg_core.pipeline.decode_stage import DecodeStage
+from vidseg_core.pipeline.ending import close_video
+from vidseg_core.pipeline.order import interleave
+from vidseg_core.pipeline.plan_stage import (
+    PlanOptions,
+    PlanStage,
+    VideoWork,
+    read_works,
+    resume_point,
+    unit_tables,
+)
+from vidseg_core.pipeline.progress import Counts, Reporter
+from vidseg_core.pipeline.ray_session import size_up
+from vidseg_core.pipeline.rows import Receipt, messages
+from vidseg_core.pipeline.tally import SegmentTally, VideoTally, quarantine_row
+from vidseg_core.plan.branches import assign_branches
+from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.parts import list_states
+
+_SWEEP_EVERY = 16
+
+
+class WaveRunner:
+    """Runs waves one after another; keeps the counts that people see."""
+
+    def __init__(
+        self,
+        config: SegmentConfig,
+        store: ObjectStore,
+        limits: MediaLimits,
+        net: NetFacts,
+        counts: Counts,
+        report: Reporter,
+    ) -> None:
+        self._config, self._store, self._counts, self._report = config, store, counts, report
+        options = PlanOptions(
+            working_size=config.working_size_spec,
+            segment_frames=config.segment_frames,
+            shard_frames=config.shard_frames,
+            single_shards=config.lanes > 1,
+        )
+        self._plan = PlanStage(store, limits, options)
+        self._decode = DecodeStage(store, limits, config.shard_frames)
+        self._commit = CommitStage(store, len(net.class_names))
+
+    def run(self, videos: Sequence[VideoInput]) -> None:
+        """Bring every video of the wave to its row in ``videos/``."""
+        with data_context(), ThreadPoolExecutor(max_workers=8) as pool:
+            self._jobs: list[Future[None]] = []
+            tallies, segments = self._make_plan(videos, pool)
+            if segments:
+                self._run_segments(tallies, segments, pool)
+            for job in self._jobs:
+                job.result()
+
+    def _make_plan(
+        self, videos: Sequence[VideoInput], pool: ThreadPoolExecutor
+    ) -> tuple[dict[str, VideoTally], list[tuple[int, list[pa.Table]]]]:
+        """Tallies by video id, and (frames left, unit rows) of every open segment."""
+        tallies: dict[str, VideoTally] = {}
+        segments: list[tuple[int, list[pa.Table]]] = []
+        for table in plan_videos(videos, self._plan):
+            for work, blob in read_works(table):
+                if work.reason is not None:
+                    self._quarantine(work, pool)
+                    continue
+                tally = tallies[work.video_id] = tally_of(work)
+                self._count_plan(work)
+                rows = unit_tables(work, blob, self._config.lanes > 1)
+                segments.extend(
+                    (s.frames_left, r) for s, r in zip(work.works(), rows, strict=True) if s.units
+                )
+                if tally.done:
+                    self._close(tally, pool)
+                self._report.tick(self._counts)
+        return tallies, segments
+
+    def _run_segments(
+        self,
+        tallies: dict[str, VideoTally],
+        segments: Sequence[tuple[int, list[pa.Table]]],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        sizing = size_up(self._config, len(segments))
+        self._device = sizing.device
+        groups = assign_branches([frames for frames, _ in segments], sizing.branches)
+        branches = [
+            branch(
+                interleave([segments[i][1] for i in group], self._config.lanes),
+                config=self._config,
+                store=self._store,
+                sizing=sizing,
+                decode=self._decode,
+                commit=self._commit,
+            )
+            for group in groups
+            if group
+        ]
+        for table in receipts(branches):
+            for receipt, _ in messages(table, Receipt):
+                self._take(tallies[receipt.video_id], receipt, pool)
+
+    def _take(self, tally: VideoTally, receipt: Receipt, pool: ThreadPoolExecutor) -> None:
+        self._counts.frames += receipt.frames
+        self._counts.keys += receipt.keys
+        if tally.take(receipt):
+            self._close(tally, pool)
+        elif receipt.part % _SWEEP_EVERY == _SWEEP_EVERY - 1:
+            prefix = tally.segments[receipt.segment].committed
+            self._jobs.append(pool.submit(_sweep, self._store, receipt.video_id, receipt.segment, prefix))
+        self._report.tick(self._counts)
+
+    def _close(self, tally: VideoTally, pool: ThreadPoolExecutor) -> None:
+        row = tally.row(self._device)
+        self._counts.videos += 1
+        self._counts.quarantined += row["status"] == "quarantined"
+        self._jobs.append(pool.submit(close_video, self._store, row))
+
+    def _quarantine(self, work: VideoWork, pool: ThreadPoolExecutor) -> None:
+        row = quarantine_row(work.video_id, work.uri, work.reason or "", work.message or "")
+        self._counts.videos += 1
+        self._counts.quarantined += 1
+        self._jobs.append(pool.submit(close_video, self._store, row))
+
+    def _count_plan(self, work: VideoWork) -> None:
+        self._counts.frames_total += work.frames
+        done = work.frames - work.frames_left
+        self._counts.frames += done
+        self._counts.resumed_frames += done
+
+    _device = "cpu"
+
+
+def tally_of(work: VideoWork) -> VideoTally:
+    """The counts of a planned video, with what an earlier driver committed."""
+    segments = {
+        s.segment: SegmentTally(
+            parts=s.parts, committed=s.committed, closed=s.totals is not None, totals=s.totals or {}
+        )
+        for s in work.works()
+    }
+    return VideoTally(work.video_id, work.uri, work.facts, work.frames, work.damage, segments)
+
+
+def _sweep(store: ObjectStore, video_id: str, segment: int, prefix: int) -> None:
+    """Drop saved states that no resume can need any more."""
+    states = [state for state in list_states(store, video_id) if state.segment == segment]
+    keep = resume_point(states, prefix)
+    for state in states:
+        if keep is not None and state.next_shard < keep.next_shard:
+            store.delete(str(state))

@@ -1,0 +1,7 @@
+"""The one error of the room."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """An input that leads nowhere or contradicts itself; the message names the spec and the fault."""

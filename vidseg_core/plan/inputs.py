@@ -1,0 +1,206 @@
+"""What the user names as input, spelled out as videos.
+
+Model: a spec is a file, a directory (searched to any depth for `VIDEO_SUFFIXES`), a glob, an `s3://` object,
+prefix or glob, or a list: a CSV or Parquet file with a `uri` column and maybe a `video_id` column. Relative
+entries of a list count from the list's folder, or from the working directory if nothing is there.
+Invariant: the result depends on the specs and the files alone: specs in the order given, files sorted within
+each; a video named twice (same real path, same object) comes once; ids are unique and safe as folder names.
+
+A spec that leads nowhere is an error of the user and named as such; an entry of a list or folder that cannot
+be read is kept, so that it is reported with the run instead of stopping it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from vidseg_core.plan import lists, s3
+from vidseg_core.plan.errors import InputError
+from vidseg_core.plan.ids import make_video_id, safe_video_id
+from vidseg_core.plan.lists import LIST_SUFFIXES
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .m2v .vob .flv .f4v .wmv .asf .ogv .ogg "
+    ".3gp .3g2 .mxf .gxf .nut .dv .h264 .264 .h265 .hevc .265 .ivf .obu .y4m .rm .rmvb".split()
+)
+"""Names that count as videos in a directory, glob or prefix. A file named alone may be called anything."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_T = TypeVar("_T")
+_WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoInput:
+    """One video to process."""
+
+    video_id: str
+    uri: str
+    """Real path of a local file, or s3://bucket/key."""
+    size: int
+    """Bytes; 0 if it could not be found out."""
+    stamp: str
+    """Time of change (local: nanoseconds) or ETag (S3): with `size` the identity of the contents."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    uri: str
+    size: int
+    stamp: str
+    video_id: str | None = None
+
+
+def expand_inputs(specs: Sequence[str], *, limit: int | None = None) -> list[VideoInput]:
+    """The videos that `specs` name, at most `limit` of them. Raises InputError, which names the spec."""
+    if not specs:
+        raise InputError("no input given")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit must be at least 1, got {limit}")
+    found = _unique(entry for spec in specs for entry in _expand(spec))
+    return _with_ids(list(islice(found, limit)))
+
+
+def _expand(spec: str) -> Iterator[_Found]:
+    if spec.startswith("s3://"):
+        return _expand_s3(spec)
+    path = _local_path(spec, spec)
+    if os.path.isdir(path):
+        return _some(
+            _directory(path),
+            f"{spec}: no videos in this directory (looked for .mp4, .mov, .mkv and the like)",
+        )
+    if not os.path.exists(path):
+        if _WILD.search(path):
+            return _some(_glob(path), f"{spec}: this pattern matches no video")
+        raise InputError(f"{spec}: no such file or directory")
+    if path.lower().endswith(LIST_SUFFIXES):
+        return _list(spec, path)
+    return iter([_local(path)])
+
+
+def _some(entries: Iterable[_T], otherwise: str) -> Iterator[_T]:
+    """Passes `entries` on; InputError if there are none."""
+    empty = True
+    for entry in entries:
+        empty = False
+        yield entry
+    if empty:
+        raise InputError(otherwise)
+
+
+def _local_path(spec: str, named: str) -> str:
+    """Path of a spec without an S3 scheme; file:// addresses are accepted."""
+    if spec.startswith("file://"):
+        return unquote(urlsplit(spec).path)
+    if _SCHEME.match(spec):
+        raise InputError(f"{named}: only local paths and s3:// addresses can be read")
+    if not spec or "\0" in spec:
+        raise InputError(f"{named!r}: not a path")
+    return os.path.expanduser(spec)
+
+
+def _local(path: str, video_id: str | None = None) -> _Found:
+    """A local file; one that cannot be looked at keeps size 0 and shows its fault when it is opened."""
+    real = os.path.realpath(path)
+    try:
+        real.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{real!r}: the name is not valid UTF-8, rename it") from None
+    try:
+        info = os.stat(real)
+    except OSError:
+        return _Found(real, 0, "missing", video_id)
+    return _Found(real, info.st_size, str(info.st_mtime_ns), video_id)
+
+
+def _directory(path: str) -> Iterator[_Found]:
+    """Videos below `path`, sorted by path; hidden names are left out, links followed, loops cut."""
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if is_video_name(name):
+                yield _local(os.path.join(folder, name))
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file of this name counts as a video when nobody named it by itself."""
+    base = name.rsplit("/", 1)[-1]
+    return not base.startswith(".") and os.path.splitext(base)[1].lower() in VIDEO_SUFFIXES
+
+
+def _glob(pattern: str) -> Iterator[_Found]:
+    """Matches, sorted; directories are searched; other names than videos' only if nothing else matches."""
+    matches = sorted(glob.glob(pattern, recursive=True))
+    files = [match for match in matches if not os.path.isdir(match)]
+    videos = {match for match in files if is_video_name(match)}
+    folders = {match for match in matches if os.path.isdir(match)}
+    for match in matches:
+        if match in folders:
+            yield from _directory(match)
+        elif match in videos or not (videos or folders):
+            yield _local(match)
+
+
+def _expand_s3(spec: str) -> Iterator[_Found]:
+    if spec.lower().endswith(LIST_SUFFIXES):
+        return _list(spec, spec)
+    objects = s3.find(spec, is_video_name)
+    return _some(
+        (_Found(*found) for found in objects), f"{spec}: no such object, and no videos under this prefix"
+    )
+
+
+def _list(spec: str, path: str) -> Iterator[_Found]:
+    """Entries of a list; S3 objects are looked up in groups, so that their size and ETag are known."""
+    rows = _some(lists.read(spec, path), f"{spec}: the list has no rows")
+    while group := list(islice(rows, 256)):
+        resolved = [(_resolve(uri, spec, path), video_id) for uri, video_id in group]
+        heads = s3.heads([uri for uri, _ in resolved if uri.startswith("s3://")])
+        for uri, video_id in resolved:
+            yield _Found(uri, *heads[uri], video_id) if uri in heads else _local(uri, video_id)
+
+
+def _resolve(uri: str, spec: str, list_path: str) -> str:
+    if uri.startswith("s3://"):
+        return uri
+    if list_path.startswith("s3://") and not os.path.isabs(uri) and not _SCHEME.match(uri):
+        return list_path.rsplit("/", 1)[0] + "/" + uri
+    path = _local_path(uri, f"{spec}: entry {uri}")
+    beside = os.path.join(os.path.dirname(os.path.abspath(list_path)), path)
+    return beside if os.path.exists(beside) else path
+
+
+def _unique(found: Iterable[_Found]) -> Iterator[_Found]:
+    seen: dict[str, str | None] = {}
+    for entry in found:
+        if entry.uri not in seen:
+            seen[entry.uri] = entry.video_id
+            yield entry
+        elif entry.video_id and entry.video_id != seen[entry.uri]:
+            raise InputError(f"{entry.uri}: named twice, with video_id {entry.video_id!r} the second time")
+
+
+def _with_ids(found: Sequence[_Found]) -> list[VideoInput]:
+    owners: dict[str, str] = {}
+    out = []
+    for entry in found:
+        video_id = safe_video_id(entry.video_id) if entry.video_id else make_video_id(entry.uri)
+        other = owners.setdefault(video_id, entry.uri)
+        if other != entry.uri:
+            raise InputError(f"video_id {video_id!r} is given to two videos: {other} and {entry.uri}")
+        out.append(VideoInput(video_id=video_id, uri=entry.uri, size=entry.size, stamp=entry.stamp))
+    return out

@@ -1,0 +1,99 @@
+"""Finding videos in S3: listing in pages, looking up, reading lists.
+
+Model: plain functions over the boto3 client of the ambient AWS chain.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from vidseg_core.media.source import s3_client
+from vidseg_core.plan.errors import InputError
+
+Found = tuple[str, int, str]
+"""(uri, bytes, etag)"""
+
+
+def find(spec: str, wanted: Callable[[str], bool]) -> Iterator[Found]:
+    """The object `spec`, or the objects its pattern matches, or the `wanted` ones below it, in key order.
+
+    Raises InputError if the bucket cannot be listed.
+    """
+    bucket, key = split(spec)
+    if re.search(r"[*?\[]", key):
+        prefix = re.split(r"[*?\[]", key)[0]
+        matches = (
+            found for found in _list(spec, bucket, prefix) if fnmatch.fnmatchcase(split(found[0])[1], key)
+        )
+        yield from (found for found in matches if wanted(found[0]))
+        return
+    one = _head(spec) if key and not key.endswith("/") else None
+    if one is not None:
+        yield (spec, *one)
+        return
+    yield from (found for found in _list(spec, bucket, key) if wanted(found[0]))
+
+
+def heads(uris: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """(bytes, etag) of each object; (0, "missing") where there is none or it may not be seen."""
+    if not uris:
+        return {}
+    with ThreadPoolExecutor(16) as pool:
+        return {uri: head or (0, "missing") for uri, head in zip(uris, pool.map(_head, uris), strict=True)}
+
+
+def read(uri: str) -> bytes:
+    """The bytes of an object. Raises InputError."""
+    bucket, key = split(uri)
+    with _Errors(uri):
+        return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of an s3:// address. Raises InputError if there is no bucket."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise InputError(f"{uri}: expected s3://bucket/key or s3://bucket/prefix")
+    return bucket, key
+
+
+def _list(spec: str, bucket: str, prefix: str) -> Iterator[Found]:
+    with _Errors(spec):
+        for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for item in page.get("Contents", ()):
+                yield f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"')
+
+
+def _head(uri: str) -> tuple[int, str] | None:
+    """None: there is no such object, or it may not be looked at (its reader will say so)."""
+    from botocore.exceptions import ClientError
+
+    bucket, key = split(uri)
+    with _Errors(uri):
+        try:
+            reply = s3_client().head_object(Bucket=bucket, Key=key)
+        except ClientError:
+            return None
+        return reply["ContentLength"], reply["ETag"].strip('"')
+
+
+class _Errors:
+    """Turns errors of boto3 into InputError with the address in front."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if isinstance(error, ClientError):
+            detail = error.response.get("Error", {})
+            raise InputError(f"{self.uri}: S3 says {detail.get('Code')}: {detail.get('Message')}") from None
+        if isinstance(error, BotoCoreError):
+            raise InputError(f"{self.uri}: {error}") from None

@@ -1,0 +1,98 @@
+"""Optical flow from a frame to its key frame.
+
+Flow is always estimated *directly* between the two pictures, never chained over the frames between them, so
+errors do not add up and any frame can be recomputed on its own. `flow_HW2[y, x] = (u, v)` in pixels of the
+picture handed in: what is seen at (x, y) in the current frame lies at (x + u, y + v) in the key frame
+(M_{i->k} of DFF and DVRL section 3.1; a backward warp reads the key there).
+
+Legend: H, W picture height and width; 2 = (u, v) horizontal and vertical; uint8 pictures, float32 flow.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+
+from vidseg_core.propagation.registry import Registry
+
+
+@runtime_checkable
+class FlowEstimator(Protocol):
+    """Anything that tells where each pixel of a frame lies in another one.
+
+    Results must depend on the two pictures of a pair alone, never on which pairs share the call: that is what
+    makes masks independent of the number of lanes.
+
+        class Still:
+            channels = 1
+            def flow(self, current, key):
+                return [np.zeros((*picture.shape[:2], 2), np.float32) for picture in current]
+    """
+
+    channels: int
+    """1: takes gray pictures (HW uint8); 3: takes RGB pictures (HW3 uint8)."""
+
+    def flow(self, current: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """For each pair the flow_HW2 float32 from the current picture to the key picture."""
+        ...
+
+
+DIS_PRESETS = {
+    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
+
+MIN_DIS_SIDE = 16
+"""Pictures with a shorter side (pixels) are grown before DIS, whose coarsest pyramid level needs a patch."""
+
+
+class DisFlow:
+    """OpenCV's DIS (dense inverse search) flow on gray pictures, one pair after the other.
+
+    Its output is the same on every run, for every number of OpenCV threads and for a used or a fresh DIS
+    object (pinned by a test). A DIS object keeps buffers, so each thread has its own.
+    """
+
+    channels = 1
+
+    def __init__(self, preset: str = "medium") -> None:
+        if preset not in DIS_PRESETS:
+            raise ValueError(f"flow preset {preset!r} is not one of {', '.join(DIS_PRESETS)}")
+        self.preset = preset
+        self._local = threading.local()
+
+    def __reduce__(self) -> tuple[type[DisFlow], tuple[str]]:
+        return DisFlow, (self.preset,)
+
+    def flow(self, current: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self._one(a_HW, b_HW) for a_HW, b_HW in zip(current, key, strict=True)]
+
+    def _one(self, current_HW: np.ndarray, key_HW: np.ndarray) -> np.ndarray:
+        height, width = current_HW.shape
+        if min(height, width) >= MIN_DIS_SIDE:
+            return self._dis().calc(current_HW, key_HW, None)
+        pad_y, pad_x = max(0, MIN_DIS_SIDE - height), max(0, MIN_DIS_SIDE - width)
+        grown = [
+            cv2.copyMakeBorder(p_HW, 0, pad_y, 0, pad_x, cv2.BORDER_REPLICATE)
+            for p_HW in (current_HW, key_HW)
+        ]
+        return np.ascontiguousarray(self._dis().calc(grown[0], grown[1], None)[:height, :width])
+
+    def _dis(self) -> Any:
+        dis = getattr(self._local, "dis", None)
+        if dis is None:
+            dis = self._local.dis = cv2.DISOpticalFlow.create(DIS_PRESETS[self.preset])
+        return dis
+
+
+FLOW_ESTIMATORS = Registry("flow estimator", {"dis": DisFlow})
+
+
+def build_flow(name: str = "dis", **options: Any) -> FlowEstimator:
+    """A flow estimator by registry name or `package.module:Class`; unknown names suggest the nearest."""
+    return FLOW_ESTIMATORS.build(name, **options)

@@ -1,0 +1,98 @@
+"""W of DVRL section 3.1: how what is kept of a key frame reaches a frame that is not one.
+
+What is kept depends on the *level*, and so does its type, called `Carried` here:
+
+| level    | Carried                                        | after propagation            |
+|----------|------------------------------------------------|------------------------------|
+| labels   | labels_HW uint8 at working size                | it is the mask               |
+| scores   | scores_CHW tensor, as N gave them              | mask = class of highest score|
+| features | what N_feat gave, one frame: tensor(s) CHW     | N_task, then as scores       |
+
+A propagator moves `Carried` along one flow and knows nothing of schedules, batches or sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
+
+import numpy as np
+import torch
+
+from vidseg_core.propagation.registry import Registry
+from vidseg_core.propagation.warp import warp_labels, warp_maps
+
+Level: TypeAlias = Literal["labels", "scores", "features"]
+LEVELS: tuple[str, ...] = get_args(Level)
+
+Carried: TypeAlias = "np.ndarray | torch.Tensor | tuple[Any, ...] | list[Any]"
+
+
+@runtime_checkable
+class Propagator(Protocol):
+    """Moves what is kept of a key frame to another frame.
+
+    class Forgetful:
+        level, needs_flow = "labels", False
+        def carry(self, carried, flow_HW2):
+            return np.zeros_like(carried)
+    """
+
+    level: Level
+    """What of a key frame is kept and moved."""
+
+    needs_flow: bool
+    """False: `carry` is called with None and no flow is computed for it."""
+
+    def carry(self, carried: Any, flow_HW2: np.ndarray | None) -> Any:
+        """The key's `carried` as seen from the current frame; a new object or the same one, never changed."""
+        ...
+
+
+def _checked_level(level: str) -> Level:
+    if level not in LEVELS:
+        raise ValueError(f"propagation level {level!r} is not one of {', '.join(LEVELS)}")
+    return level  # type: ignore[return-value]
+
+
+class Copy:
+    """The key's result as it is: the cheapest propagation, and exact while nothing moves."""
+
+    needs_flow = False
+
+    def __init__(self, level: str = "labels") -> None:
+        self.level: Level = _checked_level(level)
+
+    def carry(self, carried: Any, flow_HW2: np.ndarray | None) -> Any:
+        return carried
+
+
+class FlowWarp:
+    """The key's result warped along the flow (DFF; DVSNet section 3.1, spatial warping path).
+
+    Labels are read nearest, scores and features bilinear. At level `features` with several maps of different
+    resolution each is warped at its own.
+    """
+
+    needs_flow = True
+
+    def __init__(self, level: str = "labels") -> None:
+        self.level: Level = _checked_level(level)
+
+    def carry(self, carried: Any, flow_HW2: np.ndarray | None) -> Any:
+        if flow_HW2 is None:
+            raise ValueError("flow_warp needs a flow")
+        if isinstance(carried, np.ndarray):
+            return warp_labels(carried, flow_HW2)
+        if isinstance(carried, torch.Tensor):
+            if carried.ndim != 3:
+                raise ValueError(f"only CHW maps can be warped, not a tensor of shape {tuple(carried.shape)}")
+            return warp_maps(carried, flow_HW2)
+        return tuple(self.carry(part, flow_HW2) for part in carried)
+
+
+PROPAGATORS = Registry("propagator", {"copy": Copy, "flow_warp": FlowWarp})
+
+
+def build_propagator(name: str = "flow_warp", **options: Any) -> Propagator:
+    """A propagator by registry name or `package.module:Class`; unknown names suggest the nearest."""
+    return PROPAGATORS.build(name, **options)

@@ -1,0 +1,81 @@
+"""Find a plug-in by its short name or by `package.module:Class`.
+
+A registry is a table from short names to classes (or factories). Every lookup either returns something
+callable or fails with a message that names what was asked for and the nearest known name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+class UnknownNameError(ValueError):
+    """A plug-in name that no registry knows; the message suggests the nearest one."""
+
+
+class Registry:
+    """Short names of one kind of plug-in.
+
+    `kind` is the word used in messages ("scheduler", "propagator", "flow estimator").
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, Callable[..., Any]]) -> None:
+        self.kind = kind
+        self._entries = dict(entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def register(self, name: str, factory: Callable[..., Any]) -> None:
+        """Add `factory` under `name`. Raises ValueError when the name is taken or holds a colon."""
+        if ":" in name or name in self._entries:
+            raise ValueError(f"{self.kind} name {name!r} is taken or holds a colon")
+        self._entries[name] = factory
+
+    def find(self, name: str) -> Callable[..., Any]:
+        """The class or factory called `name`, a short name or `package.module:Class`."""
+        if name in self._entries:
+            return self._entries[name]
+        if ":" in name:
+            return self._load(name)
+        near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownNameError(f"unknown {self.kind} {name!r}{hint} (known: {', '.join(self)})")
+
+    def build(self, name: str, **options: Any) -> Any:
+        """Call `find(name)` with the options; an option it does not take is an error that names it."""
+        factory = self.find(name)
+        known = _option_names(factory)
+        for option in options:
+            if known is None or option in known:
+                continue
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            takes = ", ".join(sorted(known)) or "no options"
+            raise UnknownNameError(f"{self.kind} {name!r} has no option {option!r}{hint} (takes: {takes})")
+        return factory(**options)
+
+    def _load(self, name: str) -> Callable[..., Any]:
+        module_name, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UnknownNameError(f"{self.kind} {name!r} cannot be loaded: {error}") from error
+
+
+def _option_names(factory: Callable[..., Any]) -> set[str] | None:
+    """The keyword names that `factory` takes; None when it takes any or cannot be inspected."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

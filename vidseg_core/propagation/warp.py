@@ -1,0 +1,91 @@
+"""Backward warping of label maps, gray pictures and feature maps by one flow.
+
+A flow is estimated on a small picture and used at three resolutions: as it is for the photometric error,
+grown to the working size for label maps (nearest), and at the resolution of the feature or score maps for
+those (bilinear, as in DFF). Reading outside the key frame repeats its border.
+
+Legend: H, W the size at hand; 2 = (x, y); labels and gray uint8, flow and maps float32.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as functional
+
+_ONE_MAP: Any = None
+"""cv2.remap's second map, which a two-channel first map makes needless."""
+
+
+@lru_cache(maxsize=16)
+def pixel_grid(height: int, width: int) -> np.ndarray:
+    """grid_HW2 float32, read-only: the pixel coordinates (x, y) themselves."""
+    grid_HW2 = np.empty((height, width, 2), np.float32)
+    grid_HW2[..., 0] = np.arange(width, dtype=np.float32)[None, :]
+    grid_HW2[..., 1] = np.arange(height, dtype=np.float32)[:, None]
+    grid_HW2.flags.writeable = False
+    return grid_HW2
+
+
+def resize_flow(flow_HW2: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The flow at another resolution, its vectors in pixels of that resolution."""
+    flow_height, flow_width = flow_HW2.shape[:2]
+    if (flow_height, flow_width) == (height, width):
+        return flow_HW2
+    scaled_HW2 = flow_HW2 * np.array([width / flow_width, height / flow_height], np.float32)
+    shrinks = height <= flow_height and width <= flow_width
+    return cv2.resize(
+        scaled_HW2, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+
+
+def sample_map(flow_HW2: np.ndarray, height: int, width: int) -> np.ndarray:
+    """map_HW2 float32: where each pixel of a height x width picture is read in the key frame."""
+    return cv2.add(resize_flow(flow_HW2, height, width), pixel_grid(height, width))
+
+
+def warp_labels(labels_HW: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
+    """The key's label map as seen from the current frame (nearest; no new label can appear)."""
+    height, width = labels_HW.shape
+    return cv2.remap(
+        labels_HW,
+        sample_map(flow_HW2, height, width),
+        _ONE_MAP,
+        interpolation=cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def warp_picture(picture: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
+    """The key's picture (HW or HW3 uint8, the size of the flow) as seen from the current frame (bilinear)."""
+    return cv2.remap(
+        picture,
+        cv2.add(flow_HW2, pixel_grid(*flow_HW2.shape[:2])),
+        _ONE_MAP,
+        interpolation=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def warp_error(current: np.ndarray, key: np.ndarray, flow_HW2: np.ndarray | None) -> np.ndarray:
+    """error (shape of the pictures, uint8 gray levels): |current - warped key|; no flow means no motion."""
+    return cv2.absdiff(current, key if flow_HW2 is None else warp_picture(key, flow_HW2))
+
+
+def warp_maps(maps_CHW: torch.Tensor, flow_HW2: np.ndarray) -> torch.Tensor:
+    """Feature or score maps of the key as seen from the current frame, bilinear at their own resolution.
+
+    The spatial warping of DFF and DVSNet section 3.1, without a scale field. Runs on the device of the maps.
+    """
+    height, width = maps_CHW.shape[-2:]
+    map_HW2 = torch.from_numpy(sample_map(flow_HW2, height, width)).to(maps_CHW.device, torch.float32)
+    size_2 = torch.tensor([width, height], dtype=torch.float32, device=maps_CHW.device)
+    grid_HW2 = (map_HW2 * 2.0 + 1.0) / size_2 - 1.0
+    warped_BCHW = functional.grid_sample(
+        maps_CHW[None].float(), grid_HW2[None], mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return warped_BCHW[0].to(maps_CHW.dtype)

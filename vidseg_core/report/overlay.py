@@ -1,0 +1,149 @@
+"""Masks that people can look at: a mask's colours laid over its frame, and sheets of frames side by side.
+
+Invariant: pixels of class 0, the background, keep the frame as it is; every other class gets its palette
+colour and, so that small parts and pale colours stay visible, a one-pixel dark edge.
+
+Shape suffixes: H W rows and columns, 3 = RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vidseg_core.report.palette import palette_array
+
+INK = (32, 32, 32)
+PAPER = (255, 255, 255)
+KEY_RGB = (213, 94, 0)
+"""Frame and mark of key frames."""
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+GAP, TITLE_HEIGHT, ROW_LABEL_WIDTH, LEGEND_HEIGHT = 6, 26, 118, 30
+
+
+def blend(frame_HW3: np.ndarray, labels_HW: np.ndarray, *, opacity: float = 0.65) -> np.ndarray:
+    """uint8 RGB: the frame with its mask over it. The mask is scaled (nearest) to the frame if sizes
+    differ."""
+    if not 0.0 <= opacity <= 1.0:
+        raise ValueError(f"opacity must be in 0..1, not {opacity}")
+    if labels_HW.shape != frame_HW3.shape[:2]:
+        size = (frame_HW3.shape[1], frame_HW3.shape[0])
+        labels_HW = cv2.resize(labels_HW, size, interpolation=cv2.INTER_NEAREST)
+    share = round(opacity * 256)
+    mixed = frame_HW3.astype(np.uint16) * (256 - share) + palette_array()[labels_HW].astype(np.uint16) * share
+    shown = (mixed >> 8).astype(np.uint8)
+    background = labels_HW == 0
+    shown[background] = frame_HW3[background]
+    edges = _edges(labels_HW)
+    shown[edges] = shown[edges] // 3
+    return shown
+
+
+def mask_picture(labels_HW: np.ndarray) -> np.ndarray:
+    """uint8 RGB: the mask alone, in palette colours."""
+    return palette_array()[labels_HW]
+
+
+def _edges(labels_HW: np.ndarray) -> np.ndarray:
+    """True on the lower and right side of every change of class, one pixel wide."""
+    edges = np.zeros(labels_HW.shape, dtype=bool)
+    edges[1:] |= labels_HW[1:] != labels_HW[:-1]
+    edges[:, 1:] |= labels_HW[:, 1:] != labels_HW[:, :-1]
+    return edges
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetRow:
+    """One row of a contact sheet: equally sized pictures, one for each column."""
+
+    title: str
+    pictures: Sequence[np.ndarray]
+    """uint8 RGB each."""
+    keys: Sequence[bool] = field(default=())
+    """Which of them are key frames; empty: none is marked."""
+    captions: Sequence[str] = field(default=())
+    """A few characters under the mark of each picture, such as a score."""
+
+
+def contact_sheet(
+    rows: Sequence[SheetRow],
+    column_titles: Sequence[str],
+    *,
+    class_names: Sequence[str] = (),
+    cell_width: int = 220,
+) -> np.ndarray:
+    """uint8 RGB: rows of pictures under column titles, key frames framed, a legend of classes below."""
+    if not rows or any(len(row.pictures) != len(column_titles) for row in rows):
+        raise ValueError("every row of a contact sheet needs one picture for each column title")
+    height, width = rows[0].pictures[0].shape[:2]
+    cell_height = max(1, height * cell_width // width)
+    top = TITLE_HEIGHT
+    sheet_width = ROW_LABEL_WIDTH + len(column_titles) * (cell_width + GAP) + GAP
+    legend = LEGEND_HEIGHT if class_names else 0
+    sheet = np.full(
+        (top + len(rows) * (cell_height + GAP) + legend + GAP, sheet_width, 3), PAPER, dtype=np.uint8
+    )
+    for column, title in enumerate(column_titles):
+        _text(sheet, title, (ROW_LABEL_WIDTH + column * (cell_width + GAP) + GAP, top - 9))
+    for number, row in enumerate(rows):
+        corner = top + number * (cell_height + GAP)
+        _text_block(sheet, row.title, (8, corner + 20))
+        for column, picture in enumerate(row.pictures):
+            left = ROW_LABEL_WIDTH + column * (cell_width + GAP) + GAP
+            cell = _cell(picture, (cell_height, cell_width), row, column)
+            sheet[corner : corner + cell_height, left : left + cell_width] = cell
+    if class_names:
+        _legend(sheet, class_names)
+    return sheet
+
+
+def _cell(picture: np.ndarray, size: tuple[int, int], row: SheetRow, column: int) -> np.ndarray:
+    shrinking = picture.shape[1] >= size[1]
+    cell = cv2.resize(
+        picture, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_NEAREST
+    )
+    if row.keys and row.keys[column]:
+        cv2.rectangle(cell, (0, 0), (size[1] - 1, size[0] - 1), KEY_RGB, 5)
+        cv2.rectangle(cell, (0, 0), (38, 20), KEY_RGB, cv2.FILLED)
+        _text(cell, "KEY", (5, 15), colour=PAPER)
+    if row.captions and row.captions[column]:
+        (text_width, _), _ = cv2.getTextSize(row.captions[column], FONT, 0.45, 1)
+        corner = (size[1] - text_width - 12, size[0] - 20)
+        cv2.rectangle(cell, corner, (size[1], size[0]), INK, cv2.FILLED)
+        _text(cell, row.captions[column], (corner[0] + 6, size[0] - 6), colour=PAPER)
+    return cell
+
+
+def _legend(sheet: np.ndarray, class_names: Sequence[str]) -> None:
+    left, baseline = ROW_LABEL_WIDTH + GAP, sheet.shape[0] - 12
+    colours = palette_array()
+    for number, name in enumerate(class_names):
+        (text_width, _), _ = cv2.getTextSize(name, FONT, 0.45, 1)
+        if left + 20 + text_width > sheet.shape[1]:
+            break
+        cv2.rectangle(
+            sheet, (left, baseline - 11), (left + 13, baseline + 2), colours[number].tolist(), cv2.FILLED
+        )
+        _text(sheet, name, (left + 19, baseline))
+        left += 19 + text_width + 18
+
+
+def _text(picture: np.ndarray, text: str, at: tuple[int, int], *, colour: tuple[int, int, int] = INK) -> None:
+    cv2.putText(picture, text, at, FONT, 0.45, colour, 1, cv2.LINE_AA)
+
+
+def _text_block(picture: np.ndarray, text: str, at: tuple[int, int]) -> None:
+    for number, line in enumerate(text.split("\n")):
+        _text(picture, line, (at[0], at[1] + 18 * number))
+
+
+def save_png(path: str | Path, picture_HW3: np.ndarray) -> None:
+    """Write an RGB picture as PNG; OSError names the path."""
+    ok, data = cv2.imencode(".png", cv2.cvtColor(picture_HW3, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise OSError(f"could not encode {path}")
+    Path(path).write_bytes(data.tobytes())

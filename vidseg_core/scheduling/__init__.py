@@ -1,0 +1,53 @@
+"""Key or not: one file per scheduler, all behind one protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vidseg_core.propagation.registry import Registry
+from vidseg_core.scheduling.deviation import Deviation
+from vidseg_core.scheduling.every import Every
+from vidseg_core.scheduling.fixed import Fixed
+from vidseg_core.scheduling.flow_magnitude import FlowMagnitude
+from vidseg_core.scheduling.frame_difference import FrameDifference
+from vidseg_core.scheduling.history import HISTORY_LENGTH, DecisionHistory
+from vidseg_core.scheduling.protocol import Scheduler
+from vidseg_core.scheduling.random_keys import RandomKeys
+from vidseg_core.scheduling.warp_error import WarpError
+
+SCHEDULERS = Registry(
+    "scheduler",
+    {
+        "every": Every,
+        "fixed": Fixed,
+        "random": RandomKeys,
+        "frame_difference": FrameDifference,
+        "flow_magnitude": FlowMagnitude,
+        "warp_error": WarpError,
+    },
+)
+
+
+def build_scheduler(name: str = "fixed", **options: Any) -> Scheduler:
+    """A scheduler by registry name or `package.module:Class`.
+
+    Options are the scheduler's own (`interval` in frames, `threshold` in the unit its docstring states).
+    Unknown names and options raise UnknownNameError (a ValueError) that suggests the nearest.
+    """
+    return SCHEDULERS.build(name, **options)
+
+
+__all__ = [
+    "HISTORY_LENGTH",
+    "SCHEDULERS",
+    "DecisionHistory",
+    "Deviation",
+    "Every",
+    "Fixed",
+    "FlowMagnitude",
+    "FrameDifference",
+    "RandomKeys",
+    "Scheduler",
+    "WarpError",
+    "build_scheduler",
+]

@@ -1,0 +1,99 @@
+"""What a scheduler may look at when it decides about one frame: D and E of DVRL section 3.1.
+
+Everything that costs something is computed when it is first asked for and kept, so a scheduler pays for what
+it reads and no more, and the engine re-uses the flow that a scheduler has asked for.
+
+Legend: H, W flow size (the small picture on which flow is estimated); 2 = (u, v); gray uint8.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from vidseg_core.propagation.warp import warp_error
+
+
+class Deviation:
+    """How the current frame differs from the last key frame, and the history of decisions.
+
+    Plain fields:
+      ordinal      number of this frame in its segment, from 0; frames lost in decoding are not counted
+      frame_index  video-wide number of this frame
+      lkd          frames since the last key frame, at least 1 (DVRL 3.2, Last Key Distance)
+      kar          keys / decisions over the last 90 decisions before this one (DVRL 3.2, 4.2, Key All Ratio)
+      is_corrupt   the decoder marked this frame as damaged
+      seed         the run's seed; segment: the segment's name
+    """
+
+    __slots__ = (
+        "__dict__",
+        "_current",
+        "_flow",
+        "_key",
+        "frame_index",
+        "is_corrupt",
+        "kar",
+        "lkd",
+        "ordinal",
+        "seed",
+        "segment",
+    )
+
+    def __init__(
+        self,
+        *,
+        current: Callable[[], np.ndarray],
+        key: Callable[[], np.ndarray],
+        flow: Callable[[], np.ndarray],
+        ordinal: int,
+        frame_index: int,
+        lkd: int,
+        kar: float,
+        is_corrupt: bool,
+        seed: int,
+        segment: str,
+    ) -> None:
+        self._current, self._key, self._flow = current, key, flow
+        self.ordinal, self.frame_index, self.lkd, self.kar = ordinal, frame_index, lkd, kar
+        self.is_corrupt, self.seed, self.segment = is_corrupt, seed, segment
+
+    @cached_property
+    def gray_current(self) -> np.ndarray:
+        """gray_HW uint8 of this frame at flow size; treat as read-only."""
+        return self._current()
+
+    @cached_property
+    def gray_key(self) -> np.ndarray:
+        """gray_HW uint8 of the last key frame at flow size; treat as read-only."""
+        return self._key()
+
+    @cached_property
+    def flow(self) -> np.ndarray:
+        """flow_HW2 float32 from this frame to the last key frame, in pixels at flow size."""
+        return self._flow()
+
+    @cached_property
+    def warp_error(self) -> float:
+        """Mean absolute photometric error of the key frame warped to this one, in gray levels (0..255)."""
+        return mean_of(warp_error(self.gray_current, self.gray_key, self.flow))
+
+    @property
+    def pixel_pitch(self) -> float:
+        """Longest side of the flow picture in pixels; flow / pixel_pitch is free of the flow size."""
+        return float(max(self.gray_current.shape))
+
+    def random(self) -> float:
+        """A uniform number in [0, 1) that depends on (seed, segment, ordinal) and on nothing else."""
+        name = zlib.crc32(self.segment.encode())
+        sequence = np.random.SeedSequence((self.seed & 0xFFFF_FFFF_FFFF_FFFF, name, self.ordinal))
+        return float(sequence.generate_state(1, np.uint64)[0] >> np.uint64(11)) * 2.0**-53
+
+
+def mean_of(picture: np.ndarray) -> float:
+    """Mean of a one-channel picture; exact for uint8, so the same on every machine."""
+    return cv2.mean(picture)[0]

@@ -1,0 +1,56 @@
+"""Key or not: a scheduler gives each frame a score, and a frame is key when its score exceeds the threshold.
+
+The engine adds three rules to every scheduler. They need no score, and such a frame is recorded with the
+score +inf, so that `is_key == (score > threshold)` holds for every frame:
+- the first frame of a segment is key;
+- a frame `max_interval` frames after the last key is key;
+- a scheduler that avoids corrupt frames gets a key at the first sound frame after a corrupt key.
+A frame that the decoder marked as damaged is not offered to a scheduler that avoids corrupt frames (score
+-inf): its picture differs wildly from the key, and as a key it would spoil every frame up to the next one.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from vidseg_core.scheduling.deviation import Deviation
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """An online key frame scheduler. It holds no state of a video: that is in the `Deviation`.
+
+    class DarkFrames:
+        needs_flow, avoids_corrupt, threshold = False, True, 0.5
+        def score(self, deviation):
+            return float(deviation.gray_current.mean() < 40)
+    """
+
+    needs_flow: bool
+    """True: the engine estimates the flow of all lanes in one call before it asks for scores. A scheduler
+    that says False and still reads the flow gets it, one lane at a time."""
+
+    avoids_corrupt: bool
+    """True: damaged frames do not become keys unless `max_interval` or the start of a segment forces one."""
+
+    threshold: float
+    """A frame is key when its score is greater than this."""
+
+    def score(self, deviation: Deviation) -> float:
+        """How much a key is wanted at this frame; never called for the first frame of a segment."""
+        ...
+
+
+def checked_threshold(threshold: float) -> float:
+    """The threshold as a float; ValueError unless it is a number >= 0."""
+    value = float(threshold)
+    if not value >= 0.0:
+        raise ValueError(f"scheduler.threshold must be a number >= 0, not {threshold!r}")
+    return value
+
+
+def checked_interval(interval: float) -> float:
+    """ValueError unless the interval is a number >= 1 (frames)."""
+    if not interval >= 1:
+        raise ValueError(f"scheduler.interval must be at least 1 frame, not {interval!r}")
+    return interval

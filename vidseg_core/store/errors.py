@@ -1,0 +1,12 @@
+"""What can go wrong between us and the output: one family of exceptions, each message naming the output."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The output cannot be read or written as asked; the message says which output and what to do."""
+
+
+class CommitConflict(StoreError):
+    """Two writers committed different bytes under one key, so the run is not deterministic (or the key is
+    claimed by another run). Nothing has been overwritten."""

@@ -1,0 +1,10 @@
+"""Masks of a run in forms that other people's tools read: palette PNG, COCO JSON, overlay video."""
+
+from __future__ import annotations
+
+from vidseg_core.store.export.coco import export_coco, mask_to_coco_rle
+from vidseg_core.store.export.overlay import export_overlay
+from vidseg_core.store.export.palette import PALETTE
+from vidseg_core.store.export.png import export_png
+
+__all__ = ["PALETTE", "export_coco", "export_overlay", "export_png", "mask_to_coco_rle"]

@@ -1,0 +1,132 @@
+"""A video to look at: the masks over the frames, or beside them, key frames with a white border.
+
+The frames are the caller's (this room reads no media): pairs of frame number and RGB picture, in order.
+Frames without a row are shown bare. Presentation times are kept, so a variable frame rate stays one.
+
+Legend: `_HW` height, width, `_HW3` with RGB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import av.codec
+import numpy as np
+from PIL import Image
+
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.export.palette import PALETTE
+from vidseg_core.store.mask_codec import decode_mask
+from vidseg_core.store.run import Run
+
+_ENCODERS = ("libx264", "libopenh264", "mpeg4")
+_TICKS = 10_000  # a second; mpeg4 allows up to 65535
+_COLUMNS = ("pts_s", "is_key", "height", "width", "mask")
+_BORDER = 0.012  # of the longer side
+
+
+def export_overlay(
+    run: Run,
+    video_id: str,
+    frames: Iterable[tuple[int, np.ndarray]],
+    out: str | Path,
+    *,
+    layout: Literal["blend", "side"] = "blend",
+    alpha: float = 0.5,
+    fps: float = 25.0,
+) -> int:
+    """Write an mp4 of one video; returns its frames.
+
+    `frames`: (frame_index, uint8 [H, W, 3] RGB) with increasing numbers, all of one size, which may differ
+    from the mask's. `alpha`: weight of the mask's colours, 0 to 1. `fps`: spacing of frames without a row.
+    `StoreError` if the run has no such video, there is no frame, or FFmpeg lacks an encoder.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha {alpha} is not between 0 and 1")
+    if layout not in ("blend", "side"):
+        raise ValueError(f"layout {layout!r} is neither 'blend' nor 'side'")
+    written, last_tick = 0, -1
+    encoder: _Encoder | None = None
+    try:
+        for frame_HW3, row in _paired(frames, run.rows(video_id, _COLUMNS)):
+            picture_HW3 = _picture(frame_HW3, row, layout, alpha)
+            encoder = encoder or _Encoder(out, picture_HW3.shape[1], picture_HW3.shape[0], fps)
+            tick = round(row["pts_s"] * _TICKS) if row else last_tick + round(_TICKS / fps)
+            last_tick = max(tick, last_tick + 1)
+            encoder.write(picture_HW3, last_tick)
+            written += 1
+    finally:
+        if encoder:
+            encoder.close()
+    if not written:
+        raise StoreError(f"overlay of {video_id}: no frames given")
+    return written
+
+
+def _paired(
+    frames: Iterable[tuple[int, np.ndarray]], rows: Iterator[dict[str, Any]]
+) -> Iterator[tuple[np.ndarray, dict[str, Any] | None]]:
+    """Each frame with its row, None if it has none."""
+    row = next(rows, None)
+    for index, frame_HW3 in frames:
+        while row and row["frame_index"] < index:
+            row = next(rows, None)
+        yield frame_HW3, row if row and row["frame_index"] == index else None
+
+
+def _picture(frame_HW3: np.ndarray, row: dict[str, Any] | None, layout: str, alpha: float) -> np.ndarray:
+    """One frame of the overlay, uint8 RGB with even sides (the last odd row and column are cut)."""
+    height, width = frame_HW3.shape[0] // 2 * 2, frame_HW3.shape[1] // 2 * 2
+    frame_HW3 = frame_HW3[:height, :width]
+    shown_HW3 = frame_HW3.copy()
+    if row:
+        labels = Image.fromarray(decode_mask(row["mask"], row["height"], row["width"]))
+        labels_HW = np.asarray(labels.resize((width, height), Image.Resampling.NEAREST))
+        mixed = frame_HW3 * (1 - alpha) + PALETTE[labels_HW] * alpha
+        shown_HW3 = np.round(mixed).astype(np.uint8)
+        if row["is_key"]:
+            _draw_border(shown_HW3)
+    return np.concatenate((frame_HW3, shown_HW3), axis=1) if layout == "side" else shown_HW3
+
+
+def _draw_border(picture_HW3: np.ndarray) -> None:
+    thick = math.ceil(max(picture_HW3.shape) * _BORDER)
+    for edge in (np.s_[:thick], np.s_[-thick:], np.s_[:, :thick], np.s_[:, -thick:]):
+        picture_HW3[edge] = 255
+
+
+class _Encoder:
+    """An mp4 file being written."""
+
+    def __init__(self, out: str | Path, width: int, height: int, fps: float) -> None:
+        self._container = av.open(str(out), "w", format="mp4")
+        stream: Any = self._container.add_stream(_encoder_name(), rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, _TICKS)
+        stream.codec_context.thread_count = 1
+        stream.bit_rate = max(1_000_000, width * height * 4)
+        self._stream = stream
+
+    def write(self, picture_HW3: np.ndarray, tick: int) -> None:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HW3), format="rgb24")
+        frame.pts, frame.time_base = tick, Fraction(1, _TICKS)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def _encoder_name() -> str:
+    for name in _ENCODERS:
+        try:
+            av.codec.Codec(name, "w")
+            return name
+        except ValueError:  # UnknownCodecError
+            continue
+    raise StoreError(f"this FFmpeg has none of the encoders {', '.join(_ENCODERS)}")

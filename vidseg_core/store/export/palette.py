@@ -1,0 +1,44 @@
+"""A colour for each of the 256 labels, told apart also with colour-blind eyes.
+
+Labels 1 to 7 have the hues of Okabe and Ito ("Color Universal Design", 2008), label 0 is black and label 255
+(void, by custom) grey. Later labels repeat the hues lighter or darker: with many classes no palette is safe
+for every eye, but neighbours in it differ in lightness too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_HUES = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+_SHADES = (0.0, 0.55, -0.45, 0.3, -0.25)
+_GOLDEN = 0.618034
+
+
+def _shade(ring: int) -> float:
+    """From -1 (black) to 1 (white)."""
+    return _SHADES[ring] if ring < len(_SHADES) else (ring * _GOLDEN % 1) * 1.4 - 0.7
+
+
+def _palette() -> np.ndarray:
+    colours = np.zeros((256, 3), np.uint8)
+    for label in range(1, 255):
+        ring, hue = divmod(label - 1, len(_HUES))
+        shade = _shade(ring)
+        target = 255.0 if shade > 0 else 0.0
+        colour = np.asarray(_HUES[hue], float)
+        colours[label] = np.round(colour + abs(shade) * (target - colour))
+    colours[255] = 128
+    colours.flags.writeable = False
+    return colours
+
+
+PALETTE = _palette()
+"""uint8 [256, 3], RGB of each label. Read-only."""

@@ -1,0 +1,33 @@
+"""Masks as 8-bit palette PNG: the pixel value is the class id, the palette only shows it.
+
+`<out>/<video_id>/<frame_index>.png`, one file a frame, at the size of the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from vidseg_core.store.export.palette import PALETTE
+from vidseg_core.store.mask_codec import decode_mask
+from vidseg_core.store.run import Run
+
+
+def export_png(
+    run: Run, out: str | Path, *, video_ids: Sequence[str] | None = None, keys_only: bool = False
+) -> int:
+    """Write the masks of a run (or of some videos, or of key frames only); returns how many files."""
+    written = 0
+    for video_id in video_ids if video_ids is not None else [found for found, _ in run.files()]:
+        folder = Path(out) / video_id
+        folder.mkdir(parents=True, exist_ok=True)
+        for row in run.rows(video_id, ("is_key", "height", "width", "mask")):
+            if keys_only and not row["is_key"]:
+                continue
+            image = Image.fromarray(decode_mask(row["mask"], row["height"], row["width"]))
+            image.putpalette(PALETTE.tobytes())
+            image.save(folder / f"{row['frame_index']:08d}.png", optimize=False)
+            written += 1
+    return written

@@ -1,0 +1,133 @@
+"""The names of a run's objects, and nothing else: what a name says is all that resume and readers need.
+
+    frames/video=<id>/part-<segment>-<shard>.parquet         rows of one shard
+    frames/video=<id>/span-<segment>-<first>-<last>.parquet  rows of shards first..last, merged by `compact`
+    videos/<name>.parquet                                    rows about videos
+    _state/video=<id>/<segment>-<next_shard>-<next_part>.state
+    run.json, _SUCCESS
+
+Names sort in frame order within a kind, and every span sorts after every part of its video. (A paged listing
+that misses a part because `compact` has just removed it therefore still comes to the span that replaces it.)
+A part inside the range of a span is covered: its rows are in the span, readers skip it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vidseg_core.store.errors import StoreError
+
+FRAMES_PREFIX = "frames/"
+VIDEOS_PREFIX = "videos/"
+STATE_PREFIX = "_state/"
+RUN_KEY = "run.json"
+SUCCESS_KEY = "_SUCCESS"
+
+_ID = r"(?P<id>[A-Za-z0-9._-]+)"
+_ID_PATTERN = re.compile(_ID)
+_PART_PATTERN = re.compile(rf"frames/video={_ID}/part-(?P<segment>\d{{5,}})-(?P<first>\d{{6,}})\.parquet")
+_SPAN_PATTERN = re.compile(
+    rf"frames/video={_ID}/span-(?P<segment>\d{{5,}})-(?P<first>\d{{6,}})-(?P<last>\d{{6,}})\.parquet"
+)
+_STATE_PATTERN = re.compile(
+    rf"_state/video={_ID}/(?P<segment>\d{{5,}})-(?P<shard>\d{{6,}})-(?P<part>\d{{6,}})\.state"
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PartKey:
+    """Which rows a file under `frames/` holds: shards `first` to `last` (both included) of one segment."""
+
+    video_id: str
+    segment: int
+    first: int
+    last: int
+    is_span: bool = False
+
+    def __str__(self) -> str:
+        if self.is_span:
+            return span_key(self.video_id, self.segment, self.first, self.last)
+        return part_key(self.video_id, self.segment, self.first)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StateKey:
+    """Where a segment stands: shards before `next_shard` are read, parts before `next_part` are committed."""
+
+    video_id: str
+    segment: int
+    next_shard: int
+    next_part: int
+
+    def __str__(self) -> str:
+        return state_key(self.video_id, self.segment, self.next_shard, self.next_part)
+
+
+def frames_prefix(video_id: str) -> str:
+    """What the keys of a video's parts and spans begin with; `ValueError` for an id unfit for a key."""
+    return f"{FRAMES_PREFIX}video={_check_id(video_id)}/"
+
+
+def part_key(video_id: str, segment: int, shard: int) -> str:
+    """The key of one shard's rows."""
+    return f"{frames_prefix(video_id)}part-{_number(segment):05d}-{_number(shard):06d}.parquet"
+
+
+def span_key(video_id: str, segment: int, first: int, last: int) -> str:
+    """The key of the merged rows of shards `first` to `last`, both included."""
+    name = f"span-{_number(segment):05d}-{_number(first):06d}-{_number(last):06d}.parquet"
+    return f"{frames_prefix(video_id)}{name}"
+
+
+def state_key(video_id: str, segment: int, next_shard: int, next_part: int) -> str:
+    """The key of a segment's state after the shards before `next_shard`."""
+    name = f"{_number(segment):05d}-{_number(next_shard):06d}-{_number(next_part):06d}.state"
+    return f"{STATE_PREFIX}video={_check_id(video_id)}/{name}"
+
+
+def parse_part_key(key: str) -> PartKey | None:
+    """What a key under `frames/` says (part or span); None for any other key."""
+    match = _PART_PATTERN.fullmatch(key)
+    if match:
+        first = int(match["first"])
+        return PartKey(match["id"], int(match["segment"]), first, first)
+    match = _SPAN_PATTERN.fullmatch(key)
+    if match:
+        return PartKey(match["id"], int(match["segment"]), int(match["first"]), int(match["last"]), True)
+    return None
+
+
+def parse_state_key(key: str) -> StateKey | None:
+    """What a state key says; None for any other key."""
+    match = _STATE_PATTERN.fullmatch(key)
+    return match and StateKey(match["id"], int(match["segment"]), int(match["shard"]), int(match["part"]))
+
+
+def visible(keys: Iterable[PartKey]) -> list[PartKey]:
+    """The files of one video that readers read, in frame order: those that no span covers.
+
+    `StoreError` if two of them overlap without one covering the other (nothing of ours writes that).
+    """
+    chosen: list[PartKey] = []
+    for key in sorted(keys, key=lambda k: (k.segment, k.first, -k.last, not k.is_span)):
+        before = chosen[-1] if chosen else None
+        if before and before.segment == key.segment and key.first <= before.last:
+            if key.last > before.last:
+                raise StoreError(f"{before} and {key} overlap: frames would be read twice")
+            continue
+        chosen.append(key)
+    return chosen
+
+
+def _check_id(video_id: str) -> str:
+    if not _ID_PATTERN.fullmatch(video_id) or not video_id.strip("."):
+        raise ValueError(f"video id {video_id!r}: only letters, digits, '.', '_' and '-' may be in it")
+    return video_id
+
+
+def _number(value: int) -> int:
+    if value < 0:
+        raise ValueError(f"segment, shard and part numbers are not negative: {value}")
+    return value

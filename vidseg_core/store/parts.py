@@ -1,0 +1,212 @@
+"""Rows of frames to the bytes of a part, and the commit that makes a part count.
+
+Invariant: the bytes depend on the rows alone (fixed writer options, no time stamps, no random names), so a
+part that is computed again, by any worker, after any crash, is the same object, and a commit that finds one
+can check that. What is listed is committed; there is no other record of progress.
+
+Legend: `_HW` height, width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidseg_core.store.errors import CommitConflict
+from vidseg_core.store.keys import (
+    FRAMES_PREFIX,
+    STATE_PREFIX,
+    PartKey,
+    StateKey,
+    frames_prefix,
+    parse_part_key,
+    parse_state_key,
+)
+from vidseg_core.store.mask_codec import MASK_CODEC, encode_runs, label_runs
+from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.schema import FRAMES_SCHEMA, VIDEOS_SCHEMA
+
+ROW_GROUP_ROWS = 32
+"""Rows decompressed to look at one frame."""
+
+
+class FrameLike(Protocol):
+    """What `encode_part` reads of a frame; `FrameRow`, or any object with these attributes."""
+
+    @property
+    def frame_index(self) -> int: ...
+    @property
+    def pts_s(self) -> float: ...
+    @property
+    def is_key(self) -> bool: ...
+    @property
+    def key_frame_index(self) -> int: ...
+    @property
+    def decision_score(self) -> float: ...
+    @property
+    def kar(self) -> float: ...
+    @property
+    def lkd(self) -> int: ...
+    @property
+    def is_corrupt(self) -> bool: ...
+    @property
+    def labels_HW(self) -> np.ndarray: ...
+
+
+@dataclass(slots=True)
+class FrameRow:
+    """One segmented frame."""
+
+    frame_index: int
+    """In presentation order, from the start of the video."""
+    pts_s: float
+    """Presentation time in seconds."""
+    is_key: bool
+    key_frame_index: int
+    """The key frame whose result this frame shows; itself for a key frame."""
+    decision_score: float
+    """What the scheduler said; NaN if it was not asked (stored as null)."""
+    kar: float
+    """Key/all ratio of the last 90 decisions."""
+    lkd: int
+    """Frames since the last key frame."""
+    is_corrupt: bool
+    labels_HW: np.ndarray
+    """uint8 class ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitResult:
+    """What became of a commit."""
+
+    created: bool
+    """False: the same bytes were there already."""
+    digest: str
+    """SHA-256 of the bytes, hexadecimal."""
+
+
+def encode_part(video_id: str, rows: Sequence[FrameLike], *, n_classes: int = 0) -> bytes:
+    """Parquet bytes of rows of one video with strictly increasing frame numbers; no rows: a valid empty part.
+
+    `class_pixels` has `n_classes` entries, more if a label exceeds them (a void label of 255 is counted too).
+    """
+    indices = [row.frame_index for row in rows]
+    if any(later <= earlier for earlier, later in pairwise(indices)):
+        raise ValueError(f"video {video_id}: frame numbers of a part must increase, got {indices}")
+    columns: dict[str, list[Any]] = {name: [] for name in FRAMES_SCHEMA.names}
+    for row in rows:
+        for name, value in _record(video_id, row, n_classes).items():
+            columns[name].append(value)
+    return table_bytes(pa.table(columns, schema=FRAMES_SCHEMA))
+
+
+def encode_videos(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Parquet bytes of per-video rows: mappings with the names of `VIDEOS_SCHEMA`."""
+    for row in rows:
+        if row.keys() != set(VIDEOS_SCHEMA.names):
+            wrong = sorted(row.keys() ^ set(VIDEOS_SCHEMA.names))
+            raise ValueError(f"video row {row.get('video_id')}: missing or unknown columns {wrong}")
+    return table_bytes(pa.Table.from_pylist([dict(row) for row in rows], schema=VIDEOS_SCHEMA))
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet, always with the same options."""
+    sink = io.BytesIO()
+    with part_writer(sink, table.schema) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+    return sink.getvalue()
+
+
+@contextmanager
+def part_writer(sink: Any, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A writer with our options: zstd, statistics where look-ups need them, no embedded Arrow schema."""
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        version="2.6",
+        compression="zstd",
+        compression_level=6,
+        use_dictionary=_among(schema, "video_id", "mask_codec"),
+        write_statistics=_among(schema, "video_id", "frame_index", "is_key"),
+        store_schema=False,
+    ) as writer:
+        writer.add_key_value_metadata(schema.metadata)
+        yield writer
+
+
+def commit_part(store: ObjectStore, key: str, data: bytes) -> CommitResult:
+    """Put the bytes under the key unless they are there; `CommitConflict` if other bytes are."""
+    digest = hashlib.sha256(data).hexdigest()
+    if store.put_if_absent(key, data):
+        return CommitResult(True, digest)
+    there = hashlib.sha256(store.get(key)).hexdigest()
+    if there != digest:
+        raise CommitConflict(
+            f"output {store.root}: {key} exists with other content "
+            f"(sha256 {there[:12]}, ours {digest[:12]}): "
+            "the same frames gave different results, or another run writes here"
+        )
+    return CommitResult(False, digest)
+
+
+def committed_parts(store: ObjectStore, video_id: str | None = None) -> Iterator[PartKey]:
+    """Every committed part, of one video or of all, also those that have been merged into a span.
+
+    Each yielded key has `first == last` and `is_span` False; a part that is listed and merged comes once.
+    Memory: the shard numbers of one video.
+    """
+    current, seen = None, set[tuple[int, int]]()
+    for info in store.list(frames_prefix(video_id) if video_id else FRAMES_PREFIX):
+        key = parse_part_key(info.key)
+        if key is None:
+            continue
+        if key.video_id != current:
+            current, seen = key.video_id, set()
+        for shard in range(key.first, key.last + 1):
+            if (key.segment, shard) not in seen:
+                seen.add((key.segment, shard))
+                yield PartKey(key.video_id, key.segment, shard, shard)
+
+
+def list_states(store: ObjectStore, video_id: str | None = None) -> Iterator[StateKey]:
+    """Every stored segment state, of one video or of all, in key order (so the newest of a segment last)."""
+    prefix = f"{STATE_PREFIX}video={video_id}/" if video_id else STATE_PREFIX
+    for info in store.list(prefix):
+        key = parse_state_key(info.key)
+        if key is not None:
+            yield key
+
+
+def _among(schema: pa.Schema, *names: str) -> Any:
+    return [name for name in schema.names if name in names]
+
+
+def _record(video_id: str, row: FrameLike, n_classes: int) -> dict[str, Any]:
+    values, lengths = label_runs(row.labels_HW)
+    score = float(row.decision_score)
+    return {
+        "video_id": video_id,
+        "frame_index": int(row.frame_index),
+        "pts_s": float(row.pts_s),
+        "is_key": bool(row.is_key),
+        "key_frame_index": int(row.key_frame_index),
+        "decision_score": None if math.isnan(score) else score,
+        "kar": float(row.kar),
+        "lkd": int(row.lkd),
+        "is_corrupt": bool(row.is_corrupt),
+        "height": row.labels_HW.shape[0],
+        "width": row.labels_HW.shape[1],
+        "mask": encode_runs(values, lengths),
+        "mask_codec": MASK_CODEC,
+        "class_pixels": np.bincount(values, weights=lengths, minlength=n_classes).astype(np.int64),
+    }

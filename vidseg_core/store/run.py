@@ -1,0 +1,239 @@
+"""A finished or running job's output, read back.
+
+Readers see the committed rows, each once: of a video's files those that no span covers (see `keys`), never
+the states. Nothing here holds more than a row group and one video's listing; `frames()` leaves it to Arrow.
+
+Legend: `_HW` height, width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from vidseg_core.store.arrow_files import arrow_filesystem
+from vidseg_core.store.digest import row_bytes, sized
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.keys import (
+    FRAMES_PREFIX,
+    RUN_KEY,
+    SUCCESS_KEY,
+    VIDEOS_PREFIX,
+    PartKey,
+    frames_prefix,
+    parse_part_key,
+    visible,
+)
+from vidseg_core.store.mask_codec import MASK_CODEC, decode_mask
+from vidseg_core.store.objects import ObjectStore, open_store
+from vidseg_core.store.schema import FRAMES_SCHEMA, SCHEMA_VERSION, VIDEOS_SCHEMA, check_version
+
+_FRAME_COLUMN = FRAMES_SCHEMA.get_field_index("frame_index")
+_BATCH_ROWS = 128
+_DIGEST_TRIES = 3
+_MASK_COLUMNS = ("frame_index", "height", "width", "mask", "mask_codec")
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """The run at a local path or `s3://bucket/prefix`, complete or not.
+
+    `StoreError` if nothing there looks like a run, or if it has another schema version.
+    """
+    store = open_store(path)
+    run = Run(store)
+    if store.exists(RUN_KEY):
+        version = run.info().get("schema_version", SCHEMA_VERSION)
+        if version != SCHEMA_VERSION:
+            raise StoreError(f"run {path}: schema version {version}, this vidseg reads {SCHEMA_VERSION}")
+    elif not any(next(iter(store.list(prefix)), None) for prefix in (FRAMES_PREFIX, VIDEOS_PREFIX)):
+        raise StoreError(f"{path} is not a vidseg run: it has neither {RUN_KEY} nor {FRAMES_PREFIX}")
+    return run
+
+
+def run_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256, hexadecimal, over all frame rows of the run, independent of how they are cut into files.
+
+    Videos come in the order of their folders (`video=<id>/`), frames in theirs. Memory: a row group and one
+    video's listing. `StoreError` if a frame comes twice or out of order.
+    """
+    run = open_run(path)
+    total = hashlib.sha256()
+    for video_id, _ in run.files():
+        total.update(_video_digest(run, video_id))
+    return total.hexdigest()
+
+
+class Run:
+    """Read access to one output; made by `open_run`."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+        self.path = store.root
+        self._files = arrow_filesystem(store)
+        self._finder: dict[str, _FrameFinder] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the job has finished (`_SUCCESS` is there)."""
+        return self.store.exists(SUCCESS_KEY)
+
+    def info(self) -> dict[str, Any]:
+        """The content of `run.json`; empty if the run has not written it yet."""
+        try:
+            found = json.loads(self.store.get(RUN_KEY))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise StoreError(f"run {self.path}: {RUN_KEY} is not JSON ({error})") from error
+        if not isinstance(found, dict):
+            raise StoreError(f"run {self.path}: {RUN_KEY} is not a JSON object")
+        return found
+
+    def videos(self) -> pa.Table:
+        """One row per video that is done (`VIDEOS_SCHEMA`)."""
+        tables = []
+        for info in self.store.list(VIDEOS_PREFIX):
+            if info.key.endswith(".parquet"):
+                file = pq.ParquetFile(io.BytesIO(self.store.get(info.key)))
+                check_version(file.metadata.metadata, f"run {self.path}: {info.key}")
+                tables.append(file.read().select(VIDEOS_SCHEMA.names).cast(VIDEOS_SCHEMA))
+        return pa.concat_tables(tables) if tables else VIDEOS_SCHEMA.empty_table()
+
+    def files(self, video_id: str | None = None) -> Iterator[tuple[str, list[PartKey]]]:
+        """For each video (or the one named) its id and the files that hold its rows, in frame order."""
+        listing = self.store.list(frames_prefix(video_id) if video_id else FRAMES_PREFIX)
+        keys = (key for info in listing if (key := parse_part_key(info.key)))
+        for found, group in groupby(keys, key=lambda key: key.video_id):
+            yield found, visible(group)
+
+    def frames(self, video_ids: Iterable[str] | None = None) -> ds.FileSystemDataset:
+        """All rows (or those of some videos) as an Arrow dataset with `FRAMES_SCHEMA`.
+
+        A filter on `video_id` opens that video's files only. The files are those of this moment: after a
+        `compact`, ask again.
+        """
+        wanted = [None] if video_ids is None else list(video_ids)
+        groups = (group for video_id in wanted for group in self.files(video_id))
+        kind = ds.ParquetFileFormat()
+        fragments = [
+            kind.make_fragment(str(key), self._files, partition_expression=ds.field("video_id") == video_id)
+            for video_id, keys in groups
+            for key in keys
+        ]
+        if fragments:
+            self._parquet(fragments[0].path).close()  # raises for another schema version
+        return ds.FileSystemDataset(fragments, FRAMES_SCHEMA, kind, self._files)
+
+    def rows(self, video_id: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """A video's rows in frame order, streamed. `StoreError` for an unknown video or a repeated frame."""
+        keys = [key for _, found in self.files(video_id) for key in found]
+        if not keys:
+            raise StoreError(f"run {self.path}: no frames of video {video_id}")
+        return self._rows_of(keys, columns)
+
+    def mask(self, video_id: str, frame_index: int) -> np.ndarray:
+        """The label map of one frame, uint8 [H, W]. `KeyError` if the run has no such frame."""
+        for _ in range(2):  # a file may have gone into a span, or have come, since we last looked
+            finder = self._finder.get(video_id)
+            if finder is None:
+                keys = [key for _, found in self.files(video_id) for key in found]
+                self._finder = {video_id: (finder := _FrameFinder(self, keys))}
+            try:
+                return finder.mask(frame_index)
+            except (KeyError, FileNotFoundError):
+                self._finder = {}
+        raise KeyError(f"run {self.path}: no frame {frame_index} of video {video_id}")
+
+    def _parquet(self, key: str) -> pq.ParquetFile:
+        file = pq.ParquetFile(self._files.open_input_file(key))
+        check_version(file.metadata.metadata, f"run {self.path}: {key}")
+        return file
+
+    def _rows_of(self, keys: Sequence[PartKey], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
+        wanted = list(dict.fromkeys(("frame_index", *(columns or FRAMES_SCHEMA.names))))
+        last = -1
+        for key in keys:
+            with self._parquet(str(key)) as file:
+                for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+                    for row in batch.to_pylist():
+                        if row["frame_index"] <= last:
+                            frame = row["frame_index"]
+                            raise StoreError(f"run {self.path}: {key}: frame {frame} after frame {last}")
+                        last = row["frame_index"]
+                        yield row
+
+
+class _FrameFinder:
+    """Which row group of a video holds a frame: bisection over footers, which are read once each."""
+
+    def __init__(self, run: Run, keys: Sequence[PartKey]) -> None:
+        self._run = run
+        self._keys = list(keys)
+        self._groups: dict[int, list[tuple[int, int]]] = {}
+        self._last: tuple[int, int, dict[int, dict[str, Any]]] = (-1, -1, {})
+
+    def mask(self, frame_index: int) -> np.ndarray:
+        """The label map of a frame; `KeyError` if no row has it."""
+        row = self._last[2].get(frame_index) or self._find(frame_index)[frame_index]
+        if row["mask_codec"] != MASK_CODEC:
+            raise StoreError(f"run {self._run.path}: mask codec {row['mask_codec']!r} is not {MASK_CODEC}")
+        return decode_mask(row["mask"], row["height"], row["width"])
+
+    def _find(self, frame_index: int) -> dict[int, dict[str, Any]]:
+        """The rows of the row group that would hold the frame, by frame number."""
+        low, high = 0, len(self._keys)
+        while low < high:
+            middle = (low + high) // 2
+            probe = next((i for i in range(middle, high) if self._ranges(i)), None)  # past empty parts
+            if probe is None or frame_index < self._ranges(probe)[0][0]:
+                high = middle
+            elif frame_index > self._ranges(probe)[-1][1]:
+                low = probe + 1
+            else:
+                for group, (first, last) in enumerate(self._ranges(probe)):
+                    if first <= frame_index <= last:
+                        return self._load(probe, group)
+                break
+        raise KeyError(frame_index)
+
+    def _ranges(self, index: int) -> list[tuple[int, int]]:
+        """First and last frame of each row group of a file; empty for an empty part."""
+        if index not in self._groups:
+            with self._run._parquet(str(self._keys[index])) as file:
+                groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+                columns = [group.column(_FRAME_COLUMN) for group in groups]
+                self._groups[index] = [
+                    (column.statistics.min, column.statistics.max) for column in columns if column.num_values
+                ]
+        return self._groups[index]
+
+    def _load(self, index: int, group: int) -> dict[int, dict[str, Any]]:
+        if self._last[:2] != (index, group):
+            with self._run._parquet(str(self._keys[index])) as file:
+                rows = file.read_row_group(group, columns=list(_MASK_COLUMNS)).to_pylist()
+            self._last = (index, group, {row["frame_index"]: row for row in rows})
+        return self._last[2]
+
+
+def _video_digest(run: Run, video_id: str) -> bytes:
+    """Of one video; begun again if a compaction took a file away under our eyes."""
+    for attempt in range(_DIGEST_TRIES):
+        digest = hashlib.sha256(sized(video_id.encode()))
+        try:
+            for row in run.rows(video_id):
+                digest.update(row_bytes(row))
+            break
+        except FileNotFoundError:
+            if attempt == _DIGEST_TRIES - 1:
+                raise
+    return digest.digest()

@@ -1,0 +1,76 @@
+"""The tables of a run, as data: column names, order and types, frozen by golden tests.
+
+A change of either schema that an old reader would misread raises `SCHEMA_VERSION`, which every file carries
+in its metadata under `vidseg.schema_version` and every reader checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from vidseg_core.store.errors import StoreError
+
+SCHEMA_VERSION = 1
+VERSION_KEY = b"vidseg.schema_version"
+_METADATA = {VERSION_KEY: str(SCHEMA_VERSION).encode()}
+
+
+def _column(name: str, kind: pa.DataType, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable)
+
+
+FRAMES_SCHEMA: pa.Schema = pa.schema(
+    [
+        _column("video_id", pa.string()),
+        _column("frame_index", pa.int64()),  # presentation order in the whole video, from 0
+        _column("pts_s", pa.float64()),  # presentation time, seconds
+        _column("is_key", pa.bool_()),
+        _column("key_frame_index", pa.int64()),  # the key frame whose result was used (itself for a key)
+        _column("decision_score", pa.float64(), nullable=True),  # null: no decision was asked for
+        _column("kar", pa.float64()),  # key/all ratio of the last 90 decisions
+        _column("lkd", pa.int32()),  # frames since the last key frame
+        _column("is_corrupt", pa.bool_()),
+        _column("height", pa.int32()),  # of the mask
+        _column("width", pa.int32()),
+        _column("mask", pa.binary()),
+        _column("mask_codec", pa.string()),
+        _column("class_pixels", pa.list_(_column("element", pa.int64()))),  # index = class id
+    ],
+    metadata=_METADATA,
+)
+"""One row per frame: `frames/video=<id>/*.parquet`."""
+
+VIDEOS_SCHEMA: pa.Schema = pa.schema(
+    [
+        _column("video_id", pa.string()),
+        _column("uri", pa.string()),
+        _column("status", pa.string()),  # ok | partial | quarantined
+        _column("reason", pa.string(), nullable=True),  # null for ok
+        _column("codec", pa.string(), nullable=True),  # null, as the next three: not opened
+        _column("width", pa.int32(), nullable=True),  # of the source, after rotation
+        _column("height", pa.int32(), nullable=True),
+        _column("declared_frames", pa.int64(), nullable=True),
+        _column("decoded_frames", pa.int64()),
+        _column("corrupt_frames", pa.int64()),
+        _column("keys", pa.int64()),
+        _column("aki", pa.float64(), nullable=True),  # frames per key; null without keys
+        _column("duration_s", pa.float64(), nullable=True),
+        _column("cpu_s", pa.float64()),
+        _column("gpu_s", pa.float64()),
+    ],
+    metadata=_METADATA,
+)
+"""One row per video: `videos/*.parquet`."""
+
+
+def check_version(metadata: Mapping[bytes, bytes] | None, where: str) -> None:
+    """Raise `StoreError` unless a file's key-value metadata carries our schema version."""
+    found = (metadata or {}).get(VERSION_KEY)
+    if found is None:
+        raise StoreError(f"{where}: not written by vidseg (no schema version in the file metadata)")
+    if found != _METADATA[VERSION_KEY]:
+        raise StoreError(
+            f"{where}: schema version {found.decode(errors='replace')}, this vidseg reads {SCHEMA_VERSION}"
+        )
