@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory [--json FILE] [--data DIR] [--frames 2000 20000]
 
-Memory is what a process holds for itself (RSS less shared pages: frames lie in the shared object store, which is
-sampled on its own). The ratio long / short should be within 10 % of 1. One video, one segment, two-sided.
+Memory is what a process holds for itself (RSS less shared pages: frames lie in the shared object store, which
+is sampled on its own). The ratio long / short should be within 10 % of 1. One video, one segment, two-sided.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""End-to-end frames/s of the job (constant segmenter, ``copy``, masks written) over raw decode on the same cores.
+"""End-to-end frames/s of the job (constant segmenter, ``copy``, masks written) over raw decode on the same
+cores.
 
     python -m benchmarks.plumbing [--json FILE] [--data DIR] [--repeat N] [--copies N]
 
-Baseline: PyAV decode + reformat to the same RGB size in one process per core, nothing else, longest video first.
-Job and baseline alternate; the ratio of the medians is printed. Ray is up before the clock starts; planning, actor
-start, encoding, commits and the run's end are inside it.
+Baseline: PyAV decode + reformat to the same RGB size in one process per core, nothing else, longest video
+first. Job and baseline alternate; the ratio of the medians is printed. Ray is up before the clock starts;
+planning, actor start, encoding, commits and the run's end are inside it.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def main() -> None:
         "ratio": statistics.median(f / r for f, r in zip(full, raw, strict=True)),
     }
     print(
-        f"plumbing: {frames} frames, {cores} cores: raw {row['raw_fps']:.1f} fps, job {row['job_fps']:.1f} fps, "
-        f"ratio {row['ratio']:.3f} (asked 0.80, goal 0.90)"
+        f"plumbing: {frames} frames, {cores} cores: raw {row['raw_fps']:.1f} fps, "
+        f"job {row['job_fps']:.1f} fps, ratio {row['ratio']:.3f} (asked 0.80, goal 0.90)"
     )
     if args.json:
         Path(args.json).write_text(json.dumps(row, indent=1))

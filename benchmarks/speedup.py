@@ -2,10 +2,10 @@
 
     python -m benchmarks.speedup [--json FILE] [--data DIR] [--repeat N] [--frames N]
 
-DeepLabV3+ ResNet-50 at 512x512 (random weights serve for speed), DIS label propagation, fixed schedule at AKI 10, 25
-and 50; the baseline is ``every``. ``every`` runs on the clip's first ``--every-frames`` frames only (its cost per frame is
-constant) and both are compared by frames/s net of the job's fixed start-up, which a run on one frame measures.
-One- and two-sided propagation are both printed.
+DeepLabV3+ ResNet-50 at 512x512 (random weights serve for speed), DIS label propagation, fixed schedule at AKI
+10, 25 and 50; the baseline is ``every``. ``every`` runs on the clip's first ``--every-frames`` frames only
+(its cost per frame is constant) and both are compared by frames/s net of the job's fixed start-up, which a
+run on one frame measures. One- and two-sided propagation are both printed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def cut(video: Path, frames: int, target: Path) -> Path:
                     written += 1
                     if written == frames:
                         break
-        out.mux(stream.encode())
+        if stream is not None:
+            out.mux(stream.encode())
     return target
 
 

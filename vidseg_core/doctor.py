@@ -209,7 +209,7 @@ def _run_one_task(address: str) -> Finding:
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
-        answer = ray.get(ray.remote(num_cpus=1)(os.getpid).remote(), timeout=120)
+        answer = ray.get(ray.remote(num_cpus=1)(lambda: os.getpid()).remote(), timeout=120)
         have = ray.cluster_resources()
     finally:
         ray.shutdown()

@@ -148,8 +148,6 @@ SPEED_ONLY = {
     "workers",
     "decoders",
     "lanes",
-    "key_batch",
-    "threads",
     "gpus_per_worker",
     "ray_address",
     "object_store_mb",
@@ -167,7 +165,7 @@ def test_every_option_is_either_in_the_fingerprint_or_known_not_to_change_rows()
 
 def test_the_fingerprint_does_not_see_how_fast_a_run_is() -> None:
     slow = make()
-    fast = make(lanes=16, workers=8, threads=4, log="json", limit=3, input=("other",), output="elsewhere")
+    fast = make(lanes=16, workers=8, decoders=4, log="json", limit=3, input=("other",), output="elsewhere")
     assert slow.fingerprint_fields() == fast.fingerprint_fields()
 
 

@@ -1,7 +1,7 @@
 """Small videos made at test time: one builder per property, so that the tests need no data.
 
-Every frame differs from its neighbours everywhere (a texture that slides, a counter drawn as a bar), so a frame
-in the wrong place cannot go unnoticed.
+Every frame differs from its neighbours everywhere (a texture that slides, a counter drawn as a bar), so a
+frame in the wrong place cannot go unnoticed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def write(
     rotation: int = 0,
     alter: Callable[[Any], None] = lambda packet: None,
 ) -> Path:
-    """Encodes `frames` pictures; `pts` in units of 1/(40*rate) s; `alter` may change each packet before muxing."""
+    """Encodes `frames` pictures; `pts` in units of 1/(40*rate) s; `alter` may change each packet."""
     base = Fraction(1, 40 * rate)
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=rate, options={"threads": "1", **(options or {})})
@@ -70,7 +70,8 @@ X264 = {"preset": "veryfast", "x264-params": "keyint=12:min-keyint=12:scenecut=0
 X264_OPEN = {"preset": "veryfast", "x264-params": "keyint=12:min-keyint=6:scenecut=0:bframes=3:open-gop=1"}
 X265_OPEN = {
     "preset": "ultrafast",
-    "x265-params": "keyint=12:min-keyint=6:scenecut=0:bframes=3:open-gop=1:pools=none:frame-threads=1:log-level=none",
+    "x265-params": "keyint=12:min-keyint=6:scenecut=0:bframes=3:open-gop=1"
+    ":pools=none:frame-threads=1:log-level=none",
 }
 
 

@@ -9,7 +9,7 @@ import av
 import av.error
 import numpy as np
 
-from vidseg_core.media import VideoIndex, decode_unit, probe, working_size
+from vidseg_core.media import MediaLimits, VideoIndex, decode_unit, probe, working_size
 from vidseg_core.media.decode import write_rgb
 from vidseg_core.plan import plan_segments
 
@@ -35,16 +35,22 @@ class Frames:
 
 
 def by_units(
-    path: Path, *, unit_frames: int = 1, shard_frames: int = 7, index: VideoIndex | None = None, size: int = 96
+    path: Path,
+    *,
+    unit_frames: int = 1,
+    shard_frames: int = 7,
+    index: VideoIndex | None = None,
+    size: int = 96,
+    limits: MediaLimits | None = None,
 ) -> Frames:
-    """Frames of `path` through probe, plan and decode; `unit_frames` 1 makes as many units as there can be."""
+    """Frames of `path` through probe, plan and decode; `unit_frames` 1: as many units as can be."""
     index = index or probe(str(path))
     height, width = working_size(index.width, index.height, size)
     out = Frames([], [], [], [], [])
     plan = plan_segments(index, segment_frames=0, shard_frames=shard_frames, unit_frames=unit_frames)
     for unit in (unit for segment in plan for unit in segment.units):
         request = unit.decode_unit(str(path), index, height=height, width=width)
-        shards = list(decode_unit(request, shard_frames=shard_frames))
+        shards = list(decode_unit(request, shard_frames=shard_frames, limits=limits))
         assert len(shards) == unit.shards
         for shard in shards:
             out.numbers += shard.frame_index.tolist()

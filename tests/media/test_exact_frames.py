@@ -1,8 +1,9 @@
-"""Promise: every frame of an intact video comes exactly once, in the order and at the time it is to be shown, and a
-unit decoded by seeking gives the very bytes that one run from the start gives.
+"""Promise: every frame of an intact video comes exactly once, in the order and at the time it is to be
+shown, and a unit decoded by seeking gives the very bytes that one run from the start gives.
 
-What motivated it: open GOPs whose leading frames go missing after a seek, containers whose packet times contradict
-the decoder (box.mp4 shows frame 4 second), key frames that are none (moving refresh), hidden reference frames.
+What motivated it: open GOPs whose leading frames go missing after a seek, containers whose packet times
+contradict the decoder (box.mp4 shows frame 4 second), key frames that are none (moving refresh), hidden
+reference frames.
 """
 
 from __future__ import annotations

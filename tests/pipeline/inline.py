@@ -1,7 +1,9 @@
-"""The pipeline's stages run in this process, one message at a time, so that hypothesis can kill them anywhere.
+"""The pipeline's stages run in this process, one message at a time, so that hypothesis can kill them
+anywhere.
 
-Same code as on Ray (`PlanStage`, `DecodeStage`, `EngineStage`, `CommitStage`, tallies), without the scheduler between
-them. A *kill* drops everything that is only in memory: the engine's cursors and every part not yet committed.
+Same code as on Ray (`PlanStage`, `DecodeStage`, `EngineStage`, `CommitStage`, tallies), without the scheduler
+between them. A *kill* drops everything that is only in memory: the engine's cursors and every part not yet
+committed.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ class Killed(Exception):
 def run_inline(
     config: SegmentConfig, branches: int, tick: Callable[[str], None] = lambda where: None
 ) -> None:
-    """One driver over ``config``; ``tick(where)`` is called at every point where a kill could strike and may raise."""
+    """One driver over ``config``.
+
+    ``tick(where)`` is called at every point where a kill could strike and may raise.
+    """
     store, limits = open_store(config.output), MediaLimits()
     options = PlanOptions(
         working_size=config.working_size_spec,
@@ -88,4 +93,4 @@ def rows_without_package(folder: Path) -> list[tuple]:
 
     query = f"""select video_id, frame_index, is_key, key_frame_index, decision_score, kar, lkd, md5(mask)
                 from '{folder}/frames/**/*.parquet' order by all"""
-    return duckdb.sql(query).fetchall()
+    return duckdb.connect().execute(query).fetchall()

@@ -1,13 +1,14 @@
 """Promise: worker count, shard size, lanes and any number of kills at any point change no row of the output.
 
-Why: a job on spot machines is killed as a matter of course; if a resume could shift one decision, no two runs would
-agree and nothing could be compared.
+Why: a job on spot machines is killed as a matter of course; if a resume could shift one decision, no two runs
+would agree and nothing could be compared.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -79,7 +80,7 @@ def _killed_run(config, branches: int, point: int) -> None:
         pass
 
 
-def _config(clips: Path, output: Path, scheduler: SchedulerConfig, sides: str, **options):
+def _config(clips: Path, output: Path, scheduler: SchedulerConfig, sides: Any, **options: Any):
     propagation = PropagationConfig(sides=sides, flow_size=64)
     return small_config(
         clips, output, scheduler=scheduler, propagation=propagation, segment_frames=20, **options

@@ -1,7 +1,7 @@
 """Promise: `segment` gives every frame of every video exactly one row, and a key frame's mask is N's own.
 
-Why: everything else (schedulers, training, exports) reads this table; a lost, doubled or shifted frame would poison it
-silently.
+Why: everything else (schedulers, training, exports) reads this table; a lost, doubled or shifted frame would
+poison it silently.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import numpy as np
@@ -77,7 +78,7 @@ def test_videos_run_json_and_success_are_written(finished: Path) -> None:
 
 def test_duckdb_reads_the_output_without_this_package(finished: Path) -> None:
     query = f"select count(*), count(distinct (video_id, frame_index)) from '{finished}/frames/**/*.parquet'"
-    assert duckdb.sql(query).fetchall() == [(sum(LENGTHS), sum(LENGTHS))]
+    assert duckdb.connect().execute(query).fetchall() == [(sum(LENGTHS), sum(LENGTHS))]
 
 
 def test_a_second_run_has_nothing_to_do(finished: Path, corpus: Path, run_job: Callable) -> None:

@@ -36,7 +36,9 @@ def frame_row(frame: int, seed: int = 0) -> FrameRow:
     )
 
 
-def put_parts(store: ObjectStore, video_id: str, lengths: Sequence[int], *, segment: int = 0, first: int = 0) -> int:
+def put_parts(
+    store: ObjectStore, video_id: str, lengths: Sequence[int], *, segment: int = 0, first: int = 0
+) -> int:
     """Commit one part for each length (0: an empty part), frames from `first` on; returns the next frame."""
     for shard, length in enumerate(lengths):
         rows = [frame_row(first + i, len(video_id)) for i in range(length)]

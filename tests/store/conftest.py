@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from vidseg_core.store import ObjectStore, open_store
@@ -55,14 +55,25 @@ def s3_endpoint() -> Iterator[str]:
     server.shutdown()
 
 
+@pytest.fixture(scope="session")
+def _bucket_maker(s3_endpoint: str) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=s3_endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+
+
 @pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
+def s3(s3_endpoint: str, _bucket_maker: Any, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     bucket = f"bucket-{uuid.uuid4().hex[:8]}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
+    _bucket_maker.create_bucket(Bucket=bucket)
     return S3Bucket(s3_endpoint, bucket)
 
 

@@ -14,10 +14,11 @@ from vidseg_core.store import compact, open_store
 DUCKDB = """
 import sys, duckdb
 frames = f"read_parquet('{sys.argv[1]}/frames/**/*.parquet', hive_partitioning=true)"
-for row in duckdb.sql(f"select video, video_id, count(*), count(distinct frame_index), sum(is_key::int), "
-        f"sum(list_sum(class_pixels)), count(decision_score) from {frames} group by all order by video").fetchall():
+columns = "count(*), count(distinct frame_index), sum(is_key::int), sum(list_sum(class_pixels))"
+query = f"select video, video_id, {columns}, count(decision_score) from {frames} group by all order by video"
+for row in duckdb.sql(query).fetchall():
     print(*row)
-print(duckdb.sql(f"select sum(decoded_frames) from '{sys.argv[1]}/videos/*.parquet'").fetchone()[0])
+print(duckdb.sql(f"select sum(decoded_frames) from '{sys.argv[1]}/videos/*.parquet'").fetchall()[0][0])
 assert not any(name.startswith("vidseg") for name in sys.modules)
 """
 PANDAS = """

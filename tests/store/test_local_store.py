@@ -95,7 +95,9 @@ def test_a_file_system_without_hard_links_has_one_winner_too(
     assert [info.key for info in store.list()] == [KEY]
 
 
-def test_without_hard_links_the_lock_decides_a_race(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hard_links_the_lock_decides_a_race(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "link", _no_links)
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda i: store.put_if_absent(KEY, bytes([i])), range(8)))
@@ -116,7 +118,9 @@ def test_a_link_that_a_network_file_system_made_but_reported_as_failed_counts(
     assert store.put_if_absent(KEY, b"ours")
 
 
-def test_a_full_disk_is_a_store_error_and_leaves_nothing(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_store_error_and_leaves_nothing(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_space(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -133,7 +137,9 @@ def test_an_output_below_a_file_names_that_file(tmp_path: Path) -> None:
             LocalStore(str(root)).check_writable()
 
 
-def test_an_output_that_may_not_be_written_says_so(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_may_not_be_written_says_so(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: str, **_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", path)
 

@@ -1,5 +1,5 @@
-"""Promise: a mask comes back bit for bit, equal masks have equal bytes, anybody can re-write the decoder from its
-description, and damaged bytes raise `ValueError`: no crash, no wrong mask of another size, no huge allocation."""
+"""Promise: a mask comes back bit for bit, equal masks have equal bytes, anybody can re-write the decoder from
+its description, and damaged bytes raise `ValueError`: no crash, no mask of a wrong size, no huge memory."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def decode_elsewhere(data: bytes, height: int, width: int) -> bytes:
 
 def test_the_bytes_are_the_documented_ones() -> None:
     assert MASK_CODEC == "rle1"
-    assert LITTLE == b"\3\0\0\0" b"\0\1\2" b"\3\2\1"
-    assert encode_mask(np.full((10, 30), 7, np.uint8)) == b"\1\0\0\0" b"\7" b"\xac\2"
+    assert LITTLE == b"\3\0\0\0\0\1\2\3\2\1"
+    assert encode_mask(np.full((10, 30), 7, np.uint8)) == b"\1\0\0\0\7\xac\2"
 
 
 @given(LABEL_MAPS)
@@ -74,7 +74,9 @@ def test_arbitrary_bytes_are_decoded_or_refused(data: bytes, height: int, width:
 
 
 @given(LABEL_MAPS, st.data())
-def test_damaged_bytes_are_decoded_to_the_right_size_or_refused(labels_HW: np.ndarray, draw: st.DataObject) -> None:
+def test_damaged_bytes_are_decoded_to_the_right_size_or_refused(
+    labels_HW: np.ndarray, draw: st.DataObject
+) -> None:
     data = bytearray(encode_mask(labels_HW))
     data[draw.draw(st.integers(0, len(data) - 1))] ^= draw.draw(st.integers(1, 255))
     cut = draw.draw(st.integers(0, len(data)))
@@ -93,9 +95,9 @@ def test_damaged_bytes_are_decoded_to_the_right_size_or_refused(labels_HW: np.nd
         (LITTLE[:-1], "cut short"),
         (LITTLE + b"\1", "bytes left over"),
         (b"\xff\xff\xff\xff" + b"\1" * 50, "cannot hold 4294967295 runs"),
-        (b"\1\0\0\0" b"\0" b"\xff\xff\xff\xff\x7f", "expected 2x3"),
-        (b"\1\0\0\0" b"\0" b"\xff\xff\xff\xff\xff\xff\xff\x7f", "too long"),
-        (b"\3\0\0\0" b"\0\1\2" b"\3\0\3", "expected 2x3"),
+        (b"\1\0\0\0\0\xff\xff\xff\xff\x7f", "expected 2x3"),
+        (b"\1\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7f", "too long"),
+        (b"\3\0\0\0\0\1\2\3\0\3", "expected 2x3"),
         (LITTLE[:-1] + b"\x81", "damaged"),
     ],
 )
@@ -112,7 +114,8 @@ def test_a_wrong_size_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "labels", [np.zeros((2, 2), np.int64), np.zeros(4, np.uint8), np.zeros((0, 4), np.uint8), np.zeros((1, 2, 2))]
+    "labels",
+    [np.zeros((2, 2), np.int64), np.zeros(4, np.uint8), np.zeros((0, 4), np.uint8), np.zeros((1, 2, 2))],
 )
 def test_what_is_no_label_map_is_not_encoded(labels: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"labels must be a non-empty uint8 \[H, W\]"):

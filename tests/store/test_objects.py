@@ -1,4 +1,4 @@
-"""Promise: a local directory and a bucket are the same key space, with the same answers and the same order."""
+"""Promise: a local directory and a bucket are one kind of key space: same answers, same order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def test_of_racing_writers_exactly_one_wins(store: ObjectStore) -> None:
     with ThreadPoolExecutor(writers) as pool:
         for turn in range(5):
             key = f"race/{turn}"
-            won = list(pool.map(lambda i, key=key: store.put_if_absent(key, bytes([i]) * 1000), range(writers)))
+            won = list(
+                pool.map(lambda i, key=key: store.put_if_absent(key, bytes([i]) * 1000), range(writers))
+            )
             assert won.count(True) == 1
             assert store.get(key) == bytes([won.index(True)]) * 1000
 
@@ -87,7 +89,8 @@ def test_committing_again_is_fine_and_committing_other_bytes_is_a_conflict(store
 
 
 @pytest.mark.parametrize(
-    ("output", "message"), [("gs://b/x", "unknown scheme gs"), ("s3://", "no bucket"), ("  ", "path is empty")]
+    ("output", "message"),
+    [("gs://b/x", "unknown scheme gs"), ("s3://", "no bucket"), ("  ", "path is empty")],
 )
 def test_an_output_that_names_no_store_is_refused(output: str, message: str) -> None:
     with pytest.raises(StoreError, match=message):

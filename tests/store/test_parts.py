@@ -1,4 +1,4 @@
-"""Promise: the same rows give the same bytes in every process, and the names of objects say what is committed."""
+"""Promise: the same rows give the same bytes in every process, and object names say what is committed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def test_a_part_is_cut_into_small_row_groups() -> None:
 
 
 def test_a_decision_that_was_not_asked_for_is_null() -> None:
-    rows = _rows(encode_part("v", [frame_row(6), frame_row(7), replace(frame_row(8), decision_score=float("inf"))]))
+    rows = _rows(
+        encode_part("v", [frame_row(6), frame_row(7), replace(frame_row(8), decision_score=float("inf"))])
+    )
     assert [row["decision_score"] for row in rows] == [None, pytest.approx(0.7), float("inf")]
 
 
@@ -100,7 +102,9 @@ def test_keys_are_built_and_read_back() -> None:
     assert str(span) == span_key("a", 1, 2, 9)
 
 
-@pytest.mark.parametrize("key", ["run.json", "frames/video=a/part-1-2.parquet", "frames/video=a/b/part-00000-000000.parquet"])
+@pytest.mark.parametrize(
+    "key", ["run.json", "frames/video=a/part-1-2.parquet", "frames/video=a/b/part-00000-000000.parquet"]
+)
 def test_other_keys_are_no_parts(key: str) -> None:
     assert parse_part_key(key) is None
     assert parse_state_key(key) is None
@@ -119,7 +123,10 @@ def test_what_is_listed_is_committed(store: ObjectStore) -> None:
     store.put(span_key("a", 0, 0, 3), b"holds parts 0 to 3, two of which are deleted already")
     store.put("frames/video=a/notes.txt", b"")
     assert [(k.segment, k.first) for k in committed_parts(store, "a")] == [(0, 0), (0, 1), (0, 2), (0, 3)]
-    assert [(k.video_id, k.first) for k in committed_parts(store)] == [("a-b", 0), *(("a", i) for i in range(4))]
+    assert [(k.video_id, k.first) for k in committed_parts(store)] == [
+        ("a-b", 0),
+        *(("a", i) for i in range(4)),
+    ]
     assert list(committed_parts(store, "b")) == []
 
 

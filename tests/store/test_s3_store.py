@@ -1,4 +1,4 @@
-"""Promise: whatever S3 answers, a commit is decided right: lost answers, conflicts, refusals, long listings."""
+"""Promise: whatever S3 answers, a commit is decided right: lost answers, conflicts, refusals, long lists."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def _intercept(store: S3Store, answers: list[Any]) -> None:
 
 
 @pytest.fixture
-def store(s3: S3Bucket) -> S3Store:
+def store(s3: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    monkeypatch.setenv("AWS_SDK_UA_APP_ID", s3.bucket)  # a client of its own, whose requests we may intercept
     store = open_store(s3.url + "/run")
     assert isinstance(store, S3Store)
     return store
@@ -87,7 +88,9 @@ def test_a_conflict_that_never_ends_is_an_error(store: S3Store) -> None:
 
 def test_a_refused_put_says_which_output_and_why(store: S3Store) -> None:
     _intercept(store, [lambda: _answer(403, "AccessDenied")] * 2)
-    with pytest.raises(StoreError, match=r"output s3://bucket-\w+/run: access denied \(PutObject: AccessDenied\)"):
+    with pytest.raises(
+        StoreError, match=r"output s3://bucket-\w+/run: access denied \(PutObject: AccessDenied\)"
+    ):
         store.put_if_absent("p", b"")
     with pytest.raises(StoreError, match="access denied"):
         store.check_writable()
@@ -100,10 +103,35 @@ def test_a_missing_bucket_is_named(s3: S3Bucket) -> None:
             call()
 
 
+def test_stores_of_a_process_share_a_client_until_the_environment_changes(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert S3Store("s3://other").client is store.client
+    before = store.client
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone-else")
+    assert store.client is not before
+
+
 def test_an_endpoint_that_is_not_there_is_an_error(s3: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StoreError, match=r"output s3://b/x: cannot reach S3: .*127\.0\.0\.1:9"):
+    with pytest.raises(StoreError, match=r"output s3://b/x: cannot use S3: .*127\.0\.0\.1:9"):
         open_store("s3://b/x").check_writable()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "output", "message"),
+    [
+        ("not a url", "s3://bucket/x", "Invalid endpoint: not a url"),
+        (None, "s3://Not_A_Bucket!/x", "Invalid bucket name"),
+        (None, "s3://bucket/../x", "a component is empty or begins with a dot"),
+    ],
+)
+def test_what_cannot_be_an_output_on_s3_is_named(
+    s3: S3Bucket, monkeypatch: pytest.MonkeyPatch, endpoint: str | None, output: str, message: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint or s3.endpoint)
+    with pytest.raises(StoreError, match=rf"output {output}: .*{message}"):
+        open_store(output).check_writable()
 
 
 def test_missing_credentials_are_named(s3: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +164,7 @@ def test_a_listing_of_more_than_one_page_is_whole_and_sorted(store: S3Store, s3:
     assert [info.key for info in store.list()] == names
 
 
-def test_a_forked_process_makes_its_own_client(store: S3Store) -> None:
+def test_another_process_makes_its_own_client(store: S3Store) -> None:
     store.put("x", b"parent")
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:

@@ -10,7 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.store.builders import frame_row, video_row
-from vidseg_core.store import FRAMES_SCHEMA, SCHEMA_VERSION, VIDEOS_SCHEMA, StoreError, encode_part, encode_videos
+from vidseg_core.store import (
+    FRAMES_SCHEMA,
+    SCHEMA_VERSION,
+    VIDEOS_SCHEMA,
+    StoreError,
+    encode_part,
+    encode_videos,
+)
 from vidseg_core.store.schema import check_version
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -145,6 +145,10 @@ class SegmentConfig:
     """numbers of the net; bf16 is for GPUs (slow on most CPUs)"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the net runs; auto: cuda where the cluster has GPUs"""
+    key_batch: int = 1
+    """largest batch of key frames for the net (may change its last bits); at least 1"""
+    threads: int = 1
+    """CPU threads of the net per worker (may change its last bits); at least 1"""
 
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     propagation: PropagationConfig = field(default_factory=PropagationConfig)
@@ -156,7 +160,7 @@ class SegmentConfig:
     shard_frames: int = 64
     """frames that travel together and become one part file; 1 to 4096"""
     seed: int = 0
-    """seed of the random scheduler"""
+    """seed of the random scheduler, and of the weights of a net that has none"""
 
     workers: int = 0
     """engine workers; 0: what the machine or cluster has room for"""
@@ -164,10 +168,6 @@ class SegmentConfig:
     """decode tasks at a time; 0: what the machine or cluster has room for"""
     lanes: int = 1
     """segments that one worker advances together (batches on a GPU); 1 to 256"""
-    key_batch: int = 1
-    """largest batch of key frames for the net; at least 1"""
-    threads: int = 1
-    """CPU threads of the net per worker; at least 1"""
     gpus_per_worker: float | None = None
     """GPU share of a worker, above 0 up to 8; None: 1 on cuda, 0 on cpu"""
     ray_address: str | None = None
@@ -217,6 +217,8 @@ class SegmentConfig:
         _parse_working_size(self.working_size)
         _check_choice("--dtype", self.dtype, ("fp32", "bf16"))
         _check_choice("--device", self.device, ("auto", "cpu", "cuda"))
+        check_int("--key_batch", self.key_batch, 1, unit="frame(s)")
+        check_int("--threads", self.threads, 1)
 
     def _check_cutting(self) -> None:
         check_int("--segment_frames", self.segment_frames, 0, unit="frames")
@@ -227,8 +229,6 @@ class SegmentConfig:
         check_int("--workers", self.workers, 0)
         check_int("--decoders", self.decoders, 0)
         check_int("--lanes", self.lanes, 1, 256, "segment(s)")
-        check_int("--key_batch", self.key_batch, 1, unit="frame(s)")
-        check_int("--threads", self.threads, 1)
         if self.gpus_per_worker is not None:
             check_positive("--gpus_per_worker", self.gpus_per_worker)
             share = self.gpus_per_worker
@@ -253,7 +253,8 @@ class SegmentConfig:
         """What changes a run's rows or the names of its parts, by dotted option name, sorted.
 
         Places (`input`, `output`, `weights`) are not here: the pipeline adds identities of the inputs and
-        the digest of the weights, which stay true when a file moves. Nor is what only changes the speed.
+        the digest of the weights, which stay true when a file moves. Nor is what only changes the speed;
+        `key_batch` and `threads` are, since a convolution's last bits may depend on them.
         """
         fields = flat_dict(self)
         return {name: value for name, value in sorted(fields.items()) if name in _FINGERPRINT}
@@ -285,6 +286,8 @@ _FINGERPRINT = frozenset(
     {
         "segmenter",
         "num_classes",
+        "key_batch",
+        "threads",
         "working_size",
         "dtype",
         "scheduler.name",

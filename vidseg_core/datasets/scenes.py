@@ -2,9 +2,9 @@
 
 Model: a clip is one or more shots joined by hard cuts. In each, labelled shapes move before a textured
 background, over gray clutter and behind gray pillars, while the camera pans, zooms and shakes and the light
-may change; see `scene_motion` for where things are and `scene_drawing` for how they are drawn. Invariant: a frame depends on the
-config and its number alone, so any frame may be drawn first, and pictures do not pile up: besides the textures of
-one shot only its positions are kept, some hundred bytes a frame.
+may change; see `scene_motion` for where things are and `scene_drawing` for how they are drawn. Invariant: a
+frame depends on the config and its number alone, so any frame may be drawn first, and pictures do not pile
+up: besides the textures of one shot only its positions are kept, some hundred bytes a frame.
 
 Shape suffixes: H W rows and columns, 3 = RGB.
 """

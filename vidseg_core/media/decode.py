@@ -135,15 +135,19 @@ class _ShardWriter:
         self._corrupt.append(frame.is_corrupt)
 
     def take(self, error: str | None = None) -> FrameShard:
-        """The shard as filled so far; the next one begins."""
+        """The shard as filled so far, with `error` or a plain count if frames are missing."""
         unit, ordinals = self.unit, np.array(self._ordinals, dtype=np.int64)
+        planned = min(self.shard_frames, len(unit.frame_pts) - self.shard * self.shard_frames)
+        missing = planned - len(ordinals)
+        if missing:
+            error = error or f"{missing} of {planned} frames did not come out of the decoder"
         frames = self._frames_THW3 if self._frames_THW3 is not None else self.new_frames(0)
         out = FrameShard(
             frame_index=unit.first_frame + ordinals,
             pts_s=unit.frame_pts[ordinals] * unit.time_base_num / unit.time_base_den,
             is_corrupt=np.array(self._corrupt, dtype=bool),
             frames_THW3=frames[: len(ordinals)],
-            error=error,
+            error=error if missing else None,
         )
         self.shard += 1
         self._ordinals, self._corrupt, self._frames_THW3 = [], [], None

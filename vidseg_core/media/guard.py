@@ -32,6 +32,9 @@ FORMATS = (
 
 AUDIO_ONLY = frozenset({"mp3", "aac", "wav", "flac", "w64", "amr"})
 
+CODEC_SLACK = 1 << 18
+"""Pixels: a decoder counts the picture as it pads it; the exact limit is held by `check_picture`."""
+
 _REFERRING = (
     b"#EXTM3U",
     b"ffconcat",
@@ -121,11 +124,12 @@ def _open_container(uri: str, source: Source, limits: MediaLimits) -> av.contain
             buffer_size=1 << 17,
             io_open=_refuse_open,
         )
-    except av.error.ArgumentError:
-        message = f"{uri}: format not allowed (only self-contained video files are)"
-        raise MediaError("forbidden_format", message) from None
     except (av.error.FFmpegError, UnicodeError, ValueError) as error:
-        if any(head[at : at + len(magic)] == magic for at, magic in _CONTAINER_MAGIC):
+        known = any(head[at : at + len(magic)] == magic for at, magic in _CONTAINER_MAGIC)
+        if isinstance(error, av.error.ArgumentError) and not known:
+            message = f"{uri}: format not allowed (only self-contained video files are)"
+            raise MediaError("forbidden_format", message) from None
+        if known:
             raise MediaError("corrupt_header", f"{uri}: the header cannot be used ({error})") from None
         raise MediaError("not_a_video", f"{uri}: not recognised as a video") from None
 
@@ -148,8 +152,8 @@ def _choose_stream(uri: str, container: av.container.InputContainer) -> VideoStr
 def _limit_codec(uri: str, stream: VideoStream, limits: MediaLimits) -> None:
     codec = stream.codec_context
     if codec is None:
-        raise MediaError("not_a_video", f"{uri}: no decoder for its video stream")
+        raise MediaError("no_frames", f"{uri}: no decoder for its video stream")
     check_picture(uri, codec.width, codec.height, limits)
-    codec.options = {**codec.options, "max_pixels": str(limits.max_pixels)}
+    codec.options = {**codec.options, "max_pixels": str(limits.max_pixels * 5 // 4 + CODEC_SLACK)}
     codec.thread_count = 1
     codec.thread_type = "NONE"

@@ -123,7 +123,7 @@ class FrameShard:
     frames_THW3: np.ndarray
     """uint8 RGB, C-contiguous."""
     error: str | None = None
-    """Why frames are missing from here on in this unit; None: no error met."""
+    """Why the shard holds fewer frames than planned; None: it holds them all."""
 
     def __len__(self) -> int:
         return len(self.frame_index)

@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from pathlib import Path
@@ -79,7 +79,9 @@ class DecodeChild:
         except (KeyError, TypeError, ValueError):
             self._crash(uri)
 
-    def decode(self, unit: DecodeUnit, shard_frames: int, skip_shards: int = 0) -> Iterator[FrameShard]:
+    def decode(
+        self, unit: DecodeUnit, shard_frames: int, skip_shards: int = 0
+    ) -> Generator[FrameShard]:
         """`media.decode_unit` in the child. Same errors as `probe`.
 
         The frames of a shard lie in shared memory (read-only) and are valid until the iterator is advanced

@@ -48,15 +48,16 @@ class LocalSource(io.FileIO):
 
     def __init__(self, path: str) -> None:
         try:
-            super().__init__(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise MediaError("not_found", f"{path}: no such file") from None
         except (OSError, ValueError) as error:
             raise MediaError("unreadable", f"{path}: cannot be read ({error})") from None
-        info = os.fstat(self.fileno())
+        info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
-            self.close()
+            os.close(fd)
             raise MediaError("unreadable", f"{path}: not a regular file")
+        super().__init__(fd, "rb")
         self.size = info.st_size
         self.name = neutral_name(path)
 
@@ -168,6 +169,6 @@ def _s3_client(*_: str | None) -> Any:
     import boto3
     from botocore.config import Config
 
-    retries: Any = {"mode": "standard", "max_attempts": 5}
-    config = Config(retries=retries, connect_timeout=10, read_timeout=60, max_pool_connections=16)
+    retries: Any = {"mode": "standard", "max_attempts": 4}
+    config = Config(retries=retries, connect_timeout=10, read_timeout=20, max_pool_connections=16)
     return boto3.Session().client("s3", config=config)

@@ -10,6 +10,7 @@ Shape suffixes: B batch, C classes, H W frame rows and columns.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -28,7 +29,7 @@ ALIGNMENT = 64
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class SplitNet(nn.Module):
+class SplitNet(nn.Module, ABC):
     """One architecture, split. Subclasses set the class attributes and write `encode` and `decode`."""
 
     stride: int
@@ -40,13 +41,13 @@ class SplitNet(nn.Module):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    @abstractmethod
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat on normalised frames."""
-        raise AttributeError(f"{type(self).__name__} has no encode")
 
+    @abstractmethod
     def decode(self, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """N_task: scores at any resolution; the shell brings them to the frame's size (bilinear)."""
-        raise AttributeError(f"{type(self).__name__} has no decode")
 
 
 @dataclass(frozen=True, kw_only=True)

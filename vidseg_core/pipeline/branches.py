@@ -1,32 +1,33 @@
 """Keyed branches: the Ray Data graph that turns planned units into committed parts.
 
-``k`` branches, each ``units -> decode (tasks) -> engine (a pool of one actor) -> commit (tasks)``, and a union of
-their small receipts. A pool of one keeps every shard of a segment on one actor; ``preserve_order`` and a single
-call in flight keep them in turn (the engine checks, it never assumes). Blocks hold one message each, so that a shard
-is handed on the moment it exists and backpressure counts shards. Decode asks for a CPU and the engine for none, so
-Ray Data does not fuse the two.
+``k`` branches, each ``units -> decode (tasks) -> engine (a pool of one actor) -> commit (tasks)``, and a
+union of their small receipts. A pool of one keeps every shard of a segment on one actor; ``preserve_order``
+and a single call in flight keep them in turn (the engine checks, it never assumes). Blocks hold one message
+each, so that a shard is handed on the moment it exists and backpressure counts shards. Decode asks for a CPU
+and the engine for none, so Ray Data does not fuse the two.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.pipeline.commit_stage import CommitStage
-from vidseg_core.pipeline.decode_stage import DecodeStage
+from vidseg_core.pipeline.commit_stage import CommitStage, commit_parts
+from vidseg_core.pipeline.decode_stage import DecodeStage, decode_units
 from vidseg_core.pipeline.engine_stage import EngineStage
-from vidseg_core.pipeline.plan_stage import PlanStage, input_tables
+from vidseg_core.pipeline.plan_stage import PlanStage, input_tables, plan_batch
 from vidseg_core.pipeline.ray_session import Sizing
 from vidseg_core.plan.inputs import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
-_COMMITS_AT_ONCE = 2
+_COMMITS_AT_ONCE = 1
 
 
 @contextmanager
@@ -46,14 +47,9 @@ def data_context() -> Iterator[None]:
         DataContext._set_current(before)
 
 
-def decode_units(batch: pa.Table, stage: DecodeStage) -> Iterator[pa.Table]:
-    """Ray Data function of the decode stage."""
-    yield from stage(batch)
-
-
-def commit_parts(batch: pa.Table, stage: CommitStage) -> Iterator[pa.Table]:
-    """Ray Data function of the commit stage."""
-    yield from stage(batch)
+def _udf(function: Callable[..., Iterator[pa.Table]]) -> Any:
+    """Ray's type for functions does not know generators over Arrow tables; its documentation does."""
+    return function
 
 
 def branch(
@@ -69,7 +65,7 @@ def branch(
     return (
         ray.data.from_arrow(list(units))
         .map_batches(
-            decode_units,
+            _udf(decode_units),
             fn_kwargs={"stage": decode},
             batch_format="pyarrow",
             batch_size=1,
@@ -86,7 +82,7 @@ def branch(
             compute=ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=1),
         )
         .map_batches(
-            commit_parts,
+            _udf(commit_parts),
             fn_kwargs={"stage": commit},
             batch_format="pyarrow",
             batch_size=1,
@@ -107,11 +103,6 @@ def plan_videos(videos: Sequence[VideoInput], stage: PlanStage) -> Iterator[pa.T
     """Plan ``videos`` in Ray tasks; the planner's answers as they come."""
     per_task = min(16, max(1, len(videos) // (4 * int(ray.cluster_resources().get("CPU", 1)))))
     planned = ray.data.from_arrow(input_tables(videos, per_task)).map_batches(
-        plan_batch, fn_kwargs={"stage": stage}, batch_format="pyarrow", batch_size=None, num_cpus=1
+        _udf(plan_batch), fn_kwargs={"stage": stage}, batch_format="pyarrow", batch_size=None, num_cpus=1
     )
     yield from planned.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-
-
-def plan_batch(batch: pa.Table, stage: PlanStage) -> Iterator[pa.Table]:
-    """Ray Data function of the plan stage."""
-    yield from stage(batch)

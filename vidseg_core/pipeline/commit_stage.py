@@ -1,7 +1,7 @@
 """Encode and commit: label maps in, one Parquet object per part out, a small receipt to the driver.
 
-A part's name and bytes follow from its content alone, so writing it twice is harmless: the second writer finds it
-there, compares digests and goes on.
+A part's name and bytes follow from its content alone, so writing it twice is harmless: the second writer
+finds it there, compares digests and goes on.
 """
 
 from __future__ import annotations
@@ -69,3 +69,8 @@ def _at_source_size(labels_HW: np.ndarray, part: PartMessage) -> np.ndarray:
         return labels_HW
     size = (part.source_width, part.source_height)
     return cv2.resize(labels_HW, size, interpolation=cv2.INTER_NEAREST)
+
+
+def commit_parts(batch: pa.Table, stage: CommitStage) -> Iterator[pa.Table]:
+    """Ray Data function of the commit stage."""
+    yield from stage(batch)

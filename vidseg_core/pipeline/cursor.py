@@ -1,15 +1,12 @@
 """Where one segment stands: the engine's state plus the rows that are final but not yet a whole part.
 
-Invariant: shards enter in order (``shard == next_shard``), parts leave in order (``next_part``), part ``p`` holds
-exactly the frames that shard ``p`` brought, and ``from_bytes(to_bytes())`` goes on with the very same rows. The
-bytes are what a restarted actor, or a resumed job, continues from.
+Invariant: shards enter in order (``shard == next_shard``), parts leave in order (``next_part``), part ``p``
+holds exactly the frames that shard ``p`` brought, and ``from_bytes(to_bytes())`` goes on with the very same
+rows. The bytes are what a restarted actor, or a resumed job, continues from.
 """
 
 from __future__ import annotations
 
-import json
-import struct
-import zlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,9 +16,9 @@ import numpy as np
 
 from vidseg_core.engine import FrameResult
 from vidseg_core.engine.state import SegmentState
+from vidseg_core.pipeline.saved import CursorError, Totals, seal, unseal
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
-_MAGIC = b"vsc1"
 _ROW_FIELDS = (
     "frame_index",
     "pts_s",
@@ -32,22 +29,6 @@ _ROW_FIELDS = (
     "lkd",
     "is_corrupt",
 )
-
-
-class CursorError(RuntimeError):
-    """A shard came out of turn, or saved state cannot be read."""
-
-
-@dataclass(slots=True)
-class Totals:
-    """Sums over a segment so far; seconds are time spent, so they differ from run to run."""
-
-    frames: int = 0
-    keys: int = 0
-    corrupt: int = 0
-    decode_s: float = 0.0
-    engine_s: float = 0.0
-    error: str | None = None
 
 
 @dataclass(slots=True)
@@ -90,7 +71,10 @@ class SegmentCursor:
         return asdict(self.totals)
 
     def to_bytes(self) -> bytes:
-        """Magic, a JSON header, the engine's state, the run-length masks of the rows in ``ready``; CRC at the end."""
+        """Magic, a JSON header, the engine's state, the run-length masks of the rows in ``ready``.
+
+        CRC at the end.
+        """
         masks = [encode_mask(row.labels_HW) for row in self.ready]
         state = self.state.to_bytes()
         header = {
@@ -101,14 +85,12 @@ class SegmentCursor:
             "state_bytes": len(state),
             "rows": [_row_header(row, len(mask)) for row, mask in zip(self.ready, masks, strict=True)],
         }
-        text = json.dumps(header).encode()
-        body = b"".join([_MAGIC, struct.pack("<I", len(text)), text, state, *masks])
-        return body + struct.pack("<I", zlib.crc32(body))
+        return seal(header, state, *masks)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SegmentCursor:
         """Inverse of ``to_bytes``; ``CursorError`` on damaged or foreign bytes."""
-        header, offset = _read_header(data)
+        header, offset = unseal(data)
         end = offset + header["state_bytes"]
         cursor = cls(
             state=SegmentState.from_bytes(data[offset:end]),
@@ -126,11 +108,6 @@ class SegmentCursor:
         return cursor
 
 
-def read_totals(data: bytes) -> Totals:
-    """Only the sums of a saved cursor; cheap, needs no engine."""
-    return Totals(**_read_header(data)[0]["totals"])
-
-
 def _row_header(row: FrameResult, mask_bytes: int) -> dict:
     header = {name: _plain(getattr(row, name)) for name in _ROW_FIELDS}
     return header | {"shape": list(row.labels_HW.shape), "mask_bytes": mask_bytes}
@@ -138,12 +115,3 @@ def _row_header(row: FrameResult, mask_bytes: int) -> dict:
 
 def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _read_header(data: bytes) -> tuple[dict, int]:
-    if len(data) < 12 or data[:4] != _MAGIC:
-        raise CursorError("saved segment state has an unknown format (written by another version?)")
-    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
-        raise CursorError("saved segment state is damaged")
-    (size,) = struct.unpack("<I", data[4:8])
-    return json.loads(data[8 : 8 + size]), 8 + size

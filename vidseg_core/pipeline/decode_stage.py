@@ -1,11 +1,12 @@
 """Decode: a planned unit in, its shards out, in order, always exactly as many as planned.
 
-The decoding itself happens in a child process (``media.child``) that can be killed at a deadline; this task only
-waits for it and wraps the child's shared memory as Arrow rows. Whatever goes wrong with a video becomes a shard that
-says so: Ray sees a task that worked, so it neither retries a poisoned file for ever nor fails the other videos.
+The decoding itself happens in a child process (``media.child``) that can be killed at a deadline; this task
+only waits for it and wraps the child's shared memory as Arrow rows. Whatever goes wrong with a video becomes
+a shard that says so: Ray sees a task that worked, so it neither retries a poisoned file for ever nor fails
+the other videos.
 
-A fatal verdict (the decoder hung or crashed) is also written as a marker object, so that the video's remaining units
-do not each pay the deadline again.
+A fatal verdict (the decoder hung or crashed) is also written as a marker object, so that the video's
+remaining units do not each pay the deadline again.
 """
 
 from __future__ import annotations
@@ -108,7 +109,10 @@ class DecodeStage:
         return row
 
     def _judge(self, video_id: str, problem: MediaError) -> tuple[str | None, str]:
-        """Fatal reasons end the video and are remembered; any other error costs the rest of this unit only."""
+        """Fatal reasons end the video and are remembered.
+
+        Any other error costs the rest of this unit only.
+        """
         text = f"{problem.reason}: {problem}"
         if problem.reason not in FATAL_REASONS:
             return None, text
@@ -120,3 +124,8 @@ class DecodeStage:
             return json.loads(self._store.get(verdict_key(video_id)))["reason"]
         except FileNotFoundError:
             return None
+
+
+def decode_units(batch: pa.Table, stage: DecodeStage) -> Iterator[pa.Table]:
+    """Ray Data function of the decode stage."""
+    yield from stage(batch)

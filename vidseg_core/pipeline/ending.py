@@ -1,4 +1,7 @@
-"""How things end: a video's row, the run's ``run.json`` and ``_SUCCESS``, the closing table, a failure's last words."""
+"""How things end.
+
+A video's row, the run's ``run.json`` and ``_SUCCESS``, the closing table, a failure's last words.
+"""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
 """The engine actor: shards of one branch in, parts whose frames are final out, state kept and handed over.
 
-One actor owns a branch, so every shard of a segment passes here, in order. After each call the cursor of every
-segment that moved is put into the store *before* its rows leave: an actor that is restarted, or a job that is
-resumed, finds the state that belongs to the next shard there and nowhere else. If the actor dies between the two,
-the shard is replayed from the state before it and gives the same rows.
+One actor owns a branch, so every shard of a segment passes here, in order. After each call the cursor of
+every segment that moved is put into the store *before* its rows leave: an actor that is restarted, or a job
+that is resumed, finds the state that belongs to the next shard there and nowhere else. If the actor dies
+between the two, the shard is replayed from the state before it and gives the same rows.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,17 +17,31 @@ import pyarrow as pa
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult
 from vidseg_core.pipeline.build import build_engine, new_state
-from vidseg_core.pipeline.cursor import CursorError, SegmentCursor
+from vidseg_core.pipeline.cursor import SegmentCursor
 from vidseg_core.pipeline.rows import PartMessage, ShardMessage, frames_of, messages, to_table
+from vidseg_core.pipeline.saved import CursorError
 from vidseg_core.store.keys import state_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 
+_COLUMNS = (
+    "frame_index",
+    "pts_s",
+    "is_key",
+    "key_frame_index",
+    "decision_score",
+    "kar",
+    "lkd",
+    "is_corrupt",
+)
 _Shard = tuple[ShardMessage, pa.Buffer]
 
 
 class EngineStage:
-    """Ray Data callable class, one instance per branch. Constructor arguments stay small (Ray issue 53727)."""
+    """Ray Data callable class, one instance per branch.
+
+    Constructor arguments stay small (Ray issue 53727).
+    """
 
     def __init__(self, config: SegmentConfig, store: ObjectStore, device: str) -> None:
         self._config = config
@@ -128,7 +141,9 @@ class EngineStage:
     def _part(
         self, message: ShardMessage, number: int, rows: Sequence[FrameResult]
     ) -> tuple[PartMessage, np.ndarray | None]:
-        part = PartMessage(message.video_id, message.segment, number, **_columns(rows))
+        part = PartMessage(message.video_id, message.segment, number)
+        for name in _COLUMNS:
+            setattr(part, name, [getattr(row, name) for row in rows])
         if self._config.masks.size == "source":
             part.source_height, part.source_width = message.source_height, message.source_width
         if not rows:
@@ -156,16 +171,3 @@ def _frame(message: ShardMessage, frames_THW3: np.ndarray, t: int) -> FrameInput
         is_corrupt=message.is_corrupt[t],
         frame_HW3=frames_THW3[t],
     )
-
-
-def _columns(rows: Sequence[FrameResult]) -> dict[str, list[Any]]:
-    return {
-        "frame_index": [int(r.frame_index) for r in rows],
-        "pts_s": [float(r.pts_s) for r in rows],
-        "is_key": [bool(r.is_key) for r in rows],
-        "key_frame_index": [int(r.key_frame_index) for r in rows],
-        "decision_score": [float(r.decision_score) for r in rows],
-        "kar": [float(r.kar) for r in rows],
-        "lkd": [int(r.lkd) for r in rows],
-        "is_corrupt": [bool(r.is_corrupt) for r in rows],
-    }

@@ -1,8 +1,8 @@
 """``--dry-run``: the plan and what it would cost, with nothing written and no Ray started.
 
-Up to ``SAMPLE`` videos are opened (all of them if there are fewer), the rest is extrapolated. The cost of a key and of
-a propagated frame is measured here and now, on the first frames of the first video that opens, so it is an estimate
-for one core of *this* machine.
+Up to ``SAMPLE`` videos are opened (all of them if there are fewer), the rest is extrapolated. The cost of a
+key and of a propagated frame is measured here and now, on the first frames of the first video that opens, so
+it is an estimate for one core of *this* machine.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def _print(
     about = "about " if scale > 1 else ""
     report.say(f"dry run: {config.describe()}")
     report.say(
-        f"plan: {videos:,} video(s), {sums.refused} of {sums.opened + sums.refused} opened would be quarantined; "
+        f"plan: {videos:,} video(s), {sums.refused} of {sums.opened + sums.refused} opened "
+        "would be quarantined; "
         f"{about}{frames:,} frames ({clock(sums.seconds * scale)} h:mm:ss of video) in {about}"
         f"{int(sums.segments * scale):,} segments and {int(sums.parts * scale):,} parts -> {config.output}",
         videos=videos,

@@ -28,8 +28,8 @@ DONE, FAILED, BAD_USAGE, QUARANTINED = 0, 1, 2, 3
 def run_segment(config: SegmentConfig, reporter: Reporter | None = None) -> int:
     """Run (or continue) the job that ``config`` describes; the process exit code (DESIGN section 5).
 
-    0 all done, 1 failed but resumable, 2 bad usage, 3 finished with videos quarantined. Problems are reported,
-    not raised.
+    0 all done, 1 failed but resumable, 2 bad usage, 3 finished with videos quarantined. Problems are
+    reported, not raised.
     """
     report = reporter or Reporter(config.log)
     try:

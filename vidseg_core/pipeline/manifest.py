@@ -1,7 +1,7 @@
 """Whose output is this: the run's fingerprint, written once, checked by every driver that comes later.
 
-Invariant: an output holds rows of one fingerprint only. The first driver puts the manifest and the list of inputs
-if they are absent; every other one must agree with both or is refused with what differs.
+Invariant: an output holds rows of one fingerprint only. The first driver puts the manifest and the list of
+inputs if they are absent; every other one must agree with both or is refused with what differs.
 """
 
 from __future__ import annotations
@@ -30,14 +30,20 @@ class FingerprintMismatch(ValueError):
 
 
 def fingerprint(fields: dict[str, Any], segmenter_digest: str) -> dict[str, Any]:
-    """The manifest: every option that changes a row, the weights' digest, the schema version and their SHA-256."""
+    """The manifest.
+
+    Every option that changes a row, the weights' digest, the schema version and their SHA-256.
+    """
     content = {"schema_version": SCHEMA_VERSION, "weights_sha256": segmenter_digest, "config": fields}
     text = json.dumps(content, sort_keys=True, default=str)
     return json.loads(text) | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def claim_output(store: ObjectStore, manifest: dict[str, Any], inputs: Sequence[VideoInput]) -> bool:
-    """Write the manifest, or check that the one that is there agrees. True when the output was empty of a run."""
+    """Write the manifest, or check that the one that is there agrees.
+
+    True when the output was empty of a run.
+    """
     fresh = store.put_if_absent(MANIFEST_KEY, json.dumps(manifest, indent=1, sort_keys=True).encode())
     if not fresh:
         _check_manifest(store, manifest)

@@ -10,10 +10,11 @@ _T = TypeVar("_T")
 
 
 def interleave(segments: Sequence[Sequence[_T]], lanes: int) -> list[_T]:
-    """Rows of ``segments`` (longest first), at most ``lanes`` of them open at a time, each giving a row in turn.
+    """Rows of ``segments`` (longest first), at most ``lanes`` of them open at a time, each giving a row in
+    turn.
 
-    With ``lanes == 1`` this is plain concatenation. A batch of ``lanes`` consecutive rows holds distinct segments
-    as long as that many are open.
+    With ``lanes == 1`` this is plain concatenation. A batch of ``lanes`` consecutive rows holds distinct
+    segments as long as that many are open.
     """
     waiting, order = deque(deque(rows) for rows in segments if rows), []
     open_lanes: list[deque[_T]] = []

@@ -1,15 +1,15 @@
 """Plan: open each video under guard, index it, cut it, and leave out what is committed already.
 
-One Ray task plans a few videos; what comes back is small: facts for the video's row and, for each segment, the
-units that are still to be decoded. Resume is this and nothing else: parts are listed, the newest saved state that no
-missing part precedes is chosen, and the units before it are dropped.
+One Ray task plans a few videos; what comes back is small: facts for the video's row and, for each segment,
+the units that are still to be decoded. Resume is this and nothing else: parts are listed, the newest saved
+state that no missing part precedes is chosen, and the units before it are dropped.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,8 @@ from vidseg_core.media import (
     child_for_this_process,
     working_size,
 )
-from vidseg_core.pipeline.cursor import read_totals
 from vidseg_core.pipeline.rows import UnitMessage, messages, to_table, unit_table
+from vidseg_core.pipeline.saved import read_totals
 from vidseg_core.plan.inputs import VideoInput
 from vidseg_core.plan.segments import SegmentPlan, UnitPlan, plan_segments
 from vidseg_core.store.keys import StateKey
@@ -181,9 +181,8 @@ def unit_tables(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list[l
 
 
 def _split(message: UnitMessage) -> list[UnitMessage]:
-    fields = asdict(message)
     numbers = range(message.skip_shards, message.skip_shards + message.take_shards)
-    return [UnitMessage(**(fields | {"skip_shards": n, "take_shards": 1})) for n in numbers]
+    return [replace(message, skip_shards=number, take_shards=1) for number in numbers]
 
 
 def _unit_dict(
@@ -234,3 +233,8 @@ def input_tables(videos: Sequence[VideoInput], per_task: int) -> list[pa.Table]:
 def read_works(table: pa.Table) -> list[tuple[VideoWork, pa.Buffer]]:
     """The planner's answers in a table."""
     return messages(table, VideoWork)
+
+
+def plan_batch(batch: pa.Table, stage: PlanStage) -> Iterator[pa.Table]:
+    """Ray Data function of the plan stage."""
+    yield from stage(batch)

@@ -25,7 +25,10 @@ class Counts:
 
 
 class Reporter:
-    """Prints to ``stream`` (default stderr); rewrites its line in a terminal, adds one every 10 s in a log."""
+    """Prints to ``stream`` (default stderr).
+
+    Rewrites its line in a terminal, adds one every 10 s in a log.
+    """
 
     def __init__(self, style: str = "text", stream: TextIO | None = None) -> None:
         self._json = style == "json"

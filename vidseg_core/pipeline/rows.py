@@ -1,8 +1,8 @@
 """What travels between the stages: one Arrow row per unit, shard, part or receipt.
 
 Every message is one row with a small JSON ``header`` and one big binary column that Ray's object store hands
-over without a copy. Small things go into the header, pixels never do. A header is read back as the typed message
-it was made from, so no stage looks into a dict.
+over without a copy. Small things go into the header, pixels never do. A header is read back as the typed
+message it was made from, so no stage looks into a dict.
 
 Legend: T frames, H x W working size, 3 = RGB.
 """
@@ -41,7 +41,10 @@ class UnitMessage:
 
 @dataclass(slots=True)
 class ShardMessage:
-    """A block of consecutive decoded frames of one segment. ``fatal`` is a reason code that ends the video."""
+    """A block of consecutive decoded frames of one segment.
+
+    ``fatal`` is a reason code that ends the video.
+    """
 
     video_id: str
     segment: int
@@ -61,7 +64,10 @@ class ShardMessage:
 
 @dataclass(slots=True)
 class PartMessage:
-    """Final frames of one part, still as label maps. ``part < 0``: the call made no part final (a heartbeat)."""
+    """Final frames of one part, still as label maps.
+
+    ``part < 0``: the call made no part final (a heartbeat).
+    """
 
     video_id: str
     segment: int
@@ -85,7 +91,10 @@ class PartMessage:
 
 @dataclass(slots=True)
 class Receipt:
-    """What the commit stage tells the driver about one part. ``part < 0``: a heartbeat, nothing was committed."""
+    """What the commit stage tells the driver about one part.
+
+    ``part < 0``: a heartbeat, nothing was committed.
+    """
 
     video_id: str
     segment: int
@@ -101,7 +110,10 @@ class Receipt:
 
 
 def to_table(message: Any, blob: np.ndarray | bytes | None = None) -> pa.Table:
-    """One-row table of ``message``; ``blob`` (a contiguous uint8 array or bytes) is referenced, not copied."""
+    """One-row table of ``message``.
+
+    ``blob`` (a contiguous uint8 array or bytes) is referenced, not copied.
+    """
     data = b"" if blob is None else blob
     size = data.nbytes if isinstance(data, np.ndarray) else len(data)
     offsets = pa.py_buffer(np.array([0, size], dtype=np.int64))

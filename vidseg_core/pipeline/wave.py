@@ -1,7 +1,7 @@
 """One wave: plan its videos, run the branches, take receipts, close videos.
 
-Everything here is bookkeeping on the driver. A wave bounds it: two thousand videos are planned, run and closed
-before the next two thousand are looked at.
+Everything here is bookkeeping on the driver. A wave bounds it: two thousand videos are planned, run and
+closed before the next two thousand are looked at.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ from vidseg_core.plan.errors import InputError
 Found = tuple[str, int, str]
 """(uri, bytes, etag)"""
 
+PAGE_SIZE = 1000
+"""Objects asked for in one listing request."""
+
 
 def find(spec: str, wanted: Callable[[str], bool]) -> Iterator[Found]:
     """The object `spec`, or the objects its pattern matches, or the `wanted` ones below it, in key order.
@@ -62,7 +65,11 @@ def split(uri: str) -> tuple[str, str]:
 
 def _list(spec: str, bucket: str, prefix: str) -> Iterator[Found]:
     with _Errors(spec):
-        for page in s3_client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for page in (
+            s3_client()
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE_SIZE})
+        ):
             for item in page.get("Contents", ()):
                 yield f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"')
 

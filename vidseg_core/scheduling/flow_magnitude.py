@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
+import numpy as np
 
-from vidseg_core.scheduling.deviation import Deviation, mean_of
+from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.protocol import checked_threshold
 
 
@@ -21,5 +21,15 @@ class FlowMagnitude:
         self.threshold = checked_threshold(threshold)
 
     def score(self, deviation: Deviation) -> float:
-        u_HW, v_HW = cv2.split(deviation.flow)
-        return 100.0 * mean_of(cv2.magnitude(u_HW, v_HW)) / deviation.pixel_pitch
+        squared_HW2 = np.square(deviation.flow)
+        length_HW = np.sqrt(squared_HW2[..., 0] + squared_HW2[..., 1])
+        return 100.0 * _exact_mean(length_HW) / deviation.pixel_pitch
+
+
+def _exact_mean(values_HW: np.ndarray) -> float:
+    """Mean of values rounded to 1/1024: integers add up to the same sum in any order.
+
+    Scores are stored and compared between runs; cv2.magnitude may differ in the last bit with the place of an
+    array in memory.
+    """
+    return int(np.rint(values_HW * np.float32(1024.0)).astype(np.int64).sum()) / (1024.0 * values_HW.size)

@@ -38,6 +38,7 @@ from vidseg_core.store.schema import FRAMES_SCHEMA, check_version
 SPAN_BYTES = 64 << 20
 """Parts are merged until their files add up to this many bytes."""
 SPAN_GROUP_ROWS = 128
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,30 @@ def compact(
 
 def compact_video(store: ObjectStore, video_id: str, *, span_bytes: int = SPAN_BYTES) -> CompactResult:
     """The same for one video; videos are independent, so this may run in parallel over them."""
-    spans = 0
-    for group in _groups(store, video_id, span_bytes):
-        span = PartKey(video_id, group[0].segment, group[0].first, group[-1].last, True)
-        spans += commit_part(store, str(span), _merged(store, group)).created
+    spans = _write_spans(store, video_id, span_bytes)
     keys = _keys(store, video_id)
     kept = set(visible(keys))
     covered = [key for key in keys if key not in kept]
     for key in covered:
         store.delete(str(key))
     return CompactResult(spans, len(covered))
+
+
+def _write_spans(store: ObjectStore, video_id: str, span_bytes: int) -> int:
+    """Step 1 for one video; returns the spans written. Looks again if another compaction took a part away."""
+    spans = 0
+    for attempt in range(_TRIES):
+        try:
+            for group in _groups(store, video_id, span_bytes):
+                span = PartKey(video_id, group[0].segment, group[0].first, group[-1].last, True)
+                spans += commit_part(store, str(span), _merged(store, group)).created
+            break
+        except FileNotFoundError as error:
+            if attempt == _TRIES - 1:
+                raise StoreError(
+                    f"output {store.root}: parts of {video_id} keep vanishing ({error})"
+                ) from error
+    return spans
 
 
 def _groups(store: ObjectStore, video_id: str, span_bytes: int) -> Iterator[list[PartKey]]:

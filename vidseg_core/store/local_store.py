@@ -108,7 +108,9 @@ class LocalStore:
             raise FileNotFoundError(error.errno, f"no such object in {self.root}", key) from None
         except (NotADirectoryError, FileExistsError) as error:
             culprit = _file_in_the_way(error.filename or self._dir)
-            raise StoreError(f"output {self.root}: {culprit} is a file where a directory is needed") from error
+            raise StoreError(
+                f"output {self.root}: {culprit} is a file where a directory is needed"
+            ) from error
         except OSError as error:
             reason = error.strerror or str(error)
             at = f" ({error.filename})" if error.filename and error.filename != self._dir else ""

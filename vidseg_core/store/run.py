@@ -13,6 +13,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from vidseg_core.store.arrow_files import arrow_filesystem
 from vidseg_core.store.digest import row_bytes, sized
@@ -79,8 +81,11 @@ class Run:
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
         self.path = store.root
-        self._files = arrow_filesystem(store)
         self._finder: dict[str, _FrameFinder] = {}
+
+    @cached_property
+    def _files(self) -> fs.FileSystem:
+        return arrow_filesystem(self.store)
 
     @property
     def complete(self) -> bool:

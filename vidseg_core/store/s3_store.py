@@ -11,12 +11,13 @@ Endpoint, region and credentials come from the ambient AWS chain (environment, p
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Any
 
 import boto3
@@ -40,6 +41,12 @@ _CONFIG = Config(
 )
 
 
+@lru_cache(maxsize=4)
+def _client(process: int, environment: bytes) -> Any:
+    """A client takes a fifth of a second to make, so the stores of a process share it; a fork has its own."""
+    return boto3.Session().client("s3", config=_CONFIG)
+
+
 class S3Store:
     """`ObjectStore` on `s3://bucket/prefix`. Safe to share between threads, to pickle and to fork."""
 
@@ -49,29 +56,23 @@ class S3Store:
             raise StoreError(f"output {root}: no bucket named (use s3://bucket/prefix)")
         self.bucket = bucket
         self.prefix = prefix.strip("/")
-        if self.prefix:
-            check_key(self.prefix)
+        try:
+            check_key(self.prefix or "root")
+        except ValueError as error:
+            raise StoreError(f"output {root}: {error}") from None
         self.root = f"s3://{bucket}/{self.prefix}".rstrip("/")
-        self._reset()
 
     def __repr__(self) -> str:
         return f"S3Store({self.root!r})"
 
-    def __getstate__(self) -> str:
-        return self.root
-
-    def __setstate__(self, root: str) -> None:
-        self.__init__(root)
-
     @property
     def client(self) -> Any:
-        """The boto3 client of this process, made at first use."""
-        if self._pid != os.getpid():
-            self._reset()
-        with self._lock:
-            if self._client is None:
-                self._client = boto3.Session().client("s3", config=_CONFIG)
-            return self._client
+        """The boto3 client of this process and of the AWS environment of this moment."""
+        ambient = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+        try:
+            return _client(os.getpid(), hashlib.sha256(repr(ambient).encode()).digest())
+        except ValueError as error:
+            raise StoreError(f"output {self.root}: cannot use S3: {error} (see AWS_ENDPOINT_URL)") from error
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         for attempt in range(_CONFLICT_TRIES):
@@ -133,11 +134,6 @@ class S3Store:
     def _full(self, key: str) -> str:
         return f"{self.prefix}/{check_key(key)}" if self.prefix else check_key(key)
 
-    def _reset(self) -> None:
-        self._client: Any = None
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-
     @contextmanager
     def _explain(self, key: str | None = None) -> Iterator[None]:
         """Turn errors of the service into `StoreError`; with `key`, "not found" into FileNotFoundError."""
@@ -154,7 +150,7 @@ class S3Store:
         if isinstance(error, NoCredentialsError):
             reason = "no AWS credentials found (set AWS_PROFILE, AWS_ACCESS_KEY_ID or use an instance role)"
         elif not isinstance(error, ClientError):
-            reason = f"cannot reach S3: {error}"
+            reason = f"cannot use S3: {' '.join(str(error).split())}"
         else:
             code, operation = error.response["Error"]["Code"], error.operation_name
             if code == "NoSuchBucket":

@@ -50,15 +50,15 @@ def export_overlay(
         raise ValueError(f"alpha {alpha} is not between 0 and 1")
     if layout not in ("blend", "side"):
         raise ValueError(f"layout {layout!r} is neither 'blend' nor 'side'")
-    written, last_tick = 0, -1
+    spacing = round(_TICKS / fps)
+    written, tick = 0, -spacing
     encoder: _Encoder | None = None
     try:
         for frame_HW3, row in _paired(frames, run.rows(video_id, _COLUMNS)):
             picture_HW3 = _picture(frame_HW3, row, layout, alpha)
             encoder = encoder or _Encoder(out, picture_HW3.shape[1], picture_HW3.shape[0], fps)
-            tick = round(row["pts_s"] * _TICKS) if row else last_tick + round(_TICKS / fps)
-            last_tick = max(tick, last_tick + 1)
-            encoder.write(picture_HW3, last_tick)
+            tick = max(round(row["pts_s"] * _TICKS), tick + 1, 0) if row else tick + spacing
+            encoder.write(picture_HW3, tick)
             written += 1
     finally:
         if encoder:

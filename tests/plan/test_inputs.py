@@ -1,0 +1,225 @@
+"""Promise: what a person names as input becomes the same list of videos every time, each video once, and a
+name that leads nowhere is an error that repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from moto.server import ThreadedMotoServer
+
+from vidseg_core.plan import InputError, expand_inputs, make_video_id, s3
+
+
+def touch(path: Path, data: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def names(specs: list[str] | str, **options: int) -> list[str]:
+    return [
+        Path(video.uri).name
+        for video in expand_inputs([specs] if isinstance(specs, str) else specs, **options)
+    ]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("b.mp4", "a.MKV", "sub/c.avi", "sub/deep/b.mp4", "notes.txt", ".hidden.mp4", ".git/d.mp4"):
+        touch(tmp_path / "tree" / name)
+    return tmp_path / "tree"
+
+
+def test_a_directory_is_searched_to_any_depth_in_order(tree: Path) -> None:
+    found = expand_inputs([str(tree)])
+    assert [os.path.relpath(video.uri, tree) for video in found] == [
+        "a.MKV",
+        "b.mp4",
+        "sub/c.avi",
+        "sub/deep/b.mp4",
+    ]
+    assert len({video.video_id for video in found}) == 4
+    assert all(video.size == 1 and video.stamp.isdigit() for video in found)
+    assert expand_inputs([str(tree)]) == found
+
+
+def test_a_file_named_alone_may_be_called_anything(tree: Path) -> None:
+    assert names(str(tree / "notes.txt")) == ["notes.txt"]
+
+
+def test_globs(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names(str(tree / "**" / "*.mp4")) == ["b.mp4", "b.mp4"]
+    assert names(str(tree / "*")) == ["a.MKV", "b.mp4", "c.avi", "b.mp4"]
+    assert names(str(tree / "*.txt")) == ["notes.txt"]
+    monkeypatch.chdir(tree)
+    assert [video.uri for video in expand_inputs(["s*/c.*"])] == [str(tree / "sub/c.avi")]
+    touch(tree / "take[1].mp4")
+    assert names("take[1].mp4") == ["take[1].mp4"]
+
+
+def test_the_same_file_comes_once_however_it_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / "link.mp4").symlink_to(tree / "b.mp4")
+    (tree / "loop").symlink_to(tree)
+    monkeypatch.chdir(tree / "sub")
+    specs = [
+        "../b.mp4",
+        str(tree / "b.mp4"),
+        f"file://{tree}/b.mp4",
+        str(tree / "link.mp4"),
+        "../sub/../b.mp4",
+    ]
+    assert [video.uri for video in expand_inputs(specs)] == [str(tree / "b.mp4")]
+    assert len(expand_inputs([str(tree), *specs])) == 4
+
+
+def test_strange_names_are_kept_as_they_are(tmp_path: Path) -> None:
+    strange = ["ä ö ü.mp4", "日本 語.mkv", "a'b\"c.mp4", "new\nline.mp4", "-rf.mp4", "100%.mp4", "a=b&c.mp4"]
+    for name in strange:
+        touch(tmp_path / name)
+    found = expand_inputs([str(tmp_path)])
+    assert sorted(Path(video.uri).name for video in found) == sorted(strange)
+    assert all(video.video_id.isascii() and "/" not in video.video_id for video in found)
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/\xff.mp4", "wb"):
+        pass
+    with pytest.raises(InputError, match="UTF-8"):
+        expand_inputs([str(tmp_path)])
+
+
+def test_limit_takes_the_first(tree: Path) -> None:
+    assert names(str(tree), limit=2) == ["a.MKV", "b.mp4"]
+    with pytest.raises(InputError, match="limit"):
+        expand_inputs([str(tree)], limit=0)
+
+
+@pytest.mark.parametrize("spec", ["missing.mp4", "missing/*.mp4", "http://x/y.mp4", "rtsp://x", "", "empty"])
+def test_what_leads_nowhere_is_named(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError) as caught:
+        expand_inputs([spec])
+    assert spec in str(caught.value)
+
+
+def test_no_input_at_all() -> None:
+    with pytest.raises(InputError, match="no input"):
+        expand_inputs([])
+
+
+def write_list(path: Path, rows: list[dict[str, str | None]]) -> str:
+    table = pa.Table.from_pylist(rows)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        lines = [",".join(table.column_names), *(",".join(row[name] or "" for name in row) for row in rows)]
+        path.write_text("\ufeff" + "\r\n".join(lines) + "\r\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_lists(suffix: str, tree: Path) -> None:
+    rows: list[dict[str, str | None]] = [
+        {"note": "first", "uri": "sub/c.avi", "video_id": "mine"},
+        {"note": "again", "uri": str(tree / "sub" / "c.avi"), "video_id": None},
+        {"note": "not there", "uri": "gone.mp4", "video_id": ""},
+        {"note": "unsafe", "uri": "b.mp4", "video_id": "../../etc"},
+    ]
+    first, missing, unsafe = expand_inputs([write_list(tree / f"list.{suffix}", rows)])
+    assert (first.video_id, first.uri, first.size) == ("mine", str(tree / "sub" / "c.avi"), 1)
+    assert missing.size == 0 and missing.stamp == "missing" and missing.uri.endswith("gone.mp4")
+    assert unsafe.uri == str(tree / "b.mp4") and unsafe.video_id.startswith("etc-")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"path": "b.mp4"}], "no column 'uri'"),
+        ([{"uri": "b.mp4", "video_id": "x"}, {"uri": "a.MKV", "video_id": "x"}], "'x' is given to two"),
+        ([{"uri": "b.mp4", "video_id": "x"}, {"uri": "b.mp4", "video_id": "y"}], "named twice"),
+        ([{"uri": "b.mp4", "x": "1"}, {"uri": "", "x": "1"}], "row"),
+        ([{"uri": "http://x/b.mp4", "x": "1"}], "only local paths"),
+    ],
+)
+def test_lists_that_make_no_sense(
+    suffix: str, rows: list[dict[str, str | None]], message: str, tree: Path
+) -> None:
+    path = write_list(tree / f"list.{suffix}", rows)
+    with pytest.raises(InputError, match=message):
+        expand_inputs([path])
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+def test_lists_that_cannot_be_read(name: str, tmp_path: Path) -> None:
+    for data in (b"", b"\xff\xfe\x00garbage\x00", b"uri\n"):
+        with pytest.raises(InputError, match=name):
+            expand_inputs([str(touch(tmp_path / name, data))])
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="reels")
+    for key in (
+        "in/b.mp4",
+        "in/a b.mp4",
+        "in/sub/ä.mkv",
+        "in/notes.txt",
+        "in/.hidden.mp4",
+        "other/c.mp4",
+        "in.mp4",
+    ):
+        client.put_object(Bucket="reels", Key=key, Body=b"12345")
+    return "s3://reels"
+
+
+def test_s3(bucket: str) -> None:
+    below = [video.uri for video in expand_inputs([f"{bucket}/in/"])]
+    assert below == [f"{bucket}/in/{name}" for name in ("a b.mp4", "b.mp4", "sub/ä.mkv")]
+    assert [video.uri for video in expand_inputs([f"{bucket}/*/*.mp4"])][-1] == f"{bucket}/other/c.mp4"
+    (one,) = expand_inputs([f"{bucket}/in/b.mp4"])
+    assert (one.size, one.video_id) == (5, make_video_id(f"{bucket}/in/b.mp4")) and len(one.stamp) == 32
+    assert len(expand_inputs([bucket, f"{bucket}/in/b.mp4"])) == 5
+    assert len(expand_inputs([f"{bucket}/in"])) == 4
+
+
+def test_s3_listing_goes_through_all_pages(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PAGE_SIZE", 2)
+    assert len(expand_inputs([f"{bucket}/"])) == 5
+
+
+def test_lists_in_and_of_s3(bucket: str, tree: Path) -> None:
+    client = boto3.client("s3")
+    text = f"uri,video_id\nin/b.mp4,one\n{bucket}/other/c.mp4,\ns3://reels/gone.mp4,\n"
+    client.put_object(Bucket="reels", Key="list.csv", Body=text.encode())
+    one, other, gone = expand_inputs([f"{bucket}/list.csv"])
+    assert (one.uri, one.video_id, one.size) == (f"{bucket}/in/b.mp4", "one", 5)
+    assert other.size == 5 and (gone.size, gone.stamp) == (0, "missing")
+
+
+@pytest.mark.parametrize(
+    "spec", ["s3://reels/none/", "s3://reels/none.mp4", "s3://nowhere/x/", "s3://", "s3://reels/no.csv"]
+)
+def test_s3_names_that_lead_nowhere(spec: str, bucket: str) -> None:
+    with pytest.raises(InputError) as caught:
+        expand_inputs([spec])
+    assert spec in str(caught.value)

@@ -1,0 +1,52 @@
+"""The outer layer of saved segment state: its header, readable without an engine (or torch)."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+MAGIC = b"vsc1"
+
+
+class CursorError(RuntimeError):
+    """A shard came out of turn, or saved state cannot be read."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over a segment so far; seconds are time spent, so they differ from run to run."""
+
+    frames: int = 0
+    keys: int = 0
+    corrupt: int = 0
+    decode_s: float = 0.0
+    engine_s: float = 0.0
+    error: str | None = None
+
+
+def seal(header: dict[str, Any], *blobs: bytes) -> bytes:
+    """Magic, length and JSON of ``header``, the blobs, and a CRC over all of it."""
+    text = json.dumps(header).encode()
+    body = b"".join([MAGIC, struct.pack("<I", len(text)), text, *blobs])
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def unseal(data: bytes) -> tuple[dict[str, Any], int]:
+    """The header of sealed bytes and the offset of the first blob.
+
+    ``CursorError`` if they are not ours or damaged.
+    """
+    if len(data) < 12 or data[:4] != MAGIC:
+        raise CursorError("saved segment state has an unknown format (written by another version?)")
+    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+        raise CursorError("saved segment state is damaged")
+    (size,) = struct.unpack("<I", data[4:8])
+    return json.loads(data[8 : 8 + size]), 8 + size
+
+
+def read_totals(data: bytes) -> Totals:
+    """Only the sums of a saved cursor."""
+    return Totals(**unseal(data)[0]["totals"])
