@@ -42,8 +42,9 @@ def write(
     pts: Sequence[int] | None = None,
     rotation: int = 0,
     alter: Callable[[Any], None] = lambda packet: None,
+    audio: bool = False,
 ) -> Path:
-    """Encodes `frames` pictures; `pts` in units of 1/(40*rate) s; `alter` may change each packet."""
+    """Encodes `frames` pictures; `pts` in units of 1/(40*rate) s; `alter` may change each packet; `audio`: with silence."""
     base = Fraction(1, 40 * rate)
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=rate, options={"threads": "1", **(options or {})})
@@ -51,6 +52,7 @@ def write(
         stream.codec_context.time_base = base if "mpeg" not in codec else Fraction(1, rate)
         if rotation:
             stream.set_display_rotation(rotation)
+        sound: Any = container.add_stream("aac", rate=48000, layout="mono") if audio else None
         step = 40 if "mpeg" not in codec else 1
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")
@@ -60,6 +62,10 @@ def write(
             for packet in stream.encode(frame):
                 alter(packet)
                 container.mux(packet)
+            if sound is not None:
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+                silence.sample_rate, silence.pts = 48000, number * 1024
+                container.mux(sound.encode(silence))
         for packet in stream.encode(None):
             alter(packet)
             container.mux(packet)

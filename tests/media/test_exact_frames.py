@@ -86,6 +86,16 @@ def test_a_recording_that_begins_inside_a_gop_counts_what_can_be_decoded(tmp_pat
     assert found.same_pixels(by_one_run(path, index))
 
 
+def test_a_stream_that_joins_in_the_middle_disturbs_nobody(tmp_path: Path) -> None:
+    alone = clips.write(tmp_path / "alone.ts", options=clips.X264_OPEN)
+    joined = clips.write(tmp_path / "joined.ts", options=clips.X264_OPEN, audio=True)
+    both = tmp_path / "both.ts"
+    for copies in (1, 8):
+        both.write_bytes(alone.read_bytes() * copies + joined.read_bytes())
+        index = probe(str(both))
+        assert by_units(both, index=index).numbers == list(range(60 * (copies + 1)))
+
+
 @pytest.mark.parametrize("shard_frames", [1, 5, 12, 64])
 def test_shards_are_cut_and_skipped_as_planned(shard_frames: int, tmp_path: Path) -> None:
     path = clips.make(tmp_path, "open_gop.mkv")

@@ -20,7 +20,7 @@ from moto.server import ThreadedMotoServer
 from tests.media import clips
 from tests.media.decoding import by_units
 from vidseg_core.media import DecodeChild, MediaError, probe
-from vidseg_core.media.source import BLOCK, S3Source, neutral_name, open_source
+from vidseg_core.media.source import BAD_PLACE, BLOCK, S3Source, neutral_name, open_source
 from vidseg_core.plan import plan_segments
 
 DATA = np.random.default_rng(3).integers(0, 256, 5 * BLOCK + 12_345, dtype=np.uint8).tobytes()
@@ -96,11 +96,22 @@ def test_what_s3_says_becomes_a_reason(fail: Exception, reason: str) -> None:
     assert caught.value.reason == reason
 
 
+def test_a_place_that_cannot_be_is_an_answer_and_no_exception() -> None:
+    """Damaged files send FFmpeg there; an exception would look like a failing disk."""
+    for source in (open_source(__file__), S3Source("s3://b/k.mp4", FakeS3())):
+        assert source.seek(-5) == BAD_PLACE
+        assert source.seek(5) == 5
+        assert source.seek(2**40) == 2**40 and source.read(10) == b""
+        source.close()
+
+
 def test_ffmpeg_is_told_no_path() -> None:
     assert neutral_name("/secret/film.mp4") == "input.mp4"
     assert neutral_name("s3://b/dir.d/name") == "input"
     assert neutral_name("x.mp4,file:/etc/passwd") == "input"
-    assert open_source(__file__).name == "input.py"
+    source = open_source(__file__)
+    assert source.name == "input.py"
+    source.close()
 
 
 @pytest.fixture

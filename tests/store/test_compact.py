@@ -123,6 +123,20 @@ def test_parts_with_a_gap_between_them_are_not_joined(local: ObjectStore) -> Non
     ]
 
 
+def test_a_part_without_a_neighbour_stays_as_it_is(local: ObjectStore) -> None:
+    put_parts(local, "v", [2, 2, 2, 2])
+    put_parts(local, "v", [3], segment=1, first=8)
+    local.delete("frames/video=v/part-00000-000002.parquet")
+    before = run_digest(local.root)
+    assert compact(local.root, force=True) == CompactResult(spans=1, parts_removed=2)
+    assert _names(local) == [
+        "video=v/part-00000-000003.parquet",
+        "video=v/part-00001-000000.parquet",
+        "video=v/span-00000-000000-000001.parquet",
+    ]
+    assert run_digest(local.root) == before
+
+
 def test_parts_committed_after_a_forced_compaction_join_a_later_span(local: ObjectStore) -> None:
     put_parts(local, "v", [2, 2, 2])
     compact(local.root, force=True)

@@ -51,6 +51,8 @@ def encode_state(state: SegmentState) -> bytes:
         arrays["key.view"] = key.view
         kept = {"key.labels": key.carried} if state.level == "labels" else {"key.frame": key.frame_HW3}
         arrays.update(kept)
+    if state.last_flow_hw2 is not None:
+        arrays["last_flow"] = state.last_flow_hw2
     return _pack(header, arrays)
 
 
@@ -81,6 +83,7 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         last_frame_index=header["last_frame_index"],
         level=header["level"],
         key=key,
+        last_flow_hw2=arrays.get("last_flow"),
         history=DecisionHistory(arrays["history"].tolist()),
         pending=_pending_from(arrays),
     )

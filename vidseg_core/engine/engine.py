@@ -20,22 +20,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from vidseg_core.engine.codec import StateError
+from vidseg_core.engine.finalise import Finaliser, Gap
+from vidseg_core.engine.flows import Flows
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame, PendingFrame, SegmentState
 from vidseg_core.engine.stats import EngineStats
 from vidseg_core.models.protocol import Segmenter
+from vidseg_core.propagation.chain import as_kept
 from vidseg_core.propagation.flow import FlowEstimator, build_flow
 from vidseg_core.propagation.propagators import LEVELS, Propagator
-from vidseg_core.propagation.two_sided import choose, prefer_right
-from vidseg_core.propagation.warp import warp_error
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.protocol import Scheduler
 
@@ -46,17 +47,6 @@ class _Decision:
     score: float
     kar: float
     lkd: int
-
-
-@dataclass(slots=True, kw_only=True)
-class _Wait:
-    """One frame to be finalised: between `left` and, with two sides, `right`."""
-
-    frame: PendingFrame
-    left: KeyFrame
-    right: KeyFrame | None
-    left_flow_hw2: np.ndarray | None = None
-    right_flow_hw2: np.ndarray | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,9 +90,11 @@ class Engine:
         self.scheduler, self.propagator = scheduler, propagator
         self.two_sided = sides == "two"
         self.max_interval, self.flow_size = int(max_interval), int(flow_size)
-        self.flow = build_flow(flow) if isinstance(flow, str) else flow
         self.net = ChunkedNet(segmenter, level=propagator.level, batch=int(key_batch), device=device)
         self.stats = EngineStats()
+        self.flows = Flows(build_flow(flow) if isinstance(flow, str) else flow, self.stats)
+        self._finaliser = Finaliser(self.net, propagator, self.flows, self.stats)
+        self._flow_at_once = scheduler.needs_flow or (propagator.needs_flow and not self.two_sided)
 
     def step(self, states: Sequence[SegmentState], frames: Sequence[FrameInput]) -> list[list[FrameResult]]:
         """Advance each state by its frame; for each segment the results that became final, in frame order."""
@@ -121,11 +113,11 @@ class Engine:
     def finish(self, states: Sequence[SegmentState]) -> list[list[FrameResult]]:
         """The segments end here: frames that still wait become final, one-sided from the last key."""
         self._restore_keys([state for state in states if state.pending])
-        waits = [
-            [_Wait(frame=frame, left=_key_of(state), right=None) for frame in state.pending]
+        gaps = [
+            Gap(frames=state.pending, left=_key_of(state), right=None) if state.pending else None
             for state in states
         ]
-        results = self._propagate_all(waits)
+        results = self._finaliser.run(gaps)
         for state in states:
             state.pending = []
         return results
@@ -141,7 +133,7 @@ class Engine:
             raise StateError(
                 f"segment {state.segment}: state has level {state.level!r}, engine {self.propagator.level!r}"
             )
-        look = FrameLook(state, frame, self.flow.channels, self.flow_size, self.stats)
+        look = FrameLook(state, frame, self.flows.estimator.channels, self.flow_size, self.stats)
         if state.key is not None and state.key.view.shape != look.view_shape:
             raise StateError(
                 f"segment {state.segment}: key seen as {state.key.view.shape}, frame as {look.view_shape}"
@@ -159,9 +151,10 @@ class Engine:
 
     def _decide(self, looks: list[FrameLook]) -> list[_Decision]:
         decisions: list[_Decision | None] = [self._rule(look) for look in looks]
-        asked = [look for look, decision in zip(looks, decisions, strict=True) if decision is None]
-        if self.scheduler.needs_flow:
-            self._estimate_flows(asked)
+        if self._flow_at_once:
+            self.flows.online(
+                [look for look, decision in zip(looks, decisions, strict=True) if not _is_key(decision)]
+            )
         with self.stats.timed("decide"):
             return [decision or self._ask(look) for look, decision in zip(looks, decisions, strict=True)]
 
@@ -184,7 +177,7 @@ class Engine:
         deviation = Deviation(
             current=lambda: look.gray,
             key=lambda: look.key_gray,
-            flow=lambda: self._flow_of(look),
+            flow=look.known_flow,
             ordinal=state.next_frame,
             frame_index=look.frame.frame_index,
             lkd=state.next_frame - key.ordinal,
@@ -225,16 +218,16 @@ class Engine:
         self, looks: list[FrameLook], decisions: list[_Decision], new_keys: list[_NewKey | None]
     ) -> list[list[FrameResult]]:
         """For each lane the rows before the current frame that a new key makes final, or the frame's own."""
-        waits: list[list[_Wait]] = []
+        gaps: list[Gap | None] = []
         for look, decision, new_key in zip(looks, decisions, new_keys, strict=True):
-            if new_key is not None and look.state.pending:
-                left, right = _key_of(look.state), new_key.key
-                waits.append([_Wait(frame=frame, left=left, right=right) for frame in look.state.pending])
+            state = look.state
+            if new_key is not None and state.pending:
+                gaps.append(Gap(frames=state.pending, left=_key_of(state), right=new_key.key))
             elif new_key is None and not self.two_sided:
-                waits.append([_Wait(frame=_pending(look, decision), left=_key_of(look.state), right=None)])
+                gaps.append(Gap(frames=[_pending(look, decision)], left=_key_of(state), right=None))
             else:
-                waits.append([])
-        return self._propagate_all(waits)
+                gaps.append(None)
+        return self._finaliser.run(gaps)
 
     def _advance(
         self, look: FrameLook, decision: _Decision, new_key: _NewKey | None, rows: list[FrameResult]
@@ -245,6 +238,8 @@ class Engine:
             state.key, state.pending = new_key.key, []
         elif self.two_sided:
             state.pending.append(_pending(look, decision))
+        known = None if new_key is not None else look.flow_hw2
+        state.last_flow_hw2 = None if known is None else as_kept(known)
         state.history.add(decision.is_key)
         state.next_frame += 1
         state.last_frame_index = look.frame.frame_index
@@ -253,67 +248,9 @@ class Engine:
         self.stats.keys += decision.is_key
         return rows
 
-    # --- flow and propagation -----------------------------------------------------------------------------
 
-    def _flow_of(self, look: FrameLook) -> np.ndarray:
-        if look.flow_hw2 is None:
-            self._estimate_flows([look])
-        assert look.flow_hw2 is not None
-        return look.flow_hw2
-
-    def _estimate_flows(self, looks: Sequence[FrameLook]) -> None:
-        """The flow of each frame to its last key, in one call of the estimator."""
-        pairs = [(look.view, _key_of(look.state).view) for look in looks]
-        for look, flow_hw2 in zip(looks, self._flows(pairs), strict=True):
-            look.flow_hw2 = flow_hw2
-
-    def _flows(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-        if not pairs:
-            return []
-        self.stats.flows += len(pairs)
-        with self.stats.timed("flow"):
-            return self.flow.flow([current for current, _ in pairs], [key for _, key in pairs])
-
-    def _propagate_all(self, waits: list[list[_Wait]]) -> list[list[FrameResult]]:
-        """Final results of all waiting frames of all lanes: one flow call, heads in full chunks."""
-        flat = [wait for lane in waits for wait in lane]
-        if self.propagator.needs_flow:
-            self._add_flows(flat)
-        results: list[FrameResult] = []
-        with self.stats.timed("propagate"):
-            for start in range(0, len(flat), self.net.batch):
-                chunk = flat[start : start + self.net.batch]
-                labels = self.net.labels([self._carry(wait) for wait in chunk])
-                results += [_result(wait, labels_HW) for wait, labels_HW in zip(chunk, labels, strict=True)]
-        rest = iter(results)
-        return [[next(rest) for _ in lane] for lane in waits]
-
-    def _add_flows(self, waits: list[_Wait]) -> None:
-        lefts = [wait for wait in waits if wait.frame.flow_hw2 is None]
-        rights = [wait for wait in waits if wait.right is not None]
-        pairs = [(wait.frame.view, wait.left.view) for wait in lefts]
-        pairs += [(wait.frame.view, wait.right.view) for wait in rights if wait.right is not None]
-        flows = self._flows(pairs)
-        for wait in waits:
-            wait.left_flow_hw2 = wait.frame.flow_hw2
-        for wait, flow_hw2 in zip(lefts, flows, strict=False):
-            wait.left_flow_hw2 = flow_hw2
-        for wait, flow_hw2 in zip(rights, flows[len(lefts) :], strict=True):
-            wait.right_flow_hw2 = flow_hw2
-
-    def _carry(self, wait: _Wait) -> Any:
-        left = self.propagator.carry(wait.left.carried, wait.left_flow_hw2)
-        if wait.right is None:
-            return left
-        right = self.propagator.carry(wait.right.carried, wait.right_flow_hw2)
-        distance_left = wait.frame.lkd
-        distance_right = wait.right.ordinal - wait.left.ordinal - distance_left
-        advantage_hw = prefer_right(
-            warp_error(wait.frame.view, wait.left.view, wait.left_flow_hw2),
-            warp_error(wait.frame.view, wait.right.view, wait.right_flow_hw2),
-            right_is_nearer=distance_right < distance_left,
-        )
-        return choose(left, right, advantage_hw)
+def _is_key(decision: _Decision | None) -> bool:
+    return decision is not None and decision.is_key
 
 
 def _key_of(state: SegmentState) -> KeyFrame:
@@ -332,21 +269,6 @@ def _pending(look: FrameLook, decision: _Decision) -> PendingFrame:
         lkd=decision.lkd,
         view=look.view,
         flow_hw2=look.flow_hw2,
-    )
-
-
-def _result(wait: _Wait, labels_HW: np.ndarray) -> FrameResult:
-    frame = wait.frame
-    return FrameResult(
-        frame_index=frame.frame_index,
-        pts_s=frame.pts_s,
-        is_key=False,
-        key_frame_index=wait.left.frame_index,
-        decision_score=frame.decision_score,
-        kar=frame.kar,
-        lkd=frame.lkd,
-        is_corrupt=frame.is_corrupt,
-        labels_HW=labels_HW,
     )
 
 

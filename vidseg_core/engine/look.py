@@ -11,6 +11,7 @@ import numpy as np
 from vidseg_core.engine.frames import FrameInput
 from vidseg_core.engine.state import SegmentState
 from vidseg_core.engine.stats import EngineStats
+from vidseg_core.propagation.chain import Link
 
 
 def view_size(height: int, width: int, flow_size: int) -> tuple[int, int]:
@@ -59,6 +60,18 @@ class FrameLook:
             with self._stats.timed("view"):
                 self._view = make_view(self.frame.frame_HW3, self._flow_size, self._channels)
         return self._view
+
+    def known_flow(self) -> np.ndarray:
+        """Flow to the last key; the engine has estimated it if the scheduler says that it needs flow."""
+        if self.flow_hw2 is None:
+            raise RuntimeError("a scheduler that reads the flow must say so: needs_flow = True")
+        return self.flow_hw2
+
+    def link(self) -> Link:
+        """This frame and its last key, flow unknown."""
+        assert self.state.key is not None
+        distance = self.state.next_frame - self.state.key.ordinal
+        return Link(current=self.view, key=self.state.key.view, distance=distance)
 
     @property
     def gray(self) -> np.ndarray:

@@ -106,8 +106,14 @@ class FrameStream:
 
 
 def demux(video: Opened) -> Iterator[Packet[VideoStream]]:
-    """Packets of the chosen stream; last of all the empty packet that drains the decoder."""
-    return video.container.demux(video.stream)
+    """Packets of the chosen stream; last of all the empty packet that drains the decoder.
+
+    When further streams turn up behind the header (MPEG-TS), PyAV may trip over them after that last packet.
+    """
+    try:
+        yield from video.container.demux(video.stream)
+    except IndexError:
+        return
 
 
 def is_key(packet: Packet[VideoStream]) -> bool:

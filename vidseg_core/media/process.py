@@ -79,9 +79,7 @@ class DecodeChild:
         except (KeyError, TypeError, ValueError):
             self._crash(uri)
 
-    def decode(
-        self, unit: DecodeUnit, shard_frames: int, skip_shards: int = 0
-    ) -> Generator[FrameShard]:
+    def decode(self, unit: DecodeUnit, shard_frames: int, skip_shards: int = 0) -> Generator[FrameShard]:
         """`media.decode_unit` in the child. Same errors as `probe`.
 
         The frames of a shard lie in shared memory (read-only) and are valid until the iterator is advanced

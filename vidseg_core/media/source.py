@@ -8,6 +8,7 @@ ETag).
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
@@ -19,6 +20,8 @@ from vidseg_core.media.errors import MediaError
 
 BLOCK = 1 << 20
 MAX_AHEAD = 8
+BAD_PLACE = -errno.EINVAL
+"""What `seek` answers when a damaged file leads to a place that cannot be."""
 CACHED_BLOCKS = 24
 
 
@@ -61,6 +64,15 @@ class LocalSource(io.FileIO):
         self.size = info.st_size
         self.name = neutral_name(path)
 
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """As FileIO; a place that cannot be is answered with `BAD_PLACE`, an error code of FFmpeg."""
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return BAD_PLACE
+
 
 def neutral_name(uri: str) -> str:
     """`input` plus the suffix of the uri: a hint for FFmpeg that names nothing."""
@@ -98,7 +110,9 @@ class S3Source(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         base = {0: 0, 1: self._position, 2: self.size}[whence]
-        self._position = max(0, base + offset)
+        if base + offset < 0:
+            return BAD_PLACE
+        self._position = base + offset
         return self._position
 
     def read(self, size: int = -1, /) -> bytes:

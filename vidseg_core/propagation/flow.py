@@ -28,16 +28,28 @@ class FlowEstimator(Protocol):
     makes masks independent of the number of lanes.
 
         class Still:
-            channels = 1
-            def flow(self, current, key):
+            channels, uses_start = 1, False
+            def flow(self, current, key, start):
                 return [np.zeros((*picture.shape[:2], 2), np.float32) for picture in current]
     """
 
     channels: int
     """1: takes gray pictures (HW uint8); 3: takes RGB pictures (HW3 uint8)."""
 
-    def flow(self, current: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """For each pair the flow_HW2 float32 from the current picture to the key picture."""
+    uses_start: bool
+    """True: a first guess helps, so frames between two keys are estimated one after the other, each started
+    from its neighbour. False: all in one call, with no guesses: right for nets that want large batches."""
+
+    def flow(
+        self,
+        current: Sequence[np.ndarray],
+        key: Sequence[np.ndarray],
+        start: Sequence[np.ndarray | None],
+    ) -> list[np.ndarray]:
+        """For each pair the flow_HW2 float32 from the current picture to the key picture.
+
+        `start`: for each pair a first guess (may be overwritten) or None; all None unless `uses_start`.
+        """
         ...
 
 
@@ -54,11 +66,14 @@ MIN_DIS_SIDE = 16
 class DisFlow:
     """OpenCV's DIS (dense inverse search) flow on gray pictures, one pair after the other.
 
+    A first guess is refined from the coarsest level on (see `chain`).
+
     Its output is the same on every run, for every number of OpenCV threads and for a used or a fresh DIS
     object (pinned by a test). A DIS object keeps buffers, so each thread has its own.
     """
 
     channels = 1
+    uses_start = True
 
     def __init__(self, preset: str = "medium") -> None:
         if preset not in DIS_PRESETS:
@@ -69,13 +84,19 @@ class DisFlow:
     def __reduce__(self) -> tuple[type[DisFlow], tuple[str]]:
         return DisFlow, (self.preset,)
 
-    def flow(self, current: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [self._one(a_HW, b_HW) for a_HW, b_HW in zip(current, key, strict=True)]
+    def flow(
+        self,
+        current: Sequence[np.ndarray],
+        key: Sequence[np.ndarray],
+        start: Sequence[np.ndarray | None] | None = None,
+    ) -> list[np.ndarray]:
+        guesses = [None] * len(current) if start is None else start
+        return [self._one(*pair) for pair in zip(current, key, guesses, strict=True)]
 
-    def _one(self, current_HW: np.ndarray, key_HW: np.ndarray) -> np.ndarray:
+    def _one(self, current_HW: np.ndarray, key_HW: np.ndarray, start_HW2: np.ndarray | None) -> np.ndarray:
         height, width = current_HW.shape
         if min(height, width) >= MIN_DIS_SIDE:
-            return self._dis().calc(current_HW, key_HW, None)
+            return self._dis().calc(current_HW, key_HW, start_HW2)
         pad_y, pad_x = max(0, MIN_DIS_SIDE - height), max(0, MIN_DIS_SIDE - width)
         grown = [
             cv2.copyMakeBorder(p_HW, 0, pad_y, 0, pad_x, cv2.BORDER_REPLICATE)

@@ -18,13 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-WINDOW = 9
-"""Side of the square window in pixels at flow size."""
-
-
-def error_sums(error_HW: np.ndarray, window: int = WINDOW) -> np.ndarray:
-    """sums_HW float32: the error summed over the window around each pixel (border mirrored)."""
-    return cv2.boxFilter(error_HW, cv2.CV_32F, (window, window), normalize=False)
+from vidseg_core.propagation.warp import error_sums
 
 
 def prefer_right(left_HW: np.ndarray, right_HW: np.ndarray, right_is_nearer: bool) -> np.ndarray:

@@ -17,6 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+WINDOW = 9
+"""Side in pixels, at flow size, of the square over which errors are summed before they are compared."""
+
 _ONE_MAP: Any = None
 """cv2.remap's second map, which a two-channel first map makes needless."""
 
@@ -74,6 +77,15 @@ def warp_picture(picture: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
 def warp_error(current: np.ndarray, key: np.ndarray, flow_HW2: np.ndarray | None) -> np.ndarray:
     """error (shape of the pictures, uint8 gray levels): |current - warped key|; no flow means no motion."""
     return cv2.absdiff(current, key if flow_HW2 is None else warp_picture(key, flow_HW2))
+
+
+def error_sums(error: np.ndarray, window: int = WINDOW) -> np.ndarray:
+    """sums_HW float32: the error summed over the window around each pixel (border mirrored) and over colours.
+
+    Sums of uint8 are exact integers: no machine or thread count rounds them differently.
+    """
+    sums = cv2.boxFilter(error, cv2.CV_32F, (window, window), normalize=False)
+    return sums if sums.ndim == 2 else cv2.transform(sums, np.ones((1, 3), np.float32))
 
 
 def warp_maps(maps_CHW: torch.Tensor, flow_HW2: np.ndarray) -> torch.Tensor:
