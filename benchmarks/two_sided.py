@@ -3,9 +3,9 @@
     python -m benchmarks.two_sided [--json FILE] [--data DIR] [--quick]
 
 N's output on a key frame is the clip's label map itself, so the figures show propagation alone. Everything
-goes through `Engine.step`, as in a job. Score: IoU of each class that occurs in the labels, from one confusion
-matrix over all frames of a clip, key frames included, then the mean over those classes; unlabelled pixels are
-left out. On the face clips the labels come from landmarks: read "agreement with the landmark labels".
+goes through `Engine.step`, as in a job. Score: IoU of each class that occurs in the labels, from one
+confusion matrix over all frames of a clip, key frames included, then the mean over those classes; unlabelled
+pixels are left out. The face clips' labels come from landmarks: read "agreement with the landmark labels".
 `copy` repeats the last key's labels. "first try" is the table that this rule had to beat (one -> two sides).
 """
 
@@ -214,13 +214,13 @@ def print_summary(rows: list[Row]) -> None:
     half = [at[clip, 25].two - at[clip, 12].one for clip in clips]
     better = sum(gain >= -0.005 for gain in half)
     print(
-        f"\ntwo-sided at 25 against one-sided at 12, about half the keys: mean {100 * np.mean(half):+.1f} points, "
+        f"\ntwo-sided at 25 against one-sided at 12 (half the keys): mean {100 * np.mean(half):+.1f} points, "
         f"as good or better (within 0.5) on {better} of {len(clips)} clips"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Quality of one- against two-sided propagation.")
     parser.add_argument("--json", help="write the raw rows to this file")
     parser.add_argument("--data", help="folder with face, davis2016 and camvid (default: $VIDSEG_DATA)")
     parser.add_argument(
@@ -234,7 +234,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[Row] = []
     print(
-        "clip               interval frames  keys   copy    one -> two          first try        ms one    two"
+        "clip               interval frames  keys   copy    one -> two          first try      ms one    two"
     )
     for source in (face_clips, folder_clips):
         for clip in source(root):

@@ -44,11 +44,13 @@ def write(
     alter: Callable[[Any], None] = lambda packet: None,
     audio: bool = False,
 ) -> Path:
-    """Encodes `frames` pictures; `pts` in units of 1/(40*rate) s; `alter` may change each packet; `audio`: with silence."""
+    """Encodes `frames` pictures; `pts` in units of 1/(40*rate) s; `alter` may change each packet."""
     base = Fraction(1, 40 * rate)
+    chosen = options or ({"x264-params": STEADY} if codec == "libx264" else {})
     with av.open(str(path), "w", container_options=container_options or {}) as container:
-        stream: Any = container.add_stream(codec, rate=rate, options={"threads": "1", **(options or {})})
+        stream: Any = container.add_stream(codec, rate=rate, options={"threads": "1", **chosen})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        stream.codec_context.thread_count = 1
         stream.codec_context.time_base = base if "mpeg" not in codec else Fraction(1, rate)
         if rotation:
             stream.set_display_rotation(rotation)
@@ -56,7 +58,7 @@ def write(
         step = 40 if "mpeg" not in codec else 1
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(number, height, width), format="rgb24")
-            frame = frame.reformat(format=pix_fmt)
+            frame = frame.reformat(format=pix_fmt, threads=1)
             frame.time_base = stream.codec_context.time_base
             frame.pts = pts[number] if pts else number * step
             for packet in stream.encode(frame):
@@ -72,8 +74,17 @@ def write(
     return path
 
 
-X264 = {"preset": "veryfast", "x264-params": "keyint=12:min-keyint=12:scenecut=0:bframes=3:open-gop=0"}
-X264_OPEN = {"preset": "veryfast", "x264-params": "keyint=12:min-keyint=6:scenecut=0:bframes=3:open-gop=1"}
+STEADY = "no-mbtree=1"
+"""Without mbtree x264 encodes small pictures alike every time."""
+
+
+def x264(parameters: str) -> dict[str, str]:
+    """Encoder options."""
+    return {"preset": "veryfast", "x264-params": f"{STEADY}:{parameters}"}
+
+
+X264 = x264("keyint=12:min-keyint=12:scenecut=0:bframes=3:open-gop=0")
+X264_OPEN = x264("keyint=12:min-keyint=6:scenecut=0:bframes=3:open-gop=1")
 X265_OPEN = {
     "preset": "ultrafast",
     "x265-params": "keyint=12:min-keyint=6:scenecut=0:bframes=3:open-gop=1"
@@ -105,8 +116,8 @@ vp8_hidden.count = 0  # type: ignore[attr-defined]
 
 VPX = {"deadline": "realtime", "cpu-used": "8", "g": "12"}
 ALT_REF = {"deadline": "good", "cpu-used": "8", "g": "24", "auto-alt-ref": "1", "lag-in-frames": "16"}
-SHORT_GOPS = {"preset": "veryfast", "x264-params": "keyint=2:min-keyint=1:bframes=3:open-gop=0"}
-REFRESH = {"preset": "veryfast", "x264-params": "keyint=12:intra-refresh=1:bframes=0"}
+SHORT_GOPS = x264("keyint=2:min-keyint=1:bframes=3:open-gop=0")
+REFRESH = x264("keyint=12:intra-refresh=1:bframes=0")
 WOVEN = {**X264, "x264-params": X264["x264-params"] + ":tff=1"}
 LATE = [20_000 + 40 * number for number in range(60)]
 

@@ -239,7 +239,7 @@ class Engine:
         elif self.two_sided:
             state.pending.append(_pending(look, decision))
         known = None if new_key is not None else look.flow_hw2
-        state.last_flow_hw2 = None if known is None else as_kept(known)
+        state.last_flow_hw2 = as_kept(known) if known is not None and self.flows.estimator.chained else None
         state.history.add(decision.is_key)
         state.next_frame += 1
         state.last_frame_index = look.frame.frame_index

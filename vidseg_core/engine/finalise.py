@@ -1,4 +1,4 @@
-"""From waiting frames to final masks: flows, propagation from one side or two, N_task where the level needs it.
+"""From waiting frames to final masks: flow, propagation from one side or two, N_task where it is needed.
 
 Legend: h, w flow size; H, W working size; 2 = (u, v).
 """

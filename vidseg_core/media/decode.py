@@ -78,7 +78,7 @@ class _NumberedFrames:
         unit = self.unit
         start = None if unit.first_frame == 0 else int(unit.frame_pts[0])
         with open_video(unit.uri, self.limits) as video:
-            frames = FrameStream(video, start_pts=start, start_dts=unit.key_dts)
+            frames = FrameStream(video, start_pts=start, start_dts=unit.key_dts, end_pts=unit.end_pts)
             try:
                 yield from self._by_time(frames) if unit.regular else self._by_count(frames)
             except (MemoryError, av.error.MemoryError):

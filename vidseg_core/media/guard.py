@@ -50,6 +50,7 @@ _CONTAINER_MAGIC = (
     (0, b"RIFF"),
     (0, b"OggS"),
     (0, b"FLV\x01"),
+    (0, b"YUV4MPEG2"),
     (0, b"\x00\x00\x01\xba"),
     (0, b"\x30\x26\xb2\x75"),
     (4, b"ftyp"),

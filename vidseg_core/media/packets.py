@@ -2,7 +2,8 @@
 
 Model: decoding starts at the very packet that the index names as key (seeking is only the way to get near
 it), is fed packet by packet, and never recovers by guessing: an error before the first frame is stepped
-over, an error after frames have come ends the stream there and its text is kept.
+over, an error after frames have come ends the stream there and its text is kept. Damage in a packet that is
+shown behind the end costs nothing: the decoder is drained.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class FrameStream:
     start_pts: int | None = None
     """Presentation time of the key packet to start with; None: the file's start."""
     start_dts: int = NO_DTS
+    end_pts: int | None = None
+    """Packets to be shown from here on belong to others; they are read only to bring out the last frames."""
     error: str | None = None
     landed: bool = field(default=True, init=False)
     """False: the key packet could only be found by reading from the file's start, or not at all."""
@@ -43,6 +46,9 @@ class FrameStream:
             except av.error.MemoryError:
                 raise
             except (av.error.FFmpegError, ValueError) as error:
+                if self._is_behind_the_end(packet):
+                    yield from self.video.stream.decode(None)
+                    return
                 self.error = describe_error(error)
                 if shown:
                     return
@@ -52,6 +58,11 @@ class FrameStream:
                     self.error = None
                 shown += 1
                 yield frame
+
+    def _is_behind_the_end(self, packet: Packet[VideoStream] | None) -> bool:
+        if packet is None or packet.pts is None or self.end_pts is None:
+            return False
+        return packet.pts >= self.end_pts
 
     def _packets(self) -> Iterator[Packet[VideoStream] | None]:
         """Packets from the key on; an error of the demuxer ends the file there (None: drain the decoder)."""

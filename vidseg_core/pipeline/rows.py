@@ -10,7 +10,9 @@ Legend: T frames, H x W working size, 3 = RGB.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -124,8 +126,17 @@ def to_table(message: Any, blob: np.ndarray | bytes | None = None) -> pa.Table:
 
 def messages(table: pa.Table, kind: type[_M]) -> list[tuple[_M, pa.Buffer]]:
     """The typed messages of a table and their blobs (zero-copy buffers), in row order."""
-    headers, blobs = table.column(_HEADER), table.column(_BLOB)
-    return [(kind(**json.loads(headers[i].as_py())), blobs[i].as_buffer()) for i in range(table.num_rows)]
+    headers = table.column(_HEADER).to_pylist()
+    blobs = [blob for chunk in table.column(_BLOB).chunks for blob in _slices(chunk)]
+    return [(kind(**json.loads(text)), blob) for text, blob in zip(headers, blobs, strict=True)]
+
+
+def _slices(column: pa.Array) -> Iterator[pa.Buffer]:
+    """The values of a large_binary array as views on its data (taking scalars would copy them)."""
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
+    for start, end in pairwise(ends.tolist()):
+        yield data.slice(start, end - start)
 
 
 def labels_of(part: PartMessage, blob: pa.Buffer) -> np.ndarray:

@@ -1,12 +1,18 @@
-"""Flows of consecutive frames to one key, each estimate started from the one before.
+"""Flows of consecutive frames to one key: each frame learns from the one before, and no error is handed on.
 
-Every flow is still estimated between its frame and the key directly; the flow of the frame before is only the
-first guess, stretched to the longer distance as if the motion went on evenly. That guess lets a local method
-such as DIS follow motion far larger than its search range, while errors do not add up: where the guess does
-not explain the frame better than no motion does, it is dropped, pixel by pixel.
+Far from the key a local method such as DIS loses what moves faster than its search range. The flow of the
+frame before already knows most of the way. So each frame is estimated twice:
+- directly, between the frame and the key;
+- as a rest: the key is first warped by the flow of the frame before, the estimator sees what motion is left,
+  and both are put together.
+Pixel by pixel the direct flow stands unless the second explains the neighbourhood clearly better. A chain of
+flows would drift; here each frame can fall back on its own direct estimate.
 
-A guess is rounded to half precision first. So a stored state can keep it in half the space, and a chain that
-is resumed or recomputed gives the same bits as one that was never interrupted.
+OpenCV's DIS takes a first guess too, but with large guesses it reads outside of its pictures and crashes, and
+its results depend on earlier calls; the warp does the same from outside, safely.
+
+A flow is rounded to half precision before it helps the next frame. A stored state keeps it in half the space,
+and a chain that is resumed or recomputed gives the same bits as one that was never interrupted.
 
 Legend: h, w flow size; 2 = (u, v); pictures uint8, flow float32.
 """
@@ -16,9 +22,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from vidseg_core.propagation.warp import error_sums, warp_error
+from vidseg_core.propagation.warp import error_sums, warp_error, warp_flow, warp_picture
+
+CLEARLY = 0.9
+"""The second flow replaces the direct one where its windowed warp error is below this share of that one's."""
+
+Pair = tuple[np.ndarray, np.ndarray]
+Estimate = Callable[[Sequence[Pair]], list[np.ndarray]]
+"""(current, key) pictures -> flows, in one call."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,48 +46,56 @@ class Link:
     flow_hw2: np.ndarray | None = None
 
 
-Estimate = Callable[[Sequence[Link], Sequence[np.ndarray | None]], list[np.ndarray]]
-"""(links, first guesses) -> flows, in one call."""
-
-
-def complete(chains: Sequence[Sequence[Link]], estimate: Estimate, *, in_turn: bool) -> None:
+def complete(chains: Sequence[Sequence[Link]], estimate: Estimate, *, chained: bool) -> None:
     """Fill in the missing flows of chains that begin next to their key.
 
-    `in_turn`: the chains advance together, one link of each per call, and each link starts from the one
-    before; otherwise all links are estimated in a single call without a first guess.
+    All direct estimates are one call; when `chained`, the chains then advance together, one link of each and
+    one call at a time.
     """
-    if not in_turn:
-        chains = [[link] for chain in chains for link in chain]
+    missing = [link for chain in chains for link in chain if link.flow_hw2 is None]
+    direct = {id(link): flow for link, flow in zip(missing, estimate(_pairs(missing)), strict=True)}
     for rank in range(max(map(len, chains), default=0)):
         turn = [chain for chain in chains if len(chain) > rank and chain[rank].flow_hw2 is None]
-        if in_turn:
-            turn_links = [chain[rank] for chain in turn]
-            guesses = [first_guess(chain[rank], chain[rank - 1].flow_hw2 if rank else None) for chain in turn]
-            _fill(turn_links, estimate(turn_links, guesses))
-        else:
-            turn_links = [chain[0] for chain in turn]
-            _fill(turn_links, estimate(turn_links, [None] * len(turn_links)))
+        links = [chain[rank] for chain in turn]
+        before = [as_kept(_known(chain[rank - 1])) if rank and chained else None for chain in turn]
+        improve(links, [direct[id(link)] for link in links], before, estimate)
 
 
-def _fill(links: Sequence[Link], flows: Sequence[np.ndarray]) -> None:
-    for link, flow_hw2 in zip(links, flows, strict=True):
+def improve(
+    links: Sequence[Link],
+    direct: Sequence[np.ndarray],
+    before: Sequence[np.ndarray | None],
+    estimate: Estimate,
+) -> None:
+    """Set each link's flow from its direct estimate and, if there is one, the kept flow of the frame before."""
+    for link, flow_hw2 in zip(links, direct, strict=True):
         link.flow_hw2 = flow_hw2
+    helped = [
+        (link, kept.astype(np.float32)) for link, kept in zip(links, before, strict=True) if kept is not None
+    ]
+    rests = estimate([(link.current, warp_picture(link.key, guess_hw2)) for link, guess_hw2 in helped])
+    for (link, guess_hw2), rest_hw2 in zip(helped, rests, strict=True):
+        second_hw2 = cv2.add(rest_hw2, warp_flow(guess_hw2, rest_hw2))
+        link.flow_hw2 = _better(link, _known(link), second_hw2)
 
 
 def as_kept(flow_hw2: np.ndarray) -> np.ndarray:
-    """The flow as it is kept for the next frame's guess: float16."""
-    limit = np.float32(max(flow_hw2.shape))
+    """The flow as it is kept to help the next frame: float16."""
+    limit = np.float32(2 * max(flow_hw2.shape))
     return np.fmin(np.fmax(flow_hw2, -limit), limit).astype(np.float16)
 
 
-def first_guess(link: Link, previous_hw2: np.ndarray | None) -> np.ndarray | None:
-    """Where to begin the search for the link's flow, given the flow of the frame one nearer to the key."""
-    if previous_hw2 is None or link.distance < 2:
-        return None
-    kept_hw2 = previous_hw2 if previous_hw2.dtype == np.float16 else as_kept(previous_hw2)
-    guess_hw2 = kept_hw2.astype(np.float32)
-    guess_hw2 *= np.float32(link.distance / (link.distance - 1))
-    moved_hw = error_sums(warp_error(link.current, link.key, guess_hw2))
-    still_hw = error_sums(warp_error(link.current, link.key, None))
-    guess_hw2[moved_hw > still_hw] = 0.0
-    return guess_hw2
+def _better(link: Link, direct_hw2: np.ndarray, second_hw2: np.ndarray) -> np.ndarray:
+    direct_sums = error_sums(warp_error(link.current, link.key, direct_hw2))
+    second_sums = error_sums(warp_error(link.current, link.key, second_hw2))
+    wins_hw = second_sums < np.float32(CLEARLY) * direct_sums
+    return np.where(wins_hw[..., None], second_hw2, direct_hw2)
+
+
+def _known(link: Link) -> np.ndarray:
+    assert link.flow_hw2 is not None
+    return link.flow_hw2
+
+
+def _pairs(links: Sequence[Link]) -> list[Pair]:
+    return [(link.current, link.key) for link in links]

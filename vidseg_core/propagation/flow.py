@@ -28,28 +28,20 @@ class FlowEstimator(Protocol):
     makes masks independent of the number of lanes.
 
         class Still:
-            channels, uses_start = 1, False
-            def flow(self, current, key, start):
+            channels, chained = 1, False
+            def flow(self, current, key):
                 return [np.zeros((*picture.shape[:2], 2), np.float32) for picture in current]
     """
 
     channels: int
     """1: takes gray pictures (HW uint8); 3: takes RGB pictures (HW3 uint8)."""
 
-    uses_start: bool
-    """True: a first guess helps, so frames between two keys are estimated one after the other, each started
-    from its neighbour. False: all in one call, with no guesses: right for nets that want large batches."""
+    chained: bool
+    """True: each flow is improved with the help of the frame before (see `chain`), at the price of a second
+    estimate. False: plain estimates, all frames in one call: right for nets that want large batches."""
 
-    def flow(
-        self,
-        current: Sequence[np.ndarray],
-        key: Sequence[np.ndarray],
-        start: Sequence[np.ndarray | None],
-    ) -> list[np.ndarray]:
-        """For each pair the flow_HW2 float32 from the current picture to the key picture.
-
-        `start`: for each pair a first guess (may be overwritten) or None; all None unless `uses_start`.
-        """
+    def flow(self, current: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """For each pair the flow_HW2 float32 from the current picture to the key picture."""
         ...
 
 
@@ -66,37 +58,29 @@ MIN_DIS_SIDE = 16
 class DisFlow:
     """OpenCV's DIS (dense inverse search) flow on gray pictures, one pair after the other.
 
-    A first guess is refined from the coarsest level on (see `chain`).
 
     Its output is the same on every run, for every number of OpenCV threads and for a used or a fresh DIS
     object (pinned by a test). A DIS object keeps buffers, so each thread has its own.
     """
 
     channels = 1
-    uses_start = True
 
-    def __init__(self, preset: str = "medium") -> None:
+    def __init__(self, preset: str = "medium", chained: bool = True) -> None:
         if preset not in DIS_PRESETS:
             raise ValueError(f"flow preset {preset!r} is not one of {', '.join(DIS_PRESETS)}")
-        self.preset = preset
+        self.preset, self.chained = preset, bool(chained)
         self._local = threading.local()
 
-    def __reduce__(self) -> tuple[type[DisFlow], tuple[str]]:
-        return DisFlow, (self.preset,)
+    def __reduce__(self) -> tuple[type[DisFlow], tuple[str, bool]]:
+        return DisFlow, (self.preset, self.chained)
 
-    def flow(
-        self,
-        current: Sequence[np.ndarray],
-        key: Sequence[np.ndarray],
-        start: Sequence[np.ndarray | None] | None = None,
-    ) -> list[np.ndarray]:
-        guesses = [None] * len(current) if start is None else start
-        return [self._one(*pair) for pair in zip(current, key, guesses, strict=True)]
+    def flow(self, current: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self._one(a_HW, b_HW) for a_HW, b_HW in zip(current, key, strict=True)]
 
-    def _one(self, current_HW: np.ndarray, key_HW: np.ndarray, start_HW2: np.ndarray | None) -> np.ndarray:
+    def _one(self, current_HW: np.ndarray, key_HW: np.ndarray) -> np.ndarray:
         height, width = current_HW.shape
         if min(height, width) >= MIN_DIS_SIDE:
-            return self._dis().calc(current_HW, key_HW, start_HW2)
+            return self._dis().calc(current_HW, key_HW, None)
         pad_y, pad_x = max(0, MIN_DIS_SIDE - height), max(0, MIN_DIS_SIDE - width)
         grown = [
             cv2.copyMakeBorder(p_HW, 0, pad_y, 0, pad_x, cv2.BORDER_REPLICATE)
@@ -108,6 +92,7 @@ class DisFlow:
         dis = getattr(self._local, "dis", None)
         if dis is None:
             dis = self._local.dis = cv2.DISOpticalFlow.create(DIS_PRESETS[self.preset])
+            dis.setVariationalRefinementIterations(0)
         return dis
 
 

@@ -74,6 +74,17 @@ def warp_picture(picture: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
     )
 
 
+def warp_flow(flow_HW2: np.ndarray, by_HW2: np.ndarray) -> np.ndarray:
+    """One flow read where another points (bilinear): the second half of two motions put together."""
+    return cv2.remap(
+        flow_HW2,
+        cv2.add(by_HW2, pixel_grid(by_HW2.shape[0], by_HW2.shape[1])),
+        _ONE_MAP,
+        interpolation=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
 def warp_error(current: np.ndarray, key: np.ndarray, flow_HW2: np.ndarray | None) -> np.ndarray:
     """error (shape of the pictures, uint8 gray levels): |current - warped key|; no flow means no motion."""
     return cv2.absdiff(current, key if flow_HW2 is None else warp_picture(key, flow_HW2))

@@ -27,8 +27,8 @@ class Scheduler(Protocol):
     """
 
     needs_flow: bool
-    """True: the engine estimates the flow of every frame between keys, of all lanes in one call, before it asks
-    for scores. A scheduler that says False and still reads the flow gets a RuntimeError."""
+    """True: the engine estimates the flow of every frame that may not be key, of all lanes in one call,
+    before it asks for scores. A scheduler that says False and still reads the flow gets a RuntimeError."""
 
     avoids_corrupt: bool
     """True: damaged frames do not become keys unless `max_interval` or the start of a segment forces one."""
