@@ -1,4 +1,4 @@
-"""Promise: the frame before helps where it is right, harms nowhere, and an interrupted chain gives equal bits.
+"""Promise: the frame before helps where it is right, harms nowhere, and a resumed chain gives equal bits.
 
 Without it DIS loses what moves further than its search range, which is what happens far from a key frame.
 """

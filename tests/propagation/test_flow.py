@@ -38,6 +38,8 @@ def test_flow_does_not_depend_on_threads_history_or_transport(preset: str) -> No
             np.testing.assert_array_equal(again[2], expected)
     finally:
         cv2.setNumThreads(before)
+    side_by_side = DisFlow(preset, threads=3).flow([current] * 7, [key] * 7)
+    assert all(np.array_equal(flow_HW2, expected) for flow_HW2 in side_by_side)
     moved = pickle.loads(pickle.dumps(estimator))
     np.testing.assert_array_equal(moved.flow([current], [key])[0], expected)
     with ThreadPoolExecutor(4) as pool:

@@ -8,6 +8,7 @@ shown behind the end costs nothing: the decoder is drained.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -47,7 +48,8 @@ class FrameStream:
                 raise
             except (av.error.FFmpegError, ValueError) as error:
                 if self._is_behind_the_end(packet):
-                    yield from self.video.stream.decode(None)
+                    with contextlib.suppress(av.error.FFmpegError):
+                        yield from self.video.stream.decode(None)
                     return
                 self.error = describe_error(error)
                 if shown:

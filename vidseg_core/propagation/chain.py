@@ -28,7 +28,7 @@ import numpy as np
 from vidseg_core.propagation.warp import error_sums, warp_error, warp_flow, warp_picture
 
 CLEARLY = 0.9
-"""The second flow replaces the direct one where its windowed warp error is below this share of that one's."""
+"""The second flow replaces the direct one where its windowed warp error is below this share of the first's."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 Estimate = Callable[[Sequence[Pair]], list[np.ndarray]]
@@ -67,7 +67,7 @@ def improve(
     before: Sequence[np.ndarray | None],
     estimate: Estimate,
 ) -> None:
-    """Set each link's flow from its direct estimate and, if there is one, the kept flow of the frame before."""
+    """Set each link's flow from its direct estimate and, if there is one, the flow of the frame before."""
     for link, flow_hw2 in zip(links, direct, strict=True):
         link.flow_hw2 = flow_hw2
     helped = [

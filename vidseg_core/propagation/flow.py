@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
@@ -61,20 +62,29 @@ class DisFlow:
 
     Its output is the same on every run, for every number of OpenCV threads and for a used or a fresh DIS
     object (pinned by a test). A DIS object keeps buffers, so each thread has its own.
+
+    `preset`: "medium" or the faster, coarser "fast" and "ultrafast", all without variational refinement, which
+    costs a third of the time and made masks no better (`benchmarks.two_sided` is the place to check). `threads`:
+    pairs that are worked on side by side, for hosts whose GPU waits for the flow.
     """
 
     channels = 1
 
-    def __init__(self, preset: str = "medium", chained: bool = True) -> None:
+    def __init__(self, preset: str = "medium", chained: bool = True, threads: int = 1) -> None:
         if preset not in DIS_PRESETS:
             raise ValueError(f"flow preset {preset!r} is not one of {', '.join(DIS_PRESETS)}")
-        self.preset, self.chained = preset, bool(chained)
+        if int(threads) != threads or threads < 1:
+            raise ValueError(f"flow threads must be a whole number of at least 1, not {threads!r}")
+        self.preset, self.chained, self.threads = preset, bool(chained), int(threads)
         self._local = threading.local()
+        self._pool = ThreadPoolExecutor(self.threads, "dis") if self.threads > 1 else None
 
-    def __reduce__(self) -> tuple[type[DisFlow], tuple[str, bool]]:
-        return DisFlow, (self.preset, self.chained)
+    def __reduce__(self) -> tuple[type[DisFlow], tuple[str, bool, int]]:
+        return DisFlow, (self.preset, self.chained, self.threads)
 
     def flow(self, current: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if self._pool is not None and len(current) > 1:
+            return list(self._pool.map(self._one, current, key))
         return [self._one(a_HW, b_HW) for a_HW, b_HW in zip(current, key, strict=True)]
 
     def _one(self, current_HW: np.ndarray, key_HW: np.ndarray) -> np.ndarray:
