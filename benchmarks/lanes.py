@@ -3,9 +3,9 @@
     python -m benchmarks.lanes [--json FILE] [--device cuda|cpu] [--frames N] [--size PIXELS] [--threads N]
 
 V = 1, 4 and 16 segments a step; the net sees 1 key frame a call, or V. On a GPU the net is DeepLabV3+ with a
-ResNet-50 encoder in fp32 and bf16, on a CPU a small conv net. Masks must be the same for every V with the same
-`key_batch`; a difference ends the benchmark with an error. (Another `key_batch` may round differently: a library
-chooses its kernels by batch size. The share of pixels that agree with `key_batch` 1 is printed.)
+ResNet-50 encoder in fp32 and bf16, on a CPU a small conv net. Masks must be the same for every V with the
+same `key_batch`; a difference ends the benchmark with an error. (Another `key_batch` may round differently:
+libraries choose kernels by batch size. The share of pixels that agree with `key_batch` 1 is printed.)
 """
 
 from __future__ import annotations
@@ -206,9 +206,7 @@ def main() -> None:
     clips = segments(
         SEGMENTS, options.frames or (121 if on_gpu else 31), options.size or (512 if on_gpu else 160)
     )
-    print(
-        "net                          precision lanes key_batch  frames/s   net s  flow s  masks             agree"
-    )
+    print(f"{'net':28} precision lanes key_batch  frames/s   net s  flow s  {'masks':16}  agree")
     rows = [
         row
         for net, precision in nets(device)

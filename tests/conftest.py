@@ -7,6 +7,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.s3_server"]
+
 settings.register_profile(
     "ci",
     derandomize=True,

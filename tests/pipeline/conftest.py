@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.pipeline.clips import make_corpus
-from tests.store.conftest import _bucket_maker, s3, s3_endpoint  # noqa: F401
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.progress import Reporter

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vidseg_core.models.registry import build_segmenter
+from vidseg_core.store.objects import open_store
 
 
 class SlowPlain:
@@ -32,3 +33,23 @@ class SlowPlain:
     def to(self, device: Any) -> SlowPlain:
         """Stays where it is."""
         return self
+
+
+class SlowStore:
+    """A local store whose commits of parts take their time."""
+
+    delay_s = 0.3
+
+    def __init__(self, root: str) -> None:
+        self._store = open_store(root)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """The local store's, later for parts."""
+        if key.startswith("frames/"):
+            time.sleep(self.delay_s)
+        return self._store.put_if_absent(key, data)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._store, name)

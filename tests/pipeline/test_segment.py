@@ -129,7 +129,7 @@ def test_masks_at_source_size(corpus: Path, tmp_path: Path, run_job: Callable) -
 
 @pytest.mark.parametrize("level", ["scores", "features"])
 def test_other_levels_run_through_the_job(
-    level: str, corpus: Path, tmp_path: Path, run_job: Callable
+    level: Literal["scores", "features"], corpus: Path, tmp_path: Path, run_job: Callable
 ) -> None:
     code, text = run_job(
         corpus, tmp_path / "out", propagation=PropagationConfig(level=level, sides="one", flow_size=96)

@@ -1,4 +1,4 @@
-"""Promise: each pixel comes from the side with the lower windowed error; ties go to the nearer key."""
+"""Promise: each pixel comes from the side with the lower error around it; ties go to the nearer key."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ def test_error_sums_are_exact_integers() -> None:
     error_HW = np.random.default_rng(0).integers(0, 256, (33, 47), dtype=np.uint8)
     np.testing.assert_array_equal(error_sums(error_HW), brute_sums(error_HW))
     np.testing.assert_array_equal(error_sums(np.dstack([error_HW] * 3)), 3 * brute_sums(error_HW))
+
+
+def test_the_advantage_adds_the_means_of_a_small_and_a_large_square() -> None:
+    left, right = np.random.default_rng(1).integers(0, 256, (2, 33, 47), dtype=np.uint8)
+    difference_HW = left.astype(np.int64) - right
+    expected_HW = 169 * brute_sums(difference_HW, 5) + 25 * brute_sums(difference_HW, 13)
+    np.testing.assert_array_equal(prefer_right(left, right, right_is_nearer=True) - 0.5, expected_HW)
+    thrice = prefer_right(np.dstack([left] * 3), np.dstack([right] * 3), right_is_nearer=False)
+    np.testing.assert_array_equal(thrice + 0.5, 3 * expected_HW)
 
 
 def test_the_side_with_the_lower_error_wins() -> None:

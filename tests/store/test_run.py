@@ -11,8 +11,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from tests.s3_server import S3Bucket
 from tests.store.builders import labels_of, put_parts, put_run
-from tests.store.conftest import S3Bucket
 from vidseg_core.store import (
     FRAMES_SCHEMA,
     VIDEOS_SCHEMA,

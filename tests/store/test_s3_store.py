@@ -10,7 +10,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from moto.s3.models import s3_backends
 
-from tests.store.conftest import S3Bucket
+from tests.s3_server import S3Bucket
 from vidseg_core.store import CommitConflict, S3Store, StoreError, commit_part, open_store
 
 

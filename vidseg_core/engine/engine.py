@@ -34,7 +34,6 @@ from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame, PendingFrame, SegmentState
 from vidseg_core.engine.stats import EngineStats
 from vidseg_core.models.protocol import Segmenter
-from vidseg_core.propagation.chain import as_kept
 from vidseg_core.propagation.flow import FlowEstimator, build_flow
 from vidseg_core.propagation.propagators import LEVELS, Propagator
 from vidseg_core.scheduling.deviation import Deviation
@@ -238,8 +237,8 @@ class Engine:
             state.key, state.pending = new_key.key, []
         elif self.two_sided:
             state.pending.append(_pending(look, decision))
-        known = None if new_key is not None else look.flow_hw2
-        state.last_flow_hw2 = as_kept(known) if known is not None and self.flows.estimator.chained else None
+        helps_next = new_key is None and self.flows.estimator.chained
+        state.last_flow_hw2 = look.flow_hw2 if helps_next else None
         state.history.add(decision.is_key)
         state.next_frame += 1
         state.last_frame_index = look.frame.frame_index

@@ -67,7 +67,7 @@ class SegmentState:
     """Propagation level of the engine that advanced it; empty before the first frame."""
     key: KeyFrame | None = None
     last_flow_hw2: np.ndarray | None = None
-    """float16 flow of the frame stepped over last to the key, when the engine has estimated it: it helps the
+    """Flow of the frame stepped over last to the key, when the engine has estimated it: it helps the
     frame that comes next (`propagation.chain`). None right after a key."""
     history: DecisionHistory = field(default_factory=DecisionHistory)
     pending: list[PendingFrame] = field(default_factory=list)

@@ -28,6 +28,8 @@ from vidseg_core.plan.inputs import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
 _COMMITS_AT_ONCE = 1
+_SHARDS_AHEAD = 2.0
+"""Decoded shards that may wait for each one in the engine: decoding stops ahead of a slow engine or store."""
 
 
 @contextmanager
@@ -38,6 +40,7 @@ def data_context() -> Iterator[None]:
     context = before.copy()
     context.execution_options.preserve_order = True
     context.target_max_block_size = 1  # one message a block, emitted at once
+    context.downstream_capacity_backpressure_ratio = _SHARDS_AHEAD
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     DataContext._set_current(context)

@@ -22,7 +22,6 @@ import pyarrow as pa
 from vidseg_core.media import (
     DecodeUnit,
     FrameShard,
-    MediaCrash,
     MediaError,
     MediaLimits,
     child_for_this_process,
@@ -30,9 +29,12 @@ from vidseg_core.media import (
 from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, shard_table
 from vidseg_core.store.objects import ObjectStore
 
-FATAL_REASONS = frozenset({"decode_timeout", "decode_crash", "too_large"})
-CRASHES_ALLOWED = 3
-"""A decoder that dies so often in one unit is taken to die of the video."""
+FATAL_REASONS = frozenset({"decode_timeout", "decode_crash", "too_large", "unreadable", "not_found"})
+PASSING_REASONS = frozenset({"decode_crash", "unreadable"})
+"""What may pass: a child killed from outside, a store that was away for a moment."""
+ATTEMPTS = 3
+PAUSE_S = 1.0
+"""Before the second attempt at a unit; twice as long before the third."""
 
 
 def verdict_key(video_id: str) -> str:
@@ -58,18 +60,18 @@ class DecodeStage:
         start = message.first_shard + message.skip_shards
         planned = range(start, start + message.take_shards)
         fatal, error = self._known_verdict(message.video_id), None
-        done, crashes = 0, 0
+        done, attempts = 0, 0
         while fatal is None and error is None and done < len(planned):
             try:
                 for table in self._read(message, unit, planned[done:], message.skip_shards + done):
                     yield table
                     done += 1
-            except MediaCrash as problem:
-                crashes += 1  # killed from outside, perhaps: a fresh child goes on where this one fell
-                if crashes == CRASHES_ALLOWED:
-                    fatal, error = self._judge(message.video_id, problem)
             except MediaError as problem:
-                fatal, error = self._judge(message.video_id, problem)
+                attempts += 1
+                if problem.reason in PASSING_REASONS and attempts < ATTEMPTS:
+                    time.sleep(PAUSE_S * attempts)  # then a fresh child goes on where this one fell
+                else:
+                    fatal, error = self._judge(message.video_id, problem)
         for number in planned[done:]:
             lost = self._shard_message(message, unit, number, None, 0.0)
             lost.fatal, lost.error = fatal, error

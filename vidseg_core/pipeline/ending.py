@@ -19,10 +19,9 @@ import pyarrow as pa
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.pipeline.build import NetFacts
-from vidseg_core.store.keys import SUCCESS_KEY
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.keys import RUN_KEY, STATE_PREFIX, VIDEOS_PREFIX
+from vidseg_core.store.keys import RUN_KEY, STATE_PREFIX, SUCCESS_KEY, VIDEOS_PREFIX
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import encode_videos
 from vidseg_core.store.run import open_run

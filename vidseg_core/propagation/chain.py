@@ -11,8 +11,8 @@ flows would drift; here each frame can fall back on its own direct estimate.
 OpenCV's DIS takes a first guess too, but with large guesses it reads outside of its pictures and crashes, and
 its results depend on earlier calls; the warp does the same from outside, safely.
 
-A flow is rounded to half precision before it helps the next frame. A stored state keeps it in half the space,
-and a chain that is resumed or recomputed gives the same bits as one that was never interrupted.
+A chain that is resumed from a stored flow, or recomputed from the pictures, gives the same bits as one that
+was never interrupted.
 
 Legend: h, w flow size; 2 = (u, v); pictures uint8, flow float32.
 """
@@ -28,7 +28,7 @@ import numpy as np
 from vidseg_core.propagation.warp import error_sums, warp_error, warp_flow, warp_picture
 
 CLEARLY = 0.9
-"""The second flow replaces the direct one where its windowed warp error is below this share of the first's."""
+"""The second flow replaces the direct one where its windowed warp error is below this share of the direct."""
 
 Pair = tuple[np.ndarray, np.ndarray]
 Estimate = Callable[[Sequence[Pair]], list[np.ndarray]]
@@ -57,7 +57,7 @@ def complete(chains: Sequence[Sequence[Link]], estimate: Estimate, *, chained: b
     for rank in range(max(map(len, chains), default=0)):
         turn = [chain for chain in chains if len(chain) > rank and chain[rank].flow_hw2 is None]
         links = [chain[rank] for chain in turn]
-        before = [as_kept(_known(chain[rank - 1])) if rank and chained else None for chain in turn]
+        before = [_known(chain[rank - 1]) if rank and chained else None for chain in turn]
         improve(links, [direct[id(link)] for link in links], before, estimate)
 
 
@@ -71,7 +71,7 @@ def improve(
     for link, flow_hw2 in zip(links, direct, strict=True):
         link.flow_hw2 = flow_hw2
     helped = [
-        (link, kept.astype(np.float32)) for link, kept in zip(links, before, strict=True) if kept is not None
+        (link, guess_hw2) for link, guess_hw2 in zip(links, before, strict=True) if guess_hw2 is not None
     ]
     rests = estimate([(link.current, warp_picture(link.key, guess_hw2)) for link, guess_hw2 in helped])
     for (link, guess_hw2), rest_hw2 in zip(helped, rests, strict=True):
@@ -79,17 +79,11 @@ def improve(
         link.flow_hw2 = _better(link, _known(link), second_hw2)
 
 
-def as_kept(flow_hw2: np.ndarray) -> np.ndarray:
-    """The flow as it is kept to help the next frame: float16."""
-    limit = np.float32(2 * max(flow_hw2.shape))
-    return np.fmin(np.fmax(flow_hw2, -limit), limit).astype(np.float16)
-
-
 def _better(link: Link, direct_hw2: np.ndarray, second_hw2: np.ndarray) -> np.ndarray:
     direct_sums = error_sums(warp_error(link.current, link.key, direct_hw2))
     second_sums = error_sums(warp_error(link.current, link.key, second_hw2))
-    wins_hw = second_sums < np.float32(CLEARLY) * direct_sums
-    return np.where(wins_hw[..., None], second_hw2, direct_hw2)
+    wins_hw = cv2.compare(second_sums, direct_sums * np.float32(CLEARLY), cv2.CMP_LT)
+    return cv2.copyTo(second_hw2, wins_hw, direct_hw2.copy())
 
 
 def _known(link: Link) -> np.ndarray:

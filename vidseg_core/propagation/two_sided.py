@@ -2,12 +2,13 @@
 
 A batch job may look ahead. A frame between key k and the next key n is predicted twice, from k and from n.
 The photometric error of a warp tells, pixel by pixel, where that side is wrong (occluded, moved out, lost by
-the flow). Errors are summed over a square window, since a single pixel's error says little, and the side with
-the lower sum wins; a tie goes to the key that is nearer in time, the earlier one when both are as near.
+the flow). A single pixel's error says little, so the mean error over a small and the mean over a large square
+around the pixel are added: the small one finds edges, the large one decides where there is no texture. The
+side with the lower sum wins; a tie goes to the key that is nearer in time, the earlier one if both are.
 
 All sums are exact integers, so the choice does not depend on machine or thread count.
 
-Legend: H, W flow size; error_HW uint8 gray levels; left = the earlier key, right = the later one.
+Legend: H, W flow size; errors uint8 gray levels, HW or HW3; left = the earlier key, right = the later one.
 """
 
 from __future__ import annotations
@@ -18,25 +19,35 @@ import cv2
 import numpy as np
 import torch
 
-from vidseg_core.propagation.warp import error_sums
+SMALL, LARGE = 5, 13
+"""Sides of the two squares in pixels at flow size."""
 
 
-def prefer_right(left_HW: np.ndarray, right_HW: np.ndarray, right_is_nearer: bool) -> np.ndarray:
+def prefer_right(left: np.ndarray, right: np.ndarray, right_is_nearer: bool) -> np.ndarray:
     """advantage_HW float32: positive where the right side explains the pixel better.
 
-    Half a unit, less than any difference of sums, breaks ties by distance in time.
+    Both means are multiplied by both areas: whole numbers below 2**24, so exact in float32. An offset of
+    half a unit, less than any difference, breaks ties by distance in time.
     """
-    advantage_HW = cv2.subtract(error_sums(left_HW), error_sums(right_HW))
-    return cv2.add(advantage_HW, 0.5 if right_is_nearer else -0.5)  # type: ignore[call-overload]
+    difference = cv2.subtract(left, right, dtype=cv2.CV_16S)
+    if difference.ndim == 3:
+        difference = difference.sum(axis=2, dtype=np.int16)
+    small_HW = _sums(difference, SMALL) * np.float32(LARGE**2)
+    large_HW = _sums(difference, LARGE) * np.float32(SMALL**2)
+    advantage_HW = cv2.add(small_HW, large_HW)
+    advantage_HW += 0.5 if right_is_nearer else -0.5
+    return advantage_HW
+
+
+def _sums(difference_HW: np.ndarray, side: int) -> np.ndarray:
+    return cv2.boxFilter(difference_HW, cv2.CV_32F, (side, side), normalize=False)
 
 
 def choose(left: Any, right: Any, advantage_HW: np.ndarray) -> Any:
     """Pixel by pixel one of two `Carried` of the same shape, at their own resolution."""
     if isinstance(left, np.ndarray):
         mask_HW = _right_mask(advantage_HW, *left.shape)
-        out_HW = left.copy()
-        np.copyto(out_HW, right, where=mask_HW)
-        return out_HW
+        return cv2.copyTo(right, mask_HW.view(np.uint8), left.copy())
     if isinstance(left, torch.Tensor):
         mask_HW = torch.from_numpy(_right_mask(advantage_HW, *left.shape[-2:])).to(left.device)
         return torch.where(mask_HW, right, left)
