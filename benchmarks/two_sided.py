@@ -202,8 +202,8 @@ def print_row(row: Row) -> None:
     old = FIRST_TRY.get((row.clip, row.interval))
     first = f"{old[0]:.3f} -> {old[1]:.3f}" if old else "-"
     print(
-        f"{row.clip:18} {row.interval:8} {row.frames:6} {row.keys:5}  {row.copy:.3f}  {row.plain:.3f}  {row.one:.3f} -> "
-        f"{row.two:.3f}   {first:>16}  {row.ms_per_frame_one:6.1f} {row.ms_per_frame_two:6.1f}",
+        f"{row.clip:18} {row.interval:8} {row.frames:6} {row.keys:5}  {row.copy:.3f}  {row.plain:.3f}  "
+        f"{row.one:.3f} -> {row.two:.3f}   {first:>16}  {row.ms_per_frame_one:6.1f} {row.ms_per_frame_two:6.1f}",
         flush=True,
     )
 
@@ -222,8 +222,8 @@ def print_summary(rows: list[Row]) -> None:
         gains = [at[clip, 25].two - getattr(at[clip, 12], name) for clip in clips]
         as_good = sum(gain >= -0.005 for gain in gains)
         print(
-            f"two-sided at 25 against {words} at 12 (half the keys): mean {100 * np.mean(gains):+.1f} points, "
-            f"as good (within 0.5) or better on {as_good} of {len(clips)} clips"
+            f"two-sided at 25 against {words} at 12 (half the keys): "
+            f"mean {100 * np.mean(gains):+.1f} points, as good (within 0.5) or better on {as_good} of {len(clips)} clips"
         )
 
 
@@ -241,9 +241,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     rows: list[Row] = []
-    print(
-        "clip               interval frames  keys   copy  plain    one -> two          first try  ms one    two"
-    )
+    print(f"{'clip':18} interval frames  keys   copy  plain    one -> two          first try  ms one    two")
     for source in (face_clips, folder_clips):
         for clip in source(root):
             if options.quick:

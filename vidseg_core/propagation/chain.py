@@ -49,16 +49,18 @@ class Link:
 def complete(chains: Sequence[Sequence[Link]], estimate: Estimate, *, chained: bool) -> None:
     """Fill in the missing flows of chains that begin next to their key.
 
-    All direct estimates are one call; when `chained`, the chains then advance together, one link of each and
-    one call at a time.
+    When `chained`, the chains advance together, one link of each at a time; otherwise there is nothing to wait
+    for, and all links are one call.
     """
-    missing = [link for chain in chains for link in chain if link.flow_hw2 is None]
-    direct = {id(link): flow for link, flow in zip(missing, estimate(_pairs(missing)), strict=True)}
+    if not chained:
+        missing = [link for chain in chains for link in chain if link.flow_hw2 is None]
+        improve(missing, estimate(_pairs(missing)), [None] * len(missing), estimate)
+        return
     for rank in range(max(map(len, chains), default=0)):
         turn = [chain for chain in chains if len(chain) > rank and chain[rank].flow_hw2 is None]
         links = [chain[rank] for chain in turn]
-        before = [_known(chain[rank - 1]) if rank and chained else None for chain in turn]
-        improve(links, [direct[id(link)] for link in links], before, estimate)
+        before = [_known(chain[rank - 1]) if rank else None for chain in turn]
+        improve(links, estimate(_pairs(links)), before, estimate)
 
 
 def improve(
