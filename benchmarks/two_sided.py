@@ -203,7 +203,8 @@ def print_row(row: Row) -> None:
     first = f"{old[0]:.3f} -> {old[1]:.3f}" if old else "-"
     print(
         f"{row.clip:18} {row.interval:8} {row.frames:6} {row.keys:5}  {row.copy:.3f}  {row.plain:.3f}  "
-        f"{row.one:.3f} -> {row.two:.3f}   {first:>16}  {row.ms_per_frame_one:6.1f} {row.ms_per_frame_two:6.1f}",
+        f"{row.one:.3f} -> {row.two:.3f}   {first:>16}  "
+        f"{row.ms_per_frame_one:6.1f} {row.ms_per_frame_two:6.1f}",
         flush=True,
     )
 
@@ -223,7 +224,8 @@ def print_summary(rows: list[Row]) -> None:
         as_good = sum(gain >= -0.005 for gain in gains)
         print(
             f"two-sided at 25 against {words} at 12 (half the keys): "
-            f"mean {100 * np.mean(gains):+.1f} points, as good (within 0.5) or better on {as_good} of {len(clips)} clips"
+            f"mean {100 * np.mean(gains):+.1f} points, "
+            f"as good (within 0.5) or better on {as_good} of {len(clips)} clips"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,6 @@ from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.verbs import ExportConfig
 
 if TYPE_CHECKING:
-    import numpy as np
 
     from vidseg_core.store import Run
 
@@ -53,6 +52,7 @@ def _videos(source: Run, config: ExportConfig) -> list[str]:
 
 def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -> int:
     from vidseg_core.media import MediaError
+    from vidseg_core.pipeline.source_frames import source_frames
     from vidseg_core.store.export import export_overlay
 
     rows = {row["video_id"]: row for row in source.videos().to_pylist()}
@@ -71,21 +71,6 @@ def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -
             continue
         say("export", config, f"{count:,} frames in {path}", event="done", count=count, video_id=video_id)
     return 3 if failed else 0
-
-
-def source_frames(uri: str, longest_side: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(frame number, uint8 [H, W, 3] RGB) of every frame of a video, numbered as `vidseg segment` does."""
-    from vidseg_core.media import MediaLimits, child_for_this_process, working_size
-    from vidseg_core.plan.segments import plan_segments
-
-    child = child_for_this_process(MediaLimits())
-    index = child.probe(uri)
-    height, width = working_size(index.width, index.height, longest_side)
-    for segment in plan_segments(index, segment_frames=0, shard_frames=16):
-        for planned in segment.units:
-            unit = planned.decode_unit(uri, index, height=height, width=width)
-            for shard in child.decode(unit, 16):
-                yield from zip(shard.frame_index.tolist(), shard.frames_THW3, strict=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

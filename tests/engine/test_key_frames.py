@@ -6,6 +6,7 @@ A net that rounds differently for another batch size would make masks depend on 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from tests.engine.toy import (
 from vidseg_core.engine import Engine, FrameInput, SegmentState
 from vidseg_core.engine.net import labels_from_scores
 from vidseg_core.propagation import build_propagator
-from vidseg_core.scheduling import build_scheduler
+from vidseg_core.scheduling import Deviation, build_scheduler
 
 
 def run_directly(net: Any, frame_HW3: np.ndarray) -> np.ndarray:
@@ -164,3 +165,64 @@ def test_the_mask_is_the_class_of_the_highest_score_and_the_lower_id_on_a_tie(cl
     labels_HW = labels_from_scores(torch.from_numpy(scores_CHW))
     np.testing.assert_array_equal(labels_HW, scores_CHW.argmax(0))
     assert labels_HW.dtype == np.uint8
+
+
+def test_a_scheduler_that_reads_the_flow_must_say_so() -> None:
+    class Liar:
+        needs_flow, avoids_corrupt, threshold = False, False, 1.0
+
+        def score(self, deviation: Deviation) -> float:
+            return float(deviation.flow.mean())
+
+    engine, state = Engine(ThresholdNet(), Liar(), build_propagator("copy")), SegmentState.new(0, "s")
+    first, second = inputs(moving_clip(2))
+    engine.step([state], [first])
+    with pytest.raises(RuntimeError, match="needs_flow = True"):
+        engine.step([state], [second])
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    class Broken:
+        needs_flow, avoids_corrupt, threshold = False, False, 1.0
+
+        def score(self, deviation: Deviation) -> float:
+            return math.nan
+
+    engine, state = Engine(ThresholdNet(), Broken(), build_propagator("copy")), SegmentState.new(0, "s")
+    first, second = inputs(moving_clip(2))
+    engine.step([state], [first])
+    with pytest.raises(ValueError, match="Broken gave a score that is no number"):
+        engine.step([state], [second])
+
+
+def test_flow_nets_get_all_waiting_frames_in_one_call() -> None:
+    calls: list[int] = []
+
+    class Still:
+        channels, chained = 3, False
+
+        def flow(self, current: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
+            calls.append(len(current))
+            assert all(picture.shape == (36, 48, 3) for picture in [*current, *key])
+            return [np.zeros((*picture.shape[:2], 2), np.float32) for picture in current]
+
+    engine = Engine(
+        ThresholdNet(), build_scheduler("fixed", interval=5), build_propagator(), flow=Still(), flow_size=48
+    )
+    states = [SegmentState.new(0, "a"), SegmentState.new(0, "b")]
+    for frame in inputs(moving_clip(6)):
+        engine.step(states, [frame, frame])
+    assert calls == [16]
+
+
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_no_flow_is_estimated_for_keys_nor_for_copy(sides: str) -> None:
+    clip = inputs(moving_clip(9))
+    for options in ({"scheduler": "every"}, {"propagator": "copy", "interval": 3}):
+        engine = make_engine(sides=sides, **options)  # type: ignore[arg-type]
+        run(engine, clip)
+        assert engine.stats.flows == 0
+    engine = make_engine(sides=sides, interval=3)
+    run(engine, clip)
+    sided = {"one": 3 * (1 + 2), "two": 2 * 2 * (1 + 2) + (1 + 2)}
+    assert (engine.stats.frames, engine.stats.keys, engine.stats.flows) == (9, 3, sided[sides])

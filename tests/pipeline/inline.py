@@ -20,7 +20,7 @@ from vidseg_core.pipeline.decode_stage import DecodeStage
 from vidseg_core.pipeline.ending import close_video, closed_videos
 from vidseg_core.pipeline.engine_stage import EngineStage
 from vidseg_core.pipeline.order import interleave
-from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage, input_tables, read_works, unit_tables
+from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage, input_tables, planned_units, read_works
 from vidseg_core.pipeline.rows import Receipt, messages
 from vidseg_core.pipeline.wave import tally_of
 from vidseg_core.plan.branches import assign_branches
@@ -55,14 +55,16 @@ def run_inline(
         for answer in plan(block):
             for work, blob in read_works(answer):
                 tally = tallies[work.video_id] = tally_of(work)
-                rows = unit_tables(work, blob, config.lanes > 1)
+                rows = planned_units(work, blob, config.lanes > 1)
                 segments += [(s.frames_left, r) for s, r in zip(work.works(), rows, strict=True) if s.units]
                 if tally.done:
                     close_video(store, tally.row("cpu"))
     for group in assign_branches([frames for frames, _ in segments], branches):
         engine = EngineStage(config, store, "cpu")
         units = interleave([segments[i][1] for i in group], config.lanes)
-        for batch in _batches([_shipped(shard) for unit in units for shard in decode(unit)], config.lanes):
+        for batch in _batches(
+            [_shipped(shard) for unit in units for shard in decode(unit.row)], config.lanes
+        ):
             tick("before engine")
             parts = list(engine(batch))
             tick("after engine, before commit")

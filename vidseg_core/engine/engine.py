@@ -93,7 +93,6 @@ class Engine:
         self.stats = EngineStats()
         self.flows = Flows(build_flow(flow) if isinstance(flow, str) else flow, self.stats)
         self._finaliser = Finaliser(self.net, propagator, self.flows, self.stats)
-        self._flow_at_once = scheduler.needs_flow or (propagator.needs_flow and not self.two_sided)
 
     def step(self, states: Sequence[SegmentState], frames: Sequence[FrameInput]) -> list[list[FrameResult]]:
         """Advance each state by its frame; for each segment the results that became final, in frame order."""
@@ -150,12 +149,13 @@ class Engine:
 
     def _decide(self, looks: list[FrameLook]) -> list[_Decision]:
         decisions: list[_Decision | None] = [self._rule(look) for look in looks]
-        if self._flow_at_once:
-            self.flows.online(
-                [look for look, decision in zip(looks, decisions, strict=True) if not _is_key(decision)]
-            )
+        if self.scheduler.needs_flow:
+            self.flows.online(_not_key(looks, decisions))
         with self.stats.timed("decide"):
-            return [decision or self._ask(look) for look, decision in zip(looks, decisions, strict=True)]
+            taken = [decision or self._ask(look) for look, decision in zip(looks, decisions, strict=True)]
+        if self.propagator.needs_flow and not self.two_sided and not self.scheduler.needs_flow:
+            self.flows.online(_not_key(looks, taken))
+        return taken
 
     def _rule(self, look: FrameLook) -> _Decision | None:
         """The decision when no score is needed (see `scheduling.protocol`), else None."""
@@ -248,8 +248,9 @@ class Engine:
         return rows
 
 
-def _is_key(decision: _Decision | None) -> bool:
-    return decision is not None and decision.is_key
+def _not_key(looks: Sequence[FrameLook], decisions: Sequence[_Decision | None]) -> list[FrameLook]:
+    """The frames that are not known to be keys."""
+    return [look for look, d in zip(looks, decisions, strict=True) if d is None or not d.is_key]
 
 
 def _key_of(state: SegmentState) -> KeyFrame:

@@ -22,12 +22,14 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.pipeline.commit_stage import CommitStage, commit_parts
 from vidseg_core.pipeline.decode_stage import DecodeStage, decode_units
 from vidseg_core.pipeline.engine_stage import EngineStage
-from vidseg_core.pipeline.plan_stage import PlanStage, input_tables, plan_batch
-from vidseg_core.pipeline.ray_session import Sizing
+from vidseg_core.pipeline.plan_stage import PlannedUnit, PlanStage, input_tables, plan_batch
+from vidseg_core.pipeline.ray_session import DECODE_CPUS, Sizing
 from vidseg_core.plan.inputs import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
 _COMMITS_AT_ONCE = 1
+TASK_FRAMES = 512
+"""Frames that a decode task covers, if units are shorter: dispatching a task costs tens of milliseconds."""
 _SHARDS_AHEAD = 2.0
 """Decoded shards that may wait for each one in the engine: decoding stops ahead of a slow engine or store."""
 
@@ -56,7 +58,7 @@ def _udf(function: Callable[..., Iterator[pa.Table]]) -> Any:
 
 
 def branch(
-    units: Sequence[pa.Table],
+    units: Sequence[PlannedUnit],
     *,
     config: SegmentConfig,
     store: ObjectStore,
@@ -66,13 +68,13 @@ def branch(
 ) -> Dataset:
     """One branch over its planned units (one row each), giving receipts."""
     return (
-        ray.data.from_arrow(list(units))
+        ray.data.from_arrow(_packed(units, config.lanes))
         .map_batches(
             _udf(decode_units),
             fn_kwargs={"stage": decode},
             batch_format="pyarrow",
             batch_size=1,
-            num_cpus=1,
+            num_cpus=DECODE_CPUS,
             compute=TaskPoolStrategy(size=sizing.decoders_per_branch),
         )
         .map_batches(
@@ -93,6 +95,19 @@ def branch(
             compute=TaskPoolStrategy(size=_COMMITS_AT_ONCE),
         )
     )
+
+
+def _packed(units: Sequence[PlannedUnit], lanes: int) -> list[pa.Table]:
+    """Blocks of consecutive units, one decode task each: short videos together, long units alone."""
+    blocks: list[list[pa.Table]] = []
+    room = 0
+    for unit in units:
+        if unit.frames > room or lanes > 1:
+            blocks.append([])
+            room = TASK_FRAMES
+        blocks[-1].append(unit.row)
+        room -= unit.frames
+    return [pa.concat_tables(block) for block in blocks]
 
 
 def receipts(branches: Sequence[Dataset]) -> Iterator[pa.Table]:

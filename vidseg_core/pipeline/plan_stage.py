@@ -165,7 +165,15 @@ def resume_point(states: Iterable[StateKey], prefix: int) -> StateKey | None:
     return max(usable, key=lambda state: state.next_shard, default=None)
 
 
-def unit_tables(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list[list[pa.Table]]:
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """A row for the decode stage, and the frames it stands for."""
+
+    row: pa.Table
+    frames: int
+
+
+def planned_units(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list[list[PlannedUnit]]:
     """Rows for the decode stage, one list per segment of ``work``."""
     pts, offset, tables = np.frombuffer(blob, dtype=np.int64), 0, []
     for segment in work.works():
@@ -175,7 +183,8 @@ def unit_tables(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list[l
             decode = DecodeUnit(**unit["unit"], frame_pts=pts[offset : offset + frames])
             offset += frames
             message = UnitMessage(**unit)
-            rows.extend(unit_table(m, decode) for m in (_split(message) if single_shards else [message]))
+            for piece in _split(message) if single_shards else [message]:
+                rows.append(PlannedUnit(unit_table(piece, decode), frames))
         tables.append(rows)
     return tables
 

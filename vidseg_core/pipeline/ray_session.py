@@ -14,6 +14,8 @@ from vidseg_core.config.segment import SegmentConfig
 
 MAX_BRANCHES = 8
 """Keyed branches that one streaming executor drives well; beyond it the driver is the bottleneck."""
+DECODE_CPUS = 0.5
+"""What a decode task asks of Ray: two tasks share a core, so that one decodes while the next is dispatched."""
 
 
 class ClusterError(RuntimeError):
@@ -67,7 +69,7 @@ def size_up(config: SegmentConfig, segments: int) -> Sizing:
     share = _gpu_share(config, device)
     room = max(1, int(gpus / share)) if share else max(1, cpus // config.threads)
     branches = max(1, min(config.workers or room, MAX_BRANCHES, -(-segments // config.lanes)))
-    decoders = config.decoders or cpus
+    decoders = config.decoders or int(cpus / DECODE_CPUS)
     return Sizing(
         device=device,
         branches=branches,

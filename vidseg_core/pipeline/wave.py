@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import pyarrow as pa
-
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline.branches import branch, data_context, plan_videos, receipts
@@ -20,12 +18,13 @@ from vidseg_core.pipeline.decode_stage import DecodeStage
 from vidseg_core.pipeline.ending import close_video
 from vidseg_core.pipeline.order import interleave
 from vidseg_core.pipeline.plan_stage import (
+    PlannedUnit,
     PlanOptions,
     PlanStage,
     VideoWork,
+    planned_units,
     read_works,
     resume_point,
-    unit_tables,
 )
 from vidseg_core.pipeline.progress import Counts, Reporter
 from vidseg_core.pipeline.ray_session import size_up
@@ -74,10 +73,10 @@ class WaveRunner:
 
     def _make_plan(
         self, videos: Sequence[VideoInput], pool: ThreadPoolExecutor
-    ) -> tuple[dict[str, VideoTally], list[tuple[int, list[pa.Table]]]]:
+    ) -> tuple[dict[str, VideoTally], list[tuple[int, list[PlannedUnit]]]]:
         """Tallies by video id, and (frames left, unit rows) of every open segment."""
         tallies: dict[str, VideoTally] = {}
-        segments: list[tuple[int, list[pa.Table]]] = []
+        segments: list[tuple[int, list[PlannedUnit]]] = []
         for table in plan_videos(videos, self._plan):
             for work, blob in read_works(table):
                 if work.reason is not None:
@@ -85,7 +84,7 @@ class WaveRunner:
                     continue
                 tally = tallies[work.video_id] = tally_of(work)
                 self._count_plan(work)
-                rows = unit_tables(work, blob, self._config.lanes > 1)
+                rows = planned_units(work, blob, self._config.lanes > 1)
                 segments.extend(
                     (s.frames_left, r) for s, r in zip(work.works(), rows, strict=True) if s.units
                 )
@@ -97,7 +96,7 @@ class WaveRunner:
     def _run_segments(
         self,
         tallies: dict[str, VideoTally],
-        segments: Sequence[tuple[int, list[pa.Table]]],
+        segments: Sequence[tuple[int, list[PlannedUnit]]],
         pool: ThreadPoolExecutor,
     ) -> None:
         sizing = size_up(self._config, len(segments))

@@ -8,8 +8,8 @@ frame before already knows most of the way. So each frame is estimated twice:
 Pixel by pixel the direct flow stands unless the second explains the neighbourhood clearly better. A chain of
 flows would drift; here each frame can fall back on its own direct estimate.
 
-OpenCV's DIS takes a first guess too, but with large guesses it reads outside of its pictures and crashes, and
-its results depend on earlier calls; the warp does the same from outside, safely.
+OpenCV's DIS takes a first guess too, but with large guesses it was seen to crash and to give results that
+depend on earlier calls. Warping the key by the guess does the same from outside, safely.
 
 A chain that is resumed from a stored flow, or recomputed from the pictures, gives the same bits as one that
 was never interrupted.
@@ -49,8 +49,8 @@ class Link:
 def complete(chains: Sequence[Sequence[Link]], estimate: Estimate, *, chained: bool) -> None:
     """Fill in the missing flows of chains that begin next to their key.
 
-    When `chained`, the chains advance together, one link of each at a time; otherwise there is nothing to wait
-    for, and all links are one call.
+    When `chained`, the chains advance together, one link of each at a time; otherwise there is nothing to
+    wait for, and all links are one call.
     """
     if not chained:
         missing = [link for chain in chains for link in chain if link.flow_hw2 is None]

@@ -1,0 +1,68 @@
+"""What the demo shows: a sheet of frames, one row per scheduler, and a video of one scene beside its masks.
+
+Frames are spread evenly over the scene, so that nobody has picked the good ones. Pictures are doubled in size
+for the video, since the scenes are small.
+
+Legend: H, W native size of the scene; 3 = RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from vidseg_core.datasets.scene_classes import CLASS_NAMES
+from vidseg_core.datasets.scene_files import SceneClip, read_labels
+from vidseg_core.pipeline.demo_measure import Score, clip_rows, labels_of, video_id_of
+from vidseg_core.pipeline.source_frames import source_frames
+from vidseg_core.report import SheetRow, blend, contact_sheet, save_png
+from vidseg_core.store import Run
+from vidseg_core.store.export import export_overlay
+
+COLUMNS = 6
+ENLARGE = 2
+
+
+def clip_frames(clip: SceneClip) -> Iterator[tuple[int, np.ndarray]]:
+    """(number, frame_HW3) of the clip as the job decodes it; a frame is valid until the next is asked for."""
+    return source_frames(str(clip.video), max(clip.config.height, clip.config.width))
+
+
+def write_video(path: Path, run: Run, clip: SceneClip) -> int:
+    """The frames of ``clip`` beside the same with ``run``'s masks, key frames in a white border; frames."""
+    enlarged = (
+        (number, cv2.resize(frame_HW3, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_LINEAR))
+        for number, frame_HW3 in clip_frames(clip)
+    )
+    return export_overlay(
+        run, video_id_of(run, clip), enlarged, path, layout="side", fps=float(clip.config.fps)
+    )
+
+
+def write_sheet(path: Path, clip: SceneClip, runs: Mapping[str, tuple[Run, Score]]) -> None:
+    """Rows: the frames, the truth, and each run, captioned with its agreement with the net on every frame."""
+    length = clip.config.frames
+    numbers = [(2 * column + 1) * length // (2 * COLUMNS) for column in range(COLUMNS)]
+    frames = {n: frame_HW3.copy() for n, frame_HW3 in clip_frames(clip) if n in set(numbers)}
+    truth = [blend(frames[n], read_labels(clip.labels, n)) for n in numbers]
+    rows = [
+        SheetRow(title="frame", pictures=[frames[n] for n in numbers]),
+        SheetRow(title="truth", pictures=truth),
+        *(_row(name, run, score, clip, frames) for name, (run, score) in runs.items()),
+    ]
+    save_png(path, contact_sheet(rows, [f"frame {n}" for n in numbers], class_names=CLASS_NAMES))
+
+
+def _row(name: str, run: Run, score: Score, clip: SceneClip, frames: Mapping[int, np.ndarray]) -> SheetRow:
+    shown = [row for row in clip_rows(run, clip) if row["frame_index"] in frames]
+    numbers: Sequence[int] = [row["frame_index"] for row in shown]
+    agreement_T = score.agreement[clip.name]
+    return SheetRow(
+        title="\n".join([*name.replace("_", "\n").split("\n"), f"AKI {score.aki:.1f}"]),
+        pictures=[blend(frames[n], labels_of(row)) for n, row in zip(numbers, shown, strict=True)],
+        keys=[row["is_key"] for row in shown],
+        captions=[f"{100 * agreement_T[n]:.1f} %" for n in numbers],
+    )
