@@ -77,7 +77,8 @@ def test_the_command_line_may_complete_a_file_that_is_not_valid_alone(tmp_path: 
 
 def test_a_dumped_config_is_a_config_file(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    config = segment(*NEEDED, "--working_size", "384x512", "--scheduler.threshold", "2.5", "--limit", "3")
+    named = ("--scheduler.name", "warp_error", "--scheduler.threshold", "2.5")
+    config = segment(*NEEDED, "--working_size", "384x512", *named, "--limit", "3")
     file.write_text(config.to_yaml())
     assert segment("--config", str(file)) == config
 

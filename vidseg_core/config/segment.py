@@ -41,7 +41,7 @@ SEGMENTER_PREFIXES = ("smp", "torchvision", "hf")
 class SchedulerConfig:
     """Which frames are keys, that is, which frames the net runs on."""
 
-    name: str = "warp_error"
+    name: str = "fixed"
     """every, fixed, random, frame_difference, flow_magnitude, warp_error or package.module:Class"""
     interval: int = 12
     """fixed: frames from key to key; random: their mean; at least 1"""

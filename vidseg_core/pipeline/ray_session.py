@@ -15,7 +15,10 @@ from vidseg_core.config.segment import SegmentConfig
 MAX_BRANCHES = 8
 """Keyed branches that one streaming executor drives well; beyond it the driver is the bottleneck."""
 DECODE_CPUS = 0.5
-"""What a decode task asks of Ray: two tasks share a core, so that one decodes while the next is dispatched."""
+"""What a decode task asks of Ray.
+
+Two tasks share a core, so that one decodes while the next is dispatched.
+"""
 
 
 class ClusterError(RuntimeError):
