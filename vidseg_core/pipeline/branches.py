@@ -10,7 +10,7 @@ and the engine for none, so Ray Data does not fuse the two.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,19 +30,25 @@ from vidseg_core.store.objects import ObjectStore
 _COMMITS_AT_ONCE = 1
 TASK_FRAMES = 512
 """Frames that a decode task covers, if units are shorter: dispatching a task costs tens of milliseconds."""
+RUN_AHEAD = 12
+"""Shards of a branch that may be under way, from decoding to commit."""
 _SHARDS_AHEAD = 2.0
 """Decoded shards that may wait for each one in the engine: decoding stops ahead of a slow engine or store."""
 
 
 @contextmanager
-def data_context() -> Iterator[None]:
-    """Ray Data settings of our graphs; the caller's own settings come back afterwards."""
+def data_context(store_share: float | None = None) -> Iterator[None]:
+    """Ray Data settings of our graphs; the caller's own settings come back afterwards.
+
+    ``store_share``: at most this share of the object store may hold what is under way (None: Ray's half).
+    """
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     before = DataContext.get_current()
     context = before.copy()
     context.execution_options.preserve_order = True
     context.target_max_block_size = 1  # one message a block, emitted at once
     context.downstream_capacity_backpressure_ratio = _SHARDS_AHEAD
+    context.override_object_store_memory_limit_fraction = store_share
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     DataContext._set_current(context)
@@ -95,6 +101,17 @@ def branch(
             compute=TaskPoolStrategy(size=_COMMITS_AT_ONCE),
         )
     )
+
+
+def share_of_store(units: Iterable[PlannedUnit], shard_frames: int, sizing: Sizing) -> float:
+    """The share of the object store that ``RUN_AHEAD`` shards a branch fill, at most Ray's own half.
+
+    Frames that wait are not only memory: a block in pages never used before costs milliseconds to fault in,
+    one in pages just freed costs none, so a short queue is also the fast one.
+    """
+    largest = max(unit.frame_bytes for unit in units) * shard_frames
+    whole = ray.cluster_resources().get("object_store_memory", 1.0)
+    return min(0.5, max(0.02, RUN_AHEAD * sizing.branches * sizing.lanes * largest / whole))
 
 
 def _packed(units: Sequence[PlannedUnit], lanes: int) -> list[pa.Table]:

@@ -171,6 +171,8 @@ class PlannedUnit:
 
     row: pa.Table
     frames: int
+    frame_bytes: int
+    """RGB at working size."""
 
 
 def planned_units(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list[list[PlannedUnit]]:
@@ -184,7 +186,7 @@ def planned_units(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list
             offset += frames
             message = UnitMessage(**unit)
             for piece in _split(message) if single_shards else [message]:
-                rows.append(PlannedUnit(unit_table(piece, decode), frames))
+                rows.append(PlannedUnit(unit_table(piece, decode), frames, decode.height * decode.width * 3))
         tables.append(rows)
     return tables
 

@@ -34,6 +34,7 @@ class Sizing:
     decoders_per_branch: int
     gpus_per_worker: float
     cpus: int
+    lanes: int
 
 
 @contextmanager
@@ -79,6 +80,7 @@ def size_up(config: SegmentConfig, segments: int) -> Sizing:
         decoders_per_branch=max(1, decoders // branches),
         gpus_per_worker=share,
         cpus=cpus,
+        lanes=config.lanes,
     )
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import MediaLimits
-from vidseg_core.pipeline.branches import branch, data_context, plan_videos, receipts
+from vidseg_core.pipeline.branches import branch, data_context, plan_videos, receipts, share_of_store
 from vidseg_core.pipeline.build import NetFacts
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.decode_stage import DecodeStage
@@ -101,22 +101,25 @@ class WaveRunner:
     ) -> None:
         sizing = size_up(self._config, len(segments))
         self._device = sizing.device
+        units = [unit for _, rows in segments for unit in rows]
+        share = share_of_store(units, self._config.shard_frames, sizing)
         groups = assign_branches([frames for frames, _ in segments], sizing.branches)
-        branches = [
-            branch(
-                interleave([segments[i][1] for i in group], self._config.lanes),
-                config=self._config,
-                store=self._store,
-                sizing=sizing,
-                decode=self._decode,
-                commit=self._commit,
-            )
-            for group in groups
-            if group
-        ]
-        for table in receipts(branches):
-            for receipt, _ in messages(table, Receipt):
-                self._take(tallies[receipt.video_id], receipt, pool)
+        with data_context(share):
+            branches = [
+                branch(
+                    interleave([segments[i][1] for i in group], self._config.lanes),
+                    config=self._config,
+                    store=self._store,
+                    sizing=sizing,
+                    decode=self._decode,
+                    commit=self._commit,
+                )
+                for group in groups
+                if group
+            ]
+            for table in receipts(branches):
+                for receipt, _ in messages(table, Receipt):
+                    self._take(tallies[receipt.video_id], receipt, pool)
 
     def _take(self, tally: VideoTally, receipt: Receipt, pool: ThreadPoolExecutor) -> None:
         self._counts.frames += receipt.frames
