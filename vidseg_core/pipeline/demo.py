@@ -184,7 +184,7 @@ class _InnerReporter(Reporter):
         """Dropped likewise."""
 
     def tick(self, counts: Counts, force: bool = False) -> None:
-        if not force:
+        if counts.frames and not force:
             super().tick(counts)
 
     def end(self, *, failed: bool) -> None:
