@@ -27,6 +27,7 @@ from benchmarks.corpus import link_corpus, real_videos
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.media import working_size
 from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.ray_session import LOCAL_STORE_MB
 
 
 def decode_raw(path: str) -> int:
@@ -85,7 +86,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = link_corpus(videos, args.copies, Path(scratch) / "in")
         paths = [str(p) for p in folder.iterdir()]
-        ray.init(address="local", include_dashboard=False, num_cpus=cores, log_to_driver=False)
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=cores,
+            object_store_memory=LOCAL_STORE_MB * 10**6,
+            log_to_driver=False,
+        )
         cold = job(link_corpus(videos[:1], 1, Path(scratch) / "one"), Path(scratch) / "cold")
         print(f"first job on a cold Ray, one clip: {cold:.1f} s")
         raw, full, frames = [], [], 0

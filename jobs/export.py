@@ -11,7 +11,6 @@ from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.verbs import ExportConfig
 
 if TYPE_CHECKING:
-
     from vidseg_core.store import Run
 
 

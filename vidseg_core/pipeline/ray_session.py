@@ -14,6 +14,8 @@ from vidseg_core.config.segment import SegmentConfig
 
 MAX_BRANCHES = 8
 """Keyed branches that one streaming executor drives well; beyond it the driver is the bottleneck."""
+LOCAL_STORE_MB = 2_000
+"""Object store of a Ray that we start: small enough that its pages are used again and stay warm."""
 DECODE_CPUS = 0.5
 """What a decode task asks of Ray.
 
@@ -59,7 +61,7 @@ def _connect(config: SegmentConfig) -> None:
         except Exception as problem:
             raise ClusterError(f"cannot join the Ray cluster at {address}: {problem}") from problem
         return
-    store = None if config.object_store_mb is None else config.object_store_mb * 10**6
+    store = (config.object_store_mb or LOCAL_STORE_MB) * 10**6
     ray.init(
         address="local", include_dashboard=False, num_cpus=os.cpu_count(), object_store_memory=store, **quiet
     )
