@@ -2,9 +2,9 @@
 
 ``k`` branches, each ``units -> decode (tasks) -> engine (a pool of one actor) -> commit (tasks)``, and a
 union of their small receipts. A pool of one keeps every shard of a segment on one actor; ``preserve_order``
-and a single call in flight keep them in turn (the engine checks, it never assumes). Blocks hold one message
-each, so that a shard is handed on the moment it exists and backpressure counts shards. Decode asks for a CPU
-and the engine for none, so Ray Data does not fuse the two.
+and in-order calls keep them in turn (the engine checks, it never assumes). Blocks hold one message each, so
+that a shard is handed on the moment it exists and backpressure counts shards. Decode asks for a CPU and the
+engine for none, so Ray Data does not fuse the two.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def data_context(store_share: float | None = None) -> Iterator[None]:
     context.execution_options.preserve_order = True
     context.target_max_block_size = 1  # one message a block, emitted at once
     context.downstream_capacity_backpressure_ratio = _SHARDS_AHEAD
-    context.override_object_store_memory_limit_fraction = store_share
+    if store_share is not None:
+        context.override_object_store_memory_limit_fraction = store_share
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     DataContext._set_current(context)
