@@ -36,6 +36,8 @@ from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 
 _SWEEP_EVERY = 16
+_REPLAYED_CALLS = 4
+"""More than an engine actor has in flight: a restarted one asks for the state before the oldest of them."""
 
 
 class WaveRunner:
@@ -128,7 +130,10 @@ class WaveRunner:
             self._close(tally, pool)
         elif receipt.part % _SWEEP_EVERY == _SWEEP_EVERY - 1:
             prefix = tally.segments[receipt.segment].committed
-            self._jobs.append(pool.submit(_sweep, self._store, receipt.video_id, receipt.segment, prefix))
+            margin = _REPLAYED_CALLS * self._config.lanes
+            self._jobs.append(
+                pool.submit(_sweep, self._store, receipt.video_id, receipt.segment, prefix, margin)
+            )
         self._report.tick(self._counts)
 
     def _close(self, tally: VideoTally, pool: ThreadPoolExecutor) -> None:
@@ -163,10 +168,10 @@ def tally_of(work: VideoWork) -> VideoTally:
     return VideoTally(work.video_id, work.uri, work.facts, work.frames, work.damage, segments)
 
 
-def _sweep(store: ObjectStore, video_id: str, segment: int, prefix: int) -> None:
-    """Drop saved states that no resume can need any more."""
+def _sweep(store: ObjectStore, video_id: str, segment: int, prefix: int, margin: int) -> None:
+    """Drop saved states that neither a resume nor a call that is made again can need any more."""
     states = [state for state in list_states(store, video_id) if state.segment == segment]
     keep = resume_point(states, prefix)
     for state in states:
-        if keep is not None and state.next_shard < keep.next_shard:
+        if keep is not None and state.next_shard < keep.next_shard - margin:
             store.delete(str(state))
