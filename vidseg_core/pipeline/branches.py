@@ -2,9 +2,10 @@
 
 ``k`` branches, each ``units -> decode (tasks) -> engine (a pool of one actor) -> commit (tasks)``, and a
 union of their small receipts. A pool of one keeps every shard of a segment on one actor; ``preserve_order``
-and in-order calls keep them in turn (the engine checks, it never assumes). Blocks hold one message each, so
-that a shard is handed on the moment it exists and backpressure counts shards. Decode asks for a CPU and the
-engine for none, so Ray Data does not fuse the two.
+and one call in flight keep them in turn (with several, a restarted actor gets them out of order, measured;
+the engine checks, it never assumes). Blocks hold one message each, so that a shard is handed on the moment it
+exists and backpressure counts shards. Decode asks for a CPU and the engine for none, so Ray Data does not
+fuse the two.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ from vidseg_core.plan.inputs import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
 _COMMITS_AT_ONCE = 1
-_CALLS_IN_FLIGHT = 3
-"""Shards handed to an engine actor in advance, so that it need not wait for the driver between two."""
 TASK_FRAMES = 512
 """Frames that a decode task covers, if units are shorter: dispatching a task costs tens of milliseconds."""
 RUN_AHEAD = 12
@@ -59,11 +58,6 @@ def data_context(store_share: float | None = None) -> Iterator[None]:
         yield
     finally:
         DataContext._set_current(before)
-
-
-def _in_order() -> dict[str, bool]:
-    """Calls of an engine actor run in the order in which they were made, whichever has its shard first."""
-    return {"allow_out_of_order_execution": False}
 
 
 def _udf(function: Callable[..., Iterator[pa.Table]]) -> Any:
@@ -98,8 +92,7 @@ def branch(
             batch_size=config.lanes,
             num_cpus=0,
             num_gpus=sizing.gpus_per_worker or None,
-            compute=ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=_CALLS_IN_FLIGHT),
-            ray_remote_args_fn=_in_order,
+            compute=ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=1),
         )
         .map_batches(
             _udf(commit_parts),

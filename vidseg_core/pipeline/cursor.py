@@ -19,7 +19,7 @@ from vidseg_core.engine.state import SegmentState
 from vidseg_core.pipeline.saved import CursorError, Totals, seal, unseal
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
-_ROW_FIELDS = (
+ROW_FIELDS = (
     "frame_index",
     "pts_s",
     "is_key",
@@ -29,6 +29,7 @@ _ROW_FIELDS = (
     "lkd",
     "is_corrupt",
 )
+"""What a frame's row says besides its mask."""
 
 
 @dataclass(slots=True)
@@ -109,7 +110,7 @@ class SegmentCursor:
 
 
 def _row_header(row: FrameResult, mask_bytes: int) -> dict:
-    header = {name: _plain(getattr(row, name)) for name in _ROW_FIELDS}
+    header = {name: _plain(getattr(row, name)) for name in ROW_FIELDS}
     return header | {"shape": list(row.labels_HW.shape), "mask_bytes": mask_bytes}
 
 

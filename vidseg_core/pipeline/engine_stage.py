@@ -17,23 +17,13 @@ import pyarrow as pa
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult
 from vidseg_core.pipeline.build import build_engine, new_state
-from vidseg_core.pipeline.cursor import SegmentCursor
+from vidseg_core.pipeline.cursor import ROW_FIELDS, SegmentCursor
 from vidseg_core.pipeline.rows import PartMessage, ShardMessage, frames_of, messages, to_table
 from vidseg_core.pipeline.saved import CursorError
 from vidseg_core.store.keys import state_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 
-_COLUMNS = (
-    "frame_index",
-    "pts_s",
-    "is_key",
-    "key_frame_index",
-    "decision_score",
-    "kar",
-    "lkd",
-    "is_corrupt",
-)
 _Shard = tuple[ShardMessage, pa.Buffer]
 
 
@@ -142,7 +132,7 @@ class EngineStage:
         self, message: ShardMessage, number: int, rows: Sequence[FrameResult]
     ) -> tuple[PartMessage, np.ndarray | None]:
         part = PartMessage(message.video_id, message.segment, number)
-        for name in _COLUMNS:
+        for name in ROW_FIELDS:
             setattr(part, name, [getattr(row, name) for row in rows])
         if self._config.masks.size == "source":
             part.source_height, part.source_width = message.source_height, message.source_width
