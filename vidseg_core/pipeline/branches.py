@@ -1,7 +1,7 @@
 """Keyed branches: the Ray Data graph that turns planned units into committed parts.
 
-``k`` branches, each ``units -> decode (tasks) -> engine (a pool of one actor) -> commit (tasks)``, and a
-union of their small receipts. A pool of one keeps every shard of a segment on one actor; ``preserve_order``
+``k`` branches, each ``units -> decode (tasks) -> engine (a pool of one actor) -> commit (tasks on a GPU
+cluster; on CPU the engine's own actor)``, and a union of their small receipts. A pool of one keeps every shard of a segment on one actor; ``preserve_order``
 and one call in flight keep them in turn (with several, a restarted actor gets them out of order, measured;
 the engine checks, it never assumes). Blocks hold one message each, so that a shard is handed on the moment it
 exists and backpressure counts shards. Decode asks for a CPU and the engine for none, so Ray Data does not
@@ -29,7 +29,7 @@ from vidseg_core.plan.inputs import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
 _COMMITS_AT_ONCE = 1
-TASK_FRAMES = 512
+TASK_FRAMES = 1024
 """Frames that a decode task covers, if units are shorter: dispatching a task costs tens of milliseconds."""
 RUN_AHEAD = 12
 """Shards of a branch that may be under way, from decoding to commit."""
@@ -75,7 +75,9 @@ def branch(
     commit: CommitStage,
 ) -> Dataset:
     """One branch over its planned units (one row each), giving receipts."""
-    return (
+    apart = sizing.device != "cpu"
+    stage = {"config": config, "store": store, "device": sizing.device, "commit": None if apart else commit}
+    engine = (
         ray.data.from_arrow(_packed(units, config.lanes))
         .map_batches(
             _udf(decode_units),
@@ -87,21 +89,23 @@ def branch(
         )
         .map_batches(
             EngineStage,
-            fn_constructor_kwargs={"config": config, "store": store, "device": sizing.device},
+            fn_constructor_kwargs=stage,
             batch_format="pyarrow",
             batch_size=config.lanes,
             num_cpus=0,
             num_gpus=sizing.gpus_per_worker or None,
             compute=ActorPoolStrategy(size=1, max_tasks_in_flight_per_actor=1),
         )
-        .map_batches(
-            _udf(commit_parts),
-            fn_kwargs={"stage": commit},
-            batch_format="pyarrow",
-            batch_size=1,
-            num_cpus=0,
-            compute=TaskPoolStrategy(size=_COMMITS_AT_ONCE),
-        )
+    )
+    if not apart:
+        return engine
+    return engine.map_batches(
+        _udf(commit_parts),
+        fn_kwargs={"stage": commit},
+        batch_format="pyarrow",
+        batch_size=1,
+        num_cpus=0,
+        compute=TaskPoolStrategy(size=_COMMITS_AT_ONCE),
     )
 
 

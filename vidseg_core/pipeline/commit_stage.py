@@ -1,5 +1,9 @@
 """Encode and commit: label maps in, one Parquet object per part out, a small receipt to the driver.
 
+On a GPU this is a stage of its own, in CPU tasks, so that the net never waits for zstd or for the object
+store. On CPU the engine actor does it itself: label maps that never leave a process need no shared memory
+(about a tenth of the job's CPU time with a free net, `benchmarks.plumbing`).
+
 A part's name and bytes follow from its content alone, so writing it twice is harmless: the second writer
 finds it there, compares digests and goes on.
 """
@@ -7,7 +11,7 @@ finds it there, compares digests and goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -29,15 +33,16 @@ class CommitStage:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Commit every part of ``batch``; one receipt each."""
         for part, blob in messages(batch, PartMessage):
-            yield to_table(self._commit(part, blob))
+            yield to_table(self.commit(part, labels_of(part, blob) if part.part >= 0 else ()))
 
-    def _commit(self, part: PartMessage, blob: pa.Buffer) -> Receipt:
+    def commit(self, part: PartMessage, labels_THW: Sequence[np.ndarray] | np.ndarray) -> Receipt:
+        """Write one part (uint8 label maps, as many as the part has frames) and say so."""
         receipt = Receipt(video_id=part.video_id, segment=part.segment, part=part.part)
         receipt.closed, receipt.fatal, receipt.totals = part.closes_segment, part.fatal, part.totals
         if part.part < 0:
             return receipt
         started = time.perf_counter()
-        data = encode_part(part.video_id, _rows(part, labels_of(part, blob)), n_classes=self._n_classes)
+        data = encode_part(part.video_id, _rows(part, labels_THW), n_classes=self._n_classes)
         result = commit_part(self._store, part_key(part.video_id, part.segment, part.part), data)
         receipt.frames = len(part.frame_index)
         receipt.keys = sum(part.is_key)
@@ -46,7 +51,7 @@ class CommitStage:
         return receipt
 
 
-def _rows(part: PartMessage, labels_THW: np.ndarray) -> list[FrameRow]:
+def _rows(part: PartMessage, labels_THW: Sequence[np.ndarray] | np.ndarray) -> list[FrameRow]:
     return [
         FrameRow(
             frame_index=part.frame_index[t],

@@ -17,6 +17,7 @@ import pyarrow as pa
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult
 from vidseg_core.pipeline.build import build_engine, new_state
+from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.cursor import ROW_FIELDS, SegmentCursor
 from vidseg_core.pipeline.rows import PartMessage, ShardMessage, frames_of, messages, to_table
 from vidseg_core.pipeline.saved import CursorError
@@ -30,11 +31,15 @@ _Shard = tuple[ShardMessage, pa.Buffer]
 class EngineStage:
     """Ray Data callable class, one instance per branch.
 
+    With ``commit`` it writes its parts itself and gives receipts; without, it gives the parts.
     Constructor arguments stay small (Ray issue 53727).
     """
 
-    def __init__(self, config: SegmentConfig, store: ObjectStore, device: str) -> None:
+    def __init__(
+        self, config: SegmentConfig, store: ObjectStore, device: str, commit: CommitStage | None = None
+    ) -> None:
         self._config = config
+        self._commit = commit
         self._store = store
         self._engine: Engine = build_engine(config, device)
         self._cursors: dict[tuple[str, int], SegmentCursor] = {}
@@ -50,7 +55,7 @@ class EngineStage:
         for shard in group:
             (live if self._enter(shard[0]) else outcome).append(shard)
         for message, _ in outcome:
-            yield to_table(self._death(message))
+            yield self._hand_out(self._death(message), ())
         if not live:
             return
         self._run(live)
@@ -106,15 +111,21 @@ class EngineStage:
         parts = cursor.pop_parts()
         key = state_key(message.video_id, message.segment, cursor.next_shard, cursor.next_part)
         self._store.put(key, cursor.to_bytes())
-        tables = [self._part(message, number, rows) for number, rows in parts]
-        last = tables.pop() if tables else (PartMessage(message.video_id, message.segment, -1), None)
-        for part, blob in tables:
-            yield to_table(part, blob)
+        whole = [self._part(message, number, rows) for number, rows in parts]
+        last = whole.pop() if whole else (PartMessage(message.video_id, message.segment, -1), [])
+        for part, labels in whole:
+            yield self._hand_out(part, labels)
         if message.ends_segment:
             last[0].closes_segment = True
             last[0].totals = cursor.totals_dict()
             del self._cursors[message.video_id, message.segment]
-        yield to_table(*last)
+        yield self._hand_out(*last)
+
+    def _hand_out(self, part: PartMessage, labels_THW: Sequence[np.ndarray]) -> pa.Table:
+        """The part for the commit stage, or its receipt."""
+        if self._commit is not None:
+            return to_table(self._commit.commit(part, labels_THW))
+        return to_table(part, np.stack(labels_THW).reshape(-1) if len(labels_THW) else None)
 
     def _death(self, message: ShardMessage) -> PartMessage:
         """The segment ends here: what was committed stays, what was pending is given up."""
@@ -130,16 +141,15 @@ class EngineStage:
 
     def _part(
         self, message: ShardMessage, number: int, rows: Sequence[FrameResult]
-    ) -> tuple[PartMessage, np.ndarray | None]:
+    ) -> tuple[PartMessage, list[np.ndarray]]:
         part = PartMessage(message.video_id, message.segment, number)
         for name in ROW_FIELDS:
             setattr(part, name, [getattr(row, name) for row in rows])
         if self._config.masks.size == "source":
             part.source_height, part.source_width = message.source_height, message.source_width
-        if not rows:
-            return part, None
-        part.height, part.width = rows[0].labels_HW.shape
-        return part, np.stack([row.labels_HW for row in rows]).reshape(-1)
+        if rows:
+            part.height, part.width = rows[0].labels_HW.shape
+        return part, [row.labels_HW for row in rows]
 
 
 def _lockstep_groups(shards: Sequence[_Shard]) -> Iterator[list[_Shard]]:

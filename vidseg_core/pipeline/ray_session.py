@@ -16,11 +16,8 @@ MAX_BRANCHES = 8
 """Keyed branches that one streaming executor drives well; beyond it the driver is the bottleneck."""
 LOCAL_STORE_MB = 2_000
 """Object store of a Ray that we start: small enough that its pages are used again and stay warm."""
-DECODE_CPUS = 0.5
-"""What a decode task asks of Ray.
-
-Two tasks share a core, so that one decodes while the next is dispatched.
-"""
+DECODE_CPUS = 1.0
+"""What a decode task asks of Ray: more decoders than cores cost more page faults than they hide waits."""
 
 
 class ClusterError(RuntimeError):

@@ -1,0 +1,1 @@
+"""Losses, loops and recipes of training, and their Ray Train glue."""
