@@ -15,6 +15,7 @@ __all__ = ["VERBS", "main"]
 
 VERBS = {
     "segment": "videos in, a table of masks out",
+    "pseudo-label": "a teacher net labels videos for a student to learn from",
     "compact": "merge the small part files of a run",
     "export": "masks as PNG files, COCO run-lengths or overlay videos",
     "demo": "generated scenes, several schedulers, one comparison",
@@ -24,7 +25,7 @@ VERBS = {
 
 def usage() -> str:
     """The list of verbs."""
-    verbs = "\n".join(f"  {name:10} {text}" for name, text in VERBS.items())
+    verbs = "\n".join(f"  {name:15} {text}" for name, text in VERBS.items())
     codes = "exit codes: 0 all done, 1 failed, 2 bad usage, 3 finished with some videos quarantined"
     return f"usage: vidseg VERB [options]   (vidseg VERB --help for the options)\n\n{verbs}\n\n{codes}\n"
 

@@ -22,6 +22,7 @@ __all__ = ["FAILURES", "USAGE_ERRORS", "run_verb", "say"]
 USAGE_ERRORS = frozenset(
     {
         "vidseg_core.config.errors.ConfigError",
+        "vidseg_core.datasets.records.DatasetError",
         "vidseg_core.models.protocol.SegmenterError",
         "vidseg_core.pipeline.manifest.FingerprintMismatch",
         "vidseg_core.plan.errors.InputError",

@@ -12,11 +12,13 @@ import pytest
 from vidseg_core.config import SegmentConfig
 from vidseg_core.config.cli import parse
 from vidseg_core.config.help import field_texts, options, render_help
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.verbs import CompactConfig, DemoConfig, DoctorConfig, ExportConfig
 
 GOLDEN = Path(__file__).with_name("golden_cli.txt")
 CONFIGS: dict[str, type] = {
     "segment": SegmentConfig,
+    "pseudo-label": PseudoLabelConfig,
     "compact": CompactConfig,
     "export": ExportConfig,
     "demo": DemoConfig,

@@ -21,6 +21,7 @@ from vidseg_core.config import (
     PropagationConfig,
     SchedulerConfig,
     SegmentConfig,
+    TtaConfig,
 )
 from vidseg_core.config.schema import flat_dict, from_dict, option_types, redact, to_dict
 
@@ -87,6 +88,10 @@ def test_a_bad_value_is_refused_by_its_option_name(changes: dict[str, Any], opti
         (PropagationConfig, {"sides": "three"}, "--propagation.sides"),
         (PropagationConfig, {"flow": "diss"}, "--propagation.flow"),
         (PropagationConfig, {"flow_size": 16}, "--propagation.flow_size"),
+        (TtaConfig, {"scales": (0.0,)}, "--tta.scales"),
+        (TtaConfig, {"scales": (1.0, 8.0)}, "--tta.scales"),
+        (TtaConfig, {"scales": (1.0, 1.0)}, "--tta.scales"),
+        (TtaConfig, {"scales": (float("nan"),)}, "--tta.scales"),
         (MaskConfig, {"size": "big"}, "--masks.size"),
         (MediaConfig, {"max_pixels": 0}, "--media.max_pixels"),
         (MediaConfig, {"decode_deadline_s": 0.0}, "--media.decode_deadline_s"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline.commit_stage import CommitStage
@@ -47,7 +48,7 @@ def run_inline(
         single_shards=config.lanes > 1,
     )
     plan, decode = PlanStage(store, limits, options), DecodeStage(store, limits, config.shard_frames)
-    commit = CommitStage(store, 5)
+    commit = CommitStage(store, 5, confidence=isinstance(config, PseudoLabelConfig))
     closed = closed_videos(store)
     videos = [v for v in expand_inputs(config.input) if v.video_id not in closed]
     tallies, segments = {}, []

@@ -34,7 +34,15 @@ class Option:
 
 
 def field_texts(cls: type) -> dict[str, str]:
-    """Field name -> the string literal under it in the class body, white space collapsed."""
+    """Field name -> the string literal under it in the class body (or a base's), white space collapsed."""
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            texts |= _own_texts(base)
+    return texts
+
+
+def _own_texts(cls: type) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(body, ast.ClassDef)
     texts: dict[str, str] = {}

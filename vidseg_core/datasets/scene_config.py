@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Motion = Literal["mixed", "still", "calm", "fast"]
+MOTION_CYCLE: tuple[Motion, ...] = ("mixed", "still", "fast", "calm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,29 @@ class SceneConfig:
         _check_range("noise", self.noise, 0, 32)
         if self.motion not in get_args(Motion):
             raise ValueError(f"motion must be one of {', '.join(get_args(Motion))}, not {self.motion!r}")
+
+
+def corpus_configs(
+    clips: int, frames: int, seed: int = 0, height: int = 240, width: int = 320, fps: int = 25
+) -> dict[str, SceneConfig]:
+    """Varied clips by name: they take turns in their kind of motion, in lighting (every second one changes)
+    and in cuts (one or none). Equal arguments, equal clips. ValueError names what is out of range."""
+    if clips < 1:
+        raise ValueError(f"clips must be at least 1, not {clips}")
+    configs = {}
+    for number in range(clips):
+        config = SceneConfig(
+            height=height,
+            width=width,
+            frames=frames,
+            fps=fps,
+            seed=(seed * 1009 + number) % 2**32,
+            motion=MOTION_CYCLE[number % len(MOTION_CYCLE)],
+            cuts=max(0, min(frames - 1, 1 - number % 2)),
+            lighting=0.6 * (number % 2),
+        )
+        configs[f"scene-{number:03d}-{config.motion}"] = config
+    return configs
 
 
 def _check_range(field: str, value: float, low: float, high: float) -> None:

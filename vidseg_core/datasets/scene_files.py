@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from vidseg_core.datasets.scene_classes import CLASS_NAMES
-from vidseg_core.datasets.scene_config import Motion, SceneConfig
+from vidseg_core.datasets.scene_config import SceneConfig, corpus_configs
 from vidseg_core.datasets.scenes import Scene
 
 CORPUS_FILE = "corpus.json"
@@ -29,7 +29,6 @@ ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
     ("mpeg4", {"qmin": "2", "qmax": "2", "threads": "1"}),
 )
 """Tried in this order; each visually lossless. An FFmpeg build may lack the first."""
-MOTION_CYCLE: tuple[Motion, ...] = ("mixed", "still", "fast", "calm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +81,11 @@ def make_corpus(
 ) -> list[SceneClip]:
     """Write `clips` varied clips into `folder` and list them in `corpus.json`; equal arguments, equal corpus.
 
-    Clips take turns in their kind of motion, in lighting (every second one changes) and in cuts (one or
-    none).
+    What the clips are like: `corpus_configs`.
     """
-    if clips < 1:
-        raise ValueError(f"clips must be at least 1, not {clips}")
     folder = Path(folder)
-    made = []
-    for number in range(clips):
-        config = SceneConfig(
-            height=height,
-            width=width,
-            frames=frames,
-            fps=fps,
-            seed=(seed * 1009 + number) % 2**32,
-            motion=MOTION_CYCLE[number % len(MOTION_CYCLE)],
-            cuts=min(frames - 1, 1 - number % 2),
-            lighting=0.6 * (number % 2),
-        )
-        made.append(write_scene_video(folder / f"scene-{number:03d}-{config.motion}.mp4", config))
+    configs = corpus_configs(clips, frames, seed, height, width, fps)
+    made = [write_scene_video(folder / f"{name}.mp4", config) for name, config in configs.items()]
     _write_corpus_file(folder, made)
     return made
 

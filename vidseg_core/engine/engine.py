@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from vidseg_core.engine.codec import StateError
+from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.finalise import Finaliser, Gap
 from vidseg_core.engine.flows import Flows
 from vidseg_core.engine.frames import FrameInput, FrameResult
@@ -60,6 +61,7 @@ class Engine:
     `sides`: "one" (online, as the papers) or "two" (looks ahead). `flow`: an estimator or its registry name.
     `flow_size`: longest side in pixels of the picture on which flow and deviation are computed. `key_batch`:
     frames per call of the net, exactly (fewer are filled up), so more than the number of lanes is waste.
+    `rule`: makes pseudo-labels, with confidences (see `confidence`); propagators then carry uint16 maps.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Engine:
         flow_size: int = 256,
         key_batch: int = 1,
         device: str | torch.device = "cpu",
+        rule: LabelRule | None = None,
     ) -> None:
         if sides not in ("one", "two"):
             raise ValueError(f"propagation.sides must be 'one' or 'two', not {sides!r}")
@@ -89,7 +92,9 @@ class Engine:
         self.scheduler, self.propagator = scheduler, propagator
         self.two_sided = sides == "two"
         self.max_interval, self.flow_size = int(max_interval), int(flow_size)
-        self.net = ChunkedNet(segmenter, level=propagator.level, batch=int(key_batch), device=device)
+        self.net = ChunkedNet(
+            segmenter, level=propagator.level, batch=int(key_batch), device=device, rule=rule
+        )
         self.stats = EngineStats()
         self.flows = Flows(build_flow(flow) if isinstance(flow, str) else flow, self.stats)
         self._finaliser = Finaliser(self.net, propagator, self.flows, self.stats)
@@ -233,7 +238,7 @@ class Engine:
     ) -> list[FrameResult]:
         state = look.state
         if new_key is not None:
-            rows = [*rows, _key_result(look.frame, decision, new_key.labels_HW)]
+            rows = [*rows, _key_result(look.frame, decision, *self.net.settle(new_key.labels_HW))]
             state.key, state.pending = new_key.key, []
         elif self.two_sided:
             state.pending.append(_pending(look, decision))
@@ -272,7 +277,9 @@ def _pending(look: FrameLook, decision: _Decision) -> PendingFrame:
     )
 
 
-def _key_result(frame: FrameInput, decision: _Decision, labels_HW: np.ndarray) -> FrameResult:
+def _key_result(
+    frame: FrameInput, decision: _Decision, labels_HW: np.ndarray, confidence: float, share: float
+) -> FrameResult:
     return FrameResult(
         frame_index=frame.frame_index,
         pts_s=frame.pts_s,
@@ -283,4 +290,6 @@ def _key_result(frame: FrameInput, decision: _Decision, labels_HW: np.ndarray) -
         lkd=decision.lkd,
         is_corrupt=frame.is_corrupt,
         labels_HW=labels_HW,
+        confidence=confidence,
+        confident_share=share,
     )

@@ -59,7 +59,8 @@ class Finaliser:
             for start in range(0, len(flat), self._net.batch):
                 chunk = flat[start : start + self._net.batch]
                 labels = self._net.labels([self._carry(sides) for sides in chunk])
-                results += [_result(s.frame, s.left, mask) for s, mask in zip(chunk, labels, strict=True)]
+                settled = [self._net.settle(mask) for mask in labels]
+                results += [_result(s.frame, s.left, *mask) for s, mask in zip(chunk, settled, strict=True)]
         rest = iter(results)
         return [[next(rest) for _ in lane] for lane in lanes]
 
@@ -91,7 +92,9 @@ def _sides_of(gap: Gap) -> list[_Sides]:
     return lane
 
 
-def _result(frame: PendingFrame, left: KeyFrame, labels_HW: np.ndarray) -> FrameResult:
+def _result(
+    frame: PendingFrame, left: KeyFrame, labels_HW: np.ndarray, confidence: float, share: float
+) -> FrameResult:
     return FrameResult(
         frame_index=frame.frame_index,
         pts_s=frame.pts_s,
@@ -102,4 +105,6 @@ def _result(frame: PendingFrame, left: KeyFrame, labels_HW: np.ndarray) -> Frame
         lkd=frame.lkd,
         is_corrupt=frame.is_corrupt,
         labels_HW=labels_HW,
+        confidence=confidence,
+        confident_share=share,
     )

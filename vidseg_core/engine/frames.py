@@ -5,6 +5,7 @@ Legend: H, W working size; 3 = RGB.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,3 +44,7 @@ class FrameResult:
     is_corrupt: bool
     labels_HW: np.ndarray
     """uint8 class ids at working size. May be shared with other results: treat as read-only."""
+    confidence: float = math.nan
+    """Mean over the frame of the probability of each pixel's class, 0..1; NaN unless a `LabelRule` asks."""
+    confident_share: float = math.nan
+    """Share of pixels that keep a label (the others are 255), 0..1; NaN unless a `LabelRule` asks."""

@@ -9,12 +9,14 @@ Legend: B batch, C classes, H, W working size; labels uint8.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from vidseg_core.engine.confidence import LabelRule, pack
 from vidseg_core.models.protocol import Segmenter
 
 MAX_CLASSES = 256
@@ -22,14 +24,24 @@ MAX_CLASSES = 256
 
 
 class ChunkedNet:
-    """Runs a segmenter on key frames, and its head on propagated features, `batch` at a time."""
+    """Runs a segmenter on key frames, and its head on propagated features, `batch` at a time.
 
-    def __init__(self, segmenter: Segmenter, *, level: str, batch: int, device: str | torch.device) -> None:
-        if len(segmenter.class_names) > MAX_CLASSES:
-            raise ValueError(
-                f"at most {MAX_CLASSES} classes fit into a mask, not {len(segmenter.class_names)}"
-            )
-        self.segmenter, self.level, self.batch = segmenter, level, batch
+    With a `LabelRule` label maps are uint16, with confidences (see `confidence`), until they are settled.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        *,
+        level: str,
+        batch: int,
+        device: str | torch.device,
+        rule: LabelRule | None = None,
+    ) -> None:
+        most = MAX_CLASSES if rule is None else MAX_CLASSES - 1
+        if len(segmenter.class_names) > most:
+            raise ValueError(f"at most {most} classes fit into a mask, not {len(segmenter.class_names)}")
+        self.segmenter, self.level, self.batch, self.rule = segmenter, level, batch, rule
         self.device = torch.device(device)
 
     @torch.inference_mode()
@@ -43,7 +55,7 @@ class ChunkedNet:
         if self.level == "labels":
             return list(carried)
         if self.level == "scores":
-            return [labels_from_scores(scores_CHW) for scores_CHW in carried]
+            return [self._map_of(scores_CHW) for scores_CHW in carried]
         return self._in_chunks(carried, _shapes, self._head_chunk)
 
     def _run_chunk(self, frames: list[np.ndarray]) -> list[tuple[np.ndarray, Any]]:
@@ -52,7 +64,7 @@ class ChunkedNet:
         scores_BCHW = self.segmenter.head(feats)
         results: list[tuple[np.ndarray, Any]] = []
         for number in range(len(frames)):
-            labels_HW = labels_from_scores(scores_BCHW[number])
+            labels_HW = self._map_of(scores_BCHW[number])
             carried: Any = labels_HW
             if self.level == "scores":
                 carried = scores_BCHW[number].clone()
@@ -63,7 +75,17 @@ class ChunkedNet:
 
     def _head_chunk(self, carried: list[Any]) -> list[np.ndarray]:
         scores_BCHW = self.segmenter.head(_batch_of(carried))
-        return [labels_from_scores(scores_CHW) for scores_CHW in scores_BCHW]
+        return [self._map_of(scores_CHW) for scores_CHW in scores_BCHW]
+
+    def _map_of(self, scores_CHW: torch.Tensor) -> np.ndarray:
+        labels_HW = labels_from_scores(scores_CHW)
+        return labels_HW if self.rule is None else pack(labels_HW, scores_CHW)
+
+    def settle(self, labels_HW: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """What the table says: labels_HW uint8, mean confidence, labelled share (NaN without a rule)."""
+        if self.rule is None:
+            return labels_HW, math.nan, math.nan
+        return self.rule.settle(labels_HW)
 
     def _in_chunks(
         self, items: Sequence[Any], shape_of: Callable[[Any], Hashable], run: Callable[[list[Any]], list[Any]]

@@ -1,11 +1,11 @@
 """Keyed branches: the Ray Data graph that turns planned units into committed parts.
 
 ``k`` branches, each ``units -> decode (tasks) -> engine (a pool of one actor) -> commit (tasks on a GPU
-cluster; on CPU the engine's own actor)``, and a union of their small receipts. A pool of one keeps every shard of a segment on one actor; ``preserve_order``
-and one call in flight keep them in turn (with several, a restarted actor gets them out of order, measured;
-the engine checks, it never assumes). Blocks hold one message each, so that a shard is handed on the moment it
-exists and backpressure counts shards. Decode asks for a CPU and the engine for none, so Ray Data does not
-fuse the two.
+cluster; on CPU the engine's own actor)``, and a union of their small receipts. A pool of one keeps every
+shard of a segment on one actor; ``preserve_order`` and one call in flight keep them in turn (with several, a
+restarted actor gets them out of order, measured; the engine checks, it never assumes). Blocks hold one
+message each, so that a shard is handed on the moment it exists and backpressure counts shards. Decode asks
+for a CPU and the engine for none, so Ray Data does not fuse the two.
 """
 
 from __future__ import annotations
@@ -77,15 +77,16 @@ def branch(
     """One branch over its planned units (one row each), giving receipts."""
     apart = sizing.device != "cpu"
     stage = {"config": config, "store": store, "device": sizing.device, "commit": None if apart else commit}
+    blocks = _packed(units, config.lanes)
     engine = (
-        ray.data.from_arrow(_packed(units, config.lanes))
+        ray.data.from_arrow(blocks)
         .map_batches(
             _udf(decode_units),
             fn_kwargs={"stage": decode},
             batch_format="pyarrow",
             batch_size=1,
             num_cpus=DECODE_CPUS,
-            compute=TaskPoolStrategy(size=sizing.decoders_per_branch),
+            compute=TaskPoolStrategy(size=min(sizing.decoders_per_branch, len(blocks))),
         )
         .map_batches(
             EngineStage,

@@ -14,9 +14,16 @@ from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
+from vidseg_core.models.tta import with_tta
+from vidseg_core.pipeline.labelling import class_map, digest_with, label_rule
+from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.scheduling import Scheduler, build_scheduler
 
+_UNTRAINED_FLOW = (
+    "The flow net '{name}' has random weights: masks between keys mean nothing, only their speed does; "
+    "give --propagation.flow_weights, or use dis or tiny-flow."
+)
 _TAKES_INTERVAL = frozenset({"fixed", "random"})
 
 
@@ -29,11 +36,13 @@ class NetFacts:
     digest: str
     trained: bool
     note: str
+    flow_digest: str = ""
+    """Of the flow net's weights; empty when the flow is no net."""
 
 
 def build_net(config: SegmentConfig, device: str) -> Segmenter:
     """N of the run on ``device``; ``SegmenterError`` says what is wrong with its name, file or classes."""
-    return build_segmenter(
+    net = build_segmenter(
         config.segmenter,
         device=device,
         weights=config.weights,
@@ -41,17 +50,24 @@ def build_net(config: SegmentConfig, device: str) -> Segmenter:
         seed=config.seed,
         precision=config.dtype,
     )
+    return with_tta(net, scales=config.tta.scales, flip=config.tta.flip)
 
 
 def describe_net(config: SegmentConfig) -> NetFacts:
     """Build N once, on the CPU, to learn its classes and digest before anything starts."""
     net = build_net(config, "cpu")
+    classes = class_map(config, net.class_names)
+    flow = build_run_flow(config, "cpu") if config.propagation.flow != "dis" else None
+    notes = [net.note] if net.note else []
+    if flow is not None and not getattr(flow, "trained", True):
+        notes.append(_UNTRAINED_FLOW.format(name=config.propagation.flow))
     return NetFacts(
         name=net.name,
-        class_names=tuple(net.class_names),
-        digest=net.digest,
+        class_names=classes.class_names if classes else tuple(net.class_names),
+        digest=digest_with(classes, net.digest),
         trained=net.trained,
-        note=net.note,
+        note=" ".join(notes),
+        flow_digest=str(getattr(flow, "digest", "")),
     )
 
 
@@ -63,22 +79,36 @@ def build_engine(config: SegmentConfig, device: str) -> Engine:
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
     options = config.propagation
+    net = build_net(config, device)
     try:
         return Engine(
-            build_net(config, device),
+            net,
             _scheduler(config.scheduler),
             build_propagator(options.name, level=options.level),
             sides=options.sides,
             max_interval=config.scheduler.max_interval,
-            flow=options.flow,
+            flow=build_run_flow(config, device),
             flow_size=options.flow_size,
             key_batch=config.key_batch,
             device=device,
+            rule=label_rule(config, net.class_names),
         )
     except ValueError as problem:
         if isinstance(problem, ConfigError):
             raise
         raise ConfigError("--scheduler/--propagation", str(problem)) from problem
+
+
+def build_run_flow(config: SegmentConfig, device: str) -> FlowEstimator:
+    """F of the run; what an estimator has no option for (`device`, `weights`, `seed`) it is not told.
+
+    ``ConfigError`` when weights are given to one that takes none, ``SegmenterError`` when they do not fit.
+    """
+    name, weights = config.propagation.flow, config.propagation.flow_weights
+    if weights is not None and not takes(name, "weights"):
+        raise ConfigError("--propagation.flow_weights", f"flow {name!r} takes no weights")
+    asked = {"device": device, "weights": weights, "seed": config.seed}
+    return build_flow(name, **{option: value for option, value in asked.items() if takes(name, option)})
 
 
 def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentState:

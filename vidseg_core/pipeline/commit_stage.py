@@ -21,14 +21,16 @@ from vidseg_core.pipeline.rows import PartMessage, Receipt, labels_of, messages,
 from vidseg_core.store.keys import part_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import FrameRow, commit_part, encode_part
+from vidseg_core.store.schema import FRAMES_SCHEMA, PSEUDO_SCHEMA
 
 
 class CommitStage:
     """The commit function of a branch; small and picklable."""
 
-    def __init__(self, store: ObjectStore, n_classes: int) -> None:
+    def __init__(self, store: ObjectStore, n_classes: int, *, confidence: bool = False) -> None:
         self._store = store
         self._n_classes = n_classes
+        self._schema = PSEUDO_SCHEMA if confidence else FRAMES_SCHEMA
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Commit every part of ``batch``; one receipt each."""
@@ -42,7 +44,9 @@ class CommitStage:
         if part.part < 0:
             return receipt
         started = time.perf_counter()
-        data = encode_part(part.video_id, _rows(part, labels_THW), n_classes=self._n_classes)
+        data = encode_part(
+            part.video_id, _rows(part, labels_THW), n_classes=self._n_classes, schema=self._schema
+        )
         result = commit_part(self._store, part_key(part.video_id, part.segment, part.part), data)
         receipt.frames = len(part.frame_index)
         receipt.keys = sum(part.is_key)
@@ -63,6 +67,8 @@ def _rows(part: PartMessage, labels_THW: Sequence[np.ndarray] | np.ndarray) -> l
             lkd=part.lkd[t],
             is_corrupt=part.is_corrupt[t],
             labels_HW=_at_source_size(labels_THW[t], part),
+            confidence=part.confidence[t],
+            confident_share=part.confident_share[t],
         )
         for t in range(len(part.frame_index))
     ]

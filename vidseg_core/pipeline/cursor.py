@@ -28,6 +28,8 @@ ROW_FIELDS = (
     "kar",
     "lkd",
     "is_corrupt",
+    "confidence",
+    "confident_share",
 )
 """What a frame's row says besides its mask."""
 

@@ -66,7 +66,7 @@ class _Job:
         inputs = expand_inputs(config.input, limit=config.limit)
         _check_output(store)
         net = describe_net(config)
-        manifest = fingerprint(config.fingerprint_fields(), net.digest)
+        manifest = fingerprint(config.fingerprint_fields(), net.digest, net.flow_digest)
         fresh = claim_output(store, manifest, inputs)
         if store.exists(SUCCESS_KEY):
             self._report.say(f"{store.root} is complete already; nothing to do")

@@ -29,12 +29,15 @@ class FingerprintMismatch(ValueError):
     """The output belongs to a run with another configuration, other weights or other inputs."""
 
 
-def fingerprint(fields: dict[str, Any], segmenter_digest: str) -> dict[str, Any]:
+def fingerprint(fields: dict[str, Any], segmenter_digest: str, flow_digest: str = "") -> dict[str, Any]:
     """The manifest.
 
-    Every option that changes a row, the weights' digest, the schema version and their SHA-256.
+    Every option that changes a row, the digests of the weights (the flow's only where it is a net), the
+    schema version and their SHA-256.
     """
     content = {"schema_version": SCHEMA_VERSION, "weights_sha256": segmenter_digest, "config": fields}
+    if flow_digest:
+        content["flow_weights_sha256"] = flow_digest
     text = json.dumps(content, sort_keys=True, default=str)
     return json.loads(text) | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
 

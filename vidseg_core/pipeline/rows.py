@@ -84,6 +84,8 @@ class PartMessage:
     kar: list[float] = field(default_factory=list)
     lkd: list[int] = field(default_factory=list)
     is_corrupt: list[bool] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+    confident_share: list[float] = field(default_factory=list)
     source_height: int = 0
     source_width: int = 0
     closes_segment: bool = False

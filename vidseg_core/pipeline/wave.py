@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline.branches import branch, data_context, plan_videos, receipts, share_of_store
@@ -61,7 +62,9 @@ class WaveRunner:
         )
         self._plan = PlanStage(store, limits, options)
         self._decode = DecodeStage(store, limits, config.shard_frames)
-        self._commit = CommitStage(store, len(net.class_names))
+        self._commit = CommitStage(
+            store, len(net.class_names), confidence=isinstance(config, PseudoLabelConfig)
+        )
 
     def run(self, videos: Sequence[VideoInput]) -> None:
         """Bring every video of the wave to its row in ``videos/``."""

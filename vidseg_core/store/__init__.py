@@ -31,10 +31,11 @@ from vidseg_core.store.parts import (
 )
 from vidseg_core.store.run import Run, open_run, run_digest
 from vidseg_core.store.s3_store import S3Store
-from vidseg_core.store.schema import FRAMES_SCHEMA, SCHEMA_VERSION, VIDEOS_SCHEMA
+from vidseg_core.store.schema import FRAMES_SCHEMA, PSEUDO_SCHEMA, SCHEMA_VERSION, VIDEOS_SCHEMA
 
 __all__ = [
     "FRAMES_SCHEMA",
+    "PSEUDO_SCHEMA",
     "MASK_CODEC",
     "RUN_KEY",
     "SCHEMA_VERSION",

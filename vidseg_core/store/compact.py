@@ -33,7 +33,7 @@ from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import commit_part, part_writer
 from vidseg_core.store.run import open_run
-from vidseg_core.store.schema import FRAMES_SCHEMA, check_version
+from vidseg_core.store.schema import check_version, frames_schema
 
 SPAN_BYTES = 64 << 20
 """Parts are merged until their files add up to this many bytes."""
@@ -124,8 +124,9 @@ def _groups(store: ObjectStore, video_id: str, span_bytes: int) -> Iterator[list
 def _merged(store: ObjectStore, group: Sequence[PartKey]) -> bytes:
     """The rows of the parts as one file's bytes, in row groups of `SPAN_GROUP_ROWS`."""
     sink = io.BytesIO()
-    pending, last = FRAMES_SCHEMA.empty_table(), -1
-    with part_writer(sink, FRAMES_SCHEMA) as writer:
+    schema = _part_table(store, str(group[0])).schema
+    pending, last = schema.empty_table(), -1
+    with part_writer(sink, schema) as writer:
         for key in group:
             table = _part_table(store, str(key))
             if table.num_rows == 0:
@@ -147,7 +148,7 @@ def _merged(store: ObjectStore, group: Sequence[PartKey]) -> bytes:
 def _part_table(store: ObjectStore, key: str) -> pa.Table:
     file = pq.ParquetFile(io.BytesIO(store.get(key)))
     check_version(file.metadata.metadata, f"output {store.root}: {key}")
-    return file.read().cast(FRAMES_SCHEMA)
+    return file.read().cast(frames_schema(file.schema_arrow.names))
 
 
 def _keys(store: ObjectStore, video_id: str) -> dict[PartKey, int]:

@@ -10,12 +10,12 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from vidseg_core.store.schema import FRAMES_SCHEMA
+from vidseg_core.store.schema import frames_schema
 
 
 def row_bytes(row: Mapping[str, Any]) -> bytes:
-    """A row of `FRAMES_SCHEMA`, as `Run.rows` yields it; different rows have different bytes."""
-    return b"".join(_value_bytes(row[name]) for name in FRAMES_SCHEMA.names)
+    """A row of a frame table, as `Run.rows` yields it; different rows have different bytes."""
+    return b"".join(_value_bytes(row[name]) for name in frames_schema(row).names)
 
 
 def sized(data: bytes) -> bytes:

@@ -61,6 +61,10 @@ class FrameLike(Protocol):
     def is_corrupt(self) -> bool: ...
     @property
     def labels_HW(self) -> np.ndarray: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def confident_share(self) -> float: ...
 
 
 @dataclass(slots=True)
@@ -83,6 +87,10 @@ class FrameRow:
     is_corrupt: bool
     labels_HW: np.ndarray
     """uint8 class ids."""
+    confidence: float = math.nan
+    """Mean probability of the pixels' classes; pseudo-labels only."""
+    confident_share: float = math.nan
+    """Share of pixels with a label; pseudo-labels only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +103,23 @@ class CommitResult:
     """SHA-256 of the bytes, hexadecimal."""
 
 
-def encode_part(video_id: str, rows: Sequence[FrameLike], *, n_classes: int = 0) -> bytes:
+def encode_part(
+    video_id: str, rows: Sequence[FrameLike], *, n_classes: int = 0, schema: pa.Schema = FRAMES_SCHEMA
+) -> bytes:
     """Parquet bytes of rows of one video with strictly increasing frame numbers; no rows: a valid empty part.
 
+    `schema`: `FRAMES_SCHEMA`, or `PSEUDO_SCHEMA` for rows with confidences.
     `class_pixels` has `n_classes` entries, more if a label exceeds them (a void label of 255 is counted too).
     """
     indices = [row.frame_index for row in rows]
     if any(later <= earlier for earlier, later in pairwise(indices)):
         raise ValueError(f"video {video_id}: frame numbers of a part must increase, got {indices}")
-    columns: dict[str, list[Any]] = {name: [] for name in FRAMES_SCHEMA.names}
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     for row in rows:
-        for name, value in _record(video_id, row, n_classes).items():
-            columns[name].append(value)
-    return table_bytes(pa.table(columns, schema=FRAMES_SCHEMA))
+        record = _record(video_id, row, n_classes)
+        for name, values in columns.items():
+            values.append(record[name])
+    return table_bytes(pa.table(columns, schema=schema))
 
 
 def encode_videos(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -209,4 +221,6 @@ def _record(video_id: str, row: FrameLike, n_classes: int) -> dict[str, Any]:
         "mask": encode_runs(values, lengths),
         "mask_codec": MASK_CODEC,
         "class_pixels": np.bincount(values, weights=lengths, minlength=n_classes).astype(np.int64),
+        "confidence": float(row.confidence),
+        "confident_share": float(row.confident_share),
     }

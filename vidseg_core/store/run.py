@@ -38,7 +38,13 @@ from vidseg_core.store.keys import (
 )
 from vidseg_core.store.mask_codec import MASK_CODEC, decode_mask
 from vidseg_core.store.objects import ObjectStore, open_store
-from vidseg_core.store.schema import FRAMES_SCHEMA, SCHEMA_VERSION, VIDEOS_SCHEMA, check_version
+from vidseg_core.store.schema import (
+    FRAMES_SCHEMA,
+    SCHEMA_VERSION,
+    VIDEOS_SCHEMA,
+    check_version,
+    frames_schema,
+)
 
 _FRAME_COLUMN = FRAMES_SCHEMA.get_field_index("frame_index")
 _BATCH_ROWS = 128
@@ -122,7 +128,7 @@ class Run:
             yield found, visible(group)
 
     def frames(self, video_ids: Iterable[str] | None = None) -> ds.FileSystemDataset:
-        """All rows (or those of some videos) as an Arrow dataset with `FRAMES_SCHEMA`.
+        """All rows (or those of some videos) as an Arrow dataset (`FRAMES_SCHEMA`, `PSEUDO_SCHEMA`).
 
         A filter on `video_id` opens that video's files only. The files are those of this moment: after a
         `compact`, ask again.
@@ -135,9 +141,11 @@ class Run:
             for video_id, keys in groups
             for key in keys
         ]
+        schema = FRAMES_SCHEMA
         if fragments:
-            self._parquet(fragments[0].path).close()  # raises for another schema version
-        return ds.FileSystemDataset(fragments, FRAMES_SCHEMA, kind, self._files)
+            with self._parquet(fragments[0].path) as file:  # raises for another schema version
+                schema = frames_schema(file.schema_arrow.names)
+        return ds.FileSystemDataset(fragments, schema, kind, self._files)
 
     def rows(self, video_id: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """A video's rows in frame order, streamed. `StoreError` for an unknown video or a repeated frame."""
@@ -165,10 +173,11 @@ class Run:
         return file
 
     def _rows_of(self, keys: Sequence[PartKey], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
-        wanted = list(dict.fromkeys(("frame_index", *(columns or FRAMES_SCHEMA.names))))
         last = -1
         for key in keys:
             with self._parquet(str(key)) as file:
+                names = columns or frames_schema(file.schema_arrow.names).names
+                wanted = list(dict.fromkeys(("frame_index", *names)))
                 for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
                     for row in batch.to_pylist():
                         if row["frame_index"] <= last:

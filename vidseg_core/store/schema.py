@@ -6,7 +6,7 @@ in its metadata under `vidseg.schema_version` and every reader checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
@@ -42,6 +42,16 @@ FRAMES_SCHEMA: pa.Schema = pa.schema(
 )
 """One row per frame: `frames/video=<id>/*.parquet`."""
 
+PSEUDO_SCHEMA: pa.Schema = pa.schema(
+    [
+        *FRAMES_SCHEMA,
+        _column("confidence", pa.float64()),  # mean probability of the pixels' classes, 0..1
+        _column("confident_share", pa.float64()),  # share of pixels with a label; the others are 255
+    ],
+    metadata=_METADATA,
+)
+"""The same for a run of pseudo-labels."""
+
 VIDEOS_SCHEMA: pa.Schema = pa.schema(
     [
         _column("video_id", pa.string()),
@@ -63,6 +73,11 @@ VIDEOS_SCHEMA: pa.Schema = pa.schema(
     metadata=_METADATA,
 )
 """One row per video: `videos/*.parquet`."""
+
+
+def frames_schema(names: Iterable[str]) -> pa.Schema:
+    """The schema of a frame table with these column names."""
+    return PSEUDO_SCHEMA if "confidence" in set(names) else FRAMES_SCHEMA
 
 
 def check_version(metadata: Mapping[bytes, bytes] | None, where: str) -> None:

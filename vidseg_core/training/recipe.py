@@ -29,7 +29,11 @@ class AugmentRecipe:
     colour: float = 0.0
     """strength of brightness, contrast, saturation and hue changes; 0 to 1"""
     blur: float = 0.0
-    """share of samples that are blurred or lose resolution; 0 to 1"""
+    """share of samples that are blurred, lose resolution, or show strong compression or noise; 0 to 1"""
+    stretch: float = 0.0
+    """largest change of the aspect ratio, as a share; 0 to 1"""
+    focus: float = 0.0
+    """share of crops taken around a pixel of a class drawn at random, which favours rare classes; 0 to 1"""
 
 
 @dataclass(frozen=True, kw_only=True)

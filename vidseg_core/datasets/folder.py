@@ -1,0 +1,97 @@
+"""`folder:PATH`: frames and masks that anybody has: `images/` and `masks/` with equal stems.
+
+Layout: `images/a.jpg` and `masks/a.png`, or a folder for each clip below both (`images/clip1/000001.jpg`); one
+level higher there may be `train`, `val` and `test`. `classes.txt` names the classes, one a line; without it
+they are counted from the masks. Masks are index images; 255 is ignored. A frame without a mask is unlabelled,
+a mask without a frame is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from vidseg_core.datasets.listed import SPLIT_ORDER, ImageDataset
+from vidseg_core.datasets.pictures import IMAGE_SUFFIXES, read_ids
+from vidseg_core.datasets.places import need_folder, read_class_list
+from vidseg_core.datasets.records import IGNORE, DatasetError, Item
+from vidseg_core.datasets.spec import DatasetSpec
+
+_NUMBER = re.compile(r"(\d+)(?!.*\d)")
+
+
+class FolderDataset(ImageDataset):
+    """Images and masks with equal stems."""
+
+    name = "folder"
+
+    def __init__(self, spec: DatasetSpec) -> None:
+        self.where = spec.path
+        self._root = need_folder(spec.path, "folder")
+        self._parts = {part: self._root / part for part in SPLIT_ORDER if (self._root / part).is_dir()}
+        if (self._root / "images").is_dir() or not self._parts:
+            self._parts = {"train": self._root}
+        for part in self._parts.values():
+            need_folder(part / "images", "folder", "expected images/ and masks/ with equal file names")
+
+    @cached_property
+    def _classes(self) -> tuple[str, ...]:
+        if names := read_class_list(self._root / "classes.txt"):
+            return names
+        return tuple(f"class{number}" for number in range(self._highest_id() + 1))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._classes
+
+    def _highest_id(self) -> int:
+        """Of all masks: without `classes.txt` nothing else says how many classes there are."""
+        highest = -1
+        for part in self._parts.values():
+            for path in _files(part / "masks").values():
+                ids = read_ids(path)
+                highest = max(highest, int(ids[ids != IGNORE].max(initial=-1)))
+        return highest
+
+    def _list(self) -> Mapping[str, Iterable[Item]]:
+        return {split: list(_items(part)) for split, part in self._parts.items()}
+
+
+def _items(part: Path) -> Iterable[Item]:
+    images, masks = _files(part / "images"), _files(part / "masks")
+    for stem in sorted(set(masks) - set(images)):
+        raise DatasetError(f"{masks[stem]}: there is no image {part / 'images' / stem} to this mask")
+    clips: dict[str, list[str]] = {}
+    for stem in images:
+        clips.setdefault(stem.rpartition("/")[0], []).append(stem)
+    for clip, stems in clips.items():
+        for number, stem in _numbered(stems):
+            mask = masks.get(stem)
+            yield Item(
+                video_id=clip or part.name,
+                frame_index=number,
+                image=str(images[stem]),
+                label=str(mask) if mask else None,
+            )
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Image files below `folder` by their path without suffix; `DatasetError` for one stem twice."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            stem = path.relative_to(folder).with_suffix("").as_posix()
+            if stem in found:
+                raise DatasetError(f"{path}: the same frame as {found[stem].name}; keep one of them")
+            found[stem] = path
+    return found
+
+
+def _numbered(stems: list[str]) -> list[tuple[int, str]]:
+    """Frame numbers of a clip: the last number in each name if that tells them apart, else their order."""
+    numbers = [int(found[1]) if (found := _NUMBER.search(stem.rpartition("/")[2])) else -1 for stem in stems]
+    if -1 in numbers or len(set(numbers)) != len(numbers):
+        return list(enumerate(sorted(stems)))
+    return sorted(zip(numbers, stems, strict=True))

@@ -1,0 +1,70 @@
+"""Data sets by name: `open_dataset("camvid:/data/CamVid?val_clips=0016E5")`.
+
+Model: a name leads to one class, imported when it is asked for; options that every layout understands wrap
+what it opens. Invariant: opening looks at directory listings only, and whatever is wrong with the text or
+the place is one `DatasetError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+
+from vidseg_core.config.errors import nearest
+from vidseg_core.datasets.records import DatasetError, FrameDataset, iter_records
+from vidseg_core.datasets.spec import DatasetSpec, parse_spec
+
+__all__ = ["LAYOUTS", "OPTIONS", "iter_records", "open_dataset"]
+
+LAYOUTS: Mapping[str, str] = {
+    "cityscapes": "cityscapes:Cityscapes",
+    "camvid": "camvid:CamVid",
+    "300vw-mask": "face_mask:FaceMask300VW",
+    "davis": "davis:Davis",
+    "face": "video_sets:FaceVideos",
+    "folder": "folder:FolderDataset",
+    "scenes": "generated:GeneratedScenes",
+    "tables": "tables:MaskTables",
+    "videos": "video_sets:PlainVideos",
+}
+"""Name -> module and class in this room."""
+OPTIONS = ("remap", "clips", "val_clips", "size")
+"""Options of every layout."""
+
+
+def open_dataset(text: str) -> FrameDataset:
+    """The data set that `NAME:PATH?options` names; see docs/datasets.md. Raises `DatasetError`."""
+    spec = parse_spec(text, frozenset(LAYOUTS))
+    if spec.name is None:
+        from vidseg_core.datasets.guess import guess_layout
+
+        spec = replace(spec, name=guess_layout(spec.path))
+    if spec.name not in LAYOUTS:
+        hint = nearest(str(spec.name), LAYOUTS)
+        raise DatasetError(f"unknown data set {spec.name!r}{hint}; known: {', '.join(LAYOUTS)}")
+    module, _, cls = LAYOUTS[spec.name].partition(":")
+    layout = getattr(import_module(f"vidseg_core.datasets.{module}"), cls)
+    for option in spec.options:
+        if option not in (known := (*OPTIONS, *sorted(layout.OPTIONS))):
+            hint = nearest(option, known)
+            raise DatasetError(f"{spec.name}: no option {option!r}{hint}; known: {', '.join(known)}")
+    return _wrapped(layout(spec), spec)
+
+
+def _wrapped(dataset: FrameDataset, spec: DatasetSpec) -> FrameDataset:
+    """`dataset` with the options that every layout has."""
+    if remap := spec.option("remap"):
+        from vidseg_core.datasets.remap import RemappedDataset, load_class_map
+
+        dataset = RemappedDataset(dataset, load_class_map(remap, dataset.class_names))
+    clips, val_clips = spec.names("clips"), spec.names("val_clips")
+    if clips or val_clips:
+        from vidseg_core.datasets.wrapped import ClipsDataset
+
+        dataset = ClipsDataset(dataset, clips=clips, val_clips=val_clips)
+    if size := spec.option("size"):
+        from vidseg_core.datasets.wrapped import ResizedDataset
+
+        dataset = ResizedDataset(dataset, size)
+    return dataset
