@@ -23,15 +23,24 @@ USAGE_ERRORS = frozenset(
     {
         "vidseg_core.config.errors.ConfigError",
         "vidseg_core.datasets.records.DatasetError",
+        "vidseg_core.episodes.table.EpisodeError",
+        "vidseg_core.models.policy_trunk.PolicyError",
         "vidseg_core.models.protocol.SegmenterError",
         "vidseg_core.pipeline.manifest.FingerprintMismatch",
         "vidseg_core.plan.errors.InputError",
         "vidseg_core.propagation.registry.UnknownNameError",
         "vidseg_core.store.errors.StoreError",
+        "vidseg_core.training.checkpoint.CheckpointError",
     }
 )
 FAILURES = frozenset(
-    {"vidseg_core.pipeline.ray_session.ClusterError", "vidseg_core.store.errors.CommitConflict"}
+    {
+        "vidseg_core.pipeline.ray_session.ClusterError",
+        "vidseg_core.store.errors.CommitConflict",
+        "vidseg_core.training.checkpoint.SaveError",
+        "vidseg_core.training.flow.FlowTrainingError",
+        "vidseg_core.training.loop.TrainingError",
+    }
 )
 
 ConfigT = TypeVar("ConfigT")
@@ -41,6 +50,8 @@ def run_verb(
     verb: str, cls: type[ConfigT], run: Callable[[ConfigT], int], argv: Sequence[str] | None = None
 ) -> int:
     """Parse `argv` (None: the process's own) as a `cls`, call `run` with it and return the exit code."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # plug-ins beside the user; after everything that is installed
     try:
         config = parse(verb, cls, sys.argv[1:] if argv is None else argv)
     except SystemExit as stop:

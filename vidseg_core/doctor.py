@@ -20,11 +20,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vidseg_core import __version__
 from vidseg_core.config.schema import redact
 from vidseg_core.config.verbs import DoctorConfig
+
+if TYPE_CHECKING:
+    from vidseg_core.datasets.survey import Survey
 
 __all__ = ["CHECKS", "Finding", "examine", "run_doctor"]
 
@@ -271,6 +274,46 @@ def _s3_hint(error: Exception) -> str:
     return "check the bucket's name and that the credentials may list, put and delete there"
 
 
+def check_dataset(config: DoctorConfig) -> Iterator[Finding]:
+    """The data set that was named: what it holds, what is missing, and whether a few records can be read."""
+    if config.dataset is None:
+        return
+    from vidseg_core.datasets.open import open_dataset
+    from vidseg_core.datasets.records import DatasetError
+    from vidseg_core.datasets.survey import survey
+
+    try:
+        found = survey(open_dataset(config.dataset))
+    except DatasetError as error:
+        yield Finding("dataset", "fail", str(error), "layouts and options: docs/datasets.md")
+        return
+    yield Finding("dataset", "ok", f"{found.name}, {len(found.class_names)} classes")
+    if found.class_names:
+        yield Finding("classes", "ok", ", ".join(found.class_names))
+    for split in found.splits:
+        text = f"{split.frames} frames of {split.clips} clips, {split.labelled} labelled"
+        yield _judge(f"split {split.name}", split.frames > 0, text, "this split is empty", "warn")
+    for absent in found.missing:
+        yield Finding("missing", "fail" if absent.essential else "warn", absent.text)
+    if found.class_names and not any(split.labelled for split in found.splits):
+        yield Finding("labels", "fail", "no frame is labelled", "layouts: docs/datasets.md")
+    yield from _sampled(found)
+
+
+def _sampled(found: Survey) -> Iterator[Finding]:
+    """What the records read on trial say."""
+    if found.sizes:
+        sizes = ", ".join(f"{width}x{height}" for (width, height), _ in found.sizes.most_common(4))
+        more = "" if len(found.sizes) <= 4 else f" and {len(found.sizes) - 4} more"
+        yield Finding("frame size", "ok", sizes + more)
+    if shares := found.shares():
+        text = ", ".join(f"{name} {share:.1%}" for name, share in shares)
+        yield Finding("labels", "ok", f"of {found.sampled} frames: {text}")
+    read = found.sampled - len(found.problems)
+    hint = "; ".join(found.problems[:3])
+    yield _judge("records", not found.problems, f"{read} of {found.sampled} read", hint)
+
+
 CHECKS: tuple[tuple[str, Callable[[DoctorConfig], Iterator[Finding]]], ...] = (
     ("python", check_python),
     ("torch", check_torch),
@@ -281,6 +324,7 @@ CHECKS: tuple[tuple[str, Callable[[DoctorConfig], Iterator[Finding]]], ...] = (
     ("disk", check_disk),
     ("ray", check_ray),
     ("s3", check_s3),
+    ("dataset", check_dataset),
 )
 
 

@@ -108,6 +108,29 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         build_segmenter(SPEC, weights=str(tmp_path / "nowhere.pt"))
 
 
+@pytest.mark.parametrize("names", ["5", '"sky"', "[1, 2, 3]", "{", '{"0": "sky"}'])
+def test_class_names_that_are_no_list_of_texts_are_refused(names: str, tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "a.safetensors", metadata={"class_names": names})
+    with pytest.raises(SegmenterError, match=r"weights file .*a\.safetensors"):
+        build_segmenter(SPEC, weights=str(tmp_path / "a.safetensors"))
+
+
+@pytest.mark.parametrize("content", [{}, {"weight": "text"}, [torch.zeros(2)], torch.zeros(3), {"epoch": 3}])
+def test_a_torch_file_of_something_else_is_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(SegmenterError, match=r"a\.pt holds (no state dict|something else than tensors)"):
+        build_segmenter(SPEC, weights=str(tmp_path / "a.pt"))
+
+
+@pytest.mark.parametrize("spec", ["torchvision:lraspp_mobilenet_v3_large", "smp:FPN/mobilenet_v2"])
+def test_weights_of_another_architecture_are_refused(
+    spec: str, state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    save_file(state, tmp_path / "fpn.safetensors")
+    with pytest.raises(SegmenterError, match=rf"fpn\.safetensors does not fit {spec}: \d+ \(.*\) missing"):
+        build_segmenter(spec, weights=str(tmp_path / "fpn.safetensors"))
+
+
 def test_torchvision_weights_may_carry_their_auxiliary_head(tmp_path: Path) -> None:
     models = import_torchvision().models
     name = "deeplabv3_mobilenet_v3_large"

@@ -9,6 +9,7 @@ from vidseg_core.config.segment import (
     PropagationConfig,
     SchedulerConfig,
     SegmentConfig,
+    TtaConfig,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "PropagationConfig",
     "SchedulerConfig",
     "SegmentConfig",
+    "TtaConfig",
 ]

@@ -124,12 +124,15 @@ class DoctorConfig:
     """also: list s3://bucket/prefix and try a conditional write there (removed again)"""
     ray: bool = False
     """also: start a local Ray (or join $RAY_ADDRESS) and run one task; takes 10 to 40 s"""
+    dataset: str | None = None
+    """also: what the data set NAME:PATH[?OPTION=VALUE] holds and what it lacks; reads a few frames"""
     log: Literal["text", "json"] = "text"
     """a table, or one JSON object per check"""
 
     def __post_init__(self) -> None:
         _check_place("--output", self.output)
         _check_place("--s3", self.s3)
+        _check_place("--dataset", self.dataset)
         if self.s3 is not None:
             bucket = self.s3.removeprefix("s3://").partition("/")[0]
             fine = self.s3.startswith("s3://") and bool(bucket)

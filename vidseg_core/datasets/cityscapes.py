@@ -2,8 +2,9 @@
 
 Layout: `leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png` with
 `gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png` (or `_labelTrainIds.png`, which is taken if it is
-there). `snippets=yes` (the default where only `leftImg8bit_sequence` is there) lists the snippets of 30 frames
-instead, frame numbers 0 to 29; frame 19, the twentieth, is the annotated one (DVSNet 4.1, FeatureSharing 2.3).
+there). `snippets=yes` (the default where only `leftImg8bit_sequence` is there) lists the snippets of 30
+frames instead, numbered 0 to 29; frame 19, the twentieth, is the annotated one (DVSNet 4.1, FeatureSharing
+2.3).
 
 A clip is one recorded sequence (`CITY_SEQ`), a snippet's clip carries its annotated frame's number too.
 """
@@ -49,7 +50,9 @@ LABEL_IDS = 34
 SNIPPET_FRAMES = 30
 ANNOTATED = 19
 """Place of the annotated frame in a snippet, from 0."""
-_NAME = re.compile(r"^(?P<city>[^_]+)_(?P<sequence>\d+)_(?P<frame>\d+)_(?P<kind>leftImg8bit|gtFine_\w+)\.png$")
+_NAME = re.compile(
+    r"^(?P<city>[^_]+)_(?P<sequence>\d+)_(?P<frame>\d+)_(?P<kind>leftImg8bit|gtFine_\w+)\.png$"
+)
 _Place = tuple[str, str, int]
 """City, sequence, frame."""
 

@@ -1,49 +1,61 @@
-"""Single frames of videos at the price of reading them in order.
+"""Single frames of videos, in order or not, each decoded about once.
 
-Model: a cursor decodes one clip forward, from the first frame of the unit (see `plan.segments`) that a wanted
-frame lies in; every frame that passes goes into a cache of bounded size, oldest out first. Reading a clip in
-order decodes each frame once; a frame elsewhere costs at most one unit, 256 frames or so.
-Invariant: a frame's number and bytes are those that `vidseg segment` sees at the same size.
+Model: whoever reads in order has a cursor that decodes forward; the last frames stay in memory. A frame that
+lies elsewhere is decoded with the rest of its unit (see `plan.segments`; units start about every 256 frames),
+which is put aside on disk (`frame_files`): the next frame somebody wants in no order is likely there.
+Invariant: a frame's number and bytes are those that `vidseg segment` sees at the same size, whatever was read
+before.
 
-One decode process per reader, started when needed and left behind when the reader is pickled.
+One decode process per reader, started when needed; a reader that is pickled or forked starts its own.
 Shape suffixes: H W rows and columns, 3 = RGB.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
+from os import getpid
 from typing import Any
 
 import numpy as np
 
+from vidseg_core.datasets.frame_files import FrameFiles
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.media import DecodeChild, MediaError, VideoIndex
 from vidseg_core.plan.segments import UnitPlan, plan_segments
 
-CACHE_BYTES = 256 << 20
+MEMORY_BYTES = 64 << 20
+"""Frames that a reader keeps in memory."""
+AHEAD = 512
+"""Frames behind the wanted one that are decoded and put aside with it, at most."""
 SHARD_FRAMES = 16
 _Clip = tuple[str, int, int]
 """Address, height, width."""
+_inherited: list[tuple[DecodeChild | None, _Cursor | None]] = []
+"""What belongs to the process that this one was forked from: kept, so that nothing here ends it."""
 
 
 class ClipReader:
-    """Reads frames of videos by number; see the module."""
+    """Reads frames of videos by number; see the module. Not thread-safe."""
 
-    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self._cache_bytes = cache_bytes
-        self._forget()
-
-    def _forget(self) -> None:
+    def __init__(self, memory_bytes: int = MEMORY_BYTES, disk_bytes: int | None = None) -> None:
+        self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
+        self._pid = getpid()
         self._child: DecodeChild | None = None
         self._indices: dict[str, VideoIndex] = {}
         self._frames: OrderedDict[tuple[_Clip, int], np.ndarray] = OrderedDict()
         self._used = 0
+        self._aside = FrameFiles(disk_bytes)
         self._cursor: _Cursor | None = None
+        self.decoded = 0
+        """Frames decoded so far."""
 
     def index(self, uri: str) -> VideoIndex:
         """Size and frames of a video, asked once. `DatasetError` if it cannot be opened."""
+        if getpid() != self._pid:
+            _inherited.append((self._child, self._cursor))
+            self.__init__(self._memory_bytes, self._disk_bytes)
         if uri not in self._indices:
             self._close_cursor()
             try:
@@ -61,38 +73,53 @@ class ClipReader:
         if not 0 <= number < index.frames:
             raise DatasetError(f"{uri}: no frame {number}: the video has {index.frames} frames")
         clip = (uri, height or index.height, width or index.width)
-        if (clip, number) not in self._frames:
-            self._decode_to(clip, number)
-        self._frames.move_to_end((clip, number))
-        return self._frames[clip, number].copy()
+        found = self._kept(clip, number)
+        if found is None:
+            found = self._decoded(clip, number)
+        if found is None:
+            raise DatasetError(f"{uri}: frame {number} cannot be decoded")
+        return found
 
     def close(self) -> None:
-        """Ends the decode process and empties the cache."""
+        """Ends the decode process and forgets all frames."""
         self._close_cursor()
+        self._aside.close()
         if self._child is not None:
             self._child.close()
-        self._forget()
+        self.__init__(self._memory_bytes, self._disk_bytes)
 
-    def _decode_to(self, clip: _Clip, number: int) -> None:
+    def _kept(self, clip: _Clip, number: int) -> np.ndarray | None:
+        held = self._frames.get((clip, number))
+        return self._aside.get(clip, number) if held is None else held.copy()
+
+    def _decoded(self, clip: _Clip, number: int) -> np.ndarray | None:
+        """The frame, decoded; what passes on the way is kept in memory, or aside if reading jumps."""
         if self._cursor is None or not self._cursor.leads_to(clip, number):
             self._close_cursor()
             self._cursor = _Cursor(clip, self._indices[clip[0]], number, self._process())
+        jumps = number > self._cursor.next
+        last = self._cursor.unit_end(number, number + AHEAD) if jumps else number
+        wanted = None
         try:
             for found, frame_HW3 in self._cursor:
-                self._keep(clip, found, frame_HW3)
-                if found >= number:
+                self.decoded += 1
+                wanted = frame_HW3.copy() if found == number else wanted
+                if jumps:
+                    self._aside.put(clip, found, frame_HW3)
+                else:
+                    self._remember(clip, found, frame_HW3)
+                if found >= last:
                     break
         except MediaError as error:
             self._close_cursor()
             raise DatasetError(f"frame {number}: {error}") from error
-        if (clip, number) not in self._frames:
-            raise DatasetError(f"{clip[0]}: frame {number} cannot be decoded")
+        return wanted
 
-    def _keep(self, clip: _Clip, number: int, frame_HW3: np.ndarray) -> None:
+    def _remember(self, clip: _Clip, number: int, frame_HW3: np.ndarray) -> None:
         old = self._frames.pop((clip, number), None)
         self._frames[clip, number] = frame_HW3.copy()
         self._used += frame_HW3.nbytes - (0 if old is None else old.nbytes)
-        while self._used > self._cache_bytes and len(self._frames) > 1:
+        while self._used > self._memory_bytes and len(self._frames) > 1:
             self._used -= self._frames.popitem(last=False)[1].nbytes
 
     def _process(self) -> DecodeChild:
@@ -107,10 +134,10 @@ class ClipReader:
             self._cursor = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_cache_bytes": self._cache_bytes}
+        return {"memory_bytes": self._memory_bytes, "disk_bytes": self._disk_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_cache_bytes"])
+        self.__init__(**state)
 
 
 class _Cursor:
@@ -120,16 +147,22 @@ class _Cursor:
         self._clip, self._index, self._child = clip, index, child
         segments = plan_segments(index, segment_frames=0, shard_frames=SHARD_FRAMES)
         self._units = [unit for segment in segments for unit in segment.units]
-        self._next = self._start_of(number)
-        self._frames = self._decode([unit for unit in self._units if unit.first_frame >= self._next])
+        self.next = self._start_of(number)
+        """The frame that comes next, if none is lost."""
+        self._frames = self._decode([unit for unit in self._units if unit.first_frame >= self.next])
 
     def leads_to(self, clip: _Clip, number: int) -> bool:
         """Is the frame ahead, and no fresh start nearer to it?"""
-        return clip == self._clip and self._start_of(number) <= self._next <= number
+        return clip == self._clip and self._start_of(number) <= self.next <= number
+
+    def unit_end(self, number: int, limit: int) -> int:
+        """The last frame of the unit that holds frame `number`, or `limit` if that comes first."""
+        starts = [unit.first_frame for unit in self._units if unit.first_frame > number]
+        return min([limit, *(start - 1 for start in starts), self._index.frames - 1])
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for number, frame_HW3 in self._frames:
-            self._next = number + 1
+            self.next = number + 1
             yield number, frame_HW3
 
     def close(self) -> None:
@@ -138,7 +171,7 @@ class _Cursor:
     def _start_of(self, number: int) -> int:
         return max(unit.first_frame for unit in self._units if unit.first_frame <= number)
 
-    def _decode(self, units: list[UnitPlan]):  # noqa: ANN202
+    def _decode(self, units: list[UnitPlan]) -> Generator[tuple[int, np.ndarray]]:
         uri, height, width = self._clip
         for planned in units:
             unit = planned.decode_unit(uri, self._index, height=height, width=width)

@@ -95,8 +95,8 @@ class Davis(ImageDataset):
     def _labels(self, item: Item) -> np.ndarray:
         assert item.label is not None
         stored = read_stored(item.label)
-        mask_HW = stored.any(axis=2) if stored.ndim == 3 else stored != 0
-        return mask_HW.astype(np.uint8)
+        stored_HWC = stored.reshape(*stored.shape[:2], -1)
+        return np.any(stored_HWC, axis=2).astype(np.uint8)
 
 
 def _choice(folder: Path, known: tuple[str, ...], asked: str, option: str, *, needed: bool) -> str:

@@ -77,7 +77,9 @@ class FaceMask300VW(ImageDataset):
         if lists := self._list_files():
             return {split: list(self._listed_items(path)) for split, path in lists.items()}
         images = (self._root / "images_orig").glob("*.jpg")
-        return {"train": [self._item(path, self._root / "labels_orig" / f"{path.stem}.png") for path in images]}
+        return {
+            "train": [self._item(path, self._root / "labels_orig" / f"{path.stem}.png") for path in images]
+        }
 
     def _listed_items(self, path: Path) -> Iterator[Item]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

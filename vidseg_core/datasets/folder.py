@@ -1,19 +1,21 @@
 """`folder:PATH`: frames and masks that anybody has: `images/` and `masks/` with equal stems.
 
-Layout: `images/a.jpg` and `masks/a.png`, or a folder for each clip below both (`images/clip1/000001.jpg`); one
-level higher there may be `train`, `val` and `test`. `classes.txt` names the classes, one a line; without it
-they are counted from the masks. Masks are index images; 255 is ignored. A frame without a mask is unlabelled,
-a mask without a frame is an error.
+Layout: `images/a.jpg` and `masks/a.png`, or a folder for each clip below both (`images/clip1/000001.jpg`);
+one level higher there may be `train`, `val` and `test`. `classes.txt` names the classes, one a line; without
+it they are counted from the masks. Masks are index images; 255 is ignored. A frame without a mask is
+unlabelled, a mask without a frame is an error.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from vidseg_core.datasets.listed import SPLIT_ORDER, ImageDataset
+import numpy as np
+
+from vidseg_core.datasets.listed import SPLIT_ORDER, ImageDataset, Missing
 from vidseg_core.datasets.pictures import IMAGE_SUFFIXES, read_ids
 from vidseg_core.datasets.places import need_folder, read_class_list
 from vidseg_core.datasets.records import IGNORE, DatasetError, Item
@@ -51,9 +53,16 @@ class FolderDataset(ImageDataset):
         highest = -1
         for part in self._parts.values():
             for path in _files(part / "masks").values():
-                ids = read_ids(path)
+                ids = read_ids(path).astype(np.int16)
                 highest = max(highest, int(ids[ids != IGNORE].max(initial=-1)))
         return highest
+
+    def missing(self) -> Iterator[Missing]:
+        for part in self._parts.values():
+            if not (part / "masks").is_dir():
+                yield Missing(f"masks/ not found in {part}: the labels", True)
+        if not (self._root / "classes.txt").is_file():
+            yield Missing(f"no classes.txt in {self._root}: classes have no names, their number is a guess")
 
     def _list(self) -> Mapping[str, Iterable[Item]]:
         return {split: list(_items(part)) for split, part in self._parts.items()}

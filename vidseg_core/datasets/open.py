@@ -40,10 +40,11 @@ def open_dataset(text: str) -> FrameDataset:
         from vidseg_core.datasets.guess import guess_layout
 
         spec = replace(spec, name=guess_layout(spec.path))
-    if spec.name not in LAYOUTS:
+    place = LAYOUTS.get(str(spec.name))
+    if place is None:
         hint = nearest(str(spec.name), LAYOUTS)
         raise DatasetError(f"unknown data set {spec.name!r}{hint}; known: {', '.join(LAYOUTS)}")
-    module, _, cls = LAYOUTS[spec.name].partition(":")
+    module, _, cls = place.partition(":")
     layout = getattr(import_module(f"vidseg_core.datasets.{module}"), cls)
     for option in spec.options:
         if option not in (known := (*OPTIONS, *sorted(layout.OPTIONS))):

@@ -11,8 +11,10 @@ written with), else the five face classes of DVRL.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.face_classes import FACE_CLASSES
@@ -55,8 +57,9 @@ class FaceVideos(ListedDataset):
         for path in sorted(self._root.glob(f"*{_LABELS}")):
             if path.name.removesuffix(_LABELS) not in self._clips:
                 yield Missing(f"no video to {path.name}/: its labels are left out")
+        labelled = Counter(item.video_id for item in self.items("all"))
         for name, video in self._clips.items():
-            labels = sum(item.video_id == name for item in self.items("all"))
+            labels = labelled[name]
             frames = self._reader.index(str(video)).frames
             if labels != frames:
                 yield Missing(f"{video.name}: {frames} frames, {labels} labels")
@@ -115,10 +118,7 @@ class PlainVideos(ListedDataset):
 
     def __init__(self, spec: DatasetSpec) -> None:
         self.where = spec.path
-        try:
-            self._inputs = expand_inputs([spec.path])
-        except InputError as error:
-            raise DatasetError(f"videos: {error}") from error
+        self._inputs: Sequence[VideoInput] | None = _expand(self.where)
         self._reader = ClipReader()
 
     @property
@@ -126,7 +126,8 @@ class PlainVideos(ListedDataset):
         return ()
 
     def _list(self) -> Mapping[str, Iterable[Item]]:
-        return {"train": [item for video in self._inputs for item in self._frames(video)]}
+        videos = self._inputs or _expand(self.where)
+        return {"train": [item for video in videos for item in self._frames(video)]}
 
     def _frames(self, video: VideoInput) -> Iterator[Item]:
         """One item a frame; a video that cannot be opened has one, so that reading it says why."""
@@ -144,3 +145,13 @@ class PlainVideos(ListedDataset):
             frame_HW3=self._reader.frame(item.image, item.frame_index),
             labels_HW=None,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_inputs": None}
+
+
+def _expand(where: str) -> Sequence[VideoInput]:
+    try:
+        return expand_inputs([where])
+    except InputError as error:
+        raise DatasetError(f"videos: {error}") from error

@@ -60,9 +60,7 @@ class ResizedDataset(WrappedDataset):
             record.frame_HW3 = cv2.resize(record.frame_HW3, (columns, rows), interpolation=cv2.INTER_AREA)
             if record.labels_HW is not None:
                 nearest_pixel = cv2.INTER_NEAREST_EXACT
-                record.labels_HW = cv2.resize(
-                    record.labels_HW, (columns, rows), interpolation=nearest_pixel
-                )
+                record.labels_HW = cv2.resize(record.labels_HW, (columns, rows), interpolation=nearest_pixel)
         return record
 
 
@@ -82,7 +80,9 @@ class ClipsDataset(WrappedDataset):
         for pattern in (*self._clips, *self._val_clips):
             if not any(fnmatchcase(clip, pattern) for clip in known):
                 listed = ", ".join(known[:12])
-                raise DatasetError(f"{self.name}: no clip {pattern}{nearest(pattern, known)}; known: {listed}")
+                raise DatasetError(
+                    f"{self.name}: no clip {pattern}{nearest(pattern, known)}; known: {listed}"
+                )
         kept = {clip for clip in known if not self._clips or _matches(clip, self._clips)}
         if not self._val_clips:
             names = self.inner.splits

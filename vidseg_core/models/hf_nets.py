@@ -1,27 +1,35 @@
-"""`hf:<local folder>`: semantic segmentation nets of transformers, from `config.json` and the weights beside
-it.
+"""`hf:<local folder, hub id or built-in name>`: semantic segmentation nets of transformers.
+
+A folder is a `config.json` with the weights beside it; a hub id (`organisation/name[@revision]`) becomes
+such a folder (see `hub`); a built-in name is an architecture without weights. A local folder of the same name
+comes first. No code of a folder or of the hub is ever run.
 
 Split: where the architecture's last layer is a classifying convolution, N_task is that layer and N_feat all
-before it; for others N_feat is the whole net, its logits are the features, and N_task is the upsampling. The
-folder's `preprocessor_config.json` gives mean and deviation, if it is there. Nothing is downloaded and no
-code of the folder is run.
+before it. Mask2Former and MaskFormer classify masks: their evidence for class c at a pixel is the sum over
+queries q of p_q(c) m_q(pixel); those maps are the features, and N_task brings them to the frame's size and
+takes the logarithm, so that a softmax gives the evidence back, normalised. For others N_feat is the whole
+net, its logits are the features, and N_task is the upsampling. `preprocessor_config.json` gives mean and
+deviation, if it is there.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from vidseg_core.models.hub import has_safetensors, hub_folder, is_hub_id
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.request import UNTRAINED, ModelRequest, measured_stride, seeded
 from vidseg_core.models.split import IMAGENET_MEAN, IMAGENET_STD, SplitNet, SplitOptions, SplitSegmenter
 from vidseg_core.models.torchvision_compat import import_torchvision
-from vidseg_core.models.weights import fit_weights
+from vidseg_core.models.weights import WeightsFile, fit_weights
 
 CLASSIFIERS = {
     "segformer": "decode_head.classifier",
@@ -31,8 +39,29 @@ CLASSIFIERS = {
     "mobilenet_v2": "segmentation_head.classifier",
 }
 """For each `model_type`: the layer that turns features into class scores."""
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+MASK_CLASSIFIERS = {"mask2former": "class_predictor", "maskformer": "class_predictor"}
+"""For each `model_type` that classifies masks: the layer for classes (and one more, for "none")."""
+BUILT_IN = {"segformer-b0": "SegformerConfig", "mask2former-swin-small": "Mask2FormerConfig"}
+"""Architectures that go by name: the configs whose defaults they are. Weights come with `weights`."""
+DEFAULT_CLASSES = 19
+"""Of built-in names."""
 MULTIPLE = 32
+LEAST = 1e-8
+"""Evidence below this counts as this before the logarithm."""
+
+
+class LogEvidence(nn.Module):
+    """N_task of mask classifiers: class evidence at a fraction of the frame's size to scores at all of it."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, evidence_BChw: torch.Tensor) -> torch.Tensor:
+        """scores_BCHW."""
+        evidence = evidence_BChw.float()
+        full = F.interpolate(evidence, scale_factor=self.stride, mode="bilinear", align_corners=False)
+        return full.clamp_min(LEAST).log()
 
 
 class HfNet(SplitNet):
@@ -44,40 +73,48 @@ class HfNet(SplitNet):
         super().__init__()
         self.mean, self.std = normalisation  # type: ignore[assignment]
         self.classify: nn.Module = nn.Identity()
-        path = CLASSIFIERS.get(model.config.model_type)
+        self.kind = str(model.config.model_type)
+        path = CLASSIFIERS.get(self.kind)
         if path is not None:
             self.classify = model.get_submodule(path)
             model.set_submodule(path, nn.Identity())
         self.model = model
         self.stride = measured_stride(self)
+        if self.kind in MASK_CLASSIFIERS:
+            self.classify = LogEvidence(self.stride)
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat. UperNet is entered by its parts, because it upsamples after its classifier."""
-        if self.model.config.model_type == "upernet":
+        if self.kind == "upernet":
             maps = self.model.backbone.forward_with_filtered_kwargs(frames_B3HW).feature_maps
             return (self.model.decode_head(maps),)
-        return (self.model(pixel_values=frames_B3HW).logits,)
+        found = self.model(pixel_values=frames_B3HW)
+        if self.kind in MASK_CLASSIFIERS:
+            classes_BQC = found.class_queries_logits.softmax(dim=-1)[..., :-1]
+            masks_BQhw = found.masks_queries_logits.sigmoid()
+            return (torch.einsum("bqc,bqhw->bchw", classes_BQC, masks_BQhw),)
+        return (found.logits,)
 
     def decode(self, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """N_task, at the features' size."""
+        """N_task, at the features' size or the frame's."""
         return self.classify(maps[0])
 
 
 def build_hf(request: ModelRequest) -> SplitSegmenter:
-    """The segmenter for `hf:<local folder>`, on the CPU."""
-    folder = Path(request.body).expanduser()
-    if not (folder / "config.json").is_file():
-        raise SegmenterError(
-            f"segmenter {request.spec!r} needs a local folder with a config.json; nothing is downloaded"
-        )
+    """The segmenter for `hf:...`, on the CPU."""
+    folder = _folder(request)
     import_torchvision()
     import transformers
 
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    config = _read_config(transformers, folder, request)
-    model, trained = _load(transformers, folder, config, request)
+    file = request.read()
+    config = _read_config(transformers, folder, request, file)
+    model, trained = _load(transformers, folder, config, request, file)
     known = tuple(str(config.id2label[number]) for number in range(config.num_labels))
+    if file is not None and file.class_names is not None:
+        known = file.class_names
     options = SplitOptions(
         name=request.spec,
         class_names=request.names_for(config.num_labels, known),
@@ -87,56 +124,147 @@ def build_hf(request: ModelRequest) -> SplitSegmenter:
         precision=request.precision,
         channels_last=request.channels_last,
     )
-    return SplitSegmenter(HfNet(model, _normalisation(folder)), options)
+    return SplitSegmenter(HfNet(model, normalisation_of(folder)), options)
 
 
-def _read_config(transformers: Any, folder: Path, request: ModelRequest) -> Any:
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise SegmenterError(
-            f"{folder / 'config.json'} is not a config that transformers knows: {error}"
-        ) from error
-    if type(config) not in transformers.AutoModelForSemanticSegmentation._model_mapping:
-        raise SegmenterError(
-            f"{folder} holds a {config.model_type} net, which transformers cannot use to segment"
-        )
-    asked = request.asked_classes()
-    if asked is not None and asked != config.num_labels:
-        if _weights_beside(folder) and not request.weights:
+def _folder(request: ModelRequest) -> Path | None:
+    """Where config and weights are; None for a built-in name."""
+    folder = Path(request.body).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if request.body in BUILT_IN:
+        return None
+    if is_hub_id(request.body) and not folder.exists():
+        return hub_folder(request.body)
+    raise SegmenterError(
+        f"segmenter {request.spec!r} needs a local folder with a config.json, a hub id "
+        f"(hf:organisation/name) or one of {', '.join(BUILT_IN)}"
+    )
+
+
+def _read_config(
+    transformers: Any, folder: Path | None, request: ModelRequest, file: WeightsFile | None
+) -> Any:
+    if folder is None:
+        config = getattr(transformers, BUILT_IN[request.body])()
+    else:
+        config = _config_beside(transformers, folder)
+    found = _classes_in(file, config.model_type) if file is not None else None
+    asked = request.asked_classes() or found
+    if file is not None and found is not None and asked != found:
+        raise SegmenterError(f"weights file {file.path} is for {found} classes, but {asked} were asked for")
+    if folder is None:
+        asked = asked or DEFAULT_CLASSES
+        config.id2label = {number: f"class_{number}" for number in range(asked)}
+    elif asked is not None and asked != config.num_labels:
+        if _weights_beside(folder) and file is None:
             raise SegmenterError(f"{folder} is for {config.num_labels} classes, but {asked} were asked for")
         config.num_labels = asked
     return config
 
 
+def _config_beside(transformers: Any, folder: Path) -> Any:
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SegmenterError(
+            f"{folder / 'config.json'} is not a config that transformers knows: {_sentence(error)}"
+        ) from error
+    fits = type(config) in transformers.AutoModelForSemanticSegmentation._model_mapping
+    if not fits and config.model_type not in MASK_CLASSIFIERS:
+        raise SegmenterError(
+            f"{folder} holds a {config.model_type} net, which cannot be used to segment here"
+        )
+    return config
+
+
+def _classes_in(file: WeightsFile, model_type: str) -> int | None:
+    if model_type in MASK_CLASSIFIERS:
+        rows = file.classes(f"{MASK_CLASSIFIERS[model_type]}.weight")
+        return rows - 1 if rows else None
+    return file.classes(f"{CLASSIFIERS.get(model_type, '')}.weight")
+
+
 def _weights_beside(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in WEIGHT_FILES)
+    return has_safetensors(folder) or (folder / "pytorch_model.bin").is_file()
 
 
-def _load(transformers: Any, folder: Path, config: Any, request: ModelRequest) -> tuple[nn.Module, bool]:
+def _load(
+    transformers: Any, folder: Path | None, config: Any, request: ModelRequest, file: WeightsFile | None
+) -> tuple[nn.Module, bool]:
     auto = transformers.AutoModelForSemanticSegmentation
-    file = request.read()
-    if file is not None or not _weights_beside(folder):
-        model = seeded(request.seed, lambda: auto.from_config(config))
-        if file is not None:
-            head = f"{CLASSIFIERS.get(config.model_type, '')}.weight"
-            fit_weights(model, file, what=request.spec, head_key=head)
-        return model, file is not None
+    if config.model_type in MASK_CLASSIFIERS:
+        auto = transformers.AutoModelForUniversalSegmentation
+    if file is None and folder is not None and _weights_beside(folder):
+        return _pretrained(auto, folder, config), True
+    try:
+        model = seeded(request.seed, lambda: auto.from_config(config, trust_remote_code=False))
+    except ImportError as error:
+        raise SegmenterError(f"segmenter {request.spec!r} cannot be built: {_sentence(error)}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise SegmenterError(
+            f"segmenter {request.spec!r}: transformers cannot build its config: {_sentence(error)}"
+        ) from error
+    return (model, False) if file is None else (_fitted(model, config, request, file), True)
+
+
+def _fitted(model: Any, config: Any, request: ModelRequest, file: WeightsFile) -> nn.Module:
+    """`model` with the file's weights, whose names are the net's own or those of published checkpoints."""
+    if file.state.keys() != model.state_dict().keys():
+        try:
+            renamed, report = type(model).from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(file.state),
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SegmenterError(
+                f"weights file {file.path} does not fit {request.spec}: {_sentence(error)}"
+            ) from error
+        if not report["missing_keys"] and not report["unexpected_keys"]:
+            return renamed.eval()
+    fit_weights(model, file, what=request.spec)
+    return model
+
+
+def _pretrained(auto: Any, folder: Path, config: Any) -> nn.Module:
+    """The weights beside the config; a `pytorch_model.bin` is read as tensors only, never unpickled."""
     try:
         model, report = auto.from_pretrained(
-            str(folder), config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            str(folder),
+            config=config,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=has_safetensors(folder),
+            weights_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise SegmenterError(f"the weights in {folder} cannot be loaded: {error}") from error
+    except (OSError, ValueError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
+        raise SegmenterError(f"the weights in {folder} cannot be loaded: {_sentence(error)}") from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise SegmenterError(f"the weights in {folder} cannot be loaded: {_sentence(error)}") from error
     absent = sorted(report["missing_keys"])
     if absent:
         raise SegmenterError(f"the weights in {folder} lack {len(absent)} tensors, the first is {absent[0]}")
-    return model.eval(), True
+    return model.eval()
 
 
-def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
+def _sentence(error: Exception) -> str:
+    """The first of what a library has to say, on one line."""
+    return " ".join(str(error).split())[:300]
+
+
+def normalisation_of(folder: Path | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation in `preprocessor_config.json`, else ImageNet's."""
+    path = folder / "preprocessor_config.json" if folder is not None else None
+    if path is None or not path.is_file():
         return IMAGENET_MEAN, IMAGENET_STD
     try:
         said = json.loads(path.read_text(encoding="utf-8"))

@@ -55,8 +55,9 @@ def build_plugin(spec: str, options: Mapping[str, object]) -> Segmenter:
     module_name, _, class_name = spec.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SegmenterError(f"segmenter {spec!r}: cannot import {module_name!r}: {error}") from error
+    except Exception as error:  # a plug-in's own code runs here
+        problem = f"{type(error).__name__}: {error}"
+        raise SegmenterError(f"segmenter {spec!r}: cannot import {module_name!r} ({problem})") from error
     maker = getattr(module, class_name, None)
     if not callable(maker):
         raise SegmenterError(f"segmenter {spec!r}: module {module_name!r} has no class {class_name!r}")

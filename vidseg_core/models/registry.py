@@ -1,8 +1,9 @@
 """From the text that a user types to a segmenter.
 
-Specs: `constant`, `plain`, `smp:<Architecture>/<encoder>`, `torchvision:<name>`, `hf:<local folder>`, or
-`package.module:Class` for anything else that keeps the `Segmenter` protocol. Nothing is ever downloaded, and
-heavy libraries are imported only when a spec asks for them.
+Specs: `constant`, `plain`, `tiny-scenes`, `tiny-face`, `tiny:<width>`, `smp:<Architecture>/<encoder>`,
+`torchvision:<name>`, `hf:<folder or hub id>`, `onnx:<file>`, a name from `aliases`, or `package.module:Class`
+for anything else that keeps the `Segmenter` protocol. Only a hub id may reach for the network, and heavy
+libraries are imported only when a spec asks for them.
 """
 
 from __future__ import annotations
@@ -11,20 +12,27 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from vidseg_core.models.aliases import ALIASES
+from vidseg_core.models.bundled import BUNDLED, build_bundled
 from vidseg_core.models.constant import CLASS_NAMES, ConstantSegmenter
 from vidseg_core.models.names import unknown_name
 from vidseg_core.models.protocol import Segmenter, SegmenterError
 from vidseg_core.models.request import ModelRequest
+from vidseg_core.models.tiny import build_tiny
 
-FAMILIES = ("smp", "torchvision", "hf")
+FAMILIES = ("tiny", "smp", "torchvision", "hf", "onnx")
 SEGMENTER_NAMES = (
     "constant",
     "plain",
+    "tiny-scenes",
+    "tiny-face",
+    "tiny:<width>",
     "smp:<Architecture>/<encoder>",
     "torchvision:<name>",
-    "hf:<local folder>",
+    "hf:<folder or hub id>",
+    "onnx:<file>",
 )
-"""For help texts; a plug-in's `package.module:Class` is understood too."""
+"""For help texts; the names in `aliases` and a plug-in's `package.module:Class` are understood too."""
 
 
 def build_segmenter(
@@ -48,10 +56,12 @@ def build_segmenter(
     """
     target = resolve_device(device)
     names = tuple(class_names) if class_names is not None else None
+    spec = ALIASES.get(spec, spec)
     family, colon, body = spec.partition(":")
-    if not colon:
+    bundled = spec in BUNDLED
+    if not colon and not bundled:
         return _build_simple(spec, weights, num_classes, names, precision).to(target)
-    if family in FAMILIES:
+    if bundled or family in FAMILIES:
         request = ModelRequest(
             spec=spec,
             body=body,
@@ -77,7 +87,7 @@ def _build_simple(
     spec: str, weights: str | None, num_classes: int | None, names: tuple[str, ...] | None, precision: str
 ) -> Segmenter:
     if spec not in ("constant", "plain"):
-        raise unknown_name("segmenter", spec, SEGMENTER_NAMES)
+        raise unknown_name("segmenter", spec, (*SEGMENTER_NAMES, *ALIASES))
     if weights is not None:
         raise SegmenterError(f"segmenter {spec!r} has no weights to read from {weights!r}")
     if spec == "constant":
@@ -94,6 +104,10 @@ def _build_simple(
 
 
 def _family_builder(family: str) -> Callable[[ModelRequest], Segmenter]:
+    if family in BUNDLED:
+        return build_bundled
+    if family == "tiny":
+        return build_tiny
     if family == "smp":
         from vidseg_core.models.smp_nets import build_smp
 
@@ -102,6 +116,10 @@ def _family_builder(family: str) -> Callable[[ModelRequest], Segmenter]:
         from vidseg_core.models.torchvision_nets import build_torchvision
 
         return build_torchvision
+    if family == "onnx":
+        from vidseg_core.models.onnx_nets import build_onnx
+
+        return build_onnx
     from vidseg_core.models.hf_nets import build_hf
 
     return build_hf

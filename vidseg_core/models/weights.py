@@ -63,9 +63,13 @@ def _read_safetensors(path: Path) -> WeightsFile:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        names = json.loads(metadata["class_names"]) if "class_names" in metadata else None
+        names = json.loads(metadata.get("class_names", "null"))
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise SegmenterError(f"weights file {path} is not a readable safetensors file: {error}") from error
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise SegmenterError(
+            f"weights file {path}: class_names in its metadata are no list of texts: {names!r}"
+        )
     return WeightsFile(path=path, state=_state_dict(path, state), class_names=tuple(names) if names else None)
 
 

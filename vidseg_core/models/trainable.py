@@ -1,0 +1,120 @@
+"""A segmenter's net as a module to train, and its weights in the form that `build_segmenter` reads.
+
+Model: the net is the one that inference runs, `head(features(frames))` with its own normalisation and
+padding, so that what is trained is what is used. Invariant: `weights_bytes(weights_of(net), ...)` in a file
+is fitted completely by `build_segmenter(spec, weights=...)`, and gives the same scores.
+
+Shape suffixes: B batch, C classes, H W the frame's rows and columns, 3 = RGB.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vidseg_core.models.geometry import pad_to_multiple
+from vidseg_core.models.protocol import SegmenterError
+from vidseg_core.models.registry import build_segmenter
+from vidseg_core.models.split import SplitNet, SplitSegmenter
+
+
+class TrainableNet(nn.Module):
+    """N in one piece with gradients; `forward(frames_B3HW in 0..1)` gives scores_BCHW at the frames' size."""
+
+    def __init__(self, net: SplitNet, *, spec: str, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.net = net.requires_grad_(True).train()
+        self.spec = spec
+        self.class_names = tuple(class_names)
+        mean, std = torch.tensor(net.mean), torch.tensor(net.std)
+        self.register_buffer("mean_1311", mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale_1311", 1.0 / std.view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, frames_B3HW: torch.Tensor) -> torch.Tensor:
+        """Class scores, float32."""
+        rows, columns = frames_B3HW.shape[2:]
+        normal = (frames_B3HW - self.get_buffer("mean_1311")) * self.get_buffer("scale_1311")
+        padded = pad_to_multiple(normal, self.net.multiple)
+        scores = self.net.decode(self.net.encode(padded)).float()
+        if scores.shape[2:] != padded.shape[2:]:
+            scores = F.interpolate(scores, size=padded.shape[2:], mode="bilinear", align_corners=False)
+        return scores[:, :, :rows, :columns]
+
+
+def trainable_net(
+    spec: str,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    seed: int = 0,
+    weights: str | None = None,
+) -> TrainableNet:
+    """The net of segmenter `spec`, its weights drawn with `seed` or read from `weights`, ready to train.
+
+    Raises `SegmenterError` for a segmenter that has nothing to train, or weights of another architecture.
+    """
+    segmenter = build_segmenter(
+        spec, num_classes=num_classes, class_names=class_names, seed=seed, weights=weights
+    )
+    if not isinstance(segmenter, SplitSegmenter) or not any(True for _ in segmenter.net.parameters()):
+        raise SegmenterError(
+            f"segmenter {spec!r} cannot be trained here; train tiny:<width>, "
+            "smp:<Architecture>/<encoder>, torchvision:<name> or hf:<folder>"
+        )
+    return TrainableNet(segmenter.net, spec=spec, class_names=segmenter.class_names)
+
+
+def weights_of(net: TrainableNet) -> dict[str, torch.Tensor]:
+    """The state dict of the undivided net, on the CPU, under the names that weights files have."""
+    return file_state(net, net.net.state_dict())
+
+
+def file_state(net: TrainableNet, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`state`, a state dict of `net.net` (or an average of it), under the names that weights files have."""
+    renames = _renames(net.net)
+    return {_renamed(key, renames): value.detach().cpu().contiguous() for key, value in state.items()}
+
+
+def weights_bytes(state: Mapping[str, torch.Tensor], class_names: Sequence[str], **facts: str) -> bytes:
+    """A safetensors file with the class names (and `facts`) in its metadata; equal arguments, equal bytes."""
+    from safetensors.torch import save
+
+    metadata = {"class_names": json.dumps(list(class_names)), **facts}
+    return _sorted_header(save({key: value.clone() for key, value in state.items()}, metadata=metadata))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same file with the keys of its header in order: the library leaves those of the metadata to
+    chance."""
+    (size,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + size])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+
+
+def _renames(net: SplitNet) -> tuple[tuple[str, str], ...]:
+    """Prefixes of the split net's keys and what they are in the undivided net; see each family's split."""
+    kind = type(net).__name__
+    if kind == "SequentialNet":
+        last = len(list(net.get_submodule("context").children()))
+        return (("context.", "classifier."), ("classify.", f"classifier.{last}."))
+    if kind == "HfNet":
+        from vidseg_core.models.hf_nets import CLASSIFIERS
+
+        config = net.get_submodule("model").config
+        classifier = CLASSIFIERS.get(str(config.model_type), "classify")  # type: ignore[union-attr]
+        return (("model.", ""), ("classify.", f"{classifier}."))
+    return ()
+
+
+def _renamed(key: str, renames: Sequence[tuple[str, str]]) -> str:
+    for before, after in renames:
+        if key.startswith(before):
+            return after + key.removeprefix(before)
+    return key
