@@ -16,6 +16,11 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "segment": "videos in, a table of masks out",
     "pseudo-label": "a teacher net labels videos for a student to learn from",
+    "train-segmenter": "labelled and pseudo-labelled frames in, a net's weights out",
+    "train-flow": "clips in, a flow net's weights out",
+    "build-episodes": "clips in, tables out that schedulers learn from",
+    "train-policy": "episode tables in, a learned key frame policy out",
+    "train-decision": "episode tables in, DVSNet's decision net out",
     "compact": "merge the small part files of a run",
     "export": "masks as PNG files, COCO run-lengths or overlay videos",
     "demo": "generated scenes, several schedulers, one comparison",

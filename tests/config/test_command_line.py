@@ -10,15 +10,25 @@ from pathlib import Path
 import pytest
 
 from vidseg_core.config import SegmentConfig
+from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.cli import parse
 from vidseg_core.config.help import field_texts, options, render_help
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
+from vidseg_core.config.train_decision import TrainDecisionConfig
+from vidseg_core.config.train_flow import TrainFlowConfig
+from vidseg_core.config.train_policy import TrainPolicyConfig
+from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.config.verbs import CompactConfig, DemoConfig, DoctorConfig, ExportConfig
 
 GOLDEN = Path(__file__).with_name("golden_cli.txt")
 CONFIGS: dict[str, type] = {
     "segment": SegmentConfig,
     "pseudo-label": PseudoLabelConfig,
+    "train-segmenter": TrainSegmenterConfig,
+    "train-flow": TrainFlowConfig,
+    "build-episodes": BuildEpisodesConfig,
+    "train-policy": TrainPolicyConfig,
+    "train-decision": TrainDecisionConfig,
     "compact": CompactConfig,
     "export": ExportConfig,
     "demo": DemoConfig,

@@ -87,7 +87,9 @@ def test_an_object_that_changes_while_it_is_read_is_an_error() -> None:
         (client_error("404"), "not_found"),
         (client_error("NoSuchBucket"), "not_found"),
         (client_error("403"), "unreadable"),
-        (EndpointConnectionError(endpoint_url="http://x"), "unreadable"),
+        (client_error("ExpiredToken"), "source_unavailable"),
+        (client_error("SlowDown"), "source_unavailable"),
+        (EndpointConnectionError(endpoint_url="http://x"), "source_unavailable"),
     ],
 )
 def test_what_s3_says_becomes_a_reason(fail: Exception, reason: str) -> None:

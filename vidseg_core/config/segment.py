@@ -18,23 +18,41 @@ from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = [
     "FLOWS",
+    "LEARNED_SCHEDULERS",
     "PROPAGATORS",
     "SCHEDULERS",
     "SEGMENTERS",
+    "SEGMENTER_ALIASES",
     "SEGMENTER_PREFIXES",
     "MaskConfig",
     "MediaConfig",
     "PropagationConfig",
     "SchedulerConfig",
     "SegmentConfig",
+    "TtaConfig",
 ]
 
-SCHEDULERS = ("every", "fixed", "random", "frame_difference", "flow_magnitude", "warp_error")
-SCORING_SCHEDULERS = ("frame_difference", "flow_magnitude", "warp_error")
+LEARNED_SCHEDULERS = ("policy", "confidence")
+SCORING_SCHEDULERS = ("frame_difference", "flow_magnitude", "warp_error", *LEARNED_SCHEDULERS)
+SCHEDULERS = ("every", "fixed", "random", *SCORING_SCHEDULERS)
 PROPAGATORS = ("copy", "flow_warp")
-FLOWS = ("dis",)
-SEGMENTERS = ("plain", "constant")
-SEGMENTER_PREFIXES = ("smp", "torchvision", "hf")
+FLOWS = ("dis", "tiny-flow", "flownet_s", "flownet2_s", "spynet", "raft")
+SEGMENTERS = ("plain", "tiny-face", "tiny-scenes", "constant")
+SEGMENTER_ALIASES = (
+    "deeplabv3plus-resnet50",
+    "deeplabv3plus-mobilenetv2",
+    "deeplabv3plus-xception65",
+    "deeplabv3-resnet50",
+    "pspnet-resnet18",
+    "pspnet-resnet101",
+    "fpn-densenet121",
+    "hrnet-w18",
+    "fcn-resnet50",
+    "segformer-b0",
+    "mask2former-swin-small",
+)
+"""Short names for specs (docs/models.md)."""
+SEGMENTER_PREFIXES = ("tiny", "smp", "torchvision", "hf", "onnx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +60,13 @@ class SchedulerConfig:
     """Which frames are keys, that is, which frames the net runs on."""
 
     name: str = "fixed"
-    """every, fixed, random, frame_difference, flow_magnitude, warp_error or package.module:Class"""
+    """every, fixed, random, frame_difference, flow_magnitude, warp_error, policy, confidence, or module:Class"""
     interval: int = 12
     """fixed: frames from key to key; random: their mean; at least 1"""
     threshold: float | None = None
     """scoring schedulers: a frame that scores above it is a key; None: the scheduler's own"""
+    policy: str | None = None
+    """policy, confidence: file that train-policy or train-decision wrote"""
     max_interval: int = 90
     """a key is forced after so many frames, whatever the scheduler says; 1 to 10000"""
 
@@ -60,9 +80,21 @@ class SchedulerConfig:
             takes = self.name in SCORING_SCHEDULERS or self.name not in SCHEDULERS
             problem = f"{self.name!r} has no threshold; it goes with {', '.join(SCORING_SCHEDULERS)}"
             check(takes, "--scheduler.threshold", problem)
+        self._check_policy()
         if self.name == "fixed" and self.interval > self.max_interval:
             problem = f"is {self.max_interval}, below --scheduler.interval {self.interval}; raise it"
             raise ConfigError("--scheduler.max_interval", problem)
+
+    def _check_policy(self) -> None:
+        if self.policy is None:
+            verb = "train-policy" if self.name == "policy" else "train-decision"
+            learned = self.name in LEARNED_SCHEDULERS
+            check(not learned, "--scheduler.policy", f"must name a file of {verb} for {self.name!r}")
+            return
+        check(bool(self.policy.strip()), "--scheduler.policy", "must name a file")
+        takes = self.name in LEARNED_SCHEDULERS or self.name not in SCHEDULERS
+        problem = f"{self.name!r} reads no such file; it goes with {', '.join(LEARNED_SCHEDULERS)}"
+        check(takes, "--scheduler.policy", problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +108,9 @@ class PropagationConfig:
     sides: Literal["one", "two"] = "two"
     """two: from the keys on both sides, per pixel the better; one: from the last key only"""
     flow: str = "dis"
-    """optical flow: dis (OpenCV) or package.module:Class"""
+    """dis (OpenCV), tiny-flow, flownet_s, flownet2_s, spynet, raft or package.module:Class"""
+    flow_weights: str | None = None
+    """file with the flow net's weights; None: its own (only tiny-flow has some)"""
     flow_size: int = 256
     """longest side at which flow is computed, pixels; 32 to 4096"""
 
@@ -85,7 +119,33 @@ class PropagationConfig:
         _check_choice("--propagation.level", self.level, ("labels", "scores", "features"))
         _check_choice("--propagation.sides", self.sides, ("one", "two"))
         check_name("--propagation.flow", self.flow, FLOWS)
+        if self.flow_weights is not None:
+            check(bool(self.flow_weights.strip()), "--propagation.flow_weights", "must name a file")
+            check(self.flow != "dis", "--propagation.flow_weights", "'dis' is not a net and has no weights")
         check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TtaConfig:
+    """Test-time augmentation: the net on several versions of a key frame, probabilities averaged."""
+
+    scales: tuple[float, ...] = ()
+    """sizes of the frame relative to the working size, such as 0.75 1 1.25; 0.1 to 4; none: 1 alone"""
+    flip: bool = False
+    """the mirror image too (not for classes that tell left from right)"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))
+        for scale in self.scales:
+            check_positive("--tta.scales", scale)
+            check(0.1 <= scale <= 4, "--tta.scales", f"must be from 0.1 to 4, got {scale:g}")
+        twice = len(set(self.scales)) < len(self.scales)
+        check(not twice, "--tta.scales", f"names a scale twice: {' '.join(f'{s:g}' for s in self.scales)}")
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is asked for."""
+        return self.flip or self.scales not in ((), (1.0,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +194,7 @@ class SegmentConfig:
     """folder or s3://bucket/prefix of the run"""
 
     segmenter: str = "plain"
-    """plain, constant, smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER or package.module:Class"""
+    """plain, tiny-face, smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER|ID, onnx:FILE, package.module:Class"""
     weights: str | None = None
     """file with the segmenter's weights; None: its own"""
     num_classes: int | None = None
@@ -152,6 +212,7 @@ class SegmentConfig:
 
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     propagation: PropagationConfig = field(default_factory=PropagationConfig)
+    tta: TtaConfig = field(default_factory=TtaConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
 
@@ -177,6 +238,8 @@ class SegmentConfig:
 
     dry_run: bool = False
     """plan and estimate, run nothing"""
+    retry_quarantined: bool = False
+    """try videos again that this run has quarantined before"""
     limit: int | None = None
     """only the first so many videos; at least 1"""
     log: Literal["text", "json"] = "text"
@@ -200,7 +263,13 @@ class SegmentConfig:
     def _check_places(self) -> None:
         check(bool(self.input), "--input", "needs at least one file, folder, glob, prefix or list")
         check(bool(self.output.strip()), "--output", "must name a folder or s3://bucket/prefix")
-        others = (("--output", self.output), ("--weights", self.weights), ("--ray_address", self.ray_address))
+        others = (
+            ("--output", self.output),
+            ("--weights", self.weights),
+            ("--propagation.flow_weights", self.propagation.flow_weights),
+            ("--scheduler.policy", self.scheduler.policy),
+            ("--ray_address", self.ray_address),
+        )
         for option, value in (*others, *(("--input", text) for text in self.input)):
             if value is None:
                 continue
@@ -211,7 +280,7 @@ class SegmentConfig:
             check(redact(value) == value, option, problem)
 
     def _check_net(self) -> None:
-        check_name("--segmenter", self.segmenter, SEGMENTERS, SEGMENTER_PREFIXES)
+        check_name("--segmenter", self.segmenter, (*SEGMENTERS, *SEGMENTER_ALIASES), SEGMENTER_PREFIXES)
         if self.num_classes is not None:
             check_int("--num_classes", self.num_classes, 1, 256)
         _parse_working_size(self.working_size)
@@ -252,8 +321,9 @@ class SegmentConfig:
     def fingerprint_fields(self) -> dict[str, Any]:
         """What changes a run's rows or the names of its parts, by dotted option name, sorted.
 
-        Places (`input`, `output`, `weights`) are not here: the pipeline adds identities of the inputs and
-        the digest of the weights, which stay true when a file moves. Nor is what only changes the speed;
+        Places (`input`, `output`, `weights`, `flow_weights`) are not here: the pipeline adds identities of
+        the inputs and the digest of the weights, which stay true when a file moves. Nor is what only changes
+        the speed;
         `key_batch` and `threads` are, since a convolution's last bits may depend on them.
         """
         fields = flat_dict(self)
@@ -270,9 +340,10 @@ class SegmentConfig:
             if propagation.name != "copy"
             else ""
         )
+        tta = f" (TTA{_tta_text(self.tta)})" if self.tta.on else ""
         cut = f"segments of {self.segment_frames} frames" if self.segment_frames else "one segment per video"
         return (
-            f"{self.segmenter} at {self.working_size} px; "
+            f"{self.segmenter} at {self.working_size} px{tta}; "
             f"scheduler {scheduler.name} ({detail}at most {scheduler.max_interval} frames between keys); "
             f"{propagation.name} of {propagation.level}, {propagation.sides}-sided{flow}; {cut}"
         )
@@ -299,6 +370,8 @@ _FINGERPRINT = frozenset(
         "propagation.sides",
         "propagation.flow",
         "propagation.flow_size",
+        "tta.scales",
+        "tta.flip",
         "masks.size",
         "segment_frames",
         "shard_frames",
@@ -309,6 +382,11 @@ _FINGERPRINT = frozenset(
 
 def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     check(value in allowed, option, f"must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _tta_text(tta: TtaConfig) -> str:
+    scales = f" at scales {' '.join(f'{scale:g}' for scale in tta.scales)}" if tta.scales else ""
+    return f"{scales}{' with flip' if tta.flip else ''}"
 
 
 def _strings(option: str, value: object) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ REASONS = frozenset(
     {
         "empty_file",  # zero bytes
         "not_found",
+        "source_unavailable",  # no verdict on the video: no credentials, an outage; ends a run, never a row
         "unreadable",  # exists, but cannot be read (rights, a directory, S3 refuses)
         "not_a_video",  # no demuxer recognises it
         "no_video_stream",  # audio only, or cover art only

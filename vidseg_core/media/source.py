@@ -137,8 +137,7 @@ class S3Source(io.RawIOBase):
         self._ahead = min(MAX_AHEAD, self._ahead * 2) if number == self._next_block else 1
         start = number * BLOCK
         stop = min(self.size, start + self._ahead * BLOCK)
-        reply = self._call("get_object", Range=f"bytes={start}-{stop - 1}", IfMatch=self._etag)
-        data = reply["Body"].read()
+        data = self._call("get_object", Range=f"bytes={start}-{stop - 1}", IfMatch=self._etag)["Body"]
         if len(data) != stop - start:
             raise MediaError("unreadable", f"{self.uri}: S3 returned {len(data)} of {stop - start} bytes")
         for offset in range(0, len(data), BLOCK):
@@ -148,19 +147,45 @@ class S3Source(io.RawIOBase):
             self._blocks.popitem(last=False)
 
     def _call(self, operation: str, **arguments: str) -> dict[str, Any]:
+        """The reply, its body read."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(self._client, operation)(Bucket=self._bucket, Key=self._key, **arguments)
+            reply = getattr(self._client, operation)(Bucket=self._bucket, Key=self._key, **arguments)
+            return {**reply, "Body": reply["Body"].read()} if "Body" in reply else reply
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in ("404", "NoSuchKey", "NoSuchBucket", "NotFound"):
                 raise MediaError("not_found", f"{self.uri}: no such object ({code})") from None
             if code in ("412", "PreconditionFailed"):
                 raise MediaError("unreadable", f"{self.uri}: the object changed while it was read") from None
-            raise MediaError("unreadable", f"{self.uri}: S3 refuses it ({code or error})") from None
-        except BotoCoreError as error:
-            raise MediaError("unreadable", f"{self.uri}: {error}") from None
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            passing = code in _NOT_THE_OBJECT or status >= 500 or status == 429
+            reason = "source_unavailable" if passing else "unreadable"
+            raise MediaError(reason, f"{self.uri}: S3 refuses it ({code or error})") from None
+        except (BotoCoreError, OSError) as error:
+            raise MediaError("source_unavailable", f"{self.uri}: {error}") from None
+
+
+_NOT_THE_OBJECT = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InternalError",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SignatureDoesNotMatch",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TokenRefreshRequired",
+    }
+)
+"""Answers that say nothing about the object: credentials that ran out, a service in trouble."""
 
 
 def s3_client() -> Any:

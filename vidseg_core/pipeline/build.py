@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,6 +14,8 @@ import torch
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.models.digest import digest_file
+from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.tta import with_tta
@@ -111,6 +115,46 @@ def build_run_flow(config: SegmentConfig, device: str) -> FlowEstimator:
     return build_flow(name, **{option: value for option, value in asked.items() if takes(name, option)})
 
 
+def check_parts(config: SegmentConfig) -> None:
+    """Build scheduler, propagator and flow once, so that a wrong name is told before anything is claimed.
+
+    ``ConfigError`` says which.
+    """
+    options = config.propagation
+    parts: tuple[tuple[str, Callable[[], Any]], ...] = (
+        ("--scheduler", lambda: _scheduler(config.scheduler)),
+        ("--propagation.name", lambda: build_propagator(options.name, level=options.level)),
+        ("--propagation.flow", lambda: build_run_flow(config, "cpu")),
+    )
+    for option, build in parts:
+        try:
+            build()
+        except ConfigError:
+            raise
+        except (ValueError, TypeError) as problem:
+            raise ConfigError(option, str(problem)) from problem
+
+
+def plugin_sources(config: SegmentConfig) -> dict[str, str]:
+    """SHA-256 of each plug-in's source file and of a trained policy by option name, for the fingerprint.
+
+    They decide masks. Segmenters are not here; their digest has it.
+    """
+    options = {
+        "scheduler.name": config.scheduler.name,
+        "propagation.name": config.propagation.name,
+        "propagation.flow": config.propagation.flow,
+    }
+    files = {
+        name: getattr(importlib.import_module(value.partition(":")[0]), "__file__", None)
+        for name, value in options.items()
+        if ":" in value
+    }
+    digests = {f"{name}.sha256": digest_file(Path(file)) for name, file in files.items() if file}
+    policy = config.scheduler.policy
+    return digests | ({"scheduler.policy.sha256": policy_digest(policy)} if policy else {})
+
+
 def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentState:
     """The state before a segment's first frame; its name makes random schedules independent of the layout."""
     return SegmentState.new(config.seed, f"{video_id}/{segment}")
@@ -122,4 +166,6 @@ def _scheduler(config: SchedulerConfig) -> Scheduler:
         options["interval"] = config.interval
     if config.threshold is not None:
         options["threshold"] = config.threshold
+    if config.policy is not None:
+        options["policy"] = config.policy
     return build_scheduler(config.name, **options)

@@ -26,15 +26,11 @@ from vidseg_core.media import (
     MediaLimits,
     child_for_this_process,
 )
+from vidseg_core.pipeline.patience import may_pass
 from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, shard_table
 from vidseg_core.store.objects import ObjectStore
 
 FATAL_REASONS = frozenset({"decode_timeout", "decode_crash", "too_large", "unreadable", "not_found"})
-PASSING_REASONS = frozenset({"decode_crash", "unreadable"})
-"""What may pass: a child killed from outside, a store that was away for a moment."""
-ATTEMPTS = 3
-PAUSE_S = 1.0
-"""Before the second attempt at a unit; twice as long before the third."""
 
 
 def verdict_key(video_id: str) -> str:
@@ -68,9 +64,7 @@ class DecodeStage:
                     done += 1
             except MediaError as problem:
                 attempts += 1
-                if problem.reason in PASSING_REASONS and attempts < ATTEMPTS:
-                    time.sleep(PAUSE_S * attempts)  # then a fresh child goes on where this one fell
-                else:
+                if not may_pass(problem, attempts):  # else a fresh child goes on where this one fell
                     fatal, error = self._judge(message.video_id, problem)
         for number in planned[done:]:
             lost = self._shard_message(message, unit, number, None, 0.0)

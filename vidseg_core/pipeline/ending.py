@@ -19,6 +19,8 @@ import pyarrow as pa
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.pipeline.build import NetFacts
+from vidseg_core.pipeline.decode_stage import verdict_key
+from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import RUN_KEY, STATE_PREFIX, SUCCESS_KEY, VIDEOS_PREFIX
@@ -28,10 +30,12 @@ from vidseg_core.store.run import open_run
 
 _PACKAGES = ("vidseg", "ray", "torch", "av", "numpy", "pyarrow", "opencv-python-headless", "boto3")
 _REASONS_SHOWN = 20
+_EXPLAINED = (StoreError, OSError, SourceUnavailable)
+"""Errors whose message says all; others come with a traceback."""
 
 
 def video_key(video_id: str) -> str:
-    """Where a video's row lives until ``compact`` merges the rows."""
+    """Where a video's row lives."""
     return f"{VIDEOS_PREFIX}{video_id}.parquet"
 
 
@@ -51,6 +55,17 @@ def closed_videos(store: ObjectStore) -> set[str]:
 def video_rows(store: ObjectStore) -> pa.Table:
     """All rows of ``videos/``."""
     return open_run(store.root).videos()
+
+
+def forget_quarantined(store: ObjectStore) -> int:
+    """Drop the rows and verdicts of quarantined videos and the run's end; how many there were."""
+    bad = [row["video_id"] for row in video_rows(store).to_pylist() if row["status"] == "quarantined"]
+    for video_id in bad:
+        store.delete(verdict_key(video_id))
+        store.delete(video_key(video_id))
+    if bad:
+        store.delete(SUCCESS_KEY)
+    return len(bad)
 
 
 def exit_code(videos: pa.Table) -> int:
@@ -166,7 +181,7 @@ def closing_table(
 def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter) -> int:
     """Last words of a run that cannot go on: one sentence for known causes, a traceback for bugs."""
     cause = root_cause(problem)
-    known = isinstance(cause, (StoreError, OSError)) or type(cause).__name__ == "ClusterError"
+    known = isinstance(cause, _EXPLAINED) or type(cause).__name__ == "ClusterError"
     if not known:
         report.say(traceback.format_exc(limit=-8))
     report.say(

@@ -15,11 +15,12 @@ from random import Random
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import FrameInput
 from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, working_size
-from vidseg_core.pipeline.build import build_engine, new_state
+from vidseg_core.pipeline.build import build_engine, describe_net, new_state
+from vidseg_core.pipeline.manifest import MANIFEST_KEY, SUCCESS_KEY, check_claim
+from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.plan.inputs import VideoInput, expand_inputs
 from vidseg_core.plan.segments import plan_segments
-from vidseg_core.store.objects import open_store
 
 SAMPLE = 64
 _TRIAL_FRAMES = 24
@@ -40,7 +41,7 @@ class PlanSums:
 def dry_run(config: SegmentConfig, report: Reporter) -> int:
     """Print plan and estimate; exit code 0, or 3 when a sampled video would be quarantined."""
     videos = expand_inputs(config.input, limit=config.limit)
-    open_store(config.output)
+    _check_place(config, videos, report)
     limits = MediaLimits(
         max_pixels=config.media.max_pixels,
         deadline_s=config.media.decode_deadline_s,
@@ -64,6 +65,16 @@ def dry_run(config: SegmentConfig, report: Reporter) -> int:
     scale = len(videos) / len(sample) if sample else 1.0
     _print(report, config, len(videos), sums, scale, trial)
     return 3 if sums.refused else 0
+
+
+def _check_place(config: SegmentConfig, videos: Sequence[VideoInput], report: Reporter) -> None:
+    """Refuse now what the run would refuse (other inputs or options than the output's), writing nothing."""
+    store = open_output(config.output)
+    manifest = manifest_of(config, describe_net(config))
+    if store.exists(MANIFEST_KEY):
+        check_claim(store, manifest, videos)
+        state = "is complete already" if store.exists(SUCCESS_KEY) else "would be continued"
+        report.say(f"the run in {store.root} {state}; the plan below is that of the whole run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +141,7 @@ def _print(
     report.say(
         f"plan: {videos:,} video(s), {sums.refused} of {sums.opened + sums.refused} opened "
         "would be quarantined; "
-        f"{about}{frames:,} frames ({clock(sums.seconds * scale)} h:mm:ss of video) in {about}"
+        f"{about}{frames:,} frames ({clock(sums.seconds * scale)} of video) in {about}"
         f"{int(sums.segments * scale):,} segments and {int(sums.parts * scale):,} parts -> {config.output}",
         videos=videos,
         frames=frames,

@@ -15,11 +15,12 @@ from vidseg_core.media import MediaLimits
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
 from vidseg_core.pipeline.build import NetFacts, describe_net
-from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, claim_output, fingerprint
+from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, claim_output
+from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Counts, Reporter
 from vidseg_core.plan.inputs import InputError, VideoInput, expand_inputs
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.objects import ObjectStore, open_store
+from vidseg_core.store.objects import ObjectStore
 
 WAVE_VIDEOS = 2_000
 DONE, FAILED, BAD_USAGE, QUARANTINED = 0, 1, 2, 3
@@ -54,7 +55,7 @@ class _Job:
     def __init__(self, config: SegmentConfig, report: Reporter) -> None:
         self._config = config
         self._report = report
-        self._store: ObjectStore = open_store(config.output)
+        self._store: ObjectStore = open_output(config.output)
         self._started = time.time()
         media = config.media
         self._limits = MediaLimits(
@@ -66,14 +67,21 @@ class _Job:
         inputs = expand_inputs(config.input, limit=config.limit)
         _check_output(store)
         net = describe_net(config)
-        manifest = fingerprint(config.fingerprint_fields(), net.digest, net.flow_digest)
+        manifest = manifest_of(config, net)
         fresh = claim_output(store, manifest, inputs)
+        if config.retry_quarantined:
+            self._retry_quarantined()
         if store.exists(SUCCESS_KEY):
             self._report.say(f"{store.root} is complete already; nothing to do")
             return ending.exit_code(ending.video_rows(store))
         self._greet(inputs, net, fresh)
         self._run_waves(inputs, net)
         return ending.finish(self._store, config, manifest, net, self._started, self._report)
+
+    def _retry_quarantined(self) -> None:
+        """Forget the rows of quarantined videos, so that they are planned again."""
+        again = ending.forget_quarantined(self._store)
+        self._report.say(f"{again} quarantined video(s) are tried again")
 
     def _greet(self, inputs: Sequence[VideoInput], net: NetFacts, fresh: bool) -> None:
         verb = "new run" if fresh else "continuing"

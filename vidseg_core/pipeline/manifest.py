@@ -55,6 +55,13 @@ def claim_output(store: ObjectStore, manifest: dict[str, Any], inputs: Sequence[
     return fresh
 
 
+def check_claim(store: ObjectStore, manifest: dict[str, Any], inputs: Sequence[VideoInput]) -> None:
+    """Check an output that has been claimed; `FingerprintMismatch` says what differs."""
+    _check_manifest(store, manifest)
+    if store.exists(INPUTS_KEY):
+        _check_inputs(store, inputs)
+
+
 def _check_manifest(store: ObjectStore, manifest: dict[str, Any]) -> None:
     there = json.loads(store.get(MANIFEST_KEY))
     if there.get("fingerprint") == manifest["fingerprint"]:

@@ -23,8 +23,9 @@ from vidseg_core.media import (
     child_for_this_process,
     working_size,
 )
+from vidseg_core.pipeline.patience import patiently
 from vidseg_core.pipeline.rows import UnitMessage, messages, to_table, unit_table
-from vidseg_core.pipeline.saved import read_totals
+from vidseg_core.pipeline.saved import read_saved
 from vidseg_core.plan.inputs import VideoInput
 from vidseg_core.plan.segments import SegmentPlan, UnitPlan, plan_segments
 from vidseg_core.store.keys import StateKey
@@ -51,6 +52,9 @@ class SegmentWork:
     parts: int
     committed: int
     frames_left: int
+    frames_done: int = 0
+    """Frames in the parts that need not be made again."""
+    keys_done: int = 0
     totals: dict[str, Any] | None = None
     units: list[dict[str, Any]] = field(default_factory=list)
 
@@ -90,7 +94,7 @@ class PlanStage:
     def plan(self, video: VideoInput) -> pa.Table:
         """Index and cut one video; presentation times of the units follow each other in the blob."""
         try:
-            index = child_for_this_process(self._limits).probe(video.uri)
+            index = patiently(lambda: child_for_this_process(self._limits).probe(video.uri))
         except MediaError as problem:
             return to_table(VideoWork(video.video_id, video.uri, reason=problem.reason, message=str(problem)))
         work, pts = self._work(video, index)
@@ -133,9 +137,12 @@ class PlanStage:
         point = resume_point((s for s in states if s.segment == plan.segment), prefix)
         start = point.next_shard if point else 0
         work = SegmentWork(plan.segment, parts, point.next_part if point else 0, frames_left=0)
-        if point and start == parts:
-            work.totals = asdict(read_totals(self._store.get(str(point))))
-            return work, []
+        if point:
+            saved = read_saved(self._store.get(str(point)))
+            work.frames_done, work.keys_done = saved.frames_in_parts, saved.keys_in_parts
+            if start == parts:
+                work.totals = asdict(saved.totals)
+                return work, []
         times = []
         for unit in plan.units:
             if unit.first_shard + unit.shards <= start:

@@ -65,16 +65,20 @@ class Reporter:
 
     def tick(self, counts: Counts, force: bool = False) -> None:
         """Show ``counts`` if it is time to."""
+        seconds = time.monotonic() - self._started
+        fields = {"seconds": round(seconds, 1)} | asdict(counts) | {"fps": round(_fps(counts, seconds), 2)}
+        self.show(progress_line(counts, seconds), fields, force)
+
+    def show(self, text: str, fields: dict[str, Any], force: bool = False) -> None:
+        """Where things stand, if it is time to say so: ``text`` for people, ``fields`` in JSON."""
         now = time.monotonic()
         if not force and now - self._last < (_TERMINAL_S if self._live else _LOG_S):
             return
         self._last = now
-        seconds = now - self._started
         if self._json:
-            event = {"event": "progress", "seconds": round(seconds, 1)} | asdict(counts)
-            self._write(json.dumps(event | {"fps": round(_fps(counts, seconds), 2)}) + "\n")
+            self._write(json.dumps({"event": "progress"} | fields) + "\n")
             return
-        line = "vidseg: " + progress_line(counts, seconds)
+        line = "vidseg: " + text
         if self._live:
             self._clear()
             self._width = len(line)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import ray
 
@@ -36,8 +37,18 @@ class Sizing:
     lanes: int
 
 
+class RayChoice(Protocol):
+    """What a verb's configuration says about the Ray to use."""
+
+    @property
+    def ray_address(self) -> str | None: ...
+
+    @property
+    def object_store_mb(self) -> int | None: ...
+
+
 @contextmanager
-def ray_session(config: SegmentConfig) -> Iterator[None]:
+def ray_session(config: RayChoice) -> Iterator[None]:
     """Ray is up inside the block. A Ray that the caller had started is used and left running."""
     if ray.is_initialized():
         yield
@@ -49,7 +60,7 @@ def ray_session(config: SegmentConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _connect(config: SegmentConfig) -> None:
+def _connect(config: RayChoice) -> None:
     address = config.ray_address or os.environ.get("RAY_ADDRESS")
     quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
     if address:

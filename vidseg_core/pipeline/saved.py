@@ -47,6 +47,22 @@ def unseal(data: bytes) -> tuple[dict[str, Any], int]:
     return json.loads(data[8 : 8 + size]), 8 + size
 
 
-def read_totals(data: bytes) -> Totals:
+@dataclass(slots=True)
+class Saved:
+    """What a saved cursor says about progress."""
+
+    totals: Totals
+    frames_in_parts: int
+    """Final frames that have left in whole parts; the others wait in the cursor."""
+    keys_in_parts: int
+
+
+def read_saved(data: bytes) -> Saved:
     """Only the sums of a saved cursor."""
-    return Totals(**unseal(data)[0]["totals"])
+    header, _ = unseal(data)
+    totals, waiting = Totals(**header["totals"]), header["rows"]
+    return Saved(
+        totals=totals,
+        frames_in_parts=totals.frames - len(waiting),
+        keys_in_parts=totals.keys - sum(row["is_key"] for row in waiting),
+    )

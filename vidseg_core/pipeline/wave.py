@@ -153,9 +153,10 @@ class WaveRunner:
 
     def _count_plan(self, work: VideoWork) -> None:
         self._counts.frames_total += work.frames
-        done = work.frames - work.frames_left
+        done = sum(segment.frames_done for segment in work.works())
         self._counts.frames += done
         self._counts.resumed_frames += done
+        self._counts.keys += sum(segment.keys_done for segment in work.works())
 
     _device = "cpu"
 

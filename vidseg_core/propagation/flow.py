@@ -11,14 +11,14 @@ Legend: H, W picture height and width; 2 = (u, v) horizontal and vertical; uint8
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 
-from vidseg_core.propagation.registry import Registry
+from vidseg_core.propagation.registry import Registry, UnknownNameError
 
 
 @runtime_checkable
@@ -108,9 +108,41 @@ class DisFlow:
         return dis
 
 
-FLOW_ESTIMATORS = Registry("flow estimator", {"dis": DisFlow})
+def _net_flow(name: str) -> Callable[..., FlowEstimator]:
+    """A factory that loads torch and the net when it is called, not before."""
+
+    def build(
+        *,
+        weights: str | None = None,
+        device: str = "cpu",
+        batch: int | None = None,
+        chained: bool = False,
+        seed: int = 0,
+    ) -> FlowEstimator:
+        from vidseg_core.propagation.net_flow import NetFlow
+
+        return NetFlow(name, weights=weights, device=device, batch=batch, chained=chained, seed=seed)
+
+    return build
+
+
+NET_FLOWS = ("tiny-flow", "flownet_s", "flownet2_s", "spynet", "raft")
+"""Learned flows; `vidseg_core.models.flow` has the nets."""
+
+FLOW_ESTIMATORS = Registry("flow estimator", {"dis": DisFlow} | {name: _net_flow(name) for name in NET_FLOWS})
 
 
 def build_flow(name: str = "dis", **options: Any) -> FlowEstimator:
     """A flow estimator by registry name or `package.module:Class`; unknown names suggest the nearest."""
-    return FLOW_ESTIMATORS.build(name, **options)
+    estimator = FLOW_ESTIMATORS.build(name, **options)
+    lacks = [part for part in ("flow", "channels", "chained") if not hasattr(estimator, part)]
+    if lacks:
+        raise UnknownNameError(
+            f"flow estimator {name!r} lacks {', '.join(lacks)}; see FlowEstimator in propagation/flow.py"
+        )
+    return estimator
+
+
+def takes(name: str, option: str) -> bool:
+    """Does the flow estimator called `name` have this option?"""
+    return FLOW_ESTIMATORS.takes(name, option)

@@ -49,6 +49,11 @@ class Registry:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UnknownNameError(f"unknown {self.kind} {name!r}{hint} (known: {', '.join(self)})")
 
+    def takes(self, name: str, option: str) -> bool:
+        """Does `find(name)` take an option of this name?"""
+        known = _option_names(self.find(name))
+        return known is None or option in known
+
     def build(self, name: str, **options: Any) -> Any:
         """Call `find(name)` with the options; an option it does not take is an error that names it."""
         factory = self.find(name)
@@ -66,8 +71,9 @@ class Registry:
         module_name, _, attribute = name.partition(":")
         try:
             return getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UnknownNameError(f"{self.kind} {name!r} cannot be loaded: {error}") from error
+        except Exception as error:  # a plug-in's own code runs here
+            problem = f"{type(error).__name__}: {error}"
+            raise UnknownNameError(f"{self.kind} {name!r} cannot be loaded ({problem})") from error
 
 
 def _option_names(factory: Callable[..., Any]) -> set[str] | None:

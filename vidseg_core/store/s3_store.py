@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -121,7 +122,7 @@ class S3Store:
             self.client.delete_object(Bucket=self.bucket, Key=self._full(key))
 
     def check_writable(self) -> None:
-        probe = "_state/write-check"
+        probe = f"_state/write-check-{secrets.token_hex(8)}"  # two drivers may check at the same time
         self.put(probe, b"")
         if self.put_if_absent(probe, b""):
             raise StoreError(

@@ -87,8 +87,9 @@ def _picture(frame_HW3: np.ndarray, row: dict[str, Any] | None, layout: str, alp
     if row:
         labels = Image.fromarray(decode_mask(row["mask"], row["height"], row["width"]))
         labels_HW = np.asarray(labels.resize((width, height), Image.Resampling.NEAREST))
-        mixed = frame_HW3 * (1 - alpha) + PALETTE[labels_HW] * alpha
-        shown_HW3 = np.round(mixed).astype(np.uint8)
+        seen_HW = PALETTE[labels_HW].any(axis=2)  # class 0, black: the picture stays as it is
+        mixed = frame_HW3[seen_HW] * (1 - alpha) + PALETTE[labels_HW[seen_HW]] * alpha
+        shown_HW3[seen_HW] = np.round(mixed).astype(np.uint8)
         if row["is_key"]:
             _draw_border(shown_HW3)
     return np.concatenate((frame_HW3, shown_HW3), axis=1) if layout == "side" else shown_HW3

@@ -1,0 +1,264 @@
+"""Does a student learn from a teacher's labels: 10 % of the labels, with and without pseudo-labels.
+
+    python -m benchmarks.pseudo_loop [--set scenes|faces|both] [--seeds 0 1 2] [--steps N] [--json FILE]
+
+The loop of ETC Algorithm 1, steps 1 to 4 (without temporal losses), as a user would run it: a teacher is
+trained on the labelled tenth, `vidseg pseudo-label` lets it label all training clips (key frames and
+propagation, flip, unsure pixels ignored), and a student is trained on the tenth and on those labels, mixed
+half and half. The baseline is the same student, trained for as many steps on the tenth alone. Both are
+measured on clips that nobody trained on; IoU from one confusion matrix (faces: the four face classes, labels
+from landmarks). The labelled tenth are whole clips; each seed labels other ones and starts other nets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from benchmarks.committed import Committed, Memory, committed, fit, measure, trained
+from benchmarks.corpus import data_dir
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
+from vidseg_core.config.segment import SchedulerConfig, TtaConfig
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.datasets.records import IGNORE, Record
+from vidseg_core.datasets.scene_classes import CLASS_NAMES
+from vidseg_core.datasets.scene_config import SceneConfig
+from vidseg_core.datasets.scene_files import read_labels, write_scene_video
+from vidseg_core.models.trainable import trainable_net
+from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.source_frames import source_frames
+from vidseg_core.training.loop import LoopOptions, train
+from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet
+
+TEACHER, STUDENT = "tiny:16", "tiny:8"
+LABELLED = 0.1
+INTERVAL = 4
+"""Frames from key to key when the teacher labels."""
+FRAMES = 60
+"""Frames of a clip that training and measuring look at, spread over it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A video with true labels for every frame that is looked at."""
+
+    video: Path
+    records: list[Record]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What one table is made from."""
+
+    name: str
+    class_names: tuple[str, ...]
+    recipe: Committed
+    train: list[Clip]
+    val: list[Clip]
+    counted: slice
+    """Classes whose mean is the score."""
+
+
+def scene_corpus(folder: Path) -> Corpus:
+    """Generated clips: ten to train on, four to measure."""
+    clips = []
+    for number in range(14):
+        config = SceneConfig(seed=700 + number, frames=40, height=192, width=256)
+        made = write_scene_video(folder / f"scene{number:02d}.mp4", config)
+        clips.append(
+            _clip(made.video, lambda index, made=made: read_labels(made.labels, index), 256, range(40))
+        )
+    return Corpus(
+        name="scenes",
+        class_names=CLASS_NAMES,
+        recipe=committed("tiny-scenes"),
+        train=clips[:10],
+        val=clips[10:],
+        counted=slice(0, None),
+    )
+
+
+def face_corpus(root: Path) -> Corpus:
+    """Talking heads with landmark labels: every third clip is measured."""
+    dataset = open_dataset(f"face:{root / 'face'}?size=256")
+    found: dict[str, list[Any]] = {}
+    for item in dataset.items("all"):
+        found.setdefault(item.video_id, []).append(item)
+    clips = []
+    for items in found.values():
+        records = [dataset.read(items[place]) for place in _spread(len(items))]
+        if any((record.labels_HW != IGNORE).any() for record in records if record.labels_HW is not None):
+            clips.append(Clip(video=Path(items[0].image), records=records))
+    return Corpus(
+        name="faces",
+        class_names=dataset.class_names,
+        recipe=committed("tiny-face"),
+        train=[clip for place, clip in enumerate(clips) if place % 3 != 2],
+        val=[clip for place, clip in enumerate(clips) if place % 3 == 2],
+        counted=slice(1, None),
+    )
+
+
+def _clip(video: Path, labels: Any, size: int, wanted: Sequence[int]) -> Clip:
+    records = [
+        Record(video_id=video.stem, frame_index=index, frame_HW3=frame_HW3.copy(), labels_HW=labels(index))
+        for index, frame_HW3 in source_frames(str(video), size)
+        if index in wanted
+    ]
+    return Clip(video=video, records=records)
+
+
+def _spread(count: int) -> list[int]:
+    return sorted(set(np.linspace(0, count - 1, min(count, FRAMES)).round().astype(int).tolist()))
+
+
+def labelled_tenth(corpus: Corpus, seed: int) -> list[Record]:
+    """Frames of whole clips, another clip first for each seed, until a tenth of all frames is there."""
+    wanted = LABELLED * sum(len(clip.records) for clip in corpus.train)
+    order = np.random.default_rng(seed).permutation(len(corpus.train))
+    records: list[Record] = []
+    for place in order:
+        records += corpus.train[place].records
+        if len(records) >= wanted:
+            break
+    return records[: round(wanted)]
+
+
+def pseudo_labels(corpus: Corpus, weights: Path, output: Path, seed: int, sure: float) -> list[Listed]:
+    """What the teacher says of all training clips, as `train-segmenter --pseudo` would read it."""
+    config = PseudoLabelConfig(
+        input=tuple(str(clip.video) for clip in corpus.train),
+        output=str(output),
+        segmenter=TEACHER,
+        weights=str(weights),
+        working_size="256",
+        scheduler=SchedulerConfig(interval=INTERVAL),
+        tta=TtaConfig(flip=True),
+        min_confidence=sure,
+        seed=seed,
+        log="json",
+    )
+    if run_segment(config) != 0:
+        raise SystemExit("pseudo-labelling failed")
+    dataset = open_dataset(f"tables:{output}")
+    by_clip: dict[str, list[Any]] = {}
+    for item in dataset.items("all"):
+        by_clip.setdefault(item.video_id, []).append(item)
+    chosen = [items[place] for items in by_clip.values() for place in _spread(len(items))]
+    memory = Memory([dataset.read(item) for item in chosen], corpus.class_names)
+    return [Listed(memory, item) for item in memory.items("train")]
+
+
+def fit_student(
+    what: Committed, labelled: list[Record], pseudo: list[Listed], corpus: Corpus, folder: Path
+) -> Path:
+    """The student on both, half and half."""
+    folder.mkdir(parents=True)
+    memory = Memory(labelled, corpus.class_names)
+    listed = [Listed(memory, item) for item in memory.items("train")]
+    order = SampleOrder(
+        seed=what.seed,
+        batch=what.recipe.batch,
+        labelled=len(listed),
+        pseudo=len(pseudo),
+        pseudo_ratio=0.5,
+    )
+    data = TrainingSet(order, listed, what.augment, pseudo=pseudo)
+    net = trainable_net(what.segmenter, class_names=corpus.class_names, seed=what.seed)
+    options = LoopOptions(recipe=what.recipe, folder=folder, seed=what.seed, val_every=what.recipe.steps)
+    train(net, lambda start: data.batches(start, what.recipe.steps), options)
+    return folder / "last.safetensors"
+
+
+def one_seed(corpus: Corpus, seed: int, steps: int, sure: float, scratch: Path) -> dict[str, Any]:
+    """Mean IoU of teacher, student alone and student with pseudo-labels."""
+    base = replace(corpus.recipe, seed=seed).with_steps(steps)
+    base = replace(
+        base, augment=replace(base.augment, crop=128), recipe=replace(base.recipe, class_balance=0.0)
+    )
+    teacher, student = replace(base, segmenter=TEACHER), replace(base, segmenter=STUDENT)
+    labelled = labelled_tenth(corpus, seed)
+    val = [record for clip in corpus.val for record in clip.records[::2]]
+    weights = fit(teacher.with_steps(round(1.5 * steps)), labelled, corpus.class_names, scratch / "teacher")
+    alone = fit(student, labelled, corpus.class_names, scratch / "alone")
+    pseudo = pseudo_labels(corpus, weights, scratch / "run", seed, sure)
+    both = fit_student(student, labelled, pseudo, corpus, scratch / "both")
+
+    def score(what: Committed, path: Path) -> float:
+        matrix = measure(trained(what, path), val, len(corpus.class_names))
+        return float(np.nanmean(matrix.iou()[corpus.counted]))
+
+    return {
+        "set": corpus.name,
+        "seed": seed,
+        "labelled_frames": len(labelled),
+        "pseudo_frames": len(pseudo),
+        "teacher": score(teacher, weights),
+        "alone": score(student, alone),
+        "with_pseudo": score(student, both),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--set", choices=("scenes", "faces", "both"), default="both")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--steps", type=int, default=300, help="of a student; the teacher gets half as many more"
+    )
+    parser.add_argument("--min_confidence", type=float, default=0.9)
+    parser.add_argument("--json")
+    parser.add_argument("--data")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    with tempfile.TemporaryDirectory() as scratch:
+        for corpus in _corpora(args.set, args.data, Path(scratch)):
+            for seed in args.seeds:
+                place = Path(scratch) / f"{corpus.name}-{seed}"
+                rows.append(one_seed(corpus, seed, args.steps, args.min_confidence, place))
+                print(_line(rows[-1]), flush=True)
+            mine = [row for row in rows if row["set"] == corpus.name]
+            gains = [row["with_pseudo"] - row["alone"] for row in mine]
+            won = sum(gain > 0 for gain in gains)
+            print(
+                f"{corpus.name}: with pseudo-labels {statistics.mean(gains):+.3f} on average, "
+                f"better in {won} of {len(gains)} seeds"
+            )
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=1))
+
+
+def _corpora(which: str, data: str | None, scratch: Path) -> list[Corpus]:
+    corpora = [scene_corpus(scratch / "scenes")] if which != "faces" else []
+    root = data_dir(data)
+    if which != "scenes":
+        if root is None:
+            raise SystemExit("benchmarks.pseudo_loop needs face clips for this: give --data DIR (with face/)")
+        corpora.append(face_corpus(root))
+    return corpora
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['set']} seed {row['seed']}: {row['labelled_frames']} labelled, {row['pseudo_frames']} "
+        f"pseudo-labelled frames; mIoU teacher {row['teacher']:.3f}, student alone {row['alone']:.3f}, "
+        f"with pseudo-labels {row['with_pseudo']:.3f} ({row['with_pseudo'] - row['alone']:+.3f})"
+    )
+
+
+if __name__ == "__main__":
+    main()
