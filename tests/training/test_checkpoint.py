@@ -1,0 +1,102 @@
+"""Promise: a checkpoint is whole or the one before it, and nothing in it is ever run.
+
+Why: the disk is full exactly when a long run saves.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.small import small_config, train_here, weights_in
+from vidseg_core.training.checkpoint import (
+    CHECKPOINT,
+    CheckpointError,
+    SaveError,
+    Standing,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
+
+
+@contextmanager
+def little_room(size: int) -> Iterator[None]:
+    """Inside the block the system refuses to let any file grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_was_saved_comes_back(tmp_path: Path) -> None:
+    standing = Standing(step=7, seed=3, best_miou=0.25, best_step=5, rows=[{"step": 5}], fingerprint="f")
+    save_checkpoint(tmp_path, standing, {"net": {"weight": torch.arange(4.0)}})
+    found = load_checkpoint(tmp_path, "f")
+    assert found is not None and found[0] == standing
+    assert torch.equal(found[1]["net"]["weight"], torch.arange(4.0))
+    said = json.loads((tmp_path / "checkpoint.json").read_text())
+    assert (said["step"], said["seed"], said["best_miou"]) == (7, 3, 0.25)
+
+
+def test_a_full_disk_keeps_the_old_checkpoint_whole(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, Standing(step=1), {"net": {"weight": torch.zeros(1)}})
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with (
+        little_room(10_000),
+        pytest.raises(SaveError, match=r"cannot write .*checkpoint\.pt: File too large"),
+    ):
+        save_checkpoint(tmp_path, Standing(step=2), {"net": {"weight": torch.zeros(10_000)}})
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.json", CHECKPOINT]
+
+
+def test_training_stops_at_a_full_disk_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    train_here(small_config(tmp_path / "plain"))
+    config = small_config(tmp_path / "full")
+    with little_room(100_000), pytest.raises(SaveError, match="the same command goes on"):
+        train_here(config)
+    train_here(config)
+    assert weights_in(tmp_path / "full") == weights_in(tmp_path / "plain")
+
+
+def test_a_folder_that_has_gone_away_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match="nowhere"):
+        write_atomically(tmp_path / "nowhere" / "file", b"x")
+
+
+class Trap:
+    """A pickle that would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(pickle.dumps(Trap(tmp_path / "trapped")))
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path, "")
+    torch.save({"standing": Trap(tmp_path / "trapped")}, tmp_path / CHECKPOINT)
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path, "")
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_torn_file_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, Standing(step=1), {"net": {"weight": torch.zeros(100)}})
+    data = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="remove it to start anew"):
+        load_checkpoint(tmp_path, "")

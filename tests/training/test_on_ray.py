@@ -1,0 +1,140 @@
+"""Promise: on Ray the weights are those of the plain loop, and a worker that is killed changes nothing.
+
+Why: Ray hands samples out in tasks and replaces whole groups of workers; either could change the order of
+samples or lose a step, and the loss curve would look as good as ever.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from tests.training.small import STEPS, Stopped, make_folder, small_config, train_here, weights_in
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.train_segmenter import TrainSegmenterConfig
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.training.checkpoint import CheckpointError
+from vidseg_core.training.claim import claim_folder, fingerprint, only_driver
+from vidseg_core.training.data import open_training_data
+from vidseg_core.training.job import run_train_segmenter
+
+pytestmark = pytest.mark.ray
+FLAT = {"class_balance": 0.0}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the loop makes without Ray."""
+    output = tmp_path_factory.mktemp("plain")
+    train_here(small_config(output, recipe=FLAT))
+    return weights_in(output)
+
+
+def command(config: TrainSegmenterConfig) -> str:
+    """Run the verb on the session's Ray; what it printed."""
+    text = io.StringIO()
+    assert run_train_segmenter(config, Reporter("text", text)) == 0
+    return text.getvalue()
+
+
+def test_a_killed_worker_changes_nothing(plain: dict[str, bytes], tmp_path: Path, training_ray: None) -> None:
+    config = small_config(tmp_path, recipe=FLAT, save_every=1)
+    assassin = Assassin(tmp_path / "checkpoint.json", 3)
+    assassin.start()
+    printed = command(config)
+    assassin.stop()
+    assert weights_in(tmp_path) == plain
+    assert "best val mIoU" in printed and f"step {STEPS}/{STEPS}" in printed
+    curve = pq.read_table(tmp_path / "curve.parquet").to_pylist()
+    assert [row["step"] for row in curve] == [3, 6, 9, 12]
+    assert [row["val_miou"] is not None for row in curve] == [False, True, False, True]
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["steps"] == STEPS and facts["frames"] == {"labelled": 8, "pseudo": 0, "validation": 4}
+
+
+def test_two_workers_with_a_lost_one_end_as_two_undisturbed_ones(
+    plain: dict[str, bytes], tmp_path: Path, training_ray: None
+) -> None:
+    options = {"workers": 2, "save_every": 1, "recipe": {"steps": 6}}
+    command(small_config(tmp_path / "calm", **options))
+    assassin = Assassin(tmp_path / "rough" / "checkpoint.json", 2)
+    assassin.start()
+    command(small_config(tmp_path / "rough", **options))
+    assassin.stop()
+    assert weights_in(tmp_path / "rough") == weights_in(tmp_path / "calm")
+
+
+def test_a_stopped_command_goes_on_and_another_one_is_refused(
+    plain: dict[str, bytes], tmp_path: Path, training_ray: None
+) -> None:
+    config = small_config(tmp_path, recipe=FLAT)
+    fields = config.fingerprint_fields() | {"data": open_training_data(config).digest(), "weights": None}
+    claim_folder(tmp_path, fields)
+    with pytest.raises(Stopped):  # as if the first command had been killed behind its checkpoint of step 8
+        train_here(config, stop_before=10, fingerprint=fingerprint(fields))
+    with only_driver(tmp_path), pytest.raises(ConfigError, match="another command is training"):
+        command(config)
+    assert "going on from step 8" in command(config)
+    assert weights_in(tmp_path) == plain
+    assert "complete already" in command(config)
+    with pytest.raises(CheckpointError, match=r"recipe\.lr: 0\.003 there, 0\.1 now"):
+        command(small_config(tmp_path, recipe=FLAT | {"lr": 0.1}))
+
+
+def test_what_can_be_explained_is_said_once_and_not_tried_again(tmp_path: Path, training_ray: None) -> None:
+    spec = make_folder(tmp_path / "data", id_=7)
+    config = small_config(tmp_path / "out", data=(spec,), val_clips=(), recipe=FLAT)
+    with pytest.raises(DatasetError, match=r"masks/clip\d/00\d\.png"):
+        command(config)
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+class Assassin(threading.Thread):
+    """Sends SIGKILL to one training worker as soon as the run has saved `step`."""
+
+    def __init__(self, checkpoint: Path, step: int) -> None:
+        super().__init__(daemon=True)
+        self._checkpoint, self._step = checkpoint, step
+        self._older = {process.pid for process in _workers()}
+        self._over = threading.Event()
+        self.killed: int | None = None
+
+    def run(self) -> None:
+        while self.killed is None and not self._over.wait(0.02):
+            if _saved_step(self._checkpoint) < self._step:
+                continue
+            for process in _workers():
+                if process.pid not in self._older and self.killed is None:
+                    process.kill()
+                    self.killed = process.pid
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+        assert self.killed is not None, "there was no training worker to kill"
+
+
+def _workers() -> list[psutil.Process]:
+    here = psutil.Process().children(recursive=True)
+    return [process for process in here if "RayTrainWorker" in _title(process)]
+
+
+def _saved_step(checkpoint: Path) -> int:
+    try:
+        return json.loads(checkpoint.read_text())["step"]
+    except (OSError, ValueError):
+        return 0
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

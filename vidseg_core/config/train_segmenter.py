@@ -1,0 +1,177 @@
+"""Configuration of ``vidseg train-segmenter``. The recipe, the data and the seed decide the weights; the rest
+says where and how fast."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from vidseg_core.config.errors import check, check_int, check_positive
+from vidseg_core.config.schema import flat_dict, redact, to_yaml
+from vidseg_core.training.recipe import AugmentRecipe, TrainRecipe
+
+__all__ = ["TrainSegmenterConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSegmenterConfig:
+    """Train a segmentation net on labelled frames, pseudo-labelled videos, or both.
+
+    --data and --output suffice. The same command again continues a run that was stopped.
+    """
+
+    data: tuple[str, ...] = ()
+    """labelled data sets, NAME:PATH?options, e.g. camvid:/data/CamVid; repeatable, equal classes"""
+    pseudo: tuple[str, ...] = ()
+    """pseudo-labelled data, runs of vidseg pseudo-label (or segment), or NAME:PATH; repeatable"""
+    output: str
+    """local or shared folder for weights, checkpoints, curve and run.json"""
+    pseudo_ratio: float = 0.5
+    """share of pseudo-labelled samples in each batch where both kinds are given; above 0, below 1"""
+    split: str = "train"
+    """split of --data to train on; all: every labelled frame that is not for validation"""
+
+    val: tuple[str, ...] = ()
+    """data sets to validate on (their val split, else all); none given: the val split of --data"""
+    val_clips: tuple[str, ...] = ()
+    """clips (video ids) of --data to validate on instead, and to leave out of training"""
+    val_limit: int | None = None
+    """validate on so many frames, evenly spread; None: all"""
+    val_every: int = 200
+    """steps between validations; the last step validates always"""
+
+    segmenter: str = "tiny:24"
+    """net to train: tiny:WIDTH, smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER or a short name"""
+    weights: str | None = None
+    """file with weights to begin with; None: drawn with the seed"""
+    steps: int | None = None
+    """optimiser steps, instead of recipe.steps"""
+    seed: int = 0
+    """seed of weights, order and augmentation"""
+
+    recipe: TrainRecipe = field(default_factory=TrainRecipe)
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where the net runs; auto: cuda where the cluster has GPUs"""
+    workers: int = 1
+    """training workers; a batch is divided among them"""
+    loaders: int = 0
+    """data tasks at a time and worker; 0: what the machine or cluster has room for"""
+    threads: int = 1
+    """CPU threads of a training worker (may change the last bits); at least 1"""
+    mixed_precision: bool = True
+    """on a GPU: bf16 (fp16 where it has none); no effect on a CPU"""
+    save_every: int = 200
+    """steps between checkpoints; what a killed worker may cost"""
+    max_failures: int = 3
+    """so many times a killed worker is replaced; -1: without end"""
+    ray_address: str | None = None
+    """Ray cluster to join; None: $RAY_ADDRESS, else a local one"""
+    object_store_mb: int | None = None
+    """memory for samples under way (local Ray), MB; at least 128; None: 2000"""
+
+    dry_run: bool = False
+    """count the data, time one step, train nothing"""
+    log_every: int = 20
+    """steps between points of the curve"""
+    log: Literal["text", "json"] = "text"
+    """how progress and messages are printed"""
+
+    HELP_GROUPS: ClassVar[Mapping[str, str]] = {
+        "data": "what to learn from, and where to",
+        "val": "validation",
+        "segmenter": "the net",
+        "device": "resources",
+        "dry_run": "this run",
+    }
+
+    def __post_init__(self) -> None:
+        for name in ("data", "pseudo", "val", "val_clips"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.steps is not None:
+            check_int("--steps", self.steps, 1, unit="step(s)")
+            object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, steps=self.steps))
+            object.__setattr__(self, "steps", None)
+        self._check_places()
+        check(bool(self.segmenter.strip()), "--segmenter", "must name a net")
+        _check_recipe(self.recipe)
+        _check_augment(self.augment)
+        self._check_numbers()
+
+    def _check_places(self) -> None:
+        check(
+            bool(self.data or self.pseudo), "--data", "needs at least one data set, e.g. camvid:/data/CamVid"
+        )
+        check(bool(self.output.strip()), "--output", "must name a folder")
+        check("://" not in self.output, "--output", "must be a local or shared folder")
+        both = bool(self.val and self.val_clips)
+        check(not both, "--val_clips", "goes without --val: validation is one or the other")
+        named = [("--data", self.data), ("--pseudo", self.pseudo), ("--val", self.val)]
+        for option, texts in named:
+            for text in texts:
+                check(bool(text.strip()), option, "must not be empty")
+                problem = f"holds credentials ({redact(text)}); they belong in the environment"
+                check(redact(text) == text, option, problem)
+
+    def _check_numbers(self) -> None:
+        mixes = isinstance(self.pseudo_ratio, (int, float)) and 0 < self.pseudo_ratio < 1
+        check(mixes, "--pseudo_ratio", f"must be above 0 and below 1, got {self.pseudo_ratio!r}")
+        for name in ("val_every", "save_every", "log_every", "threads", "workers"):
+            check_int(f"--{name}", getattr(self, name), 1)
+        if self.val_limit is not None:
+            check_int("--val_limit", self.val_limit, 1, unit="frame(s)")
+        check_int("--seed", self.seed, 0, 2**63 - 1)
+        check_int("--loaders", self.loaders, 0)
+        check_int("--max_failures", self.max_failures, -1)
+        problem = f"must divide --recipe.batch {self.recipe.batch} without rest, got {self.workers}"
+        check(self.recipe.batch % self.workers == 0, "--workers", problem)
+        if self.object_store_mb is not None:
+            check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
+
+    def share(self) -> float:
+        """Share of pseudo-labelled samples: `pseudo_ratio` where there are both kinds."""
+        return self.pseudo_ratio if self.data and self.pseudo else float(bool(self.pseudo))
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """What decides the weights, by dotted option name; data come by content, not by place."""
+        names = ("segmenter", "seed", "split", "val_clips", "val_limit", "val_every", "mixed_precision")
+        fields = {
+            name: value
+            for name, value in flat_dict(self).items()
+            if name in names or name.startswith(("recipe.", "augment."))
+        }
+        return fields | {"pseudo_ratio": self.share()}
+
+    def to_yaml(self) -> str:
+        """This configuration as a ``--config`` file."""
+        return to_yaml(self)
+
+
+def _check_recipe(recipe: TrainRecipe) -> None:
+    check_int("--recipe.steps", recipe.steps, 1, unit="step(s)")
+    check_int("--recipe.batch", recipe.batch, 1, 65536, "samples")
+    check_int("--recipe.warmup", recipe.warmup, 0, unit="steps")
+    check_positive("--recipe.lr", recipe.lr)
+    for name in ("poly", "weight_decay", "dice"):
+        _check_share(f"--recipe.{name}", getattr(recipe, name), 0.0, 1e6)
+    _check_share("--recipe.class_balance", recipe.class_balance, 0.0, 1.0)
+    _check_share("--recipe.ema", recipe.ema, 0.0, 0.999999)
+
+
+def _check_augment(augment: AugmentRecipe) -> None:
+    check_int("--augment.crop", augment.crop, 32, 2048, "pixels")
+    check_positive("--augment.scale_min", augment.scale_min)
+    check_positive("--augment.scale_max", augment.scale_max)
+    problem = f"is {augment.scale_max}, below --augment.scale_min {augment.scale_min}"
+    check(augment.scale_min <= augment.scale_max, "--augment.scale_max", problem)
+    _check_share("--augment.rotate", augment.rotate, 0.0, 180.0)
+    for name in ("colour", "blur", "stretch", "focus"):
+        _check_share(f"--augment.{name}", getattr(augment, name), 0.0, 1.0)
+
+
+def _check_share(option: str, value: object, low: float, high: float) -> None:
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    check(fine, option, f"must be a number from {low:g} to {high:g}, got {value!r}")

@@ -1,0 +1,143 @@
+"""From a labelled frame to a training sample: geometry for both, then colour and quality for the frame alone.
+
+Model: one similarity (scale, rotation, flip, with a little stretch) maps the frame onto a square crop. The
+frame is resized first, with area averaging where it shrinks, and then turned; the labels go through the
+composed map in one nearest-neighbour step, so that no class is invented and both stay aligned to half a
+pixel. What the frame does not cover has a random colour and the label `IGNORE`.
+
+Invariant: the sample is a function of the record, the recipe and the generator's state alone.
+
+Shape suffixes: H W rows and columns of the crop, 3 = RGB.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from vidseg_core.datasets.records import IGNORE, Record
+from vidseg_core.training.recipe import AugmentRecipe
+
+__all__ = ["augment"]
+
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def augment(record: Record, recipe: AugmentRecipe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One sample: (float32 3HW RGB in 0..1, int64 HW labels), both of side `recipe.crop`.
+
+    A record without labels gives labels that are `IGNORE` everywhere.
+    """
+    labels_HW = record.labels_HW
+    if labels_HW is None:
+        labels_HW = np.full(record.frame_HW3.shape[:2], IGNORE, np.uint8)
+    frame_HW3, cropped_HW = _crop(record.frame_HW3, labels_HW, recipe, rng)
+    unit_HW3 = frame_HW3.astype(np.float32) / np.float32(255)
+    if recipe.colour > 0:
+        unit_HW3 = _recolour(unit_HW3, recipe.colour, rng)
+    if rng.random() < recipe.blur:
+        unit_HW3 = np.clip(_degrade(unit_HW3, rng), 0, 1)
+    return np.ascontiguousarray(unit_HW3.transpose(2, 0, 1)), cropped_HW.astype(np.int64)
+
+
+def _crop(
+    frame_HW3: np.ndarray, labels_HW: np.ndarray, recipe: AugmentRecipe, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    height, width = labels_HW.shape
+    scale = float(np.exp(rng.uniform(np.log(recipe.scale_min), np.log(recipe.scale_max))))
+    stretch = float(np.exp(rng.uniform(-1.0, 1.0) * np.log1p(recipe.stretch) / 2))
+    columns, rows = max(1, round(width * scale * stretch)), max(1, round(height * scale / stretch))
+    resize = _resize_map(columns / width, rows / height)
+    turn = _turn_map(rng.uniform(-recipe.rotate, recipe.rotate), recipe.flip and rng.random() < 0.5)
+    centre = _centre(labels_HW, turn @ resize, recipe, rng)
+    turn[:2, 2] += (recipe.crop - 1) / 2 - centre
+    shrinks = columns < width and rows < height
+    resized = cv2.resize(
+        frame_HW3, (columns, rows), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    side, fill = (recipe.crop, recipe.crop), [int(value) for value in rng.integers(0, 256, 3)]
+    crop_HW3 = cv2.warpAffine(resized, turn[:2], side, flags=cv2.INTER_LINEAR, borderValue=fill)
+    crop_HW = cv2.warpAffine(
+        labels_HW, (turn @ resize)[:2], side, flags=cv2.INTER_NEAREST, borderValue=IGNORE
+    )
+    return crop_HW3, crop_HW
+
+
+def _resize_map(across: float, down: float) -> np.ndarray:
+    """What `cv2.resize` does to pixel positions (half-pixel centres), as a 3x3 matrix."""
+    return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1.0]])
+
+
+def _turn_map(degrees: float, mirrored: bool) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    cosine, sine, sign = float(np.cos(angle)), float(np.sin(angle)), -1.0 if mirrored else 1.0
+    return np.array([[sign * cosine, -sine, 0], [sign * sine, cosine, 0], [0, 0, 1.0]])
+
+
+def _centre(
+    labels_HW: np.ndarray, mapping: np.ndarray, recipe: AugmentRecipe, rng: np.random.Generator
+) -> np.ndarray:
+    """Where the crop's centre lies in the mapped frame: anywhere that keeps the crop inside, where it can;
+    or, for the share `focus`, within half a crop of a pixel of a class drawn at random."""
+    height, width = labels_HW.shape
+    corners = mapping @ np.array([[0, width - 1, 0, width - 1], [0, 0, height - 1, height - 1], [1.0] * 4])
+    low, high = corners[:2].min(axis=1), corners[:2].max(axis=1)
+    reach = (recipe.crop - 1) / 2
+    inner = np.minimum(low + reach, (low + high) / 2), np.maximum(high - reach, (low + high) / 2)
+    if rng.random() >= recipe.focus:
+        slack = np.maximum(0.0, reach - (high - low) / 2)
+        return rng.uniform(inner[0] - slack, inner[1] + slack)
+    present = np.flatnonzero(np.bincount(labels_HW.ravel(), minlength=256)[:IGNORE])
+    if not len(present):
+        return rng.uniform(*inner)
+    places = np.flatnonzero(labels_HW.ravel() == rng.choice(present))
+    row, column = divmod(int(rng.choice(places)), width)
+    return (mapping @ np.array([column, row, 1.0]))[:2] + rng.uniform(-reach, reach, 2) * 0.8
+
+
+def _recolour(frame_HW3: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Gamma, white balance and hue, saturation, contrast, brightness, and light from one side."""
+
+    def factor(range_: float) -> float:
+        return float(np.exp(rng.uniform(-range_, range_) * strength))
+
+    frame_HW3 = cv2.pow(frame_HW3, factor(0.6))
+    mix_33 = np.diag(np.exp(rng.uniform(-0.25, 0.25, 3) * strength)) @ _hue(
+        rng.uniform(-0.35, 0.35) * strength
+    )
+    vivid = 0.0 if rng.random() < 0.1 * strength else factor(0.7)
+    mix_33 = (vivid * np.eye(3) + (1 - vivid) * np.outer(np.ones(3), LUMA)) @ mix_33
+    contrast = factor(0.5)
+    middle = 0.5 * (1 - contrast) + rng.uniform(-0.2, 0.2) * strength
+    mixed = cv2.transform(frame_HW3, np.hstack([contrast * mix_33, np.full((3, 1), middle)]))
+    side, slope = frame_HW3.shape[0], rng.uniform(-0.5, 0.5, 2) * strength
+    ramp = np.linspace(-1, 1, side, dtype=np.float32)
+    light_HW = 1 + np.float32(slope[0]) * ramp[:, None] + np.float32(slope[1]) * ramp[None, :]
+    return np.clip(mixed * light_HW[:, :, None], 0, 1).astype(np.float32)
+
+
+def _hue(angle: float) -> np.ndarray:
+    """Rotation of RGB about the grey axis, radians."""
+    cosine, sine, third = np.cos(angle), np.sin(angle), 1 / 3
+    cross = np.sqrt(third) * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0.0]])
+    return cosine * np.eye(3) + (1 - cosine) * third * np.ones((3, 3)) + sine * cross
+
+
+def _degrade(frame_HW3: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One of: out of focus, few pixels, strong compression, sensor noise."""
+    side = frame_HW3.shape[0]
+    kind = int(rng.integers(4))
+    if kind == 0:
+        return cv2.GaussianBlur(frame_HW3, (0, 0), float(rng.uniform(0.5, 2.5)))
+    if kind == 1:
+        small = max(1, round(side / rng.uniform(1.5, 4.0)))
+        low = cv2.resize(frame_HW3, (small, small), interpolation=cv2.INTER_AREA)
+        return cv2.resize(low, (side, side), interpolation=cv2.INTER_CUBIC)
+    if kind == 2:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(8, 50))]
+        _, packed = cv2.imencode(".jpg", np.rint(frame_HW3[:, :, ::-1] * 255).astype(np.uint8), quality)
+        unpacked = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        assert unpacked is not None
+        return unpacked[:, :, ::-1].astype(np.float32) / np.float32(255)
+    noise = rng.standard_normal(frame_HW3.shape, dtype=np.float32) * np.float32(rng.uniform(0.01, 0.08))
+    return frame_HW3 + noise

@@ -1,0 +1,97 @@
+"""Where a training run stands, on disk: one file that is whole or the one before it.
+
+Model: `checkpoint.pt` holds net, average, optimiser and scaler as tensors (`torch.load(weights_only=True)`
+reads it) and the rest as JSON text; `checkpoint.json` repeats that text for people. Invariant: a file gets
+its name in one step after it was written and synced; a full disk, or a kill at any moment, leaves the old
+one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINT = "checkpoint.pt"
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or belongs to another run; says which file and what to do."""
+
+
+class SaveError(RuntimeError):
+    """A file of the run could not be written; what was there before is whole."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Standing:
+    """What a run knows besides tensors."""
+
+    step: int = 0
+    """Steps done."""
+    seed: int = 0
+    best_miou: float = -1.0
+    """Below 0: not validated yet."""
+    best_step: int = 0
+    seconds: float = 0.0
+    """Time spent in training so far, over all attempts that counted."""
+    fingerprint: str = ""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The curve so far."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Give `path` these bytes in one step; `SaveError` names the reason and leaves what was there."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SaveError(
+            f"cannot write {path}: {error.strerror or error}; what was there before is whole, "
+            "and the same command goes on from it"
+        ) from error
+
+
+def save_checkpoint(folder: Path, standing: Standing, tensors: dict[str, Any]) -> None:
+    """Write `checkpoint.pt` and its JSON; `tensors`: state dicts by name."""
+    text = json.dumps(
+        {"version": VERSION} | {name: getattr(standing, name) for name in Standing.__slots__}, indent=1
+    )
+    buffer = io.BytesIO()
+    torch.save({"standing": text, **tensors}, buffer)
+    write_atomically(folder / CHECKPOINT, buffer.getvalue())
+    write_atomically(folder / "checkpoint.json", (text + "\n").encode())
+
+
+def load_checkpoint(folder: Path, fingerprint: str) -> tuple[Standing, dict[str, Any]] | None:
+    """What `save_checkpoint` wrote; None if there is nothing. `CheckpointError` for another run's."""
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return None
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        said = json.loads(tensors.pop("standing"))
+        version = said.pop("version")
+        if version != VERSION:
+            raise CheckpointError(f"{path} was written by another version of vidseg; use another --output")
+        standing = Standing(**said)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint; remove it to start anew") from error
+    if standing.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"{folder} holds a run of another recipe, data or seed; use another --output, or remove it"
+        )
+    return standing, tensors

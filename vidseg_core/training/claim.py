@@ -1,0 +1,64 @@
+"""Whose folder is this: what decides a run's weights, written once, checked by every later driver."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.training.checkpoint import CheckpointError, write_atomically
+
+MANIFEST = "manifest.json"
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """SHA-256 over the fields, by name."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def claim_folder(folder: Path, fields: Mapping[str, Any]) -> None:
+    """Make the folder this run's. `CheckpointError` says what differs from the run that it holds."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("--output", f"{folder}: {error.strerror}") from error
+    path = folder / MANIFEST
+    if not path.is_file():
+        write_atomically(path, (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode())
+        return
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not readable; use another --output") from error
+    ours = json.loads(json.dumps(fields))
+    names = sorted(name for name in {*there, *ours} if there.get(name) != ours.get(name))
+    if names:
+        differs = "; ".join(_difference(name, there.get(name), ours.get(name)) for name in names)
+        raise CheckpointError(
+            f"--output {folder} belongs to another run ({differs}). Choose another output, or the options "
+            "of that run to continue it."
+        )
+
+
+@contextmanager
+def only_driver(folder: Path) -> Iterator[None]:
+    """Inside the block no other driver works on the folder; the system drops the lock if this one dies."""
+    with open(folder / ".lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError("--output", f"another command is training into {folder}") from error
+        except OSError:  # a network file system without locks
+            pass
+        yield
+
+
+def _difference(name: str, there: Any, ours: Any) -> str:
+    if name in ("data", "weights"):
+        return f"the {'frames' if name == 'data' else 'weights to begin with'} are others"
+    return f"{name}: {there!r} there, {ours!r} now"

@@ -1,0 +1,254 @@
+"""Training of a flow net F with N frozen (DFF section 4; DVRL 4.2), on clips and on exactly known flow.
+
+Model: each step draws its batch from (seed, step) alone. A share of the pairs is made from pictures and has
+exact flow (`moved`); the others are frames of clips at gaps of 1 to 30, judged by what their labels (or N's
+own output) say of the warped key, and by how the warped key looks. Invariant: a run that was stopped and goes
+on from its checkpoint ends with the weights of one that was not.
+
+One process, one device: a flow net of this kind is small, and its clips lie in memory.
+
+Legend: B pairs, h, w crop size; 2 = (u, v); 3 = RGB; pictures uint8 in numpy and 0..1 in torch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vidseg_core.datasets.records import IGNORE
+from vidseg_core.models.protocol import Segmenter
+from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_checkpoint
+from vidseg_core.training.flow_clips import ClipPair, FlowClip, draw_pair
+from vidseg_core.training.flow_loss import exact_loss, label_loss, photometric_loss, task_loss
+from vidseg_core.training.flow_recipe import FlowRecipe
+from vidseg_core.training.moved import MovedPair, moved_pair, vary
+from vidseg_core.training.optimise import Average, build_optimiser, learning_rate, set_learning_rate
+
+MAX_GRADIENT = 1.0
+"""Gradients are scaled down to this norm: a pair without any overlap must not throw the net off course."""
+
+
+class FlowTrainingError(RuntimeError):
+    """Training cannot go on; the last good checkpoint stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowBatch:
+    """The pairs of one step, exact ones first."""
+
+    exact: Sequence[MovedPair]
+    drawn: Sequence[ClipPair]
+
+    @property
+    def ids(self) -> list[str]:
+        """Every pair in words."""
+        return [f"made pair {number}" for number in range(len(self.exact))] + [p.ids for p in self.drawn]
+
+
+class FlowData:
+    """Batches by step."""
+
+    def __init__(self, clips: Sequence[FlowClip], recipe: FlowRecipe, seed: int) -> None:
+        self._moving = [clip for clip in clips if clip.moves]
+        self._pictures = [picture_HW3 for clip in clips for picture_HW3 in clip.frames_THW3]
+        self._recipe, self._seed = recipe, seed
+        if not self._pictures:
+            raise FlowTrainingError("no clips to train on")
+
+    def batch(self, step: int) -> FlowBatch:
+        """The pairs of `step`, equal whenever they are asked for."""
+        recipe, random = self._recipe, np.random.default_rng((self._seed, step))
+        size, total = (recipe.height, recipe.width), recipe.batch
+        exact = total if not self._moving else round(total * recipe.exact_share)
+        made = [moved_pair(self._pictures, random, *size) for _ in range(exact)]
+        drawn = [
+            draw_pair(self._moving, random, height=size[0], width=size[1], max_gap=recipe.max_gap)
+            for _ in range(total - exact)
+        ]
+        return FlowBatch(exact=made, drawn=drawn)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowLoopOptions:
+    """What the loop is told besides net, data and recipe."""
+
+    folder: Path
+    seed: int = 0
+    device: str = "cpu"
+    save_every: int = 200
+    log_every: int = 50
+    fingerprint: str = ""
+
+
+Watch = Callable[[dict[str, Any]], None]
+
+
+def train_flow(
+    net: nn.Module,
+    clips: Sequence[FlowClip],
+    recipe: FlowRecipe,
+    options: FlowLoopOptions,
+    *,
+    segmenter: Segmenter | None = None,
+    watch: Watch | None = None,
+) -> dict[str, torch.Tensor]:
+    """Train to the last step of the recipe, from the folder's checkpoint if there is one; the weights.
+
+    With `segmenter` (N, frozen) its scores on the key frame are warped, and where the current frame has no
+    labels, its own output there is the truth. `FlowTrainingError` names step and pairs of a loss that is no
+    number.
+    """
+    return _FlowLoop(net, FlowData(clips, recipe, options.seed), recipe, options, segmenter, watch).run()
+
+
+class _FlowLoop:
+    """One attempt at a run."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        data: FlowData,
+        recipe: FlowRecipe,
+        options: FlowLoopOptions,
+        segmenter: Segmenter | None,
+        watch: Watch | None,
+    ) -> None:
+        self._data, self._recipe, self._options = data, recipe, options
+        self._device = torch.device(options.device)
+        self._net = net.to(self._device).train()
+        self._segmenter = segmenter.to(self._device) if segmenter else None
+        self._optimiser = build_optimiser(net, recipe.train)
+        self._average = Average(net, recipe.ema) if recipe.ema else None
+        self._standing = Standing(seed=options.seed, fingerprint=options.fingerprint)
+        self._watch, self._sums, self._counted = watch, dict[str, float](), 0
+
+    def run(self) -> dict[str, torch.Tensor]:
+        self._restore()
+        standing, steps, mark = self._standing, self._recipe.steps, time.monotonic()
+        for step in range(standing.step, steps):
+            self._step(step)
+            standing.step = step + 1
+            if standing.step % self._options.log_every == 0 or standing.step == steps:
+                now = time.monotonic()
+                standing.seconds, mark = standing.seconds + now - mark, now
+                self._write_row()
+            if standing.step % self._options.save_every == 0 or standing.step == steps:
+                self._save()
+        return dict(self._average.state if self._average else self._net.state_dict())
+
+    def _step(self, step: int) -> None:
+        batch = self._data.batch(step)
+        set_learning_rate(self._optimiser, learning_rate(self._recipe.train, step))
+        parts = self._losses(batch, step)
+        loss = torch.stack(list(parts.values())).sum()
+        if not math.isfinite(float(loss.detach())):
+            self._stop(step, batch)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._net.parameters(), MAX_GRADIENT)
+        self._optimiser.step()
+        if self._average is not None:
+            self._average.update(self._net, step)
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+        self._counted += 1
+
+    def _losses(self, batch: FlowBatch, step: int) -> dict[str, torch.Tensor]:
+        recipe, made = self._recipe, len(batch.exact)
+        looks = [_look(p, self._options.seed, step, n) for n, p in enumerate(batch.drawn)]
+        current = self._pictures([p.current_HW3 for p in batch.exact] + [a for a, _ in looks])
+        key = self._pictures([p.key_HW3 for p in batch.exact] + [b for _, b in looks])
+        flows = _all_sizes(self._net, current, key)
+        total = len(current)
+        parts: dict[str, torch.Tensor] = {}
+        if made:
+            truth_B2hw = self._tensor([p.flow_HW2 for p in batch.exact]).permute(0, 3, 1, 2)
+            parts["exact"] = exact_loss([flow[:made] for flow in flows], truth_B2hw).sum() / total
+        if batch.drawn:
+            finest, pairs = flows[-1][made:], batch.drawn
+            clean, clean_key = (
+                self._pictures([p.current_hw3 for p in pairs]),
+                self._pictures([p.key_hw3 for p in pairs]),
+            )
+            weight = min(1.0, (step + 1) / max(1.0, recipe.warm_share * recipe.steps)) / total
+            if recipe.photo:
+                photo = photometric_loss(clean, clean_key, finest, recipe.smooth).sum()
+                parts["photo"] = photo * (weight * recipe.photo)
+            if recipe.task:
+                parts["task"] = self._task(clean, clean_key, finest, pairs) * (weight * recipe.task)
+        return parts
+
+    def _task(
+        self,
+        current: torch.Tensor,
+        key: torch.Tensor,
+        flow_B2hw: torch.Tensor,
+        pairs: Sequence[ClipPair],
+    ) -> torch.Tensor:
+        labels_Bhw = self._tensor([p.labels_hw for p in pairs]).long()
+        if self._segmenter is None:
+            key_labels_Bhw = self._tensor([p.key_labels_hw for p in pairs]).long()
+            return label_loss(key_labels_Bhw, flow_B2hw, labels_Bhw).sum()
+        with torch.no_grad():
+            scores_BChw = self._segmenter.head(self._segmenter.features(key))
+            said_Bhw = self._segmenter.head(self._segmenter.features(current)).argmax(1)
+        unlabelled_B = (labels_Bhw == IGNORE).all(2).all(1)
+        labels_Bhw = torch.where(unlabelled_B[:, None, None], said_Bhw, labels_Bhw)
+        return task_loss(scores_BChw.float(), flow_B2hw, labels_Bhw).sum()
+
+    def _tensor(self, arrays: Sequence[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(self._device)
+
+    def _pictures(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        return self._tensor(pictures).permute(0, 3, 1, 2).float().div(255.0).contiguous()
+
+    def _stop(self, step: int, batch: FlowBatch) -> None:
+        raise FlowTrainingError(
+            f"the loss is not a number at step {step}, whose pairs were {'; '.join(batch.ids)}; "
+            "the last checkpoint is kept. A lower --recipe.lr or a longer warm-up usually helps"
+        )
+
+    def _write_row(self) -> None:
+        means = {name: value / self._counted for name, value in self._sums.items()}
+        rate = learning_rate(self._recipe.train, self._standing.step - 1)
+        row = {"step": self._standing.step, "lr": rate, **means, "seconds": self._standing.seconds}
+        self._standing.rows.append(row)
+        self._sums, self._counted = {}, 0
+        if self._watch is not None:
+            self._watch(row)
+
+    def _save(self) -> None:
+        tensors: dict[str, Any] = {"net": self._net.state_dict(), "optimiser": self._optimiser.state_dict()}
+        if self._average is not None:
+            tensors["average"] = self._average.state
+        save_checkpoint(self._options.folder, self._standing, tensors)
+
+    def _restore(self) -> None:
+        self._options.folder.mkdir(parents=True, exist_ok=True)
+        found = load_checkpoint(self._options.folder, self._options.fingerprint)
+        if found is None:
+            return
+        self._standing, tensors = found
+        self._net.load_state_dict(tensors["net"])
+        self._optimiser.load_state_dict(tensors["optimiser"])
+        if self._average is not None:
+            self._average.load(tensors["average"])
+
+
+def _look(pair: ClipPair, seed: int, step: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the net sees of a pair: in varied light; the losses see the pictures as they are."""
+    return vary(pair.current_hw3, pair.key_hw3, np.random.default_rng((seed, step, number, 1)))
+
+
+def _all_sizes(net: nn.Module, current: torch.Tensor, key: torch.Tensor) -> list[torch.Tensor]:
+    """Flows from coarse to fine; a net that gives only one is trained on that one."""
+    levels: Callable[..., list[torch.Tensor]] | None = getattr(net, "levels", None)
+    return levels(current, key) if levels is not None else [net(current, key)]

@@ -1,0 +1,112 @@
+"""Clips in memory, and the (current, key) pairs that training and scoring draw from them.
+
+Model: a clip is its frames at one small size, with labels or without. A pair is two frames of one clip at a
+gap, cut out at the same place. Invariant: a pair depends on the clips and the random generator alone.
+
+Legend: T frames, H, W size of a clip, h, w size of a crop; 3 = RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from vidseg_core.datasets.records import IGNORE, DatasetError, FrameDataset, Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowClip:
+    """One clip, or pictures that belong together without being one (`moves=False`)."""
+
+    name: str
+    frames_THW3: np.ndarray
+    """uint8."""
+    labels_THW: np.ndarray | None = None
+    """uint8 class ids or `IGNORE`."""
+    moves: bool = True
+    """False: neighbours are too far apart in time for flow; the pictures serve as textures only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPair:
+    """Two frames of one clip, cut out at the same place."""
+
+    clip: str
+    current: int
+    key: int
+    current_hw3: np.ndarray
+    key_hw3: np.ndarray
+    labels_hw: np.ndarray
+    """Labels of the current frame; `IGNORE` everywhere if there are none."""
+    key_labels_hw: np.ndarray
+
+    @property
+    def ids(self) -> str:
+        """The pair in words."""
+        return f"{self.clip} frames {self.current} <- {self.key}"
+
+
+def make_clip(name: str, records: Iterable[Record], size: int, *, moves: bool = True) -> FlowClip:
+    """A clip from frames in order, shrunk to `size` pixels on the longest side."""
+    frames, labels = [], []
+    for record in records:
+        height, width = record.frame_HW3.shape[:2]
+        scale = min(1.0, size / max(height, width))
+        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+        frames.append(cv2.resize(record.frame_HW3, shape, interpolation=cv2.INTER_AREA))
+        if record.labels_HW is not None:
+            labels.append(cv2.resize(record.labels_HW, shape, interpolation=cv2.INTER_NEAREST))
+    if not frames:
+        raise DatasetError(f"clip {name} has no frames")
+    labelled = len(labels) == len(frames)
+    return FlowClip(
+        name=name,
+        frames_THW3=np.stack(frames),
+        labels_THW=np.stack(labels) if labelled else None,
+        moves=moves and len(frames) > 1,
+    )
+
+
+def dataset_clips(
+    dataset: FrameDataset, split: str, size: int, max_frames: int | None = None
+) -> Iterator[FlowClip]:
+    """The clips of one split of a data set, each from its start."""
+    for video, items in groupby(dataset.items(split), key=lambda item: item.video_id):
+        yield make_clip(video, map(dataset.read, islice(items, max_frames)), size)
+
+
+def draw_pair(
+    clips: Sequence[FlowClip], random: Generator, *, height: int, width: int, max_gap: int
+) -> ClipPair:
+    """A random pair from a random clip, gap 1 to `max_gap` in either direction, randomly cut and mirrored."""
+    clip = clips[int(random.integers(len(clips)))]
+    gap = int(random.integers(1, min(max_gap, len(clip.frames_THW3) - 1) + 1))
+    first = int(random.integers(len(clip.frames_THW3) - gap))
+    current, key = (first, first + gap) if random.random() < 0.5 else (first + gap, first)
+    rows, columns = clip.frames_THW3.shape[1:3]
+    scale = max(height / rows, width / columns, random.uniform(0.6, 1.3))
+    cut_h, cut_w = min(rows, round(height / scale)), min(columns, round(width / scale))
+    top, left = int(random.integers(rows - cut_h + 1)), int(random.integers(columns - cut_w + 1))
+    mirror = random.random() < 0.5
+
+    def cut(picture: np.ndarray, interpolation: int) -> np.ndarray:
+        window = picture[top : top + cut_h, left : left + cut_w]
+        grown = cv2.resize(window, (width, height), interpolation=interpolation)
+        return np.ascontiguousarray(grown[:, ::-1]) if mirror else grown
+
+    blank = np.full((rows, columns), IGNORE, np.uint8)
+    labels = (blank, blank) if clip.labels_THW is None else clip.labels_THW[[current, key]]
+    return ClipPair(
+        clip=clip.name,
+        current=current,
+        key=key,
+        current_hw3=cut(clip.frames_THW3[current], cv2.INTER_LINEAR),
+        key_hw3=cut(clip.frames_THW3[key], cv2.INTER_LINEAR),
+        labels_hw=cut(labels[0], cv2.INTER_NEAREST),
+        key_labels_hw=cut(labels[1], cv2.INTER_NEAREST),
+    )

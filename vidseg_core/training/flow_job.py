@@ -1,0 +1,181 @@
+"""``vidseg train-flow`` from the configuration to the exit code: read, check, train, score, write down.
+
+Invariant: an output holds one run; the same command goes on with it until its last step. What the net is
+scored on was never trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from vidseg_core.config.errors import ConfigError, nearest
+from vidseg_core.config.schema import to_dict
+from vidseg_core.config.train_flow import TrainFlowConfig
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.models.flow import FlowNet, build_flow_net
+from vidseg_core.models.flow.registry import weights_file
+from vidseg_core.models.labels import labels_from_scores
+from vidseg_core.models.protocol import Segmenter
+from vidseg_core.models.registry import build_segmenter, resolve_device
+from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.propagation.flow import DisFlow
+from vidseg_core.propagation.net_flow import NetFlow
+from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
+from vidseg_core.training.claim import claim_folder, fingerprint
+from vidseg_core.training.flow import FlowLoopOptions, train_flow
+from vidseg_core.training.flow_clips import FlowClip, dataset_clips
+from vidseg_core.training.flow_score import GapScore, score_clip, table
+
+LAST, RUN = "last.safetensors", "run.json"
+
+
+def run_train_flow(config: TrainFlowConfig, reporter: Reporter | None = None) -> int:
+    """Train (or go on) as `config` says; the exit code. What is wrong is raised, each in one sentence."""
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)
+    report = reporter or Reporter(config.log)
+    built = build_flow_net(config.net, config.weights, seed=config.seed, bare=True)
+    device = str(resolve_device(config.device))
+    segmenter = _segmenter(config, device)
+    clips = list(_clips(config, segmenter))
+    learn, held = _held_out(clips, config.val_clips)
+    report.say(_describe(config, built, learn, held))
+    if config.dry_run:
+        return 0
+    folder = Path(config.output)
+    fields = config.fingerprint_fields() | {
+        "data": _digest(learn),
+        "weights": built.digest,
+        "segmenter_weights": segmenter.digest if segmenter else None,
+    }
+    claim_folder(folder, fields)
+    options = FlowLoopOptions(
+        folder=folder,
+        seed=config.seed,
+        device=device,
+        save_every=config.save_every,
+        log_every=config.log_every,
+        fingerprint=fingerprint(fields),
+    )
+
+    def watch(row: dict[str, Any]) -> None:
+        report.say(" ".join(f"{name} {_short(value)}" for name, value in row.items()), **row)
+
+    state = train_flow(built.net, learn, config.recipe, options, segmenter=segmenter, watch=watch)
+    data = weights_file(state, config.net, step=config.recipe.steps, seed=config.seed)
+    write_atomically(folder / LAST, data)
+    scores = _score(config, folder / LAST, device, held, segmenter)
+    if scores:
+        report.say("on the clips that were left out:\n" + table(scores))
+    facts = {
+        "verb": "train-flow",
+        "config": to_dict(config),
+        "clips": {clip.name: len(clip.frames_THW3) for clip in learn},
+        "weights_sha256": hashlib.sha256(data).hexdigest(),
+        "curve": found[0].rows if (found := load_checkpoint(folder, options.fingerprint)) else [],
+        "scores": [asdict(score) for score in scores],
+    }
+    write_atomically(folder / RUN, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+    report.say(
+        f"weights in {folder / LAST}; use them with --propagation.flow {config.net} "
+        f"--propagation.flow_weights {folder / LAST}"
+    )
+    return 0
+
+
+def _segmenter(config: TrainFlowConfig, device: str) -> Segmenter | None:
+    if config.segmenter is None:
+        return None
+    return build_segmenter(
+        config.segmenter, device=device, weights=config.segmenter_weights, seed=config.seed
+    )
+
+
+def _clips(config: TrainFlowConfig, segmenter: Segmenter | None) -> Iterator[FlowClip]:
+    """All clips of all data sets; labels of other classes than N's are left out."""
+    for texts, moves in ((config.data, True), (config.pictures, False)):
+        for text in texts:
+            dataset = open_dataset(text)
+            keeps = segmenter is None or tuple(segmenter.class_names) == tuple(dataset.class_names)
+            for clip in dataset_clips(dataset, config.split, config.size, config.max_frames):
+                clip = replace(clip, moves=clip.moves and moves)
+                yield clip if keeps else replace(clip, labels_THW=None)
+
+
+def _held_out(clips: Sequence[FlowClip], names: Sequence[str]) -> tuple[list[FlowClip], list[FlowClip]]:
+    """Clips to learn from, and those that are only scored. `ConfigError` for a name that no clip has."""
+    known = {clip.name for clip in clips}
+    for name in names:
+        if name not in known:
+            raise ConfigError("--val_clips", f"there is no clip {name!r}{nearest(name, known)}")
+    learn = [clip for clip in clips if clip.name not in names]
+    if not learn:
+        raise ConfigError("--val_clips", "leaves no clip to train on")
+    return learn, [clip for clip in clips if clip.name in names]
+
+
+def _score(
+    config: TrainFlowConfig,
+    weights: Path,
+    device: str,
+    held: Sequence[FlowClip],
+    segmenter: Segmenter | None,
+) -> list[GapScore]:
+    net = NetFlow(config.net, weights=weights, device=device)
+    methods = {"dis": DisFlow(chained=False), "dis chained": DisFlow(), config.net: net}
+    scores = []
+    for clip in held:
+        labels = clip.labels_THW if clip.labels_THW is not None else _said(clip, segmenter, device)
+        if labels is not None:
+            frames, gaps = list(clip.frames_THW3), config.gap_numbers
+            scores += score_clip(clip.name, frames, list(labels), methods, gaps=gaps, flow_size=config.size)
+    return scores
+
+
+@torch.inference_mode()
+def _said(clip: FlowClip, segmenter: Segmenter | None, device: str) -> np.ndarray | None:
+    """What N says on every frame of a clip without labels."""
+    if segmenter is None:
+        return None
+    said = []
+    for frame_HW3 in clip.frames_THW3:
+        pixels = torch.from_numpy(frame_HW3)[None].permute(0, 3, 1, 2).to(device).float() / 255.0
+        said.append(labels_from_scores(segmenter.head(segmenter.features(pixels)))[0].cpu().numpy())
+    return np.stack(said)
+
+
+def _describe(
+    config: TrainFlowConfig, built: FlowNet, learn: Sequence[FlowClip], held: Sequence[FlowClip]
+) -> str:
+    frames = sum(len(clip.frames_THW3) for clip in learn)
+    labelled = sum(clip.labels_THW is not None for clip in learn)
+    megabytes = sum(clip.frames_THW3.nbytes for clip in learn) / 2**20
+    parameters = sum(weight.numel() for weight in built.net.parameters())
+    return (
+        f"{config.net} ({parameters / 1e6:.2f} M parameters), {config.recipe.steps} steps of "
+        f"{config.recipe.batch} pairs, from {len(learn)} clips ({labelled} labelled) with {frames} "
+        f"frames ({megabytes:.0f} MiB); {len(held)} clips left out for scores"
+    )
+
+
+def _digest(clips: Sequence[FlowClip]) -> str:
+    """SHA-256 over the pixels and labels of all clips, in order."""
+    total = hashlib.sha256()
+    for clip in clips:
+        total.update(f"{clip.name} {clip.moves} {clip.frames_THW3.shape}".encode())
+        total.update(clip.frames_THW3.tobytes())
+        total.update(clip.labels_THW.tobytes() if clip.labels_THW is not None else b"")
+    return total.hexdigest()
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,96 @@
+"""Samples through Ray Data: from (step, slot) to batches, in order, read and varied in tasks.
+
+Model: a worker's samples are rows `(step, slot)` in the order of training; tasks turn blocks of rows into
+pictures, the executor keeps the order. Invariant: the batches are those of `TrainingSet.batches`, byte for
+byte, whatever the number of tasks, and whichever of them were run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+
+from vidseg_core.training.samples import Batch, TrainingSet
+
+CHUNK_STEPS = 1000
+"""Steps that one execution of Ray Data covers; the plan of a run of any length stays small."""
+BLOCK_SAMPLES = 32
+"""Samples that a task makes, about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """How many tasks read for one worker, and what each asks of Ray."""
+
+    tasks: int
+    cpus: float
+
+
+def ray_batches(
+    training_set: TrainingSet, start: int, stop: int, slots: Sequence[int], loading: Loading
+) -> Iterator[Batch]:
+    """One batch for each step of `start..stop-1`, of these slots; tasks run ahead of it."""
+    _set_context()
+    shared = ray.put(training_set)
+    for first in range(start, stop, CHUNK_STEPS):
+        rows = [(step, slot) for step in range(first, min(stop, first + CHUNK_STEPS)) for slot in slots]
+        yield from _chunk(shared, rows, len(slots), loading)
+
+
+def _chunk(
+    shared: ray.ObjectRef, rows: Sequence[tuple[int, int]], batch: int, loading: Loading
+) -> Iterator[Batch]:
+    blocks = -(-len(rows) // max(batch, BLOCK_SAMPLES))
+    dataset = ray.data.from_items(
+        [{"step": step, "slot": slot} for step, slot in rows], override_num_blocks=blocks
+    ).map_batches(
+        lambda block: _read(shared, block),
+        batch_size=None,
+        num_cpus=loading.cpus,
+        concurrency=loading.tasks,
+    )
+    for found in dataset.iter_batches(batch_size=batch, batch_format="numpy", prefetch_batches=2):
+        yield _batch(found)
+
+
+def _read(shared: ray.ObjectRef, block: Any) -> dict[str, np.ndarray]:
+    """In a task: the samples of a block of rows."""
+    training_set = _training_set(shared)
+    pairs = zip(block["step"].tolist(), block["slot"].tolist(), strict=True)
+    samples = [training_set.sample(step, slot) for step, slot in pairs]
+    return {
+        "frames": np.stack([frame_3HW for frame_3HW, _, _ in samples]),
+        "labels": np.stack([labels_HW.astype(np.uint8) for _, labels_HW, _ in samples]),
+        "video_id": np.array([video_id for _, _, (video_id, _) in samples], dtype=object),
+        "frame_index": np.array([frame for _, _, (_, frame) in samples], dtype=np.int64),
+    }
+
+
+@lru_cache(maxsize=1)
+def _training_set(shared: ray.ObjectRef) -> TrainingSet:
+    """Fetched once by each process; data sets keep what they have opened."""
+    return ray.get(shared)
+
+
+def _batch(found: Any) -> Batch:
+    """Copied out of shared memory: tensors that start at odd addresses meet other CPU kernels."""
+    names = zip(found["video_id"].tolist(), found["frame_index"].tolist(), strict=True)
+    return Batch(
+        frames_B3HW=torch.tensor(found["frames"]),
+        labels_BHW=torch.tensor(found["labels"]).long(),
+        ids=tuple((str(video_id), int(frame)) for video_id, frame in names),
+    )
+
+
+def _set_context() -> None:
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

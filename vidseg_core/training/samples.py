@@ -1,0 +1,157 @@
+"""Which sample stands where in training, and how it is read.
+
+Model: sample (step, slot) is item `order.pick(step, slot)`, varied with random numbers `order.random(step,
+slot)`. Both are pure functions of (seed, step, slot). Invariant: whoever reads a sample, in whatever process
+and after whatever was killed, reads the same bytes; a resumed run goes on with the samples that an
+undisturbed one would have seen.
+
+Shape suffixes: B batch, H W rows and columns of the crop, 3 = RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
+from vidseg_core.training.recipe import AugmentRecipe
+
+_ORDER, _VARY = 1, 2
+"""Streams of random numbers that never meet: the order of items, the variation of a sample."""
+
+
+class Listed(NamedTuple):
+    """An item and the data set that reads it."""
+
+    dataset: FrameDataset
+    item: Item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one worker sees in one step."""
+
+    frames_B3HW: torch.Tensor
+    """float32 RGB in 0..1."""
+    labels_BHW: torch.Tensor
+    """int64 class ids or `IGNORE`."""
+    ids: tuple[tuple[str, int], ...]
+    """(video id, frame index) of each sample, for messages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOrder:
+    """The endless sequence of samples: shuffled epochs of labelled items, pseudo-labelled ones mixed in.
+
+    Each `batch` holds pseudo-labelled items in the share `pseudo_ratio`, to within one sample.
+    """
+
+    seed: int
+    batch: int
+    labelled: int
+    """Number of labelled items; at least 1 unless `pseudo_ratio` is 1."""
+    pseudo: int = 0
+    pseudo_ratio: float = 0.0
+
+    def pick(self, step: int, slot: int) -> tuple[bool, int]:
+        """Is it a pseudo-labelled item, and which of its kind."""
+        position = step * self.batch + slot
+        before = int(position * self.pseudo_ratio)
+        if int((position + 1) * self.pseudo_ratio) > before:
+            return True, self._shuffled(True, before)
+        return False, self._shuffled(False, position - before)
+
+    def random(self, step: int, slot: int) -> np.random.Generator:
+        """The random numbers that vary sample (step, slot)."""
+        return np.random.default_rng((self.seed, _VARY, step, slot))
+
+    def _shuffled(self, pseudo: bool, position: int) -> int:
+        count = self.pseudo if pseudo else self.labelled
+        epoch, place = divmod(position, count)
+        return int(_permutation((self.seed, _ORDER, int(pseudo), epoch), count)[place])
+
+
+@lru_cache(maxsize=8)
+def _permutation(keys: tuple[int, ...], count: int) -> np.ndarray:
+    return np.random.default_rng(keys).permutation(count)
+
+
+class TrainingSet:
+    """Items in the order of training, read and varied on demand."""
+
+    def __init__(
+        self,
+        order: SampleOrder,
+        labelled: Sequence[Listed],
+        augment: AugmentRecipe,
+        *,
+        pseudo: Sequence[Listed] = (),
+        size: int = 0,
+    ) -> None:
+        """`size`: longest side to which frames are reduced before they are varied, pixels; 0: as they are."""
+        if (order.labelled, order.pseudo) != (len(labelled), len(pseudo)):
+            raise ValueError("the order counts other items than there are")
+        self.order, self.size = order, size
+        self._augment, self._listed = augment, (labelled, pseudo)
+
+    def sample(self, step: int, slot: int) -> tuple[np.ndarray, np.ndarray, tuple[str, int]]:
+        """`(frame_3HW float32, labels_HW int64, (video id, frame index))` of one sample."""
+        from vidseg_core.training.augment import augment
+
+        pseudo, index = self.order.pick(step, slot)
+        dataset, item = self._listed[pseudo][index]
+        record = resized(labelled_record(dataset, item), self.size)
+        frame_3HW, labels_HW = augment(record, self._augment, self.order.random(step, slot))
+        return frame_3HW, labels_HW, (item.video_id, item.frame_index)
+
+    def batch(self, step: int, slots: Iterable[int]) -> Batch:
+        """The given slots of one step."""
+        samples = [self.sample(step, slot) for slot in slots]
+        return Batch(
+            frames_B3HW=torch.from_numpy(np.stack([frame_3HW for frame_3HW, _, _ in samples])),
+            labels_BHW=torch.from_numpy(np.stack([labels_HW for _, labels_HW, _ in samples])),
+            ids=tuple(name for _, _, name in samples),
+        )
+
+    def batches(self, start: int, stop: int, slots: Sequence[int] | None = None) -> Iterator[Batch]:
+        """One batch for each step of `start..stop-1`, read in this process; `slots`: all of them by
+        default."""
+        return (self.batch(step, slots or range(self.order.batch)) for step in range(start, stop))
+
+
+def labelled_record(dataset: FrameDataset, item: Item) -> Record:
+    """The record of an item that must have labels."""
+    record = dataset.read(item)
+    if record.labels_HW is None:
+        raise DatasetError(f"{item.image}, frame {item.frame_index} of {item.video_id}, has no labels")
+    if record.labels_HW.shape != record.frame_HW3.shape[:2]:
+        raise DatasetError(
+            f"{item.image}, frame {item.frame_index}, is {record.frame_HW3.shape[1]}x"
+            f"{record.frame_HW3.shape[0]}, but its labels are {record.labels_HW.shape[1]}x"
+            f"{record.labels_HW.shape[0]}"
+        )
+    return record
+
+
+def resized(record: Record, size: int) -> Record:
+    """The record with its longest side brought down to `size` pixels (area, nearest); never enlarged."""
+    rows, columns = record.frame_HW3.shape[:2]
+    if not size or max(rows, columns) <= size:
+        return record
+    scale = size / max(rows, columns)
+    target = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    labels_HW = record.labels_HW
+    return Record(
+        video_id=record.video_id,
+        frame_index=record.frame_index,
+        frame_HW3=cv2.resize(record.frame_HW3, target, interpolation=cv2.INTER_AREA),
+        labels_HW=None
+        if labels_HW is None
+        else cv2.resize(labels_HW, target, interpolation=cv2.INTER_NEAREST_EXACT),
+    )

@@ -1,0 +1,48 @@
+"""Validation: whole frames through the net, compared with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from vidseg_core.datasets.records import Record
+from vidseg_core.metrics import ConfusionMatrix
+from vidseg_core.training.samples import Listed, labelled_record, resized
+
+
+class Validation:
+    """The frames to validate on; each worker takes every size-th of them."""
+
+    def __init__(self, listed: Sequence[Listed], num_classes: int, *, size: int = 0, keep: int = 0) -> None:
+        """`size`: longest side, as in training. `keep`: so many frames stay in memory once read."""
+        self._listed, self._classes, self._size = listed, num_classes, size
+        self._keep, self._kept = keep, dict[int, Record]()
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    @torch.no_grad()
+    def __call__(self, net: nn.Module, device: torch.device, rank: int, size: int) -> ConfusionMatrix:
+        """Counts over this worker's frames; the net is left in the mode it came in."""
+        matrix, training = ConfusionMatrix(self._classes), net.training
+        net.eval()
+        for number in range(rank, len(self._listed), size):
+            record = self._record(number)
+            frame_13HW = torch.from_numpy(np.ascontiguousarray(record.frame_HW3)).to(device)
+            frame_13HW = frame_13HW.permute(2, 0, 1).unsqueeze(0).float() / 255.0
+            labels_HW = net(frame_13HW).argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+            assert record.labels_HW is not None
+            matrix.update(labels_HW, record.labels_HW)
+        net.train(training)
+        return matrix
+
+    def _record(self, number: int) -> Record:
+        record = self._kept.get(number)
+        if record is None:
+            record = resized(labelled_record(*self._listed[number]), self._size)
+            if len(self._kept) < self._keep:
+                self._kept[number] = record
+        return record
