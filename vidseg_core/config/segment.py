@@ -60,7 +60,8 @@ class SchedulerConfig:
     """Which frames are keys, that is, which frames the net runs on."""
 
     name: str = "fixed"
-    """every, fixed, random, frame_difference, flow_magnitude, warp_error, policy, confidence, or module:Class"""
+    """every, fixed, random, frame_difference, flow_magnitude, warp_error, policy, confidence or
+    package.module:Class"""
     interval: int = 12
     """fixed: frames from key to key; random: their mean; at least 1"""
     threshold: float | None = None
