@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from vidseg_core.propagation.registry import Registry
+from vidseg_core.scheduling.confidence import Confidence
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.every import Every
 from vidseg_core.scheduling.fixed import Fixed
 from vidseg_core.scheduling.flow_magnitude import FlowMagnitude
 from vidseg_core.scheduling.frame_difference import FrameDifference
 from vidseg_core.scheduling.history import HISTORY_LENGTH, DecisionHistory
+from vidseg_core.scheduling.policy import Policy
 from vidseg_core.scheduling.protocol import Scheduler
 from vidseg_core.scheduling.random_keys import RandomKeys
 from vidseg_core.scheduling.warp_error import WarpError
@@ -24,6 +26,8 @@ SCHEDULERS = Registry(
         "frame_difference": FrameDifference,
         "flow_magnitude": FlowMagnitude,
         "warp_error": WarpError,
+        "policy": Policy,
+        "confidence": Confidence,
     },
 )
 
@@ -40,12 +44,14 @@ def build_scheduler(name: str = "fixed", **options: Any) -> Scheduler:
 __all__ = [
     "HISTORY_LENGTH",
     "SCHEDULERS",
+    "Confidence",
     "DecisionHistory",
     "Deviation",
     "Every",
     "Fixed",
     "FlowMagnitude",
     "FrameDifference",
+    "Policy",
     "RandomKeys",
     "Scheduler",
     "WarpError",

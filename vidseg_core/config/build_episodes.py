@@ -1,0 +1,227 @@
+"""Configuration of ``vidseg build-episodes``: what the tables hold decides the set, the rest says where and
+how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from vidseg_core.config.errors import check, check_int, check_name, nearest
+from vidseg_core.config.schema import flat_dict, redact, to_yaml
+from vidseg_core.config.segment import (
+    FLOWS,
+    PROPAGATORS,
+    SEGMENTER_ALIASES,
+    SEGMENTER_PREFIXES,
+    SEGMENTERS,
+)
+
+__all__ = ["LABELS", "BuildEpisodesConfig", "TablePropagationConfig"]
+
+LABELS = "labels"
+"""The segmenter that says what the labels say."""
+FEATURES = ("flow", "scores", "frame_difference", "flownet_conv6")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePropagationConfig:
+    """How a key's result reaches the frames after it; as for vidseg segment."""
+
+    name: str = "flow_warp"
+    """flow_warp (optical flow, direct to the key), copy or package.module:Class"""
+    level: Literal["labels", "scores", "features"] = "labels"
+    """what is carried: the key's label map (fast), its class scores, or its features"""
+    flow: str = "dis"
+    """dis (OpenCV), tiny-flow, flownet_s, flownet2_s, spynet, raft or package.module:Class"""
+    flow_weights: str | None = None
+    """file with the flow net's weights; None: its own (only tiny-flow has some)"""
+    flow_size: int = 256
+    """longest side at which flow is computed, pixels; 32 to 4096"""
+
+    def __post_init__(self) -> None:
+        check_name("--propagation.name", self.name, PROPAGATORS)
+        levels = ("labels", "scores", "features")
+        check(self.level in levels, "--propagation.level", f"must be one of {', '.join(levels)}")
+        check_name("--propagation.flow", self.flow, FLOWS)
+        if self.flow_weights is not None:
+            check(bool(self.flow_weights.strip()), "--propagation.flow_weights", "must name a file")
+            check(self.flow != "dis", "--propagation.flow_weights", "'dis' is not a net and has no weights")
+        check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildEpisodesConfig:
+    """Tabulate what every key frame would give every frame behind it, for schedulers to learn from.
+
+    --data (or --input) and --output suffice. The same command again continues; more clips may be added.
+    """
+
+    data: tuple[str, ...] = ()
+    """data sets, NAME:PATH?options, e.g. face:/data/faces; repeatable, equal classes"""
+    input: tuple[str, ...] = ()
+    """videos without labels (files, folders, globs, s3://, lists); needs --quality fidelity or accuracy"""
+    output: str
+    """folder or s3://bucket/prefix of the set of tables"""
+    split: str = "all"
+    """split of --data to take"""
+
+    quality: Literal["labels", "fidelity", "accuracy"] = "labels"
+    """labels: mIoU against labels; fidelity: mIoU, accuracy: pixels, against the segmenter's own mask"""
+    segmenter: str = LABELS
+    """labels (they play the net: propagation alone), or a net as for vidseg segment"""
+    weights: str | None = None
+    """file with the segmenter's weights; None: its own"""
+    num_classes: int | None = None
+    """number of classes, 1 to 255; None: what the segmenter says"""
+    working_size: str = "512"
+    """longest side in pixels (aspect kept, never enlarged), or HxW exactly"""
+    propagation: TablePropagationConfig = field(default_factory=TablePropagationConfig)
+
+    features: tuple[str, ...] = ("flow",)
+    """what a scheduler sees: flow, scores, frame_difference, flownet_conv6; repeatable"""
+    feature_weights: str | None = None
+    """file with the weights of FlowNet2-s for flownet_conv6, where --propagation.flow is another flow"""
+    horizon: int = 90
+    """frames from a key that are tabulated: the longest key interval; 1 to 10000"""
+    key_stride: int = 1
+    """only every so many frames may be key (cheaper, coarser); 1: all"""
+    two_sided_stride: int = 0
+    """keys and lengths of the two-sided table, a multiple of --key_stride; 0: no such table, 1: all pairs"""
+    min_frames: int = 30
+    """clips with fewer frames hold no episode and are quarantined; at least 2"""
+    clip_frames: int = 0
+    """only the first so many frames of each clip; 0: all"""
+    segment_frames: int = 1000
+    """longer clips are cut evenly, into segments of at most so many frames; 0: never"""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where the nets run; auto: cuda where the cluster has GPUs"""
+    threads: int = 1
+    """CPU threads of the nets per task (may change the last bits); at least 1"""
+    workers: int = 0
+    """segments at a time; 0: what the machine or cluster has room for"""
+    seed: int = 0
+    """seed of the weights of a net that has none"""
+    ray_address: str | None = None
+    """Ray cluster to join; None: $RAY_ADDRESS, else a local one"""
+    object_store_mb: int | None = None
+    """memory of a local Ray, MB; at least 128; None: 2000"""
+
+    dry_run: bool = False
+    """count, measure on a sample, estimate size and time; write nothing"""
+    limit: int | None = None
+    """only the first so many clips; at least 1"""
+    log: Literal["text", "json"] = "text"
+    """how progress and messages are printed"""
+
+    HELP_GROUPS: ClassVar[Mapping[str, str]] = {
+        "data": "what and where to",
+        "quality": "the net and what its masks are worth",
+        "features": "the tables",
+        "device": "resources",
+        "dry_run": "this run",
+    }
+
+    def __post_init__(self) -> None:
+        for name in ("data", "input", "features"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_places()
+        self._check_net()
+        self._check_tables()
+        check_int("--threads", self.threads, 1)
+        check_int("--workers", self.workers, 0)
+        check_int("--seed", self.seed, 0, 2**63 - 1)
+        if self.object_store_mb is not None:
+            check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
+        if self.limit is not None:
+            check_int("--limit", self.limit, 1, unit="clip(s)")
+
+    def _check_places(self) -> None:
+        check(bool(self.data or self.input), "--data", "needs a data set, e.g. face:/data/faces, or --input")
+        check(bool(self.output.strip()), "--output", "must name a folder or s3://bucket/prefix")
+        named = [("--data", self.data), ("--input", self.input), ("--output", (self.output,))]
+        for option, texts in named:
+            for text in texts:
+                check(bool(text.strip()), option, "must not be empty")
+                problem = f"holds credentials ({redact(text)}); they belong in the environment"
+                check(redact(text) == text, option, problem)
+
+    def _check_net(self) -> None:
+        choices = ("labels", "fidelity", "accuracy")
+        check(self.quality in choices, "--quality", f"must be one of {', '.join(choices)}")
+        check_name(
+            "--segmenter", self.segmenter, (LABELS, *SEGMENTERS, *SEGMENTER_ALIASES), SEGMENTER_PREFIXES
+        )
+        if self.quality == "labels":
+            check(not self.input, "--input", "videos have no labels: take --quality fidelity, or give --data")
+        else:
+            problem = f"--quality {self.quality} compares with a net's own masks: name a net"
+            check(self.segmenter != LABELS, "--segmenter", problem)
+        if self.segmenter == LABELS:
+            level = self.propagation.level
+            check(level == "labels", "--propagation.level", f"labels have no {level}: name a --segmenter")
+        if self.num_classes is not None:
+            check_int("--num_classes", self.num_classes, 1, 255)
+
+    def _check_tables(self) -> None:
+        check(bool(self.features), "--features", "needs at least one set")
+        for name in self.features:
+            known = ", ".join(FEATURES)
+            problem = f"no feature set {name!r}{nearest(name, FEATURES)}; known: {known}"
+            check(name in FEATURES, "--features", problem)
+        check_int("--horizon", self.horizon, 1, 10_000, "frames")
+        check_int("--key_stride", self.key_stride, 1, self.horizon, "frame(s)")
+        check_int("--two_sided_stride", self.two_sided_stride, 0, self.horizon, "frames")
+        problem = f"must be a multiple of --key_stride {self.key_stride}, got {self.two_sided_stride}"
+        check(self.two_sided_stride % self.key_stride == 0, "--two_sided_stride", problem)
+        if self.two_sided_stride:
+            problem = "makes no two-sided table at this level; take labels, or --two_sided_stride 0"
+            check(self.propagation.level == "labels", "--propagation.level", problem)
+        check_int("--min_frames", self.min_frames, 2, unit="frames")
+        check_int("--clip_frames", self.clip_frames, 0, unit="frames")
+        check_int("--segment_frames", self.segment_frames, 0, unit="frames")
+        enough = self.segment_frames == 0 or self.segment_frames >= 2 * self.min_frames
+        problem = f"must be 0, or at least twice --min_frames {self.min_frames}, got {self.segment_frames}"
+        check(enough, "--segment_frames", problem)
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """What decides a table's numbers, by dotted option name; nets count by their weights' digest."""
+        fields = flat_dict(self)
+        return {name: fields[name] for name in sorted(fields) if name in _FINGERPRINT}
+
+    def describe(self) -> str:
+        """The set in one line for people."""
+        two = f", two-sided at every {self.two_sided_stride}" if self.two_sided_stride else ""
+        thin = f"every {self.key_stride} frames a key" if self.key_stride > 1 else "every frame a key"
+        return (
+            f"{self.segmenter} at {self.working_size} px; quality {self.quality}; "
+            f"{self.propagation.name} of {self.propagation.level} over {self.propagation.flow} flow at "
+            f"{self.propagation.flow_size} px; {thin}, {self.horizon} frames far{two}; "
+            f"features {', '.join(self.features)}"
+        )
+
+    def to_yaml(self) -> str:
+        """This configuration as a ``--config`` file."""
+        return to_yaml(self)
+
+
+_FINGERPRINT = frozenset(
+    {
+        "quality",
+        "segmenter",
+        "num_classes",
+        "working_size",
+        "propagation.name",
+        "propagation.level",
+        "propagation.flow",
+        "propagation.flow_size",
+        "features",
+        "horizon",
+        "key_stride",
+        "two_sided_stride",
+        "clip_frames",
+        "segment_frames",
+        "threads",
+    }
+)

@@ -1,0 +1,321 @@
+"""One segment's table from its frames: N once per frame, then every pair (k, k + d) as the engine has it.
+
+Model: from each key k the flows are walked forward, since with chaining the flow of (k, i) is made with the
+help of that of (k, i - 1) (`propagation.chain`); a frame's mask is what the propagator carries there. For the
+two-sided table the flows of each key are walked backward too, and each frame between keys k and n is put
+together from both sides (`propagation.two_sided`).
+
+Invariant: the numbers are those of the engine. Whatever schedule an engine runs over the segment, its masks
+have the qualities that the table says, bit for bit (a test holds the two together).
+
+Cost: a pair costs a flow, a warp and a histogram. `key_stride` thins the keys: only every s-th frame may be
+one, the rows of the others are NaN behind d = 0. `two_sided_stride` chooses the keys that have a two-sided
+table, and with them the lengths: there are about T * L^2 / (2 s^2) frames to put together.
+
+Legend: T frames, L horizon (1 = + 1), F features; H, W working size; h, w flow size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.datasets.records import Record
+from vidseg_core.engine.look import gray_of, make_view
+from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.quality import Quality, Truth, as_mask
+from vidseg_core.episodes.table import EpisodeError, EpisodeTable
+from vidseg_core.propagation.chain import Link, Pair, complete
+from vidseg_core.propagation.flow import FlowEstimator
+from vidseg_core.propagation.propagators import Propagator
+from vidseg_core.propagation.two_sided import choose, prefer_right
+from vidseg_core.propagation.warp import warp_error
+from vidseg_core.scheduling.deviation import Deviation
+
+
+class Refused(EpisodeError):
+    """A segment that holds nothing to learn from. `reason`: short, no_labels, single_class or unusable."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, str]]:
+        return Refused, (self.reason, str(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """What a table holds; everything here is in its fingerprint."""
+
+    quality: Quality = "labels"
+    horizon: int = 90
+    """Frames; the engine's largest `max_interval` that the table serves."""
+    key_stride: int = 1
+    """Every so many frames one may be key; 1: all."""
+    two_sided_stride: int = 0
+    """The same for the two-sided table, a multiple of `key_stride`; 0: no such table."""
+    flow_size: int = 256
+    min_frames: int = 30
+    """Shorter segments are refused: they hold no episode."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1 or self.key_stride < 1 or self.two_sided_stride < 0 or self.min_frames < 2:
+            raise EpisodeError("horizon and key_stride must be at least 1, min_frames at least 2")
+        if self.two_sided_stride % self.key_stride:
+            raise EpisodeError(
+                f"two_sided_stride {self.two_sided_stride} must be a multiple of key_stride {self.key_stride}"
+            )
+        if max(self.key_stride, self.two_sided_stride) > self.horizon:
+            raise EpisodeError(f"a stride above the horizon of {self.horizon} frames leaves no schedule")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A segment's frames as the pairs need them."""
+
+    views: list[np.ndarray] = field(default_factory=list)
+    """uint8 hw or hw3 at flow size."""
+    carried: list[Any] = field(default_factory=list)
+    """What N gave, at the propagator's level; label maps with `void` where labels play N."""
+    masks: list[np.ndarray] = field(default_factory=list)
+    truths: list[Truth] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Side:
+    """What one key says of one frame, for two-sided propagation."""
+
+    labels_HW: np.ndarray
+    error: np.ndarray
+
+
+class TableBuilder:
+    """Builds tables; holds nothing of a segment.
+
+    `net`: N in the engine's chunks; None: the labels themselves play N (what propagation alone costs).
+    `classes`: of the labels.
+    """
+
+    def __init__(
+        self,
+        options: TableOptions,
+        *,
+        net: ChunkedNet | None,
+        propagator: Propagator,
+        flow: FlowEstimator,
+        features: Features,
+        classes: int,
+    ) -> None:
+        if net is None and options.quality != "labels":
+            raise EpisodeError(f"quality {options.quality} asks for a net: labels have no mask of their own")
+        if net is None and propagator.level != "labels":
+            raise EpisodeError(f"labels have no {propagator.level} to propagate; give a segmenter")
+        if options.two_sided_stride and propagator.level != "labels":
+            raise EpisodeError("two-sided tables are built for propagation level labels only")
+        if net is not None and options.quality == "labels" and len(net.segmenter.class_names) != classes:
+            raise EpisodeError(
+                f"the segmenter has {len(net.segmenter.class_names)} classes, the labels {classes}: "
+                "remap the labels (?remap=FILE), or take quality fidelity"
+            )
+        if features.conv6 is not None and flow.channels != 3:
+            raise EpisodeError("conv6 features need a flow on RGB pictures, for instance flownet2_s")
+        self.options, self.features, self._classes = options, features, classes
+        self._net, self._propagator, self._flow = net, propagator, flow
+        if net is not None and options.quality != "labels":
+            self._classes = len(net.segmenter.class_names)
+
+    def with_options(self, options: TableOptions) -> TableBuilder:
+        """The same nets, another table."""
+        other = copy.copy(self)
+        other.options = options
+        return other
+
+    def build(
+        self,
+        clip: str,
+        segment: int,
+        frames: Iterable[Record],
+        *,
+        fingerprint: Mapping[str, str] | None = None,
+    ) -> EpisodeTable:
+        """The table; `EpisodeError` for a segment that is too short, without labels, or of one class."""
+        seen = self._see(frames)
+        self._check(seen, clip, segment)
+        count, horizon = len(seen.views), self.options.horizon
+        quality_TL1 = np.full((count, horizon + 1), np.nan, np.float32)
+        deviation_TL1F = np.full((count, horizon + 1, len(self.features.names)), np.nan, np.float32)
+        deviation_TL1F[:, 0] = 0.0
+        for k in range(count):
+            quality_TL1[k, 0] = seen.truths[k].quality(seen.masks[k])
+        two = _TwoSided(self, seen) if self.options.two_sided_stride else None
+        for k in range(0, count, self.options.key_stride):
+            links = self._walk(seen, k, forward=True)
+            sides = self._sides(seen, k, links)
+            for link, labels_HW in zip(links, sides, strict=True):
+                truth = seen.truths[k + link.distance]
+                quality_TL1[k, link.distance] = truth.quality(labels_HW)
+            self._deviations(deviation_TL1F[k], links)
+            if two is not None:
+                two.add(k, links, sides)
+        return EpisodeTable(
+            clip=clip,
+            segment=segment,
+            quality_TL1=quality_TL1,
+            deviation_TL1F=deviation_TL1F,
+            feature_names=self.features.names,
+            two_sided_TL1=two.table_TL1 if two is not None else None,
+            fingerprint=dict(fingerprint or {}),
+        )
+
+    # --- frames ---------------------------------------------------------------------------------------------
+
+    def _see(self, frames: Iterable[Record]) -> _Seen:
+        seen = _Seen()
+        for record in frames:
+            frame_HW3, labels_HW = record.frame_HW3, record.labels_HW
+            if self._net is None:
+                void_HW = np.full(frame_HW3.shape[:2], self._classes, np.uint8)
+                mask_HW = void_HW if labels_HW is None else as_mask(labels_HW, self._classes)
+                carried: Any = mask_HW
+            else:
+                mask_HW, carried = self._net.run([frame_HW3])[0]
+            reference = labels_HW if self.options.quality == "labels" else mask_HW
+            seen.views.append(make_view(frame_HW3, self.options.flow_size, self._flow.channels))
+            seen.masks.append(mask_HW)
+            seen.carried.append(carried)
+            seen.truths.append(Truth(reference, self._classes, self.options.quality))
+        return seen
+
+    def _check(self, seen: _Seen, clip: str, segment: int) -> None:
+        where = f"clip {clip}, segment {segment}"
+        count, least = len(seen.views), self.options.min_frames
+        if count < least:
+            text = f"{where}: shorter than an episode: {count} frames, at least {least} needed"
+            raise Refused("short", text)
+        if len({mask_HW.shape for mask_HW in seen.masks}) > 1:
+            raise Refused("unusable", f"{where}: frames of different sizes")
+        if not any(truth.counted for truth in seen.truths):
+            raise Refused("no_labels", f"{where}: no labels; quality fidelity needs none")
+        classes = set().union(*(truth.seen for truth in seen.truths))
+        if len(classes) < 2:
+            what = "the labels show" if self.options.quality == "labels" else "N sees"
+            text = (
+                f"{where}: a single class: {what} nothing but class {min(classes)}, every schedule is alike"
+            )
+            raise Refused("single_class", text)
+
+    # --- pairs ----------------------------------------------------------------------------------------------
+
+    def _walk(self, seen: _Seen, k: int, *, forward: bool) -> list[Link]:
+        """Links from key k to the frames within the horizon behind it (or before it), with their flows."""
+        reach = min(self.options.horizon, len(seen.views) - 1 - k if forward else k)
+        step = 1 if forward else -1
+        links = [
+            Link(current=seen.views[k + step * d], key=seen.views[k], distance=d) for d in range(1, reach + 1)
+        ]
+        if self._propagator.needs_flow or self.features.needs_flow:
+            complete([links], self._estimate, chained=self._flow.chained)
+        return links
+
+    def _estimate(self, pairs: Sequence[Pair]) -> list[np.ndarray]:
+        if not pairs:
+            return []
+        return self._flow.flow([current for current, _ in pairs], [key for _, key in pairs])
+
+    def _sides(self, seen: _Seen, k: int, links: Sequence[Link]) -> list[np.ndarray]:
+        """labels_HW of each link's frame as key k propagates them."""
+        needs_flow = self._propagator.needs_flow
+        masks: list[np.ndarray] = []
+        for link in links:
+            carried = self._propagator.carry(seen.carried[k], link.flow_hw2 if needs_flow else None)
+            masks.append(carried if self._net is None else self._net.labels([carried])[0])
+        return masks
+
+    def _deviations(self, row_L1F: np.ndarray, links: Sequence[Link]) -> None:
+        if not links:
+            return
+        for link in links:
+            row_L1F[link.distance, : self.features.cheap] = self.features.values(_deviation(link))
+        if self.features.conv6 is not None:
+            conv6_nC = self.features.conv6.values([link.current for link in links], links[0].key)
+            row_L1F[1 : 1 + len(links), self.features.cheap :] = conv6_nC
+
+
+class _TwoSided:
+    """The two-sided table, filled key by key; keeps what the keys ahead say of the frames before them."""
+
+    def __init__(self, builder: TableBuilder, seen: _Seen) -> None:
+        self._builder, self._seen = builder, seen
+        self._stride, self._horizon = builder.options.two_sided_stride, builder.options.horizon
+        self._ahead: dict[int, list[_Side]] = {}
+        """Key -> what it says of the frames 1, 2, ... before it."""
+        self.table_TL1 = np.full((len(seen.views), self._horizon + 1), np.nan, np.float32)
+
+    def add(self, k: int, links: Sequence[Link], masks: Sequence[np.ndarray]) -> None:
+        """All intervals that key k begins."""
+        if k % self._stride:
+            return
+        needs_flow = self._builder._propagator.needs_flow
+        left = [_side(link, mask_HW, needs_flow) for link, mask_HW in zip(links, masks, strict=True)]
+        self.table_TL1[k, 0] = 0.0
+        last = min(k + self._horizon, len(self._seen.views) - 1)
+        for n in range(k + self._stride, last + 1, self._stride):
+            self.table_TL1[k, n - k] = self._between(k, n, left, self._before(k, n))
+        for passed in [n for n in self._ahead if n <= k + self._stride]:
+            del self._ahead[passed]
+        for n, sides in self._ahead.items():
+            del sides[max(0, n - k - self._stride - 1) :]  # frames before the next key to come
+
+    def _before(self, k: int, n: int) -> list[_Side]:
+        """What key n says of the frames before it, back to the one after k at least."""
+        if n not in self._ahead:
+            links = self._builder._walk(self._seen, n, forward=False)[: n - k - 1]
+            masks = self._builder._sides(self._seen, n, links)
+            needs_flow = self._builder._propagator.needs_flow
+            self._ahead[n] = [_side(link, mask, needs_flow) for link, mask in zip(links, masks, strict=True)]
+        return self._ahead[n]
+
+    def _between(self, k: int, n: int, left: Sequence[_Side], right: Sequence[_Side]) -> float:
+        """Sum of the qualities of the frames strictly between the keys, those without truth left out."""
+        return sum(self._qualities(k, n, left, right), 0.0)
+
+    def _qualities(self, k: int, n: int, left: Sequence[_Side], right: Sequence[_Side]) -> Iterator[float]:
+        for frame in range(k + 1, n):
+            truth = self._seen.truths[frame]
+            if not truth.counted:
+                continue
+            a, b = left[frame - k - 1], right[n - frame - 1]
+            advantage_hw = prefer_right(a.error, b.error, right_is_nearer=n - frame < frame - k)
+            yield truth.quality(choose(a.labels_HW, b.labels_HW, advantage_hw))
+
+
+def _side(link: Link, labels_HW: np.ndarray, needs_flow: bool) -> _Side:
+    error = warp_error(link.current, link.key, link.flow_hw2 if needs_flow else None)
+    return _Side(labels_HW, error)
+
+
+def _deviation(link: Link) -> Deviation:
+    """The pair as a scheduler would be shown it."""
+
+    def flow() -> np.ndarray:
+        assert link.flow_hw2 is not None
+        return link.flow_hw2
+
+    return Deviation(
+        current=lambda: gray_of(link.current),
+        key=lambda: gray_of(link.key),
+        flow=flow,
+        ordinal=0,
+        frame_index=0,
+        lkd=link.distance,
+        kar=0.0,
+        is_corrupt=False,
+        seed=0,
+        segment="",
+    )

@@ -1,0 +1,142 @@
+"""From a configuration to a working builder, and the fingerprint of what it builds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import torch
+
+from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.episodes.build import TableBuilder, TableOptions
+from vidseg_core.episodes.features import CONV6, Conv6, Features
+from vidseg_core.episodes.store import TABLE_VERSION
+from vidseg_core.models.registry import build_segmenter
+from vidseg_core.pipeline.manifest import FingerprintMismatch
+from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
+from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.store.objects import ObjectStore
+
+MANIFEST_KEY = "_run/manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """A builder, what identifies it, and what to tell people about its nets."""
+
+    builder: TableBuilder
+    fingerprint: Mapping[str, str]
+    note: str
+
+
+@lru_cache(maxsize=1)
+def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: str) -> Making:
+    """The builder on ``device``, once per process. Threads of torch and OpenCV are set for this process.
+
+    ``ConfigError`` or ``SegmenterError`` for what does not exist or does not fit together.
+    """
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)
+    net = _net(config, device)
+    flow = _flow(config, device)
+    conv6 = Conv6(_conv6_net(config, flow, device)) if CONV6 in config.features else None
+    features = Features(config.features, conv6)
+    builder = TableBuilder(
+        TableOptions(
+            quality=config.quality,
+            horizon=config.horizon,
+            key_stride=config.key_stride,
+            two_sided_stride=config.two_sided_stride,
+            flow_size=config.propagation.flow_size,
+            min_frames=config.min_frames,
+        ),
+        net=net,
+        propagator=build_propagator(config.propagation.name, level=config.propagation.level),
+        flow=flow,
+        features=features,
+        classes=len(classes),
+    )
+    names = classes if net is None or config.quality == "labels" else net.segmenter.class_names
+    digests = {
+        "segmenter_sha256": net.segmenter.digest if net is not None else "",
+        "flow_sha256": str(getattr(flow, "digest", "")),
+        "conv6_sha256": conv6.digest if conv6 else "",
+    }
+    fingerprint = {
+        **{name: _text(value) for name, value in config.fingerprint_fields().items()},
+        **{name: digest for name, digest in digests.items() if digest},
+        "class_names": ",".join(names),
+        "table_version": str(TABLE_VERSION),
+    }
+    return Making(builder=builder, fingerprint=fingerprint, note=_note(net, flow))
+
+
+def claim_set(store: ObjectStore, fingerprint: Mapping[str, str]) -> bool:
+    """Write the set's fingerprint, or check that the one that is there agrees; True when there was none."""
+    data = json.dumps({"fingerprint": dict(fingerprint)}, indent=1, sort_keys=True).encode()
+    if store.put_if_absent(MANIFEST_KEY, data):
+        return True
+    there = read_fingerprint(store)
+    differs = [
+        f"{name}: {there.get(name, '-')!r} there, {fingerprint.get(name, '-')!r} now"
+        for name in sorted({*there, *fingerprint})
+        if there.get(name) != fingerprint.get(name)
+    ]
+    if differs:
+        raise FingerprintMismatch(
+            f"--output {store.root} holds tables made with something else ({'; '.join(differs)}). "
+            "Choose another output, or the options of that set to go on with it."
+        )
+    return False
+
+
+def read_fingerprint(store: ObjectStore) -> dict[str, str]:
+    """What the set in `store` was made with; `FileNotFoundError` if none was begun there."""
+    return json.loads(store.get(MANIFEST_KEY))["fingerprint"]
+
+
+def _net(config: BuildEpisodesConfig, device: str) -> ChunkedNet | None:
+    if config.segmenter == LABELS:
+        return None
+    segmenter = build_segmenter(
+        config.segmenter,
+        device=device,
+        weights=config.weights,
+        num_classes=config.num_classes,
+        seed=config.seed,
+    )
+    return ChunkedNet(segmenter, level=config.propagation.level, batch=1, device=device)
+
+
+def _flow(config: BuildEpisodesConfig, device: str) -> FlowEstimator:
+    name, weights = config.propagation.flow, config.propagation.flow_weights
+    if weights is not None and not takes(name, "weights"):
+        raise ConfigError("--propagation.flow_weights", f"flow {name!r} takes no weights")
+    asked = {"device": device, "weights": weights, "seed": config.seed}
+    return build_flow(name, **{option: value for option, value in asked.items() if takes(name, option)})
+
+
+def _conv6_net(config: BuildEpisodesConfig, flow: FlowEstimator, device: str) -> Any:
+    """The flow net of the run where it has conv6, else FlowNet2-s beside it."""
+    if getattr(flow, "conv6_channels", None) and config.feature_weights is None:
+        return flow
+    return build_flow("flownet2_s", device=device, weights=config.feature_weights, seed=config.seed)
+
+
+def _note(net: ChunkedNet | None, flow: FlowEstimator) -> str:
+    notes = [getattr(net.segmenter, "note", "")] if net is not None else []
+    if not getattr(flow, "trained", True):
+        notes.append("The flow net has random weights: the tables say nothing about real propagation.")
+    return " ".join(note for note in notes if note)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(str, value))
+    return str(value)

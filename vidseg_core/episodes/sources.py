@@ -1,0 +1,146 @@
+"""Where a table's frames come from: clips of data sets and plain videos, cut into segments.
+
+Model: a `Unit` is the recipe of one table: small, picklable, without pixels. A clip is cut evenly, so that no
+rest too short for an episode is left over. Invariant: clip, number and frames of a unit depend on the clip
+and on `segment_frames` alone, so that a set can be continued and added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+
+from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.datasets.clip_reader import ClipReader
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
+from vidseg_core.datasets.wrapped import ResizedDataset
+from vidseg_core.media import working_size
+from vidseg_core.plan.ids import safe_video_id
+from vidseg_core.plan.inputs import VideoInput
+
+LOST_SHARE = 0.1
+"""A video of which more than this share cannot be decoded is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Frames `start` to `stop` of one clip."""
+
+    clip: str
+    segment: int
+    source: str
+    """Data set as typed, or the video's address."""
+    video_id: str
+    """The data set's name of the clip; empty for a plain video."""
+    start: int
+    stop: int
+
+    @property
+    def frames(self) -> int:
+        return self.stop - self.start
+
+
+def cuts(frames: int, segment_frames: int, clip_frames: int = 0) -> list[tuple[int, int]]:
+    """(start, stop) of each segment: as few as possible, of lengths that differ by one at most."""
+    frames = min(frames, clip_frames or frames)
+    pieces = max(1, -(-frames // segment_frames)) if segment_frames else 1
+    edges = [frames * number // pieces for number in range(pieces + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def dataset_units(config: BuildEpisodesConfig) -> list[Unit]:
+    """The units of all data sets; `ConfigError` for two clips of one name."""
+    units, origin = [], dict[str, str]()
+    for source in config.data:
+        for video_id, items in groupby(dataset_of(source, "").items(config.split), key=_clip):
+            clip = safe_video_id(video_id)
+            if clip in origin:
+                raise ConfigError("--data", f"clip {clip} is in {origin[clip]} and in {source}")
+            origin[clip] = source
+            if config.limit is not None and len(origin) > config.limit:
+                return units
+            for segment, (start, stop) in enumerate(_cuts(config, len(list(items)))):
+                units.append(
+                    Unit(clip=clip, segment=segment, source=source, video_id=video_id, start=start, stop=stop)
+                )
+    return units
+
+
+def video_units(config: BuildEpisodesConfig, video: VideoInput, reader: ClipReader) -> list[Unit]:
+    """The units of a plain video; `DatasetError` if it cannot be opened."""
+    frames = reader.index(video.uri).frames
+    return [
+        Unit(clip=video.video_id, segment=number, source=video.uri, video_id="", start=start, stop=stop)
+        for number, (start, stop) in enumerate(_cuts(config, frames))
+    ]
+
+
+def _cuts(config: BuildEpisodesConfig, frames: int) -> list[tuple[int, int]]:
+    return cuts(frames, config.segment_frames, config.clip_frames)
+
+
+def class_names(config: BuildEpisodesConfig) -> tuple[str, ...]:
+    """Of the labels; `ConfigError` if data sets differ where labels count."""
+    if config.quality != "labels" and config.segmenter != LABELS:
+        return ()
+    named = {source: dataset_of(source, "").class_names for source in config.data}
+    first = next(iter(named))
+    for source, names in named.items():
+        if not names:
+            raise ConfigError("--data", f"{source} has no labels: take --quality fidelity")
+        if names != named[first]:
+            raise ConfigError(
+                "--data", f"{first} and {source} have different classes: one set each, or ?remap=FILE"
+            )
+    return named[first]
+
+
+def read_unit(unit: Unit, size: str, split: str) -> Iterator[Record]:
+    """The unit's frames in order, scaled down to the working size. `DatasetError` for what cannot be read."""
+    if not unit.video_id:
+        yield from _read_video(unit, size)
+        return
+    dataset = dataset_of(unit.source, size)
+    items = _items(unit.source, split, unit.video_id)[unit.start : unit.stop]
+    for item in items:
+        yield dataset.read(item)
+
+
+@lru_cache(maxsize=8)
+def dataset_of(source: str, size: str) -> FrameDataset:
+    """The data set, its frames at working size; opened once per process."""
+    dataset = open_dataset(source)
+    return ResizedDataset(dataset, size) if size else dataset
+
+
+@lru_cache(maxsize=4)
+def _items(source: str, split: str, video_id: str) -> Sequence[Item]:
+    return [item for item in dataset_of(source, "").items(split) if item.video_id == video_id]
+
+
+def _clip(item: Item) -> str:
+    return item.video_id
+
+
+def _read_video(unit: Unit, size: str) -> Iterator[Record]:
+    reader, lost, problem = _reader(), 0, ""
+    index = reader.index(unit.source)
+    height, width = working_size(index.width, index.height, size if "x" in size else int(size))
+    for number in range(unit.start, unit.stop):
+        try:
+            frame_HW3 = reader.frame(unit.source, number, height, width)
+        except DatasetError as error:
+            lost, problem = lost + 1, str(error)
+            if lost > LOST_SHARE * unit.frames:
+                raise DatasetError(f"{lost} frames cannot be decoded, e.g. {problem}") from error
+            continue
+        yield Record(video_id=unit.clip, frame_index=number, frame_HW3=frame_HW3, labels_HW=None)
+
+
+@lru_cache(maxsize=1)
+def _reader() -> ClipReader:
+    return ClipReader()

@@ -1,0 +1,217 @@
+"""Episode tables as objects: one Arrow file per segment, on a local disk or on S3.
+
+Model: a set of tables is a folder of `tables/video=<clip>/segment-<number>.arrow`. Each file is one
+uncompressed record batch with a row per key frame k, so that a reader maps it into memory and looks at the
+numbers where they lie: many processes that learn from one set share its pages.
+
+Invariants:
+- the bytes depend on the table alone, and a file is put if absent: who builds a table again builds the same;
+- all tables that are loaded together carry one fingerprint, or there is an `EpisodeError`.
+
+Read a file without this code: `pyarrow.feather.read_table(path)`; names of features, clip and fingerprint
+are JSON in the schema's metadata under `vidseg.episode`.
+
+Legend: T frames, L horizon (1 = + 1), F deviation features.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vidseg_core.config.errors import nearest
+from vidseg_core.episodes.table import EpisodeError, EpisodeTable
+from vidseg_core.plan.ids import is_safe_id
+from vidseg_core.store.local_store import LocalStore
+from vidseg_core.store.objects import ObjectStore, open_store
+from vidseg_core.store.parts import CommitResult, commit_part
+
+TABLES_PREFIX = "tables/"
+TABLE_VERSION = 1
+_METADATA = b"vidseg.episode"
+_KEY = re.compile(rf"{TABLES_PREFIX}video=(?P<clip>[A-Za-z0-9._-]+)/segment-(?P<segment>\d{{5,}})\.arrow")
+_QUALITY, _DEVIATION, _TWO_SIDED = "quality", "deviation", "two_sided"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TableKey:
+    """Which segment an object holds."""
+
+    clip: str
+    segment: int
+
+    def __str__(self) -> str:
+        if not is_safe_id(self.clip) or self.segment < 0:
+            raise EpisodeError(f"clip {self.clip!r}, segment {self.segment}: not a name for a table")
+        return f"{TABLES_PREFIX}video={self.clip}/segment-{self.segment:05d}.arrow"
+
+
+def parse_table_key(key: str) -> TableKey | None:
+    """What an object's key says; None for a key that names no table."""
+    found = _KEY.fullmatch(key)
+    return found and TableKey(found["clip"], int(found["segment"]))
+
+
+def list_tables(store: ObjectStore) -> Iterator[TableKey]:
+    """The tables that are there, by clip and segment."""
+    found = (parse_table_key(info.key) for info in store.list(TABLES_PREFIX))
+    return iter(sorted(key for key in found if key is not None))
+
+
+def write_table(store: ObjectStore, table: EpisodeTable) -> CommitResult:
+    """Commit one table; `CommitConflict` if the segment is there with other numbers."""
+    return commit_part(store, str(TableKey(table.clip, table.segment)), encode_table(table))
+
+
+def read_table(store: ObjectStore, key: TableKey) -> EpisodeTable:
+    """One table: mapped into memory from a local disk, read whole from elsewhere."""
+    where = f"{store.root}/{key}"
+    if isinstance(store, LocalStore):
+        try:
+            data = pa.memory_map(os.path.join(store.root, str(key))).read_buffer()
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowInvalid) as problem:
+            raise EpisodeError(f"{where} cannot be read: {problem}") from problem
+    else:
+        data = pa.py_buffer(store.get(str(key)))
+    return decode_table(data, where)
+
+
+def load_tables(
+    path: str | os.PathLike[str],
+    *,
+    clips: Sequence[str] | None = None,
+    fingerprint: Mapping[str, str] | None = None,
+) -> list[EpisodeTable]:
+    """All tables of a set, by clip and segment.
+
+    `clips`: only these. `fingerprint`: what the tables must have been made with, key by key; keys that it
+    does not name are free. `EpisodeError` when there is no table, a clip is missing, or tables differ.
+    """
+    store = open_store(path)
+    keys = list(list_tables(store))
+    if not keys:
+        raise EpisodeError(f"{store.root}: no episode tables here; `vidseg build-episodes` makes them")
+    if clips is not None:
+        keys = _chosen(keys, clips, store.root)
+    tables = [read_table(store, key) for key in keys]
+    for key, table in zip(keys, tables, strict=True):
+        _check_equal(tables[0].fingerprint, table.fingerprint, f"{store.root}: {keys[0]}", str(key))
+    check_fingerprint(tables[0].fingerprint, fingerprint or {}, store.root)
+    return tables
+
+
+def check_fingerprint(there: Mapping[str, str], wanted: Mapping[str, str], where: str) -> None:
+    """`EpisodeError` unless `there` says what `wanted` says, key by key."""
+    differs = [
+        f"{name}: {there.get(name, 'not recorded')} there, {value} here"
+        for name, value in sorted(wanted.items())
+        if there.get(name) != value
+    ]
+    if differs:
+        raise EpisodeError(f"{where}: these tables were made with something else ({'; '.join(differs)})")
+
+
+def encode_table(table: EpisodeTable) -> bytes:
+    """The bytes of a table; equal tables have equal bytes."""
+    check_table(table)
+    columns = {_QUALITY: table.quality_TL1, _DEVIATION: table.deviation_TL1F}
+    if table.two_sided_TL1 is not None:
+        columns[_TWO_SIDED] = table.two_sided_TL1
+    arrays = [_column(values) for values in columns.values()]
+    about = {
+        "version": TABLE_VERSION,
+        "clip": table.clip,
+        "segment": table.segment,
+        "feature_names": list(table.feature_names),
+        "fingerprint": dict(table.fingerprint),
+    }
+    schema = pa.schema(
+        [pa.field(name, array.type, nullable=False) for name, array in zip(columns, arrays, strict=True)],
+        metadata={_METADATA: json.dumps(about, sort_keys=True).encode()},
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression=None)) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=schema))
+    return sink.getvalue().to_pybytes()
+
+
+def decode_table(data: pa.Buffer | bytes, where: str = "episode table") -> EpisodeTable:
+    """The table in these bytes, its arrays read-only views of them; `EpisodeError` for anything else."""
+    try:
+        reader = pa.ipc.open_file(data)
+        batch = reader.get_batch(0)
+        about = json.loads((reader.schema.metadata or {})[_METADATA])
+        version = about["version"]
+        columns = {name: _values(batch.column(name)) for name in reader.schema.names}
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as problem:
+        raise EpisodeError(f"{where} is no episode table, or not whole ({problem})") from problem
+    if version != TABLE_VERSION:
+        raise EpisodeError(f"{where}: table version {version}, this program reads {TABLE_VERSION}")
+    names = tuple(about["feature_names"])
+    quality_TL1 = columns[_QUALITY]
+    return check_table(
+        EpisodeTable(
+            clip=about["clip"],
+            segment=about["segment"],
+            quality_TL1=quality_TL1,
+            deviation_TL1F=columns[_DEVIATION].reshape(*quality_TL1.shape, len(names)),
+            feature_names=names,
+            two_sided_TL1=columns.get(_TWO_SIDED),
+            fingerprint=about["fingerprint"],
+        ),
+        where,
+    )
+
+
+def check_table(table: EpisodeTable, where: str = "") -> EpisodeTable:
+    """The table itself; `EpisodeError` unless its arrays are float32 and of the shapes that it promises."""
+    at = where or f"clip {table.clip}, segment {table.segment}"
+    shape = table.quality_TL1.shape
+    wanted: dict[str, tuple[np.ndarray | None, tuple[int, ...]]] = {
+        "quality_TL1": (table.quality_TL1, shape),
+        "deviation_TL1F": (table.deviation_TL1F, (*shape, len(table.feature_names))),
+        "two_sided_TL1": (table.two_sided_TL1, shape),
+    }
+    if len(shape) != 2 or min(shape) < 1:
+        raise EpisodeError(f"{at}: quality_TL1 must be frames x (horizon + 1), not {shape}")
+    for name, (array, size) in wanted.items():
+        if array is not None and (array.shape != size or array.dtype != np.float32):
+            raise EpisodeError(f"{at}: {name} is {array.dtype} {array.shape}, expected float32 {size}")
+    return table
+
+
+def _column(values: np.ndarray) -> pa.FixedSizeListArray:
+    """One row per key; every NaN with the same bits."""
+    rows = np.ascontiguousarray(values, dtype=np.float32).reshape(len(values), -1)
+    unknown = np.isnan(rows)
+    if unknown.any():
+        rows = np.where(unknown, np.float32(np.nan), rows)
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1), from_pandas=False), rows.shape[1])
+
+
+def _values(column: Any) -> np.ndarray:
+    return column.values.to_numpy(zero_copy_only=True).reshape(len(column), column.type.list_size)
+
+
+def _chosen(keys: Sequence[TableKey], clips: Sequence[str], root: str) -> list[TableKey]:
+    known = sorted({key.clip for key in keys})
+    for clip in clips:
+        if clip not in known:
+            raise EpisodeError(f"{root}: no tables of clip {clip!r}{nearest(clip, known)}")
+    return [key for key in keys if key.clip in set(clips)]
+
+
+def _check_equal(first: Mapping[str, str], other: Mapping[str, str], where: str, key: str) -> None:
+    names = [name for name in sorted({*first, *other}) if first.get(name) != other.get(name)]
+    if names:
+        texts = [f"{name}: {first.get(name, '-')} and {other.get(name, '-')}" for name in names]
+        raise EpisodeError(f"{where} and {key} were not made with the same things ({'; '.join(texts)})")

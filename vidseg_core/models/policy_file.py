@@ -1,0 +1,132 @@
+"""Trained policies and decision nets on disk: one `.safetensors` file with all that its use needs.
+
+Invariant: the metadata (JSON under `vidseg.policy`) says what the net reads, how it was trained and at which
+thresholds it makes which key interval; the digest covers weights and metadata that change a decision.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save
+
+from vidseg_core.models.decision import DecisionNet
+from vidseg_core.models.digest import digest_state
+from vidseg_core.models.policy import Policy
+from vidseg_core.models.policy_trunk import PolicyError
+
+METADATA = "vidseg.policy"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatingPoint:
+    """A threshold and what came of it on the training clips."""
+
+    target: float
+    """Average key interval that was asked for, frames."""
+    threshold: float
+    """On the score: pi(a1 | s) for a policy, 1 - confidence for a decision net."""
+    aki: float
+    quality: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFacts:
+    """What a file says of its net."""
+
+    role: Literal["policy", "decision"]
+    kind: str
+    feature_names: tuple[str, ...]
+    widths: tuple[int, ...]
+    fingerprint: Mapping[str, str]
+    """What the tables were made with."""
+    tables: str = ""
+    """Digest of the tables it learned from."""
+    eta: float | None = None
+    history: int = 90
+    max_interval: int = 90
+    """Forced key interval under which it was trained and its operating points were measured."""
+    sides: str = "one"
+    seed: int = 0
+    operating_points: tuple[OperatingPoint, ...] = field(default=())
+
+    def threshold_at(self, aki: float) -> float:
+        """The threshold whose measured interval is nearest (in ratio) to `aki`."""
+        if not self.operating_points:
+            raise PolicyError("this file has no operating points; give a threshold")
+        return min(
+            self.operating_points, key=lambda p: abs(p.aki / aki - 1) + abs(p.target / aki - 1)
+        ).threshold
+
+
+def build_from(facts: PolicyFacts) -> Policy | DecisionNet:
+    """A fresh net of this kind."""
+    cls = Policy if facts.role == "policy" else DecisionNet
+    return cls(facts.kind, facts.feature_names, fingerprint=facts.fingerprint, widths=facts.widths)
+
+
+def policy_bytes(net: Policy | DecisionNet, facts: PolicyFacts) -> bytes:
+    """The file; equal nets and facts have equal bytes."""
+    state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
+    return save(state, {METADATA: json.dumps({"version": VERSION} | asdict(facts), sort_keys=True)})
+
+
+def read_policy(path: str | Path, role: str | None = None) -> tuple[Policy | DecisionNet, PolicyFacts]:
+    """The net (eval mode, frozen) and its facts; `PolicyError` for any file that is not such a one.
+
+    `role`: policy or decision, whichever is wanted; None: either.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise PolicyError(f"policy file {path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = (file.metadata() or {}).get(METADATA)
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise PolicyError(f"policy file {path} is not a readable safetensors file: {error}") from error
+    if said is None:
+        raise PolicyError(f"{path} holds no policy; train-policy and train-decision write such files")
+    facts = _facts(path, said)
+    if role is not None and facts.role != role:
+        verb = {"policy": "train-policy", "decision": "train-decision"}
+        raise PolicyError(f"{path} comes from {verb[facts.role]}, but one of {verb[role]} is needed")
+    net = build_from(facts)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise PolicyError(f"{path}: the weights do not fit a {facts.kind} {facts.role} net") from error
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+        raise PolicyError(f"{path} holds weights that are no numbers")
+    return net.eval().requires_grad_(False), facts
+
+
+def policy_digest(path: str | Path) -> str:
+    """Hex SHA-256 of what decides: weights, inputs and, through its facts, the default threshold."""
+    net, facts = read_policy(path)
+    return digest_state(net.state_dict(), json.loads(json.dumps(asdict(facts))))
+
+
+def _facts(path: Path, said: str) -> PolicyFacts:
+    try:
+        values: dict[str, Any] = json.loads(said)
+        if values.pop("version") != VERSION:
+            raise PolicyError(f"{path} was written by another version of vidseg; train it again")
+        points = tuple(OperatingPoint(**point) for point in values.pop("operating_points"))
+        for name in ("feature_names", "widths"):
+            values[name] = tuple(values[name])
+        if values["role"] not in ("policy", "decision"):
+            raise PolicyError(f"{path} holds a net with the unknown role {values['role']!r}")
+        return PolicyFacts(operating_points=points, **values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, PolicyError):
+            raise
+        raise PolicyError(f"{path}: its description is damaged ({error})") from error

@@ -1,0 +1,104 @@
+"""What turns the deviation D(i -> k) into a short vector: the part that policies and decision nets share.
+
+Two trunks. `light` reads a handful of named numbers; their scaling is part of the weights, so that a file
+can be used wherever the same features are computed. `dvrl` reads a map of a flow net (conv6) through one
+convolution and fully connected layers, as DVSNet section 3.4 and DVRL section 3.2 do.
+
+Legend: W decisions, F features, C x h x w the map behind the F = C h w features.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+MAP_SHAPE = "map_shape"
+"""Key of a table set's fingerprint: "C,h,w" of its maps; without it a map is C x 1 x 1."""
+_MAP_FEATURE = re.compile(r"conv6_(\d+)")
+
+
+class PolicyError(ValueError):
+    """A policy or decision net that cannot be made, read or used as asked; one sentence that says why."""
+
+
+class LightTrunk(nn.Module):
+    """Standardised features through a small perceptron; long tails are taken in with log(1 + |x|)."""
+
+    def __init__(self, features: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.centre_F: torch.Tensor
+        self.scale_F: torch.Tensor
+        self.register_buffer("centre_F", torch.zeros(features))
+        self.register_buffer("scale_F", torch.ones(features))
+        self.layers = _connected(features, widths)
+        self.width = widths[-1]
+
+    def set_scaling(self, deviation_WF: torch.Tensor) -> None:
+        """Standardise to these; a feature that never changes is left out of account."""
+        seen = _compress(deviation_WF.double())
+        spread = seen.std(dim=0, unbiased=False)
+        self.centre_F.copy_(seen.mean(dim=0))
+        self.scale_F.copy_(torch.where(spread > 1e-6, 1.0 / spread.clamp_min(1e-6), torch.zeros(())))
+
+    def forward(self, deviation_WF: torch.Tensor) -> torch.Tensor:
+        return self.layers((_compress(deviation_WF) - self.centre_F) * self.scale_F)
+
+
+class MapTrunk(nn.Module):
+    """Conv0 with 96 channels, then fully connected layers (DVRL section 3.2: 1024, 1024 and 128)."""
+
+    def __init__(self, shape: tuple[int, int, int], widths: Sequence[int]) -> None:
+        super().__init__()
+        channels, height, width = self.shape = shape
+        self.conv0 = nn.Conv2d(channels, 96, 3 if height * width > 1 else 1, padding="same")
+        self.layers = _connected(96 * height * width, widths)
+        self.width = widths[-1]
+
+    def set_scaling(self, deviation_WF: torch.Tensor) -> None:
+        """Maps go in as they are, as in the papers."""
+
+    def forward(self, deviation_WF: torch.Tensor) -> torch.Tensor:
+        maps_WChw = deviation_WF.reshape(-1, *self.shape)
+        return self.layers(torch.relu(self.conv0(maps_WChw)).flatten(1))
+
+
+def build_trunk(
+    kind: str, feature_names: Sequence[str], fingerprint: Mapping[str, str], widths: Sequence[int]
+) -> LightTrunk | MapTrunk:
+    """The trunk called `kind` (light or dvrl) for these features; `PolicyError` when that cannot be."""
+    if not feature_names:
+        raise PolicyError("there are no deviation features to decide on")
+    if kind == "light":
+        return LightTrunk(len(feature_names), widths)
+    if kind != "dvrl":
+        raise PolicyError(f"{kind!r} is no kind of policy; there are light and dvrl")
+    if not all(_MAP_FEATURE.fullmatch(name) for name in feature_names):
+        raise PolicyError(
+            f"dvrl reads conv6 maps of a flow net, but these tables hold {', '.join(feature_names[:3])} ...; "
+            "use light, or build tables with flownet_conv6 features"
+        )
+    return MapTrunk(map_shape(len(feature_names), fingerprint), widths)
+
+
+def map_shape(features: int, fingerprint: Mapping[str, str]) -> tuple[int, int, int]:
+    """(C, h, w) of the maps whose values are the features."""
+    text = fingerprint.get(MAP_SHAPE, f"{features},1,1")
+    parts = [int(part) for part in text.split(",") if part.strip().isdigit()]
+    if len(parts) != 3 or parts[0] * parts[1] * parts[2] != features:
+        raise PolicyError(f"{MAP_SHAPE} {text!r} does not make the {features} features of a map")
+    return parts[0], parts[1], parts[2]
+
+
+def _connected(inputs: int, widths: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Linear(inputs, width), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers)
+
+
+def _compress(deviation_WF: torch.Tensor) -> torch.Tensor:
+    return torch.log1p(deviation_WF.abs()) * torch.sign(deviation_WF)
