@@ -27,7 +27,7 @@ def python(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_each_verb_has_its_file_and_both_ways_of_calling_it_agree(verb: str) -> None:
-    direct = python("-m", f"jobs.{verb}", "--help")
+    direct = python("-m", f"jobs.{verb.replace('-', '_')}", "--help")
     through = python("-m", "jobs.cli", verb, "--help")
     assert direct.returncode == through.returncode == 0
     assert direct.stdout == through.stdout and f"usage: vidseg {verb}" in direct.stdout

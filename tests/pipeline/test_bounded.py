@@ -42,7 +42,7 @@ def test_decoding_waits_for_the_slowest(
     slow: str, long_clip: Path, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if slow == "store":
-        monkeypatch.setattr(job, "open_store", SlowStore)
+        monkeypatch.setattr(job, "open_output", SlowStore)
     config = small_config(
         long_clip,
         tmp_path / "out",

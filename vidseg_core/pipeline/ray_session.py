@@ -70,9 +70,17 @@ def _connect(config: RayChoice) -> None:
             raise ClusterError(f"cannot join the Ray cluster at {address}: {problem}") from problem
         return
     store = (config.object_store_mb or LOCAL_STORE_MB) * 10**6
-    ray.init(
-        address="local", include_dashboard=False, num_cpus=os.cpu_count(), object_store_memory=store, **quiet
-    )
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that a token is in use
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=os.cpu_count(),
+            object_store_memory=store,
+            **quiet,
+        )
+    except Exception as problem:
+        raise ClusterError(f"a local Ray does not start (is the machine overloaded?): {problem}") from problem
 
 
 def size_up(config: SegmentConfig, segments: int) -> Sizing:

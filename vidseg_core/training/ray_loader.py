@@ -17,7 +17,11 @@ import ray
 import ray.data
 import torch
 
+from vidseg_core.datasets.records import DatasetError
 from vidseg_core.training.samples import Batch, TrainingSet
+
+Sample = tuple[np.ndarray, np.ndarray, tuple[str, int]]
+"""What `TrainingSet.sample` gives."""
 
 CHUNK_STEPS = 1000
 """Steps that one execution of Ray Data covers; the plan of a run of any length stays small."""
@@ -61,16 +65,31 @@ def _chunk(
 
 
 def _read(shared: ray.ObjectRef, block: Any) -> dict[str, np.ndarray]:
-    """In a task: the samples of a block of rows."""
+    """In a task: the samples of a block of rows.
+
+    What cannot be read travels as a text: an exception would lose its kind on the way through Ray.
+    """
     training_set = _training_set(shared)
     pairs = zip(block["step"].tolist(), block["slot"].tolist(), strict=True)
-    samples = [training_set.sample(step, slot) for step, slot in pairs]
+    found = [_sample(training_set, step, slot) for step, slot in pairs]
+    samples = [sample for sample, _ in found]
     return {
+        "problem": np.array([problem for _, problem in found], dtype=object),
         "frames": np.stack([frame_3HW for frame_3HW, _, _ in samples]),
         "labels": np.stack([labels_HW.astype(np.uint8) for _, labels_HW, _ in samples]),
         "video_id": np.array([video_id for _, _, (video_id, _) in samples], dtype=object),
         "frame_index": np.array([frame for _, _, (_, frame) in samples], dtype=np.int64),
     }
+
+
+def _sample(training_set: TrainingSet, step: int, slot: int) -> tuple[Sample, str]:
+    """A sample and an empty text, or a blank one and what is wrong."""
+    try:
+        return training_set.sample(step, slot), ""
+    except DatasetError as problem:
+        side = training_set.crop
+        blank = np.zeros((3, side, side), np.float32), np.zeros((side, side), np.int64), ("", -1)
+        return blank, str(problem) or "unreadable"
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +99,13 @@ def _training_set(shared: ray.ObjectRef) -> TrainingSet:
 
 
 def _batch(found: Any) -> Batch:
-    """Copied out of shared memory: tensors that start at odd addresses meet other CPU kernels."""
+    """Copied out of shared memory: tensors that start at odd addresses meet other CPU kernels.
+
+    `DatasetError` for the first sample that could not be read.
+    """
+    problems = [text for text in found["problem"].tolist() if text]
+    if problems:
+        raise DatasetError(problems[0])
     names = zip(found["video_id"].tolist(), found["frame_index"].tolist(), strict=True)
     return Batch(
         frames_B3HW=torch.tensor(found["frames"]),

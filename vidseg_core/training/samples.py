@@ -100,6 +100,11 @@ class TrainingSet:
         self.order, self.size = order, size
         self._augment, self._listed = augment, (labelled, pseudo)
 
+    @property
+    def crop(self) -> int:
+        """Side of a sample, pixels."""
+        return self._augment.crop
+
     def sample(self, step: int, slot: int) -> tuple[np.ndarray, np.ndarray, tuple[str, int]]:
         """`(frame_3HW float32, labels_HW int64, (video id, frame index))` of one sample."""
         from vidseg_core.training.augment import augment
