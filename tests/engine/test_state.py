@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.engine.toy import inputs, make_engine, moving_clip
 from vidseg_core.engine import SegmentState, StateError
+from vidseg_core.engine.frames import FrameInput
 from vidseg_core.engine.state import STATE_VERSION
 
 
@@ -73,6 +74,8 @@ def test_a_state_of_another_level_or_size_is_refused() -> None:
     frame = inputs(moving_clip(8))[7]
     with pytest.raises(StateError, match="level 'labels'"):
         make_engine(level="scores").step([SegmentState.from_bytes(stored_state())], [frame])
-    frame.frame_HW3 = np.zeros((48, 96, 3), np.uint8)
+    frame = FrameInput(
+        frame_index=107, pts_s=0.28, is_corrupt=False, frame_HW3=np.zeros((48, 96, 3), np.uint8)
+    )
     with pytest.raises(StateError, match="key seen as"):
         make_engine().step([SegmentState.from_bytes(stored_state())], [frame])

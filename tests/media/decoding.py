@@ -10,7 +10,7 @@ import av.error
 import numpy as np
 
 from vidseg_core.media import MediaLimits, VideoIndex, decode_unit, probe, working_size
-from vidseg_core.media.decode import write_rgb
+from vidseg_core.media.pictures import write_rgb
 from vidseg_core.plan import plan_segments
 
 

@@ -40,6 +40,9 @@ from vidseg_core.propagation.propagators import LEVELS, Propagator
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.protocol import Scheduler
 
+_NO_VIEW = np.empty((0, 0), np.uint8)
+"""Of a frame that becomes final at once: one side takes the flow alone."""
+
 
 @dataclass(slots=True, kw_only=True)
 class _Decision:
@@ -228,7 +231,7 @@ class Engine:
             if new_key is not None and state.pending:
                 gaps.append(Gap(frames=state.pending, left=_key_of(state), right=new_key.key))
             elif new_key is None and not self.two_sided:
-                gaps.append(Gap(frames=[_pending(look, decision)], left=_key_of(state), right=None))
+                gaps.append(Gap(frames=[_pending(look, decision, _NO_VIEW)], left=_key_of(state), right=None))
             else:
                 gaps.append(None)
         return self._finaliser.run(gaps)
@@ -241,7 +244,7 @@ class Engine:
             rows = [*rows, _key_result(look.frame, decision, *self.net.settle(new_key.labels_HW))]
             state.key, state.pending = new_key.key, []
         elif self.two_sided:
-            state.pending.append(_pending(look, decision))
+            state.pending.append(_pending(look, decision, look.view))
         helps_next = new_key is None and self.flows.estimator.chained
         state.last_flow_hw2 = look.flow_hw2 if helps_next else None
         state.history.add(decision.is_key)
@@ -264,7 +267,7 @@ def _key_of(state: SegmentState) -> KeyFrame:
     return state.key
 
 
-def _pending(look: FrameLook, decision: _Decision) -> PendingFrame:
+def _pending(look: FrameLook, decision: _Decision, view: np.ndarray) -> PendingFrame:
     return PendingFrame(
         frame_index=look.frame.frame_index,
         pts_s=look.frame.pts_s,
@@ -272,7 +275,7 @@ def _pending(look: FrameLook, decision: _Decision) -> PendingFrame:
         decision_score=decision.score,
         kar=decision.kar,
         lkd=decision.lkd,
-        view=look.view,
+        view=view,
         flow_hw2=look.flow_hw2,
     )
 

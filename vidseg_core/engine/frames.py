@@ -1,28 +1,78 @@
 """What goes into the engine and what comes out, one object per frame.
 
-Legend: H, W working size; 3 = RGB.
+Legend: H, W working size; h, w another size; 3 = RGB.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 
-@dataclass(slots=True, kw_only=True)
-class FrameInput:
-    """One decoded frame of a segment."""
+class Picture(Protocol):
+    """A picture whose colours cost something; `media.Picture` is one."""
 
-    frame_index: int
-    """Video-wide number of the frame; strictly increasing within a segment, lost frames leave gaps."""
-    pts_s: float
-    """Presentation time in seconds."""
-    is_corrupt: bool
-    """The decoder marked the frame as damaged."""
-    frame_HW3: np.ndarray
-    """uint8 RGB at working size. Read during `Engine.step` only; what outlives the call is copied."""
+    shape: tuple[int, int]
+    """(H, W), working size."""
+
+    def rgb(self) -> np.ndarray:
+        """frame_HW3 uint8 at working size."""
+        ...
+
+    def luma(self) -> tuple[np.ndarray, bool] | None:
+        """luma_hw uint8 of any size and whether it has the full range (else 16..235); None: take the RGB."""
+        ...
+
+
+class FrameInput:
+    """One decoded frame of a segment: `frame_HW3`, or a `picture` that makes it when it is asked for.
+
+    Both are read during `Engine.step` only; what outlives the call is copied.
+    """
+
+    __slots__ = ("_frame_HW3", "_picture", "frame_index", "is_corrupt", "pts_s")
+
+    def __init__(
+        self,
+        *,
+        frame_index: int,
+        pts_s: float,
+        is_corrupt: bool,
+        frame_HW3: np.ndarray | None = None,
+        picture: Picture | None = None,
+    ) -> None:
+        if (frame_HW3 is None) == (picture is None):
+            raise ValueError(f"frame {frame_index}: give frame_HW3 or a picture, one of the two")
+        self.frame_index = frame_index
+        """Video-wide number of the frame; strictly increasing within a segment, lost frames leave gaps."""
+        self.pts_s = pts_s
+        """Presentation time in seconds."""
+        self.is_corrupt = is_corrupt
+        """The decoder marked the frame as damaged."""
+        self._frame_HW3, self._picture = frame_HW3, picture
+
+    @property
+    def frame_HW3(self) -> np.ndarray:
+        """uint8 RGB at working size."""
+        if self._frame_HW3 is None:
+            assert self._picture is not None
+            self._frame_HW3 = self._picture.rgb()
+        return self._frame_HW3
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W), working size."""
+        if self._picture is not None:
+            return self._picture.shape
+        height, width = self.frame_HW3.shape[:2]
+        return height, width
+
+    def luma(self) -> tuple[np.ndarray, bool] | None:
+        """As `Picture.luma`; None where only RGB was given."""
+        return None if self._picture is None else self._picture.luma()
 
 
 @dataclass(slots=True, kw_only=True)

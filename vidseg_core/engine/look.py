@@ -31,6 +31,23 @@ def make_view(frame_HW3: np.ndarray, flow_size: int, channels: int) -> np.ndarra
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
+def view_of(frame: FrameInput, flow_size: int, channels: int) -> np.ndarray:
+    """As `make_view`; gray comes from the luma where there is one, so that no colours are made for it."""
+    luma = frame.luma() if channels == 1 else None
+    if luma is None:
+        return make_view(frame.frame_HW3, flow_size, channels)
+    luma_hw, full_range = luma
+    height, width = view_size(*frame.shape, flow_size)
+    if luma_hw.shape != (height, width):
+        interpolation = cv2.INTER_AREA if luma_hw.shape[0] >= height else cv2.INTER_LINEAR
+        luma_hw = cv2.resize(luma_hw, (width, height), interpolation=interpolation)
+    return luma_hw.copy() if full_range else cv2.LUT(luma_hw, _FULL_RANGE)
+
+
+_FULL_RANGE = np.clip(np.round((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
+"""Luma 16..235 -> 0..255."""
+
+
 def gray_of(view: np.ndarray) -> np.ndarray:
     return view if view.ndim == 2 else cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
 
@@ -50,15 +67,14 @@ class FrameLook:
 
     @property
     def view_shape(self) -> tuple[int, ...]:
-        height, width = self.frame.frame_HW3.shape[:2]
-        size = view_size(height, width, self._flow_size)
+        size = view_size(*self.frame.shape, self._flow_size)
         return size if self._channels == 1 else (*size, 3)
 
     @property
     def view(self) -> np.ndarray:
         if self._view is None:
             with self._stats.timed("view"):
-                self._view = make_view(self.frame.frame_HW3, self._flow_size, self._channels)
+                self._view = view_of(self.frame, self._flow_size, self._channels)
         return self._view
 
     def known_flow(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from vidseg_core.media.decode import decode_unit
 from vidseg_core.media.errors import REASONS, MediaCrash, MediaError, MediaTimeout
 from vidseg_core.media.indexing import probe
 from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits, VideoIndex, working_size
+from vidseg_core.media.pictures import Layout, Picture, Pictures, usual_bytes
 from vidseg_core.media.process import DecodeChild, child_for_this_process
 
 __all__ = [
@@ -17,13 +18,17 @@ __all__ = [
     "DecodeChild",
     "DecodeUnit",
     "FrameShard",
+    "Layout",
     "MediaCrash",
     "MediaError",
     "MediaLimits",
     "MediaTimeout",
+    "Picture",
+    "Pictures",
     "VideoIndex",
     "child_for_this_process",
     "decode_unit",
     "probe",
+    "usual_bytes",
     "working_size",
 ]

@@ -28,10 +28,11 @@ import av.logging
 import numpy as np
 
 from vidseg_core.media.channel import ChannelClosed, Receiver, send
-from vidseg_core.media.decode import NewFrames, decode_unit
+from vidseg_core.media.decode import NewMemory, decode_unit
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.indexing import probe
 from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits
+from vidseg_core.media.pictures import slot_bytes_of
 
 BEAT_S = 0.5
 _PR_SET_PDEATHSIG = 1
@@ -42,7 +43,7 @@ class Reader:
 
     The named object's `decode_unit` and `probe` attributes are used where it has them; an object without
     either is itself the decode function. Signatures as `media.decode_unit` and `media.probe`; extra keyword
-    arguments (`beat`, `new_frames`) are passed to the built-in ones only.
+    arguments (`beat`, `new_memory`) are passed to the built-in ones only.
     """
 
     def __init__(self, spec: str) -> None:
@@ -63,11 +64,11 @@ class Reader:
         return probe(uri, limits, beat=beat)
 
     def decode(
-        self, unit: DecodeUnit, beat: Callable[[], None], new_frames: NewFrames, **arguments: Any
+        self, unit: DecodeUnit, beat: Callable[[], None], new_memory: NewMemory, **arguments: Any
     ) -> Iterator[FrameShard]:
         if self.own_decode is not None:
             return self.own_decode(unit, **arguments)
-        return decode_unit(unit, beat=beat, new_frames=new_frames, **arguments)
+        return decode_unit(unit, beat=beat, new_memory=new_memory, **arguments)
 
 
 class Server:
@@ -105,13 +106,13 @@ class Server:
     def _decode(self, request: dict[str, Any]) -> None:
         unit = DecodeUnit.from_dict(request)
         shard_frames, skip_shards = request["shard_frames"], request["skip_shards"]
-        slot_bytes = shard_frames * unit.height * unit.width * 3
+        slot_bytes = shard_frames * slot_bytes_of(unit.height, unit.width)
         self._limit_memory(2 * slot_bytes)
-        slots = _Slots(self, slot_bytes, unit.height, unit.width)
+        slots = _Slots(self, slot_bytes, shard_frames)
         shards = self.reader.decode(
             unit,
             self._beat,
-            slots.new_frames,
+            slots.new_memory,
             shard_frames=shard_frames,
             skip_shards=skip_shards,
             limits=self.limits,
@@ -149,13 +150,13 @@ class _Cancelled(Exception):
 class _Slots:
     """The two halves of the shared memory and their credits."""
 
-    def __init__(self, server: Server, slot_bytes: int, height: int, width: int) -> None:
-        self.server, self.slot_bytes, self.shape = server, slot_bytes, (height, width, 3)
+    def __init__(self, server: Server, slot_bytes: int, shard_frames: int) -> None:
+        self.server, self.slot_bytes, self.frame_bytes = server, slot_bytes, slot_bytes // shard_frames
         self.memory = server.memory(2 * slot_bytes)
         self.free = [True, True]
         self.slot = 0
 
-    def new_frames(self, count: int) -> np.ndarray:
+    def new_memory(self, count: int) -> np.ndarray:
         """Room for `count` frames in the next slot, once the parent has given it back."""
         while not self.free[self.slot]:
             request = self.server.requests.receive()
@@ -163,15 +164,15 @@ class _Slots:
                 raise _Cancelled
             self.free[request["slot"]] = True
         start = self.slot * self.slot_bytes
-        used = count * int(np.prod(self.shape))
-        return self.memory[start : start + used].reshape(count, *self.shape)
+        return self.memory[start : start + count * self.frame_bytes]
 
     def send(self, shard: FrameShard) -> None:
         """Announces a shard; frames that a custom reader made elsewhere are copied into the slot first."""
-        if len(shard) and not np.may_share_memory(shard.frames_THW3, self.memory):
-            self.new_frames(len(shard))[...] = shard.frames_THW3
+        pixels = shard.pictures.pixels
+        if len(shard) and not np.may_share_memory(pixels, self.memory):
+            self.new_memory(len(shard))[: pixels.size] = pixels
         elif not len(shard):
-            self.new_frames(0)
+            self.new_memory(0)
         send(self.server.replies, {"kind": "shard", "slot": self.slot, **shard_head(shard)})
         self.free[self.slot] = False
         self.slot = 1 - self.slot
@@ -183,6 +184,8 @@ def shard_head(shard: FrameShard) -> dict[str, Any]:
         "frame_index": np.asarray(shard.frame_index, dtype=np.int64),
         "pts_s_bits": np.asarray(shard.pts_s, dtype=np.float64).view(np.int64),
         "is_corrupt": np.asarray(shard.is_corrupt, dtype=np.int64),
+        "layouts": [layout.to_list() for layout in shard.pictures.layouts],
+        "layout_of": np.asarray(shard.pictures.layout_of, dtype=np.int64),
         "error": shard.error,
     }
 

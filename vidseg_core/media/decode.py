@@ -1,4 +1,4 @@
-"""Decoding one unit into shards of RGB frames at the working size.
+"""Decoding one unit into shards of frames.
 
 Model: a fresh decoder starts at the unit's key frame; a decoded frame finds its number by its presentation
 time (in an irregular video: by counting). Frames before the unit, strays and doubles are dropped; the first
@@ -7,10 +7,11 @@ Invariant: exactly the planned shards come out, in order, whatever happens; shar
 frames s*shard_frames .. (s+1)*shard_frames - 1, less those that were lost.
 
 Frames are scaled by swscale (bilinear) straight to the working size, whatever their own size, so a change of
-resolution inside a stream is no event. Rotation metadata is applied after the scaling. Interlaced frames are
+resolution inside a stream is no event; most of them only when somebody asks for their colours (`pictures`).
+Rotation metadata is applied after the scaling. Interlaced frames are
 delivered woven, as decoded. Mirroring in a display matrix is not applied, nor are sample aspect ratios.
 
-Legend: T frames of a shard, H height, W width, 3 = RGB.
+Legend: T frames of a shard.
 """
 
 from __future__ import annotations
@@ -22,16 +23,15 @@ import av
 import av.error
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation
 
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import check_picture, open_video
-from vidseg_core.media.indexing import quarter_turns
 from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits
 from vidseg_core.media.packets import FrameStream
+from vidseg_core.media.pictures import Layout, Pictures, PictureWriter, slot_bytes_of
 
-NewFrames = Callable[[int], np.ndarray]
-"""Gives the uint8 array (T, H, W, 3) into which a shard of T frames is written."""
+NewMemory = Callable[[int], np.ndarray]
+"""Gives the memory for a shard of T frames: uint8, one-dimensional, T times `slot_bytes_of` bytes."""
 
 
 def decode_unit(
@@ -40,14 +40,14 @@ def decode_unit(
     shard_frames: int,
     skip_shards: int = 0,
     limits: MediaLimits | None = None,
-    new_frames: NewFrames | None = None,
+    new_memory: NewMemory | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> Iterator[FrameShard]:
     """Yields the unit's shards from number `skip_shards` on: ceil(n / shard_frames) - skip_shards of them.
 
     An error inside the stream leaves the shard it happens in shorter and those after it empty, with the text
     in `error`; it does not raise. Raises MediaError when the file cannot be opened or read (any more): that
-    is no property of the video, and may pass. `new_frames` lets the caller own the memory; `beat` is called
+    is no property of the video, and may pass. `new_memory` lets the caller own the memory; `beat` is called
     while progress is made.
     """
     if shard_frames < 1 or skip_shards < 0:
@@ -55,7 +55,7 @@ def decode_unit(
     shards = ceil(len(unit.frame_pts) / shard_frames)
     if skip_shards >= shards:
         return
-    writer = _ShardWriter(unit, shard_frames, new_frames or _fresh_memory(unit), skip_shards)
+    writer = _ShardWriter(unit, shard_frames, new_memory or _fresh_memory(unit), skip_shards)
     numbered = _NumberedFrames(unit, limits or MediaLimits())
     for ordinal, frame in numbered:
         beat()
@@ -119,18 +119,27 @@ class _NumberedFrames:
 class _ShardWriter:
     """Fills one shard after the other; `shard` is the number of the one being filled."""
 
-    def __init__(self, unit: DecodeUnit, shard_frames: int, new_frames: NewFrames, skip_shards: int) -> None:
-        self.unit, self.shard_frames, self.new_frames = unit, shard_frames, new_frames
+    def __init__(self, unit: DecodeUnit, shard_frames: int, new_memory: NewMemory, skip_shards: int) -> None:
+        self.unit, self.shard_frames, self.new_memory = unit, shard_frames, new_memory
         self.shard = skip_shards
+        self._writer = PictureWriter(unit.height, unit.width, unit.rotation)
+        self._begin()
+
+    def _begin(self) -> None:
         self._ordinals: list[int] = []
         self._corrupt: list[bool] = []
-        self._frames_THW3: np.ndarray | None = None
+        self._layouts: dict[Layout, int] = {}
+        self._layout_of: list[int] = []
+        self._memory: np.ndarray | None = None
+        self._used = 0
 
     def add(self, ordinal: int, frame: VideoFrame) -> None:
-        if self._frames_THW3 is None:
+        if self._memory is None:
             planned = len(self.unit.frame_pts) - self.shard * self.shard_frames
-            self._frames_THW3 = self.new_frames(min(self.shard_frames, planned))
-        write_rgb(frame, self.unit.rotation, self._frames_THW3[len(self._ordinals)])
+            self._memory = self.new_memory(min(self.shard_frames, planned))
+        layout = self._writer.write(frame, self._memory[self._used :])
+        self._used += layout.bytes
+        self._layout_of.append(self._layouts.setdefault(layout, len(self._layouts)))
         self._ordinals.append(ordinal)
         self._corrupt.append(frame.is_corrupt)
 
@@ -141,40 +150,20 @@ class _ShardWriter:
         missing = planned - len(ordinals)
         if missing:
             error = error or f"{missing} of {planned} frames did not come out of the decoder"
-        frames = self._frames_THW3 if self._frames_THW3 is not None else self.new_frames(0)
+        memory = self._memory if self._memory is not None else self.new_memory(0)
         out = FrameShard(
             frame_index=unit.first_frame + ordinals,
             pts_s=unit.frame_pts[ordinals] * unit.time_base_num / unit.time_base_den,
             is_corrupt=np.array(self._corrupt, dtype=bool),
-            frames_THW3=frames[: len(ordinals)],
+            pictures=Pictures(
+                memory, list(self._layouts), self._layout_of, height=unit.height, width=unit.width
+            ),
             error=error if missing else None,
         )
         self.shard += 1
-        self._ordinals, self._corrupt, self._frames_THW3 = [], [], None
+        self._begin()
         return out
 
 
-def _fresh_memory(unit: DecodeUnit) -> NewFrames:
-    return lambda count: np.empty((count, unit.height, unit.width, 3), dtype=np.uint8)
-
-
-def write_rgb(frame: VideoFrame, rotation: int, out_HW3: np.ndarray) -> None:
-    """Scales `frame` to the size of `out_HW3` (uint8), as RGB, and turns it by `rotation` degrees.
-
-    One copy beside swscale's own output: into `out_HW3`.
-    """
-    height, width = out_HW3.shape[:2]
-    if rotation % 180:
-        height, width = width, height
-    scaled = frame.reformat(width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
-    plane = scaled.planes[0]
-    rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]  # type: ignore[call-overload]
-    rgb_HW3 = rows.reshape(height, width, 3) if plane.line_size == width * 3 else _as_pixels(rows, width)
-    out_HW3[...] = np.rot90(rgb_HW3, quarter_turns(rotation)) if rotation else rgb_HW3
-
-
-def _as_pixels(rows: np.ndarray, width: int) -> np.ndarray:
-    """View of padded rows (H, 3*W used) as (H, W, 3)."""
-    return np.lib.stride_tricks.as_strided(
-        rows, (rows.shape[0], width, 3), (rows.strides[0], 3, 1), writeable=False
-    )
+def _fresh_memory(unit: DecodeUnit) -> NewMemory:
+    return lambda count: np.empty(count * slot_bytes_of(unit.height, unit.width), dtype=np.uint8)

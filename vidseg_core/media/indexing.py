@@ -31,7 +31,7 @@ from vidseg_core.media.packet_list import PacketList, read_packets
 from vidseg_core.media.packets import FrameStream
 from vidseg_core.media.source import open_source
 
-HEAD_FRAMES = 24
+HEAD_FRAMES = 12
 """Frames decoded from the start to see whether packet times and decoder agree."""
 MAX_LOST_IN_HEAD = 6
 """So many of these may be lost in a stream that shows damage; more, and packets do not tell frames."""

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from vidseg_core.media.pictures import Pictures
 
 NO_DTS = int(np.iinfo(np.int64).min)
 """Stands for "no decode time known" in arrays."""
@@ -120,10 +123,15 @@ class FrameShard:
     """float64[T], presentation times in seconds as the container gives them (a start offset is kept)."""
     is_corrupt: np.ndarray
     """bool[T], the decoder's own flag."""
-    frames_THW3: np.ndarray
-    """uint8 RGB, C-contiguous."""
+    pictures: Pictures
+    """As they travel: colours are made when asked for."""
     error: str | None = None
     """Why the shard holds fewer frames than planned; None: it holds them all."""
+
+    @property
+    def frames_THW3(self) -> np.ndarray:
+        """uint8 RGB at working size, C-contiguous, read-only unless `pictures` are writable RGB already."""
+        return self.pictures.rgb()
 
     def __len__(self) -> int:
         return len(self.frame_index)

@@ -31,6 +31,7 @@ import numpy as np
 from vidseg_core.media.channel import ChannelClosed, Receiver, send
 from vidseg_core.media.errors import REASONS, MediaCrash, MediaError, MediaTimeout
 from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits, VideoIndex
+from vidseg_core.media.pictures import Layout, Pictures, slot_bytes_of
 
 READER_VARIABLE = "VIDSEG_MEDIA_READER"
 """Environment variable with the default of `DecodeChild(reader=...)`."""
@@ -88,7 +89,7 @@ class DecodeChild:
         shards = ceil(len(unit.frame_pts) / shard_frames) - skip_shards
         if shards <= 0:
             return
-        slot_bytes = shard_frames * unit.height * unit.width * 3
+        slot_bytes = shard_frames * slot_bytes_of(unit.height, unit.width)
         request = {
             "kind": "decode",
             **unit.to_dict(),
@@ -179,16 +180,18 @@ class DecodeChild:
     ) -> FrameShard:
         try:
             count, slot = len(message["frame_index"]), int(message["slot"])
-            used = count * unit.height * unit.width * 3
-            if slot not in (0, 1) or used > slot_bytes or len(message["pts_s_bits"]) != count:
+            layouts = [Layout.from_list(values) for values in message["layouts"]]
+            layout_of = message["layout_of"]
+            known = len(layout_of) == count and np.all((0 <= layout_of) & (layout_of < len(layouts)))
+            if slot not in (0, 1) or not known or len(message["pts_s_bits"]) != count:
                 raise ValueError("shard does not fit its slot")
-            start = slot * slot_bytes
-            frames = process.memory()[start : start + used].reshape(count, unit.height, unit.width, 3)
+            room = process.memory()[slot * slot_bytes : (slot + 1) * slot_bytes]
+            pictures = Pictures(room, layouts, layout_of.tolist(), height=unit.height, width=unit.width)
             return FrameShard(
                 frame_index=message["frame_index"],
                 pts_s=message["pts_s_bits"].view(np.float64),
                 is_corrupt=message["is_corrupt"].astype(bool),
-                frames_THW3=frames,
+                pictures=pictures,
                 error=message["error"],
             )
         except (KeyError, TypeError, ValueError, AttributeError):

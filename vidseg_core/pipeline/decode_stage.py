@@ -101,6 +101,8 @@ class DecodeStage:
             row.frame_index = shard.frame_index.tolist()
             row.pts_s = shard.pts_s.tolist()
             row.is_corrupt = shard.is_corrupt.tolist()
+            row.layouts = [layout.to_list() for layout in shard.pictures.layouts]
+            row.layout_of = shard.pictures.layout_of
             row.error = shard.error
         return row
 

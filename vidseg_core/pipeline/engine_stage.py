@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult
+from vidseg_core.media import Pictures
 from vidseg_core.pipeline.build import build_engine, new_state
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.cursor import ROW_FIELDS, SegmentCursor
-from vidseg_core.pipeline.rows import PartMessage, ShardMessage, frames_of, messages, to_table
+from vidseg_core.pipeline.rows import PartMessage, ShardMessage, messages, pictures_of, to_table
 from vidseg_core.pipeline.saved import CursorError
 from vidseg_core.store.keys import state_key
 from vidseg_core.store.objects import ObjectStore
@@ -86,7 +87,7 @@ class EngineStage:
         """Lock step over the frames of the shards; segments drop out as their shards end."""
         started = time.perf_counter()
         cursors = [self._cursors[m.video_id, m.segment] for m, _ in live]
-        clips = [frames_of(m, blob) for m, blob in live]
+        clips = [pictures_of(m, blob) for m, blob in live]
         for t in range(max(len(clip) for clip in clips)):
             active = [v for v, clip in enumerate(clips) if t < len(clip)]
             frames = [_frame(live[v][0], clips[v], t) for v in active]
@@ -164,10 +165,10 @@ def _lockstep_groups(shards: Sequence[_Shard]) -> Iterator[list[_Shard]]:
         yield group
 
 
-def _frame(message: ShardMessage, frames_THW3: np.ndarray, t: int) -> FrameInput:
+def _frame(message: ShardMessage, pictures: Pictures, t: int) -> FrameInput:
     return FrameInput(
         frame_index=message.frame_index[t],
         pts_s=message.pts_s[t],
         is_corrupt=message.is_corrupt[t],
-        frame_HW3=frames_THW3[t],
+        picture=pictures[t],
     )

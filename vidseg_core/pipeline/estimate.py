@@ -62,6 +62,10 @@ def dry_run(config: SegmentConfig, report: Reporter) -> int:
             trial = trial or _try_out(child, video, index, config)
     finally:
         child.close()
+    if config.has_dial:
+        from vidseg_core.pipeline.calibrate import say_cost
+
+        say_cost(config, videos, report)
     scale = len(videos) / len(sample) if sample else 1.0
     _print(report, config, len(videos), sums, scale, trial)
     return 3 if sums.refused else 0
@@ -70,7 +74,13 @@ def dry_run(config: SegmentConfig, report: Reporter) -> int:
 def _check_place(config: SegmentConfig, videos: Sequence[VideoInput], report: Reporter) -> None:
     """Refuse now what the run would refuse (other inputs or options than the output's), writing nothing."""
     store = open_output(config.output)
-    manifest = manifest_of(config, describe_net(config))
+    net = describe_net(config)
+    manifest = manifest_of(config, net)
+    if config.has_dial:  # what will be chosen is not known yet
+        from vidseg_core.pipeline.calibrate import check_ask
+
+        check_ask(config, videos, store, net.digest + net.flow_digest)
+        return
     if store.exists(MANIFEST_KEY):
         check_claim(store, manifest, videos)
         state = "is complete already" if store.exists(SUCCESS_KEY) else "would be continued"
@@ -123,7 +133,7 @@ def _try_out(child: DecodeChild, video: VideoInput, index: VideoIndex, config: S
             frame_index=int(shard.frame_index[t]),
             pts_s=float(shard.pts_s[t]),
             is_corrupt=bool(shard.is_corrupt[t]),
-            frame_HW3=shard.frames_THW3[t],
+            picture=shard.pictures[t],
         )
         rows += engine.step([state], [frame])[0]
     rows += engine.finish([state])[0]

@@ -23,6 +23,8 @@ MANIFEST_KEY = "_run/manifest.json"
 INPUTS_KEY = "_run/inputs.parquet"
 SUCCESS_KEY = "_SUCCESS"
 _SHOWN = 5
+REVISION = 2
+"""Raised whenever the same options, weights and frames give other rows than before."""
 
 
 class FingerprintMismatch(ValueError):
@@ -33,9 +35,14 @@ def fingerprint(fields: dict[str, Any], segmenter_digest: str, flow_digest: str 
     """The manifest.
 
     Every option that changes a row, the digests of the weights (the flow's only where it is a net), the
-    schema version and their SHA-256.
+    schema version, the `REVISION` and their SHA-256.
     """
-    content = {"schema_version": SCHEMA_VERSION, "weights_sha256": segmenter_digest, "config": fields}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "revision": REVISION,
+        "weights_sha256": segmenter_digest,
+        "config": fields,
+    }
     if flow_digest:
         content["flow_weights_sha256"] = flow_digest
     text = json.dumps(content, sort_keys=True, default=str)

@@ -21,6 +21,7 @@ from vidseg_core.media import (
     MediaLimits,
     VideoIndex,
     child_for_this_process,
+    usual_bytes,
     working_size,
 )
 from vidseg_core.pipeline.patience import patiently
@@ -179,7 +180,7 @@ class PlannedUnit:
     row: pa.Table
     frames: int
     frame_bytes: int
-    """RGB at working size."""
+    """What a picture usually takes."""
 
 
 def planned_units(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list[list[PlannedUnit]]:
@@ -188,12 +189,12 @@ def planned_units(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list
     for segment in work.works():
         rows = []
         for unit in segment.units:
-            frames = unit.pop("frames")
+            frames, frame_bytes = unit.pop("frames"), unit.pop("frame_bytes")
             decode = DecodeUnit(**unit["unit"], frame_pts=pts[offset : offset + frames])
             offset += frames
             message = UnitMessage(**unit)
             for piece in _split(message) if single_shards else [message]:
-                rows.append(PlannedUnit(unit_table(piece, decode), frames, decode.height * decode.width * 3))
+                rows.append(PlannedUnit(unit_table(piece, decode), frames, frame_bytes))
         tables.append(rows)
     return tables
 
@@ -220,7 +221,8 @@ def _unit_dict(
         source_width=index.width,
         unit=header,
     )
-    return asdict(message) | {"frames": len(decode.frame_pts)}
+    usual = usual_bytes(index.pix_fmt, (index.height, index.width), (decode.height, decode.width))
+    return asdict(message) | {"frames": len(decode.frame_pts), "frame_bytes": usual}
 
 
 def _committed(store: ObjectStore, video_id: str) -> set[tuple[int, int]]:

@@ -4,7 +4,7 @@ Every message is one row with a small JSON ``header`` and one big binary column 
 over without a copy. Small things go into the header, pixels never do. A header is read back as the typed
 message it was made from, so no stage looks into a dict.
 
-Legend: T frames, H x W working size, 3 = RGB.
+Legend: T frames, H x W working size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from vidseg_core.media import DecodeUnit, FrameShard
+from vidseg_core.media import DecodeUnit, FrameShard, Layout, Pictures
 
 _BLOB = "blob"
 _HEADER = "header"
@@ -59,6 +59,8 @@ class ShardMessage:
     frame_index: list[int] = field(default_factory=list)
     pts_s: list[float] = field(default_factory=list)
     is_corrupt: list[bool] = field(default_factory=list)
+    layouts: list[list[Any]] = field(default_factory=list)
+    layout_of: list[int] = field(default_factory=list)
     decode_s: float = 0.0
     error: str | None = None
     fatal: str | None = None
@@ -146,9 +148,11 @@ def labels_of(part: PartMessage, blob: pa.Buffer) -> np.ndarray:
     return np.frombuffer(blob, dtype=np.uint8).reshape(len(part.frame_index), part.height, part.width)
 
 
-def frames_of(shard: ShardMessage, blob: pa.Buffer) -> np.ndarray:
-    """frames_THW3 uint8 RGB, a read-only view on the blob."""
-    return np.frombuffer(blob, dtype=np.uint8).reshape(len(shard.frame_index), shard.height, shard.width, 3)
+def pictures_of(shard: ShardMessage, blob: pa.Buffer) -> Pictures:
+    """The shard's pictures, lying in the blob."""
+    layouts = [Layout.from_list(values) for values in shard.layouts]
+    pixels = np.frombuffer(blob, dtype=np.uint8)
+    return Pictures(pixels, layouts, shard.layout_of, height=shard.height, width=shard.width)
 
 
 def unit_table(message: UnitMessage, unit: DecodeUnit) -> pa.Table:
@@ -158,4 +162,4 @@ def unit_table(message: UnitMessage, unit: DecodeUnit) -> pa.Table:
 
 def shard_table(message: ShardMessage, shard: FrameShard | None) -> pa.Table:
     """A decoded shard; ``None`` for one that came out empty."""
-    return to_table(message, None if shard is None else shard.frames_THW3.reshape(-1))
+    return to_table(message, None if shard is None else shard.pictures.pixels)

@@ -1,0 +1,335 @@
+"""Decoded pictures as they travel: planar as the decoder made them where that is small, else RGB.
+
+Model: most frames never need their colours: only on key frames does a net look at RGB, flow is made from the
+luma. So a frame of a common kind (8-bit 4:2:0, progressive, even sides, not much larger than its working
+size) travels as its decoded planes, and `Picture.rgb` converts it when somebody asks. Any other frame is
+converted at once and travels as RGB.
+
+Invariants:
+- `Picture.rgb` is the same bits as PyAV's own `frame.reformat(width, height, "rgb24", "BILINEAR")`, however
+  the frame travelled. swscale's result depends on where the chroma samples lie, which PyAV does not tell:
+  `chroma_location` finds it out by trial on a small pattern, and a frame for which no trial fits travels as
+  RGB.
+- How a frame travels depends on that frame and on its unit alone, never on the shard that it is in.
+
+Imports numpy and PyAV only (the decode process starts with it). Legend: T frames, H, W working size; h, w
+decoded size; 3 = RGB.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import av.filter
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
+
+from vidseg_core.media.indexing import quarter_turns
+
+PLANAR = ("yuv420p", "yuvj420p")
+PLANAR_LIMIT = 3.2
+"""Planes travel if they have at most so many times the bytes of the RGB picture at working size."""
+CHROMA_LOCATIONS = ("unspecified", "left", "center", "topleft", "top", "bottomleft", "bottom")
+ROTATIONS = (0, 90, 180, -90)
+_PATTERN = 32
+"""Sides of the pattern on which chroma locations are told apart, pixels."""
+_CANVASES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the bytes of a picture mean."""
+
+    format: str
+    """rgb24 (at working size, upright), or one of `PLANAR` (as decoded)."""
+    width: int
+    height: int
+    colorspace: int = 0
+    """AVColorSpace, as PyAV has it."""
+    color_range: int = 0
+    """AVColorRange."""
+    chroma: str = "unspecified"
+    """One of `CHROMA_LOCATIONS`."""
+    rotation: int = 0
+    """Degrees, counter-clockwise, by which the picture is still to be turned."""
+
+    @property
+    def bytes(self) -> int:
+        pixels = self.width * self.height
+        return 3 * pixels if self.format == "rgb24" else pixels * 3 // 2
+
+    def to_list(self) -> list[Any]:
+        return list(astuple(self))
+
+    @staticmethod
+    def from_list(values: Sequence[Any]) -> Layout:
+        """Inverse of `to_list`; ValueError for what cannot be one (a subverted child may have sent it)."""
+        try:
+            name, width, height, colorspace, color_range, chroma, rotation = values
+        except (TypeError, ValueError):
+            raise ValueError(f"no picture layout: {values!r:.100}") from None
+        numbers = (width, height, colorspace, color_range, rotation)
+        sound = (
+            all(type(number) is int for number in numbers)
+            and 0 < width < 1 << 17
+            and 0 < height < 1 << 17
+            and 0 <= colorspace < 256
+            and 0 <= color_range < 256
+            and chroma in CHROMA_LOCATIONS
+            and rotation in ROTATIONS
+            and (name == "rgb24" or (name in PLANAR and width % 2 == height % 2 == 0))
+        )
+        if not sound:
+            raise ValueError(f"no picture layout: {values!r:.100}")
+        return Layout(name, width, height, colorspace, color_range, chroma, rotation)
+
+
+class Picture:
+    """One frame; colours are made when asked for. Valid as long as the memory it lies in."""
+
+    __slots__ = ("_layout", "_pixels", "shape")
+
+    def __init__(self, pixels: np.ndarray, layout: Layout, height: int, width: int) -> None:
+        self._pixels, self._layout = pixels, layout
+        self.shape = (height, width)
+        """(H, W), working size, upright."""
+
+    def rgb(self) -> np.ndarray:
+        """frame_HW3 uint8: a view of what travelled, or a new array."""
+        height, width = self.shape
+        if self._layout.format == "rgb24":
+            return self._pixels.reshape(height, width, 3)
+        canvas = _canvas(self._layout)
+        for plane, pixels_hw in zip(canvas.planes, _planes(self._pixels, self._layout), strict=True):
+            plane_of(plane, *pixels_hw.shape)[...] = pixels_hw
+        out_HW3 = np.empty((height, width, 3), np.uint8)
+        write_rgb(canvas, self._layout.rotation, out_HW3)
+        return out_HW3
+
+    def luma(self) -> tuple[np.ndarray, bool] | None:
+        """luma_hw uint8 at decoded size, upright, and whether it has the full range 0..255 (else 16..235);
+        None if the picture travelled as RGB."""
+        if self._layout.format == "rgb24":
+            return None
+        luma_hw = next(iter(_planes(self._pixels, self._layout)))
+        full = self._layout.format == "yuvj420p" or self._layout.color_range == 2
+        turned_hw = np.rot90(luma_hw, quarter_turns(self._layout.rotation))
+        return np.ascontiguousarray(turned_hw), full
+
+
+class Pictures:
+    """The pictures of a shard, one behind the other in one piece of memory."""
+
+    __slots__ = ("_offsets", "height", "layout_of", "layouts", "pixels", "width")
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        layouts: Sequence[Layout],
+        layout_of: Sequence[int],
+        *,
+        height: int,
+        width: int,
+    ) -> None:
+        """`pixels` uint8, one-dimensional; picture t has layout `layouts[layout_of[t]]`. ValueError if the
+        layouts want more bytes than there are, or an RGB picture is not at working size."""
+        sizes = [layouts[number].bytes for number in layout_of]
+        self._offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+        if self._offsets[-1] > pixels.size:
+            raise ValueError(f"{len(sizes)} pictures need {self._offsets[-1]} bytes, not {pixels.size}")
+        for layout in layouts:
+            if layout.format == "rgb24" and (layout.height, layout.width) != (height, width):
+                raise ValueError(f"an RGB picture of {layout.height}x{layout.width} in {height}x{width}")
+        self.pixels = pixels[: self._offsets[-1]]
+        self.layouts, self.layout_of = tuple(layouts), list(layout_of)
+        self.height, self.width = height, width
+
+    @staticmethod
+    def of_rgb(frames_THW3: np.ndarray) -> Pictures:
+        """Pictures that are RGB already; not copied."""
+        count, height, width = frames_THW3.shape[:3]
+        layout = Layout("rgb24", width, height)
+        pixels = frames_THW3.reshape(-1)
+        return Pictures(pixels, [layout], [0] * count, height=height, width=width)
+
+    def __len__(self) -> int:
+        return len(self.layout_of)
+
+    def __getitem__(self, t: int) -> Picture:
+        t = range(len(self))[t]
+        start, stop = self._offsets[t], self._offsets[t + 1]
+        return Picture(self.pixels[start:stop], self.layouts[self.layout_of[t]], self.height, self.width)
+
+    def rgb(self) -> np.ndarray:
+        """frames_THW3 uint8: a view if all of them travelled as RGB, else a new read-only array."""
+        shape = (len(self), self.height, self.width, 3)
+        if all(layout.format == "rgb24" for layout in self.layouts):
+            return self.pixels.reshape(shape)
+        frames_THW3 = np.empty(shape, np.uint8)
+        for t in range(len(self)):
+            frames_THW3[t] = self[t].rgb()
+        frames_THW3.flags.writeable = False
+        return frames_THW3
+
+
+# --- how a decoded frame travels ---------------------------------------------------------------------------
+
+
+def slot_bytes_of(height: int, width: int) -> int:
+    """The most bytes that one picture of this working size may have."""
+    return int(3 * height * width * max(1.0, PLANAR_LIMIT))
+
+
+def usual_bytes(pix_fmt: str, decoded: tuple[int, int], working: tuple[int, int]) -> int:
+    """Bytes that a picture will have, going by what is known before decoding (sizes as (height, width))."""
+    if travels_planar(pix_fmt, decoded[1], decoded[0], *working):
+        return decoded[0] * decoded[1] * 3 // 2
+    return 3 * working[0] * working[1]
+
+
+def travels_planar(pix_fmt: str, w: int, h: int, height: int, width: int) -> bool:
+    """May a progressive frame of this kind travel as its planes?"""
+    small = w * h * 1.5 <= PLANAR_LIMIT * 3 * height * width
+    return pix_fmt in PLANAR and w % 2 == h % 2 == 0 and small
+
+
+class PictureWriter:
+    """Writes the decoded frames of one unit into memory, one behind the other."""
+
+    def __init__(self, height: int, width: int, rotation: int) -> None:
+        self._height, self._width, self._rotation = height, width, rotation
+        self._rgb = Layout("rgb24", width, height)
+        self._known: dict[tuple[Any, ...], Layout] = {}
+
+    def write(self, frame: VideoFrame, room: np.ndarray) -> Layout:
+        """Puts `frame` at the start of `room` (uint8, `slot_bytes_of` bytes at least)."""
+        layout = self._layout(frame)
+        if layout is self._rgb:
+            out_HW3 = room[: layout.bytes].reshape(self._height, self._width, 3)
+            write_rgb(frame, self._rotation, out_HW3)
+            return layout
+        for plane, out_hw in zip(frame.planes, _planes(room, layout), strict=True):
+            out_hw[...] = plane_of(plane, *out_hw.shape)
+        return layout
+
+    def _layout(self, frame: VideoFrame) -> Layout:
+        name, w, h = frame.format.name, frame.width, frame.height
+        if frame.interlaced_frame or not travels_planar(name, w, h, self._height, self._width):
+            return self._rgb
+        kind = (name, w, h, int(frame.colorspace), int(frame.color_range))
+        if kind not in self._known:
+            chroma = chroma_location(frame)
+            planar = None if chroma is None else Layout(*kind, chroma, self._rotation)
+            self._known[kind] = planar or self._rgb
+        return self._known[kind]
+
+
+def chroma_location(frame: VideoFrame) -> str | None:
+    """Where the chroma samples of an 8-bit 4:2:0 frame lie, as swscale sees it; None: no location fits.
+
+    PyAV does not show the field, but copies it: a small frame with the same properties is scaled, and what
+    comes out is compared with what each location would give. The picture itself plays no part.
+    """
+    side = _PATTERN if frame.width != _PATTERN else _PATTERN + 16
+    small = frame.reformat(side, side, frame.format.name)
+    expected_HW3 = _scaled_pattern(small)
+    kind = (frame.format.name, side, side, int(frame.colorspace), int(frame.color_range))
+    for chroma in CHROMA_LOCATIONS:
+        if np.array_equal(_scaled_pattern(_new_canvas(Layout(*kind, chroma))), expected_HW3):
+            return chroma
+    return None
+
+
+def _scaled_pattern(frame: VideoFrame) -> np.ndarray:
+    """Fills `frame` with noise and scales it, not by a whole number."""
+    for number, plane in enumerate(frame.planes):
+        shape = (frame.height, frame.width) if number == 0 else (frame.height // 2, frame.width // 2)
+        plane_of(plane, *shape)[...] = _noise(number, shape)
+    out_HW3 = np.empty((20, 24, 3), np.uint8)
+    write_rgb(frame, 0, out_HW3)
+    return out_HW3
+
+
+@lru_cache(maxsize=16)
+def _noise(seed: int, shape: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(seed).integers(16, 236, shape, dtype=np.uint8)
+
+
+# --- conversion --------------------------------------------------------------------------------------------
+
+
+def write_rgb(frame: VideoFrame, rotation: int, out_HW3: np.ndarray) -> None:
+    """Scales `frame` to the size of `out_HW3` (uint8), as RGB, and turns it by `rotation` degrees.
+
+    One copy beside swscale's own output: into `out_HW3`.
+    """
+    height, width = out_HW3.shape[:2]
+    if rotation % 180:
+        height, width = width, height
+    scaled = frame.reformat(width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
+    rows = plane_of(scaled.planes[0], height, width * 3)
+    out_HW3[...] = np.rot90(_as_pixels(rows, width), quarter_turns(rotation))
+
+
+def plane_of(plane: Any, rows: int, columns: int) -> np.ndarray:
+    """View of the used bytes of a plane, uint8 [rows, columns]."""
+    return np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[:rows, :columns]
+
+
+def _as_pixels(rows: np.ndarray, width: int) -> np.ndarray:
+    """View of padded rows (H, 3*W used) as (H, W, 3)."""
+    return np.lib.stride_tricks.as_strided(
+        rows, (rows.shape[0], width, 3), (rows.strides[0], 3, 1), writeable=False
+    )
+
+
+def _planes(pixels: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Views of the three planes that lie one behind the other."""
+    h, w = layout.height, layout.width
+    luma, quarter = h * w, (h // 2) * (w // 2)
+    chroma = pixels[luma : luma + 2 * quarter].reshape(2, h // 2, w // 2)
+    return pixels[:luma].reshape(h, w), chroma[0], chroma[1]
+
+
+_here = threading.local()
+
+
+def _canvas(layout: Layout) -> VideoFrame:
+    """A frame of this layout whose planes may be written over; one a thread, kept."""
+    kept: dict[Layout, VideoFrame] = _here.__dict__.setdefault("canvases", {})
+    if layout not in kept:
+        while len(kept) >= _CANVASES:
+            del kept[next(iter(kept))]
+        kept[layout] = _new_canvas(layout)
+    return kept[layout]
+
+
+def _new_canvas(layout: Layout) -> VideoFrame:
+    frame = VideoFrame(layout.width, layout.height, layout.format)
+    if layout.chroma != "unspecified":
+        frame = _with_chroma(frame, layout.chroma)
+    frame.colorspace, frame.color_range = layout.colorspace, layout.color_range
+    return frame
+
+
+def _with_chroma(frame: VideoFrame, chroma: str) -> VideoFrame:
+    """The frame with its chroma location set: only FFmpeg's own filter can."""
+    frame.pts, frame.time_base = 0, Fraction(1, 25)
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    mark, sink = graph.add("setparams", f"chroma_location={chroma}"), graph.add("buffersink")
+    source.link_to(mark)
+    mark.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    marked = graph.pull()
+    assert isinstance(marked, VideoFrame)
+    return marked
