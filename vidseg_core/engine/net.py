@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vidseg_core.engine.confidence import LabelRule, pack
-from vidseg_core.models.protocol import Segmenter
+from vidseg_core.models.protocol import ScoresError, Segmenter
 
 MAX_CLASSES = 256
 """Label maps are uint8."""
@@ -46,8 +46,14 @@ class ChunkedNet:
 
     @torch.inference_mode()
     def run(self, frames: Sequence[np.ndarray]) -> list[tuple[np.ndarray, Any]]:
-        """For each frame_HW3 uint8 its labels_HW and what is carried of it at this level."""
-        return self._in_chunks(frames, lambda frame_HW3: frame_HW3.shape, self._run_chunk)
+        """For each frame_HW3 uint8 its labels_HW and what is carried of it at this level.
+
+        Raises `ScoresError` if the scores of one are not finite.
+        """
+        results = self._in_chunks(frames, lambda frame_HW3: frame_HW3.shape, self._run_chunk)
+        if any(labels_HW is None for labels_HW, _ in results):
+            raise ScoresError("the net gave scores that are NaN or Inf")
+        return results
 
     @torch.inference_mode()
     def labels(self, carried: Sequence[Any]) -> list[np.ndarray]:
@@ -58,12 +64,15 @@ class ChunkedNet:
             return [self._map_of(scores_CHW) for scores_CHW in carried]
         return self._in_chunks(carried, _shapes, self._head_chunk)
 
-    def _run_chunk(self, frames: list[np.ndarray]) -> list[tuple[np.ndarray, Any]]:
+    def _run_chunk(self, frames: list[np.ndarray]) -> list[tuple[np.ndarray | None, Any]]:
         pixels_BHW3 = torch.from_numpy(np.stack(frames)).to(self.device)
         feats = self.segmenter.features(pixels_BHW3.permute(0, 3, 1, 2).float() / 255.0)
         scores_BCHW = self.segmenter.head(feats)
-        results: list[tuple[np.ndarray, Any]] = []
+        results: list[tuple[np.ndarray | None, Any]] = []
         for number in range(len(frames)):
+            if not bool(torch.isfinite(scores_BCHW[number]).all()):
+                results.append((None, None))  # a frame that fills up the batch may do that
+                continue
             labels_HW = self._map_of(scores_BCHW[number])
             carried: Any = labels_HW
             if self.level == "scores":

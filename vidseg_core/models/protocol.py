@@ -29,6 +29,10 @@ class SegmenterError(ValueError):
     """A segmenter cannot be built or fed as asked; the message is one sentence that names what is wrong."""
 
 
+class ScoresError(ValueError):
+    """A net gave scores that mean nothing."""
+
+
 @runtime_checkable
 class Segmenter(Protocol):
     """A segmentation net as the engine sees it; see the module docstring for the invariant."""

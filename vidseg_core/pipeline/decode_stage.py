@@ -5,8 +5,8 @@ only waits for it and wraps the child's shared memory as Arrow rows. Whatever go
 a shard that says so: Ray sees a task that worked, so it neither retries a poisoned file for ever nor fails
 the other videos.
 
-A fatal verdict (the decoder hung or crashed) is also written as a marker object, so that the video's
-remaining units do not each pay the deadline again.
+A fatal verdict (the decoder hung or crashed, the engine failed) is also written as a marker object, so that
+the video's remaining units do not each pay the deadline again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DecodeStage:
     def _decode(self, message: UnitMessage, unit: DecodeUnit) -> Iterator[pa.Table]:
         start = message.first_shard + message.skip_shards
         planned = range(start, start + message.take_shards)
-        fatal, error = self._known_verdict(message.video_id), None
+        fatal, error = self._known_verdict(message.video_id)
         done, attempts = 0, 0
         while fatal is None and error is None and done < len(planned):
             try:
@@ -117,11 +117,12 @@ class DecodeStage:
         self._store.put(verdict_key(video_id), json.dumps({"reason": problem.reason, "error": text}).encode())
         return problem.reason, text
 
-    def _known_verdict(self, video_id: str) -> str | None:
+    def _known_verdict(self, video_id: str) -> tuple[str | None, str | None]:
         try:
-            return json.loads(self._store.get(verdict_key(video_id)))["reason"]
+            verdict = json.loads(self._store.get(verdict_key(video_id)))
         except FileNotFoundError:
-            return None
+            return None, None
+        return verdict["reason"], verdict["error"]
 
 
 def decode_units(batch: pa.Table, stage: DecodeStage) -> Iterator[pa.Table]:

@@ -4,22 +4,35 @@ One actor owns a branch, so every shard of a segment passes here, in order. Afte
 every segment that moved is put into the store *before* its rows leave: an actor that is restarted, or a job
 that is resumed, finds the state that belongs to the next shard there and nowhere else. If the actor dies
 between the two, the shard is replayed from the state before it and gives the same rows.
+
+What the engine raises on one segment ends that video and no other (`failures`); when memory does not suffice
+for so many lanes, fewer are stepped at once.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.engine import Engine, FrameInput, FrameResult
+from vidseg_core.engine import Engine, FrameInput, FrameResult, StateError
 from vidseg_core.media import Pictures
 from vidseg_core.pipeline.build import build_engine, new_state
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.cursor import ROW_FIELDS, SegmentCursor
+from vidseg_core.pipeline.decode_stage import verdict_key
+from vidseg_core.pipeline.failures import (
+    MOST_FAILURES,
+    EngineBroken,
+    free_memory,
+    is_out_of_memory,
+    reason_of,
+)
 from vidseg_core.pipeline.rows import PartMessage, ShardMessage, messages, pictures_of, to_table
 from vidseg_core.pipeline.saved import CursorError
 from vidseg_core.store.keys import state_key
@@ -27,6 +40,15 @@ from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 
 _Shard = tuple[ShardMessage, pa.Buffer]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """A segment that takes part in a call."""
+
+    message: ShardMessage
+    cursor: SegmentCursor
+    pictures: Pictures
 
 
 class EngineStage:
@@ -45,6 +67,8 @@ class EngineStage:
         self._engine: Engine = build_engine(config, device)
         self._cursors: dict[tuple[str, int], SegmentCursor] = {}
         self._dead: set[tuple[str, int]] = set()
+        self._most_lanes = max(1, config.lanes)
+        self._failed_in_a_row = 0
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Advance every segment that has a shard in ``batch``; several at once when they differ."""
@@ -55,13 +79,13 @@ class EngineStage:
         live, outcome = [], []
         for shard in group:
             (live if self._enter(shard[0]) else outcome).append(shard)
-        for message, _ in outcome:
+        if live:
+            self._run(live)
+        for message, _ in [*outcome, *(shard for shard in live if shard[0].fatal)]:
             yield self._hand_out(self._death(message), ())
-        if not live:
-            return
-        self._run(live)
         for message, _ in live:
-            yield from self._leave(message)
+            if not message.fatal:
+                yield from self._leave(message)
 
     def _enter(self, message: ShardMessage) -> bool:
         """Fetch the segment's cursor; False when this shard ends the segment by a fatal verdict."""
@@ -84,20 +108,63 @@ class EngineStage:
         )
 
     def _run(self, live: Sequence[_Shard]) -> None:
-        """Lock step over the frames of the shards; segments drop out as their shards end."""
+        """Lock step over the frames of the shards; segments drop out as their shards end, or as they fail."""
         started = time.perf_counter()
-        cursors = [self._cursors[m.video_id, m.segment] for m, _ in live]
-        clips = [pictures_of(m, blob) for m, blob in live]
-        for t in range(max(len(clip) for clip in clips)):
-            active = [v for v, clip in enumerate(clips) if t < len(clip)]
-            frames = [_frame(live[v][0], clips[v], t) for v in active]
-            rows = self._engine.step([cursors[v].state for v in active], frames)
-            for v, final in zip(active, rows, strict=True):
-                cursors[v].add(final)
-        for v, (message, _) in enumerate(live):
-            if message.ends_segment:
-                cursors[v].add(self._engine.finish([cursors[v].state])[0])
-        self._account(live, cursors, time.perf_counter() - started)
+        lanes = [_Lane(m, self._cursors[m.video_id, m.segment], pictures_of(m, blob)) for m, blob in live]
+        for t in range(max(len(lane.pictures) for lane in lanes)):
+            active = [lane for lane in lanes if t < len(lane.pictures) and not lane.message.fatal]
+            for start in range(0, len(active), self._most_lanes):
+                self._step(active[start : start + self._most_lanes], t)
+        for lane in lanes:
+            if lane.message.ends_segment and not lane.message.fatal:
+                self._finish(lane)
+        self._account(live, [lane.cursor for lane in lanes], time.perf_counter() - started)
+
+    def _step(self, lanes: Sequence[_Lane], t: int) -> None:
+        """One frame of each lane. Who cannot be stepped ends alone: a step that raised has advanced no state,
+        so the lanes are tried again in halves."""
+        try:
+            frames = [_frame(lane.message, lane.pictures, t) for lane in lanes]
+            rows = self._engine.step([lane.cursor.state for lane in lanes], frames)
+        except StateError:
+            raise
+        except Exception as problem:
+            if len(lanes) == 1:
+                self._fail(lanes[0].message, lanes[0].message.frame_index[t], problem)
+                return
+            half = len(lanes) // 2
+            if is_out_of_memory(problem):
+                self._most_lanes = min(self._most_lanes, half)
+                free_memory()
+            self._step(lanes[:half], t)
+            self._step(lanes[half:], t)
+            return
+        for lane, final in zip(lanes, rows, strict=True):
+            lane.cursor.add(final)
+
+    def _finish(self, lane: _Lane) -> None:
+        try:
+            lane.cursor.add(self._engine.finish([lane.cursor.state])[0])
+        except StateError:
+            raise
+        except Exception as problem:
+            self._fail(lane.message, lane.cursor.state.last_frame_index, problem)
+        else:
+            self._failed_in_a_row = 0
+
+    def _fail(self, message: ShardMessage, frame: int, problem: Exception) -> None:
+        """The video ends here, for a reason that later units of it learn too."""
+        message.fatal, text = reason_of(problem)
+        message.error = f"{message.fatal}: frame {frame}: {text}"
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= MOST_FAILURES:
+            raise EngineBroken(
+                f"{self._failed_in_a_row} segments in a row failed in the engine, the last one (video "
+                f"{message.video_id}): {message.error}"
+            ) from problem
+        verdict = json.dumps({"reason": message.fatal, "error": message.error}).encode()
+        self._store.put(verdict_key(message.video_id), verdict)
+        free_memory()
 
     def _account(self, live: Sequence[_Shard], cursors: Sequence[SegmentCursor], seconds: float) -> None:
         total = sum(len(m.frame_index) for m, _ in live) or 1

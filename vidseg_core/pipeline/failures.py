@@ -1,0 +1,47 @@
+"""What an exception out of the engine means: this video's end, or everybody's.
+
+A net that fails on one video (scores that are not finite, a picture too large for the device) costs that
+video; the reason goes into its row. When segment after segment fails, the fault is not theirs: the run ends
+and can go on later.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+import torch
+
+from vidseg_core.models.protocol import ScoresError
+
+MOST_FAILURES = 8
+"""So many segments in a row may fail in one engine; then the run ends."""
+_MOST_TEXT = 300
+
+
+class EngineBroken(RuntimeError):
+    """The engine fails whatever it is given."""
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Of the device or of this process."""
+    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+    )
+
+
+def free_memory() -> None:
+    """Gives cached device memory back, where there is any."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def reason_of(problem: Exception) -> tuple[str, str]:
+    """(reason code, one sentence) for the video's row."""
+    if is_out_of_memory(problem):
+        return "out_of_memory", "the engine needs more memory than there is, even for this video alone"
+    if isinstance(problem, ScoresError):
+        return "bad_scores", str(problem)
+    where = traceback.extract_tb(problem.__traceback__)[-1]
+    name = where.filename.rpartition("/")[2]
+    text = " ".join(str(problem).split())[:_MOST_TEXT]
+    return "engine_error", f"{type(problem).__name__}: {text} ({name}, line {where.lineno})"
