@@ -1,7 +1,7 @@
 # Everything that a contributor runs. PYTHON is the interpreter of the environment to use.
 PYTHON ?= python
 
-.PHONY: demo test check format lint types
+.PHONY: demo test check format lint types docs
 
 demo:            ## generated scenes, three schedulers, one comparison (./vidseg-demo)
 	$(PYTHON) -m jobs.demo
@@ -18,6 +18,9 @@ format:          ## rewrite the files in the house format
 lint:            ## format and lint, changing nothing
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
+
+docs:            ## API reference from the docstrings, into build/docs
+	$(PYTHON) -m pdoc --output-directory build/docs vidseg_core jobs
 
 types:
 	$(PYTHON) -m pyright --pythonpath $$($(PYTHON) -c 'import sys; print(sys.executable)')

@@ -40,9 +40,9 @@ PLAIN_TRIALS = 2
 """Trials of the plain loop per repetition; its rate does not depend on how many."""
 
 
-def wide_table(seed: int) -> EpisodeTable:
+def wide_table(seed: int, frames: int = 900) -> EpisodeTable:
     """A generated table with as many features as the cheap ones."""
-    table = generated_table(900, 90, seed=seed)
+    table = generated_table(frames, 90, seed=seed)
     noise = np.random.default_rng(seed).random((*table.quality_TL1.shape, 14), np.float32)
     return dataclasses.replace(
         table,

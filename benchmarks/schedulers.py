@@ -1,7 +1,7 @@
 """Quality of key frame schedulers at average key intervals of 10, 25 and 50, beside the best possible.
 
-    python -m benchmarks.schedulers [--clips N] [--frames N] [--stride N] [--tables DIR]
-                                    [--json FILE] [--data DIR]
+    python -m benchmarks.schedulers [--clips N] [--frames N] [--stride N] [--tables DIR] [--seeds N]
+                                    [--episodes N] [--json FILE] [--data DIR]
 
 Faces (landmark labels: read "agreement with the landmark labels"), DAVIS sequences and the CamVid clip where
 they are at hand, else generated scenes. The labels play N, so figures show scheduling and propagation alone
@@ -17,7 +17,8 @@ Corpus: one threshold for all clips of a group, and the oracle divides the same 
 `share`: of the gap between `fixed` and the oracle of the same propagation (100 % = the best schedule there
 is), with a 90 % bootstrap interval over clips.
 
-Learned schedulers are further rows: add to `PLANNERS` a function from (tables, budgets) to schedules.
+Last, learned schedulers and the others on clips that they never saw (`benchmarks.unseen`), where a group has
+three clips at least. `--episodes`: of REINFORCE for each policy, 0 for none; `--seeds`: nets of each kind.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.corpus import data_dir
+from benchmarks.unseen import Unseen, print_unseen, unseen_rows
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.episodes.job import run_build_episodes
 from vidseg_core.episodes.oracle import Curve, divide, one_sided_curve, share_of_gap, two_sided_curve
@@ -318,8 +320,11 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=4, help="clips of each group")
     parser.add_argument("--frames", type=int, default=151, help="frames of each clip")
     parser.add_argument("--stride", type=int, default=3, help="only every so many frames may be key")
+    parser.add_argument("--seeds", type=int, default=2, help="nets of each learned kind")
+    parser.add_argument("--episodes", type=int, default=800, help="of REINFORCE for each policy; 0: none")
     options = parser.parse_args()
     rows: list[Row] = []
+    unseen: list[Unseen] = []
     with tempfile.TemporaryDirectory() as scratch:
         for group, source in sources(options.data, options.clips, options.frames).items():
             tables = tables_of(group, source, options, Path(options.tables or scratch))
@@ -329,8 +334,14 @@ def main() -> None:
             here = [*clip_rows(group, tables, curves), *corpus_rows(group, tables, curves)]
             print_group(group, here)
             rows += here
+            found = unseen_rows(group, tables, seeds=options.seeds, episodes=options.episodes)
+            print_unseen(found)
+            unseen += found
     if options.json:
-        data = [asdict(row) | {"share": row.share} for row in rows]
+        data = {
+            "seen": [asdict(row) | {"share": row.share} for row in rows],
+            "unseen": [asdict(row) for row in unseen],
+        }
         Path(options.json).write_text(json.dumps(data, indent=1) + "\n")
 
 

@@ -26,7 +26,7 @@ class S3Bucket:
         return f"s3://{self.bucket}"
 
 
-class _OneAtATime:
+class OneAtATime:
     """S3 decides a conditional put atomically; moto looks and then writes, so its requests take turns."""
 
     def __init__(self, app: Any) -> None:
@@ -38,15 +38,15 @@ class _OneAtATime:
             return list(self._app(environ, start_response))
 
 
-class _Quiet(WSGIRequestHandler):
+class Quiet(WSGIRequestHandler):
     def log_request(self, *_: Any, **__: Any) -> None:
         pass
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    app = _OneAtATime(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    app = OneAtATime(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()

@@ -12,13 +12,19 @@ import pytest
 from vidseg_core.config import SegmentConfig
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.cli import parse
+from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.help import field_texts, options, render_help
+from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
+from vidseg_core.config.report import ReportConfig
+from vidseg_core.config.submit import SubmitConfig
 from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.config.train_flow import TrainFlowConfig
+from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
-from vidseg_core.config.verbs import CompactConfig, DemoConfig, DoctorConfig, ExportConfig
+from vidseg_core.config.tune import TuneConfig
+from vidseg_core.config.verbs import CompactConfig, DemoConfig, DoctorConfig, ExportConfig, StatusConfig
 
 GOLDEN = Path(__file__).with_name("golden_cli.txt")
 CONFIGS: dict[str, type] = {
@@ -29,6 +35,13 @@ CONFIGS: dict[str, type] = {
     "build-episodes": BuildEpisodesConfig,
     "train-policy": TrainPolicyConfig,
     "train-decision": TrainDecisionConfig,
+    "train-planner": TrainPlannerConfig,
+    "tune": TuneConfig,
+    "submit": SubmitConfig,
+    "status": StatusConfig,
+    "evaluate": EvaluateConfig,
+    "report": ReportConfig,
+    "inspect": InspectConfig,
     "compact": CompactConfig,
     "export": ExportConfig,
     "demo": DemoConfig,

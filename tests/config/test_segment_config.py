@@ -153,6 +153,13 @@ SPEED_ONLY = {
     "media.max_pixels",
     "media.decode_deadline_s",
     "media.memory_mib",
+    "budget",  # what it chooses is there: scheduler.*
+    "max_drop",
+    "calibration.clips",
+    "calibration.clip_frames",
+    "calibration.schedulers",
+    "calibration.quality",
+    "calibration.audit_frames",
     "workers",
     "decoders",
     "lanes",

@@ -6,12 +6,21 @@ here.
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidseg_core.metrics import ConfusionMatrix, mean_iou, measure_fidelity
+from benchmarks.corpus import data_dir
+from vidseg_core.metrics import ConfusionMatrix, count_pairs, iou_of, mean_iou, measure_fidelity
+from vidseg_core.models.torchvision_compat import import_torchvision
+
+import_torchvision()
+import segmentation_models_pytorch as smp  # noqa: E402
 
 
 def brute_force_iou(
@@ -111,3 +120,54 @@ def test_fidelity_refuses_streams_of_different_length() -> None:
     stream = np.zeros((3, 2, 2), dtype=np.uint8)
     with pytest.raises(ValueError, match="zip"):
         measure_fidelity(stream[:2], stream, 2)
+
+
+def foreign_iou(prediction: np.ndarray, reference: np.ndarray, classes: int, ignore: int) -> np.ndarray:
+    """Per class, from the counts of segmentation-models-pytorch, which drops ignored pixels; NaN: absent."""
+    ids: list[Any] = [torch.from_numpy(labels.astype(np.int64))[None] for labels in (prediction, reference)]
+    both, false_p, false_n, _ = smp.metrics.get_stats(
+        *ids,
+        mode="multiclass",
+        ignore_index=ignore,
+        num_classes=classes,
+    )
+    hit, either = both[0].numpy(), (both + false_p + false_n)[0].numpy()
+    return np.divide(hit, either, out=np.full(classes, np.nan), where=either > 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_iou_equals_an_independent_implementation_on_random_masks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    classes = int(rng.integers(2, 20))
+    prediction, reference = rng.integers(0, classes, (2, 60, 80)).astype(np.uint8)
+    prediction[prediction == 1] = 0  # a class that one side lacks
+    reference[rng.random(reference.shape) < 0.2] = 255
+    matrix = ConfusionMatrix(classes).update(prediction, reference)
+    assert matrix.iou() == pytest.approx(foreign_iou(prediction, reference, classes, 255), nan_ok=True)
+    seen = (reference != 255).astype(np.uint8)
+    fast = count_pairs(np.where(seen, reference, 0).astype(np.uint8), prediction, classes, where_HW=seen)
+    assert (fast == matrix.counts_CC).all() and iou_of(fast) == pytest.approx(matrix.iou(), nan_ok=True)
+
+
+def real_masks() -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """(prediction, reference, classes): neighbouring label maps of real clips, void as 255."""
+    root, pairs = data_dir(None), []
+    for folder, void, classes in (("camvid/clip_0016E5_15hz/labels", 11, 11), ("face", 255, 5)):
+        files = sorted((root / folder).rglob("*.png"))[:40:8] if root else []
+        maps = [np.asarray(cv2.imread(str(file), cv2.IMREAD_UNCHANGED)) for file in files]
+        maps = [np.where(labels == void, 255, labels).astype(np.uint8) for labels in maps if labels.ndim == 2]
+        pairs += [
+            (np.where(a == 255, 0, a).astype(np.uint8), b, classes)
+            for a, b in zip(maps, maps[1:], strict=False)
+            if a.shape == b.shape
+        ]
+    return pairs
+
+
+def test_iou_equals_an_independent_implementation_on_real_masks() -> None:
+    pairs = real_masks()
+    if not pairs:
+        pytest.skip("no real label maps here (set VIDSEG_DATA)")
+    for prediction, reference, classes in pairs:
+        ours = ConfusionMatrix(classes).update(prediction, reference).iou()
+        assert ours == pytest.approx(foreign_iou(prediction, reference, classes, 255), nan_ok=True)

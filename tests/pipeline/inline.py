@@ -16,6 +16,7 @@ import pyarrow as pa
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import MediaLimits
+from vidseg_core.pipeline.build import describe_net
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.decode_stage import DecodeStage
 from vidseg_core.pipeline.ending import close_video, closed_videos
@@ -23,6 +24,7 @@ from vidseg_core.pipeline.engine_stage import EngineStage
 from vidseg_core.pipeline.order import interleave
 from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage, input_tables, planned_units, read_works
 from vidseg_core.pipeline.rows import Receipt, messages
+from vidseg_core.pipeline.tally import quarantine_row
 from vidseg_core.pipeline.wave import tally_of
 from vidseg_core.plan.branches import assign_branches
 from vidseg_core.plan.inputs import expand_inputs
@@ -48,13 +50,18 @@ def run_inline(
         single_shards=config.lanes > 1,
     )
     plan, decode = PlanStage(store, limits, options), DecodeStage(store, limits, config.shard_frames)
-    commit = CommitStage(store, 5, confidence=isinstance(config, PseudoLabelConfig))
+    classes = len(describe_net(config).class_names)
+    commit = CommitStage(store, classes, confidence=isinstance(config, PseudoLabelConfig))
     closed = closed_videos(store)
     videos = [v for v in expand_inputs(config.input) if v.video_id not in closed]
     tallies, segments = {}, []
     for block in input_tables(videos, 1):
         for answer in plan(block):
             for work, blob in read_works(answer):
+                if work.reason is not None:
+                    row = quarantine_row(work.video_id, work.uri, work.reason, work.message or "")
+                    close_video(store, row)
+                    continue
                 tally = tallies[work.video_id] = tally_of(work)
                 rows = planned_units(work, blob, config.lanes > 1)
                 segments += [(s.frames_left, r) for s, r in zip(work.works(), rows, strict=True) if s.units]

@@ -15,13 +15,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
-from tests.pipeline.inline import rows_without_package
+from tests.pipeline.inline import rows_without_package, run_inline
+from vidseg_core.media.process import READER_VARIABLE
 from vidseg_core.pipeline.job import run_segment
 from vidseg_core.store.run import run_digest
 
@@ -88,6 +90,27 @@ def test_ctrl_c_leaves_a_run_that_says_how_to_go_on(
     _same(output, undisturbed)
 
 
+def test_sigterm_finishes_what_is_in_flight_and_begins_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, output = make_corpus(tmp_path / "in", (900, 700)), tmp_path / "out"
+    options = {"segmenter": "plain", "segment_frames": 300}
+    run_inline(small_config(clips, tmp_path / "plain", **options, shard_frames=8), 2)
+    expected = rows_without_package(tmp_path / "plain")
+    monkeypatch.setenv(READER_VARIABLE, "tests.media.readers:slow")
+    driver = _start(clips, output, **options)
+    _wait_for_parts(output, 2, lambda: driver.poll() is None)
+    os.kill(driver.pid, signal.SIGTERM)
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 1 and "ended as asked" in errors, errors
+    assert not list(output.glob("_state/drain-*"))
+    rows = rows_without_package(output)
+    assert 16 <= len(rows) < len(expected) and set(rows) < set(expected)
+    monkeypatch.delenv(READER_VARIABLE)
+    assert _run(clips, output, **options).returncode == 0
+    assert rows_without_package(output) == expected
+
+
 def test_two_drivers_on_one_output(clips: Path, undisturbed: tuple[str, list], tmp_path: Path) -> None:
     output = tmp_path / "out"
     drivers = [_start(clips, output), _start(clips, output)]
@@ -102,8 +125,8 @@ def _same(output: Path, undisturbed: tuple[str, list]) -> None:
     assert run_digest(output) == digest
 
 
-def _command(clips: Path, output: Path) -> list[str]:
-    options = {
+def _command(clips: Path, output: Path, **changed: Any) -> list[str]:
+    options: dict[str, Any] = {
         "input": clips,
         "output": output,
         "segmenter": SLOW,
@@ -115,15 +138,15 @@ def _command(clips: Path, output: Path) -> list[str]:
         "shard_frames": 8,
         "workers": 2,
         "object_store_mb": 200,
-    }
+    } | changed
     pairs = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     return [sys.executable, "-m", "jobs.segment", *pairs]
 
 
-def _start(clips: Path, output: Path) -> subprocess.Popen[str]:
+def _start(clips: Path, output: Path, **changed: Any) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(REPO)}
     return subprocess.Popen(
-        _command(clips, output),
+        _command(clips, output, **changed),
         cwd=REPO,
         env=environment,
         text=True,
@@ -133,8 +156,8 @@ def _start(clips: Path, output: Path) -> subprocess.Popen[str]:
     )
 
 
-def _run(clips: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    driver = _start(clips, output)
+def _run(clips: Path, output: Path, **changed: Any) -> subprocess.CompletedProcess[str]:
+    driver = _start(clips, output, **changed)
     out, errors = driver.communicate(timeout=300)
     return subprocess.CompletedProcess(driver.args, driver.returncode, out, errors)
 

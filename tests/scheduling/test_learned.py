@@ -37,7 +37,7 @@ from vidseg_core.models.policy_file import (
 from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.pipeline.build import plugin_sources
 from vidseg_core.propagation import DisFlow, build_propagator
-from vidseg_core.scheduling import build_scheduler
+from vidseg_core.scheduling import Scheduler, build_scheduler
 from vidseg_core.scheduling.feature_sets import FeatureReader
 from vidseg_core.training.policy_loop import new_policy
 
@@ -102,6 +102,7 @@ def test_the_engine_scores_and_decides_as_the_tables_do(
         max_interval=HORIZON,
         flow_size=48,
     )
+    assert isinstance(engine.scheduler, Scheduler)
     engine.scheduler.threshold = threshold
     state, rows = SegmentState.new(0, "s"), []
     for frame in inputs([record.frame_HW3 for record in records(FRAMES)]):

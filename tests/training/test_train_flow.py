@@ -16,8 +16,8 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.models.flow import build_flow_net
+from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.registry import build_segmenter
-from vidseg_core.propagation.net_flow import NetFlow
 from vidseg_core.propagation.warp import warp_error
 from vidseg_core.training.flow import FlowData, FlowLoopOptions, FlowTrainingError, train_flow
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips, draw_pair
@@ -135,7 +135,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_pairs(clips: list[FlowClip
     net = build_flow_net("tiny-flow", bare=True).net
     with torch.no_grad():
         next(net.parameters()).fill_(float("nan"))
-    with pytest.raises(FlowTrainingError, match=r"step 0, whose pairs were made pair 0;.* <- \d+; the last"):
+    with pytest.raises(FlowTrainingError, match=r"step 0, whose pairs were made pair 0;.* <- \d+; the che"):
         train_flow(net, clips, SMALL, FlowLoopOptions(folder=tmp_path))
 
 
@@ -149,6 +149,40 @@ def test_with_a_frozen_segmenter_its_scores_are_warped(clips: list[FlowClip], tm
     train_flow(net, unlabelled, recipe, options, segmenter=segmenter, watch=seen.append)
     assert [row["step"] for row in seen] == [1, 2] and all(row["task"] > 0 for row in seen)
     assert segmenter.digest == before
+
+
+@pytest.mark.parametrize("level", ["scores", "features"])
+def test_a_scale_field_learns_with_the_flow(level: str, clips: list[FlowClip], tmp_path: Path) -> None:
+    segmenter = build_segmenter("tiny-scenes")
+    channels = len(segmenter.class_names) if level == "scores" else 24
+    net = build_flow_net("tiny-flow", scale=(level, channels)).net
+    recipe = FlowRecipe(steps=3, batch=2, height=64, width=96, exact_share=0.5, photo=0.0, warmup=1, ema=0.0)
+    torch.set_num_threads(1)
+    state = train_flow(net, clips, recipe, FlowLoopOptions(folder=tmp_path), segmenter=segmenter)
+    weight, bias = state[f"scale.by.{level}.weight"], state[f"scale.by.{level}.bias"]
+    assert weight.shape[0] == channels and bool(weight.any()) and not torch.equal(bias, torch.ones(channels))
+
+
+def test_a_scale_field_needs_a_segmenter(clips: list[FlowClip], tmp_path: Path) -> None:
+    net = build_flow_net("tiny-flow", scale=("scores", 3)).net
+    with pytest.raises(FlowTrainingError, match="needs a segmenter"):
+        train_flow(net, clips, SMALL, FlowLoopOptions(folder=tmp_path))
+
+
+def test_weights_that_are_no_numbers_never_replace_a_checkpoint(
+    clips: list[FlowClip], tmp_path: Path
+) -> None:
+    net = build_flow_net("tiny-flow", seed=1, bare=True).net
+
+    def poison(row: dict[str, Any]) -> None:
+        if row["step"] == 4:
+            with torch.no_grad():
+                next(net.parameters()).fill_(float("inf"))
+
+    options = FlowLoopOptions(folder=tmp_path, save_every=2, log_every=1)
+    with pytest.raises(FlowTrainingError, match="a weight is not a number at step 3.*of step 2 is kept"):
+        train_flow(net, clips, SMALL, options, watch=poison)
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 2
 
 
 # scores ---------------------------------------------------------------------------------------------------
@@ -189,16 +223,16 @@ def config(output: Path, **changes: Any) -> TrainFlowConfig:
     )
 
 
-def test_the_verb_leaves_weights_and_scores(tmp_path: Path) -> None:
-    assert run_train_flow(config(tmp_path)) == 0
-    facts = json.loads((tmp_path / "run.json").read_text())
-    assert list(facts["clips"]) == ["scene-001-still"]
-    assert {score["clip"] for score in facts["scores"]} == {"scene-000-mixed"}
-    assert {score["method"] for score in facts["scores"]} == {"copy", "dis", "dis chained", "tiny-flow"}
-    assert NetFlow("tiny-flow", weights=tmp_path / "last.safetensors").trained
-    first = (tmp_path / "last.safetensors").read_bytes()
-    assert run_train_flow(config(tmp_path)) == 0
-    assert (tmp_path / "last.safetensors").read_bytes() == first
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    assert run_train_flow(config(tmp_path / "dry", dry_run=True)) == 0
+    assert not (tmp_path / "dry").exists()
+
+
+def test_weights_with_a_scale_field_are_not_trained_on_without_it(tmp_path: Path) -> None:
+    net, path = build_flow_net("tiny-flow", scale=("scores", 3)).net, tmp_path / "scaled.safetensors"
+    path.write_bytes(weights_file(net.state_dict(), "tiny-flow"))
+    with pytest.raises(ConfigError, match="was off, but --weights .* has a scale field for scores"):
+        run_train_flow(config(tmp_path / "x", weights=str(path)))
 
 
 def test_a_clip_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -216,6 +250,10 @@ def test_a_clip_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"recipe": FlowRecipe(height=100)}, "--recipe.height"),
         ({"recipe": FlowRecipe(exact_share=1.5)}, "--recipe.exact_share"),
         ({"segmenter_weights": "n.safetensors"}, "--segmenter_weights"),
+        ({"scale_field": "scores"}, "--scale_field"),
+        ({"scale_field": "scores", "segmenter": "plain", "net": "raft"}, "--scale_field"),
+        ({"scale_field": "labels", "segmenter": "plain"}, "--scale_field"),
+        ({"workers": 9}, "--workers"),
     ],
 )
 def test_a_bad_option_is_refused_by_its_name(tmp_path: Path, changes: dict[str, Any], option: str) -> None:

@@ -88,6 +88,8 @@ class BuildEpisodesConfig:
     """only every so many frames may be key (cheaper, coarser); 1: all"""
     two_sided_stride: int = 0
     """keys and lengths of the two-sided table, a multiple of --key_stride; 0: no such table, 1: all pairs"""
+    pictures: bool = True
+    """keep small pictures and masks, which train-planner needs (up to 32 kB a frame)"""
     min_frames: int = 30
     """clips with fewer frames hold no episode and are quarantined; at least 2"""
     clip_frames: int = 0
@@ -119,6 +121,7 @@ class BuildEpisodesConfig:
         "data": "what and where to",
         "quality": "the net and what its masks are worth",
         "features": "the tables",
+        "min_frames": "the clips",
         "device": "resources",
         "dry_run": "this run",
     }
@@ -220,6 +223,7 @@ _FINGERPRINT = frozenset(
         "horizon",
         "key_stride",
         "two_sided_stride",
+        "pictures",
         "clip_frames",
         "segment_frames",
         "threads",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from vidseg_core.config.dial import CalibrationConfig, check_dial
 from vidseg_core.config.errors import ConfigError, check, check_int, check_name, check_positive
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
@@ -32,7 +33,8 @@ __all__ = [
     "TtaConfig",
 ]
 
-LEARNED_SCHEDULERS = ("policy", "confidence")
+LEARNED_SCHEDULERS = ("policy", "confidence", "planner")
+_TRAINED_BY = {"policy": "train-policy", "confidence": "train-decision", "planner": "train-planner"}
 SCORING_SCHEDULERS = ("frame_difference", "flow_magnitude", "warp_error", *LEARNED_SCHEDULERS)
 SCHEDULERS = ("every", "fixed", "random", *SCORING_SCHEDULERS)
 PROPAGATORS = ("copy", "flow_warp")
@@ -60,14 +62,14 @@ class SchedulerConfig:
     """Which frames are keys, that is, which frames the net runs on."""
 
     name: str = "fixed"
-    """every, fixed, random, frame_difference, flow_magnitude, warp_error, policy, confidence or
-    package.module:Class"""
+    """every, fixed, random, frame_difference, flow_magnitude, warp_error, policy, confidence, planner
+    (looks ahead) or package.module:Class"""
     interval: int = 12
     """fixed: frames from key to key; random: their mean; at least 1"""
     threshold: float | None = None
-    """scoring schedulers: a frame that scores above it is a key; None: the scheduler's own"""
+    """a frame that scores above it is a key; planner: what a key must add; None: the scheduler's own"""
     policy: str | None = None
-    """policy, confidence: file that train-policy or train-decision wrote"""
+    """policy, confidence, planner: file that train-policy, -decision or -planner wrote"""
     max_interval: int = 90
     """a key is forced after so many frames, whatever the scheduler says; 1 to 10000"""
 
@@ -88,9 +90,8 @@ class SchedulerConfig:
 
     def _check_policy(self) -> None:
         if self.policy is None:
-            verb = "train-policy" if self.name == "policy" else "train-decision"
-            learned = self.name in LEARNED_SCHEDULERS
-            check(not learned, "--scheduler.policy", f"must name a file of {verb} for {self.name!r}")
+            verb = _TRAINED_BY.get(self.name)
+            check(verb is None, "--scheduler.policy", f"must name a file of {verb} for {self.name!r}")
             return
         check(bool(self.policy.strip()), "--scheduler.policy", "must name a file")
         takes = self.name in LEARNED_SCHEDULERS or self.name not in SCHEDULERS
@@ -217,6 +218,12 @@ class SegmentConfig:
     masks: MaskConfig = field(default_factory=MaskConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
 
+    budget: float | None = None
+    """at most this share of key frames (0.04: one in 25); scheduler and threshold are chosen on a sample"""
+    max_drop: float | None = None
+    """fidelity points that a clip may lose against the net on every frame; chosen likewise"""
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+
     segment_frames: int = 9000
     """frames after which a long video is cut (at a container key frame); 0: never"""
     shard_frames: int = 64
@@ -249,6 +256,7 @@ class SegmentConfig:
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {
         "input": "what and where to",
         "segmenter": "the net that runs on key frames",
+        "budget": "the dial: scheduler and threshold chosen by what they must keep",
         "segment_frames": "cutting",
         "workers": "resources (results do not depend on them)",
         "dry_run": "this run",
@@ -260,6 +268,7 @@ class SegmentConfig:
         self._check_net()
         self._check_cutting()
         self._check_resources()
+        check_dial(self.budget, self.max_drop, self.scheduler.threshold, self.scheduler.interval)
 
     def _check_places(self) -> None:
         check(bool(self.input), "--input", "needs at least one file, folder, glob, prefix or list")
@@ -312,6 +321,11 @@ class SegmentConfig:
         if self.limit is not None:
             check_int("--limit", self.limit, 1, unit="video(s)")
         _check_choice("--log", self.log, ("text", "json"))
+
+    @property
+    def has_dial(self) -> bool:
+        """Whether scheduler and threshold are to be chosen on a sample (--budget, --max_drop)."""
+        return self.budget is not None or self.max_drop is not None
 
     @property
     def working_size_spec(self) -> int | str:

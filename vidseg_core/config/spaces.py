@@ -7,9 +7,15 @@ A file holds several named spaces::
       vary:
         scheduler.threshold: {float: [0.5, 24], scale: log}
         propagation.sides: {choice: [one, two]}
+    light:
+      verb: train-policy
+      vary:
+        episode.eta: {float: [0.03, 0.2], scale: log}
+        tau: {float: [0.05, 0.95]}
 
-Invariant: a space that was loaded names only options of `vidseg segment`, and each of its bounds and choices,
-taken with what is fixed, is a valid configuration; so a search cannot fail on a value half-way.
+Invariant: a space that was loaded names only options of its verb (`segment`, or `train-policy` with `tau`,
+see `config.policy_trial`), and each of its bounds and choices, taken with what is fixed, is a valid
+configuration; so a search cannot fail on a value half-way.
 """
 
 from __future__ import annotations
@@ -21,13 +27,16 @@ from pathlib import Path
 from typing import Any
 
 from vidseg_core.config.errors import ConfigError, check, nearest
+from vidseg_core.config.policy_trial import PolicyTrial
 from vidseg_core.config.schema import flatten, from_dict, load_yaml, option_types
 from vidseg_core.config.segment import SegmentConfig
 
 __all__ = ["Parameter", "Space", "load_spaces", "nested"]
 
+_KEYS = ("verb", "fixed", "vary")
 _KINDS = ("int", "float", "choice")
-_PLACES = ("input", "output", "weights", "ray_address", "dry_run", "limit", "log")
+VERBS: dict[str, type] = {"segment": SegmentConfig, "train-policy": PolicyTrial}
+_PLACES = ("input", "output", "weights", "ray_address", "dry_run", "limit", "log", "budget", "max_drop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +75,20 @@ class Space:
     name: str
     fixed: dict[str, Any]
     parameters: tuple[Parameter, ...]
+    verb: str = "segment"
+    """Whose options these are: segment or train-policy."""
 
     def sample(self, rng: random.Random) -> dict[str, Any]:
         """One point: dotted option name -> value, fixed options included."""
         return {**self.fixed, **{item.option: item.sample(rng) for item in self.parameters}}
 
     def config(self, point: dict[str, Any], *, input: tuple[str, ...], output: str) -> SegmentConfig:
-        """The configuration of one point."""
+        """The configuration of one point of a space of `segment`."""
         return from_dict(SegmentConfig, {"input": list(input), "output": output, **nested(point)})
+
+    def trial(self, point: dict[str, Any]) -> PolicyTrial:
+        """The policy of one point of a space of `train-policy`."""
+        return from_dict(PolicyTrial, nested(point))
 
 
 def nested(point: dict[str, Any]) -> dict[str, Any]:
@@ -104,23 +119,26 @@ def _space(name: str, content: Any) -> Space:
     fine = isinstance(content, dict) and isinstance(content.get("vary"), dict) and bool(content["vary"])
     check(fine, "vary", "must map options to their ranges, with at least one")
     for key in content:
-        check(key in ("fixed", "vary"), str(key), f"no such key{nearest(str(key), ('fixed', 'vary'))}")
+        check(key in _KEYS, str(key), f"no such key{nearest(str(key), _KEYS)}")
+    verb = content.get("verb", "segment")
+    check(verb in VERBS, "verb", f"must be one of {', '.join(VERBS)}, got {verb!r}")
     fixed = flatten(content.get("fixed") or {})
-    parameters = tuple(_parameter(option, text) for option, text in content["vary"].items())
+    parameters = tuple(_parameter(str(option), text, verb) for option, text in content["vary"].items())
     for option in fixed:
-        _check_option(option)
-    space = Space(name=name, fixed=fixed, parameters=parameters)
+        _check_option(option, verb)
+    space = Space(name=name, fixed=fixed, parameters=parameters, verb=verb)
     _check_edges(space)
     return space
 
 
-def _check_option(option: str) -> None:
-    known = [known for known in option_types(SegmentConfig) if known not in _PLACES]
-    check(option in known, option, f"is not an option that a search can set{nearest(option, known)}")
+def _check_option(option: str, verb: str) -> None:
+    known = [known for known in option_types(VERBS[verb]) if known not in _PLACES]
+    what = f"is not an option of {verb} that a search can set"
+    check(option in known, option, f"{what}{nearest(option, known)}")
 
 
-def _parameter(option: str, text: Any) -> Parameter:
-    _check_option(option)
+def _parameter(option: str, text: Any, verb: str) -> Parameter:
+    _check_option(option, verb)
     check(
         isinstance(text, dict), option, "must be {int: [low, high]}, {float: [low, high]} or {choice: [...]}"
     )
@@ -149,4 +167,8 @@ def _check_edges(space: Space) -> None:
     base = {**space.fixed, **{item.option: item.edges()[0] for item in space.parameters}}
     for item in space.parameters:
         for value in item.edges():
-            space.config({**base, item.option: value}, input=("-",), output="-")
+            point = {**base, item.option: value}
+            if space.verb == "segment":
+                space.config(point, input=("-",), output="-")
+            else:
+                space.trial(point)

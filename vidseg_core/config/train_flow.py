@@ -14,12 +14,14 @@ from vidseg_core.training.flow_recipe import FlowRecipe
 
 __all__ = ["TRAINABLE_FLOWS", "TrainFlowConfig"]
 
+SCALED_FLOWS = ("tiny-flow", "flownet_s", "flownet2_s")
+"""Those that can have a scale field."""
 TRAINABLE_FLOWS = tuple(name for name in FLOWS if name != "dis")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainFlowConfig:
-    """Train a flow net on clips with the segmentation net frozen (DFF, DVRL 4.2), in one process.
+    """Train a flow net on clips with the segmentation net frozen (DFF, DVRL 4.2).
 
     --data and --output suffice. The same command again continues a run that was stopped.
     """
@@ -29,7 +31,7 @@ class TrainFlowConfig:
     pictures: tuple[str, ...] = ()
     """data sets whose frames serve only as textures of made pairs; repeatable"""
     output: str
-    """local folder for weights, checkpoint and run.json"""
+    """local or shared folder for weights, checkpoint and run.json"""
     split: str = "all"
     """split of the data sets"""
     val_clips: tuple[str, ...] = ()
@@ -47,6 +49,8 @@ class TrainFlowConfig:
     """frozen N whose scores are warped; None: the labels themselves stand for its output"""
     segmenter_weights: str | None = None
     """file with the segmenter's weights; None: its own"""
+    scale_field: Literal["off", "scores", "features"] = "off"
+    """also learn DFF's scale field, for warping at that --propagation.level; goes with --segmenter"""
     steps: int | None = None
     """optimiser steps; None: recipe.steps"""
     seed: int = 0
@@ -56,10 +60,18 @@ class TrainFlowConfig:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the net is trained"""
+    workers: int = 1
+    """training workers; they divide the pairs of each step"""
     threads: int = 1
-    """CPU threads (may change the last bits); at least 1"""
+    """CPU threads of a worker (may change the last bits); at least 1"""
+    max_failures: int = 3
+    """so many times a killed worker is replaced; -1: without end"""
+    ray_address: str | None = None
+    """Ray cluster to join; None: $RAY_ADDRESS, else a local one"""
+    object_store_mb: int | None = None
+    """memory for the clips (local Ray), MB; at least 128; None: 2000"""
     save_every: int = 200
-    """steps between checkpoints"""
+    """steps between checkpoints; what a killed worker may cost"""
     gaps: tuple[str, ...] = ("1", "5", "10", "20", "30")
     """gaps at which --val_clips are scored, frames"""
 
@@ -102,13 +114,29 @@ class TrainFlowConfig:
                 check(redact(text) == text, option, problem)
         both = self.segmenter is None and self.segmenter_weights is not None
         check(not both, "--segmenter_weights", "goes with --segmenter")
+        self._check_scale()
+
+    def _check_scale(self) -> None:
+        known = ("off", "scores", "features")
+        problem = f"must be one of {', '.join(known)}, got {self.scale_field!r}"
+        check(self.scale_field in known, "--scale_field", problem)
+        if self.scale_field == "off":
+            return
+        check(self.segmenter is not None, "--scale_field", "goes with --segmenter, whose maps it multiplies")
+        problem = f"goes with --net {', '.join(SCALED_FLOWS)}, not {self.net}"
+        check(self.net in SCALED_FLOWS, "--scale_field", problem)
 
     def _check_numbers(self) -> None:
         check_int("--max_frames", self.max_frames, 2, unit="frames")
         check_int("--size", self.size, 32, 4096, "pixels")
         check_int("--seed", self.seed, 0, 2**63 - 1)
-        for name in ("threads", "save_every", "log_every"):
+        for name in ("workers", "threads", "save_every", "log_every"):
             check_int(f"--{name}", getattr(self, name), 1)
+        check_int("--max_failures", self.max_failures, -1)
+        if self.object_store_mb is not None:
+            check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
+        problem = f"must be at most --recipe.batch {self.recipe.batch}, got {self.workers}"
+        check(self.workers <= self.recipe.batch, "--workers", problem)
         for text in self.gaps:
             check(text.isdigit() and int(text) >= 1, "--gaps", f"must be whole numbers from 1, got {text!r}")
 
@@ -119,7 +147,7 @@ class TrainFlowConfig:
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the weights, by dotted option name; data come by content, not by place."""
-        names = ("net", "segmenter", "size", "seed", "max_frames", "val_clips")
+        names = ("net", "segmenter", "scale_field", "size", "seed", "max_frames", "val_clips", "workers")
         return {
             name: value
             for name, value in flat_dict(self).items()

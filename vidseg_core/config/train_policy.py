@@ -11,7 +11,7 @@ from vidseg_core.config.errors import check, check_int, check_positive
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
-__all__ = ["TrainPolicyConfig", "check_common"]
+__all__ = ["TrainPolicyConfig", "check_common", "check_episode", "check_reinforce"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,8 @@ class TrainPolicyConfig:
     """local or shared folder for policy.safetensors, checkpoints, curve and run.json"""
     policy: Literal["light", "dvrl"] = "light"
     """light: small, for cheap features; dvrl: the paper's net, for conv6 features"""
+    features: tuple[str, ...] = ()
+    """deviation features of the tables that the policy reads; none: all of them"""
     intervals: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
     """average key intervals to find thresholds for, and to validate at; above 1"""
     val_clips: tuple[str, ...] = ()
@@ -69,9 +71,10 @@ class TrainPolicyConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
+        object.__setattr__(self, "features", tuple(self.features))
         check(self.policy in ("light", "dvrl"), "--policy", f"must be light or dvrl, got {self.policy!r}")
-        _check_episode(self.episode)
-        _check_reinforce(self.reinforce)
+        check_episode(self.episode)
+        check_reinforce(self.reinforce)
         for name in ("val_every", "save_every", "log_every"):
             check_int(f"--{name}", getattr(self, name), 1, unit="batch(es)")
         problem = f"must divide --reinforce.batch {self.reinforce.batch} without rest, got {self.workers}"
@@ -79,7 +82,7 @@ class TrainPolicyConfig:
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the policy besides the tables, by dotted option name."""
-        names = ("policy", "intervals", "val_clips", "val_share", "seed", "workers", "val_every")
+        names = ("policy", "features", "intervals", "val_clips", "val_share", "seed", "workers", "val_every")
         return {
             name: value
             for name, value in flat_dict(self).items()
@@ -119,7 +122,8 @@ def check_range(option: str, value: object, low: float, high: float) -> None:
     check(fine, option, f"must be a number from {low:g} to {high:g}, got {value!r}")
 
 
-def _check_episode(episode: EpisodeRecipe) -> None:
+def check_episode(episode: EpisodeRecipe) -> None:
+    """What an episode may be."""
     check_int("--episode.frames", episode.frames, 2, 100_000, "frames")
     check_range("--episode.eta", episode.eta, 0.0, 1.0)
     check(episode.eta > 0, "--episode.eta", "must be above 0: the first frame is a key")
@@ -132,7 +136,8 @@ def _check_episode(episode: EpisodeRecipe) -> None:
     check(not two, "--episode.sides", "two goes with --episode.reward shown")
 
 
-def _check_reinforce(recipe: ReinforceRecipe) -> None:
+def check_reinforce(recipe: ReinforceRecipe) -> None:
+    """What the policy gradient may be told."""
     check_int("--reinforce.episodes", recipe.episodes, 1)
     check_int("--reinforce.batch", recipe.batch, 1, 4096, "episodes")
     check_int("--reinforce.trials", recipe.trials, 1, 4096)

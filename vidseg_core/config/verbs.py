@@ -1,4 +1,4 @@
-"""Configurations of the small verbs: compact, export, demo and doctor.
+"""Configurations of the small verbs: compact, status, export, demo and doctor.
 
 The same rules as in `vidseg_core.config.segment`: frozen, valid once they exist, one text per field.
 """
@@ -12,7 +12,7 @@ from vidseg_core.config.errors import check, check_int, check_name
 from vidseg_core.config.schema import redact
 from vidseg_core.config.segment import SCHEDULERS
 
-__all__ = ["CompactConfig", "DemoConfig", "DoctorConfig", "ExportConfig"]
+__all__ = ["CompactConfig", "DemoConfig", "DoctorConfig", "ExportConfig", "StatusConfig"]
 
 
 def _check_place(option: str, value: str | None) -> None:
@@ -39,6 +39,22 @@ class CompactConfig:
     def __post_init__(self) -> None:
         _check_place("--run", self.run)
         check_int("--span_mib", self.span_mib, 1, 4096, "MiB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusConfig:
+    """Where a run stands: videos, frames, what is quarantined and why, what is open. Works while it runs.
+
+    Reads the output only, so it tells of a run on any cluster, and of one that crashed.
+    """
+
+    run: str
+    """folder or s3://bucket/prefix of a run of vidseg segment"""
+    log: Literal["text", "json"] = "text"
+    """a table, or one JSON object"""
+
+    def __post_init__(self) -> None:
+        _check_place("--run", self.run)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vidseg_core.engine.state import STATE_VERSION, KeyFrame, PendingFrame, SegmentState
+from vidseg_core.engine.state import STATE_VERSION, KeyFrame, PendingFrame, SegmentState, WaitingFrame
 from vidseg_core.scheduling.history import HISTORY_LENGTH, DecisionHistory
 
 MAGIC = b"VIDSEGST"
@@ -32,13 +32,18 @@ class StateError(ValueError):
 
 def encode_state(state: SegmentState) -> bytes:
     """The state as bytes; equal states give equal bytes with the same zstd release."""
-    arrays = {"history": np.array(state.history.decisions, np.bool_), **_pending_arrays(state.pending)}
+    arrays = {
+        "history": np.array(state.history.decisions, np.bool_),
+        **_pending_arrays(state.pending),
+        **_waiting_arrays(state.waiting),
+    }
     header: dict[str, Any] = {
         "seed": state.seed,
         "segment": state.segment,
         "next_frame": state.next_frame,
         "last_frame_index": state.last_frame_index,
         "level": state.level,
+        "planned": state.planned,
         "key": None,
     }
     if state.key is not None:
@@ -51,6 +56,8 @@ def encode_state(state: SegmentState) -> bytes:
         arrays["key.view"] = key.view
         kept = {"key.labels": key.carried} if state.level == "labels" else {"key.frame": key.frame_HW3}
         arrays.update(kept)
+        if key.plan_labels is not None:
+            arrays["key.plan"] = key.plan_labels
     if state.last_flow_hw2 is not None:
         arrays["last_flow"] = state.last_flow_hw2
     return _pack(header, arrays)
@@ -75,6 +82,7 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
             view=arrays["key.view"],
             carried=arrays["key.labels"] if header["level"] == "labels" else None,
             frame_HW3=None if header["level"] == "labels" else arrays["key.frame"],
+            plan_labels=arrays.get("key.plan"),
         )
     return SegmentState(
         seed=header["seed"],
@@ -86,6 +94,8 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         last_flow_hw2=arrays.get("last_flow"),
         history=DecisionHistory(arrays["history"].tolist()),
         pending=_pending_from(arrays),
+        waiting=_waiting_from(arrays),
+        planned=header["planned"],
     )
 
 
@@ -115,6 +125,44 @@ def _pending_from(arrays: dict[str, np.ndarray]) -> list[PendingFrame]:
     columns = [arrays[f"pending.{name}"].tolist() for name in _PENDING_FIELDS]
     rows = zip(*columns, arrays["pending.views"], strict=True)
     return [PendingFrame(**dict(zip((*_PENDING_FIELDS, "view"), row, strict=True))) for row in rows]
+
+
+_WAITING_FIELDS = {"frame_index": np.int64, "pts_s": np.float64, "is_corrupt": np.bool_}
+
+
+def _waiting_arrays(waiting: list[WaitingFrame]) -> dict[str, np.ndarray]:
+    """Pictures are kept of the frames that have one only."""
+    if not waiting:
+        return {}
+    arrays = {
+        f"waiting.{name}": np.array([getattr(frame, name) for frame in waiting], dtype)
+        for name, dtype in _WAITING_FIELDS.items()
+    }
+    pictures = [frame.frame_HW3 for frame in waiting if frame.frame_HW3 is not None]
+    if pictures:
+        arrays["waiting.pictures"] = np.stack(pictures)
+    return arrays | {
+        "waiting.views": np.stack([frame.view for frame in waiting]),
+        "waiting.shape": np.array(waiting[0].shape, np.int64),
+        "waiting.kept": np.array([frame.frame_HW3 is not None for frame in waiting], np.bool_),
+    }
+
+
+def _waiting_from(arrays: dict[str, np.ndarray]) -> list[WaitingFrame]:
+    if "waiting.views" not in arrays:
+        return []
+    columns = [arrays[f"waiting.{name}"].tolist() for name in _WAITING_FIELDS]
+    height, width = arrays["waiting.shape"].tolist()
+    pictures = iter(arrays.get("waiting.pictures", ()))
+    rows = zip(*columns, arrays["waiting.views"], arrays["waiting.kept"].tolist(), strict=True)
+    return [
+        WaitingFrame(
+            **dict(zip((*_WAITING_FIELDS, "view"), row, strict=True)),
+            shape=(height, width),
+            frame_HW3=next(pictures) if kept else None,
+        )
+        for *row, kept in rows
+    ]
 
 
 def _pack(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:

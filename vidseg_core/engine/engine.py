@@ -9,7 +9,8 @@ Invariants:
 - what comes out for a segment depends on its frames, seed and name alone: not on V, not on the segments that
   share a step, not on `to_bytes` / `from_bytes` in between;
 - results of a segment come out in frame order, each frame exactly once;
-- at most `max_interval - 1` frames of a segment wait at any time;
+- at most `max_interval - 1` frames of a segment wait at any time for the next key, and as many more for a
+  scheduler that looks ahead;
 - a step that raises has advanced no state.
 
 Legend: H, W working size; h, w flow size; 3 = RGB; 2 = (u, v).
@@ -25,6 +26,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from vidseg_core.engine.ahead import Ahead, input_of
 from vidseg_core.engine.codec import StateError
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.finalise import Finaliser, Gap
@@ -38,7 +40,8 @@ from vidseg_core.models.protocol import Segmenter
 from vidseg_core.propagation.flow import FlowEstimator, build_flow
 from vidseg_core.propagation.propagators import LEVELS, Propagator
 from vidseg_core.scheduling.deviation import Deviation
-from vidseg_core.scheduling.protocol import Scheduler
+from vidseg_core.scheduling.plan_window import plan_labels, plan_shape
+from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
 _NO_VIEW = np.empty((0, 0), np.uint8)
 """Of a frame that becomes final at once: one side takes the flow alone."""
@@ -70,7 +73,7 @@ class Engine:
     def __init__(
         self,
         segmenter: Segmenter,
-        scheduler: Scheduler,
+        scheduler: Scheduler | WindowScheduler,
         propagator: Propagator,
         *,
         sides: Literal["one", "two"] = "two",
@@ -95,6 +98,12 @@ class Engine:
         self.scheduler, self.propagator = scheduler, propagator
         self.two_sided = sides == "two"
         self.max_interval, self.flow_size = int(max_interval), int(flow_size)
+        self._online = None if isinstance(scheduler, WindowScheduler) else scheduler
+        self._ahead = (
+            Ahead(scheduler, two_sided=self.two_sided, max_interval=self.max_interval)
+            if isinstance(scheduler, WindowScheduler)
+            else None
+        )
         self.net = ChunkedNet(
             segmenter, level=propagator.level, batch=int(key_batch), device=device, rule=rule
         )
@@ -106,18 +115,14 @@ class Engine:
         """Advance each state by its frame; for each segment the results that became final, in frame order."""
         if len(states) != len(frames) or len({id(state) for state in states}) != len(states):
             raise ValueError(f"{len(states)} states (each once) need as many frames, not {len(frames)}")
-        looks = [self._look(state, frame) for state, frame in zip(states, frames, strict=True)]
-        self._restore_keys(states)
-        decisions = self._decide(looks)
-        new_keys = self._run_keys(looks, decisions)
-        finals = self._finalise(looks, decisions, new_keys)
-        return [
-            self._advance(look, decision, key, rows)
-            for look, decision, key, rows in zip(looks, decisions, new_keys, finals, strict=True)
-        ]
+        if self._ahead is None:
+            return self._step([self._look(*part) for part in zip(states, frames, strict=True)])
+        return self._step_ahead(self._ahead, states, frames)
 
     def finish(self, states: Sequence[SegmentState]) -> list[list[FrameResult]]:
         """The segments end here: frames that still wait become final, one-sided from the last key."""
+        if self._ahead is not None:
+            self._catch_up(self._ahead, states, ends=True)
         self._restore_keys([state for state in states if state.pending])
         gaps = [
             Gap(frames=state.pending, left=_key_of(state), right=None) if state.pending else None
@@ -126,20 +131,72 @@ class Engine:
         results = self._finaliser.run(gaps)
         for state in states:
             state.pending = []
-        return results
+        return [[*_hand_out(state), *rows] for state, rows in zip(states, results, strict=True)]
+
+    def _step(self, looks: list[FrameLook], planned: Sequence[bool] | None = None) -> list[list[FrameResult]]:
+        """Advance each look's state by its frame. `planned`: the decisions, where they are made already."""
+        self._restore_keys([look.state for look in looks])
+        decisions = self._decide(looks, planned)
+        new_keys = self._run_keys(looks, decisions)
+        finals = self._finalise(looks, decisions, new_keys)
+        return [
+            self._advance(look, decision, key, rows)
+            for look, decision, key, rows in zip(looks, decisions, new_keys, finals, strict=True)
+        ]
+
+    # --- looking ahead (see `ahead`) -----------------------------------------------------------------------
+
+    def _step_ahead(
+        self, ahead: Ahead, states: Sequence[SegmentState], frames: Sequence[FrameInput]
+    ) -> list[list[FrameResult]]:
+        """Let the frames wait, and step over all that are planned. If that fails half-way, nothing is lost:
+        the same frames again go on from there."""
+        fresh = [
+            (state, frame)
+            for state, frame in zip(states, frames, strict=True)
+            if state.interrupted_at != frame.frame_index
+        ]
+        looks = [self._look(*part) for part in fresh]
+        now = [look for look in looks if not ahead.waits(look.state)]
+        later = [look for look in looks if ahead.waits(look.state)]
+        for look, rows in zip(now, self._step(now, [False] * len(now)), strict=True):
+            look.state.undelivered += rows
+            look.state.interrupted_at = look.frame.frame_index
+        for look in later:
+            ahead.keep(look.state, look.frame, look.view)
+            look.state.interrupted_at = look.frame.frame_index
+        self._catch_up(ahead, states, ends=False)
+        for state in states:
+            state.interrupted_at = None
+        return [_hand_out(state) for state in states]
+
+    def _catch_up(self, ahead: Ahead, states: Sequence[SegmentState], *, ends: bool) -> None:
+        """Step over all waiting frames whose decision can be known, one of each segment at a time."""
+        while True:
+            with self.stats.timed("plan"):
+                decided = [(state, ahead.decide(state, ends)) for state in states]
+            turn = [(state, is_key) for state, is_key in decided if is_key is not None]
+            if not turn:
+                return
+            looks = [
+                self._look(state, input_of(state.waiting[0]), state.waiting[0].view) for state, _ in turn
+            ]
+            for look, rows in zip(looks, self._step(looks, [is_key for _, is_key in turn]), strict=True):
+                look.state.waiting = look.state.waiting[1:]
+                look.state.undelivered += rows
 
     # --- one step, in order -------------------------------------------------------------------------------
 
-    def _look(self, state: SegmentState, frame: FrameInput) -> FrameLook:
-        if frame.frame_index <= state.last_frame_index:
-            raise ValueError(
-                f"segment {state.segment}: frame {frame.frame_index} after frame {state.last_frame_index}"
-            )
+    def _look(self, state: SegmentState, frame: FrameInput, view: np.ndarray | None = None) -> FrameLook:
+        """`view`: of a frame that has waited, its flow picture."""
+        before = state.waiting[-1].frame_index if state.waiting and view is None else state.last_frame_index
+        if frame.frame_index <= before:
+            raise ValueError(f"segment {state.segment}: frame {frame.frame_index} after frame {before}")
         if state.level not in ("", self.propagator.level):
             raise StateError(
                 f"segment {state.segment}: state has level {state.level!r}, engine {self.propagator.level!r}"
             )
-        look = FrameLook(state, frame, self.flows.estimator.channels, self.flow_size, self.stats)
+        look = FrameLook(state, frame, self.flows.estimator.channels, self.flow_size, self.stats, view)
         if state.key is not None and state.key.view.shape != look.view_shape:
             raise StateError(
                 f"segment {state.segment}: key seen as {state.key.view.shape}, frame as {look.view_shape}"
@@ -155,13 +212,19 @@ class Engine:
             for key, (_, carried) in zip(bare, results, strict=True):
                 key.carried = carried
 
-    def _decide(self, looks: list[FrameLook]) -> list[_Decision]:
+    def _decide(self, looks: list[FrameLook], planned: Sequence[bool] | None) -> list[_Decision]:
         decisions: list[_Decision | None] = [self._rule(look) for look in looks]
-        if self.scheduler.needs_flow:
+        if planned is not None:
+            decisions = [
+                decision or _planned(look, is_key)
+                for decision, look, is_key in zip(decisions, looks, planned, strict=True)
+            ]
+        needs_flow = self._online is not None and self._online.needs_flow
+        if needs_flow:
             self.flows.online(_not_key(looks, decisions))
         with self.stats.timed("decide"):
             taken = [decision or self._ask(look) for look, decision in zip(looks, decisions, strict=True)]
-        if self.propagator.needs_flow and not self.two_sided and not self.scheduler.needs_flow:
+        if self.propagator.needs_flow and not self.two_sided and not needs_flow:
             self.flows.online(_not_key(looks, taken))
         return taken
 
@@ -173,13 +236,15 @@ class Engine:
         lkd = look.state.next_frame - key.ordinal
         if lkd >= self.max_interval:
             return _Decision(is_key=True, score=math.inf, kar=kar, lkd=lkd)
-        if self.scheduler.avoids_corrupt and look.frame.is_corrupt:
+        avoids_corrupt = self._online is None or self._online.avoids_corrupt
+        if avoids_corrupt and look.frame.is_corrupt:
             return _Decision(is_key=False, score=-math.inf, kar=kar, lkd=lkd)
-        if self.scheduler.avoids_corrupt and key.is_corrupt:
+        if avoids_corrupt and key.is_corrupt:
             return _Decision(is_key=True, score=math.inf, kar=kar, lkd=lkd)
         return None
 
     def _ask(self, look: FrameLook) -> _Decision:
+        assert self._online is not None
         state, key = look.state, _key_of(look.state)
         deviation = Deviation(
             current=lambda: look.gray,
@@ -193,10 +258,10 @@ class Engine:
             seed=state.seed,
             segment=state.segment,
         )
-        score = float(self.scheduler.score(deviation))
+        score = float(self._online.score(deviation))
         if math.isnan(score):
             raise ValueError(f"scheduler {type(self.scheduler).__name__} gave a score that is no number")
-        is_key = score > self.scheduler.threshold
+        is_key = score > self._online.threshold
         return _Decision(is_key=is_key, score=score, kar=deviation.kar, lkd=deviation.lkd)
 
     def _run_keys(self, looks: list[FrameLook], decisions: list[_Decision]) -> list[_NewKey | None]:
@@ -241,8 +306,11 @@ class Engine:
     ) -> list[FrameResult]:
         state = look.state
         if new_key is not None:
-            rows = [*rows, _key_result(look.frame, decision, *self.net.settle(new_key.labels_HW))]
-            state.key, state.pending = new_key.key, []
+            settled = self.net.settle(new_key.labels_HW)
+            rows = [*rows, _key_result(look.frame, decision, *settled)]
+            state.key, state.pending, state.planned = new_key.key, [], None
+            if self._ahead is not None:
+                state.key.plan_labels = plan_labels(settled[0], *plan_shape(*new_key.key.view.shape[:2]))
         elif self.two_sided:
             state.pending.append(_pending(look, decision, look.view))
         helps_next = new_key is None and self.flows.estimator.chained
@@ -259,6 +327,17 @@ class Engine:
 def _not_key(looks: Sequence[FrameLook], decisions: Sequence[_Decision | None]) -> list[FrameLook]:
     """The frames that are not known to be keys."""
     return [look for look, d in zip(looks, decisions, strict=True) if d is None or not d.is_key]
+
+
+def _planned(look: FrameLook, is_key: bool) -> _Decision:
+    """The decision of a plan."""
+    lkd = look.state.next_frame - _key_of(look.state).ordinal
+    return _Decision(is_key=is_key, score=float(is_key), kar=look.state.history.kar, lkd=lkd)
+
+
+def _hand_out(state: SegmentState) -> list[FrameResult]:
+    rows, state.undelivered = state.undelivered, []
+    return rows
 
 
 def _key_of(state: SegmentState) -> KeyFrame:

@@ -58,11 +58,17 @@ class FrameLook:
     __slots__ = ("_channels", "_flow_size", "_stats", "_view", "flow_hw2", "frame", "state")
 
     def __init__(
-        self, state: SegmentState, frame: FrameInput, channels: int, flow_size: int, stats: EngineStats
+        self,
+        state: SegmentState,
+        frame: FrameInput,
+        channels: int,
+        flow_size: int,
+        stats: EngineStats,
+        view: np.ndarray | None = None,
     ) -> None:
         self.state, self.frame = state, frame
         self._channels, self._flow_size, self._stats = channels, flow_size, stats
-        self._view: np.ndarray | None = None
+        self._view = view
         self.flow_hw2: np.ndarray | None = None
 
     @property

@@ -14,9 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from vidseg_core.engine.frames import FrameResult
 from vidseg_core.scheduling.history import DecisionHistory
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+
+NO_KEY = -1
+"""`SegmentState.planned`: no more keys up to the end of the segment."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +38,8 @@ class KeyFrame:
     """labels_HW, scores or features, by level; None: not yet recomputed from `frame_HW3` after a restore."""
     frame_HW3: np.ndarray | None
     """The RGB frame at working size, kept at levels scores and features only."""
+    plan_labels: np.ndarray | None = None
+    """N's mask at the size of planning, for schedulers that look ahead only."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +56,21 @@ class PendingFrame:
     """uint8 gray hw or RGB hw3 at flow size."""
     flow_hw2: np.ndarray | None = None
     """Flow to the key before it, if it has been estimated already; never stored."""
+
+
+@dataclass(slots=True, kw_only=True)
+class WaitingFrame:
+    """A frame that waits to be planned (see `ahead`); it has not been stepped over yet."""
+
+    frame_index: int
+    pts_s: float
+    is_corrupt: bool
+    shape: tuple[int, int]
+    """(H, W), working size."""
+    view: np.ndarray
+    """uint8 gray hw or RGB hw3 at flow size."""
+    frame_HW3: np.ndarray | None
+    """uint8 RGB at working size, of frames that can become key."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +92,14 @@ class SegmentState:
     frame that comes next (`propagation.chain`). None right after a key."""
     history: DecisionHistory = field(default_factory=DecisionHistory)
     pending: list[PendingFrame] = field(default_factory=list)
+    waiting: list[WaitingFrame] = field(default_factory=list)
+    """Frames behind the one stepped over last whose decision is still to be planned."""
+    planned: int | None = None
+    """Ordinal of the next key, `NO_KEY` if there is none up to the end; None: not planned yet."""
+    undelivered: list[FrameResult] = field(default_factory=list)
+    """Results of a step that failed half-way; the next one hands them out. Never stored."""
+    interrupted_at: int | None = None
+    """Video-wide number of the frame that a step took in before it failed. Never stored."""
 
     @classmethod
     def new(cls, seed: int, segment: str) -> SegmentState:

@@ -36,6 +36,7 @@ from vidseg_core.propagation.propagators import Propagator
 from vidseg_core.propagation.two_sided import choose, prefer_right
 from vidseg_core.propagation.warp import warp_error
 from vidseg_core.scheduling.deviation import Deviation
+from vidseg_core.scheduling.plan_window import plan_labels, plan_view
 
 
 class Refused(EpisodeError):
@@ -63,6 +64,8 @@ class TableOptions:
     flow_size: int = 256
     min_frames: int = 30
     """Shorter segments are refused: they hold no episode."""
+    pictures: bool = False
+    """Keep the small pictures and masks that a planner reads."""
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or self.key_stride < 1 or self.two_sided_stride < 0 or self.min_frames < 2:
@@ -76,7 +79,7 @@ class TableOptions:
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """A segment's frames as the pairs need them."""
 
     views: list[np.ndarray] = field(default_factory=list)
@@ -126,7 +129,7 @@ class TableBuilder:
         if features.conv6 is not None and flow.channels != 3:
             raise EpisodeError("conv6 features need a flow on RGB pictures, for instance flownet2_s")
         self.options, self.features, self._classes = options, features, classes
-        self._net, self._propagator, self._flow = net, propagator, flow
+        self._net, self.propagator, self._flow = net, propagator, flow
         if net is not None and options.quality != "labels":
             self._classes = len(net.segmenter.class_names)
 
@@ -145,7 +148,12 @@ class TableBuilder:
         fingerprint: Mapping[str, str] | None = None,
     ) -> EpisodeTable:
         """The table; `EpisodeError` for a segment that is too short, without labels, or of one class."""
-        seen = self._see(frames)
+        return self.tabulate(clip, segment, self.see(frames), fingerprint=fingerprint)
+
+    def tabulate(
+        self, clip: str, segment: int, seen: Seen, *, fingerprint: Mapping[str, str] | None = None
+    ) -> EpisodeTable:
+        """`build` for frames that N has seen already."""
         self._check(seen, clip, segment)
         count, horizon = len(seen.views), self.options.horizon
         quality_TL1 = np.full((count, horizon + 1), np.nan, np.float32)
@@ -155,7 +163,7 @@ class TableBuilder:
             quality_TL1[k, 0] = seen.truths[k].quality(seen.masks[k])
         two = _TwoSided(self, seen) if self.options.two_sided_stride else None
         for k in range(0, count, self.options.key_stride):
-            links = self._walk(seen, k, forward=True)
+            links = self.links(seen, k, forward=True)
             sides = self._sides(seen, k, links)
             for link, labels_HW in zip(links, sides, strict=True):
                 truth = seen.truths[k + link.distance]
@@ -163,9 +171,12 @@ class TableBuilder:
             self._deviations(deviation_TL1F[k], links)
             if two is not None:
                 two.add(k, links, sides)
+        grays_Thw, masks_Thw = _pictures(seen) if self.options.pictures else (None, None)
         return EpisodeTable(
             clip=clip,
             segment=segment,
+            grays_Thw=grays_Thw,
+            masks_Thw=masks_Thw,
             quality_TL1=quality_TL1,
             deviation_TL1F=deviation_TL1F,
             feature_names=self.features.names,
@@ -175,8 +186,9 @@ class TableBuilder:
 
     # --- frames ---------------------------------------------------------------------------------------------
 
-    def _see(self, frames: Iterable[Record]) -> _Seen:
-        seen = _Seen()
+    def see(self, frames: Iterable[Record]) -> Seen:
+        """The frames as pairs need them; N runs once on each."""
+        seen = Seen()
         for record in frames:
             frame_HW3, labels_HW = record.frame_HW3, record.labels_HW
             if self._net is None:
@@ -192,7 +204,7 @@ class TableBuilder:
             seen.truths.append(Truth(reference, self._classes, self.options.quality))
         return seen
 
-    def _check(self, seen: _Seen, clip: str, segment: int) -> None:
+    def _check(self, seen: Seen, clip: str, segment: int) -> None:
         where = f"clip {clip}, segment {segment}"
         count, least = len(seen.views), self.options.min_frames
         if count < least:
@@ -212,14 +224,18 @@ class TableBuilder:
 
     # --- pairs ----------------------------------------------------------------------------------------------
 
-    def _walk(self, seen: _Seen, k: int, *, forward: bool) -> list[Link]:
-        """Links from key k to the frames within the horizon behind it (or before it), with their flows."""
-        reach = min(self.options.horizon, len(seen.views) - 1 - k if forward else k)
+    def links(self, seen: Seen, k: int, *, forward: bool, reach: int | None = None) -> list[Link]:
+        """Links from key k to the frames within the horizon behind it (or before it), with their flows.
+
+        `reach`: no more than so many.
+        """
+        horizon = self.options.horizon if reach is None else min(reach, self.options.horizon)
+        reach = min(horizon, len(seen.views) - 1 - k if forward else k)
         step = 1 if forward else -1
         links = [
             Link(current=seen.views[k + step * d], key=seen.views[k], distance=d) for d in range(1, reach + 1)
         ]
-        if self._propagator.needs_flow or self.features.needs_flow:
+        if self.propagator.needs_flow or self.features.needs_flow:
             complete([links], self._estimate, chained=self._flow.chained)
         return links
 
@@ -228,14 +244,23 @@ class TableBuilder:
             return []
         return self._flow.flow([current for current, _ in pairs], [key for _, key in pairs])
 
-    def _sides(self, seen: _Seen, k: int, links: Sequence[Link]) -> list[np.ndarray]:
+    def _sides(self, seen: Seen, k: int, links: Sequence[Link]) -> list[np.ndarray]:
         """labels_HW of each link's frame as key k propagates them."""
-        needs_flow = self._propagator.needs_flow
+        needs_flow = self.propagator.needs_flow
         masks: list[np.ndarray] = []
         for link in links:
-            carried = self._propagator.carry(seen.carried[k], link.flow_hw2 if needs_flow else None)
-            masks.append(carried if self._net is None else self._net.labels([carried])[0])
+            masks.append(
+                self.labels_of(self.propagator.carry(seen.carried[k], link.flow_hw2 if needs_flow else None))
+            )
         return masks
+
+    def pairs(self, seen: Seen, k: int) -> list[np.ndarray]:
+        """labels_HW of the frames behind key k, as far as the horizon."""
+        return self._sides(seen, k, self.links(seen, k, forward=True))
+
+    def labels_of(self, carried: Any) -> np.ndarray:
+        """labels_HW of what the propagator carries."""
+        return carried if self._net is None else self._net.labels([carried])[0]
 
     def _deviations(self, row_L1F: np.ndarray, links: Sequence[Link]) -> None:
         if not links:
@@ -250,7 +275,7 @@ class TableBuilder:
 class _TwoSided:
     """The two-sided table, filled key by key; keeps what the keys ahead say of the frames before them."""
 
-    def __init__(self, builder: TableBuilder, seen: _Seen) -> None:
+    def __init__(self, builder: TableBuilder, seen: Seen) -> None:
         self._builder, self._seen = builder, seen
         self._stride, self._horizon = builder.options.two_sided_stride, builder.options.horizon
         self._ahead: dict[int, list[_Side]] = {}
@@ -261,7 +286,7 @@ class _TwoSided:
         """All intervals that key k begins."""
         if k % self._stride:
             return
-        needs_flow = self._builder._propagator.needs_flow
+        needs_flow = self._builder.propagator.needs_flow
         left = [_side(link, mask_HW, needs_flow) for link, mask_HW in zip(links, masks, strict=True)]
         self.table_TL1[k, 0] = 0.0
         last = min(k + self._horizon, len(self._seen.views) - 1)
@@ -275,9 +300,9 @@ class _TwoSided:
     def _before(self, k: int, n: int) -> list[_Side]:
         """What key n says of the frames before it, back to the one after k at least."""
         if n not in self._ahead:
-            links = self._builder._walk(self._seen, n, forward=False)[: n - k - 1]
+            links = self._builder.links(self._seen, n, forward=False)[: n - k - 1]
             masks = self._builder._sides(self._seen, n, links)
-            needs_flow = self._builder._propagator.needs_flow
+            needs_flow = self._builder.propagator.needs_flow
             self._ahead[n] = [_side(link, mask, needs_flow) for link, mask in zip(links, masks, strict=True)]
         return self._ahead[n]
 
@@ -293,6 +318,13 @@ class _TwoSided:
             a, b = left[frame - k - 1], right[n - frame - 1]
             advantage_hw = prefer_right(a.error, b.error, right_is_nearer=n - frame < frame - k)
             yield truth.quality(choose(a.labels_HW, b.labels_HW, advantage_hw))
+
+
+def _pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and masks as a planner is shown them."""
+    grays = [plan_view(gray_of(view)) for view in seen.views]
+    masks = [plan_labels(mask_HW, *gray.shape) for mask_HW, gray in zip(seen.masks, grays, strict=True)]
+    return np.stack(grays), np.stack(masks)
 
 
 def _side(link: Link, labels_HW: np.ndarray, needs_flow: bool) -> _Side:

@@ -55,6 +55,7 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
             two_sided_stride=config.two_sided_stride,
             flow_size=config.propagation.flow_size,
             min_frames=config.min_frames,
+            pictures=config.pictures,
         ),
         net=net,
         propagator=build_propagator(config.propagation.name, level=config.propagation.level),

@@ -38,6 +38,7 @@ TABLE_VERSION = 1
 _METADATA = b"vidseg.episode"
 _KEY = re.compile(rf"{TABLES_PREFIX}video=(?P<clip>[A-Za-z0-9._-]+)/segment-(?P<segment>\d{{5,}})\.arrow")
 _QUALITY, _DEVIATION, _TWO_SIDED = "quality", "deviation", "two_sided"
+_GRAYS, _MASKS = "gray", "mask"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -127,6 +128,11 @@ def encode_table(table: EpisodeTable) -> bytes:
     if table.two_sided_TL1 is not None:
         columns[_TWO_SIDED] = table.two_sided_TL1
     arrays = [_column(values) for values in columns.values()]
+    pictures = {_GRAYS: table.grays_Thw, _MASKS: table.masks_Thw}
+    for name, pictures_Thw in pictures.items():
+        if pictures_Thw is not None:
+            columns[name] = pictures_Thw
+            arrays.append(_bytes_column(pictures_Thw))
     about = {
         "version": TABLE_VERSION,
         "clip": table.clip,
@@ -134,6 +140,8 @@ def encode_table(table: EpisodeTable) -> bytes:
         "feature_names": list(table.feature_names),
         "fingerprint": dict(table.fingerprint),
     }
+    if table.grays_Thw is not None:
+        about["picture"] = list(table.grays_Thw.shape[1:])
     schema = pa.schema(
         [pa.field(name, array.type, nullable=False) for name, array in zip(columns, arrays, strict=True)],
         metadata={_METADATA: json.dumps(about, sort_keys=True).encode()},
@@ -166,6 +174,8 @@ def decode_table(data: pa.Buffer | bytes, where: str = "episode table") -> Episo
             deviation_TL1F=columns[_DEVIATION].reshape(*quality_TL1.shape, len(names)),
             feature_names=names,
             two_sided_TL1=columns.get(_TWO_SIDED),
+            grays_Thw=_pictures(columns.get(_GRAYS), about),
+            masks_Thw=_pictures(columns.get(_MASKS), about),
             fingerprint=about["fingerprint"],
         ),
         where,
@@ -186,6 +196,15 @@ def check_table(table: EpisodeTable, where: str = "") -> EpisodeTable:
     for name, (array, size) in wanted.items():
         if array is not None and (array.shape != size or array.dtype != np.float32):
             raise EpisodeError(f"{at}: {name} is {array.dtype} {array.shape}, expected float32 {size}")
+    grays_Thw, masks_Thw = table.grays_Thw, table.masks_Thw
+    if (grays_Thw is None) != (masks_Thw is None):
+        raise EpisodeError(f"{at}: small pictures and masks go together")
+    for name, pictures_Thw in (("grays_Thw", grays_Thw), ("masks_Thw", masks_Thw)):
+        if pictures_Thw is None or grays_Thw is None:
+            continue
+        fine = pictures_Thw.ndim == 3 and len(pictures_Thw) == shape[0]
+        if not fine or pictures_Thw.shape != grays_Thw.shape or pictures_Thw.dtype != np.uint8:
+            raise EpisodeError(f"{at}: {name} is {pictures_Thw.dtype} {pictures_Thw.shape}")
     return table
 
 
@@ -196,6 +215,15 @@ def _column(values: np.ndarray) -> pa.FixedSizeListArray:
     if unknown.any():
         rows = np.where(unknown, np.float32(np.nan), rows)
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1), from_pandas=False), rows.shape[1])
+
+
+def _bytes_column(pictures_Thw: np.ndarray) -> pa.FixedSizeListArray:
+    rows = np.ascontiguousarray(pictures_Thw, dtype=np.uint8).reshape(len(pictures_Thw), -1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
+
+
+def _pictures(rows: np.ndarray | None, about: Mapping[str, Any]) -> np.ndarray | None:
+    return None if rows is None else rows.reshape(len(rows), *about["picture"])
 
 
 def _values(column: Any) -> np.ndarray:

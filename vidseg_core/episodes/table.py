@@ -4,8 +4,8 @@ Model (DVRL section 3.2): with N and the propagator frozen, the reward of a deci
 on i and on the last key frame k. Both are tabulated once; an episode is then a walk through tables, and no
 net runs while a policy learns.
 
-Legend: T frames, L horizon (largest distance to the key), F deviation features. `[k, d]` speaks of frame
-k + d while k is the last key frame, d from 0 to L; entries past the end of the segment are NaN.
+Legend: T frames, L horizon (largest distance to the key), F deviation features; h, w small pictures. `[k, d]`
+speaks of frame k + d while k is the last key frame, d from 0 to L; entries past the end are NaN.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class EpisodeTable:
     two_sided_TL1: np.ndarray | None = None
     """float32 [T, L + 1]: sum of the qualities of the frames strictly between keys k and k + d, each pixel
     from the better side; 0 at d = 0 and 1. NaN: not known. None: one-sided only."""
+    grays_Thw: np.ndarray | None = None
+    """uint8 [T, h, w]: the frames as a planner sees them (`scheduling.plan_window`); None: not kept."""
+    masks_Thw: np.ndarray | None = None
+    """uint8 [T, h, w]: N's masks at that size."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """What the table was made with (N, propagator, flow, sizes, quality); equal for all tables of a set."""
 

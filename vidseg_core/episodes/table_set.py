@@ -55,11 +55,11 @@ class TableSet:
         return total.hexdigest()
 
 
-def join_tables(tables: Sequence[EpisodeTable]) -> TableSet:
+def join_tables(tables: Sequence[EpisodeTable], *, thinned: bool = False) -> TableSet:
     """The tables as one set, cut to the shortest horizon among them.
 
     `EpisodeError` names the clip that does not go with the others, has no second frame, knows no quality, or
-    misses pairs that a schedule may visit.
+    misses pairs that a schedule may visit. `thinned`: pairs may be missing; enough for regression.
     """
     if not tables:
         raise EpisodeError("there is no episode table to learn from")
@@ -67,7 +67,7 @@ def join_tables(tables: Sequence[EpisodeTable]) -> TableSet:
     if wide < 2:
         raise EpisodeError(f"clip {tables[0].clip}: a table with horizon 0 holds no decision")
     for table in tables:
-        _check(table, tables[0], wide)
+        _check(table, tables[0], wide, thinned)
     quality_RL1 = _stack([table.quality_TL1[:, :wide] for table in tables])
     two_sided = [table.two_sided_TL1 for table in tables]
     known = [array[:, :wide] for array in two_sided if array is not None]
@@ -95,7 +95,7 @@ def _stack(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
-def _check(table: EpisodeTable, first: EpisodeTable, wide: int) -> None:
+def _check(table: EpisodeTable, first: EpisodeTable, wide: int, thinned: bool) -> None:
     where = f"clip {table.clip}, segment {table.segment}"
     if dict(table.fingerprint) != dict(first.fingerprint):
         names = sorted(
@@ -116,7 +116,7 @@ def _check(table: EpisodeTable, first: EpisodeTable, wide: int) -> None:
     distance_L = np.arange(1, wide)
     exists_TL = np.arange(table.frames)[:, None] + distance_L[None] < table.frames
     unknown_TL = np.isnan(table.deviation_TL1F[:, 1:wide]).any(axis=2) & exists_TL
-    if unknown_TL.any():
+    if unknown_TL.any() and not thinned:
         k, d = (int(number) for number in np.argwhere(unknown_TL)[0])
         raise EpisodeError(
             f"{where}: nothing is known of frame {k + d + 1} after key {k}; a policy may visit any pair, so "

@@ -18,7 +18,7 @@ Legend: T frames, L horizon, P thresholds, m keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -144,6 +144,12 @@ def feature(table: EpisodeTable, name: str) -> np.ndarray:
         hint = nearest(name, table.feature_names)
         raise EpisodeError(f"{_name(table)}: no feature {name!r}{hint}; see build-episodes --features")
     return table.deviation_TL1F[..., table.feature_names.index(name)]
+
+
+def with_features(table: EpisodeTable, names: Sequence[str]) -> EpisodeTable:
+    """The table with these deviation features only, in this order."""
+    columns = [feature(table, name) for name in names]
+    return replace(table, deviation_TL1F=np.stack(columns, axis=-1), feature_names=tuple(names))
 
 
 def random_score(table: EpisodeTable, seed: int) -> np.ndarray:

@@ -1,18 +1,32 @@
-"""Quality and cost of a run, in numpy: mIoU, fidelity, and the statistics of key frames."""
+"""Quality and cost of a run, in numpy: mIoU, fidelity, temporal consistency, keys, latency, cost."""
 
-from vidseg_core.metrics.confusion import IGNORE_INDEX, ConfusionMatrix, mean_iou
+from vidseg_core.metrics.confusion import IGNORE_INDEX, ConfusionMatrix, count_pairs, iou_of, mean_iou
+from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
+from vidseg_core.metrics.cost import Cost
 from vidseg_core.metrics.fidelity import Fidelity, measure_fidelity
 from vidseg_core.metrics.keys import KAR_WINDOW, KeyStatistics, join, key_all_ratio, key_statistics
+from vidseg_core.metrics.schedule import Decay, Latency, distances, latency, quality_by_distance, waits
 
 __all__ = [
     "IGNORE_INDEX",
     "KAR_WINDOW",
     "ConfusionMatrix",
+    "Cost",
+    "Decay",
     "Fidelity",
     "KeyStatistics",
+    "Latency",
+    "PairFlow",
+    "TemporalConsistency",
+    "count_pairs",
+    "distances",
+    "iou_of",
     "join",
     "key_all_ratio",
     "key_statistics",
+    "latency",
     "mean_iou",
     "measure_fidelity",
+    "quality_by_distance",
+    "waits",
 ]

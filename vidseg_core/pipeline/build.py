@@ -22,7 +22,7 @@ from vidseg_core.models.tta import with_tta
 from vidseg_core.pipeline.labelling import class_map, digest_with, label_rule
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import build_propagator
-from vidseg_core.scheduling import Scheduler, build_scheduler
+from vidseg_core.scheduling import Scheduler, WindowScheduler, build_scheduler
 
 _UNTRAINED_FLOW = (
     "The flow net '{name}' has random weights: masks between keys mean nothing, only their speed does; "
@@ -106,13 +106,19 @@ def build_engine(config: SegmentConfig, device: str) -> Engine:
 def build_run_flow(config: SegmentConfig, device: str) -> FlowEstimator:
     """F of the run; what an estimator has no option for (`device`, `weights`, `seed`) it is not told.
 
-    ``ConfigError`` when weights are given to one that takes none, ``SegmenterError`` when they do not fit.
+    ``ConfigError`` when weights are given to one that takes none or are for another level,
+    ``SegmenterError`` when they do not fit.
     """
     name, weights = config.propagation.flow, config.propagation.flow_weights
     if weights is not None and not takes(name, "weights"):
         raise ConfigError("--propagation.flow_weights", f"flow {name!r} takes no weights")
     asked = {"device": device, "weights": weights, "seed": config.seed}
-    return build_flow(name, **{option: value for option, value in asked.items() if takes(name, option)})
+    flow = build_flow(name, **{option: value for option, value in asked.items() if takes(name, option)})
+    scaled, level = getattr(flow, "scale_level", None), config.propagation.level
+    if scaled not in (None, level) and level != "labels":
+        problem = f"is {level}, but the scale field of {weights} was trained for {scaled}"
+        raise ConfigError("--propagation.level", problem)
+    return flow
 
 
 def check_parts(config: SegmentConfig) -> None:
@@ -160,7 +166,7 @@ def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentStat
     return SegmentState.new(config.seed, f"{video_id}/{segment}")
 
 
-def _scheduler(config: SchedulerConfig) -> Scheduler:
+def _scheduler(config: SchedulerConfig) -> Scheduler | WindowScheduler:
     options: dict[str, Any] = {}
     if config.name in _TAKES_INTERVAL:
         options["interval"] = config.interval

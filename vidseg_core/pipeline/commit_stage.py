@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.rows import PartMessage, Receipt, labels_of, messages, to_table
 from vidseg_core.store.keys import part_key
 from vidseg_core.store.objects import ObjectStore
@@ -52,6 +53,9 @@ class CommitStage:
         receipt.keys = sum(part.is_key)
         receipt.created, receipt.bytes = result.created, len(data)
         receipt.commit_s = time.perf_counter() - started
+        telemetry.count("frames", receipt.frames)
+        telemetry.count("keys", receipt.keys)
+        telemetry.observe("commit_seconds", receipt.commit_s)
         return receipt
 
 

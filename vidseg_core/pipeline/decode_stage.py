@@ -26,6 +26,8 @@ from vidseg_core.media import (
     MediaLimits,
     child_for_this_process,
 )
+from vidseg_core.pipeline import telemetry
+from vidseg_core.pipeline.drain import DrainMark
 from vidseg_core.pipeline.patience import may_pass
 from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, shard_table
 from vidseg_core.store.objects import ObjectStore
@@ -41,8 +43,11 @@ def verdict_key(video_id: str) -> str:
 class DecodeStage:
     """The decode function of a branch; small and picklable, so that Ray ships it as a plain task."""
 
-    def __init__(self, store: ObjectStore, limits: MediaLimits, shard_frames: int) -> None:
+    def __init__(
+        self, store: ObjectStore, limits: MediaLimits, shard_frames: int, drain: DrainMark | None = None
+    ) -> None:
         self._store = store
+        self._drain = drain or DrainMark(store)
         self._limits = limits
         self._shard_frames = shard_frames
 
@@ -57,11 +62,13 @@ class DecodeStage:
         planned = range(start, start + message.take_shards)
         fatal, error = self._known_verdict(message.video_id)
         done, attempts = 0, 0
-        while fatal is None and error is None and done < len(planned):
+        while fatal is None and error is None and done < len(planned) and not self._drain.is_set():
             try:
                 for table in self._read(message, unit, planned[done:], message.skip_shards + done):
                     yield table
                     done += 1
+                    if self._drain.is_set():
+                        break
             except MediaError as problem:
                 attempts += 1
                 if not may_pass(problem, attempts):  # else a fresh child goes on where this one fell
@@ -69,6 +76,7 @@ class DecodeStage:
         for number in planned[done:]:
             lost = self._shard_message(message, unit, number, None, 0.0)
             lost.fatal, lost.error = fatal, error
+            lost.drained = fatal is None and error is None
             yield shard_table(lost, None)
 
     def _read(
@@ -79,6 +87,8 @@ class DecodeStage:
         with closing(child.decode(unit, self._shard_frames, skip)) as shards:
             for number, shard in zip(numbers, shards, strict=False):
                 seconds = time.perf_counter() - started
+                telemetry.count("decoded_frames", len(shard))
+                telemetry.count("decode_seconds", seconds)
                 yield shard_table(self._shard_message(message, unit, number, shard, seconds), shard)
                 started = time.perf_counter()
 

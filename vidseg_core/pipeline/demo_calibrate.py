@@ -17,6 +17,7 @@ import numpy as np
 from vidseg_core.config.segment import PropagationConfig, SegmentConfig
 from vidseg_core.engine import FrameInput
 from vidseg_core.pipeline.build import build_engine, new_state
+from vidseg_core.scheduling import Scheduler
 
 FRAMES, CLIPS = 480, 4
 """What is looked at at most: the first frames of the first clips, `FRAMES` in all."""
@@ -42,7 +43,9 @@ def calibrate(config: SegmentConfig, clips: Sequence[Clip], interval: int) -> fl
     ``config`` gives scheduler, flow size and so on; its own threshold is where the search starts.
     """
     wanted = sum(-(-len(clip) // interval) for clip in clips)
-    start = build_engine(_keys_only(config), "cpu").scheduler.threshold
+    scheduler = build_engine(_keys_only(config), "cpu").scheduler
+    assert isinstance(scheduler, Scheduler)  # one that looks ahead has a price instead
+    start = scheduler.threshold
     low, high = start / 2**OCTAVES, start * 2**OCTAVES
     best, off = start, len(clips) * FRAMES
     for _ in range(STEPS):

@@ -15,9 +15,11 @@ from typing import Any
 
 import av
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.pipeline.audit import closing_lines
 from vidseg_core.pipeline.build import NetFacts
 from vidseg_core.pipeline.decode_stage import verdict_key
 from vidseg_core.pipeline.patience import SourceUnavailable
@@ -59,7 +61,7 @@ def video_rows(store: ObjectStore) -> pa.Table:
 
 def forget_quarantined(store: ObjectStore) -> int:
     """Drop the rows and verdicts of quarantined videos and the run's end; how many there were."""
-    bad = [row["video_id"] for row in video_rows(store).to_pylist() if row["status"] == "quarantined"]
+    bad = video_rows(store).filter(pc.field("status") == "quarantined").column("video_id").to_pylist()
     for video_id in bad:
         store.delete(verdict_key(video_id))
         store.delete(video_key(video_id))
@@ -70,7 +72,7 @@ def forget_quarantined(store: ObjectStore) -> int:
 
 def exit_code(videos: pa.Table) -> int:
     """0, or 3 when a video is quarantined."""
-    return 3 if "quarantined" in videos.column("status").to_pylist() else 0
+    return 3 if videos.filter(pc.field("status") == "quarantined").num_rows else 0
 
 
 def finish(
@@ -80,10 +82,14 @@ def finish(
     net: NetFacts,
     started: float,
     report: Reporter,
+    dial: Mapping[str, Any] | None = None,
 ) -> int:
-    """Totals from the rows themselves, ``run.json``, then ``_SUCCESS``, then the closing table."""
+    """Totals from the rows themselves, ``run.json``, then ``_SUCCESS``, then the closing table.
+
+    ``dial``: what was promised and achieved, where --budget or --max_drop chose the scheduler.
+    """
     videos = video_rows(store)
-    totals = _totals(videos)
+    totals = totals_of(videos)
     seconds = time.time() - started
     info = {
         "schema_version": manifest["schema_version"],
@@ -100,9 +106,11 @@ def finish(
         "totals": totals,
         "cost": {"cpu_s": totals["cpu_s"], "gpu_s": totals["gpu_s"]},
     }
+    if dial is not None:
+        info["dial"] = dict(dial)
     store.put(RUN_KEY, json.dumps(info, indent=1, sort_keys=True, default=str).encode())
     store.put_if_absent(SUCCESS_KEY, b"")
-    _closing(report, store, totals, videos, seconds)
+    _closing(report, store, totals, videos, seconds, dial)
     return exit_code(videos)
 
 
@@ -119,7 +127,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _totals(videos: pa.Table) -> dict[str, Any]:
+def totals_of(videos: pa.Table) -> dict[str, Any]:
+    """Sums over all videos of a run."""
     rows = videos.select(
         ["status", "decoded_frames", "corrupt_frames", "keys", "duration_s", "cpu_s", "gpu_s"]
     )
@@ -141,19 +150,30 @@ def _totals(videos: pa.Table) -> dict[str, Any]:
 
 
 def _closing(
-    report: Reporter, store: ObjectStore, totals: Mapping[str, Any], videos: pa.Table, seconds: float
+    report: Reporter,
+    store: ObjectStore,
+    totals: Mapping[str, Any],
+    videos: pa.Table,
+    seconds: float,
+    dial: Mapping[str, Any] | None,
 ) -> None:
-    bad = [row for row in videos.to_pylist() if row["status"] != "ok"]
+    bad = videos.filter(pc.field("status") != "ok").to_pylist()
     if report.is_json:
-        report.event("summary", output=store.root, seconds=round(seconds, 1), **totals)
+        told = {} if dial is None else {"dial": dict(dial)}
+        report.event("summary", output=store.root, seconds=round(seconds, 1), **totals, **told)
         for row in bad:
             report.event("video", **{k: row[k] for k in ("video_id", "uri", "status", "reason")})
         return
-    report.block(closing_table(totals, bad, seconds, store.root))
+    promised = closing_lines(dial) if dial is not None else []
+    report.block(closing_table(totals, bad, seconds, store.root, promised))
 
 
 def closing_table(
-    totals: Mapping[str, Any], bad: Sequence[Mapping[str, Any]], seconds: float, where: str
+    totals: Mapping[str, Any],
+    bad: Sequence[Mapping[str, Any]],
+    seconds: float,
+    where: str,
+    promised: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The table that ends a run: what was done, what was saved, which videos have a reason."""
     frames, keys = totals["frames"], totals["keys"]
@@ -164,6 +184,7 @@ def closing_table(
         ("key frames", f"{keys:,}"),
         ("AKI", f"{totals['aki']:.1f} frames" if totals["aki"] else "-"),
         ("key-net calls saved", saved),
+        *promised,
         ("this driver's time", f"{clock(seconds)}"),
         ("compute", f"{totals['cpu_s']:.0f} CPU-s, {totals['gpu_s']:.0f} GPU-s (all drivers)"),
         ("quarantined", f"{totals['quarantined']}"),
@@ -181,7 +202,7 @@ def closing_table(
 def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter) -> int:
     """Last words of a run that cannot go on: one sentence for known causes, a traceback for bugs."""
     cause = root_cause(problem)
-    known = isinstance(cause, _EXPLAINED) or type(cause).__name__ == "ClusterError"
+    known = isinstance(cause, _EXPLAINED) or type(cause).__name__ in ("ClusterError", "EngineBroken")
     if not known:
         report.say(traceback.format_exc(limit=-8))
     report.say(

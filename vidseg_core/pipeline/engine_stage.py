@@ -22,6 +22,7 @@ import pyarrow as pa
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult, StateError
 from vidseg_core.media import Pictures
+from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.build import build_engine, new_state
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.cursor import ROW_FIELDS, SegmentCursor
@@ -67,6 +68,7 @@ class EngineStage:
         self._engine: Engine = build_engine(config, device)
         self._cursors: dict[tuple[str, int], SegmentCursor] = {}
         self._dead: set[tuple[str, int]] = set()
+        self._drained: set[tuple[str, int]] = set()
         self._most_lanes = max(1, config.lanes)
         self._failed_in_a_row = 0
 
@@ -88,8 +90,11 @@ class EngineStage:
                 yield from self._leave(message)
 
     def _enter(self, message: ShardMessage) -> bool:
-        """Fetch the segment's cursor; False when this shard ends the segment by a fatal verdict."""
+        """Fetch the segment's cursor; False when this shard ends the segment, for good or for this driver."""
         key = (message.video_id, message.segment)
+        if message.drained or key in self._drained:
+            self._drained.add(key)
+            return False
         if message.fatal is not None or key in self._dead:
             return False
         if key not in self._cursors:
@@ -167,6 +172,7 @@ class EngineStage:
         free_memory()
 
     def _account(self, live: Sequence[_Shard], cursors: Sequence[SegmentCursor], seconds: float) -> None:
+        telemetry.count("engine_seconds", seconds)
         total = sum(len(m.frame_index) for m, _ in live) or 1
         for (message, _), cursor in zip(live, cursors, strict=True):
             cursor.totals.decode_s += message.decode_s
@@ -196,10 +202,12 @@ class EngineStage:
         return to_table(part, np.stack(labels_THW).reshape(-1) if len(labels_THW) else None)
 
     def _death(self, message: ShardMessage) -> PartMessage:
-        """The segment ends here: what was committed stays, what was pending is given up."""
+        """The segment ends here: what is committed stays, pending frames are given up, or saved (drained)."""
         key = (message.video_id, message.segment)
         cursor = self._cursors.pop(key, None)
         part = PartMessage(message.video_id, message.segment, -1)
+        if key in self._drained:
+            return part
         if key not in self._dead:
             self._dead.add(key)
             part.closes_segment, part.fatal = True, message.fatal

@@ -63,7 +63,7 @@ def dry_run(config: SegmentConfig, report: Reporter) -> int:
     finally:
         child.close()
     if config.has_dial:
-        from vidseg_core.pipeline.calibrate import say_cost
+        from vidseg_core.pipeline.calibrate_cost import say_cost
 
         say_cost(config, videos, report)
     scale = len(videos) / len(sample) if sample else 1.0

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
 
+from vidseg_core.calibration.choice import Choice
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import MediaLimits
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
 from vidseg_core.pipeline.build import NetFacts, describe_net
+from vidseg_core.pipeline.drain import Drain, Drained
 from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, claim_output
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Counts, Reporter
@@ -45,6 +49,9 @@ def run_segment(config: SegmentConfig, reporter: Reporter | None = None) -> int:
     except KeyboardInterrupt:
         report.say("interrupted; what is committed stays. The same command goes on from here.")
         return FAILED
+    except Drained:
+        report.say("ended as asked; what was in flight is committed. The same command goes on from here.")
+        return FAILED
     except Exception as problem:
         return ending.explain_failure(problem, config, report)
 
@@ -63,11 +70,30 @@ class _Job:
         )
 
     def run(self) -> int:
+        inputs = expand_inputs(self._config.input, limit=self._config.limit)
+        _check_output(self._store)
+        net = describe_net(self._config)
+        if not self._config.has_dial:
+            return self._run(inputs, net, None)
+        return self._run_by_dial(inputs, net)
+
+    def _run_by_dial(self, inputs: Sequence[VideoInput], net: NetFacts) -> int:
+        """Choose scheduler and threshold first, or take what this run chose when it began."""
+        from vidseg_core.pipeline.calibrate import chosen_config, is_calibrated
+        from vidseg_core.pipeline.ray_session import ray_session
+
+        with ExitStack() as stack:
+            if not is_calibrated(self._store):
+                stack.enter_context(ray_session(self._config))
+            self._config, choice = chosen_config(
+                self._config, inputs, self._store, net.digest + net.flow_digest, self._report
+            )
+            return self._run(inputs, net, choice)
+
+    def _run(self, inputs: Sequence[VideoInput], net: NetFacts, choice: Choice | None) -> int:
         config, store = self._config, self._store
-        inputs = expand_inputs(config.input, limit=config.limit)
-        _check_output(store)
-        net = describe_net(config)
         manifest = manifest_of(config, net)
+        self._report.bind(run=manifest["fingerprint"][:12])
         fresh = claim_output(store, manifest, inputs)
         if config.retry_quarantined:
             self._retry_quarantined()
@@ -76,7 +102,20 @@ class _Job:
             return ending.exit_code(ending.video_rows(store))
         self._greet(inputs, net, fresh)
         self._run_waves(inputs, net)
-        return ending.finish(self._store, config, manifest, net, self._started, self._report)
+        achieved = None if choice is None else self._achieved(choice)
+        return ending.finish(store, config, manifest, net, self._started, self._report, achieved)
+
+    def _achieved(self, choice: Choice) -> dict[str, Any]:
+        """What the run came to beside what was promised."""
+        from vidseg_core.pipeline.audit import audit, outcome
+        from vidseg_core.pipeline.ray_session import ray_session
+
+        frames, audited = self._config.calibration.audit_frames, None
+        if frames:
+            self._report.say(f"audit: the net on {frames} frames more")
+            with ray_session(self._config):
+                audited = audit(self._config, self._store, frames)
+        return outcome(choice, ending.totals_of(ending.video_rows(self._store)), audited)
 
     def _retry_quarantined(self) -> None:
         """Forget the rows of quarantined videos, so that they are planned again."""
@@ -98,8 +137,9 @@ class _Job:
         counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
         if not todo:
             return
-        with ray_session(self._config):
-            runner = WaveRunner(self._config, self._store, self._limits, net, counts, self._report)
+        drain = Drain(self._store)
+        with ray_session(self._config), drain.on_sigterm():
+            runner = WaveRunner(self._config, self._store, self._limits, net, counts, self._report, drain)
             self._report.start_clock()
             for wave in _waves(todo):
                 runner.run(wave)

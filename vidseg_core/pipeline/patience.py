@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from vidseg_core.media import MediaError
+from vidseg_core.pipeline import telemetry
 
 PASSING_REASONS = frozenset({"decode_crash", "unreadable", "source_unavailable"})
 """What may pass: a child killed from outside, a store that was away for a moment."""
@@ -33,6 +34,7 @@ def may_pass(problem: MediaError, attempts: int) -> bool:
     if problem.reason not in PASSING_REASONS:
         return False
     if attempts < ATTEMPTS:
+        telemetry.count("retries", what=problem.reason)
         time.sleep(PAUSE_S * attempts)
         return True
     if problem.reason == "source_unavailable":

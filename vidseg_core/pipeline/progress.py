@@ -36,6 +36,11 @@ class Reporter:
         self._live = not self._json and self._stream.isatty()
         self._started = self._last = time.monotonic()
         self._width = 0
+        self._always: dict[str, Any] = {}
+
+    def bind(self, **fields: Any) -> None:
+        """Fields that every JSON line has from now on (which run it is)."""
+        self._always |= fields
 
     def start_clock(self) -> None:
         """Rates count from here (Ray is up, the plan is made)."""
@@ -44,7 +49,7 @@ class Reporter:
     def say(self, text: str, **fields: Any) -> None:
         """A message of its own."""
         if self._json:
-            self._write(json.dumps({"event": "message", "text": text} | fields) + "\n")
+            self._write(json.dumps({"event": "message", "text": text} | self._always | fields) + "\n")
         else:
             self._clear()
             self._write(f"vidseg: {text}\n")
@@ -56,7 +61,7 @@ class Reporter:
 
     def event(self, kind: str, **fields: Any) -> None:
         """A JSON line of its own (``--log json`` only)."""
-        self._write(json.dumps({"event": kind} | fields) + "\n")
+        self._write(json.dumps({"event": kind} | self._always | fields) + "\n")
 
     def block(self, text: str) -> None:
         """Several lines as they are."""
@@ -76,7 +81,7 @@ class Reporter:
             return
         self._last = now
         if self._json:
-            self._write(json.dumps({"event": "progress"} | fields) + "\n")
+            self._write(json.dumps({"event": "progress"} | self._always | fields) + "\n")
             return
         line = "vidseg: " + text
         if self._live:

@@ -45,7 +45,7 @@ class UnitMessage:
 class ShardMessage:
     """A block of consecutive decoded frames of one segment.
 
-    ``fatal`` is a reason code that ends the video.
+    ``fatal`` is a reason code that ends the video; ``drained``: not decoded, since the run is to end.
     """
 
     video_id: str
@@ -64,6 +64,7 @@ class ShardMessage:
     decode_s: float = 0.0
     error: str | None = None
     fatal: str | None = None
+    drained: bool = False
 
 
 @dataclass(slots=True)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import MediaLimits
+from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.branches import branch, data_context, plan_videos, receipts, share_of_store
 from vidseg_core.pipeline.build import NetFacts
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.decode_stage import DecodeStage
+from vidseg_core.pipeline.drain import Drain, Drained
 from vidseg_core.pipeline.ending import close_video
 from vidseg_core.pipeline.order import interleave
 from vidseg_core.pipeline.plan_stage import (
@@ -52,8 +55,10 @@ class WaveRunner:
         net: NetFacts,
         counts: Counts,
         report: Reporter,
+        drain: Drain,
     ) -> None:
         self._config, self._store, self._counts, self._report = config, store, counts, report
+        self._drain, self._said = drain, False
         options = PlanOptions(
             working_size=config.working_size_spec,
             segment_frames=config.segment_frames,
@@ -61,20 +66,22 @@ class WaveRunner:
             single_shards=config.lanes > 1,
         )
         self._plan = PlanStage(store, limits, options)
-        self._decode = DecodeStage(store, limits, config.shard_frames)
+        self._decode = DecodeStage(store, limits, config.shard_frames, drain.mark())
         self._commit = CommitStage(
             store, len(net.class_names), confidence=isinstance(config, PseudoLabelConfig)
         )
 
     def run(self, videos: Sequence[VideoInput]) -> None:
-        """Bring every video of the wave to its row in ``videos/``."""
+        """Bring every video of the wave to its row in ``videos/``; `Drained` if it was asked to end."""
         with data_context(), ThreadPoolExecutor(max_workers=8) as pool:
             self._jobs: list[Future[None]] = []
             tallies, segments = self._make_plan(videos, pool)
-            if segments:
+            if segments and not self._drain.requested:
                 self._run_segments(tallies, segments, pool)
             for job in self._jobs:
                 job.result()
+        if self._drain.requested:
+            raise Drained
 
     def _make_plan(
         self, videos: Sequence[VideoInput], pool: ThreadPoolExecutor
@@ -123,10 +130,15 @@ class WaveRunner:
                 if group
             ]
             for table in receipts(branches):
+                if self._drain.requested and not self._said:
+                    self._said = True
+                    self._report.say("asked to end: finishing what is in flight (again to end at once)")
                 for receipt, _ in messages(table, Receipt):
                     self._take(tallies[receipt.video_id], receipt, pool)
 
     def _take(self, tally: VideoTally, receipt: Receipt, pool: ThreadPoolExecutor) -> None:
+        if self._report.is_json and receipt.part >= 0:
+            self._report.event("part", **_told(receipt))
         self._counts.frames += receipt.frames
         self._counts.keys += receipt.keys
         if tally.take(receipt):
@@ -142,13 +154,16 @@ class WaveRunner:
     def _close(self, tally: VideoTally, pool: ThreadPoolExecutor) -> None:
         row = tally.row(self._device)
         self._counts.videos += 1
-        self._counts.quarantined += row["status"] == "quarantined"
+        if row["status"] == "quarantined":
+            self._counts.quarantined += 1
+            telemetry.count("quarantined", reason=str(row["reason"]).partition(":")[0])
         self._jobs.append(pool.submit(close_video, self._store, row))
 
     def _quarantine(self, work: VideoWork, pool: ThreadPoolExecutor) -> None:
         row = quarantine_row(work.video_id, work.uri, work.reason or "", work.message or "")
         self._counts.videos += 1
         self._counts.quarantined += 1
+        telemetry.count("quarantined", reason=work.reason or "")
         self._jobs.append(pool.submit(close_video, self._store, row))
 
     def _count_plan(self, work: VideoWork) -> None:
@@ -170,6 +185,12 @@ def tally_of(work: VideoWork) -> VideoTally:
         for s in work.works()
     }
     return VideoTally(work.video_id, work.uri, work.facts, work.frames, work.damage, segments)
+
+
+def _told(receipt: Receipt) -> dict[str, Any]:
+    """What the log says of a receipt."""
+    names = ("video_id", "segment", "part", "frames", "keys", "created", "bytes", "commit_s", "fatal")
+    return {name: getattr(receipt, name) for name in names}
 
 
 def _sweep(store: ObjectStore, video_id: str, segment: int, prefix: int, margin: int) -> None:

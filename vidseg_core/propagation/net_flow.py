@@ -23,6 +23,7 @@ from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.layers import pad_to_multiple
 from vidseg_core.models.flow.registry import frozen
 from vidseg_core.propagation.registry import UnknownNameError
+from vidseg_core.propagation.scale_field import ScaledFlow, ScaleField
 
 CPU_BATCH, GPU_BATCH = 1, 8
 
@@ -32,7 +33,8 @@ class NetFlow:
 
     `weights`: a file; None: the net's own, or random ones by `seed`. `batch`: pairs per call of the net, at
     least 1; None: 1 on a CPU, where lanes bring nothing, and 8 on a GPU. `chained`: improve each flow with
-    the help of the frame before (see `chain`), at twice the cost.
+    the help of the frame before (see `chain`), at twice the cost. Weights with a scale field (DFF section 3)
+    give flows that bring theirs along (see `scale_field`); `scale_level` says what for.
     """
 
     channels = 3
@@ -54,6 +56,9 @@ class NetFlow:
         built = build_flow_net(name, weights, seed=seed)
         self.name, self.digest, self.trained = built.name, built.digest, built.trained
         self.net, self.chained = frozen(built.net).to(self.device), bool(chained)
+        self.scale_level = built.scale_level
+        if self.chained and self.scale_level:
+            raise ValueError("chained flow has no scale field, but these weights come with one")
         self.conv6_channels: int | None = getattr(self.net, "conv6_channels", None)
 
     @torch.inference_mode()
@@ -83,9 +88,24 @@ class NetFlow:
 
     def _chunk(self, current: list[np.ndarray], key: list[np.ndarray]) -> list[np.ndarray]:
         height, width = current[0].shape[:2]
-        flow_B2hw = self.net(self._tensor(current), self._tensor(key))
+        pictures, scale_BCqq = (self._tensor(current), self._tensor(key)), None
+        if self.scale_level is None:
+            flow_B2hw = self.net(*pictures)
+        else:
+            flows, scale_BCqq = self.net.levels_and_scale(*pictures)  # type: ignore[operator]
+            flow_B2hw = flows[-1]
         flow_BHW2 = flow_B2hw[: len(current), :, :height, :width].permute(0, 2, 3, 1)
-        return list(flow_BHW2.float().contiguous().cpu().numpy())
+        arrays = list(flow_BHW2.float().contiguous().cpu().numpy())
+        if scale_BCqq is None:
+            return arrays
+        return [self._scaled(a, scale, flow_B2hw) for a, scale in zip(arrays, scale_BCqq, strict=False)]
+
+    def _scaled(self, flow_HW2: np.ndarray, scale_Cqq: torch.Tensor, flow_B2hw: torch.Tensor) -> np.ndarray:
+        assert self.scale_level is not None
+        shares = (flow_HW2.shape[0] / flow_B2hw.shape[2], flow_HW2.shape[1] / flow_B2hw.shape[3])
+        covers = (scale_Cqq.shape[1] * shares[0], scale_Cqq.shape[2] * shares[1])
+        scale = ScaleField(level=self.scale_level, scale_Cqq=scale_Cqq.float(), covers=covers)
+        return ScaledFlow(flow_HW2, scale)
 
     def _tensor(self, pictures: list[np.ndarray]) -> torch.Tensor:
         """The pictures as one full batch (the first fills it up), padded, 0..1."""

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from vidseg_core.propagation.registry import Registry
+from vidseg_core.propagation.scale_field import scale_of
 from vidseg_core.propagation.warp import warp_labels, warp_maps
 
 Level: TypeAlias = Literal["labels", "scores", "features"]
@@ -70,7 +71,8 @@ class FlowWarp:
     """The key's result warped along the flow (DFF; DVSNet section 3.1, spatial warping path).
 
     Labels are read nearest, scores and features bilinear. At level `features` with several maps of different
-    resolution each is warped at its own.
+    resolution each is warped at its own. A flow that comes with a scale field multiplies warped scores and
+    features by it (DFF section 3); labels it leaves alone.
     """
 
     needs_flow = True
@@ -83,16 +85,32 @@ class FlowWarp:
             raise ValueError("flow_warp needs a flow")
         if isinstance(carried, np.ndarray):
             return warp_labels(carried, flow_HW2)
-        if isinstance(carried, torch.Tensor):
-            if carried.ndim != 3:
-                raise ValueError(f"only CHW maps can be warped, not a tensor of shape {tuple(carried.shape)}")
-            return warp_maps(carried, flow_HW2)
-        return tuple(self.carry(part, flow_HW2) for part in carried)
+        single = isinstance(carried, torch.Tensor)
+        warped = [_warped(part, flow_HW2) for part in ([carried] if single else carried)]
+        scale = scale_of(flow_HW2)
+        if scale is not None:
+            warped = scale.apply(warped, self.level)
+        return warped[0] if single else tuple(warped)
+
+
+def _warped(maps_CHW: torch.Tensor, flow_HW2: np.ndarray) -> torch.Tensor:
+    if maps_CHW.ndim != 3:
+        raise ValueError(f"only CHW maps can be warped, not a tensor of shape {tuple(maps_CHW.shape)}")
+    return warp_maps(maps_CHW, flow_HW2)
 
 
 PROPAGATORS = Registry("propagator", {"copy": Copy, "flow_warp": FlowWarp})
 
 
 def build_propagator(name: str = "flow_warp", **options: Any) -> Propagator:
-    """A propagator by registry name or `package.module:Class`; unknown names suggest the nearest."""
-    return PROPAGATORS.build(name, **options)
+    """A propagator by registry name or `package.module:Class`; unknown names suggest the nearest.
+
+    One that takes no `level` has its own, which must be the one that is asked for (ValueError).
+    """
+    if "level" not in options or PROPAGATORS.takes(name, "level"):
+        return PROPAGATORS.build(name, **options)
+    level = options.pop("level")
+    propagator = PROPAGATORS.build(name, **options)
+    if propagator.level != level:
+        raise ValueError(f"propagator {name!r} works at level {propagator.level!r}, not {level!r}")
+    return propagator

@@ -102,7 +102,8 @@ def error_sums(error: np.ndarray, window: int = WINDOW) -> np.ndarray:
 def warp_maps(maps_CHW: torch.Tensor, flow_HW2: np.ndarray) -> torch.Tensor:
     """Feature or score maps of the key as seen from the current frame, bilinear at their own resolution.
 
-    The spatial warping of DFF and DVSNet section 3.1, without a scale field. Runs on the device of the maps.
+    The spatial warping of DFF and DVSNet section 3.1; `scale_field` has DFF's second half. Runs on the device
+    of the maps.
     """
     height, width = maps_CHW.shape[-2:]
     map_HW2 = torch.from_numpy(sample_map(flow_HW2, height, width)).to(maps_CHW.device, torch.float32)

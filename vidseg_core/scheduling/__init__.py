@@ -12,8 +12,10 @@ from vidseg_core.scheduling.fixed import Fixed
 from vidseg_core.scheduling.flow_magnitude import FlowMagnitude
 from vidseg_core.scheduling.frame_difference import FrameDifference
 from vidseg_core.scheduling.history import HISTORY_LENGTH, DecisionHistory
+from vidseg_core.scheduling.plan_window import PlanWindow
+from vidseg_core.scheduling.planner import Planner
 from vidseg_core.scheduling.policy import Policy
-from vidseg_core.scheduling.protocol import Scheduler
+from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 from vidseg_core.scheduling.random_keys import RandomKeys
 from vidseg_core.scheduling.warp_error import WarpError
 
@@ -28,12 +30,13 @@ SCHEDULERS = Registry(
         "warp_error": WarpError,
         "policy": Policy,
         "confidence": Confidence,
+        "planner": Planner,
     },
 )
 
 
-def build_scheduler(name: str = "fixed", **options: Any) -> Scheduler:
-    """A scheduler by registry name or `package.module:Class`.
+def build_scheduler(name: str = "fixed", **options: Any) -> Any:
+    """A `Scheduler` or a `WindowScheduler`, by registry name or `package.module:Class`.
 
     Options are the scheduler's own (`interval` in frames, `threshold` in the unit its docstring states).
     Unknown names and options raise UnknownNameError (a ValueError) that suggests the nearest.
@@ -51,9 +54,12 @@ __all__ = [
     "Fixed",
     "FlowMagnitude",
     "FrameDifference",
+    "PlanWindow",
+    "Planner",
     "Policy",
     "RandomKeys",
     "Scheduler",
     "WarpError",
+    "WindowScheduler",
     "build_scheduler",
 ]

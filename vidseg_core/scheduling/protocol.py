@@ -1,4 +1,5 @@
-"""Key or not: a scheduler gives each frame a score, and a frame is key when its score exceeds the threshold.
+"""Key or not: a scheduler gives each frame a score, and a frame is key when its score exceeds the threshold;
+or, in a job that may look ahead, it plans the keys of a window.
 
 The engine adds three rules to every scheduler. They need no score, and such a frame is recorded with the
 score +inf, so that `is_key == (score > threshold)` holds for every frame:
@@ -11,9 +12,11 @@ A frame that the decoder marked as damaged is not offered to a scheduler that av
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from vidseg_core.scheduling.deviation import Deviation
+from vidseg_core.scheduling.plan_window import PlanWindow
 
 
 @runtime_checkable
@@ -38,6 +41,31 @@ class Scheduler(Protocol):
 
     def score(self, deviation: Deviation) -> float:
         """How much a key is wanted at this frame; never called for the first frame of a segment."""
+        ...
+
+
+@runtime_checkable
+class WindowScheduler(Protocol):
+    """A scheduler for jobs that may look ahead. It holds no state of a video either.
+
+    The engine adds the rules above, and asks for a new plan behind each key. Planned keys have score 1, other
+    frames 0. Undamaged frames in steps of `stride` behind the window's first frame, the last key, may be
+    planned.
+
+    class EveryTenth:
+        window, stride = 10, 10
+        def plan(self, window):
+            return [10] if window.frames > 10 else []
+    """
+
+    window: int
+    """Frames to look ahead; `max_interval` if that is less. No interval is longer."""
+
+    stride: int
+    """Every so many frames behind the last key one may be key; 1: any."""
+
+    def plan(self, window: PlanWindow) -> Sequence[int]:
+        """Places in the window, increasing, of frames that are to be keys. The first one stands."""
         ...
 
 

@@ -169,7 +169,8 @@ def _walk(folder: str, key_prefix: str, prefix: str) -> Iterator[ObjectInfo]:
             yield from _walk(entry.path, key, prefix)
         elif key.startswith(prefix):
             try:
-                yield ObjectInfo(key, entry.stat().st_size)
+                found = entry.stat()
+                yield ObjectInfo(key, found.st_size, found.st_mtime)
             except FileNotFoundError:
                 continue
 

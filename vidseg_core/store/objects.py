@@ -25,6 +25,8 @@ class ObjectInfo:
     key: str
     size: int
     """Bytes."""
+    modified: float = 0.0
+    """When it was written, seconds since 1970."""
 
 
 class ObjectStore(Protocol):

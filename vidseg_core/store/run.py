@@ -9,12 +9,12 @@ Legend: `_HW` height, width.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,9 @@ from vidseg_core.store.schema import (
 
 _FRAME_COLUMN = FRAMES_SCHEMA.get_field_index("frame_index")
 _BATCH_ROWS = 128
+_BATCH_VIDEOS = 1000
+"""Rows of videos that are put together before the next are read."""
+_READERS = 16
 _DIGEST_TRIES = 3
 _MASK_COLUMNS = ("frame_index", "height", "width", "mask", "mask_codec")
 
@@ -112,13 +115,17 @@ class Run:
 
     def videos(self) -> pa.Table:
         """One row per video that is done (`VIDEOS_SCHEMA`)."""
+        keys = (info.key for info in self.store.list(VIDEOS_PREFIX) if info.key.endswith(".parquet"))
         tables = []
-        for info in self.store.list(VIDEOS_PREFIX):
-            if info.key.endswith(".parquet"):
-                file = pq.ParquetFile(io.BytesIO(self.store.get(info.key)))
-                check_version(file.metadata.metadata, f"run {self.path}: {info.key}")
-                tables.append(file.read().select(VIDEOS_SCHEMA.names).cast(VIDEOS_SCHEMA))
+        with ThreadPoolExecutor(_READERS) as pool:  # a file a video: on S3 it is the waiting that takes long
+            while batch := list(islice(keys, _BATCH_VIDEOS)):
+                tables.append(pa.concat_tables(pool.map(self._video_rows, batch)).combine_chunks())
         return pa.concat_tables(tables) if tables else VIDEOS_SCHEMA.empty_table()
+
+    def _video_rows(self, key: str) -> pa.Table:
+        file = pq.ParquetFile(pa.BufferReader(self.store.get(key)))
+        check_version(file.metadata.metadata, f"run {self.path}: {key}")
+        return file.read(use_threads=False).select(VIDEOS_SCHEMA.names).cast(VIDEOS_SCHEMA)
 
     def files(self, video_id: str | None = None) -> Iterator[tuple[str, list[PartKey]]]:
         """For each video (or the one named) its id and the files that hold its rows, in frame order."""

@@ -23,7 +23,15 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.objects import ObjectInfo, check_key
@@ -39,6 +47,14 @@ _CONFIG = Config(
     # Checksums in trailers are refused by several S3-compatible services.
     request_checksum_calculation="when_required",
     response_checksum_validation="when_required",
+)
+
+
+_AGAIN = retry(
+    retry=retry_if_exception_type((IncompleteReadError, ReadTimeoutError, ResponseStreamingError)),
+    stop=stop_after_attempt(5),
+    wait=wait_random_exponential(multiplier=0.1, max=5.0),
+    reraise=True,
 )
 
 
@@ -97,7 +113,12 @@ class S3Store:
 
     def get(self, key: str) -> bytes:
         with self._explain(key):
-            return self.client.get_object(Bucket=self.bucket, Key=self._full(key))["Body"].read()
+            return self._read(key)
+
+    @_AGAIN
+    def _read(self, key: str) -> bytes:
+        """The SDK repeats requests, not bodies that break off."""
+        return self.client.get_object(Bucket=self.bucket, Key=self._full(key))["Body"].read()
 
     def exists(self, key: str) -> bool:
         try:
@@ -115,7 +136,7 @@ class S3Store:
                 for entry in page.get("Contents", ()):
                     key = entry["Key"][len(base) :]
                     if key and not key.endswith("/"):  # folder markers of consoles
-                        yield ObjectInfo(key, entry["Size"])
+                        yield ObjectInfo(key, entry["Size"], entry["LastModified"].timestamp())
 
     def delete(self, key: str) -> None:
         with self._explain():

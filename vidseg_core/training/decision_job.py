@@ -20,7 +20,13 @@ from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.training.checkpoint import write_atomically
 from vidseg_core.training.claim import claim_folder, fingerprint
 from vidseg_core.training.decision_loop import DecisionOptions, DecisionOutcome, train_decision
-from vidseg_core.training.policy_job import describe_points, describe_split, open_tables, write_table_of
+from vidseg_core.training.policy_job import (
+    describe_points,
+    describe_split,
+    open_tables,
+    write_picture,
+    write_table_of,
+)
 from vidseg_core.training.policy_loop import operating_points
 
 DECISION = "decision.safetensors"
@@ -91,6 +97,7 @@ def _write(
     )
     write_atomically(folder / DECISION, policy_bytes(outcome.net, facts))
     write_table_of(outcome.rows, CURVE_SCHEMA, folder / CURVE)
+    write_picture(outcome.rows, folder)
 
 
 def _finish(

@@ -1,11 +1,12 @@
 """Training of a flow net F with N frozen (DFF section 4; DVRL 4.2), on clips and on exactly known flow.
 
-Model: each step draws its batch from (seed, step) alone. A share of the pairs is made from pictures and has
-exact flow (`moved`); the others are frames of clips at gaps of 1 to 30, judged by what their labels (or N's
-own output) say of the warped key, and by how the warped key looks. Invariant: a run that was stopped and goes
-on from its checkpoint ends with the weights of one that was not.
+Model: pair n of a step is drawn from (seed, step, n) alone. A share of the pairs is made from pictures and
+has exact flow (`moved`); the others are frames of clips at gaps of 1 to 30, judged by what their labels (or
+N's own output) say of the warped key, and by how the warped key looks. A net with a scale field multiplies
+what it warps by it (DFF section 3). Invariant: a run that was stopped or whose worker was killed ends with
+the weights of one that was not, for the same number of workers.
 
-One process, one device: a flow net of this kind is small, and its clips lie in memory.
+Workers divide the pairs of a step; each holds all clips, which are small, in memory that they share.
 
 Legend: B pairs, h, w crop size; 2 = (u, v); 3 = RGB; pictures uint8 in numpy and 0..1 in torch.
 """
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -25,13 +26,23 @@ from torch import nn
 
 from vidseg_core.datasets.records import IGNORE
 from vidseg_core.models.protocol import Segmenter
-from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_checkpoint
+from vidseg_core.training.checkpoint import SaveError, Standing, load_checkpoint, save_checkpoint
 from vidseg_core.training.flow_clips import ClipPair, FlowClip, draw_pair
-from vidseg_core.training.flow_loss import exact_loss, label_loss, photometric_loss, task_loss
+from vidseg_core.training.flow_loss import (
+    exact_loss,
+    label_loss,
+    photometric_loss,
+    scores_loss,
+    task_loss,
+    warp_scaled,
+)
 from vidseg_core.training.flow_recipe import FlowRecipe
+from vidseg_core.training.group import Solo
 from vidseg_core.training.moved import MovedPair, moved_pair, vary
 from vidseg_core.training.optimise import Average, build_optimiser, learning_rate, set_learning_rate
 
+PARTS = ("exact", "photo", "task")
+"""The losses, in the order in which workers add them up."""
 MAX_GRADIENT = 1.0
 """Gradients are scaled down to this norm: a pair without any overlap must not throw the net off course."""
 
@@ -42,15 +53,19 @@ class FlowTrainingError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowBatch:
-    """The pairs of one step, exact ones first."""
+    """Pairs of one step, made ones first: all of them, or one worker's."""
 
     exact: Sequence[MovedPair]
     drawn: Sequence[ClipPair]
 
+    numbers: Sequence[int]
+    """Which pairs of the step these are."""
+
     @property
     def ids(self) -> list[str]:
         """Every pair in words."""
-        return [f"made pair {number}" for number in range(len(self.exact))] + [p.ids for p in self.drawn]
+        made = self.numbers[: len(self.exact)]
+        return [f"made pair {number}" for number in made] + [p.ids for p in self.drawn]
 
 
 class FlowData:
@@ -63,17 +78,20 @@ class FlowData:
         if not self._pictures:
             raise FlowTrainingError("no clips to train on")
 
-    def batch(self, step: int) -> FlowBatch:
-        """The pairs of `step`, equal whenever they are asked for."""
-        recipe, random = self._recipe, np.random.default_rng((self._seed, step))
+    def batch(self, step: int, numbers: Sequence[int] | None = None) -> FlowBatch:
+        """The given pairs of `step` (all by default), equal whenever and by whomever they are asked for."""
+        recipe = self._recipe
         size, total = (recipe.height, recipe.width), recipe.batch
         exact = total if not self._moving else round(total * recipe.exact_share)
-        made = [moved_pair(self._pictures, random, *size) for _ in range(exact)]
+        chosen = range(total) if numbers is None else numbers
+        random = {number: np.random.default_rng((self._seed, step, number)) for number in chosen}
+        made = [moved_pair(self._pictures, random[number], *size) for number in chosen if number < exact]
         drawn = [
-            draw_pair(self._moving, random, height=size[0], width=size[1], max_gap=recipe.max_gap)
-            for _ in range(total - exact)
+            draw_pair(self._moving, random[n], height=size[0], width=size[1], max_gap=recipe.max_gap)
+            for n in chosen
+            if n >= exact
         ]
-        return FlowBatch(exact=made, drawn=drawn)
+        return FlowBatch(exact=made, drawn=drawn, numbers=tuple(chosen))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +116,17 @@ def train_flow(
     options: FlowLoopOptions,
     *,
     segmenter: Segmenter | None = None,
+    group: Solo | None = None,
     watch: Watch | None = None,
 ) -> dict[str, torch.Tensor]:
     """Train to the last step of the recipe, from the folder's checkpoint if there is one; the weights.
 
     With `segmenter` (N, frozen) its scores on the key frame are warped, and where the current frame has no
-    labels, its own output there is the truth. `FlowTrainingError` names step and pairs of a loss that is no
-    number.
+    labels, its own output there is the truth. A net with a scale field needs it, and warps what the field is
+    for. `FlowTrainingError` names step and pairs of a loss that is no number.
     """
-    return _FlowLoop(net, FlowData(clips, recipe, options.seed), recipe, options, segmenter, watch).run()
+    data = FlowData(clips, recipe, options.seed)
+    return _FlowLoop(net, data, recipe, options, segmenter, group or Solo(), watch).run()
 
 
 class _FlowLoop:
@@ -119,16 +139,22 @@ class _FlowLoop:
         recipe: FlowRecipe,
         options: FlowLoopOptions,
         segmenter: Segmenter | None,
+        group: Solo,
         watch: Watch | None,
     ) -> None:
-        self._data, self._recipe, self._options = data, recipe, options
+        self._data, self._recipe, self._options, self._group = data, recipe, options, group
+        self._numbers = range(group.rank, recipe.batch, group.size)
         self._device = torch.device(options.device)
         self._net = net.to(self._device).train()
+        self._scale_level = scale_level(net)
+        if self._scale_level and segmenter is None:
+            raise FlowTrainingError("a scale field needs a segmenter whose scores or features it multiplies")
         self._segmenter = segmenter.to(self._device) if segmenter else None
         self._optimiser = build_optimiser(net, recipe.train)
         self._average = Average(net, recipe.ema) if recipe.ema else None
         self._standing = Standing(seed=options.seed, fingerprint=options.fingerprint)
         self._watch, self._sums, self._counted = watch, dict[str, float](), 0
+        self._pairs: list[str] = []
 
     def run(self) -> dict[str, torch.Tensor]:
         self._restore()
@@ -145,29 +171,45 @@ class _FlowLoop:
         return dict(self._average.state if self._average else self._net.state_dict())
 
     def _step(self, step: int) -> None:
-        batch = self._data.batch(step)
+        batch = self._data.batch(step, self._numbers)
+        self._pairs = batch.ids
         set_learning_rate(self._optimiser, learning_rate(self._recipe.train, step))
         parts = self._losses(batch, step)
-        loss = torch.stack(list(parts.values())).sum()
-        if not math.isfinite(float(loss.detach())):
-            self._stop(step, batch)
+        values = self._agree(step, batch, parts)
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        if parts:
+            (torch.stack(list(parts.values())).sum() * self._group.size).backward()
+        self._group.average_gradients(self._net.parameters())
         nn.utils.clip_grad_norm_(self._net.parameters(), MAX_GRADIENT)
         self._optimiser.step()
         if self._average is not None:
             self._average.update(self._net, step)
-        for name, value in parts.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
         self._counted += 1
+
+    def _agree(self, step: int, batch: FlowBatch, parts: dict[str, torch.Tensor]) -> dict[str, float]:
+        """The losses over all workers; all of them stop together if one of them is no number."""
+        values = [float(parts[name].detach()) if name in parts else 0.0 for name in PARTS]
+        bad = not all(map(math.isfinite, values))
+        held = [float(name in parts) for name in PARTS]
+        sums = self._group.sum(torch.tensor([*([0.0] * len(PARTS) if bad else values), *held, float(bad)]))
+        *totals, stops = sums.tolist()
+        if stops:
+            named = [text for texts in self._group.gather(batch.ids if bad else []) for text in texts]
+            self._stop(step, named)
+        return {name: totals[n] for n, name in enumerate(PARTS) if totals[n + len(PARTS)]}
 
     def _losses(self, batch: FlowBatch, step: int) -> dict[str, torch.Tensor]:
         recipe, made = self._recipe, len(batch.exact)
-        looks = [_look(p, self._options.seed, step, n) for n, p in enumerate(batch.drawn)]
+        looks = [
+            _look(p, self._options.seed, step, number)
+            for number, p in zip(batch.numbers[made:], batch.drawn, strict=True)
+        ]
         current = self._pictures([p.current_HW3 for p in batch.exact] + [a for a, _ in looks])
         key = self._pictures([p.key_HW3 for p in batch.exact] + [b for _, b in looks])
-        flows = _all_sizes(self._net, current, key)
-        total = len(current)
+        flows, scale_BCqq = self._flows(current, key)
+        total = recipe.batch
         parts: dict[str, torch.Tensor] = {}
         if made:
             truth_B2hw = self._tensor([p.flow_HW2 for p in batch.exact]).permute(0, 3, 1, 2)
@@ -183,26 +225,46 @@ class _FlowLoop:
                 photo = photometric_loss(clean, clean_key, finest, recipe.smooth).sum()
                 parts["photo"] = photo * (weight * recipe.photo)
             if recipe.task:
-                parts["task"] = self._task(clean, clean_key, finest, pairs) * (weight * recipe.task)
+                scale = None if scale_BCqq is None else scale_BCqq[made:]
+                parts["task"] = self._task(clean, clean_key, finest, scale, pairs) * (weight * recipe.task)
         return parts
+
+    def _flows(
+        self, current: torch.Tensor, key: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Flows from coarse to fine, and the scale map if the net has one."""
+        if self._scale_level is None:
+            return _all_sizes(self._net, current, key), None
+        return self._net.levels_and_scale(current, key)  # type: ignore[operator]
 
     def _task(
         self,
         current: torch.Tensor,
         key: torch.Tensor,
         flow_B2hw: torch.Tensor,
+        scale_BCqq: torch.Tensor | None,
         pairs: Sequence[ClipPair],
     ) -> torch.Tensor:
         labels_Bhw = self._tensor([p.labels_hw for p in pairs]).long()
         if self._segmenter is None:
             key_labels_Bhw = self._tensor([p.key_labels_hw for p in pairs]).long()
             return label_loss(key_labels_Bhw, flow_B2hw, labels_Bhw).sum()
+        segmenter = self._segmenter
         with torch.no_grad():
-            scores_BChw = self._segmenter.head(self._segmenter.features(key))
-            said_Bhw = self._segmenter.head(self._segmenter.features(current)).argmax(1)
+            feats = segmenter.features(key)
+            scores_BChw = segmenter.head(feats)
+            said_Bhw = segmenter.head(segmenter.features(current)).argmax(1)
         unlabelled_B = (labels_Bhw == IGNORE).all(2).all(1)
         labels_Bhw = torch.where(unlabelled_B[:, None, None], said_Bhw, labels_Bhw)
-        return task_loss(scores_BChw.float(), flow_B2hw, labels_Bhw).sum()
+        if scale_BCqq is None:
+            return task_loss(scores_BChw.float(), flow_B2hw, labels_Bhw).sum()
+        if self._scale_level == "scores":
+            (warped,) = warp_scaled([scores_BChw.float()], flow_B2hw, scale_BCqq)
+        else:
+            maps = [feats] if isinstance(feats, torch.Tensor) else list(feats)
+            moved = warp_scaled(maps, flow_B2hw, scale_BCqq)
+            warped = segmenter.head(moved[0] if isinstance(feats, torch.Tensor) else tuple(moved))
+        return scores_loss(warped, labels_Bhw).sum()
 
     def _tensor(self, arrays: Sequence[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self._device)
@@ -210,10 +272,12 @@ class _FlowLoop:
     def _pictures(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
         return self._tensor(pictures).permute(0, 3, 1, 2).float().div(255.0).contiguous()
 
-    def _stop(self, step: int, batch: FlowBatch) -> None:
+    def _stop(self, step: int, pairs: Sequence[str], what: str = "the loss") -> NoReturn:
+        found = load_checkpoint(self._options.folder, self._options.fingerprint)
         raise FlowTrainingError(
-            f"the loss is not a number at step {step}, whose pairs were {'; '.join(batch.ids)}; "
-            "the last checkpoint is kept. A lower --recipe.lr or a longer warm-up usually helps"
+            f"{what} is not a number at step {step}, whose pairs were {'; '.join(pairs)}; "
+            f"the checkpoint of step {found[0].step if found else 0} is kept. A lower --recipe.lr or a "
+            "longer warm-up usually helps"
         )
 
     def _write_row(self) -> None:
@@ -226,6 +290,21 @@ class _FlowLoop:
             self._watch(row)
 
     def _save(self) -> None:
+        """The first worker writes; if it cannot, all of them stop. Weights that are no numbers stop them too:
+        they must never replace a good checkpoint."""
+        if not all(bool(torch.isfinite(weight).all()) for weight in self._net.parameters()):
+            self._stop(self._standing.step - 1, self._pairs, what="a weight")
+        problem: SaveError | None = None
+        try:
+            if self._group.rank == 0:
+                self._write()
+        except SaveError as error:
+            problem = error
+        problems = [found for found in self._group.gather(problem) if found is not None]
+        if problems:
+            raise problems[0]
+
+    def _write(self) -> None:
         tensors: dict[str, Any] = {"net": self._net.state_dict(), "optimiser": self._optimiser.state_dict()}
         if self._average is not None:
             tensors["average"] = self._average.state
@@ -241,6 +320,12 @@ class _FlowLoop:
         self._optimiser.load_state_dict(tensors["optimiser"])
         if self._average is not None:
             self._average.load(tensors["average"])
+
+
+def scale_level(net: nn.Module) -> str | None:
+    """What the net's scale field is for, if it has one."""
+    head = getattr(net, "scale", None)
+    return None if head is None else str(head.level)
 
 
 def _look(pair: ClipPair, seed: int, step: int, number: int) -> tuple[np.ndarray, np.ndarray]:

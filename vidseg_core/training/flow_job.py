@@ -22,20 +22,23 @@ from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.models.flow import FlowNet, build_flow_net
-from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.labels import labels_from_scores
 from vidseg_core.models.protocol import Segmenter
-from vidseg_core.models.registry import build_segmenter, resolve_device
+from vidseg_core.models.registry import resolve_device
 from vidseg_core.pipeline.progress import Reporter
-from vidseg_core.propagation.flow import DisFlow
+from vidseg_core.propagation.flow import DisFlow, FlowEstimator
 from vidseg_core.propagation.net_flow import NetFlow
+from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
-from vidseg_core.training.claim import claim_folder, fingerprint
-from vidseg_core.training.flow import FlowLoopOptions, train_flow
+from vidseg_core.training.claim import claim_folder, fingerprint, only_driver
+from vidseg_core.training.flow import FlowLoopOptions
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips
-from vidseg_core.training.flow_score import GapScore, score_clip, table
+from vidseg_core.training.flow_ray import LAST, frozen_segmenter
+from vidseg_core.training.flow_score import Carry, GapScore, score_clip, table
 
-LAST, RUN = "last.safetensors", "run.json"
+RUN = "run.json"
+PROBE = 512
+"""Side of a picture, pixels, that every net takes as it is; features of others carry their size along."""
 
 
 def run_train_flow(config: TrainFlowConfig, reporter: Reporter | None = None) -> int:
@@ -43,9 +46,13 @@ def run_train_flow(config: TrainFlowConfig, reporter: Reporter | None = None) ->
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
     report = reporter or Reporter(config.log)
-    built = build_flow_net(config.net, config.weights, seed=config.seed, bare=True)
-    device = str(resolve_device(config.device))
-    segmenter = _segmenter(config, device)
+    device = "cpu" if config.device == "cuda" else str(resolve_device(config.device))
+    segmenter = frozen_segmenter(config, device)
+    scale = _scale(config, segmenter, device)
+    built = build_flow_net(config.net, config.weights, seed=config.seed, bare=True, scale=scale)
+    if built.scale_level and scale is None:
+        problem = f"was off, but --weights {config.weights} has a scale field for {built.scale_level}"
+        raise ConfigError("--scale_field", problem)
     clips = list(_clips(config, segmenter))
     learn, held = _held_out(clips, config.val_clips)
     report.say(_describe(config, built, learn, held))
@@ -59,20 +66,58 @@ def run_train_flow(config: TrainFlowConfig, reporter: Reporter | None = None) ->
     }
     claim_folder(folder, fields)
     options = FlowLoopOptions(
-        folder=folder,
+        folder=folder.resolve(),
         seed=config.seed,
-        device=device,
         save_every=config.save_every,
         log_every=config.log_every,
         fingerprint=fingerprint(fields),
     )
+    with only_driver(folder):
+        try:
+            _train(config, learn, options, scale, report)
+        except KeyboardInterrupt:
+            report.say("interrupted; the checkpoint stays. The same command goes on from it.")
+            return 1
+        _finish(config, options, learn, held, segmenter, device, report)
+    return 0
+
+
+def _train(
+    config: TrainFlowConfig,
+    learn: Sequence[FlowClip],
+    options: FlowLoopOptions,
+    scale: tuple[str, int] | None,
+    report: Reporter,
+) -> None:
+    from vidseg_core.pipeline.ray_session import ray_session
+    from vidseg_core.training.flow_ray import fit_flow
+
+    found = load_checkpoint(options.folder, options.fingerprint)
+    begun, steps = found[0].step if found else 0, config.recipe.steps
+    if begun >= steps and (options.folder / LAST).is_file():
+        report.say(f"all {steps} steps are done already")
+        return
+    if begun:
+        report.say(f"going on from step {begun} of {steps}")
 
     def watch(row: dict[str, Any]) -> None:
         report.say(" ".join(f"{name} {_short(value)}" for name, value in row.items()), **row)
 
-    state = train_flow(built.net, learn, config.recipe, options, segmenter=segmenter, watch=watch)
-    data = weights_file(state, config.net, step=config.recipe.steps, seed=config.seed)
-    write_atomically(folder / LAST, data)
+    with ray_session(config):
+        fit_flow(config, learn, options, scale=scale, watch=watch)
+
+
+def _finish(
+    config: TrainFlowConfig,
+    options: FlowLoopOptions,
+    learn: Sequence[FlowClip],
+    held: Sequence[FlowClip],
+    segmenter: Segmenter | None,
+    device: str,
+    report: Reporter,
+) -> None:
+    folder = Path(config.output)
+    data = (folder / LAST).read_bytes()
     scores = _score(config, folder / LAST, device, held, segmenter)
     if scores:
         report.say("on the clips that were left out:\n" + table(scores))
@@ -88,16 +133,20 @@ def run_train_flow(config: TrainFlowConfig, reporter: Reporter | None = None) ->
     report.say(
         f"weights in {folder / LAST}; use them with --propagation.flow {config.net} "
         f"--propagation.flow_weights {folder / LAST}"
+        + (f" --propagation.level {config.scale_field}" if config.scale_field != "off" else "")
     )
-    return 0
 
 
-def _segmenter(config: TrainFlowConfig, device: str) -> Segmenter | None:
-    if config.segmenter is None:
+def _scale(config: TrainFlowConfig, segmenter: Segmenter | None, device: str) -> tuple[str, int] | None:
+    """Level and channels of the scale field: those of N's scores, or of its features."""
+    if config.scale_field == "off" or segmenter is None:
         return None
-    return build_segmenter(
-        config.segmenter, device=device, weights=config.segmenter_weights, seed=config.seed
-    )
+    if config.scale_field == "scores":
+        return "scores", len(segmenter.class_names)
+    with torch.inference_mode():
+        feats = segmenter.features(torch.zeros(1, 3, PROBE, PROBE, device=device))
+    maps = [feats] if isinstance(feats, torch.Tensor) else feats
+    return "features", sum(one_map.shape[1] for one_map in maps)
 
 
 def _clips(config: TrainFlowConfig, segmenter: Segmenter | None) -> Iterator[FlowClip]:
@@ -131,14 +180,56 @@ def _score(
     segmenter: Segmenter | None,
 ) -> list[GapScore]:
     net = NetFlow(config.net, weights=weights, device=device)
-    methods = {"dis": DisFlow(chained=False), "dis chained": DisFlow(), config.net: net}
+    methods: dict[str, FlowEstimator] = {"dis": DisFlow(chained=False), "dis chained": DisFlow()}
+    methods[config.net] = net
     scores = []
     for clip in held:
         labels = clip.labels_THW if clip.labels_THW is not None else _said(clip, segmenter, device)
-        if labels is not None:
-            frames, gaps = list(clip.frames_THW3), config.gap_numbers
-            scores += score_clip(clip.name, frames, list(labels), methods, gaps=gaps, flow_size=config.size)
+        if labels is None:
+            continue
+        carries: dict[str, Carry] = {}
+        if net.scale_level is not None and segmenter is not None:
+            carries = _carries(config.net, net.scale_level, clip, segmenter, device)
+        scores += score_clip(
+            clip.name,
+            list(clip.frames_THW3),
+            list(labels),
+            methods | dict.fromkeys(carries, net),
+            gaps=config.gap_numbers,
+            flow_size=config.size,
+            carries=carries,
+        )
     return scores
+
+
+def _carries(name: str, level: str, clip: FlowClip, segmenter: Segmenter, device: str) -> dict[str, Carry]:
+    """N's scores or features of the key, warped, without and with the scale field."""
+    propagator, kept = build_propagator("flow_warp", level=level), dict[int, Any]()
+
+    @torch.inference_mode()
+    def carry(key: int, flow_hw2: np.ndarray) -> np.ndarray:
+        if key not in kept:
+            kept.clear()
+            kept[key] = _maps(segmenter, level, clip.frames_THW3[key], device)
+        moved = propagator.carry(kept[key], flow_hw2)
+        alone = moved[None] if isinstance(moved, torch.Tensor) else tuple(part[None] for part in moved)
+        scores_BCHW = alone if level == "scores" else segmenter.head(alone)
+        assert isinstance(scores_BCHW, torch.Tensor)
+        return labels_from_scores(scores_BCHW)[0].cpu().numpy().astype(np.uint8)
+
+    return {
+        f"{name}, {level}": lambda key, flow_hw2: carry(key, np.asarray(flow_hw2)),
+        f"{name}, {level} x S": carry,
+    }
+
+
+def _maps(segmenter: Segmenter, level: str, frame_HW3: np.ndarray, device: str) -> Any:
+    """What of one frame is carried at this level."""
+    pixels = torch.from_numpy(frame_HW3)[None].permute(0, 3, 1, 2).to(device).float() / 255.0
+    feats = segmenter.features(pixels)
+    if level == "scores":
+        return segmenter.head(feats)[0]
+    return feats[0] if isinstance(feats, torch.Tensor) else tuple(part[0] for part in feats)
 
 
 @torch.inference_mode()

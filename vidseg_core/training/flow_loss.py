@@ -18,6 +18,7 @@ import torch.nn.functional as functional
 
 from vidseg_core.datasets.records import IGNORE
 from vidseg_core.models.flow.layers import backward_warp, grow_flow, pixel_grid
+from vidseg_core.propagation.scale_field import grow_scale
 
 ROBUST = 0.7
 """Power of the end-point error."""
@@ -53,13 +54,34 @@ def photometric_loss(
 
 def task_loss(scores_BChw: torch.Tensor, flow_B2hw: torch.Tensor, labels_Bhw: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each pair, (B,): the key's scores warped to the current frame against its labels."""
-    grown = grow_flow(flow_B2hw, *scores_BChw.shape[-2:])
-    warped = backward_warp(scores_BChw, grown)
+    return scores_loss(backward_warp(scores_BChw, grow_flow(flow_B2hw, *scores_BChw.shape[-2:])), labels_Bhw)
+
+
+def scores_loss(warped: torch.Tensor, labels_Bhw: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each pair, (B,), of scores for the current frame against its labels."""
     if warped.shape[-2:] != labels_Bhw.shape[-2:]:
         warped = functional.interpolate(warped, labels_Bhw.shape[-2:], mode="bilinear", align_corners=False)
     loss_Bhw = functional.cross_entropy(warped, labels_Bhw, ignore_index=IGNORE, reduction="none")
     known_Bhw = (labels_Bhw != IGNORE).to(loss_Bhw.dtype)
     return loss_Bhw.sum((1, 2)) / known_Bhw.sum((1, 2)).clamp(min=1.0)
+
+
+def warp_scaled(
+    maps: Sequence[torch.Tensor], flow_B2hw: torch.Tensor, scale_BCqq: torch.Tensor
+) -> list[torch.Tensor]:
+    """The key's scores or features, each BChw at its own size, warped and multiplied by the scale field (DFF
+    section 3): W(f_k, M) * S. Maps behind its last channel are only warped; `ScaleField` does the same in a
+    run."""
+    warped, done = [], 0
+    for one_map in maps:
+        size, channels = one_map.shape[-2:], one_map.shape[1]
+        moved = backward_warp(one_map, grow_flow(flow_B2hw, *size))
+        part = scale_BCqq[:, done : done + channels]
+        if part.shape[1]:
+            moved = moved * grow_scale(part, (part.shape[2], part.shape[3]), *size)
+        done += channels
+        warped.append(moved)
+    return warped
 
 
 def label_loss(

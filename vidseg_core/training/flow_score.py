@@ -2,9 +2,10 @@
 
 Model: every `stride` frames of a labelled clip is a key. Its labels are warped to the frames at the gaps
 asked for and compared with theirs; one confusion matrix per clip, method and gap. `copy` carries without
-flow. A chained estimator sees all the frames between, as in the engine (`propagation.chain`); its time per
-pair is what the last link costs. Times are CPU time of the process, which other work on the machine hardly
-changes; of a net on a GPU they are the host's share only.
+flow. A method may carry something else than labels (`Carry`), such as N's scores times a scale field. A
+chained estimator sees all the frames between, as in the engine (`propagation.chain`); its time per pair is
+what the last link costs. Times are CPU time of the process, which other work on the machine hardly changes;
+of a net on a GPU they are the host's share only.
 
 Legend: H, W size of a clip, h, w flow size.
 """
@@ -12,7 +13,7 @@ Legend: H, W size of a clip, h, w flow size.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ from vidseg_core.propagation.flow import FlowEstimator
 from vidseg_core.propagation.warp import warp_labels
 
 COPY = "copy"
+Carry = Callable[[int, np.ndarray], np.ndarray]
+"""(number of the key frame, flow_hw2 to it) -> labels_HW of the current frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +52,19 @@ def score_clip(
     gaps: Sequence[int],
     flow_size: int = 256,
     stride: int = 10,
+    carries: Mapping[str, Carry] | None = None,
 ) -> list[GapScore]:
-    """Scores of `copy` and of every method at every gap that the clip is long enough for."""
+    """Scores of `copy` and of every method at every gap that the clip is long enough for.
+
+    `carries`: how a method, by its name, carries something else than the key's labels.
+    """
     classes = 1 + max(int(ids_HW[ids_HW != IGNORE].max(initial=0)) for ids_HW in labels)
     fitting = [gap for gap in sorted(gaps) if gap < len(frames)]
     keys = range(0, len(frames) - min(fitting, default=len(frames)), stride)
     scores = []
     for method in (COPY, *methods):
         estimator = methods.get(method)
+        carry = (carries or {}).get(method, lambda key, flow_hw2: warp_labels(labels[key], flow_hw2))
         counts = {gap: ConfusionMatrix(classes) for gap in fitting}
         pairs, seconds = dict.fromkeys(fitting, 0), dict.fromkeys(fitting, 0.0)
         views: dict[int, np.ndarray] = {}
@@ -67,7 +75,7 @@ def score_clip(
                 carried_HW = labels[key]
                 if estimator is not None:
                     flow_hw2, took = flows[gap]
-                    carried_HW, seconds[gap] = warp_labels(labels[key], flow_hw2), seconds[gap] + took
+                    carried_HW, seconds[gap] = carry(key, flow_hw2), seconds[gap] + took
                 counts[gap].update(*_known(carried_HW, labels[key + gap]))
                 pairs[gap] += 1
         scores += [
@@ -100,11 +108,12 @@ def table(scores: Sequence[GapScore]) -> str:
     means = mean_by_gap(scores)
     gaps = sorted({gap for _, gap in means})
     methods = list(dict.fromkeys(score.method for score in scores))
-    lines = [f"{'mIoU at gap':16}" + "".join(f"{gap:8}" for gap in gaps) + "   ms/pair"]
+    wide = max([16, *(len(method) + 2 for method in methods)])
+    lines = [f"{'mIoU at gap':{wide}}" + "".join(f"{gap:8}" for gap in gaps) + "   ms/pair"]
     for method in methods:
         cells = [means[method, gap] for gap in gaps if (method, gap) in means]
         cost = np.mean([ms for _, ms in cells])
-        lines.append(f"{method:16}" + "".join(f"{miou:8.3f}" for miou, _ in cells) + f"{cost:10.1f}")
+        lines.append(f"{method:{wide}}" + "".join(f"{miou:8.3f}" for miou, _ in cells) + f"{cost:10.1f}")
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
+from vidseg_core.episodes.walk import with_features
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
 from vidseg_core.training.claim import claim_folder, fingerprint
@@ -51,7 +52,9 @@ walk. `kar_weight`, `lkd_weight`: DVRL Fig. 3, bottom row. `val_quality` is null
 def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None) -> int:
     """Train (or go on) as `config` says; the exit code. What is wrong is raised, each in one sentence."""
     report = reporter or Reporter(config.log)
-    training, validation = open_tables(config.tables, config.val_clips, config.val_share, config.seed)
+    training, validation = open_tables(
+        config.tables, config.val_clips, config.val_share, config.seed, config.features
+    )
     fields = config.fingerprint_fields() | {
         "tables": training.digest(),
         "validation": validation.digest() if validation is not None else None,
@@ -101,10 +104,15 @@ def policy_options(config: TrainPolicyConfig, fingerprint: str = "") -> PolicyOp
 
 
 def open_tables(
-    path: str, val_clips: Sequence[str], val_share: float, seed: int
+    path: str, val_clips: Sequence[str], val_share: float, seed: int, features: Sequence[str] = ()
 ) -> tuple[TableSet, TableSet | None]:
-    """Training and validation tables, split by clip. `EpisodeError`, or `ConfigError` for a bad split."""
+    """Training and validation tables, split by clip, with these features (none named: all).
+
+    `EpisodeError`, or `ConfigError` for a bad split.
+    """
     tables = load_tables(path)
+    if features:
+        tables = [with_features(table, features) for table in tables]
     clips = sorted({table.clip for table in tables})
     chosen = _validation_clips(clips, val_clips, val_share, seed)
     return _join(tables, [c for c in clips if c not in chosen]), _join(tables, chosen) if chosen else None  # type: ignore[return-value]
@@ -206,10 +214,20 @@ def write_table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, path: P
     write_atomically(path, sink.getvalue())
 
 
+def write_picture(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """`curve.png`: the rows drawn, DVRL Fig. 3."""
+    from vidseg_core.report.training_curves import PICTURE, curve_picture
+
+    data = curve_picture(rows)
+    if data:
+        write_atomically(folder / PICTURE, data)
+
+
 def _write_curve(options: PolicyOptions) -> None:
     found = load_checkpoint(options.folder, options.fingerprint)
     if found is not None:
         write_table_of(found[0].rows, CURVE_SCHEMA, options.folder / CURVE)
+        write_picture(found[0].rows, options.folder)
 
 
 def _finish(

@@ -1,21 +1,9 @@
-"""The loop on Ray Train: a group of workers, replaced as a whole when one of them dies.
-
-Model: every worker builds the same net, takes its share of each batch's slots, and goes on from the run's own
-checkpoint, which the first worker writes. Ray Train starts the group, notices a death and starts it again.
-What can be explained (a loss that is not finite, an unreadable frame, a full disk) is no death: it is
-returned, not retried.
-"""
+"""The segmenter's loop on Ray Train: each worker builds the same net, takes its share of each batch's slots,
+and goes on from the run's own checkpoint, which the first worker writes. See `ray_group`."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import signal
-import threading
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +19,10 @@ from vidseg_core.training.checkpoint import CheckpointError, SaveError
 from vidseg_core.training.data import TrainingData
 from vidseg_core.training.group import ProcessGroup, Solo
 from vidseg_core.training.loop import LoopOptions, Outcome, Row, TrainingError, train
+from vidseg_core.training.ray_group import GroupLayout, answer, run_group, teller, worker_device
 from vidseg_core.training.ray_loader import Loading, ray_batches
 from vidseg_core.training.validate import Validation
 
-PROGRESS = "progress.jsonl"
-"""One line for each new point of the curve, for whoever watches the run."""
-RAY_FOLDER = "_ray"
 KEPT_FRAMES = 64
 """Validation frames that a worker keeps in memory."""
 EXPLAINED: dict[str, type[Exception]] = {
@@ -61,48 +47,15 @@ def fit(job: WorkerJob, worker_cpus: float, watch: Callable[[Row], None]) -> Out
 
     Raises what the loop raises, and `ClusterError` when workers died too often.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
-    config, folder = job.config, Path(job.config.output).resolve()
-    gpu = job.device == "cuda"
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean here what they mean there
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=config.workers, use_gpu=gpu, resources_per_worker={"CPU": worker_cpus} | _gpu(gpu)
-        ),
-        run_config=RunConfig(
-            name=uuid.uuid4().hex,
-            storage_path=str(folder / RAY_FOLDER),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-        ),
+    config = job.config
+    layout = GroupLayout(
+        folder=Path(config.output),
+        workers=config.workers,
+        cpus=worker_cpus,
+        gpu=job.device == "cuda",
+        max_failures=config.max_failures,
     )
-    try:
-        with _own_interrupts(), _Follower(folder / PROGRESS, watch):
-            result = trainer.fit()
-    except TrainingFailedError as error:
-        raise ClusterError(f"training workers failed too often: {_reason(error)}") from error
-    finally:
-        shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
-    return _outcome(getattr(result, "return_value", None))
-
-
-@contextmanager
-def _own_interrupts() -> Iterator[None]:
-    """Ray Train answers Ctrl-C by ending the process as if all were well; here it stays a
-    `KeyboardInterrupt`."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as stop:
-        raise KeyboardInterrupt from stop
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
+    return Outcome(**run_group(train_worker, job, layout, EXPLAINED, watch))
 
 
 def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
@@ -113,13 +66,9 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     torch.set_num_threads(job.config.threads)
-    device = _device(job)
+    device = worker_device(job.device)
     group = ProcessGroup(device) if size > 1 else Solo()
-    try:
-        outcome = _train(job, device, group, rank, size)
-    except tuple(EXPLAINED.values()) as error:
-        return {"kind": type(error).__name__, "message": str(error)}
-    return {"outcome": asdict(outcome)}
+    return answer(lambda: asdict(_train(job, device, group, rank, size)), EXPLAINED)
 
 
 def _train(job: WorkerJob, device: torch.device, group: Solo, rank: int, size: int) -> Outcome:
@@ -138,7 +87,7 @@ def _train(job: WorkerJob, device: torch.device, group: Solo, rank: int, size: i
         loop_options(config, device=str(device), weights=job.class_weights, fingerprint=job.fingerprint),
         validation=validation,
         group=group,
-        watch=_teller(Path(config.output).resolve() / PROGRESS) if rank == 0 else None,
+        watch=teller(Path(config.output).resolve()) if rank == 0 else None,
     )
 
 
@@ -178,73 +127,3 @@ def lay_out(config: TrainSegmenterConfig) -> tuple[str, float, Loading]:
     left = (cpus - share * config.workers) / config.workers
     task_cpus = 1.0 if left >= 1 else max(0.01, round(left, 2))
     return device, share, Loading(tasks=config.loaders or max(1, int(left)), cpus=task_cpus)
-
-
-def _gpu(gpu: bool) -> dict[str, float]:
-    return {"GPU": 1.0} if gpu else {}
-
-
-def _device(job: WorkerJob) -> torch.device:
-    if job.device == "cpu":
-        return torch.device("cpu")
-    from ray.train.torch import get_device
-
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for equal sums
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    device = get_device()
-    return device if isinstance(device, torch.device) else device[0]
-
-
-def _outcome(returned: Any) -> Outcome:
-    if not isinstance(returned, dict):
-        raise ClusterError("the training workers ended without a result; run the same command again")
-    if "outcome" in returned:
-        return Outcome(**returned["outcome"])
-    raise EXPLAINED[returned["kind"]](returned["message"])
-
-
-def _reason(error: Exception) -> str:
-    """The last line of what a worker said."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
-
-
-def _teller(path: Path) -> Callable[[Row], None]:
-    def tell(row: Row) -> None:
-        with suppress(OSError), open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    return tell
-
-
-class _Follower:
-    """Reads a growing file of rows while the block runs, and hands each new row over."""
-
-    def __init__(self, path: Path, watch: Callable[[Row], None]) -> None:
-        self._path, self._watch = path, watch
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        path.unlink(missing_ok=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        shown, ends = 0, False
-        while not ends:
-            ends = self._done.wait(0.5)
-            for line in _whole_lines(self._path, shown):
-                shown += len(line)
-                self._watch(json.loads(line))
-
-
-def _whole_lines(path: Path, start: int) -> Iterator[bytes]:
-    """The lines behind byte `start` that are finished."""
-    if path.is_file():
-        with open(path, "rb") as file:
-            file.seek(start)
-            yield from (line for line in file if line.endswith(b"\n"))

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from vidseg_core.models.flow.layers import conv
+from vidseg_core.models.flow.layers import ScaleHead, conv
 
 SCALE = 20.0
 """Pixels per unit of flow inside the net."""
@@ -36,9 +36,11 @@ class FlowNetS(nn.Module):
 
     multiple = 64
     smallest = 64
+    scale: ScaleHead | None
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
+        self.register_module("scale", None)
         c1, c2, c3, c4, c5, c6 = (round(channels * width) for channels in (64, 128, 256, 512, 512, 1024))
         self.conv6_channels = c6
         self.conv1 = conv(6, c1, 7, 2)
@@ -49,6 +51,7 @@ class FlowNetS(nn.Module):
         self.conv6_ = nn.Sequential(conv(c5, c6, 3, 2), conv(c6, c6))
         d5, d4, d3, d2 = (round(channels * width) for channels in (512, 256, 128, 64))
         joined = (c5 + d5 + 2, c4 + d4 + 2, c3 + d3 + 2, c2 + d2 + 2)
+        self._top_channels = joined[3]
         self.up = nn.ModuleList([_up(c6, d5), _up(joined[0], d4), _up(joined[1], d3), _up(joined[2], d2)])
         self.predict = nn.ModuleList(_predict(channels) for channels in (c6, *joined))
         self.grow = nn.ModuleList(nn.ConvTranspose2d(2, 2, 4, 2, 1) for _ in joined)
@@ -59,13 +62,29 @@ class FlowNetS(nn.Module):
 
     def forward(self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor) -> torch.Tensor:
         """flow_B2hw in pixels: the flow at 1/4, grown bilinearly."""
-        quarter_B2hw = self._flows(self._encode(current_B3hw, key_B3hw))[-1]
+        quarter_B2hw = self._flows(self._encode(current_B3hw, key_B3hw))[0][-1]
         size = current_B3hw.shape[-2:]
         return SCALE * functional.interpolate(quarter_B2hw, size, mode="bilinear", align_corners=False)
 
     def levels(self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor) -> list[torch.Tensor]:
         """Flows at 1/64 to 1/4 and full size, each in its own pixels: what training looks at."""
-        flows = self._flows(self._encode(current_B3hw, key_B3hw))
+        return self._sized(self._flows(self._encode(current_B3hw, key_B3hw))[0], current_B3hw)
+
+    def add_scale(self, channels: int, level: str) -> None:
+        """Give the net a scale field of so many channels."""
+        self.scale = ScaleHead(self._top_channels, channels, level)
+
+    def levels_and_scale(
+        self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """`levels`, and scale_BChw at 1/4."""
+        assert self.scale is not None
+        flows, top = self._flows(self._encode(current_B3hw, key_B3hw))
+        return self._sized(flows, current_B3hw), self.scale(top)
+
+    @staticmethod
+    def _sized(flows: list[torch.Tensor], current_B3hw: torch.Tensor) -> list[torch.Tensor]:
+        """In pixels, with the flow at full size behind them."""
         width = current_B3hw.shape[-1]
         sized = [flow * (SCALE * flow.shape[-1] / width) for flow in flows]
         full = functional.interpolate(flows[-1], current_B3hw.shape[-2:], mode="bilinear")
@@ -81,15 +100,15 @@ class FlowNetS(nn.Module):
             maps.append(feats)
         return maps
 
-    def _flows(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
-        """From 1/64 to 1/4, in units of `SCALE` pixels."""
+    def _flows(self, maps: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """From 1/64 to 1/4, in units of `SCALE` pixels, and the maps that the last one is read from."""
         joined = maps[-1]
         flows = [self.predict[0](joined)]
         refine = zip(reversed(maps[:-1]), self.up, self.grow, self.predict[1:], strict=True)  # type: ignore[index]
         for skip, up, grow, predict in refine:
             joined = torch.cat([skip, up(joined), grow(flows[-1])], 1)
             flows.append(predict(joined))
-        return flows
+        return flows, joined
 
 
 def flownet2_s() -> FlowNetS:

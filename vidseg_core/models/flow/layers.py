@@ -74,3 +74,20 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequ
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(0.1, inplace=True)
     )
+
+
+class ScaleHead(nn.Module):
+    """DFF's scale field from a net's finest maps: one 1x1 convolution that says 1 everywhere until it is
+    trained (DFF section 3). `level`: what it multiplies; part of the names of its weights."""
+
+    def __init__(self, inputs: int, channels: int, level: str) -> None:
+        super().__init__()
+        self.channels, self.level = channels, level
+        self.by = nn.ModuleDict({level: nn.Conv2d(inputs, channels, 1)})
+        layer = self.by[level]
+        assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+        nn.init.zeros_(layer.weight)
+        nn.init.ones_(layer.bias)
+
+    def forward(self, maps_BChw: torch.Tensor) -> torch.Tensor:
+        return self.by[self.level](maps_BChw)

@@ -7,7 +7,7 @@ digest says which. Nothing is ever downloaded.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,8 +19,9 @@ from vidseg_core.models.flow.raft import Raft
 from vidseg_core.models.flow.spynet import SpyNet
 from vidseg_core.models.flow.tiny import TinyFlow
 from vidseg_core.models.names import unknown_name
+from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.request import seeded
-from vidseg_core.models.weights import fit_weights, read_weights
+from vidseg_core.models.weights import WeightsFile, fit_weights, read_weights
 
 FLOW_NETS: dict[str, Callable[[], nn.Module]] = {
     "tiny-flow": TinyFlow,
@@ -29,6 +30,10 @@ FLOW_NETS: dict[str, Callable[[], nn.Module]] = {
     "spynet": SpyNet,
     "raft": Raft,
 }
+SCALED = ("tiny-flow", "flownet_s", "flownet2_s")
+"""Nets that can have a scale field."""
+SCALE_KEYS = "scale.by."
+"""What the names of its weights begin with; the level follows."""
 BUNDLED = {"tiny-flow": Path(__file__).parents[1] / "bundled" / "tiny-flow.safetensors"}
 
 
@@ -42,24 +47,51 @@ class FlowNet:
     """SHA-256 over architecture and weights."""
     trained: bool
     """False: random weights; its flow means nothing, only its speed does."""
+    scale_level: str | None = None
+    """`scores` or `features` if the net has a scale field for those (DFF section 3)."""
 
 
 def build_flow_net(
-    name: str, weights: str | Path | None = None, *, seed: int = 0, bare: bool = False
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    seed: int = 0,
+    bare: bool = False,
+    scale: tuple[str, int] | None = None,
 ) -> FlowNet:
     """The net called `name` with the weights of a file, else its bundled ones, else random ones by `seed`.
 
-    `bare`: random weights even where there are bundled ones (to train from scratch). `SegmenterError` for a
-    name that nobody knows, and for a file that is not of this architecture.
+    `bare`: random weights even where there are bundled ones (to train from scratch). `scale`: level and
+    channels of a scale field to train; None: as the file has it. `SegmenterError` for a name that nobody
+    knows, and for a file that is not of this architecture.
     """
     if name not in FLOW_NETS:
         raise unknown_name("flow net", name, tuple(FLOW_NETS))
     net = seeded(seed, FLOW_NETS[name])
     file = weights or (None if bare else BUNDLED.get(name))
-    if file is not None:
-        fit_weights(net, read_weights(file), what=f"flow net {name!r}")
+    content = None if file is None else read_weights(file)
+    there = None if content is None else _scale_in(content)
+    if (scale or there) and name in SCALED:
+        level, channels = scale or there  # type: ignore[misc]
+        net.add_scale(channels, level)  # type: ignore[operator]
+    elif scale:
+        raise SegmenterError(f"flow net {name!r} cannot have a scale field; {', '.join(SCALED)} can")
+    if content is not None:
+        if scale and not there:  # a flow net whose scale field begins here, at 1
+            fresh = {key: value for key, value in net.state_dict().items() if key.startswith(SCALE_KEYS)}
+            content = replace(content, state={**content.state, **fresh})
+        fit_weights(net, content, what=f"flow net {name!r}")
     digest = digest_state(net.state_dict(), {"flow net": name})
-    return FlowNet(name=name, net=net.eval(), digest=digest, trained=file is not None)
+    level = (scale or there or (None,))[0]
+    return FlowNet(name=name, net=net.eval(), digest=digest, trained=file is not None, scale_level=level)
+
+
+def _scale_in(content: WeightsFile) -> tuple[str, int] | None:
+    """Level and channels of the scale field that a file holds weights for."""
+    for key, value in content.state.items():
+        if key.startswith(SCALE_KEYS) and key.endswith(".weight") and value.ndim == 4:
+            return key.removeprefix(SCALE_KEYS).removesuffix(".weight"), int(value.shape[0])
+    return None
 
 
 def frozen(net: nn.Module) -> nn.Module:

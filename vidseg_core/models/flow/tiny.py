@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
-from vidseg_core.models.flow.layers import backward_warp, conv, cost_volume, grow_flow
+from vidseg_core.models.flow.layers import ScaleHead, backward_warp, conv, cost_volume, grow_flow
 
 FEATURES = 24
 """Channels in which the pictures are compared, the same at every size."""
@@ -84,9 +84,11 @@ class TinyFlow(nn.Module):
 
     multiple = 32
     smallest = 32
+    scale: ScaleHead | None
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_module("scale", None)
         self.encoder = Encoder()
         self.project = nn.ModuleList(nn.Conv2d(channels, FEATURES, 1) for channels in Encoder.channels)
         self.coarse = Decoder(3, (64, 48, 32))
@@ -105,6 +107,24 @@ class TinyFlow(nn.Module):
 
     def levels(self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor) -> list[torch.Tensor]:
         """Flows at 1/32, 1/16, 1/8, 1/4 and full size, each in its own pixels: what training looks at."""
+        return self._run(current_B3hw, key_B3hw)[0]
+
+    def add_scale(self, channels: int, level: str) -> None:
+        """Give the net a scale field of so many channels."""
+        self.scale = ScaleHead(CONTEXT, channels, level)
+
+    def levels_and_scale(
+        self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """`levels`, and scale_BChw at 1/4."""
+        assert self.scale is not None
+        flows, context = self._run(current_B3hw, key_B3hw)
+        return flows, self.scale(context)
+
+    def _run(
+        self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Flows from coarse to fine, and the context at 1/4."""
         pictures = torch.cat([_normal(current_B3hw), _normal(key_B3hw)])
         maps = [head(feats) for head, feats in zip(self.project, self.encoder(pictures), strict=True)]
         coarsest = maps[-1].shape[-2:]
@@ -118,7 +138,7 @@ class TinyFlow(nn.Module):
             context = functional.interpolate(context, current.shape[-2:], mode="nearest")
             flow_B2hw, context = decoder(current, key, flow_B2hw, context)
             flows.append(flow_B2hw)
-        return [*flows, self._full_size(flow_B2hw, context)]
+        return [*flows, self._full_size(flow_B2hw, context)], context
 
     def _full_size(self, flow_B2hw: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Each pixel's flow as a convex combination of the 3x3 flows around it at 1/4 (RAFT section 3.3)."""

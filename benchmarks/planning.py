@@ -1,0 +1,179 @@
+"""What a corpus of many videos costs the driver: memory and time of all that it does for a video without
+looking into it.
+
+    python -m benchmarks.planning [--videos 10000 100000 1000000] [--json FILE]
+
+For each size, in a process of its own: the list is read and ids are made, the output is claimed, the rows of
+earlier drivers are listed (half of the videos), waves are cut, each video's plan becomes a tally, receipts
+close it, its row is encoded; at the end all rows are read again for the totals. The store is simulated: it
+makes listings and rows up when asked and keeps nothing, so that the memory is the driver's. Opening videos
+and committing masks is the workers' business and not in here.
+
+Printed: peak memory above an empty run, time, time a video, beside the smallest size as the baseline. Asked:
+time a video within 20 %, memory bounded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidseg_core.pipeline.ending import closed_videos, totals_of, video_key
+from vidseg_core.pipeline.job import _waves
+from vidseg_core.pipeline.manifest import INPUTS_KEY, claim_output
+from vidseg_core.pipeline.plan_stage import SegmentWork, VideoWork, input_tables
+from vidseg_core.pipeline.rows import Receipt
+from vidseg_core.pipeline.wave import tally_of
+from vidseg_core.plan.inputs import VideoInput, expand_inputs
+from vidseg_core.store.keys import VIDEOS_PREFIX
+from vidseg_core.store.objects import ObjectInfo
+from vidseg_core.store.parts import encode_videos
+from vidseg_core.store.run import Run
+
+FACTS = {
+    "codec": "h264",
+    "width": 640,
+    "height": 360,
+    "declared_frames": 240,
+    "duration_s": 9.6,
+}
+
+
+class MadeUpStore:
+    """An `ObjectStore` that holds the rows of the first `closed` videos, without holding anything."""
+
+    root = "made-up"
+
+    def __init__(self, videos: list[VideoInput]) -> None:
+        self._videos, self.closed = videos, 0
+        self._row = b""
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        if prefix == VIDEOS_PREFIX:
+            for video in self._videos[: self.closed]:
+                yield ObjectInfo(video_key(video.video_id), len(self._row))
+
+    def get(self, key: str) -> bytes:
+        return self._row
+
+    def exists(self, key: str) -> bool:
+        return False
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        if key != INPUTS_KEY:
+            self._row = data
+        return True
+
+
+def write_list(path: Path, videos: int) -> None:
+    """A list of files that are not there: what is looked up of each is the same."""
+    uris = pa.array([f"/corpus/{n // 1000:04d}/clip-{n:07d}.mp4" for n in range(videos)])
+    pq.write_table(pa.table({"uri": uris}), path)
+
+
+def drive(path: Path) -> dict[str, float]:
+    """Everything that the driver does; seconds of each part."""
+    took: dict[str, float] = {}
+    clock = time.perf_counter()
+
+    def lap(name: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        took[name], clock = took.get(name, 0.0) + now - clock, now
+
+    videos = expand_inputs([str(path)])
+    lap("list")
+    store: Any = MadeUpStore(videos)
+    claim_output(store, {"fingerprint": "x"}, videos)
+    lap("claim")
+    row = close(store, videos[0])
+    store.closed = len(videos) // 2
+    done = closed_videos(store)
+    todo = [video for video in videos if video.video_id not in done]
+    lap("resume")
+    for wave in _waves(todo):
+        input_tables(wave, 16)
+        for video in wave:
+            row = close(store, video)
+        lap("waves")
+    del done, todo
+    store.put_if_absent(video_key(videos[0].video_id), row)
+    store.closed = len(videos)
+    totals = totals_of(Run(store).videos())
+    assert totals["videos"] == len(videos)
+    lap("totals")
+    return took
+
+
+def close(store: Any, video: VideoInput) -> bytes:
+    """A video's plan, its receipts and its row."""
+    segments = [vars_of(SegmentWork(0, 4, 0, frames_left=240))]
+    work = VideoWork(video_id=video.video_id, uri=video.uri, facts=FACTS, frames=240, segments=segments)
+    tally = tally_of(work)
+    sums = {"frames": 240, "keys": 20, "decode_s": 0.4, "engine_s": 0.6}
+    for part in range(4):
+        tally.take(Receipt(video.video_id, 0, part, frames=60, keys=5, closed=part == 3, totals=sums))
+    row = encode_videos([tally.row("cpu")])
+    store.put_if_absent(video_key(video.video_id), row)
+    return row
+
+
+def vars_of(work: SegmentWork) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(work)
+
+
+def measured(videos: int) -> dict[str, Any]:
+    """One size, in this process: peak memory above what importing took, and seconds."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "list.parquet"
+        write_list(path, videos)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        took = drive(path)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    seconds = sum(took.values())
+    return {"videos": videos, "peak_mib": peak / 1024, "seconds": seconds} | took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--videos", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--json")
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measured(args.one)))
+        return
+    rows: list[dict[str, Any]] = []
+    for videos in args.videos:
+        command = [sys.executable, "-m", "benchmarks.planning", "--one", str(videos)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append(json.loads(done.stdout))
+        row, base = rows[-1], rows[0]
+        each, base_each = row["seconds"] / videos, base["seconds"] / base["videos"]
+        parts = ", ".join(f"{name} {1e6 * row[name] / videos:.0f}" for name in list(row)[3:])
+        print(
+            f"{videos:>9,} videos: {row['seconds']:7.1f} s, {1e6 * each:5.0f} us a video "
+            f"({each / base_each:.2f} of the baseline; {parts}), peak {row['peak_mib']:6.0f} MiB",
+            flush=True,
+        )
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

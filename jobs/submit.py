@@ -1,0 +1,45 @@
+"""``vidseg submit [options] -- VERB ...``: a verb as a job of a Ray cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jobs.runner import run_verb
+from vidseg_core.config.errors import ConfigError, check_name
+from vidseg_core.config.submit import CLUSTER_VERBS, SubmitConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the verb; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    cut = words.index("--") if "--" in words else len(words)
+    options, inner = words[:cut], words[cut + 1 :]
+
+    def run(config: SubmitConfig) -> int:
+        from vidseg_core.pipeline.submit import submit
+
+        if not inner:
+            raise ConfigError(
+                "VERB", "is missing: vidseg submit [options] -- segment --input ... --output ..."
+            )
+        check_name("VERB", inner[0], CLUSTER_VERBS)
+        _check_command(inner)
+        return submit(config, inner[0], inner[1:])
+
+    return run_verb("submit", SubmitConfig, run, options)
+
+
+def _check_command(inner: Sequence[str]) -> None:
+    """A slip in the options of the main jobs is told here, not in a log of the cluster."""
+    from vidseg_core.config.cli import parse
+    from vidseg_core.config.pseudo_label import PseudoLabelConfig
+    from vidseg_core.config.segment import SegmentConfig
+
+    known = {"segment": SegmentConfig, "pseudo-label": PseudoLabelConfig}
+    if inner[0] in known:
+        parse(inner[0], known[inner[0]], inner[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+"""Promise: every `vidseg ...` line in README and docs is one that the command line understands, and those
+that need nothing but generated clips do what the page says.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import cli
+from jobs.cli import VERBS
+from tests.docs.documents import DOCUMENTS, ROOT, Command, blocks, commands
+from tests.docs.test_plugins import NAMES, PAGE
+from vidseg_core.config.cli import parse
+from vidseg_core.config.schema import load_yaml
+from vidseg_core.datasets.scene_files import make_corpus
+
+LINES = [command for document in DOCUMENTS for command in commands(document)]
+PAGES = [path for path in DOCUMENTS if path.name in ("quickstart.md", "evaluation.md", "figures.md")]
+
+
+def understood(verb: str, words: list[str]) -> list[Any]:
+    """The configurations that a command comes to; the verb's own `main` reads it, nothing is run."""
+    module, found = importlib.import_module(f"jobs.{verb.replace('-', '_')}"), []
+
+    def only_parse(name: str, cls: type, run: object, argv: list[str]) -> int:
+        found.append(parse(name, cls, argv))
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "run_verb", only_parse)
+        module.main(words)
+    if "--" in words:  # submit: the job behind it is a command too
+        place = words.index("--")
+        found += understood(words[place + 1], words[place + 2 :])
+    return found
+
+
+@pytest.mark.parametrize("command", LINES, ids=lambda c: f"{c.document}: {c.line[:60]}")
+def test_every_documented_command_is_understood(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_configs(tmp_path)
+    verb, *words = command.words
+    assert verb in VERBS, f"{command.document}: there is no verb {verb!r}: {command.line}"
+    try:
+        understood(verb, words)
+    except SystemExit as stop:
+        assert stop.code == 0, f"{command.document}: {command.line}\n{capsys.readouterr().err}"
+
+
+def write_configs(folder: Path) -> None:
+    """The YAML blocks of the documents, under the name that their first line uses."""
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            first = block.text.partition("\n")[0]
+            if block.language == "yaml" and "--config " in first:
+                (folder / first.partition("--config ")[2].split()[0]).write_text(block.text, encoding="utf-8")
+    (folder / "recipe.yaml").write_text("data: [camvid:/data/CamVid]\n", encoding="utf-8")  # a run writes it
+
+
+def test_there_are_commands_and_every_verb_is_documented() -> None:
+    said = {command.words[0] for command in LINES}
+    missing = set(VERBS) - said
+    assert len(LINES) > 40 and not missing, missing
+
+
+def test_yaml_blocks_are_configurations(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "evaluation.md"
+    (block,) = (block for block in blocks(page) if block.language == "yaml")
+    file = tmp_path / "run.yaml"
+    file.write_text(block.text, encoding="utf-8")
+    (found,) = understood("evaluate", ["--config", str(file)])
+    assert [m.name for m in found.parsed_methods()][:3] == ["every", "DFF interval=6", "DFF interval=12"]
+    assert load_yaml(file)["methods"][0] == "every"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for place in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+            if "://" not in place:
+                assert (document.parent / place).exists(), f"{document.name} links to {place}"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with what the pages presuppose: the demo's scenes, small, and the plug-ins' files."""
+    monkeypatch.chdir(tmp_path)
+    make_corpus(tmp_path / "vidseg-demo" / "3x120-seed0" / "scenes", clips=2, frames=26, height=48, width=64)
+    for block in blocks(PAGE):
+        first = block.text.partition("\n")[0]
+        name = first.removeprefix("# ")
+        if name in (*(f"{n}.py" for n in NAMES), "four.yaml"):
+            (tmp_path / name).write_text(block.text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+
+
+NEEDS_NO_RAY = [
+    command
+    for document in (*PAGES, PAGE)
+    for command in commands(document)
+    if "--dry-run" in command.line and ("scenes" in command.line) and command.words[0] != "build-episodes"
+]
+
+
+@pytest.mark.parametrize("command", NEEDS_NO_RAY, ids=lambda c: f"{c.document}: {c.line[:60]}")
+def test_dry_runs_on_generated_clips_run(
+    command: Command, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if command.words[0] == "segment":
+        pytest.skip("plans on Ray; see test_the_quick_start_from_top_to_bottom")
+    before = set(here.rglob("*"))
+    assert cli.main(command.words) == 0, capsys.readouterr().err
+    assert "nothing was written" in capsys.readouterr().err.lower()
+    assert {path for path in set(here.rglob("*")) - before if "__pycache__" not in path.parts} == set()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_quick_start_from_top_to_bottom(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command of the quick start and of "Look into a run", in order, in one Ray."""
+    import ray
+
+    from_evaluation = [c for c in commands(ROOT / "docs" / "evaluation.md") if c.words[0] == "inspect"]
+    from_quickstart = commands(ROOT / "docs" / "quickstart.md")
+    skipped = ("demo", "doctor")  # their own tests run them
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{here}")  # workers find package and plug-ins
+    ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=200_000_000)
+    try:
+        for command in [*from_quickstart, *from_evaluation]:
+            if command.words[0] in skipped:
+                continue
+            words = [word.replace("frames=60", "frames=13,height=48,width=64") for word in command.words]
+            assert cli.main(words) == 0, f"{command.line}\n{capsys.readouterr().err}"
+    finally:
+        ray.shutdown()
+    assert (here / "page" / "index.html").is_file() and (here / "compare-page" / "index.html").is_file()
+    out = here / "vidseg-inspect"
+    assert (out / "coco.json").is_file() and (out / "cvat" / "annotations.zip").is_file()
+    assert len(list(out.glob("*.mp4"))) == 2

@@ -1,0 +1,347 @@
+"""Promise: an evaluation's numbers are those of the engine and of the metrics, frame by frame; the same
+command goes on where it stopped; a clip that cannot be read costs its own rows; nothing of another evaluation
+is mixed in.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.evaluate import EvaluateConfig
+from vidseg_core.config.segment import PropagationConfig
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.frames import FrameInput
+from vidseg_core.engine.look import make_view
+from vidseg_core.episodes.job import build_row
+from vidseg_core.episodes.making import claim_set, make_builder
+from vidseg_core.episodes.oracle import one_sided_curve
+from vidseg_core.episodes.sources import class_names, dataset_units
+from vidseg_core.episodes.store import load_tables
+from vidseg_core.evaluation.bench import make_bench
+from vidseg_core.evaluation.cells import claim, list_cells
+from vidseg_core.evaluation.clips import clips_of, runs_of
+from vidseg_core.evaluation.ending import fingerprint, finish
+from vidseg_core.evaluation.job import run_evaluate
+from vidseg_core.evaluation.plan import chunks, plan
+from vidseg_core.evaluation.read import open_evaluation
+from vidseg_core.evaluation.tasks import run_task
+from vidseg_core.metrics import ConfusionMatrix, PairFlow, TemporalConsistency
+from vidseg_core.models.registry import build_segmenter
+from vidseg_core.pipeline.manifest import FingerprintMismatch
+from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.propagation.flow import DisFlow
+from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.scheduling import build_scheduler
+from vidseg_core.store import open_store
+from vidseg_core.store.errors import StoreError
+
+SCENES = "scenes:videos=2,frames=14,height=48,width=64"
+SMALL = PropagationConfig(sides="one", flow_size=64)
+
+
+def config(output: Path | str, **options: Any) -> EvaluateConfig:
+    defaults: dict[str, Any] = {
+        "data": (SCENES,),
+        "methods": ("fixed:interval=5",),
+        "propagation": SMALL,
+        "segmenter": "plain",
+    }
+    return EvaluateConfig(output=str(output), **(defaults | options))
+
+
+def evaluate_here(settings: EvaluateConfig) -> tuple[int, list[dict[str, Any]], str]:
+    """As `run_evaluate`, every task in this process: exit code, rows put aside, what was said."""
+    store, bench = open_store(settings.output), make_bench(settings, "cpu")
+    store.check_writable()
+    claim(store, fingerprint(settings, bench))
+    cells = plan(clips_of(settings), settings.parsed_methods())
+    todo = [cell for cell in cells if cell.key not in list_cells(store)]
+    bad = [row for task in chunks(todo, 2, asks_net=True) for row in run_task(settings, task, "cpu")]
+    text = io.StringIO()
+    code = finish(settings, store, bench, cells, bad, Reporter("text", text))
+    return code, bad, text.getvalue()
+
+
+def engine_masks(sides: str, interval: int, clip: str, ahead: str = "") -> list[tuple[bool, np.ndarray]]:
+    """The engine on its own, with N itself: (key, mask) of every frame."""
+    engine = Engine(
+        build_segmenter("plain"),
+        build_scheduler(ahead) if ahead else build_scheduler("fixed", interval=interval),
+        build_propagator("flow_warp", level="labels"),
+        sides=sides,  # type: ignore[arg-type]
+        flow_size=64,
+    )
+    dataset, state = open_dataset(SCENES), SegmentState.new(0, f"{clip}/0")
+    results = []
+    for item in dataset.items("all"):
+        if item.video_id != clip:
+            continue
+        frame_HW3 = dataset.read(item).frame_HW3
+        frame = FrameInput(frame_index=item.frame_index, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)
+        results += engine.step([state], [frame])[0]
+    results += engine.finish([state])[0]
+    return [(result.is_key, result.labels_HW) for result in results]
+
+
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_numbers_are_those_of_the_engine_and_the_metrics(tmp_path: Path, sides: str) -> None:
+    settings = config(tmp_path, methods=(f"fixed:interval=5,sides={sides}",), limit=1)
+    assert evaluate_here(settings)[0] == 0
+    data = open_evaluation(tmp_path)
+    (clip,), (row,) = data.clips, data.results
+    masks = engine_masks(sides, 5, clip)
+    kept = data.masks(clip, row["method_id"], range(14))
+    assert all((kept[n] == mask).all() for n, (_, mask) in enumerate(masks))
+    records = [data.record(clip, n) for n in range(14)]
+    net = build_segmenter("plain")
+    matrix, fidelity, tc = ConfusionMatrix(6), ConfusionMatrix(6, ignore_index=None), TemporalConsistency(6)
+    own = engine_masks("one", 1, clip)
+    dis, views = DisFlow(chained=False), [make_view(r.frame_HW3, 256, 1) for r in records if r]
+    for n, record in enumerate(records):
+        assert record is not None and record.labels_HW is not None
+        matrix.update(masks[n][1], record.labels_HW)
+        fidelity.update(masks[n][1], own[n][1])
+        if n:
+            flows = dis.flow([views[n], views[n - 1]], [views[n - 1], views[n]])
+            tc.update(masks[n - 1][1], masks[n][1], PairFlow(*flows), at_key=masks[n][0])
+    assert len(net.class_names) == 6
+    assert row["miou"] == pytest.approx(matrix.mean_iou())
+    assert row["pixel_accuracy"] == pytest.approx(matrix.pixel_accuracy())
+    assert row["fidelity"] == pytest.approx(fidelity.mean_iou())
+    assert (row["tc"], row["tc_forward"], row["tc_pop"]) == pytest.approx((tc.tc, tc.tc_forward, tc.pop))
+    assert (row["frames"], row["keys"], row["aki"]) == (14, 3, pytest.approx(14 / 3))
+    assert row["wait_max_frames"] == (4 if sides == "two" else 0)
+    frames = data.frames[clip, row["method_id"]]
+    assert frames["is_key"].tolist() == [key for key, _ in masks]
+    assert frames["distance"].tolist() == [n % 5 for n in range(14)]
+    assert np.isnan(frames["tc"][0]) and not np.isnan(frames["tc"][1:]).any()
+
+
+def test_the_net_on_every_frame_is_the_reference_and_clips_are_pooled_by_pixels(tmp_path: Path) -> None:
+    assert evaluate_here(config(tmp_path, methods=("every",)))[0] == 0
+    data = open_evaluation(tmp_path)
+    assert [row["fidelity"] for row in data.results] == [1.0, 1.0] and data.complete
+    (pooled,) = data.methods
+    dataset, matrix = open_dataset(SCENES), ConfusionMatrix(6)
+    for clip in data.clips:
+        masks = data.masks(clip, pooled["method_id"], range(14))
+        for item in dataset.items("all"):
+            if item.video_id == clip:
+                labels_HW = dataset.read(item).labels_HW
+                assert labels_HW is not None
+                matrix.update(masks[item.frame_index], labels_HW)
+    assert pooled["miou"] == pytest.approx(matrix.mean_iou()) and pooled["clips"] == 2
+    assert pooled["class_iou"] == pytest.approx(matrix.iou().tolist(), nan_ok=True)
+    assert set(data.net_masks(data.clips[0], range(14))) == set(range(14))
+
+
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_a_scheduler_that_looks_ahead_asks_the_net_about_the_right_frames(tmp_path: Path, sides: str) -> None:
+    name = "tests.pipeline.lookahead:Brightest"
+    assert evaluate_here(config(tmp_path, methods=(f"{name}:sides={sides}",), limit=1))[0] == 0
+    data = open_evaluation(tmp_path)
+    (clip,), (row,) = data.clips, data.results
+    masks = engine_masks(sides, 0, clip, name)
+    kept = data.masks(clip, row["method_id"], range(14))
+    frames = data.frames[clip, row["method_id"]]
+    assert frames["is_key"].tolist() == [key for key, _ in masks] and frames["is_key"].sum() > 1
+    assert all((kept[n] == mask).all() for n, (_, mask) in enumerate(masks))
+    assert 7 <= row["wait_max_frames"] <= 15  # its window, and with two sides the next key's
+
+
+def test_labels_may_play_the_net(tmp_path: Path) -> None:
+    settings = config(tmp_path, segmenter="labels", methods=("every", "fixed:interval=7"), key_net_ms=100.0)
+    assert evaluate_here(settings)[0] == 0
+    every, fixed = open_evaluation(tmp_path).methods
+    assert every["miou"] == 1.0 and math.isnan(every["fidelity"]) and 0.1 < fixed["miou"] < 1.0
+    assert every["net_s"] == pytest.approx(28 * 0.1) and fixed["net_s"] == pytest.approx(4 * 0.1)
+
+
+def test_unlabelled_pixels_count_nowhere_and_a_frame_without_labels_has_no_quality(tmp_path: Path) -> None:
+    labels = [np.zeros((24, 32), np.uint8) for _ in range(6)]
+    for number, labels_HW in enumerate(labels):
+        labels_HW[4:12, 4 + number : 14 + number] = 1
+    davis(tmp_path / "davis", "dog", labels)
+    (tmp_path / "davis" / "dog" / "labels" / "00003.png").unlink()
+    place = f"davis:{tmp_path / 'davis'}"
+    assert evaluate_here(config(tmp_path / "out", data=(place,), segmenter="labels"))[0] == 0
+    data = open_evaluation(tmp_path / "out")
+    frames = data.frames["dog", data.results[0]["method_id"]]
+    assert frames["measured"].tolist() == [True, True, True, False, True, True]
+    assert np.isnan(frames["miou"][3]) and data.results[0]["measured_frames"] == 5
+
+
+def davis(folder: Path, name: str, labels: list[np.ndarray]) -> None:
+    for kind in ("frames", "labels"):
+        (folder / name / kind).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number, labels_HW in enumerate(labels):
+        picture = cv2.blur(rng.integers(0, 256, (*labels_HW.shape, 3), dtype=np.uint8), (5, 5))
+        cv2.imwrite(str(folder / name / "frames" / f"{number:05d}.jpg"), picture)
+        cv2.imwrite(str(folder / name / "labels" / f"{number:05d}.png"), labels_HW * 255)
+
+
+def test_a_snippet_begins_with_a_key_and_measures_its_last_frame(tmp_path: Path) -> None:
+    settings = config(
+        tmp_path, protocol="snippet", snippet_frames=6, methods=("fixed:interval=4,sides=one,two",)
+    )
+    assert evaluate_here(settings)[0] == 0
+    data = open_evaluation(tmp_path)
+    for row in data.results:
+        frames = data.frames[row["clip"], row["method_id"]]
+        assert frames["run"].tolist() == [0] * 6 + [1] * 6  # 14 frames hold two snippets of 6
+        assert frames["is_key"].tolist() == 2 * [True, False, False, False, True, False]
+        assert np.flatnonzero(frames["measured"]).tolist() == [5, 11] and row["measured_frames"] == 2
+        assert frames["wait_frames"].tolist() == 2 * (
+            [0, 3, 2, 1, 0, 0] if row["sides"] == "two" else [0] * 6
+        )
+
+
+def test_runs_of_a_clip_follow_the_protocol() -> None:
+    whole = config("x")
+    snippet = config("x", protocol="snippet", snippet_frames=20)
+    cityscapes = [False] * 19 + [True] + [False] * 10
+    assert runs_of(whole, cityscapes) == ((0, 30),)
+    assert runs_of(snippet, cityscapes) == ((0, 20),)
+    assert runs_of(snippet, [False] * 40 + [True]) == ((21, 41),)
+    assert runs_of(snippet, [True] * 45) == ((0, 20), (20, 40))
+    assert runs_of(snippet, [True]) == () and runs_of(whole, []) == ()
+    assert runs_of(snippet, [False] * 41) == ((0, 20), (20, 40))  # a net needs no labels
+    assert runs_of(config("x", protocol="snippet", segmenter="labels"), [False] * 41) == ()
+
+
+def test_resume_makes_what_is_missing_and_mixes_nothing(tmp_path: Path) -> None:
+    first = config(tmp_path, limit=1)
+    assert evaluate_here(first)[0] == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("cells/**/*.parquet")}
+    wider = config(tmp_path, methods=("fixed:interval=5", "warp_error:threshold=3"))
+    assert evaluate_here(wider)[0] == 0
+    data = open_evaluation(tmp_path)
+    assert len(data.results) == 4 and len(data.methods) == 2
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert len(list(tmp_path.rglob("cells/**/*.parquet"))) == 4
+    with pytest.raises(FingerprintMismatch, match="working_size: '512' there, '32' now"):
+        evaluate_here(config(tmp_path, working_size="32"))
+
+
+def test_footage_that_changed_is_another_cell(tmp_path: Path) -> None:
+    labels = [np.eye(24, 32, dtype=np.uint8)] * 6
+    davis(tmp_path / "davis", "dog", labels)
+    settings = config(tmp_path / "out", data=(f"davis:{tmp_path / 'davis'}",), segmenter="labels")
+    evaluate_here(settings)
+    picture = tmp_path / "davis" / "dog" / "frames" / "00002.jpg"
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    evaluate_here(settings)
+    assert len(list((tmp_path / "out").rglob("cells/**/*.parquet"))) == 2
+    assert len(open_evaluation(tmp_path / "out").results) == 1
+
+
+def test_a_broken_clip_costs_its_own_rows_only(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        davis(tmp_path / "davis", name, [np.eye(24, 32, dtype=np.uint8)] * 6)
+    (tmp_path / "davis" / "a" / "frames" / "00004.jpg").write_bytes(b"no picture")
+    settings = config(tmp_path / "out", data=(f"davis:{tmp_path / 'davis'}",), segmenter="labels")
+    code, bad, said = evaluate_here(settings)
+    assert code == 3 and [(row["clip"], row["reason"]) for row in bad] == [("a", "unreadable")]
+    data = open_evaluation(tmp_path / "out")
+    assert data.clips == ["b"] and "00004" in data.quarantine[0]["message"]
+    assert "quarantined: 1" in said
+
+
+def test_the_oracle_runs_the_best_schedule_of_the_tables(tmp_path: Path) -> None:
+    tables = tmp_path / "tables"
+    build = BuildEpisodesConfig(
+        data=(SCENES,),
+        output=str(tables),
+        limit=1,
+        horizon=8,
+        min_frames=8,
+        segment_frames=0,
+        propagation=TablePropagationConfig(flow_size=64),
+    )
+    claim_set(open_store(tables), make_builder(build, class_names(build), "cpu").fingerprint)
+    for unit in dataset_units(build):
+        build_row(asdict(unit), build, class_names(build), "cpu")
+    settings = config(
+        tmp_path / "out",
+        segmenter="labels",
+        tables=str(tables),
+        methods=("oracle:interval=5,max_interval=8", "fixed:interval=5"),
+    )
+    code, bad, _ = evaluate_here(settings)
+    data = open_evaluation(tmp_path / "out")
+    (table,) = load_tables(tables)
+    curve = one_sided_curve(table)
+    keys = curve.schedule(curve.best_within(3))
+    oracle, fixed = (row for row in data.results if row["clip"] == table.clip)
+    frames = data.frames[table.clip, oracle["method_id"]]
+    assert np.flatnonzero(frames["is_key"]).tolist() == keys.tolist()
+    best = float(curve.total_M1[curve.best_within(3)]) / 14
+    assert oracle["frame_miou"] == pytest.approx(best, abs=1e-6) and best >= fixed["frame_miou"] - 1e-9
+    assert code == 3 and [(row["reason"], row["method"]) for row in bad] == [
+        ("no_table", "oracle interval=5")
+    ]
+
+
+def test_classes_that_do_not_go_together_are_told(tmp_path: Path) -> None:
+    davis(tmp_path / "davis", "dog", [np.eye(24, 32, dtype=np.uint8)] * 6)
+    with pytest.raises(ConfigError, match="plain has 6 classes, the labels 2: remap"):
+        evaluate_here(config(tmp_path / "out", data=(f"davis:{tmp_path / 'davis'}",)))
+
+
+def test_what_is_no_evaluation_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not the output of vidseg evaluate"):
+        open_evaluation(tmp_path)
+    (tmp_path / "_run").mkdir()
+    manifest = tmp_path / "_run" / "manifest.json"
+    manifest.write_text('{"kind": "evaluate", "version": 1, "fingerprint": {}}')
+    with pytest.raises(StoreError, match="never finished"):
+        open_evaluation(tmp_path)
+    manifest.write_text('{"kind": "evaluate", "version": 99, "fingerprint": {}}')
+    with pytest.raises(StoreError, match="evaluation version 99, this reads 1"):
+        open_evaluation(tmp_path)
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    text = io.StringIO()
+    settings = config(tmp_path / "out", dry_run=True, methods=("fixed:interval=5,9",))
+    assert run_evaluate(settings, Reporter("text", text)) == 0
+    assert "2 clips, 28 frames, 2 methods: 4 cells" in text.getvalue() and not (tmp_path / "out").exists()
+
+
+def test_every_cell_is_in_one_task_and_the_first_of_each_clip_comes_first() -> None:
+    settings = config("x", methods=("fixed:interval=" + ",".join(map(str, range(1, 20))),))
+    cells = plan(clips_of(settings), settings.parsed_methods())
+    tasks = chunks(cells, 2, asks_net=True)
+    assert sorted(str(cell.key) for task in tasks for cell in task) == sorted(str(cell.key) for cell in cells)
+    assert [len(task) for task in tasks] == [7, 7, 6, 6, 6, 6]
+    assert len({task[0].clip.name for task in tasks[:2]}) == 2
+    assert all(len({cell.clip.name for cell in task}) == 1 for task in tasks)
+    assert len(chunks(cells[:4], 8, asks_net=False)) == 4
+
+
+@pytest.mark.ray
+def test_on_ray_the_tables_come_out_and_a_second_run_makes_nothing(tmp_path: Path) -> None:
+    settings = config(tmp_path, methods=("fixed:interval=5", "every"), tc=False)
+    text = io.StringIO()
+    assert run_evaluate(settings, Reporter("text", text)) == 0
+    assert "cells 4/4" in text.getvalue()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/**/*.parquet")}
+    again = io.StringIO()
+    assert run_evaluate(settings, Reporter("text", again)) == 0
+    assert "4 of 4 cells are there already" in again.getvalue()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cells/**/*.parquet")} == before
+    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert len(rows) == 4 and all(math.isnan(row["tc"]) for row in rows)

@@ -1,0 +1,261 @@
+"""Promise: every frame of a run can be looked at, with one true sentence on why it was a key or not; what is
+exported is what the run holds; a source that is gone costs the pictures, not the masks.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from jobs import cli
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.inspect import InspectConfig, parse_frames
+from vidseg_core.inspection.job import run_inspect
+from vidseg_core.inspection.why import Reasons
+from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.store import FrameRow, encode_part, encode_videos, open_run, open_store, part_key
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.export import PALETTE
+
+FRAMES, HEIGHT, WIDTH = 20, 48, 64
+VIDEO = "clip-0123456789"
+CLASSES = ["background", "thing: a", "other"]
+
+
+def mask(number: int) -> np.ndarray:
+    labels_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels_HW[10:20, number : number + 8] = 1 + number % 2
+    return labels_HW
+
+
+def frame_row(number: int) -> FrameRow:
+    key = number // 10 * 10
+    return FrameRow(
+        frame_index=number,
+        pts_s=number / 10,
+        is_key=number == key,
+        key_frame_index=key,
+        decision_score=math.inf if number == 0 else 2.0 + number % 10 / 5 + 3 * (number == key),
+        kar=0.1,
+        lkd=10 if number == 10 else number - key,
+        is_corrupt=number == 13,
+        labels_HW=mask(number),
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of one video of 20 gray frames, and one quarantined video."""
+    source, folder = tmp_path / "clip.mp4", tmp_path / "run"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(FRAMES):
+            picture = np.full((HEIGHT, WIDTH, 3), 10 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    store = open_store(folder)
+    rows = [frame_row(number) for number in range(FRAMES)]
+    store.put(str(part_key(VIDEO, 0, 0)), encode_part(VIDEO, rows))
+    video: dict[str, Any] = {
+        "video_id": VIDEO,
+        "uri": str(source),
+        "status": "ok",
+        "reason": None,
+        "codec": "mpeg4",
+        "width": WIDTH,
+        "height": HEIGHT,
+        "declared_frames": FRAMES,
+        "decoded_frames": FRAMES,
+        "corrupt_frames": 1,
+        "keys": 2,
+        "aki": 10.0,
+        "duration_s": 2.0,
+        "cpu_s": 1.0,
+        "gpu_s": 0.0,
+    }
+    store.put(f"videos/{VIDEO}.parquet", encode_videos([video]))
+    bad = video | {"video_id": "bad-0123456789", "uri": "bad.mp4", "status": "quarantined", "reason": "crash"}
+    store.put("videos/bad-0123456789.parquet", encode_videos([bad]))
+    scheduler = {"name": "warp_error", "threshold": 4.5, "max_interval": 90}
+    info = {
+        "schema_version": 1,
+        "config": {"scheduler": scheduler},
+        "segmenter": {"name": "plain", "class_names": CLASSES},
+    }
+    store.put("run.json", json.dumps(info).encode())
+    store.put("_SUCCESS", b"")
+    return folder
+
+
+def look(run: Path, out: Path, **options: Any) -> tuple[int, str]:
+    text = io.StringIO()
+    code = run_inspect(InspectConfig(run=str(run), output=str(out), **options), Reporter("text", text))
+    return code, text.getvalue()
+
+
+def test_every_chosen_frame_says_why(run: Path, tmp_path: Path) -> None:
+    code, said = look(run, tmp_path / "out", show=("why",), frames="0,9-11,13")
+    assert code == 0 and "quarantined: bad.mp4: crash" in said
+    with open(tmp_path / "out" / f"{VIDEO}-why.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows] == ["0", "9", "10", "11", "13"]
+    assert rows[0]["why"] == "key: the first frame of its segment always is"
+    assert rows[1]["why"] == (
+        "no key: warp_error scores 3.8 gray levels, not above the threshold 4.5 (9 frames since the last key)"
+    )
+    assert rows[2]["why"].startswith("key: warp_error scores 5 gray levels, above the threshold 4.5 (10")
+    assert rows[4]["mask"] == "from 10 damaged" and rows[3]["classes"] == "other 2.6 %"
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            {"is_key": True, "decision_score": math.inf, "lkd": 90},
+            "90 frames since the last one, the longest",
+        ),
+        ({"is_key": True, "decision_score": math.inf, "lkd": 4}, "the last key was damaged, 4 frames ago"),
+        ({"is_key": False, "decision_score": -math.inf, "lkd": 4}, "damaged, so the scheduler was not asked"),
+        ({"is_key": False, "decision_score": None, "lkd": 4}, "no key: no score was kept"),
+    ],
+)
+def test_decisions_without_a_score_have_a_reason_too(row: dict[str, Any], says: str) -> None:
+    reasons = Reasons({"config": {"scheduler": {"name": "fixed", "interval": 12, "max_interval": 90}}})
+    assert says in reasons.sentence(row) and reasons.threshold == 11.0
+    assert Reasons({}).threshold is None and Reasons({}).sentence(row).startswith(("key:", "no key:"))
+
+
+def test_a_frame_is_shown_beside_its_mask_and_a_sheet_shows_many(run: Path, tmp_path: Path) -> None:
+    code, _ = look(run, tmp_path / "out", show=("frame", "sheet"), frames="4-16:6", size=64)
+    assert code == 0
+    pictures = sorted((tmp_path / "out" / VIDEO).glob("*.png"))
+    assert [path.name for path in pictures] == ["00000004.png", "00000010.png", "00000016.png"]
+    picture = np.asarray(Image.open(pictures[1]).convert("RGB"))
+    assert picture.shape == (HEIGHT, 2 * WIDTH + 4, 3)
+    left, right = picture[:, :WIDTH], picture[:, -WIDTH:]
+    inside = mask(10) == 1
+    inside[:-1] &= mask(10)[1:] == 1
+    assert abs(left.astype(int) - 100).max() < 12 and np.abs(right[inside].astype(int) - 100).max() > 50
+    sheet = Image.open(tmp_path / "out" / f"{VIDEO}-sheet.png")
+    assert sheet.size[0] > 600
+
+
+def test_a_time_range_becomes_a_clip(run: Path, tmp_path: Path) -> None:
+    code, _ = look(run, tmp_path / "out", show=("overlay",), from_s=0.5, to_s=1.2, size=64)
+    (clip,) = (tmp_path / "out").glob("*.mp4")
+    assert code == 0 and clip.name == f"{VIDEO}-5-11.mp4"
+    with av.open(str(clip)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 7
+
+
+def test_frames_that_tell_the_most_are_chosen_when_none_are_named(run: Path, tmp_path: Path) -> None:
+    look(run, tmp_path / "out", show=("why",), limit=6)
+    with open(tmp_path / "out" / f"{VIDEO}-why.csv", newline="") as file:
+        numbers = [int(row["frame"]) for row in csv.DictReader(file)]
+    assert len(numbers) == 6 and {0, 9, 10} <= set(numbers) and numbers == sorted(numbers)
+
+
+def test_png_and_coco_hold_the_chosen_masks(run: Path, tmp_path: Path) -> None:
+    look(run, tmp_path / "out", show=(), export="png", frames="3,12")
+    files = sorted((tmp_path / "out" / "png" / VIDEO).iterdir())
+    assert [file.name for file in files] == ["00000003.png", "00000012.png"]
+    assert (np.asarray(Image.open(files[1])) == mask(12)).all()
+    look(run, tmp_path / "out", show=(), export="coco", frames="3")
+    found = json.loads((tmp_path / "out" / "coco.json").read_text())
+    thing = next(a for a in found["annotations"] if a["category_id"] == 2)
+    assert (coco_mask.decode(thing["segmentation"]) == (mask(3) == 2)).all() and len(found["images"]) == 1
+
+
+def test_fiftyone_gets_pictures_and_index_masks_of_one_name(run: Path, tmp_path: Path) -> None:
+    code, _ = look(run, tmp_path / "out", show=(), export="fiftyone", frames="2-4")
+    root = tmp_path / "out" / "fiftyone"
+    names = [f"{VIDEO}-{number:08d}" for number in (2, 3, 4)]
+    assert code == 0 and sorted(path.stem for path in (root / "data").iterdir()) == names
+    for number, name in zip((2, 3, 4), names, strict=True):
+        labels = Image.open(root / "labels" / f"{name}.png")
+        assert labels.mode == "L" and (np.asarray(labels) == mask(number)).all()
+        assert Image.open(root / "data" / f"{name}.jpg").size == (WIDTH, HEIGHT)
+    targets = json.loads((root / "mask_targets.json").read_text())
+    assert targets == {"0": "background", "1": "thing: a", "2": "other"}
+
+
+def test_cvat_can_read_the_colours_back(run: Path, tmp_path: Path) -> None:
+    look(run, tmp_path / "out", show=(), export="cvat", frames="5,6")
+    root = tmp_path / "out" / "cvat"
+    with zipfile.ZipFile(root / "annotations.zip") as archive:
+        lines = archive.read("labelmap.txt").decode().splitlines()[1:]
+        names = archive.read("ImageSets/Segmentation/default.txt").decode().split()
+        png = np.frombuffer(archive.read(f"SegmentationClass/{names[1]}.png"), np.uint8)
+    assert names == [f"{VIDEO}-00000005", f"{VIDEO}-00000006"]
+    colours = {tuple(map(int, line.split(":")[1].split(","))): line.split(":")[0] for line in lines}
+    assert list(colours.values()) == ["background", "thing a", "other"]  # the colon would part fields
+    decoded = cv2.imdecode(png, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    rgb = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    assert (rgb == PALETTE[mask(6)]).all() and {tuple(c) for c in rgb.reshape(-1, 3)} <= set(colours)
+    assert sorted(path.stem for path in (root / "images").iterdir()) == names
+
+
+def test_a_source_that_is_gone_costs_the_pictures_only(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").unlink()
+    code, said = look(run, tmp_path / "out", show=("why", "frame", "sheet", "overlay"), frames="3-5")
+    assert code == 3 and "shown without its frames" in said
+    picture = np.asarray(Image.open(tmp_path / "out" / VIDEO / "00000003.png").convert("RGB"))
+    assert picture.shape == (HEIGHT, WIDTH, 3) and not list((tmp_path / "out").glob("*.mp4"))
+
+
+def test_an_unfinished_run_is_shown_as_far_as_it_goes(run: Path, tmp_path: Path) -> None:
+    (run / "_SUCCESS").unlink()
+    (run / "run.json").unlink()
+    code, said = look(run, tmp_path / "out", show=("why",), frames="4")
+    assert code == 0 and "not finished" in said and "no key: scheduler scores 2.8" in said
+
+
+def test_frames_are_named_by_number_range_and_step() -> None:
+    assert parse_frames("5, 10-20, 0-100:25") == [(5, 5, 1), (10, 20, 1), (0, 100, 25)]
+    for text in ("x", "5-", "9-3", "1-9:0", "-4"):
+        with pytest.raises(ConfigError, match="--frames"):
+            parse_frames(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"show": ("whay",)}, "did you mean 'why'"),
+        ({"frames": "3", "from_s": 1.0}, "give one of the two"),
+        ({"from_s": 5.0, "to_s": 2.0}, "--from_s"),
+        ({"size": 3}, "--size"),
+        ({"output": "s3://bucket/x"}, "local folder"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_told_at_once(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        InspectConfig(run="x", **options)
+
+
+def test_what_is_not_there_is_told(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no video 'clip'"):
+        look(run, tmp_path / "out", video=("clip",))
+    with pytest.raises(ConfigError, match="no frame of clip-0123456789"):
+        look(run, tmp_path / "out", frames="900")
+    with pytest.raises(StoreError, match="not a vidseg run"):
+        look(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_the_verb_is_there(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.main(["inspect", "--run", str(run), "--output", str(tmp_path / "o"), "--frames", "1"])
+    assert code == 0 and "no key" in capsys.readouterr().err
+    assert open_run(run).complete

@@ -1,0 +1,142 @@
+"""Promise: TC is what ETC Eq. 5 and 6 say, in both directions, occluded pixels left out: every number equals
+one computed pixel by pixel in plain Python. Class ids are never mixed, and a pop at a key is seen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from vidseg_core.metrics import PairFlow, TemporalConsistency
+from vidseg_core.metrics.consistency import ABSOLUTE, RELATIVE
+
+
+def reference_direction(
+    source: np.ndarray, target: np.ndarray, there: np.ndarray, back: np.ndarray
+) -> list[tuple[int, int]]:
+    """(target's class, warped class) of every pixel that is seen in both, one pixel at a time."""
+    height, width = target.shape
+    pairs = []
+    for y in range(height):
+        for x in range(width):
+            u, v = (float(part) for part in there[y, x])
+            px, py = np.float32(x) + np.float32(u), np.float32(y) + np.float32(v)
+            if not (0 <= px <= width - 1 and 0 <= py <= height - 1):
+                continue
+            home = bilinear(back, float(px), float(py))
+            missed = (u + home[0]) ** 2 + (v + home[1]) ** 2
+            length = u * u + v * v + home[0] ** 2 + home[1] ** 2
+            if not missed < RELATIVE * length + ABSOLUTE:
+                continue
+            pairs.append((int(target[y, x]), int(source[round(float(py)), round(float(px))])))
+    return pairs
+
+
+def bilinear(flow: np.ndarray, x: float, y: float) -> tuple[float, float]:
+    height, width = flow.shape[:2]
+    x0, y0 = math.floor(x), math.floor(y)
+    x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
+    a, b = x - x0, y - y0
+    corners = (
+        ((1 - a) * (1 - b), flow[y0, x0]),
+        (a * (1 - b), flow[y0, x1]),
+        ((1 - a) * b, flow[y1, x0]),
+        (a * b, flow[y1, x1]),
+    )
+    return (
+        sum(share * float(vector[0]) for share, vector in corners),
+        sum(share * float(vector[1]) for share, vector in corners),
+    )
+
+
+def reference_tc(pairs: list[tuple[int, int]], classes: int) -> float:
+    scores = []
+    for label in range(classes):
+        both = sum(1 for a, b in pairs if a == label and b == label)
+        either = sum(1 for a, b in pairs if a == label or b == label)
+        if either:
+            scores.append(both / either)
+    return sum(scores) / len(scores) if scores else math.nan
+
+
+def smooth_flow(rng: np.random.Generator, height: int, width: int, scale: float) -> np.ndarray:
+    """A gentle field; quarters, so that float32 coordinates are exact and no rounding rule matters."""
+    coarse = rng.normal(0, scale, (2, 3, 2))
+    y, x = np.mgrid[0:height, 0:width]
+    field = coarse[0, 0] + coarse[1, 1] * (x / width)[..., None] + coarse[0, 2] * (y / height)[..., None]
+    return (np.round(field * 4) / 4 + 0.125).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_both_directions_equal_the_pixel_by_pixel_reference(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width, classes = 14, 18, 4
+    backward = smooth_flow(rng, height, width, 1.5)
+    forward = -backward + (rng.random((height, width, 1)) < 0.2) * rng.integers(-3, 4, (height, width, 2))
+    forward = forward.astype(np.float32)
+    tc, pairs_b, pairs_f = TemporalConsistency(classes), [], []
+    for _ in range(3):
+        before, current = rng.integers(0, classes, (2, height, width)).astype(np.uint8)
+        own = tc.update(before, current, PairFlow(backward, forward), at_key=False)
+        here = reference_direction(before, current, backward, forward)
+        assert own == pytest.approx(reference_tc(here, classes), abs=1e-12)
+        pairs_b += here
+        pairs_f += reference_direction(current, before, forward, backward)
+    assert 0 < len(pairs_b) < 3 * height * width
+    assert tc.tc == pytest.approx(reference_tc(pairs_b, classes), abs=1e-12)
+    assert tc.tc_forward == pytest.approx(reference_tc(pairs_f, classes), abs=1e-12)
+
+
+def test_a_mask_that_moves_with_its_picture_has_tc_one() -> None:
+    labels = np.zeros((20, 30), np.uint8)
+    labels[5:12, 6:15] = 3
+    moved = np.roll(labels, (2, 4), axis=(0, 1))
+    to_before = np.broadcast_to(np.array([-4, -2], np.float32), (20, 30, 2)).copy()
+    tc = TemporalConsistency(4)
+    assert tc.update(labels, moved, PairFlow(to_before, -to_before), at_key=False) == 1.0
+    still = TemporalConsistency(4)
+    still.update(labels, moved, PairFlow(0 * to_before, 0 * to_before), at_key=False)
+    assert still.tc < 0.9
+
+
+def test_flow_of_another_size_is_scaled_with_its_vectors() -> None:
+    labels = np.zeros((40, 60), np.uint8)
+    labels[10:24, 12:30] = 1
+    moved = np.roll(labels, (4, 8), axis=(0, 1))
+    to_before = np.broadcast_to(np.array([-4, -2], np.float32), (20, 30, 2)).copy()
+    tc = TemporalConsistency(2)
+    assert tc.update(labels, moved, PairFlow(to_before, -to_before), at_key=False) == 1.0
+
+
+def test_occluded_pixels_count_nowhere() -> None:
+    flow = np.zeros((8, 10, 2), np.float32)
+    lost = flow.copy()
+    lost[:, :3] = 5.0  # these do not come home
+    before, current = np.zeros((2, 8, 10), np.uint8)
+    current[:, :3] = 1
+    tc = TemporalConsistency(2)
+    tc.update(before, current, PairFlow(flow, lost), at_key=False)
+    assert tc.tc == 1.0
+
+
+def test_a_jump_at_a_key_is_a_pop() -> None:
+    flow = np.zeros((8, 10, 2), np.float32)
+    near, far = np.zeros((8, 10), np.uint8), np.zeros((8, 10), np.uint8)
+    near[:4], far[:6] = 1, 1
+    pair, tc = PairFlow(flow, flow), TemporalConsistency(2)
+    assert math.isnan(tc.tc) and math.isnan(tc.pop)
+    for masks, at_key in ((near, near), False), ((near, near), False), ((near, far), True):
+        tc.update(*masks, pair, at_key=at_key)
+    assert tc.tc_inside == 1.0 and tc.pop == pytest.approx((4 / 6 + 2 / 4) / 2 - 1.0)
+
+
+def test_masks_and_flows_must_go_together() -> None:
+    flow = np.zeros((8, 10, 2), np.float32)
+    with pytest.raises(ValueError, match="of one size"):
+        PairFlow(flow, flow[:4])
+    with pytest.raises(ValueError, match="differ in shape"):
+        TemporalConsistency(2).update(
+            np.zeros((8, 10), np.uint8), np.zeros((4, 10), np.uint8), PairFlow(flow, flow), at_key=False
+        )

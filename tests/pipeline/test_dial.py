@@ -1,0 +1,81 @@
+"""Promise: with `--max_drop` or `--budget` a run chooses its scheduler once, says what it promised and what
+came of it, and whoever continues the run uses the same choice.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.conftest import small_config
+from vidseg_core.config.dial import CalibrationConfig
+from vidseg_core.config.segment import SchedulerConfig
+from vidseg_core.pipeline.calibrate import CALIBRATION_KEY
+from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.progress import Reporter
+
+SMALL = {
+    "scheduler": SchedulerConfig(max_interval=20),
+    "calibration": CalibrationConfig(
+        clips=3, clip_frames=24, schedulers=("fixed", "frame_difference"), audit_frames=8
+    ),
+}
+
+
+@pytest.mark.ray
+def test_the_choice_is_made_once_kept_and_told(
+    corpus: Path, tmp_path: Path, run_job: Callable[..., tuple[int, str]]
+) -> None:
+    output = tmp_path / "out"
+    code, text = run_job(corpus, output, budget=0.2, **SMALL)
+    assert code == 0 and "expected fidelity" in text and "promise" in text
+    info = json.loads((output / "run.json").read_text())
+    dial = info["dial"]
+    assert dial["asked"] == {"budget": 0.2}
+    assert dial["chosen"]["name"] == info["config"]["scheduler"]["name"]
+    assert dial["promised"]["key_share"] <= 0.2
+    assert dial["achieved"]["key_share"] == info["totals"]["keys"] / info["totals"]["frames"]
+    assert dial["achieved"]["audit"]["frames"] >= 4 and 0 < dial["achieved"]["audit"]["fidelity"] <= 100
+
+    stored = (output / CALIBRATION_KEY).read_bytes()
+    (output / "_SUCCESS").unlink()
+    code, text = run_job(corpus, output, budget=0.2, **SMALL)
+    assert code == 0 and "calibrating" not in text
+    assert (output / CALIBRATION_KEY).read_bytes() == stored
+
+    code, text = run_job(corpus, output, max_drop=1.0, **SMALL)
+    assert code == 2 and "was calibrated for something else" in text and "budget" in text
+
+
+def test_a_dry_run_says_what_calibration_costs_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:
+    printed = io.StringIO()
+    config = small_config(corpus, tmp_path / "out", max_drop=1.0, dry_run=True, **SMALL)
+    assert run_segment(config, Reporter("text", printed)) == 0
+    assert "calibration would look at 3 runs, 72 frames" in printed.getvalue()
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"calibration": CalibrationConfig(schedulers=("policy",))}, "needs its file"),
+        ({"scheduler": SchedulerConfig(name="mine:Own")}, "cannot set the threshold of a plug-in"),
+    ],
+)
+def test_what_the_dial_cannot_try_is_told(
+    options: dict[str, Any], says: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "class Own:\n    needs_flow, avoids_corrupt, threshold = False, True, 0.5\n"
+        "    def score(self, deviation):\n        return 0.0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    printed = io.StringIO()
+    config = small_config(corpus, tmp_path / "out", max_drop=1.0, dry_run=True, **(SMALL | options))
+    assert run_segment(config, Reporter("text", printed)) == 2
+    assert says in printed.getvalue()

@@ -1,0 +1,159 @@
+"""Promise: `vidseg submit` may be repeated without harm. The same command follows the job that runs, goes on
+with one that was stopped, and nobody without the token gets in.
+
+A real head node listens on this machine's loopback, with token authentication.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.clips import make_corpus
+from tests.pipeline.conftest import small_config
+from tests.pipeline.inline import rows_without_package, run_inline
+from vidseg_core.pipeline.submit import job_name
+
+pytestmark = pytest.mark.ray
+REPO = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which the head's job server is found and answers."""
+    pytest.importorskip("grpc", reason="ray[default] is not installed")
+    port, jobs = free_port(), free_port()
+    home = tmp_path_factory.mktemp("head")
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONDONTWRITEBYTECODE")}
+    environment |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{jobs}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",
+        "PYTHONPATH": str(REPO),
+    }
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2"]
+    command += [f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={jobs}"]
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}"]
+    command += ["--node-ip-address=127.0.0.1", "--object-store-memory=200000000", "--disable-usage-stats"]
+    log = (home / "log").open("w")
+    head = subprocess.Popen(
+        command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=home
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while submit(environment, "--stop", "--", "segment", "--input", "a", "--output", "b").returncode:
+            assert head.poll() is None and time.monotonic() < deadline, (home / "log").read_text()
+            time.sleep(1)
+        yield environment
+    finally:
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait()
+
+
+def submit(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobs.submit", *words],
+        cwd=REPO,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=240,
+    )
+
+
+def test_a_job_is_followed_stopped_resumed_and_found_complete(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
+    clips, output = make_corpus(tmp_path / "in", (300, 280)), tmp_path / "out"
+    run_inline(small_config(clips, tmp_path / "plain", segmenter="plain", segment_frames=90), 2)
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "mine.py").write_text("from tests.pipeline.slow import SlowPlain as Slow\n")
+    command = ["segment", "--input", str(clips), "--output", str(output), "--segmenter", "mine:Slow"]
+    command += ["--scheduler.interval", "7", "--scheduler.max_interval", "20", "--segment_frames", "90"]
+    command += ["--propagation.flow_size", "96", "--shard_frames", "8", "--workers", "2"]
+    options = ["--working_dir", str(plugins)]
+
+    begun = submit(cluster, *options, "--no-follow", "--", *command)
+    assert begun.returncode == 0 and f"submitted {job_name('segment', command[1:])}" in begun.stderr
+    again = submit(cluster, *options, "--no-follow", "--", *command)
+    assert again.returncode == 0 and "is there already" in again.stderr
+    deadline = time.monotonic() + 120
+    while len(list(output.glob("frames/*/*.parquet"))) < 2:
+        assert time.monotonic() < deadline, "the job makes no parts"
+        time.sleep(0.2)
+    stopped = submit(cluster, *options, "--stop", "--", *command)
+    assert "is asked to end" in stopped.stderr
+    while submit(cluster, "--stop", "--", *command).stderr.count("does not run") == 0:
+        assert time.monotonic() < deadline + 60, "the job does not end"
+        time.sleep(0.5)
+    assert not (output / "_SUCCESS").exists()
+
+    resumed = submit(cluster, *options, "--", *command)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"submitted {job_name('segment', command[1:])}-2" in resumed.stderr
+    assert "continuing: 2 video(s)" in resumed.stderr and "AKI" in resumed.stderr, "the log is followed"
+    assert rows_without_package(output) == rows_without_package(tmp_path / "plain")
+
+    complete = submit(cluster, *options, "--", *command)
+    assert complete.returncode == 0 and "complete already" in complete.stderr
+
+
+def test_without_the_token_nobody_gets_in(cluster: dict[str, str]) -> None:
+    for change in ({"RAY_AUTH_TOKEN": secrets.token_hex(16)}, {"RAY_AUTH_MODE": "disabled"}):
+        refused = submit(cluster | change, "--", "segment", "--input", "a", "--output", "b")
+        assert refused.returncode == 1
+        assert cluster["RAY_AUTH_TOKEN"] not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "VERB: is missing"),
+        (["--", "segmant"], "did you mean 'segment'"),
+        (["--", "doctor"], "unknown name 'doctor'"),
+        (["--address", "http://me:secret@host:1", "--", "segment"], "--address"),
+        (["--working_dir", "not there", "--", "segment"], "not there is not a folder"),
+        (["--", "segment", "--input", "a", "--output", "b", "--shard_frames", "0"], "--shard_frames"),
+        (
+            ["--address", "http://127.0.0.1:1", "--", "segment", "--input", "a", "--output", "b"],
+            "no Ray cluster",
+        ),
+    ],
+)
+def test_bad_usage_is_told_before_anything_is_sent(
+    words: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.submit import main
+
+    try:
+        code = main(words)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    told = capfd.readouterr().err
+    assert code in (1, 2) and message in told and "secret" not in told, told
+
+
+def test_the_name_is_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    from jobs.submit import main
+
+    assert main(["--dry-run", "--", "segment", "--input", "a b", "--output", "c"]) == 0
+    told = capfd.readouterr().err
+    assert job_name("segment", ["--input", "a b", "--output", "c"]) in told and "--input 'a b'" in told
+    assert job_name("segment", ["--input", "a"]) != job_name("segment", ["--input", "b"])

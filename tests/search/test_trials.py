@@ -1,0 +1,225 @@
+"""Promise: a trial is a plain function of its point, the seed and the tables; what cannot be tried says
+why; the front holds what nothing beats.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.tune import TuneConfig
+from vidseg_core.episodes.table_set import TableSet
+from vidseg_core.episodes.walk import fixed_keys
+from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.search.desk import GRACE, OTHERS, Desk
+from vidseg_core.search.front import choose_finalists, front, picture
+from vidseg_core.search.job import run_tune
+from vidseg_core.search.space import Definition, open_spaces
+from vidseg_core.search.trial import COLLAPSED, PATIENCE, Stopped, Task, _watch, try_point
+from vidseg_core.training.policy_job import open_tables
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+LIGHT = {"space": "light", "light:episode.eta": 0.2, "light:reinforce.credit": 1, "light:tau": 0.4}
+
+
+@pytest.fixture(scope="module")
+def sets(tables: str) -> tuple[TableSet, TableSet]:
+    training, validation = open_tables(tables, (), 0.4, 0)
+    assert validation is not None
+    return training, validation
+
+
+@pytest.fixture
+def task(space_file: str, tmp_path: Path) -> Task:
+    return Task(
+        definition=open_spaces(space_file, ()),
+        folder=str(tmp_path),
+        desk="",
+        sides="one",
+        intervals=(8.0,),
+        episodes=16,
+        early_stop=True,
+        threads=1,
+        seed=0,
+    )
+
+
+def test_a_fixed_interval_has_the_quality_that_the_tables_say(
+    task: Task, sets: tuple[TableSet, TableSet], tmp_path: Path
+) -> None:
+    found = try_point({"space": "fixed", "fixed:scheduler.interval": 6}, task, tmp_path, *sets)
+    validation, total, frames, keys = sets[1], 0.0, 0, 0
+    for first, count in zip(validation.first_C, validation.frames_C, strict=True):
+        at = fixed_keys(int(count), 6)
+        key_T = np.repeat(at, 6)[:count]
+        total += validation.quality_RL1[first + key_T, np.arange(count) - key_T].sum(dtype=np.float64)
+        frames, keys = frames + count, keys + len(at)
+    assert found["quality"] == pytest.approx(total / frames, abs=1e-6)
+    assert found["aki"] == pytest.approx(frames / keys) and not found["error"]
+
+
+def test_a_policy_is_trained_and_the_same_point_gives_the_same_outcome(
+    task: Task, sets: tuple[TableSet, TableSet], tmp_path: Path
+) -> None:
+    one, other = (try_point(LIGHT, task, tmp_path / name, *sets) for name in ("a", "b"))
+    assert one == other and one["batches"] == 8 and one["options"]["reinforce.credit"] == "to_go"
+    assert 0 < one["quality"] <= 1 and one["aki"] >= 1
+
+
+def test_a_trial_that_falls_behind_ends_early_with_both_its_numbers(
+    task: Task, sets: tuple[TableSet, TableSet], tmp_path: Path
+) -> None:
+    found = try_point(LIGHT, task, tmp_path, *sets, lambda batch, quality: batch >= 3)
+    assert found["stopped"] == "median" and found["batches"] == 3
+    assert 0 < found["quality"] <= 1 and found["aki"] >= 1
+
+
+def test_collapsed_entropy_ends_a_trial(task: Task) -> None:
+    watch = _watch(task, None)
+    row = {"batch": 1, "entropy": COLLAPSED / 2, "val_quality": 0.5}
+    for _ in range(PATIENCE - 1):
+        watch(row)
+    with pytest.raises(Stopped, match="entropy"):
+        watch(row)
+    patient = _watch(replace(task, early_stop=False), None)
+    for _ in range(2 * PATIENCE):
+        patient(row)
+
+
+def test_the_median_is_asked_only_when_enough_have_come_as_far() -> None:
+    desk = object.__new__(Desk)
+    desk._best, desk._told = {}, {}
+    for number in range(OTHERS):
+        for batch in range(1, GRACE + 2):
+            assert not desk.falls_behind(f"good {number}", batch, 0.8 + 0.01 * batch)
+    for batch in range(1, GRACE + 1):
+        assert not desk.falls_behind("bad", batch, 0.1)
+    assert desk.falls_behind("bad", GRACE + 1, 0.1)
+    assert not any(desk.falls_behind("better", batch, 0.9) for batch in range(1, GRACE + 3))
+
+
+def test_rules_that_no_schedule_can_meet_are_an_outcome_not_a_crash(
+    task: Task, sets: tuple[TableSet, TableSet], tmp_path: Path
+) -> None:
+    found = try_point(LIGHT | {"light:episode.eta": 1e-4}, task, tmp_path, *sets)
+    assert "eta" in found["error"]
+
+
+def test_scores_that_the_tables_lack_are_told(sets: tuple[TableSet, TableSet], tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("w: {fixed: {scheduler.name: warp_error}, vary: {scheduler.threshold: {float: [1, 9]}}}")
+    definition = open_spaces(str(path), ())
+    made = Task(
+        definition=definition,
+        folder=str(tmp_path),
+        desk="",
+        sides="one",
+        intervals=(8.0,),
+        episodes=16,
+        early_stop=True,
+        threads=1,
+        seed=0,
+    )
+    found = try_point({"w:scheduler.threshold": 3.0}, made, tmp_path, *sets)
+    assert "--features scores" in found["error"]
+
+
+def test_what_optuna_draws_is_decoded_to_typed_options(space_file: str) -> None:
+    definition = open_spaces(space_file, ())
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    spaces = set()
+    for _ in range(30):
+        trial = study.ask()
+        definition(trial)
+        space, point = definition.decode(trial.params)
+        spaces.add(space.name)
+        if space.verb == "train-policy":
+            made = space.trial(point)
+            assert made.reinforce.credit in ("return", "to_go") and 0.1 <= made.tau <= 0.9
+            assert made.episode.frames == 40
+    assert spaces == {"light", "fixed"}
+
+
+def test_one_space_alone_can_be_searched(space_file: str) -> None:
+    assert [space.name for space in open_spaces(space_file, ("fixed",)).spaces] == ["fixed"]
+    with pytest.raises(ConfigError, match="did you mean 'light'"):
+        open_spaces(space_file, ("ligth",))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: {verb: train-policy, vary: {tau: {float: [0.1, yes]}}}", "float must be"),
+        ("a: {verb: train-policy, vary: {tau: {float: [0.1, 1.5]}}}", "tau: must be a number from 0 to 1"),
+        ("a: {verb: train-policy, vary: {reinforce.lr: {choice: [fast]}}}", "reinforce.lr: must be a number"),
+        ("a: {verb: train-policy, vary: {reinforce.lrr: {float: [1, 2]}}}", "did you mean 'reinforce.lr'"),
+        ("a: {verb: train-polici, vary: {tau: {float: [0.1, 0.5]}}}", "verb: must be one of"),
+        (
+            "a: {fixed: {scheduler.name: fixed}, vary: {propagation.sides: {choice: [one, two]}}}",
+            "decided by the tables",
+        ),
+        (
+            "a: {fixed: {scheduler.name: random}, vary: {scheduler.interval: {int: [2, 9]}}}",
+            "cannot be walked",
+        ),
+    ],
+)
+def test_a_space_with_a_wrong_type_is_refused_before_anything_runs(
+    text: str, says: str, tables: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        run_tune(TuneConfig(tables=tables, space=str(path), output=str(tmp_path / "out")))
+    assert says in str(caught.value) and "space.yaml" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def outcome(quality: float, aki: float, **more: Any) -> dict[str, Any]:
+    plain = {"trial": "t", "space": "light", "verb": "train-policy", "options": {}, "error": ""}
+    return plain | {"quality": quality, "aki": aki} | more
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    made = [
+        outcome(0.9, 5.0),
+        outcome(0.8, 20.0),
+        outcome(0.7, 10.0),  # beaten by the second
+        outcome(0.8, 15.0),  # as good, fewer frames a key
+        outcome(0.6, 40.0, verb="segment"),
+        outcome(1.0, 99.0, error="not made"),
+    ]
+    assert front(made) == [0, 1, 4]
+    assert choose_finalists(made, 5) == [0, 1]
+    assert len(choose_finalists(made, 1)) == 1 and choose_finalists(made, 0) == []
+
+
+def test_the_picture_is_a_png_of_the_same_bytes_each_time() -> None:
+    made = [outcome(0.9, 5.0), outcome(0.8, 20.0), outcome(0.5, 9.0, space="$x$")]
+    one, other = (picture(made, [{"final_aki": 6.0, "final_quality": 0.91}]) for _ in range(2))
+    assert one == other and one.startswith(b"\x89PNG")
+
+
+def test_a_dry_run_tries_each_space_and_writes_nothing(tables: str, space_file: str, tmp_path: Path) -> None:
+    printed = io.StringIO()
+    config = TuneConfig(
+        tables=tables, space=space_file, output=str(tmp_path / "out"), intervals=(8.0,), dry_run=True
+    )
+    assert run_tune(config, Reporter("text", printed)) == 0
+    assert "light: fine" in printed.getvalue() and "nothing was searched" in printed.getvalue()
+    assert not (tmp_path / "out").exists()
+
+
+def test_definitions_are_small_and_picklable(space_file: str) -> None:
+    import pickle
+
+    made = open_spaces(space_file, ())
+    data = pickle.dumps(made)
+    assert isinstance(pickle.loads(data), Definition) and len(data) < 10_000

@@ -1,0 +1,89 @@
+"""Promise: a search whose driver is killed goes on where it stood: trials that had ended are not made
+again, and there are as many as were asked for. Afterwards the tables, the picture and a finalist's policy
+are there.
+
+This test starts two local Ray clusters and takes about a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from vidseg_core.models.policy_file import read_policy
+
+pytestmark = pytest.mark.ray
+REPO = Path(__file__).parents[2]
+TRIALS = 4
+
+
+def command(tables: str, space_file: str, output: Path) -> list[str]:
+    options = {
+        "tables": tables,
+        "space": space_file,
+        "output": str(output),
+        "spaces": "light",
+        "trials": TRIALS,
+        "episodes": 40,
+        "final_episodes": 16,
+        "finalists": 1,
+        "intervals": 8,
+        "concurrent": 1,
+        "val_share": 0.4,
+        "object_store_mb": 128,
+    }
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "jobs.tune", *flags]
+
+
+def outcomes(output: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in output.glob("trials/*/outcome.json")}
+
+
+def test_a_killed_driver_goes_on_where_it_stood(tables: str, space_file: str, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    line = command(tables, space_file, output)
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    first = subprocess.Popen(line, cwd=REPO, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not outcomes(output):
+        assert first.poll() is None, first.stderr and first.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    family = psutil.Process(first.pid).children(recursive=True)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    for process in family:  # a machine that dies takes all of them
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(family, timeout=30)
+    before = outcomes(output)
+    assert 1 <= len(before) < TRIALS and not (output / "run.json").exists()
+
+    second = subprocess.run(line, cwd=REPO, env=environment, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    after = outcomes(output)
+    assert len(after) == TRIALS and before.items() <= after.items()
+
+    facts = json.loads((output / "run.json").read_text())
+    rows = pq.read_table(output / "trials.parquet").to_pylist()
+    best = pq.read_table(output / "pareto.parquet").to_pylist()
+    assert facts["trials"] == TRIALS == len(rows)
+    assert sum(row["on_front"] for row in rows) == len(best) == facts["on_front"]
+    assert (output / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    finals = [row for row in best if row["finalist"]]
+    assert len(finals) == 1 and finals[0]["final_quality"] > 0
+    _, policy = read_policy(output / finals[0]["finalist"] / "policy.safetensors")
+    assert policy.operating_points
+    assert (output / finals[0]["finalist"] / "curve.png").read_bytes().startswith(b"\x89PNG")

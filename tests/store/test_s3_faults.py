@@ -1,0 +1,108 @@
+"""Promise: an S3 that stumbles (500, SlowDown, resets, broken bodies, lost answers, conflicts) costs time and
+nothing else; one that stays down is named in one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.s3_faults import FaultyS3, faulty
+from vidseg_core.media import MediaError
+from vidseg_core.media.source import open_source
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.objects import ObjectStore, open_store
+from vidseg_core.store.parts import commit_part
+
+
+@pytest.fixture
+def service(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    with faulty(s3.endpoint) as state:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", state.endpoint)
+        yield state
+
+
+@pytest.fixture
+def store(s3: Any, service: FaultyS3) -> ObjectStore:
+    return open_store(f"{s3.url}/run")
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "reset"])
+@pytest.mark.parametrize("method", ["PUT", "GET", "HEAD", "DELETE", "list"])
+def test_a_request_that_fails_is_made_again(
+    store: ObjectStore, service: FaultyS3, method: str, fault: str
+) -> None:
+    store.put("a/x", b"one")
+    service.script = [("^GET .*list-type" if method == "list" else f"^{method} .*a/y", fault)]
+    if method == "PUT":
+        store.put("a/y", b"two")
+    else:
+        store.put("a/y", b"two")
+        read = {
+            "GET": lambda: store.get("a/y") == b"two",
+            "HEAD": lambda: store.exists("a/y"),
+            "list": lambda: [info.key for info in store.list("a/")] == ["a/x", "a/y"],
+            "DELETE": lambda: store.delete("a/y") is None,
+        }
+        assert read[method]()
+    assert service.done == {fault: 1}
+    assert store.exists("a/y") == (method != "DELETE")
+
+
+def test_a_body_that_breaks_off_is_read_again(store: ObjectStore, service: FaultyS3) -> None:
+    data = bytes(range(256)) * 1000
+    store.put("x", data)
+    service.script = [("^GET", "truncated"), ("^GET", "truncated")]
+    assert store.get("x") == data
+    assert service.done == {"truncated": 2}
+
+
+def test_a_commit_whose_answer_is_lost_is_our_own(store: ObjectStore, service: FaultyS3) -> None:
+    service.script = [("^PUT .*part-00000-000000", "lost")]
+    key = "frames/video=a/part-00000-000000.parquet"
+    commit_part(store, key, b"the bytes")  # told 412 on the repetition, and finds its own digest
+    assert store.get(key) == b"the bytes" and service.done == {"lost": 1}
+
+
+def test_a_conflict_of_conditional_puts_is_settled(store: ObjectStore, service: FaultyS3) -> None:
+    service.script = [("^PUT", "409"), ("^PUT", "409")]
+    assert store.put_if_absent("x", b"1") is True
+    assert store.put_if_absent("x", b"2") is False
+    assert store.get("x") == b"1" and service.done == {"409": 2}
+
+
+def test_a_service_that_stays_down_is_named(
+    store: ObjectStore, service: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    service.chance = lambda request: "503"
+    with pytest.raises(StoreError, match=r"output s3://.*/run: PutObject failed: SlowDown"):
+        store.put("x", b"1")
+    with pytest.raises(StoreError, match="SlowDown"):
+        store.get("x")
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "reset"])
+def test_inputs_are_read_through_faults(s3: Any, store: ObjectStore, service: FaultyS3, fault: str) -> None:
+    data = bytes(range(256)) * 5000
+    store.put("clip.mp4", data)
+    service.script = [("^GET .*clip", fault), ("^HEAD .*clip", fault)]
+    source = open_source(f"{s3.url}/run/clip.mp4")
+    assert source.read() == data
+    source.close()
+
+
+def test_an_input_whose_body_breaks_off_says_nothing_about_the_video(
+    s3: Any, store: ObjectStore, service: FaultyS3
+) -> None:
+    store.put("clip.mp4", bytes(300_000))
+    service.chance = lambda request: "truncated" if request.startswith("GET") else None
+    source = open_source(f"{s3.url}/run/clip.mp4")
+    with pytest.raises(MediaError) as caught:
+        source.read()
+    assert caught.value.reason == "source_unavailable"
+    service.chance = lambda request: None
+    assert source.read() == bytes(300_000)
+    source.close()

@@ -1,0 +1,102 @@
+"""Promise: on Ray Train the flow net is that of the plain loop, a worker that is killed changes no byte, and
+two workers judge the pairs that one would.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.test_policy_on_ray import kill_worker
+from tests.training.test_train_flow import SMALL, config
+from vidseg_core.config.train_flow import TrainFlowConfig
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.models.flow import build_flow_net
+from vidseg_core.models.flow.registry import weights_file
+from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.propagation.net_flow import NetFlow
+from vidseg_core.training.checkpoint import CheckpointError
+from vidseg_core.training.flow import FlowLoopOptions, train_flow
+from vidseg_core.training.flow_clips import FlowClip, dataset_clips
+from vidseg_core.training.flow_job import run_train_flow
+from vidseg_core.training.flow_ray import LAST
+
+STEPS = 6
+
+
+def command(chosen: TrainFlowConfig) -> str:
+    printed = io.StringIO()
+    assert run_train_flow(chosen, Reporter("text", printed)) == 0
+    return printed.getvalue()
+
+
+def plain_loop(chosen: TrainFlowConfig, folder: Path) -> tuple[bytes, list[dict[str, float]]]:
+    """The run of `chosen` in this process: its weights file and curve."""
+    torch.set_num_threads(1)
+    clips: list[FlowClip] = [
+        clip
+        for clip in dataset_clips(open_dataset(chosen.data[0]), chosen.split, chosen.size, chosen.max_frames)
+        if clip.name not in chosen.val_clips
+    ]
+    rows: list[dict[str, float]] = []
+    net = build_flow_net(chosen.net, seed=chosen.seed, bare=True).net
+    options = FlowLoopOptions(folder=folder, seed=chosen.seed, log_every=chosen.log_every)
+    state = train_flow(net, clips, chosen.recipe, options, watch=rows.append)
+    return weights_file(state, chosen.net, step=chosen.recipe.steps, seed=chosen.seed), rows
+
+
+@pytest.mark.ray
+def test_a_killed_worker_changes_no_byte(tmp_path: Path, training_ray: None) -> None:
+    rough = tmp_path / "rough"
+    chosen = config(rough, steps=STEPS, save_every=1, log_every=2)
+    expected, rows = plain_loop(chosen, tmp_path / "plain")
+    killed: list[int] = []
+    over = threading.Event()
+    assassin = threading.Thread(target=kill_worker, args=(rough / "checkpoint.json", 2, killed, over))
+    assassin.start()
+    printed = command(chosen)
+    over.set()
+    assassin.join()
+    assert len(killed) == 1, "there was no worker to kill"
+    assert (rough / LAST).read_bytes() == expected
+    facts = json.loads((rough / "run.json").read_text())
+    assert [row["step"] for row in facts["curve"]] == [row["step"] for row in rows]
+    assert [row["exact"] for row in facts["curve"]] == [row["exact"] for row in rows]
+    assert list(facts["clips"]) == ["scene-001-still"]
+    assert {score["clip"] for score in facts["scores"]} == {"scene-000-mixed"}
+    assert {score["method"] for score in facts["scores"]} == {"copy", "dis", "dis chained", "tiny-flow"}
+    assert NetFlow("tiny-flow", weights=rough / LAST).trained
+    assert "--propagation.flow_weights" in printed and "done already" in command(chosen)
+    with pytest.raises(CheckpointError, match="seed: 0 there, 1 now"):
+        command(replace(chosen, seed=1))
+
+
+@pytest.mark.ray
+def test_two_workers_judge_the_same_pairs_and_learn_a_scale_field(tmp_path: Path, training_ray: None) -> None:
+    chosen = config(
+        tmp_path / "two",
+        workers=2,
+        log_every=1,
+        segmenter="tiny-scenes",
+        scale_field="scores",
+        recipe=replace(SMALL, ema=0.0),
+    )
+    alone = tmp_path / "alone"
+    command(replace(chosen, workers=1, output=str(alone)))
+    printed = command(chosen)
+    first, second = (
+        json.loads((folder / "run.json").read_text())["curve"] for folder in (alone, tmp_path / "two")
+    )
+    for one, two in zip(first, second, strict=True):
+        for part in ("exact", "photo", "task"):
+            assert one[part] == pytest.approx(two[part], rel=1e-3), part
+    assert "--propagation.level scores" in printed
+    methods = [score["method"] for score in json.loads((alone / "run.json").read_text())["scores"]]
+    assert {"tiny-flow", "tiny-flow, scores", "tiny-flow, scores x S"} <= set(methods)
+    assert NetFlow("tiny-flow", weights=tmp_path / "two" / LAST).scale_level == "scores"

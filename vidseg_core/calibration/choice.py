@@ -1,0 +1,207 @@
+"""Which scheduler, at which setting, keeps what was promised: judged on clips, so that it holds on others.
+
+Model, for `max_drop` (fidelity points that a clip may lose against the net on every frame). Each
+scheduler's settings are ordered from careful to saving. For each clip of the sample there is a last setting
+up to which its drop stays within the limit; the setting taken is the one that all clips but the worst few
+allow, where "few" is what split conformal prediction grants: of n clips the setting that rank ceil((n + 1)
+0.9) allows is within the limit on a new clip of the same kind with a chance of 90 % or more (Vovk;
+Angelopoulos and Bates, 2021, section 1). With n below 9 no rank grants that, and the choice says so. Taking
+the best of several schedulers looks at the sample once more than the theorem allows. So choices are made by
+nine tenths of the limit, and the whole choice is repeated with each clip left out; while it fails on more
+than one in ten of these, the limit is drawn in further.
+
+For `budget` (share of keys): of the settings whose share, 9 times in 10 when clips are drawn again, is within
+the budget, the one with the best fidelity.
+
+Legend: C clips, P points of one scheduler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.calibration.schedulers import Point, long_run_share
+
+CONFIDENCE = 0.9
+LEAST_CLIPS = 9
+"""ceil((n + 1) 0.9) <= n from here on."""
+DRAWS = 2000
+_START, _TIGHTER = 0.9, 0.85
+"""The limit that choices are made by, relative to the one asked for, and how it is drawn in."""
+_TRIES = 8
+EVERY = "every"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Valued:
+    """A point and what it is worth on each clip."""
+
+    point: Point
+    quality_C: np.ndarray
+    """Mean quality against the net on every frame, 0 to 1."""
+
+    @property
+    def drop_C(self) -> np.ndarray:
+        """Points lost, 0 to 100."""
+        return 100 * (1 - self.quality_C)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What was chosen and what is promised; written to the run as JSON."""
+
+    asked: Mapping[str, float]
+    """`budget` or `max_drop`, as asked."""
+    settings: Mapping[str, Any]
+    """Fields of `SchedulerConfig` that differ from its defaults."""
+    can_keep: bool
+    """Whether the sample says that the promise holds with something saved."""
+    note: str
+    """What must be said besides; empty: nothing."""
+    key_share: float
+    """Expected keys per frame."""
+    fidelity: float
+    """Expected, mean over clips, 0 to 100."""
+    fidelity_low: float
+    fidelity_high: float
+    """95 % interval of that mean, from clips drawn again."""
+    worst_drop: float
+    """Of the clips, points."""
+    clips: int
+    frames: int
+    held_out_kept: int | None = None
+    """max_drop: clips on which the choice that the others made keeps the promise."""
+    net_s: float = 0.0
+    """Seconds of the net per frame, as measured."""
+    tried: Sequence[Mapping[str, Any]] = field(default=())
+    """Each scheduler at its best setting that keeps the promise."""
+
+    @property
+    def aki(self) -> float:
+        """Expected average key interval, frames."""
+        return 1 / self.key_share
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+Tables = Mapping[str, Sequence[Valued]]
+"""Per scheduler its points, shares falling."""
+
+
+def rank(clips: int) -> int:
+    """Clips of the sample that must keep the promise so that a new one does, with 90 %."""
+    return min(clips, math.ceil((clips + 1) * CONFIDENCE))
+
+
+def last_kept(valued: Sequence[Valued], limit: float, clips_c: np.ndarray) -> int:
+    """The most saving place up to which the rank's share of these clips stays within the limit; -1: none."""
+    if not valued:
+        return -1
+    fine_PC = np.stack([item.drop_C[clips_c] <= limit for item in valued])
+    up_to_C = np.cumprod(fine_PC, axis=0).sum(axis=0) - 1
+    return int(np.sort(up_to_C)[len(clips_c) - rank(len(clips_c))])
+
+
+def best_within(tables: Tables, limit: float, clips_c: np.ndarray) -> Valued | None:
+    """Of all schedulers the point with the fewest keys that keeps the limit."""
+    found = [valued[place] for valued in tables.values() if (place := last_kept(valued, limit, clips_c)) >= 0]
+    return min(found, key=lambda item: item.point.share, default=None)
+
+
+def choose_by_drop(tables: Tables, max_drop: float) -> tuple[Valued | None, int, float]:
+    """The choice (None: only the net on every frame keeps the promise), the clips on which it held when they
+    were left out, and the limit that was used in the end."""
+    clips = _clips(tables)
+    limit, needed = _START * max_drop, math.ceil(CONFIDENCE * clips) if clips >= LEAST_CLIPS else clips - 1
+    for _ in range(_TRIES):
+        kept = sum(_held_out(tables, limit, max_drop, clip, clips) for clip in range(clips))
+        best = best_within(tables, limit, np.arange(clips))
+        if kept >= needed or best is None:
+            return best, kept, limit
+        limit *= _TIGHTER
+    return None, clips, limit
+
+
+def _held_out(tables: Tables, limit: float, max_drop: float, clip: int, clips: int) -> bool:
+    others_c = np.delete(np.arange(clips), clip)
+    best = best_within(tables, limit, others_c)
+    return best is None or bool(best.drop_C[clip] <= max_drop)
+
+
+def choose_by_budget(tables: Tables, budget: float, frames: Sequence[int], seed: int) -> Valued | None:
+    """Of all points within the budget the one with the best fidelity; None: none is within it."""
+    within = [item for valued in tables.values() for item in valued if fits(item.point, budget, frames, seed)]
+    return max(within, key=lambda item: (item.quality_C.mean(), -item.point.share), default=None)
+
+
+def fits(point: Point, budget: float, frames: Sequence[int], seed: int) -> bool:
+    """Is the long-run share within the budget, 9 times in 10 when clips are drawn again?"""
+    if point.share > budget * (1 + 1e-9):
+        return False
+    if point.family == "fixed":
+        return True
+    rng, clips = np.random.default_rng(seed), len(frames)
+    shares = []
+    for _ in range(200):
+        drawn = rng.integers(0, clips, clips)
+        shares.append(long_run_share([point.keys[c] for c in drawn], [frames[c] for c in drawn]))
+    return float(np.quantile(shares, CONFIDENCE)) <= budget * (1 + 1e-9)
+
+
+def interval_of_mean(values_C: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over clips."""
+    rng = np.random.default_rng(seed)
+    means = values_C[rng.integers(0, len(values_C), (DRAWS, len(values_C)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def conclude(
+    best: Valued | None,
+    *,
+    asked: Mapping[str, float],
+    frames: Sequence[int],
+    seed: int,
+    note: str = "",
+    held_out_kept: int | None = None,
+    net_s: float = 0.0,
+    tried: Sequence[Mapping[str, Any]] = (),
+) -> Choice:
+    """The choice in numbers; without a point the net runs on every frame."""
+    clips = len(frames)
+    if best is None:
+        best = Valued(
+            point=Point(family=EVERY, settings={"name": EVERY}, keys=(), share=1.0), quality_C=np.ones(clips)
+        )
+    low, high = interval_of_mean(best.quality_C, seed)
+    return Choice(
+        asked=dict(asked),
+        settings=dict(best.point.settings),
+        can_keep=best.point.family != EVERY and not note,
+        note=note,
+        key_share=best.point.share,
+        fidelity=100 * float(best.quality_C.mean()),
+        fidelity_low=100 * low,
+        fidelity_high=100 * high,
+        worst_drop=float(best.drop_C.max()),
+        clips=clips,
+        frames=sum(frames),
+        held_out_kept=held_out_kept,
+        net_s=net_s,
+        tried=tuple(tried),
+    )
+
+
+def _clips(tables: Tables) -> int:
+    return len(next(item for valued in tables.values() for item in valued).quality_C)
+
+
+Value = Callable[[Sequence[Point]], list[Valued]]
+"""Values points on all clips (a task per clip that puts the missing intervals together)."""

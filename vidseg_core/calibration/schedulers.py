@@ -1,0 +1,274 @@
+"""The schedulers that a calibration tries, on tables: one number each, from careful to saving.
+
+Model: a `Family` is a scheduler whose one setting (interval or threshold) is free. Over all clips of the
+sample it offers `Point`s: settings in the order of the keys that they take. Invariant: a point's keys are
+those that the engine would take on the clip with that setting (tests of `episodes.walk` and
+`episodes.operate` hold tables and engine together).
+
+How many keys a setting takes *in the long run* cannot be read off short clips by counting: each begins with
+a forced key and ends in the middle of an interval. The mean interval is the area under the Kaplan-Meier
+estimate of "no key yet" (an interval that the clip's end cuts short counts as one of at least that length);
+a fixed interval comes out exact.
+
+Legend: T frames, P settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from vidseg_core.episodes.operate import Operator
+from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.episodes.table_set import join_tables
+from vidseg_core.episodes.walk import feature, fixed_keys, run_scores, with_features
+from vidseg_core.models.planner import read_planner
+from vidseg_core.models.policy_file import read_policy
+from vidseg_core.scheduling.plan_features import Pairs
+from vidseg_core.scheduling.plan_window import plan_segment
+from vidseg_core.scheduling.planner import PlannerCore
+
+SHARES = (0.5, 0.33, 0.25, 0.18, 0.125, 0.083, 0.06, 0.04, 0.03, 0.02)
+"""Key shares around which settings are looked at first."""
+GRID = 240
+"""Thresholds that are walked to find those shares; walking costs next to nothing."""
+PRICES = 14
+"""Prices of a key at which a planner is tried: planning is dearer than walking."""
+HEURISTICS = ("frame_difference", "flow_magnitude", "warp_error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A scheduler at one setting, on every clip of the sample."""
+
+    family: str
+    settings: Mapping[str, Any]
+    """Fields of `SchedulerConfig` that differ from its defaults."""
+    keys: tuple[np.ndarray, ...]
+    """Per clip: its key frames, the first 0."""
+    share: float
+    """Keys per frame in the long run."""
+
+
+class Family(Protocol):
+    """A scheduler on the sample."""
+
+    name: str
+
+    def points(self, shares: Sequence[float]) -> list[Point]:
+        """The settings that come nearest to these key shares, falling, each once."""
+        ...
+
+
+class FixedFamily:
+    """`fixed`: its share of keys is known without looking."""
+
+    name = "fixed"
+
+    def __init__(self, tables: Sequence[EpisodeTable], max_interval: int) -> None:
+        self._tables, self._most = tables, max_interval
+
+    def points(self, shares: Sequence[float]) -> list[Point]:
+        wanted = {min(self._most, max(2, round(1 / share))) for share in shares}
+        return [self.at(interval) for interval in sorted(wanted)]
+
+    def at(self, interval: int) -> Point:
+        """Any interval."""
+        keys = tuple(fixed_keys(table.frames, interval) for table in self._tables)
+        settings = {"name": self.name, "interval": interval}
+        return Point(family=self.name, settings=settings, keys=keys, share=1 / interval)
+
+
+class ScoredFamily:
+    """A scheduler that takes a frame whose score exceeds a threshold."""
+
+    def __init__(
+        self, name: str, settings: Mapping[str, Any], thresholds_P: np.ndarray, runs: Sequence[np.ndarray]
+    ) -> None:
+        """`runs`: per clip bool [P, T]."""
+        self.name, self._settings = name, settings
+        keys = [[np.flatnonzero(is_key_T) for is_key_T in run] for run in runs]
+        frames = [run.shape[1] for run in runs]
+        self._points = [
+            Point(
+                family=name,
+                settings={**settings, "threshold": float(threshold)},
+                keys=tuple(clip[place] for clip in keys),
+                share=long_run_share([clip[place] for clip in keys], frames),
+            )
+            for place, threshold in enumerate(thresholds_P)
+        ]
+        self._points.sort(key=lambda point: -point.share)
+
+    def points(self, shares: Sequence[float]) -> list[Point]:
+        known_P = np.log([point.share for point in self._points])
+        places = {int(np.argmin(np.abs(known_P - np.log(share)))) for share in shares}
+        return [self._points[place] for place in sorted(places)]
+
+
+def prices_of(policy: str, two_sided: bool) -> list[float]:
+    """Prices from a third of a planner's lowest operating point to three times its highest."""
+    _, facts = read_planner(policy)
+    sides = "two" if two_sided else "one"
+    known = [point.threshold for point in facts.operating_points if point.sides == sides] or [0.05, 5.0]
+    low, high = max(min(known) / 3, 1e-4), max(max(known) * 3, 1e-3)
+    return [float(f"{price:.4g}") for price in np.geomspace(low, high, PRICES)]
+
+
+def plan_keys(
+    table: EpisodeTable, policy: str, prices: Sequence[float], *, two_sided: bool, max_interval: int
+) -> np.ndarray:
+    """bool [P, T]: the keys of a planner on a clip, window by window as the engine plans."""
+    core = PlannerCore(*read_planner(policy), pairs=_Remembered())
+    grays, masks = table.grays_Thw, table.masks_Thw
+    assert grays is not None and masks is not None
+    is_key_PT = np.zeros((len(prices), table.frames), dtype=bool)
+    for place, price in enumerate(prices):
+        keys = plan_segment(
+            lambda window, price=price: core.plan(window, price),
+            core.facts.window,
+            core.facts.stride,
+            list(grays),
+            lambda frame: masks[frame],
+            two_sided=two_sided,
+            max_interval=min(core.facts.window, max_interval),
+        )
+        is_key_PT[place, keys] = True
+    return is_key_PT
+
+
+class _Remembered(Pairs):
+    """Pairs of one clip that is planned at several prices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+    def __call__(self, current: np.ndarray, key: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
+        place = current.__array_interface__["data"][0], key.__array_interface__["data"][0]
+        if place not in self._known:
+            self._known[place] = super().__call__(current, key, distance)
+        return self._known[place]
+
+
+def keys_at(
+    table: EpisodeTable, settings: Mapping[str, Any], max_interval: int, *, two_sided: bool = True
+) -> np.ndarray:
+    """The keys that a scheduler with these settings takes on a clip, one of the sample or not."""
+    name = settings["name"]
+    if name == "planner":
+        policy, price = settings["policy"], settings["threshold"]
+        run = plan_keys(table, policy, [price], two_sided=two_sided, max_interval=max_interval)
+        return np.flatnonzero(run[0])
+    if name == "every":
+        return np.arange(table.frames)
+    if name == "fixed":
+        return fixed_keys(table.frames, settings["interval"])
+    thresholds_P = np.array([settings["threshold"]])
+    if name in HEURISTICS:
+        run = run_scores(table, feature(table, name), thresholds_P, max_interval=max_interval)
+        return np.flatnonzero(run[0])
+    net, operator = _net_and_walker(table, name, settings["policy"], max_interval)
+    return np.flatnonzero(_runs(operator, net, thresholds_P, table.frames)[0])
+
+
+def long_run_share(keys: Sequence[np.ndarray], frames: Sequence[int]) -> float:
+    """Keys per frame in the long run; see the module."""
+    ended = np.concatenate([np.diff(keys_m) for keys_m in keys])
+    cut = np.array([count - int(keys_m[-1]) for keys_m, count in zip(keys, frames, strict=True)])
+    longest = int(max(ended.max(initial=0), cut.max(initial=0)))
+    ends_L = np.bincount(ended, minlength=longest + 1).astype(float)
+    cut_L = np.bincount(cut, minlength=longest + 1).astype(float)
+    asked_L = (ends_L + cut_L)[::-1].cumsum()[
+        ::-1
+    ] - cut_L  # whether a key came so late was not seen at the cut
+    alive_L = np.cumprod(1 - np.divide(ends_L, asked_L, out=np.zeros_like(ends_L), where=asked_L > 0))
+    return float(1 / max(1.0, alive_L[:longest].sum()))
+
+
+def families(
+    tables: Sequence[EpisodeTable],
+    names: Sequence[str],
+    *,
+    max_interval: int,
+    policy: str | None = None,
+    planned: tuple[Sequence[float], Sequence[np.ndarray]] | None = None,
+) -> list[Family]:
+    """The schedulers of these names on the sample.
+
+    `policy`: the file that `policy`, `confidence` or `planner` reads. `planned`: prices and, per clip, what
+    `plan_keys` says of them.
+    """
+    found: list[Family] = []
+    for name in names:
+        if name == "fixed":
+            found.append(FixedFamily(tables, max_interval))
+        elif name in HEURISTICS:
+            found.append(_heuristic(tables, name, max_interval))
+        elif name == "planner":
+            assert planned is not None
+            prices, runs = planned
+            found.append(ScoredFamily(name, {"name": name, "policy": policy}, np.array(prices), runs))
+        else:
+            assert policy is not None
+            found.append(_learned(tables, name, policy, max_interval))
+    return found
+
+
+def _heuristic(tables: Sequence[EpisodeTable], name: str, max_interval: int) -> ScoredFamily:
+    scores = [feature(table, name) for table in tables]
+    seen = np.concatenate([score[:, 1 : max_interval + 1].ravel() for score in scores])
+    thresholds_P = _grid(seen)
+    runs = [
+        run_scores(table, score, thresholds_P, max_interval=max_interval)
+        for table, score in zip(tables, scores, strict=True)
+    ]
+    return ScoredFamily(name, {"name": name}, thresholds_P, runs)
+
+
+def _learned(tables: Sequence[EpisodeTable], name: str, policy: str, max_interval: int) -> ScoredFamily:
+    pairs = [_net_and_walker(table, name, policy, max_interval) for table in tables]
+    net, seen = pairs[0][0], list[np.ndarray]()
+
+    def listening(deviation: np.ndarray, kar: np.ndarray, lkd: np.ndarray) -> np.ndarray:
+        rate_W = net.key_rate(deviation, kar, lkd)
+        seen.append(rate_W)
+        return rate_W
+
+    for _, operator in pairs:
+        operator.walk(listening, np.array([-np.inf, np.inf]))
+    between_P = _grid(np.concatenate(seen))[::10]
+    for _, operator in pairs:
+        operator.walk(listening, between_P)
+    thresholds_P = _grid(np.concatenate(seen))
+    runs = [
+        _runs(operator, net, thresholds_P, table.frames)
+        for table, (_, operator) in zip(tables, pairs, strict=True)
+    ]
+    return ScoredFamily(name, {"name": name, "policy": policy}, thresholds_P, runs)
+
+
+def _net_and_walker(table: EpisodeTable, name: str, policy: str, max_interval: int) -> tuple[Any, Operator]:
+    net, facts = read_policy(policy, role="policy" if name == "policy" else "decision")
+    read = with_features(table, facts.feature_names)
+    return net, Operator(join_tables([read]), max_interval=max_interval)
+
+
+def _runs(operator: Operator, net: Any, thresholds_P: np.ndarray, frames: int) -> np.ndarray:
+    """bool [P, T]."""
+    rollout = operator.walk(net.key_rate, thresholds_P)
+    is_key_PT = np.zeros((len(thresholds_P), frames), dtype=bool)
+    is_key_PT[:, 0] = True
+    is_key_PT[:, 1 : 1 + len(rollout.keys_SN)] = rollout.keys_SN.T
+    return is_key_PT
+
+
+def _grid(seen: np.ndarray) -> np.ndarray:
+    """Thresholds between the scores that were met, with three digits or more, at least 0."""
+    known = seen[np.isfinite(seen)].astype(np.float64)
+    places = np.quantile(known, np.linspace(0, 1, GRID))
+    rounded = np.array([float(f"{place:.4g}") for place in np.append(places, known.max() * 1.01 + 1e-9)])
+    return np.unique(np.maximum(rounded, 0.0))

@@ -1,0 +1,64 @@
+"""The dial of ``vidseg segment``: how --budget and --max_drop look at the corpus before the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vidseg_core.config.errors import check, check_int, nearest
+
+__all__ = ["TRIED", "CalibrationConfig", "check_dial"]
+
+TRIED = ("fixed", "frame_difference", "flow_magnitude", "warp_error", "policy", "confidence", "planner")
+"""Schedulers that a calibration can try; the last three with --scheduler.policy only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """The sample that is run frame by frame first, and what is checked afterwards."""
+
+    clips: int = 12
+    """runs of frames looked at, drawn over all videos; at least 2; below 9 no promise of --max_drop holds"""
+    clip_frames: int = 96
+    """frames of each run; 16 to 2000 (a run costs about frames x 45 flows)"""
+    schedulers: tuple[str, ...] = ()
+    """those to try; none given: fixed, the three heuristics, and what --scheduler.policy gives"""
+    quality: Literal["fidelity", "accuracy"] = "fidelity"
+    """what --max_drop counts: mean IoU (hard on small classes), or pixels, against the net on every frame"""
+    audit_frames: int = 48
+    """frames that the net is run on after the run, to measure what was achieved; 0: none"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedulers", tuple(self.schedulers))
+        check_int("--calibration.clips", self.clips, 2, 1000)
+        check_int("--calibration.clip_frames", self.clip_frames, 16, 2000, "frames")
+        check_int("--calibration.audit_frames", self.audit_frames, 0, 100_000, "frames")
+        measures = ("fidelity", "accuracy")
+        problem = f"must be fidelity or accuracy, got {self.quality!r}"
+        check(self.quality in measures, "--calibration.quality", problem)
+        for name in self.schedulers:
+            problem = f"cannot try {name!r}{nearest(name, TRIED)}; known: {', '.join(TRIED)}"
+            check(name in TRIED, "--calibration.schedulers", problem)
+
+
+def check_dial(budget: float | None, max_drop: float | None, threshold: float | None, interval: int) -> None:
+    """`ConfigError` for values out of range, and for a dial together with what it would choose."""
+    if budget is None and max_drop is None:
+        return
+    both = budget is not None and max_drop is not None
+    check(not both, "--budget", "and --max_drop are one dial: give one of them")
+    option = "--budget" if budget is not None else "--max_drop"
+    chosen = f"{option} chooses it; give one of the two"
+    check(threshold is None, "--scheduler.threshold", chosen)
+    check(interval == 12, "--scheduler.interval", chosen)
+    if budget is not None:
+        check(
+            _number(budget) and 0 < budget <= 1, "--budget", f"must be a share above 0 to 1, got {budget!r}"
+        )
+    if max_drop is not None:
+        fine = _number(max_drop) and 0 < max_drop <= 100
+        check(fine, "--max_drop", f"must be points of fidelity above 0 to 100, got {max_drop!r}")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,116 @@
+"""Frames that wait until a scheduler that looks ahead has planned them.
+
+Model: while such a scheduler's window is not full, frames of a segment wait in its state. A full window (or
+the end of the segment) is planned; the first planned key stands, and the frames up to it are stepped over one
+by one, as the engine steps over any frame, with their decisions made. Before the first undamaged key there is
+nothing to plan from: such frames do not wait, the engine's own rules decide about them.
+
+Invariants:
+- at most `reach` frames of a segment wait;
+- what a plan is shown depends on the frames of the segment and on its keys, never on how frames arrive;
+- a frame that can become key waits with its picture, any other with its flow picture alone.
+
+Legend: H, W working size; h, w flow size; 3 = RGB.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vidseg_core.engine.frames import FrameInput
+from vidseg_core.engine.look import gray_of
+from vidseg_core.engine.state import NO_KEY, SegmentState, WaitingFrame
+from vidseg_core.scheduling.plan_window import PlanWindow, next_key, plan_view
+from vidseg_core.scheduling.protocol import WindowScheduler
+
+
+class Ahead:
+    """Plans the waiting frames of segments; holds nothing of a segment."""
+
+    def __init__(self, scheduler: WindowScheduler, *, two_sided: bool, max_interval: int) -> None:
+        window, stride = scheduler.window, scheduler.stride
+        for name, value in (("window", window), ("stride", stride)):
+            if int(value) != value or value < 1:
+                raise ValueError(f"a scheduler's {name} must be a whole number of at least 1, not {value!r}")
+        self._scheduler, self._two_sided, self._max_interval = scheduler, two_sided, max_interval
+        self.stride = int(stride)
+        self.reach = min(int(window), max_interval)
+        if self.reach < self.stride:
+            raise ValueError(
+                f"the scheduler plans keys every {self.stride} frames, but max_interval is {max_interval}"
+            )
+
+    def waits(self, state: SegmentState) -> bool:
+        """Do frames that come now have to wait? Not before there is an undamaged key."""
+        return bool(state.waiting) or (state.key is not None and not state.key.is_corrupt)
+
+    def keep(self, state: SegmentState, frame: FrameInput, view: np.ndarray) -> None:
+        """Let a frame wait; `view` is its flow picture."""
+        assert state.key is not None
+        ordinal = state.next_frame + len(state.waiting)
+        may_be_key = (ordinal - state.key.ordinal) % self.stride == 0
+        state.waiting.append(
+            WaitingFrame(
+                frame_index=frame.frame_index,
+                pts_s=frame.pts_s,
+                is_corrupt=frame.is_corrupt,
+                shape=frame.shape,
+                view=view,
+                frame_HW3=frame.frame_HW3.copy() if may_be_key else None,
+            )
+        )
+
+    def decide(self, state: SegmentState, ends: bool) -> bool | None:
+        """Is the first waiting frame a key? None: that cannot be known yet."""
+        if not state.waiting:
+            return None
+        if state.planned is None:
+            if len(state.waiting) < self.reach and not ends:
+                return None
+            state.planned = self._plan(state, ends)
+        return state.next_frame == state.planned
+
+    def _plan(self, state: SegmentState, ends: bool) -> int:
+        """Ordinal of the next key."""
+        key = state.key
+        if key is None or key.plan_labels is None or state.next_frame != key.ordinal + 1:
+            raise ValueError(
+                f"segment {state.segment}: its state was made without a scheduler that looks ahead"
+            )
+        behind = state.waiting[: self.reach]
+        window = PlanWindow(
+            grays=[plan_view(gray_of(view)) for view in (key.view, *(frame.view for frame in behind))],
+            labels_hw=key.plan_labels,
+            sound_T=np.array([True, *(not frame.is_corrupt for frame in behind)]),
+            ends=ends and len(behind) == len(state.waiting),
+            two_sided=self._two_sided,
+            max_interval=self._max_interval,
+        )
+        chosen = next_key(self._scheduler.plan(window), window, self.stride)
+        return NO_KEY if chosen is None else key.ordinal + chosen
+
+
+def input_of(waiting: WaitingFrame) -> FrameInput:
+    """The frame as the engine steps over it."""
+    return FrameInput(
+        frame_index=waiting.frame_index,
+        pts_s=waiting.pts_s,
+        is_corrupt=waiting.is_corrupt,
+        picture=_Kept(waiting),
+    )
+
+
+class _Kept:
+    """The picture of a frame that has waited."""
+
+    def __init__(self, waiting: WaitingFrame) -> None:
+        self._waiting = waiting
+        self.shape = waiting.shape
+
+    def rgb(self) -> np.ndarray:
+        if self._waiting.frame_HW3 is None:
+            raise RuntimeError(f"frame {self._waiting.frame_index} waited without its picture")
+        return self._waiting.frame_HW3
+
+    def luma(self) -> tuple[np.ndarray, bool] | None:
+        return None

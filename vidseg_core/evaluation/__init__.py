@@ -1,0 +1,1 @@
+"""Schedulers and propagators over labelled clips: one resumable run, one tidy table."""

@@ -1,0 +1,218 @@
+"""One cell of an evaluation: a method on a clip, as one small Parquet file that is put if absent.
+
+    _run/manifest.json                                 what all cells have in common, and its fingerprint
+    cells/clip=<clip>/<method>-<stamp>.parquet         a row per frame, masks too; summary in its metadata
+    net/clip=<clip>/<stamp>.parquet                    N's masks, so that methods added later need no net
+    results.parquet  methods.parquet  frames.parquet   the tables for people, written last (see `tables`)
+    quarantine.parquet  run.json  _SUCCESS
+
+A method's name in a key is the digest of its options, the stamp is the clip's (`clips.Clip.stamp`) together
+with what the method reads from files: changed footage or a re-trained policy is another cell. Invariant:
+resume is a listing; a cell that is there is never made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidseg_core.pipeline.manifest import FingerprintMismatch
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.objects import ObjectStore
+
+EVALUATION_VERSION = 1
+MANIFEST_KEY = "_run/manifest.json"
+CELLS_PREFIX, NET_PREFIX = "cells/", "net/"
+_SUMMARY = b"vidseg.cell"
+_KEY = re.compile(
+    rf"{CELLS_PREFIX}clip=(?P<clip>[A-Za-z0-9._-]+)/(?P<method>[0-9a-f]{{10}})-(?P<stamp>[0-9a-f]{{8}})\.parquet"
+)
+
+CELL_SCHEMA = pa.schema(
+    [
+        ("run", pa.int32()),
+        ("number", pa.int64()),
+        ("frame_index", pa.int64()),
+        ("is_key", pa.bool_()),
+        ("distance", pa.int32()),
+        ("lkd", pa.int32()),
+        ("decision_score", pa.float64()),
+        ("kar", pa.float64()),
+        ("measured", pa.bool_()),
+        ("miou", pa.float64()),
+        ("fidelity", pa.float64()),
+        ("agreement", pa.float64()),
+        ("tc", pa.float64()),
+        ("wait_frames", pa.int32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("mask", pa.binary()),
+    ]
+)
+"""`number` counts frames of the clip from 0; `distance` frames since the last key (0: a key), `wait_frames`
+until the next one where propagation waits for it; `miou` against labels, `fidelity` (mIoU) and `agreement`
+(pixels) against N, `tc` with the frame before; NaN where there is nothing to compare with. `mask` is `rle1`
+(docs/output.md)."""
+NET_SCHEMA = pa.schema(
+    [("number", pa.int64()), ("mask", pa.binary()), ("height", pa.int32()), ("width", pa.int32())]
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CellKey:
+    """Which cell an object holds."""
+
+    clip: str
+    method: str
+    """Digest of the method's options."""
+    stamp: str
+
+    def __str__(self) -> str:
+        return f"{CELLS_PREFIX}clip={self.clip}/{self.method}-{self.stamp}.parquet"
+
+
+def list_cells(store: ObjectStore) -> set[CellKey]:
+    """The cells that are there."""
+    found = (_KEY.fullmatch(info.key) for info in store.list(CELLS_PREFIX))
+    return {CellKey(m["clip"], m["method"], m["stamp"]) for m in found if m}
+
+
+def stamp_of(clip_stamp: str, extra: Mapping[str, str]) -> str:
+    """The clip's stamp, mixed with digests of what a method reads from files."""
+    if not extra:
+        return clip_stamp
+    text = json.dumps([clip_stamp, dict(sorted(extra.items()))])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def put_cell(
+    store: ObjectStore, key: CellKey, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> bool:
+    """Write a cell; False if it is there already."""
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=CELL_SCHEMA)
+    text = json.dumps(_plain(summary), sort_keys=True)
+    return store.put_if_absent(str(key), parquet_bytes(table.replace_schema_metadata({_SUMMARY: text})))
+
+
+def read_summary(store: ObjectStore, key: CellKey) -> dict[str, Any]:
+    """A cell's summary."""
+    return _summary(pq.read_schema(io.BytesIO(_get(store, str(key)))), f"{store.root}/{key}")
+
+
+def read_cell(
+    store: ObjectStore, key: CellKey, columns: Sequence[str] | None = None
+) -> tuple[dict[str, Any], pa.Table]:
+    """Summary and rows of a cell (these columns only)."""
+    data = _get(store, str(key))
+    table = pq.read_table(io.BytesIO(data), columns=list(columns) if columns is not None else None)
+    return _summary(pq.read_schema(io.BytesIO(data)), f"{store.root}/{key}"), table
+
+
+def _get(store: ObjectStore, key: str) -> bytes:
+    try:
+        return store.get(key)
+    except FileNotFoundError as error:
+        raise StoreError(f"{store.root}: {key} is gone; run vidseg evaluate again") from error
+
+
+def _summary(schema: pa.Schema, where: str) -> dict[str, Any]:
+    text = (schema.metadata or {}).get(_SUMMARY)
+    if text is None:
+        raise StoreError(f"{where}: not a cell of vidseg evaluate")
+    return {name: _float(value) for name, value in json.loads(text).items()}
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _plain(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """NaN as null: JSON has no name for it."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in summary.items()
+    }
+
+
+def _float(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+# --- N's masks ---------------------------------------------------------------------------------------------
+
+
+def net_key(clip: str, stamp: str) -> str:
+    return f"{NET_PREFIX}clip={clip}/{stamp}.parquet"
+
+
+def put_net(
+    store: ObjectStore, clip: str, stamp: str, rows: Sequence[Mapping[str, Any]], call_s: float
+) -> None:
+    """N's masks of a whole clip, for methods that come later."""
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=NET_SCHEMA)
+    table = table.replace_schema_metadata({b"vidseg.call_s": repr(call_s)})
+    store.put_if_absent(net_key(clip, stamp), parquet_bytes(table))
+
+
+def read_net(store: ObjectStore, clip: str, stamp: str) -> tuple[list[dict[str, Any]], float]:
+    """N's masks and the seconds of a call; no rows if they have not been put."""
+    try:
+        table = pq.read_table(io.BytesIO(store.get(net_key(clip, stamp))))
+    except FileNotFoundError:
+        return [], 0.0
+    return table.to_pylist(), float((table.schema.metadata or {}).get(b"vidseg.call_s", b"0"))
+
+
+# --- whose output ------------------------------------------------------------------------------------------
+
+
+def claim(store: ObjectStore, fingerprint: Mapping[str, Any]) -> bool:
+    """Write what all cells have in common, or check that it agrees with what is there; True: it was new."""
+    content = {"kind": "evaluate", "version": EVALUATION_VERSION, "fingerprint": dict(fingerprint)}
+    data = json.dumps(content, indent=1, sort_keys=True, default=list).encode()
+    if store.put_if_absent(MANIFEST_KEY, data):
+        return True
+    there, ours = read_manifest(store)["fingerprint"], json.loads(data)["fingerprint"]
+    differs = [
+        f"{name}: {there.get(name)!r} there, {ours.get(name)!r} now"
+        for name in sorted({*there, *ours})
+        if there.get(name) != ours.get(name)
+    ]
+    if differs:
+        raise FingerprintMismatch(
+            f"--output {store.root} holds an evaluation of something else ({'; '.join(differs)}). "
+            "Choose another output, or the options of that one to go on with it."
+        )
+    return False
+
+
+def read_manifest(store: ObjectStore) -> dict[str, Any]:
+    """`StoreError` if the place holds no evaluation, or one of another version."""
+    try:
+        found = json.loads(store.get(MANIFEST_KEY))
+    except FileNotFoundError:
+        found = {}
+    except ValueError as error:
+        raise StoreError(f"{store.root}: {MANIFEST_KEY} is not JSON ({error})") from error
+    if not isinstance(found, dict) or found.get("kind") != "evaluate":
+        raise StoreError(f"{store.root} is not the output of vidseg evaluate")
+    if found.get("version") != EVALUATION_VERSION:
+        version = found.get("version")
+        raise StoreError(f"{store.root}: evaluation version {version}, this reads {EVALUATION_VERSION}")
+    return found
+
+
+def cells_of(store: ObjectStore, method: str, clips: Sequence[str]) -> Iterator[CellKey]:
+    """The cells of one method on these clips."""
+    yield from sorted(key for key in list_cells(store) if key.method == method and key.clip in set(clips))

@@ -1,0 +1,130 @@
+"""How an evaluation ends: the tables from the cells themselves, then ``run.json``, then ``_SUCCESS``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from vidseg_core.config.evaluate import EvaluateConfig
+from vidseg_core.config.schema import to_dict
+from vidseg_core.evaluation.bench import Bench
+from vidseg_core.evaluation.cells import list_cells, parquet_bytes, read_cell
+from vidseg_core.evaluation.plan import Cell
+from vidseg_core.evaluation.tables import (
+    FRAMES_SCHEMA,
+    METHODS_SCHEMA,
+    QUARANTINE_SCHEMA,
+    RESULTS_SCHEMA,
+    method_columns,
+    numbers,
+    table,
+)
+from vidseg_core.pipeline.ending import versions
+from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.store.objects import ObjectStore
+
+DONE, QUARANTINED = 0, 3
+RESULTS_KEY, METHODS_KEY, FRAMES_KEY = "results.parquet", "methods.parquet", "frames.parquet"
+QUARANTINE_KEY, RUN_KEY, SUCCESS_KEY = "quarantine.parquet", "run.json", "_SUCCESS"
+
+
+def fingerprint(config: EvaluateConfig, bench: Bench) -> dict[str, Any]:
+    """What all cells of an output have in common."""
+    fields = config.fingerprint_fields() | bench.digests
+    return json.loads(json.dumps(fields | {"class_names": list(bench.class_names)}, default=list))
+
+
+def finish(
+    config: EvaluateConfig,
+    store: ObjectStore,
+    bench: Bench,
+    cells: Sequence[Cell],
+    bad: Sequence[Mapping[str, Any]],
+    report: Reporter,
+) -> int:
+    """The tables from the cells themselves, then ``run.json``, then ``_SUCCESS``."""
+    there = list_cells(store)
+    results, by_method, frame_tables = [], dict[str, list[dict[str, Any]]](), []
+    read = [(cell, *read_cell(store, cell.key, _FRAME_COLUMNS)) for cell in cells if cell.key in there]
+    _even_out(read)
+    for cell, summary, frames in read:
+        named = method_columns(cell.method, config.protocol, config.segmenter)
+        results.append({"clip": cell.clip.name} | named | numbers([summary], fps=config.fps))
+        by_method.setdefault(cell.method.digest, []).append(summary)
+        frame_tables.append(_named_frames(frames, cell))
+    pooled = [
+        method_columns(method, config.protocol, config.segmenter)
+        | numbers(by_method[method.digest], fps=config.fps)
+        | {"clips": len(by_method[method.digest])}
+        for method in config.parsed_methods()
+        if method.digest in by_method
+    ]
+    all_frames = pa.concat_tables(frame_tables) if frame_tables else FRAMES_SCHEMA.empty_table()
+    store.put(RESULTS_KEY, parquet_bytes(table(results, RESULTS_SCHEMA)))
+    store.put(METHODS_KEY, parquet_bytes(table(pooled, METHODS_SCHEMA)))
+    store.put(FRAMES_KEY, parquet_bytes(all_frames))
+    store.put(QUARANTINE_KEY, parquet_bytes(table(bad, QUARANTINE_SCHEMA)))
+    info = {
+        "kind": "evaluate",
+        "config": to_dict(config),
+        "fingerprint": fingerprint(config, bench),
+        "class_names": list(bench.class_names),
+        "clips": len({cell.clip.name for cell in cells}),
+        "cells": {str(cell.key): cell.method.name for cell in cells if cell.key in there},
+        "versions": versions(),
+        "finished_unix_s": round(time.time(), 3),
+    }
+    store.put(RUN_KEY, json.dumps(info, indent=1, sort_keys=True, default=list).encode())
+    store.put_if_absent(SUCCESS_KEY, b"")
+    report.block(closing(pooled)) if not report.is_json else report.event("summary", methods=pooled)
+    tail = f"; quarantined: {len(bad)} (reasons in {QUARANTINE_KEY})" if bad else ""
+    report.say(f"{len(results)} cells in {store.root}{tail}; vidseg report --input {store.root} shows them")
+    return QUARANTINED if bad else DONE
+
+
+def _even_out(read: Sequence[tuple[Cell, dict[str, Any], Any]]) -> None:
+    """Reading a clip is the same work for every method: the least disturbed measurement stands for all."""
+    least: dict[str, float] = {}
+    for cell, summary, _ in read:
+        least[cell.clip.name] = min(summary["read_s"], least.get(cell.clip.name, summary["read_s"]))
+    for cell, summary, _ in read:
+        saved = (summary["read_s"] - least[cell.clip.name]) / max(1, summary["frames"])
+        summary["read_s"] = least[cell.clip.name]
+        summary["latency_max_s"] -= saved
+
+
+_FRAME_COLUMNS = [
+    name for name in FRAMES_SCHEMA.names if name not in ("clip", "method", "point", "method_id")
+]
+
+
+def _named_frames(frames: Any, cell: Cell) -> Any:
+    named = {
+        "clip": cell.clip.name,
+        "method": cell.method.label,
+        "point": cell.method.point,
+        "method_id": cell.method.digest,
+    }
+    for place, (name, value) in enumerate(named.items()):
+        frames = frames.add_column(place, name, pa.array([value] * len(frames), pa.string()))
+    return frames.select(FRAMES_SCHEMA.names).cast(FRAMES_SCHEMA)
+
+
+def closing(pooled: Sequence[Mapping[str, Any]]) -> str:
+    """The table that ends a run."""
+    head = f"  {'method':34} {'AKI':>6} {'mIoU':>6} {'fidel.':>6} {'TC':>6} {'pop':>7} {'fps':>7} {'wait':>5}"
+    lines = [head]
+    for row in pooled:
+        name = f"{row['method']} {row['point']}".strip()
+        shown = " ".join(_three(row[what]) for what in ("miou", "fidelity", "tc"))
+        pop, fps, wait = _three(row["tc_pop"], "+"), row["fps"], row["wait_max_frames"]
+        lines.append(f"  {name:34} {row['aki']:6.1f} {shown} {pop:>7} {fps:7.1f} {wait:5d}")
+    return "\n".join(lines)
+
+
+def _three(value: float, sign: str = "") -> str:
+    return f"{'-':>6}" if value != value else f"{value:{sign}6.3f}"

@@ -1,0 +1,93 @@
+"""``vidseg evaluate``: the job, readable on one screen.
+
+clips x methods -> without the cells that are there -> Ray tasks, each a clip under several methods -> one
+object a cell, put if absent -> the tables, from all cells of this plan. A clip that cannot be read is a row
+of ``quarantine.parquet`` with its reason; the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.evaluate import EvaluateConfig
+from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.evaluation.answers import Answers
+from vidseg_core.evaluation.bench import Bench, ClipTest, build_method, make_bench
+from vidseg_core.evaluation.cells import claim, list_cells
+from vidseg_core.evaluation.clips import clips_of
+from vidseg_core.evaluation.ending import DONE, SUCCESS_KEY, fingerprint, finish
+from vidseg_core.evaluation.plan import Cell, plan, quarantined
+from vidseg_core.evaluation.tasks import run_tasks
+from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.objects import open_store
+
+SAMPLE_FRAMES = 12
+"""Frames that a dry run tries."""
+
+
+def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> int:
+    """Evaluate what is missing; the exit code: 0 all there, 3 some clips quarantined. Raises on bad usage."""
+    report = reporter or Reporter(config.log)
+    bench, clips = make_bench(config, "cpu"), clips_of(config)
+    methods = config.parsed_methods()
+    for method in methods:
+        build_method(bench, method, None)
+    if not clips:
+        raise ConfigError("--data", f"{', '.join(config.data)}: split {config.split!r} has no clips")
+    cells = plan(clips, methods)
+    if config.dry_run:
+        return _dry_run(config, bench, cells, report)
+    store = open_store(config.output)
+    try:
+        store.check_writable()
+    except StoreError as problem:
+        raise ConfigError("--output", str(problem)) from problem
+    fresh = claim(store, fingerprint(config, bench))
+    report.say(f"{'new evaluation' if fresh else 'continuing'} -> {store.root}; {config.describe()}")
+    if bench.net is not None and bench.net.note:
+        report.say(f"note: {bench.net.note}")
+    store.delete(SUCCESS_KEY)
+    there = list_cells(store)
+    todo = [cell for cell in cells if cell.key not in there and cell.clip.runs]
+    empty = [cell for cell in cells if not cell.clip.runs]
+    bad = [quarantined(cell, "no_labels", "no frame that could be measured") for cell in empty]
+    if len(todo) + len(bad) < len(cells):
+        report.say(f"{len(cells) - len(todo) - len(bad)} of {len(cells)} cells are there already")
+    if todo:
+        bad += run_tasks(config, todo, report)
+    return finish(config, store, bench, cells, bad, report)
+
+
+def _dry_run(config: EvaluateConfig, bench: Bench, cells: Sequence[Cell], report: Reporter) -> int:
+    """Clips, methods, and what a sample of frames takes here; nothing is written."""
+    clips = list({cell.clip.name: cell.clip for cell in cells}.values())
+    methods = config.parsed_methods()
+    first = next((clip for clip in clips if clip.runs), None)
+    if first is None:
+        raise ConfigError("--data", "no clip has a frame that could be measured")
+    start, stop = first.runs[0]
+    sample = replace(first, runs=((start, min(stop, start + SAMPLE_FRAMES)),))
+    usable = [method for method in methods if not method.is_oracle] or list(methods)
+    started = time.perf_counter()
+    net = ChunkedNet(bench.net, level="labels", batch=1, device="cpu") if bench.net is not None else None
+    test = ClipTest(bench, sample, usable, Answers(net, bench.classes))
+    for _ in test.run():
+        pass
+    each = (time.perf_counter() - started) / max(1, sample.frames)
+    frames = sum(clip.frames for clip in clips)
+    seconds = each * frames
+    for method in methods:
+        report.say(f"method {method.name} [{method.digest}]")
+    report.say(
+        f"{len(clips)} clips, {frames:,} frames, {len(methods)} methods: {len(cells)} cells; about "
+        f"{1000 * each:.0f} ms a frame for all methods together, {clock(seconds)} of one core here "
+        f"(temporal consistency: {1000 * test.tc_s / max(1, test.frames):.1f} ms of flow a frame). "
+        "Nothing was written (--dry_run).",
+        cells=len(cells),
+        estimated_s=round(seconds, 1),
+    )
+    return DONE

@@ -1,0 +1,67 @@
+"""The oracle as a method: the best schedule that the episode tables know, run by the engine like any other.
+
+Model: `build-episodes` tabulated the clip (one segment, the same net, propagator and size); dynamic
+programming finds the keys with the best total quality for a budget of one key every `interval` frames; the
+engine then runs with these keys. So the oracle has every number that other methods have, TC included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+
+from vidseg_core.config.evaluate import EvaluateConfig
+from vidseg_core.config.methods import MethodConfig
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.episodes.oracle import one_sided_curve, two_sided_curve
+from vidseg_core.episodes.store import load_tables
+from vidseg_core.episodes.table import EpisodeError, EpisodeTable
+from vidseg_core.evaluation.clips import Clip
+from vidseg_core.scheduling.deviation import Deviation
+
+
+class Planned:
+    """A scheduler that takes the keys it was given, by number in the run."""
+
+    needs_flow, avoids_corrupt, threshold = False, False, 0.5
+
+    def __init__(self, keys: Collection[int]) -> None:
+        self._keys = frozenset(keys)
+
+    def score(self, deviation: Deviation) -> float:
+        return float(deviation.ordinal in self._keys)
+
+
+def oracle_keys(config: EvaluateConfig, method: MethodConfig, clip: Clip) -> set[int]:
+    """The best keys of the clip; `DatasetError` (the clip is put aside) if the tables cannot say."""
+    if len(clip.runs) != 1:
+        raise DatasetError(f"clip {clip.name}: the oracle knows whole clips, not several snippets of one")
+    assert config.tables is not None
+    tables = _tables(config.tables).get(clip.name, [])
+    frames = clip.frames
+    if len(tables) != 1 or tables[0].frames != frames:
+        found = f"{len(tables)} table(s)" if len(tables) != 1 else f"a table of {tables[0].frames} frames"
+        raise DatasetError(
+            f"clip {clip.name}: the oracle needs one table of its {frames} frames in {config.tables}, which "
+            f"has {found}; build it with --segment_frames 0 and the same --clip_frames"
+        )
+    table, keys = tables[0], -(-frames // method.scheduler.interval)
+    two_sided = method.propagation.sides == "two"
+    try:
+        curve = two_sided_curve(table) if two_sided else one_sided_curve(table)
+        least = curve.least
+        if keys < least:
+            raise DatasetError(
+                f"clip {clip.name}: intervals of {method.scheduler.interval} exceed the tables' horizon"
+            )
+        return set(curve.schedule(curve.best_within(keys)).tolist())
+    except EpisodeError as problem:
+        raise DatasetError(f"clip {clip.name}: {problem}") from problem
+
+
+@lru_cache(maxsize=2)
+def _tables(path: str) -> dict[str, list[EpisodeTable]]:
+    found: dict[str, list[EpisodeTable]] = {}
+    for table in load_tables(path):
+        found.setdefault(table.clip, []).append(table)
+    return found

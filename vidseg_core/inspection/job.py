@@ -1,0 +1,260 @@
+"""``vidseg inspect``: choose frames of a run, say why they were keys or not, draw them, hand them on.
+
+Invariant: rows need no video; a picture needs the source. Where a source cannot be read any more the mask is
+shown alone, and the exit code is 3.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.inspect import InspectConfig
+from vidseg_core.datasets.clip_reader import ClipReader
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.inspection.foreign import Shot, write_cvat, write_fiftyone
+from vidseg_core.inspection.pick import Chosen, Row, rows_of, videos_of
+from vidseg_core.inspection.why import HEADS, Reasons, table, text_table
+from vidseg_core.media import MediaError, working_size
+from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_picture, save_png
+from vidseg_core.report.pictures import side_by_side
+from vidseg_core.store import Run, open_run
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.export import export_coco, export_overlay, export_png
+
+DONE, SOURCE_LOST = 0, 3
+SHEET_COLUMNS = 4
+"""Frames in a row of a sheet."""
+MOST_ON_SHEET = 60
+"""Frames on one sheet."""
+
+
+@dataclass
+class _Look:
+    """An inspection under way."""
+
+    run: Run
+    config: InspectConfig
+    report: Reporter
+    out: Path
+    class_names: list[str]
+    reasons: Reasons
+    reader: ClipReader
+    uris: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    """Videos whose source cannot be read, and why."""
+
+
+def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
+    """Show and export what `config` asks for; 3 if some source could not be read. Raises on bad usage."""
+    report, run = reporter or Reporter(config.log), open_run(config.run)
+    look = _begin(run, config, report)
+    chosen: dict[str, set[int]] = {}
+    try:
+        for video_id in videos_of(run, config):
+            rows = rows_of(run, video_id, config)
+            chosen[video_id] = {row["frame_index"] for row in rows}
+            if rows:
+                _show(look, video_id, rows)
+            else:
+                report.say(f"{video_id}: none of its frames was chosen", video_id=video_id)
+        if not any(chosen.values()):
+            raise ConfigError("--frames", f"no frame of {', '.join(chosen) or config.run} is among them")
+        if config.export != "none":
+            _export(look, chosen)
+    finally:
+        look.reader.close()
+    for video_id, why in look.lost.items():
+        report.say(f"{video_id}: shown without its frames: {why}", video_id=video_id)
+    return SOURCE_LOST if look.lost else DONE
+
+
+def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
+    info, out = run.info(), Path(config.output)
+    if not run.complete:
+        report.say(f"note: {run.path} is not finished (no _SUCCESS); what is committed is shown")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("--output", f"{out}: {error.strerror}") from error
+    videos = run.videos().to_pylist()
+    for row in videos:
+        if row["status"] == "quarantined" and (not config.video or row["video_id"] in config.video):
+            report.say(f"quarantined: {row['uri']}: {row['reason']}", video_id=row["video_id"])
+    uris = {row["video_id"]: row["uri"] for row in videos} | _planned_uris(run)
+    return _Look(
+        run=run,
+        config=config,
+        report=report,
+        out=out,
+        class_names=list(info.get("segmenter", {}).get("class_names", ())),
+        reasons=Reasons(info),
+        reader=ClipReader(),
+        uris=uris,
+    )
+
+
+def _planned_uris(run: Run) -> dict[str, str]:
+    """Addresses of videos that are not closed yet, from the run's own list of inputs."""
+    import io
+
+    import pyarrow.parquet as pq
+
+    from vidseg_core.pipeline.manifest import INPUTS_KEY
+
+    try:
+        rows = pq.read_table(io.BytesIO(run.store.get(INPUTS_KEY))).to_pylist()
+    except (FileNotFoundError, OSError):
+        return {}
+    return {row["video_id"]: row["uri"] for row in rows}
+
+
+def _show(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
+    config = look.config
+    if "why" in config.show:
+        lines = table(rows, look.reasons, look.class_names)
+        if look.report.is_json:
+            for line in lines:
+                look.report.event("frame", video_id=video_id, **dict(zip(HEADS, line, strict=True)))
+        else:
+            look.report.block(f"{video_id}\n{text_table(lines)}")
+        with open(look.out / f"{video_id}-why.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([HEADS, *lines])
+    if "frame" in config.show:
+        folder = look.out / video_id
+        folder.mkdir(exist_ok=True)
+        for row in rows:
+            frame_HW3, labels_HW = _pair(look, video_id, row, look.config.size)
+            shown = (
+                [mask_picture(labels_HW)] if frame_HW3 is None else [frame_HW3, blend(frame_HW3, labels_HW)]
+            )
+            save_png(folder / f"{row['frame_index']:08d}.png", side_by_side(shown))
+        look.report.say(f"{len(rows)} pictures below {folder}")
+    if "sheet" in config.show:
+        path = look.out / f"{video_id}-sheet.png"
+        save_png(path, _sheet(look, video_id, rows))
+        look.report.say(f"{min(len(rows), MOST_ON_SHEET)} frames on {path}")
+    if "overlay" in config.show:
+        _overlay(look, video_id, rows)
+
+
+def _pair(look: _Look, video_id: str, row: Row, size: int) -> tuple[np.ndarray | None, np.ndarray]:
+    """The frame (None if it cannot be read) and its mask, the mask at its own size."""
+    labels_HW = look.run.mask(video_id, row["frame_index"])
+    return _frame(look, video_id, row["frame_index"], size), labels_HW
+
+
+def _frame(
+    look: _Look, video_id: str, number: int, size: int, exact: tuple[int, int] | None = None
+) -> np.ndarray | None:
+    if video_id in look.lost:
+        return None
+    uri = look.uris.get(video_id)
+    if uri is None:
+        look.lost[video_id] = "the run does not say where it lies"
+        return None
+    try:
+        index = look.reader.index(uri)
+        height, width = exact or working_size(index.width, index.height, size)
+        return look.reader.frame(uri, number, height, width)
+    except (DatasetError, MediaError) as problem:
+        look.lost[video_id] = str(problem)
+        return None
+
+
+def _sheet(look: _Look, video_id: str, rows: Sequence[Row]) -> np.ndarray:
+    """Rows of frames with their masks, keys framed, numbers and scores below."""
+    rows, blocks = list(rows)[:MOST_ON_SHEET], []
+    for start in range(0, len(rows), SHEET_COLUMNS):
+        part = rows[start : start + SHEET_COLUMNS]
+        pictures = []
+        for row in part:
+            frame_HW3, labels_HW = _pair(look, video_id, row, 480)
+            pictures.append(mask_picture(labels_HW) if frame_HW3 is None else blend(frame_HW3, labels_HW))
+        empty = np.full_like(pictures[0], 255)
+        missing = SHEET_COLUMNS - len(part) if start else 0
+        blocks.append(
+            SheetRow(
+                title=f"{part[0]['pts_s']:.1f} s",
+                pictures=[*pictures, *[empty] * missing],
+                keys=[*(bool(row["is_key"]) for row in part), *[False] * missing],
+                captions=[*(_caption(row) for row in part), *[""] * missing],
+            )
+        )
+    titles = [""] * len(blocks[0].pictures)
+    return contact_sheet(blocks, titles, class_names=look.class_names, cell_width=260)
+
+
+def _caption(row: Row) -> str:
+    score = row["decision_score"]
+    scored = f"  score {score:.3g}" if score is not None and np.isfinite(score) else ""
+    return f"frame {row['frame_index']}{scored}"
+
+
+def _overlay(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
+    first, last = rows[0]["frame_index"], rows[-1]["frame_index"]
+    if not look.config.chooses:
+        last = min(last, first + 10 * 25)
+    path = look.out / f"{video_id}-{first}-{last}.mp4"
+
+    def frames() -> Iterator[tuple[int, np.ndarray]]:
+        for number in range(first, last + 1):
+            frame_HW3 = _frame(look, video_id, number, look.config.size)
+            if frame_HW3 is None:
+                return
+            yield number, frame_HW3
+
+    try:
+        count = export_overlay(look.run, video_id, frames(), path, layout="side")
+    except StoreError:
+        if video_id not in look.lost:
+            raise
+        path.unlink(missing_ok=True)
+        return
+    look.report.say(f"{count:,} frames in {path}")
+
+
+# --- export ------------------------------------------------------------------------------------------------
+
+
+def _export(look: _Look, chosen: dict[str, set[int]]) -> None:
+    config, names = look.config, look.class_names
+    videos = [video_id for video_id, numbers in chosen.items() if numbers]
+    if config.export in ("png", "coco"):
+        part: Any = Chosen(look.run, chosen if config.chooses else None, videos)
+        if config.export == "png":
+            count = export_png(part, look.out / "png", video_ids=videos, keys_only=config.keys_only)
+            text = f"{count:,} masks below {look.out / 'png'}"
+        else:
+            path = look.out / "coco.json"
+            count = export_coco(part, path, video_ids=videos, class_names=names, keys_only=config.keys_only)
+            text = f"{count:,} annotations in {path}"
+    else:
+        write = write_fiftyone if config.export == "fiftyone" else write_cvat
+        known = names or _numbered_classes(look, videos)
+        count = write(look.out, _shots(look, {v: chosen[v] for v in videos}), known)
+        text = f"{count:,} frames in {look.out / config.export}"
+    look.report.say(text, count=count)
+
+
+def _shots(look: _Look, chosen: dict[str, set[int]]) -> Iterator[Shot]:
+    for video_id, numbers in chosen.items():
+        for number in sorted(numbers):
+            labels_HW = look.run.mask(video_id, number)
+            height, width = labels_HW.shape
+            frame_HW3 = _frame(look, video_id, number, look.config.size, exact=(height, width))
+            if frame_HW3 is not None:
+                yield f"{video_id}-{number:08d}", frame_HW3, labels_HW
+
+
+def _numbered_classes(look: _Look, videos: Sequence[str]) -> list[str]:
+    """`class 0`, `class 1`, ... where the run does not name them."""
+    row = next(iter(look.run.rows(videos[0], ("class_pixels",))))
+    return [f"class {place}" for place in range(len(row["class_pixels"]))]

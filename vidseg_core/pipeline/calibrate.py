@@ -1,0 +1,263 @@
+"""The dial on Ray: look at a sample of the corpus once, write down what was chosen, run with it ever after.
+
+a task per run of frames: decode, N on every frame, tables -> the driver offers settings -> a task per run
+puts the intervals together that are not known yet -> the choice -> ``_run/calibration.json``, put if
+absent. Invariant: an output has one calibration; whoever continues the run reads it and does not calibrate
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.calibration.choice import Choice, Valued
+from vidseg_core.calibration.evidence import Clip
+from vidseg_core.calibration.sampling import Run, draw_runs
+from vidseg_core.calibration.schedulers import Point, families, prices_of
+from vidseg_core.calibration.search import search
+from vidseg_core.calibration.words import describe, plain_choice
+from vidseg_core.config.errors import ConfigError, check
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
+from vidseg_core.config.segment import LEARNED_SCHEDULERS, SchedulerConfig, SegmentConfig
+from vidseg_core.datasets.clip_reader import ClipReader
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.episodes.sources import Unit
+from vidseg_core.media import MediaError
+from vidseg_core.pipeline.build import plugin_sources
+from vidseg_core.pipeline.calibrate_tasks import SampleTasks, Tasks, longest_interval, on_ray, tried_names
+from vidseg_core.pipeline.manifest import FingerprintMismatch
+from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.store.objects import ObjectStore
+
+CALIBRATION_KEY = "_run/calibration.json"
+_CHOSEN = frozenset({"scheduler.name", "scheduler.interval", "scheduler.threshold", "scheduler.max_interval"})
+
+
+def is_calibrated(store: ObjectStore) -> bool:
+    """Has the run its choice already?"""
+    return store.exists(CALIBRATION_KEY)
+
+
+def chosen_config(
+    config: SegmentConfig, inputs: Sequence[VideoInput], store: ObjectStore, net: str, report: Reporter
+) -> tuple[SegmentConfig, Choice]:
+    """The configuration that runs, and the choice behind it: the one stored with the run, else a new one.
+
+    ``net``: digest of N. ``FingerprintMismatch`` when the run was calibrated for something else.
+    """
+    ask = _ask(config, inputs, net)
+    if not is_calibrated(store):
+        choice = calibrate(config, inputs, report, on_ray(config))
+        found = {"asked_for": ask, "choice": choice.to_json(), "decided_unix_s": round(time.time(), 3)}
+        store.put_if_absent(CALIBRATION_KEY, json.dumps(found, indent=1, sort_keys=True).encode())
+    there = json.loads(store.get(CALIBRATION_KEY))
+    _check_ask(there["asked_for"], json.loads(json.dumps(ask)), store.root)
+    choice = Choice(**there["choice"])
+    return with_choice(config, choice), choice
+
+
+def with_choice(config: SegmentConfig, choice: Choice) -> SegmentConfig:
+    """The configuration with the scheduler that was chosen, the dial at rest."""
+    most = longest_interval(config)
+    scheduler = SchedulerConfig(**{"max_interval": most, **choice.settings})
+    return replace(config, scheduler=scheduler, budget=None, max_drop=None)
+
+
+def _ask(config: SegmentConfig, inputs: Sequence[VideoInput], net: str) -> dict[str, Any]:
+    """Everything that the choice depends on."""
+    fields = {name: value for name, value in config.fingerprint_fields().items() if name not in _CHOSEN}
+    sample = asdict(config.calibration)
+    del sample["audit_frames"]
+    return {
+        **fields,
+        **plugin_sources(config),
+        **{f"calibration.{name}": value for name, value in sample.items()},
+        "budget": config.budget,
+        "max_drop": config.max_drop,
+        "scheduler.max_interval": config.scheduler.max_interval,
+        "weights_sha256": net,
+        "inputs": [[video.uri, video.size, video.stamp] for video in inputs]
+        if len(inputs) <= 1000
+        else len(inputs),
+    }
+
+
+def _check_ask(there: dict[str, Any], ours: dict[str, Any], where: str) -> None:
+    differs = [
+        f"{name}: {there.get(name)!r} there, {ours.get(name)!r} now"
+        for name in sorted({*there, *ours})
+        if there.get(name) != ours.get(name)
+    ]
+    if differs:
+        raise FingerprintMismatch(
+            f"--output {where} was calibrated for something else ({'; '.join(differs)[:600]}). "
+            "Choose another output, or the options of that run to continue it."
+        )
+
+
+def check_ask(config: SegmentConfig, inputs: Sequence[VideoInput], store: ObjectStore, net: str) -> None:
+    """``FingerprintMismatch`` or ``ConfigError`` for what a run with this dial would refuse."""
+    check_dial_here(config)
+    if is_calibrated(store):
+        there = json.loads(store.get(CALIBRATION_KEY))["asked_for"]
+        _check_ask(there, json.loads(json.dumps(_ask(config, inputs, net))), store.root)
+
+
+# --- the sample -------------------------------------------------------------------------------------------
+
+
+def calibrate(
+    config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter, tasks: Tasks | None = None
+) -> Choice:
+    """Look at a sample of the inputs and choose; ``ConfigError`` when there is nothing to look at."""
+    check_dial_here(config)
+    started = time.monotonic()
+    units = sample_units(config, inputs, report)
+    if not units:
+        raise ConfigError("--calibration", "no video has frames enough to look at (16, decodable)")
+    frames = sum(unit.frames for unit in units)
+    report.say(
+        f"calibrating on {len(units)} runs of frames from {len({u.source for u in units})} video(s), "
+        f"{frames:,} frames, the net on each of them"
+    )
+    sample = tasks(units) if tasks is not None else SampleTasks(config, units)
+    clips, places, net_s = look_at_all(config, sample, report)
+    value = clip_valuer(clips, places, sample, report)
+    names = tried_names(config)
+    found = families(
+        [clip.table for clip in clips],
+        names,
+        max_interval=longest_interval(config),
+        policy=config.scheduler.policy,
+        planned=_planned(config, clips, sample) if "planner" in names else None,
+    )
+    choice = search(
+        found,
+        value,
+        budget=config.budget,
+        max_drop=config.max_drop,
+        frames=[clip.table.frames for clip in clips],
+        seed=config.seed,
+        net_s=net_s,
+    )
+    report.block(describe(choice))
+    if choice.settings["name"] == "every" and config.calibration.quality == "fidelity":
+        report.say(
+            "--calibration.quality accuracy counts pixels, which is less strict than a mean over classes"
+        )
+    report.say(f"calibrated in {clock(time.monotonic() - started)}", **plain_choice(choice))
+    return choice
+
+
+def _planned(
+    config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks
+) -> tuple[Sequence[float], Sequence[np.ndarray]]:
+    """Prices of a key, and the keys of each clip at each of them."""
+    assert config.scheduler.policy is not None
+    prices = prices_of(config.scheduler.policy, config.propagation.sides == "two")
+    return prices, sample.plan([clip.table for clip in clips], prices)
+
+
+def check_dial_here(config: SegmentConfig) -> None:
+    """``ConfigError`` for what the dial cannot do."""
+    option = "--budget" if config.budget is not None else "--max_drop"
+    check(
+        not isinstance(config, PseudoLabelConfig), option, "goes with vidseg segment, not with pseudo-label"
+    )
+    name = config.scheduler.name
+    check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
+    for tried in config.calibration.schedulers:
+        if tried in LEARNED_SCHEDULERS:
+            problem = f"{tried!r} needs its file: --scheduler.name {tried} --scheduler.policy FILE"
+            check(name == tried, "--calibration.schedulers", problem)
+
+
+def sample_units(config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> list[Unit]:
+    """The runs of frames to look at; a video that cannot be opened is passed over (the job will say why)."""
+    reader = ClipReader()
+
+    def frames_of(number: int) -> int:
+        try:
+            return reader.index(inputs[number].uri).frames
+        except (DatasetError, MediaError):
+            return 0
+
+    try:
+        runs = draw_runs(
+            len(inputs),
+            frames_of,
+            clips=config.calibration.clips,
+            clip_frames=config.calibration.clip_frames,
+            seed=config.seed,
+        )
+    finally:
+        reader.close()
+    if len(runs) < config.calibration.clips:
+        report.say(f"note: the corpus has room for {len(runs)} of {config.calibration.clips} runs of frames")
+    return [_unit(inputs[run.video], run) for run in runs]
+
+
+def _unit(video: VideoInput, run: Run) -> Unit:
+    return Unit(
+        clip=f"{video.video_id}-{run.start}",
+        segment=0,
+        source=video.uri,
+        video_id="",
+        start=run.start,
+        stop=run.stop,
+    )
+
+
+def look_at_all(
+    config: SegmentConfig, sample: SampleTasks, report: Reporter
+) -> tuple[list[Clip], list[int], float]:
+    """Clips that say something, their places in the sample, seconds of N per frame."""
+    clips, places, seconds = [], [], []
+    two_sided = config.propagation.sides == "two"
+    for place, looked in enumerate(sample.look()):
+        report.show(
+            f"calibrating: run {place + 1}/{len(sample.units)}", {"calibration_runs": place + 1}, force=False
+        )
+        if looked.table is None:
+            report.say(f"note: passed over: {looked.problem}")
+            continue
+        clips.append(Clip(table=looked.table, two_sided=two_sided, known={}))
+        places.append(place)
+        seconds.append(looked.net_s)
+    if len(clips) < 2:
+        problem = "fewer than two runs of frames say anything about schedules; set the scheduler yourself"
+        raise ConfigError("--calibration", problem)
+    return clips, places, float(np.median(seconds))
+
+
+def clip_valuer(
+    clips: Sequence[Clip], places: Sequence[int], sample: SampleTasks, report: Reporter
+) -> Callable[[Sequence[Point]], list[Valued]]:
+    def value(points: Sequence[Point]) -> list[Valued]:
+        wanted = [
+            (number, pairs)
+            for number, clip in enumerate(clips)
+            if (pairs := clip.missing(point.keys[number] for point in points))
+        ]
+        if wanted:
+            count = sum(len(pairs) for _, pairs in wanted)
+            report.show(f"calibrating: {count:,} intervals of {len(points)} settings", {"intervals": count})
+            found = sample.put_together([(places[number], pairs) for number, pairs in wanted])
+            for (number, _), known in zip(wanted, found, strict=True):
+                clips[number].known.update(known)
+        return [
+            Valued(
+                point=point,
+                quality_C=np.array([clip.quality(point.keys[c]) for c, clip in enumerate(clips)]),
+            )
+            for point in points
+        ]
+
+    return value

@@ -1,0 +1,193 @@
+"""What a calibration has done to each run of frames of its sample, in this process or in Ray tasks.
+
+Model: a run is looked at once (decode, N on every frame, tables); its frames stay where that was done until
+the choice is made, and intervals are put together from them as they are asked for. Invariant: both ways
+give the same numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from vidseg_core.calibration.evidence import Interval, Known, two_sided_values
+from vidseg_core.calibration.schedulers import HEURISTICS, plan_keys
+from vidseg_core.config.dial import TRIED
+from vidseg_core.config.segment import LEARNED_SCHEDULERS, SegmentConfig
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.episodes.build import Refused, Seen, TableBuilder, TableOptions
+from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.sources import Unit, read_unit
+from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.media import MediaError
+from vidseg_core.models.policy_file import read_policy
+from vidseg_core.pipeline.build import build_net, build_run_flow
+from vidseg_core.propagation.propagators import build_propagator
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a task says of one run; without a table it says why."""
+
+    table: EpisodeTable | None
+    problem: str
+    net_s: float
+    """Seconds of N per frame."""
+
+
+def tried_names(config: SegmentConfig) -> tuple[str, ...]:
+    """The schedulers at hand, or those that were named."""
+    at_hand = [name for name in TRIED if name not in LEARNED_SCHEDULERS or name == config.scheduler.name]
+    named = config.calibration.schedulers
+    return tuple(name for name in at_hand if not named or name in named)
+
+
+def longest_interval(config: SegmentConfig) -> int:
+    """What the sample can show: a forced key at the latest where its runs end."""
+    return min(config.scheduler.max_interval, config.calibration.clip_frames - 1)
+
+
+Tasks = Callable[[Sequence[Unit]], "SampleTasks"]
+
+
+class SampleTasks:
+    """Looks at runs and puts intervals together, in this process; `on_ray` does the same in tasks."""
+
+    def __init__(self, config: SegmentConfig, units: Sequence[Unit]) -> None:
+        self.config, self.units = config, units
+        self._seen: list[Seen | None] = []
+
+    def look(self) -> Iterator[Looked]:
+        """One answer per unit, in order."""
+        for unit in self.units:
+            looked, seen = look_at(unit, self.config, "cpu")
+            self._seen.append(seen)
+            yield looked
+
+    def put_together(self, wanted: Sequence[tuple[int, list[Interval]]]) -> list[Known]:
+        """For each (unit, intervals) their values."""
+        return [value_intervals(self._seen[place], pairs, self.config, "cpu") for place, pairs in wanted]
+
+    def plan(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
+        """For each table the keys of the planner at these prices, bool [P, T]."""
+        return [plan_at(table, prices, self.config) for table in tables]
+
+
+def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, Seen | None]:
+    """Decode a run, run N on all its frames, make its table."""
+    builder = sample_builder(config, device)
+    try:
+        frames = list(read_unit(unit, str(config.working_size), "all"))
+        started = time.perf_counter()
+        seen = builder.see(frames)
+        net_s = (time.perf_counter() - started) / max(1, len(frames))
+        return Looked(builder.tabulate(unit.clip, 0, seen), "", net_s), seen
+    except (Refused, DatasetError, MediaError) as problem:
+        return Looked(None, str(problem), 0.0), None
+
+
+def value_intervals(
+    seen: Seen | None, wanted: Iterable[Interval], config: SegmentConfig, device: str
+) -> Known:
+    """Two-sided values of intervals of a run that was looked at."""
+    assert seen is not None
+    return two_sided_values(sample_builder(config, device), seen, wanted)
+
+
+def plan_at(table: EpisodeTable, prices: Sequence[float], config: SegmentConfig) -> np.ndarray:
+    """What the planner of the run takes as keys, bool [P, T]."""
+    assert config.scheduler.policy is not None
+    cv2.setNumThreads(1)
+    return plan_keys(
+        table,
+        config.scheduler.policy,
+        prices,
+        two_sided=config.propagation.sides == "two",
+        max_interval=longest_interval(config),
+    )
+
+
+@lru_cache(maxsize=1)
+def sample_builder(config: SegmentConfig, device: str) -> TableBuilder:
+    """N, flow and propagator of the run, as tables want them. Sets the threads of this process."""
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)
+    segmenter = build_net(config, device)
+    level = config.propagation.level
+    options = TableOptions(
+        quality=config.calibration.quality,
+        horizon=longest_interval(config),
+        flow_size=config.propagation.flow_size,
+        min_frames=8,
+        pictures="planner" in tried_names(config),
+    )
+    return TableBuilder(
+        options,
+        net=ChunkedNet(segmenter, level=level, batch=config.key_batch, device=device),
+        propagator=build_propagator(config.propagation.name, level=level),
+        flow=build_run_flow(config, device),
+        features=Features(_feature_sets(config)),
+        classes=len(segmenter.class_names),
+    )
+
+
+def _feature_sets(config: SegmentConfig) -> tuple[str, ...]:
+    """What the schedulers that are tried read."""
+    names = set(tried_names(config))
+    sets = ["scores"] if names & set(HEURISTICS) else ["frame_difference"]
+    if names & {"policy", "confidence"}:
+        assert config.scheduler.policy is not None
+        _, facts = read_policy(config.scheduler.policy)
+        sets = ["scores", "flow"] if set(facts.feature_names) - {"frame_difference", "distance"} else sets
+    return tuple(sets)
+
+
+class _RayTasks(SampleTasks):
+    def __init__(self, config: SegmentConfig, units: Sequence[Unit]) -> None:
+        import ray
+
+        super().__init__(config, units)
+        self._ray = ray
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        self._device = "cuda" if config.device != "cpu" and gpus > 0 else "cpu"
+        share = 1.0 if config.gpus_per_worker is None else config.gpus_per_worker
+        self._needs: dict[str, Any] = {"num_cpus": config.threads, "max_retries": 2}
+        if self._device == "cuda":
+            self._needs["num_gpus"] = share
+        self._references: list[Any] = []
+
+    def look(self) -> Iterator[Looked]:
+        task: Any = self._ray.remote(look_at).options(num_returns=2, **self._needs)
+        settings = self._ray.put(self.config)
+        begun = [task.remote(unit, settings, self._device) for unit in self.units]
+        for looked, seen in begun:
+            self._references.append(seen)
+            yield self._ray.get(looked)
+
+    def put_together(self, wanted: Sequence[tuple[int, list[Interval]]]) -> list[Known]:
+        task = self._ray.remote(value_intervals).options(**self._needs)
+        settings = self._ray.put(self.config)
+        longest_first = sorted(range(len(wanted)), key=lambda i: -len(wanted[i][1]))
+        begun = {
+            i: task.remote(self._references[wanted[i][0]], wanted[i][1], settings, self._device)
+            for i in longest_first
+        }
+        return [self._ray.get(begun[i]) for i in range(len(wanted))]
+
+    def plan(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
+        task = self._ray.remote(plan_at).options(num_cpus=1, max_retries=2)
+        settings = self._ray.put(self.config)
+        return self._ray.get([task.remote(table, list(prices), settings) for table in tables])
+
+
+def on_ray(config: SegmentConfig) -> Tasks:
+    """Tasks on the Ray that is up; its frames stay in the object store until the choice is made."""
+    return lambda units: _RayTasks(config, units)

@@ -1,0 +1,97 @@
+"""A run that is asked to end finishes what it has in hand and begins nothing more.
+
+Model: SIGTERM (the notice of a spot machine, `ray job stop`, a batch system at its limit) makes the driver
+put a marker beside the run's states. Decoders look for it now and then; from there on they hand out shards
+that say "drained" instead of frames. The engine lets go of a segment at its first such shard, with the state
+of the shard before already saved; what was decoded before is segmented and committed. When all branches have
+run dry the driver takes the marker away and ends; the same command goes on later.
+
+A marker belongs to one driver: another driver on the same output is not stopped by it. A second SIGTERM ends
+the driver at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from secrets import token_hex
+from types import FrameType
+
+from vidseg_core.store.keys import STATE_PREFIX
+from vidseg_core.store.objects import ObjectStore
+
+LOOK_EVERY_S = 2.0
+"""A decoder asks the store for the marker no more often."""
+
+
+class Drained(Exception):
+    """The run has ended early because it was asked to."""
+
+
+class DrainMark:
+    """Whether one driver's run is to end, as its workers see it; small and picklable."""
+
+    def __init__(self, store: ObjectStore, key: str = "") -> None:
+        """No `key`: a run that nobody drains."""
+        self._store, self.key = store, key
+        self._asked, self._is_set = -LOOK_EVERY_S, False
+
+    def is_set(self) -> bool:
+        now = time.monotonic()
+        if self.key and not self._is_set and now - self._asked >= LOOK_EVERY_S:
+            self._asked = now
+            self._is_set = self._store.exists(self.key)
+        return self._is_set
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_store": self._store, "key": self.key, "_asked": -LOOK_EVERY_S, "_is_set": False}
+
+
+class Drain:
+    """The driver's side."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.key = f"{STATE_PREFIX}drain-{token_hex(8)}"
+        self.requested = False
+        self._writer: threading.Thread | None = None
+
+    def mark(self) -> DrainMark:
+        """What the workers get."""
+        return DrainMark(self._store, self.key)
+
+    def request(self) -> None:
+        """Sets the marker, from a thread of its own: a signal may come in the middle of any other request."""
+        if not self.requested:
+            self.requested = True
+            self._writer = threading.Thread(target=self._store.put, args=(self.key, b""), daemon=True)
+            self._writer.start()
+
+    def close(self) -> None:
+        """Takes the marker away."""
+        if self._writer is not None:
+            self._writer.join(30)
+            with suppress(Exception):
+                self._store.delete(self.key)
+
+    @contextmanager
+    def on_sigterm(self) -> Iterator[None]:
+        """SIGTERM requests the drain inside the block (in the main thread; elsewhere nothing changes)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            if self.requested:
+                raise KeyboardInterrupt
+            self.request()
+
+        before = signal.signal(signal.SIGTERM, handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            self.close()

@@ -1,0 +1,200 @@
+"""Where a run stands, told from its output alone: while it runs, after a crash, from any machine.
+
+Nothing is asked of Ray or of the driver. Committed parts and saved states are counted in listings; only rows
+of videos and the newest state of each open segment are read. Memory: a count per open video.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+import pyarrow.parquet as pq
+
+from vidseg_core.pipeline.manifest import INPUTS_KEY, MANIFEST_KEY
+from vidseg_core.pipeline.progress import clock
+from vidseg_core.pipeline.saved import CursorError, read_saved
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.keys import (
+    FRAMES_PREFIX,
+    STATE_PREFIX,
+    SUCCESS_KEY,
+    VIDEOS_PREFIX,
+    StateKey,
+    parse_part_key,
+    parse_state_key,
+)
+from vidseg_core.store.objects import ObjectStore, open_store
+from vidseg_core.store.run import open_run
+
+_SHOWN = 10
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenVideo:
+    """A video that has begun and has no row yet."""
+
+    video_id: str
+    parts: int = 0
+    frames_saved: int = 0
+    """Frames in committed parts, going by the newest saved state of each segment."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RunStatus:
+    """What a person wants to know of a run."""
+
+    output: str
+    complete: bool
+    idle_s: float | None
+    """Seconds since the last commit; None: there is none yet."""
+    scheduler: str
+    segmenter: str
+    videos_total: int
+    ok: int = 0
+    partial: int = 0
+    quarantined: int = 0
+    frames: int = 0
+    """Of videos that are done, and what is saved of the open ones."""
+    keys: int = 0
+    parts: int = 0
+    bytes: int = 0
+    """Of the committed parts."""
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Quarantined videos by reason code."""
+    open_videos: list[OpenVideo] = field(default_factory=list)
+    draining: bool = False
+
+    @property
+    def done(self) -> int:
+        return self.ok + self.partial + self.quarantined
+
+
+def read_status(output: str) -> RunStatus:
+    """The status of the run at ``output``; `StoreError` if there is none."""
+    store = open_store(output)
+    try:
+        manifest = json.loads(store.get(MANIFEST_KEY))
+    except FileNotFoundError:
+        raise StoreError(f"{output} holds no run of vidseg segment ({MANIFEST_KEY} is missing)") from None
+    config = manifest.get("config", {})
+    status = RunStatus(
+        output=store.root,
+        complete=store.exists(SUCCESS_KEY),
+        idle_s=None,
+        scheduler=str(config.get("scheduler.name", "?")),
+        segmenter=str(config.get("segmenter", "?")),
+        videos_total=_inputs(store),
+    )
+    closed = _count_rows(store, output, status)
+    _count_open(store, status, closed)
+    return status
+
+
+def _inputs(store: ObjectStore) -> int:
+    try:
+        return pq.ParquetFile(io.BytesIO(store.get(INPUTS_KEY))).metadata.num_rows
+    except FileNotFoundError:  # a driver died between the two
+        return 0
+
+
+def _count_rows(store: ObjectStore, output: str, status: RunStatus) -> set[str]:
+    if next(iter(store.list(VIDEOS_PREFIX)), None) is None:
+        return set()
+    rows = open_run(output).videos().to_pydict()
+    counts = Counter(rows["status"])
+    status.ok, status.partial, status.quarantined = (counts[n] for n in ("ok", "partial", "quarantined"))
+    status.frames, status.keys = sum(rows["decoded_frames"]), sum(rows["keys"])
+    codes = (
+        str(reason).partition(":")[0]
+        for name, reason in zip(rows["status"], rows["reason"], strict=True)
+        if name == "quarantined"
+    )
+    status.reasons = dict(Counter(codes).most_common())
+    return set(rows["video_id"])
+
+
+def _count_open(store: ObjectStore, status: RunStatus, closed: set[str]) -> None:
+    last, found = 0.0, {}
+    for info in store.list(FRAMES_PREFIX):
+        key = parse_part_key(info.key)
+        if key is None:
+            continue
+        status.parts, status.bytes, last = (
+            status.parts + 1,
+            status.bytes + info.size,
+            max(last, info.modified),
+        )
+        if key.video_id not in closed:
+            found.setdefault(key.video_id, OpenVideo(video_id=key.video_id)).parts += 1
+    states = []
+    for info in store.list(STATE_PREFIX):
+        status.draining |= info.key.startswith(f"{STATE_PREFIX}drain-")
+        key = parse_state_key(info.key)
+        if key is not None and key.video_id not in closed:
+            states.append(key)
+    for key in _newest(states):
+        video = found.setdefault(key.video_id, OpenVideo(video_id=key.video_id))
+        try:
+            saved = read_saved(store.get(str(key)))
+        except (FileNotFoundError, CursorError):  # swept, or written by another version
+            continue
+        video.frames_saved += saved.frames_in_parts
+        status.frames += saved.frames_in_parts
+        status.keys += saved.keys_in_parts
+    status.open_videos = sorted(found.values(), key=lambda video: video.video_id)
+    status.idle_s = round(max(0.0, time.time() - last), 1) if last else None
+
+
+def _newest(states: Iterable[StateKey]) -> list[StateKey]:
+    newest: dict[tuple[str, int], StateKey] = {}
+    for state in states:
+        place = (state.video_id, state.segment)
+        if place not in newest or newest[place] < state:
+            newest[place] = state
+    return list(newest.values())
+
+
+def as_json(status: RunStatus) -> str:
+    """One line."""
+    return json.dumps({"event": "status"} | asdict(status) | {"done": status.done})
+
+
+def as_text(status: RunStatus) -> str:
+    """A table."""
+    if status.complete:
+        state = "complete"
+    elif status.idle_s is None:
+        state = "begun, nothing committed yet"
+    else:
+        state = f"open, last commit {clock(status.idle_s)} ago" + (", draining" if status.draining else "")
+    total = f"/{status.videos_total:,}" if status.videos_total else ""
+    keys = f" ({100 * status.keys / status.frames:.1f} % keys)" if status.frames else ""
+    lines = [
+        ("output", status.output),
+        ("state", state),
+        ("net, scheduler", f"{status.segmenter}, {status.scheduler}"),
+        (
+            "videos done",
+            f"{status.done:,}{total} ({status.ok:,} ok, {status.partial:,} partial, "
+            f"{status.quarantined:,} quarantined)",
+        ),
+        ("frames", f"{status.frames:,}{keys}"),
+        ("parts", f"{status.parts:,} ({status.bytes / 2**20:.1f} MiB)"),
+    ]
+    if status.reasons:
+        lines.append(("quarantined", ", ".join(f"{n} {code}" for code, n in status.reasons.items())))
+    lines += [
+        ("open", f"{video.video_id}: {video.parts} parts, {video.frames_saved:,} frames")
+        for video in status.open_videos[:_SHOWN]
+    ]
+    if len(status.open_videos) > _SHOWN:
+        lines.append(("", f"... and {len(status.open_videos) - _SHOWN} more"))
+    if not status.complete:
+        lines.append(("to go on", "the command that began the run, again"))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)

@@ -1,0 +1,155 @@
+"""``vidseg report``: look at every input, recognise it, put the page together.
+
+Invariant: one input that cannot be shown costs its sections and a line that says why; only when nothing at
+all can be shown is that an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vidseg_core import __version__
+from vidseg_core.config.errors import ConfigError, nearest
+from vidseg_core.config.report import ReportConfig
+from vidseg_core.evaluation.cells import MANIFEST_KEY
+from vidseg_core.evaluation.read import open_evaluation
+from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.report import of_evaluation, of_run, of_search, of_training
+from vidseg_core.report.page import Section, esc, render
+from vidseg_core.store import open_run, open_store
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.objects import ObjectStore
+
+PAGE, PLOTS = "index.html", "plots"
+
+
+@dataclass
+class Gathered:
+    """What the inputs gave."""
+
+    sections: list[Section] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    nets: dict[str, str] = field(default_factory=dict)
+    """Input -> its net, where it has one."""
+    kinds: list[str] = field(default_factory=list)
+    clips: set[str] = field(default_factory=set)
+
+
+def run_report(config: ReportConfig, reporter: Reporter | None = None) -> int:
+    """Write the page and its plots; the exit code. `StoreError` if no input can be shown."""
+    report = reporter or Reporter(config.log)
+    found = gather(config)
+    for what, why in found.absent.items():
+        report.say(f"not shown: {what}: {why}")
+    out = Path(config.output)
+    try:
+        (out / PLOTS).mkdir(parents=True, exist_ok=True)
+        for section in found.sections:
+            for plot, svg in section.plots:
+                (out / PLOTS / f"{plot.name}.svg").write_bytes(svg)
+                (out / PLOTS / f"{plot.name}.png").write_bytes(plot.save("png"))
+        (out / PAGE).write_text(page(config, found), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError("--output", f"{out}: {error.strerror}") from error
+    plots = sum(len(section.plots) for section in found.sections)
+    size = (out / PAGE).stat().st_size / 2**20
+    report.say(
+        f"{out / PAGE}: {len(found.sections)} sections, {plots} plots, {size:.1f} MiB", page=str(out / PAGE)
+    )
+    return 0
+
+
+def gather(config: ReportConfig) -> Gathered:
+    """The sections of all inputs; `StoreError` if there are none."""
+    found, problems = Gathered(), []
+    kinds = [_kind(path) for path in config.input]
+    for number, (path, kind) in enumerate(zip(config.input, kinds, strict=True), 1):
+        suffix = f" {number}" if kinds.count(kind) > 1 else ""
+        try:
+            _add(config, path, kind, suffix, found)
+        except StoreError as problem:
+            problems.append(str(problem))
+            found.absent[path] = str(problem)
+    if not found.sections:
+        raise StoreError("; ".join(problems))
+    if config.clip is not None and found.clips and config.clip not in found.clips:
+        raise ConfigError("--clip", f"no clip {config.clip!r}{nearest(config.clip, found.clips)}")
+    for kind, hint in _WANTED.items():
+        if kind not in found.kinds:
+            found.absent[kind] = hint
+    return found
+
+
+_WANTED = {
+    "curves and masks of methods": "give an output of vidseg evaluate as --input",
+    "training curves": "give an output of vidseg train-policy, train-segmenter, ... as --input",
+    "Pareto front of a search": "give an output of a search (its trials.parquet) as --input",
+}
+
+
+def _kind(path: str) -> str:
+    """What an input looks like; `run` if like nothing else."""
+    try:
+        store = open_store(path)
+        if store.exists(MANIFEST_KEY) and _is_evaluation(store):
+            return "evaluation"
+        if of_search.is_search(store):
+            return "search"
+        return "training" if of_training.is_training(store) else "run"
+    except StoreError:
+        return "run"
+
+
+def _is_evaluation(store: ObjectStore) -> bool:
+    """Also one of another version, which will be told when it is opened."""
+    try:
+        return json.loads(store.get(MANIFEST_KEY)).get("kind") == "evaluate"
+    except (ValueError, AttributeError):
+        return False
+
+
+def _add(config: ReportConfig, path: str, kind: str, suffix: str, found: Gathered) -> None:
+    """The sections of one input; `StoreError` says what it is not."""
+    store = open_store(path)
+    if kind == "evaluation":
+        data = open_evaluation(path)
+        parts, absent = of_evaluation.sections(data, config, suffix)
+        found.clips |= set(data.clips)
+        digest = str(data.info["fingerprint"].get("segmenter_sha256", ""))[:12]
+        found.nets[path] = f"{data.config['segmenter']} ({digest})" if digest else data.config["segmenter"]
+        found.kinds.append("curves and masks of methods")
+    elif kind == "search":
+        parts, absent = of_search.sections(store, suffix)
+        found.kinds.append("Pareto front of a search")
+    elif kind == "training":
+        parts, absent = of_training.sections(store, suffix)
+        found.kinds.append("training curves")
+    else:
+        run = open_run(path)
+        parts, absent = of_run.sections(run, config, suffix)
+        found.nets[path] = of_run.net_of(run)
+    found.sections += parts
+    found.absent |= absent
+
+
+def page(config: ReportConfig, found: Gathered) -> str:
+    """The whole HTML."""
+    lead = []
+    nets = list(dict.fromkeys(found.nets.values()))
+    if len(nets) > 1:
+        each = "; ".join(f"{path}: {net}" for path, net in found.nets.items())
+        lead.append(
+            f'<div class="note">The inputs were made with different nets, so their qualities cannot be '
+            f"compared with each other: {esc(each)}.</div>"
+        )
+    inputs = ", ".join(_numbered(config.input))
+    lead.append(f'<p class="soft">{esc(inputs)}</p>')
+    foot = f"Made by vidseg {__version__} (vidseg report). No network, no scripts; plots lie in {PLOTS}/."
+    return render(config.title, lead, found.sections, found.absent, foot)
+
+
+def _numbered(inputs: Sequence[str]) -> list[str]:
+    return [f"{number}: {path}" for number, path in enumerate(inputs, 1)] if len(inputs) > 1 else list(inputs)

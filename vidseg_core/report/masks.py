@@ -1,0 +1,150 @@
+"""The pictures of an evaluation: masks of several methods on the same frames, and the worst frames of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.config.report import ReportConfig
+from vidseg_core.evaluation.read import Evaluation
+from vidseg_core.report.curves import Curve, number
+from vidseg_core.report.page import Section, class_legend, esc
+from vidseg_core.report.palette import PALETTE_RGB
+from vidseg_core.report.pictures import jpeg_uri, over, shown_labels, side_by_side
+
+MOST_ROWS = 6
+"""Methods in mask strips and histograms."""
+WORST_APART = 15
+"""Frames between two worst frames of one clip: neighbours look alike."""
+Pick = tuple[Curve, Mapping[str, Any]]
+"""A method and its operating point at the chosen interval."""
+
+
+def telling_clip(data: Evaluation, picks: Sequence[Pick], config: ReportConfig) -> str:
+    """The clip that was asked for, or that on which methods differ most."""
+    if config.clip is not None and config.clip in data.clips:
+        return config.clip
+    wanted = {row["method_id"] for _, row in picks}
+    spread: dict[str, list[float]] = {}
+    for row in data.results:
+        if row["method_id"] in wanted and number(row[data.quality]):
+            spread.setdefault(row["clip"], []).append(row[data.quality])
+    return max(spread, key=lambda clip: max(spread[clip]) - min(spread[clip]), default=data.clips[0])
+
+
+def strips_section(
+    data: Evaluation, picks: Sequence[Pick], config: ReportConfig, suffix: str, absent: dict[str, str]
+) -> Section | None:
+    clip = telling_clip(data, picks, config)
+    mine = [pick for pick in picks if (clip, pick[1]["method_id"]) in data.frames][:MOST_ROWS]
+    numbers = _strip_frames([data.frames[clip, row["method_id"]] for _, row in mine], config.strip_frames)
+    if not len(numbers):
+        absent[f"mask strips{suffix}"] = "every frame is a key of some method"
+        return None
+    section, classes = Section(f"Masks{suffix}"), len(data.class_names)
+    records = {n: data.record(clip, n) for n in numbers}
+    if any(record is None for record in records.values()):
+        section.note("The data set cannot be read from here any more: masks are shown without their frames.")
+    frames = {n: record.frame_HW3 if record else None for n, record in records.items()}
+    rows: list[tuple[str, list[str]]] = []
+    if all(frame is not None for frame in frames.values()):
+        rows.append(("frame", [_cell(frame) for frame in frames.values()]))
+    labels = {n: record.labels_HW if record else None for n, record in records.items()}
+    if any(mask is not None for mask in labels.values()):
+        rows.append(("labels", [_cell(_over(frames[n], mask, 256)) for n, mask in labels.items()]))
+    own = data.net_masks(clip, numbers)
+    if own:
+        rows.append(("the net itself", [_cell(_over(frames[n], own.get(n), classes)) for n in numbers]))
+    for curve, row in mine:
+        masks = data.masks(clip, row["method_id"], numbers)
+        name = f"{curve.name}, AKI {row['aki']:.1f}"
+        rows.append((name, [_cell(_over(frames[n], masks.get(n), classes)) for n in numbers]))
+    head = "".join(f"<th>{esc(f'frame {n}')}</th>" for n in numbers)
+    body = "".join(
+        f'<tr><th class="text">{esc(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for name, cells in rows
+    )
+    section.text(f"Clip {clip}: the same frames, keys of none of these methods (DVRL Fig. 8).")
+    section.parts.append(class_legend(data.class_names, PALETTE_RGB))
+    section.parts.append(
+        f'<div class="scroll"><table class="strip"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+    return section
+
+
+def _strip_frames(columns: Sequence[Mapping[str, np.ndarray]], count: int) -> list[int]:
+    """Frames that are no key of any method, evenly over the clip."""
+    if not columns:
+        return []
+    free = np.logical_and.reduce([~column["is_key"].astype(bool) for column in columns])
+    numbers = columns[0]["number"][free]
+    if not len(numbers):
+        return []
+    places = np.unique(np.linspace(0, len(numbers) - 1, count + 2).round().astype(int))
+    inner = places[1:-1] if len(places) > count else places
+    return [int(numbers[place]) for place in inner[:count]]
+
+
+def _over(frame_HW3: np.ndarray | None, labels_HW: np.ndarray | None, classes: int) -> np.ndarray | None:
+    return None if labels_HW is None else over(frame_HW3, shown_labels(labels_HW, classes))
+
+
+def _cell(picture: np.ndarray | None) -> str:
+    return "–" if picture is None else f'<img alt="" src="{jpeg_uri(picture)}">'
+
+
+def worst_section(
+    data: Evaluation, picks: Sequence[Pick], config: ReportConfig, suffix: str
+) -> Section | None:
+    found: list[tuple[float, str, int, Curve, Mapping[str, Any]]] = []
+    for curve, row in picks:
+        if curve.scheduler in ("oracle", "random"):
+            continue
+        for clip in data.clips:
+            columns = data.frames.get((clip, row["method_id"]))
+            if columns is None:
+                continue
+            quality = columns[data.quality].astype(float)
+            for place in np.argsort(np.where(np.isnan(quality), np.inf, quality))[: 4 * config.worst]:
+                if not math.isnan(quality[place]):
+                    found.append((float(quality[place]), clip, int(columns["number"][place]), curve, row))
+    chosen: list[tuple[float, str, int, Curve, Mapping[str, Any]]] = []
+    for one in sorted(found, key=lambda one: (one[0], one[1], one[2])):
+        near = any(c[1] == one[1] and abs(c[2] - one[2]) < WORST_APART for c in chosen)
+        if not near and len(chosen) < config.worst:
+            chosen.append(one)
+    if not chosen:
+        return None
+    section, classes = Section(f"Worst frames{suffix}"), len(data.class_names)
+    section.text(
+        "The frames of lowest quality among these methods (oracle and chance aside). Left: what is right "
+        "(labels, or the net's own mask); right: what the method says. Frames close to a worse one of the "
+        "same clip are left out."
+    )
+    cells = []
+    for quality, clip, place, curve, row in chosen:
+        record = data.record(clip, place)
+        frame = record.frame_HW3 if record else None
+        right = record.labels_HW if record is not None and data.quality == "miou" else None
+        if right is None:
+            right = data.net_masks(clip, [place]).get(place)
+        mask = data.masks(clip, row["method_id"], [place]).get(place)
+        if mask is None:
+            continue
+        columns = data.frames[clip, row["method_id"]]
+        at = int(np.flatnonzero(columns["number"] == place)[0])
+        pictures = [_over(frame, right, classes if right is not None else 256), _over(frame, mask, classes)]
+        picture = side_by_side([p for p in pictures if p is not None])
+        distance = int(columns["distance"][at])
+        since = "a key itself" if columns["is_key"][at] else f"{distance} frames after a key"
+        caption = f"{clip}, frame {place}: {quality:.3f}, {curve.name}, {since}"
+        cells.append(
+            f'<figure><img alt="" src="{jpeg_uri(picture, 640)}">'
+            f"<figcaption>{esc(caption)}</figcaption></figure>"
+        )
+    section.parts.append(f'<div class="gallery">{"".join(cells)}</div>')
+    return section

@@ -1,0 +1,305 @@
+"""The sections of an evaluation: curves, share closed, schedules, masks, worst frames, consistency, cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vidseg_core.config.report import ReportConfig
+from vidseg_core.evaluation.read import Evaluation
+from vidseg_core.metrics.cost import Cost
+from vidseg_core.report.curves import (
+    QUALITY_WORDS,
+    Curve,
+    aki_plot,
+    curves_of,
+    fps_plot,
+    number,
+    shares,
+    tc_plot,
+)
+from vidseg_core.report.masks import MOST_ROWS, Pick, strips_section, telling_clip, worst_section
+from vidseg_core.report.page import Section, esc, num
+from vidseg_core.report.schedules import Schedule, decay_plot, interval_plot, timeline_plot
+from vidseg_core.report.style import Look, looks
+
+SHARE_INTERVALS = (6, 10, 12, 25, 50, 100)
+MOST_LINES = 4
+"""Methods in a timeline: more cannot be told apart."""
+
+
+def sections(data: Evaluation, config: ReportConfig, suffix: str) -> tuple[list[Section], dict[str, str]]:
+    """Everything that this evaluation can show, and what it cannot. `suffix` tells inputs apart."""
+    curves = curves_of(data.methods, data.quality)
+    absent: dict[str, str] = {}
+    found = [_overview(data, suffix)]
+    if not curves:
+        absent[f"curves{suffix}"] = "no method has both a quality and a key interval"
+        return found + _quarantine(data, suffix), absent
+    look = looks(curve.name for curve in curves)
+    found.append(_curves(data, curves, look, config, suffix, absent))
+    picks = _picks(curves, config.aki)
+    found.append(_schedules(data, picks, look, config, suffix, absent))
+    strips = strips_section(data, picks, config, suffix, absent)
+    found += [strips] if strips else []
+    if config.worst:
+        worst = worst_section(data, picks, config, suffix)
+        found += [worst] if worst else []
+    if any(number(row["tc"]) for row in data.methods):
+        found.append(_consistency(data, curves, look, suffix))
+    else:
+        absent[f"temporal consistency{suffix}"] = "the evaluation was made with --no-tc"
+    found.append(_cost(data, config, suffix))
+    return found + _quarantine(data, suffix), absent
+
+
+def _overview(data: Evaluation, suffix: str) -> Section:
+    section, config = Section(f"Evaluation{suffix}"), data.config
+    if not data.complete:
+        section.note(
+            "This evaluation was begun again and has not come to its end (no _SUCCESS): the tables below are "
+            "those of the command before."
+        )
+    net = config["segmenter"]
+    played = "the labels play the net, so a key is perfect" if net == "labels" else f"the net is {net}"
+    if config["protocol"] == "snippet":
+        how = f"snippets of {config['snippet_frames']} frames: the first is key, the last one is measured"
+    else:
+        how = "whole clips, every labelled frame measured"
+    section.text(f"{', '.join(config['data'])}; {how}; {played}; at {config['working_size']} pixels.")
+    frames = sum(row["frames"] for row in data.results if row["method_id"] == data.results[0]["method_id"])
+    bad = len({row["clip"] for row in data.quarantine})
+    section.cards(
+        [
+            (num(len(data.clips)), "clips"),
+            (num(frames), "frames a method"),
+            (num(len(data.methods)), "methods"),
+            (num(bad), "clips put aside"),
+        ]
+    )
+    heads = ["method", "AKI", "mIoU", "fidelity", "TC", "pop", "fps", "longest wait"]
+    rows = [
+        [
+            f"{row['method']} {row['point']}",
+            num(row["aki"], 1),
+            num(row["miou"]),
+            num(row["fidelity"]),
+            num(row["tc"]),
+            num(row["tc_pop"]),
+            num(row["fps"], 1),
+            f"{row['wait_max_frames']} frames",
+        ]
+        for row in data.methods
+    ]
+    section.table(heads, rows)
+    section.parts.append(
+        '<p class="soft">AKI: frames per key. fps: of one worker, reading and net included'
+        + (
+            f"; the net is put at {esc(num(float(config['key_net_ms']), 1))} ms a key"
+            if net == "labels"
+            else ""
+        )
+        + ". Wait: with two-sided propagation a frame waits for the next key.</p>"
+    )
+    return section
+
+
+def _curves(
+    data: Evaluation,
+    curves: Sequence[Curve],
+    look: Mapping[str, Look],
+    config: ReportConfig,
+    suffix: str,
+    absent: dict[str, str],
+) -> Section:
+    section = Section(f"Quality, keys and speed{suffix}")
+    section.plot(
+        aki_plot(curves, look, data.quality, f"aki{_slug(suffix)}"),
+        "Quality against average key interval, all clips together (DVRL Fig. 4 and 5, top). Dotted, where it "
+        "was evaluated: the net on every frame.",
+    )
+    section.plot(
+        fps_plot(curves, look, data.quality, f"fps{_slug(suffix)}"),
+        "Quality against speed: frames over the time of reading, flow, propagation and the net on key "
+        "frames, as measured where the evaluation ran.",
+    )
+    lowest = min(curve.aki.min() for curve in curves)
+    highest = max(curve.aki.max() for curve in curves)
+    intervals = [interval for interval in SHARE_INTERVALS if lowest <= interval <= highest]
+    closed = shares(curves, intervals)
+    if closed:
+        section.head("Share of the gap to the oracle that is closed")
+        section.text(
+            "0 % is a key every so many frames, 100 % the best schedule there is, with the same propagation. "
+            "Between measured points quality is interpolated; a dash: not measured, or nothing to gain."
+        )
+        heads = ["method", *(f"AKI {interval}" for interval in intervals)]
+        section.table(heads, [[name, *(_percent(v) for v in values)] for name, values in closed.items()])
+    else:
+        absent[f"share of the gap to the oracle{suffix}"] = (
+            "needs the methods fixed and oracle with the same propagation "
+            "(evaluate --methods oracle:interval=... --tables SET)"
+        )
+    return section
+
+
+def _picks(curves: Sequence[Curve], aki: float) -> list[Pick]:
+    """One operating point of each method, the nearest to the interval; `every` is the reference, not one."""
+    ranked = sorted(curves, key=lambda curve: _RANKS.get(curve.scheduler, _RANKS[""]))  # stable
+    chosen = [(curve, curve.nearest(aki)) for curve in ranked if curve.scheduler != "every"]
+    return chosen or [(curve, curve.nearest(aki)) for curve in curves]
+
+
+_RANKS = {"": 0, "fixed": 1, "oracle": 2, "random": 4, "every": 5} | dict.fromkeys(
+    ("warp_error", "frame_difference", "flow_magnitude"), 3
+)
+"""Where only a few methods can be shown: learned ones (and plug-ins) first, chance last."""
+
+
+def _schedule(data: Evaluation, pick: Pick, clips: Sequence[str]) -> Schedule:
+    curve, row = pick
+    parts = [data.frames[clip, row["method_id"]] for clip in clips if (clip, row["method_id"]) in data.frames]
+    joined = {n: np.concatenate([part[n] for part in parts]) for n in ("is_key", data.quality, "distance")}
+    intervals = [
+        np.diff(np.flatnonzero(part["is_key"][part["run"] == run]))
+        for part in parts
+        for run in np.unique(part["run"])
+    ]
+    return Schedule(
+        name=curve.name,
+        is_key=joined["is_key"].astype(bool),
+        quality=joined[data.quality].astype(float),
+        distance=joined["distance"],
+        intervals=np.concatenate(intervals) if intervals else np.empty(0, np.int64),
+    )
+
+
+def _schedules(
+    data: Evaluation,
+    picks: Sequence[Pick],
+    look: Mapping[str, Look],
+    config: ReportConfig,
+    suffix: str,
+    absent: dict[str, str],
+) -> Section:
+    section = Section(f"Where the keys are{suffix}")
+    points = ", ".join(f"{curve.name} {row['aki']:.1f}" for curve, row in picks)
+    section.text(f"Of each method the operating point nearest to AKI {config.aki:g} is shown. AKI: {points}.")
+    everywhere = [_schedule(data, pick, data.clips) for pick in picks[:MOST_ROWS]]
+    if any(len(schedule.intervals) for schedule in everywhere):
+        section.plot(
+            interval_plot(everywhere, look, f"intervals{_slug(suffix)}"),
+            "Distance from one key to the next, over all clips (DVRL Fig. 6). Dotted: the mean.",
+        )
+    else:
+        absent[f"histogram of key intervals{suffix}"] = "no clip has two keys"
+    clip = telling_clip(data, picks, config)
+    mine = [_schedule(data, pick, [clip]) for pick in picks[:MOST_LINES]]
+    measured = any((~np.isnan(schedule.quality)).sum() > 1 for schedule in mine)
+    if measured:
+        section.plot(
+            timeline_plot(mine, look, _short(data.quality), f"timeline{_slug(suffix)}"),
+            f"Clip {clip}: quality frame by frame, and where the keys are (DVRL Fig. 7). Quality of a frame "
+            "is the mean IoU of the classes that it shows.",
+        )
+        section.plot(
+            decay_plot(everywhere, look, _short(data.quality), f"decay{_slug(suffix)}"),
+            "How quality falls off behind a key, all clips.",
+        )
+    else:
+        absent[f"timeline{suffix}"] = "fewer than two frames of the clip are measured (snippets)"
+    if len(picks) > MOST_LINES:
+        rest = ", ".join(curve.name for curve, _ in picks[MOST_LINES:])
+        section.parts.append(f'<p class="soft">Not in the timeline, for legibility: {esc(rest)}.</p>')
+    return section
+
+
+def _consistency(data: Evaluation, curves: Sequence[Curve], look: Mapping[str, Look], suffix: str) -> Section:
+    section = Section(f"Temporal consistency{suffix}")
+    section.plot(
+        tc_plot(curves, look, f"consistency{_slug(suffix)}"),
+        "TC (ETC Eq. 5 and 6): the mask before, moved along the flow, against the mask now; occluded pixels "
+        "left out. Pop: TC of frames that are keys minus TC of all others; below 0, masks jump at keys.",
+    )
+    section.text(
+        "Propagated masks are consistent by construction, so rare keys have a high TC even where they are "
+        "wrong. Read TC beside quality, and the pop beside both."
+    )
+    heads = ["method", "AKI", "TC, as in ETC", "TC, other direction", "pop at keys"]
+    rows = [
+        [
+            f"{row['method']} {row['point']}",
+            num(row["aki"], 1),
+            num(row["tc"], 4),
+            num(row["tc_forward"], 4),
+            num(row["tc_pop"], 4),
+        ]
+        for row in data.methods
+    ]
+    section.table(heads, rows)
+    return section
+
+
+def _cost(data: Evaluation, config: ReportConfig, suffix: str) -> Section:
+    section = Section(f"Cost and latency{suffix}")
+    section.text(
+        f"Compute of reading, flow, propagation and net on key frames, at {config.cpu_hour:g} "
+        f"{config.currency} for an hour of a core and {config.gpu_hour:g} for one of a GPU; "
+        f"video at {data.config['fps']:g} frames per second. Idle machines are not in it."
+    )
+    heads = [
+        "method",
+        "net calls saved",
+        "CPU-s per video hour",
+        "GPU-s per video hour",
+        f"{config.currency} per video hour",
+        "latency, mean",
+        "latency, key",
+        "wait, mean",
+        "wait, longest",
+    ]
+    rows = []
+    for row in data.methods:
+        cost = Cost(cpu_s=row["cpu_s"], gpu_s=row["gpu_s"], video_s=row["frames"] / data.config["fps"])
+        money = cost.money_per_video_hour(cpu_hour=config.cpu_hour, gpu_hour=config.gpu_hour)
+        rows.append(
+            [
+                f"{row['method']} {row['point']}",
+                f"{100 * row['calls_saved']:.1f} %",
+                num(row["cpu_s_per_video_hour"], 0),
+                num(row["gpu_s_per_video_hour"], 0),
+                num(money, 3),
+                f"{1000 * row['latency_mean_s']:.1f} ms",
+                f"{1000 * row['latency_max_s']:.1f} ms",
+                f"{row['wait_mean_frames']:.1f} frames",
+                f"{row['wait_max_frames']} frames",
+            ]
+        )
+    section.table(heads, rows)
+    return section
+
+
+def _quarantine(data: Evaluation, suffix: str) -> list[Section]:
+    if not data.quarantine:
+        return []
+    section = Section(f"Put aside{suffix}")
+    section.text("These clips, or single methods on them, could not be measured; nothing above counts them.")
+    rows = [[row["clip"], row["method"], row["reason"], row["message"]] for row in data.quarantine]
+    section.table(["clip", "method", "reason", "what happened"], rows, texts=(0, 1, 2, 3))
+    return [section]
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:+.0f} %".replace("-", "−")
+
+
+def _short(quality: str) -> str:
+    return {"miou": "mIoU of the frame", "fidelity": "fidelity of the frame"}.get(
+        quality, QUALITY_WORDS[quality]
+    )
+
+
+def _slug(suffix: str) -> str:
+    return "".join(f"-{c}" if c.isdigit() else "" for c in suffix)

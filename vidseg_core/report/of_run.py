@@ -1,0 +1,217 @@
+"""The sections of a run of ``vidseg segment`` or pseudo-label: what was done, keys, cost, quarantine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vidseg_core.config.report import ReportConfig
+from vidseg_core.metrics.cost import Cost
+from vidseg_core.metrics.keys import join, key_statistics
+from vidseg_core.report.page import Section, num
+from vidseg_core.report.schedules import Schedule, interval_plot
+from vidseg_core.report.style import COLOURS, KEY_HEX, Look, Plot, plain
+from vidseg_core.store import Run
+
+MOST_VIDEOS = 4
+"""Videos whose scores are drawn."""
+MOST_ROWS = 200
+"""Rows in a table of videos; the rest is counted."""
+_COLUMNS = ("is_key", "decision_score", "lkd", "kar")
+
+
+def sections(run: Run, config: ReportConfig, suffix: str) -> tuple[list[Section], dict[str, str]]:
+    """Everything that a run can show, finished or not."""
+    info, videos = run.info(), run.videos().to_pylist()
+    known = [video_id for video_id, _ in run.files()]
+    found, absent = [_overview(run, info, videos, known, suffix)], dict[str, str]()
+    if not known:
+        absent[f"key frames{suffix}"] = "no frame has been committed"
+    else:
+        found.append(_keys(run, info, known, suffix))
+        absent[f"masks over frames{suffix}"] = "vidseg inspect --run shows single frames, sheets and clips"
+    if videos:
+        found.append(_cost(info, videos, config, suffix))
+    bad = [row for row in videos if row["status"] != "ok"]
+    if bad:
+        found.append(_bad(bad, suffix))
+    return found, absent
+
+
+def net_of(run: Run) -> str:
+    """Name and weights of the net of a run, as far as it is known."""
+    net = run.info().get("segmenter", {})
+    digest = str(net.get("weights_sha256", ""))[:12]
+    return f"{net.get('name', 'unknown')} ({digest})" if digest else str(net.get("name", "unknown"))
+
+
+def _overview(
+    run: Run,
+    info: Mapping[str, Any],
+    videos: Sequence[Mapping[str, Any]],
+    known: Sequence[str],
+    suffix: str,
+) -> Section:
+    section = Section(f"Run{suffix}")
+    open_videos = sorted(set(known) - {row["video_id"] for row in videos})
+    if not run.complete:
+        section.note(
+            f"This run is not finished (no _SUCCESS): {len(videos)} videos are closed, {len(open_videos)} "
+            "have frames and are open. What is committed is shown; the same vidseg segment goes on."
+        )
+    bad = sum(row["status"] == "quarantined" for row in videos)
+    if bad:
+        section.note(f"{bad} video(s) were quarantined; their reasons are below.")
+    config = info.get("config", {})
+    if config:
+        scheduler, propagation = config.get("scheduler", {}), config.get("propagation", {})
+        section.text(
+            f"{run.path}: net {net_of(run)} at {config.get('working_size')} pixels; scheduler "
+            f"{scheduler.get('name')}; {propagation.get('name')} of {propagation.get('level')}, "
+            f"{propagation.get('sides')}-sided."
+        )
+    else:
+        section.text(f"{run.path}: no run.json yet, so the configuration is not known here.")
+    frames, keys = sum(row["decoded_frames"] for row in videos), sum(row["keys"] for row in videos)
+    section.cards(
+        [
+            (num(len(videos)), "videos closed"),
+            (num(frames), "frames"),
+            (num(frames / keys, 1) if keys else "–", "AKI (frames per key)"),
+            (f"{100 * (1 - keys / frames):.1f} %" if frames else "–", "net calls saved"),
+        ]
+    )
+    return section
+
+
+def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) -> Section:
+    section = Section(f"Key frames{suffix}")
+    threshold = info.get("config", {}).get("scheduler", {}).get("threshold")
+    statistics, drawn = [], []
+    for video_id in known:
+        columns = _columns(run, video_id)
+        statistics.append(key_statistics(columns["is_key"]))
+        if len(drawn) < MOST_VIDEOS:
+            drawn.append((video_id, columns))
+    total = join(statistics)
+    if len(total.intervals):
+        name = "all videos"
+        schedule = Schedule(
+            name=name,
+            is_key=np.empty(0, bool),
+            quality=np.empty(0),
+            distance=np.empty(0),
+            intervals=total.intervals,
+        )
+        section.plot(
+            interval_plot([schedule], {name: Look(COLOURS[0], "o", "-")}, f"run-intervals{_slug(suffix)}"),
+            "Distance from one key to the next, over all videos. Dotted: the mean.",
+        )
+    section.plot(
+        _score_plot(drawn, threshold, f"run-scores{_slug(suffix)}"),
+        "The scheduler's score of every frame and the frames that became keys"
+        + ("; dashed: the threshold." if threshold is not None else ".")
+        + " Forced keys (the first frame, the longest interval) have no score.",
+    )
+    rows = [
+        [video_id, num(part.frames), num(part.keys), num(part.aki, 1), _range(part.intervals)]
+        for video_id, part in zip(known, statistics, strict=True)
+    ]
+    section.table(["video", "frames", "keys", "AKI", "intervals"], rows[:MOST_ROWS])
+    if len(rows) > MOST_ROWS:
+        section.text(f"... and {len(rows) - MOST_ROWS} more videos.")
+    return section
+
+
+def _columns(run: Run, video_id: str) -> dict[str, np.ndarray]:
+    rows = list(run.rows(video_id, _COLUMNS))
+    score = [math.nan if row["decision_score"] is None else row["decision_score"] for row in rows]
+    return {
+        "number": np.array([row["frame_index"] for row in rows], np.int64),
+        "is_key": np.array([row["is_key"] for row in rows], bool),
+        "score": np.array(score, float),
+    }
+
+
+def _score_plot(drawn: Sequence[tuple[str, Mapping[str, np.ndarray]]], threshold: Any, name: str) -> Plot:
+    def draw(figure: Figure, narrow: bool) -> None:
+        rows = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
+        for axes, (video_id, columns) in zip(rows, drawn, strict=True):
+            number, score = (
+                columns["number"],
+                np.where(np.isfinite(columns["score"]), columns["score"], np.nan),
+            )
+            axes.plot(number, score, color=COLOURS[0], linewidth=1)
+            for key in number[columns["is_key"]]:
+                axes.axvline(key, color=KEY_HEX, linewidth=0.8, alpha=0.7)
+            if threshold is not None:
+                axes.axhline(threshold, color="black", linewidth=1, linestyle="--")
+            axes.set_title(plain(video_id, 34 if narrow else 80), loc="left", fontsize=9)
+            axes.yaxis.set_major_locator(MaxNLocator(3))
+            axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 10, integer=True))
+        rows[-1].set_xlabel("frame (upright lines: keys)")
+        figure.supylabel("score of the scheduler", fontsize=10)
+
+    height = 1.0 + 1.25 * len(drawn)
+    return Plot(
+        name=name,
+        alt="Decision score of every frame, with the key frames marked, one row for each video.",
+        draw=draw,
+        wide=(8.2, height),
+        narrow=(4.1, height),
+    )
+
+
+def _cost(
+    info: Mapping[str, Any], videos: Sequence[Mapping[str, Any]], config: ReportConfig, suffix: str
+) -> Section:
+    section = Section(f"Cost{suffix}")
+    seconds = {
+        name: float(sum(row[name] or 0.0 for row in videos)) for name in ("cpu_s", "gpu_s", "duration_s")
+    }
+    cost = Cost(cpu_s=seconds["cpu_s"], gpu_s=seconds["gpu_s"], video_s=seconds["duration_s"])
+    money = cost.money_per_video_hour(cpu_hour=config.cpu_hour, gpu_hour=config.gpu_hour)
+    section.text(
+        f"At {config.cpu_hour:g} {config.currency} for an hour of a core and {config.gpu_hour:g} for one "
+        "of a GPU; the time that stages worked, not what machines stood idle."
+    )
+    section.cards(
+        [
+            (num(cost.cpu_s, 0), "CPU-s"),
+            (num(cost.gpu_s, 0), "GPU-s"),
+            (num(cost.video_s / 3600, 2), "hours of video"),
+            (f"{num(money, 3)} {config.currency}", "per hour of video"),
+        ]
+    )
+    return section
+
+
+def _bad(bad: Sequence[Mapping[str, Any]], suffix: str) -> Section:
+    section = Section(f"Quarantined and partial videos{suffix}")
+    rows = [
+        [
+            row["uri"],
+            row["status"],
+            row["reason"] or "",
+            num(row["decoded_frames"]),
+            num(row["declared_frames"]),
+        ]
+        for row in bad[:MOST_ROWS]
+    ]
+    section.table(["video", "status", "reason", "frames kept", "frames declared"], rows, texts=(0, 1, 2))
+    if len(bad) > MOST_ROWS:
+        section.text(f"... and {len(bad) - MOST_ROWS} more.")
+    return section
+
+
+def _range(intervals: np.ndarray) -> str:
+    return "–" if not len(intervals) else f"{intervals.min()} to {intervals.max()}"
+
+
+def _slug(suffix: str) -> str:
+    return "".join(f"-{c}" for c in suffix if c.isdigit())

@@ -1,0 +1,125 @@
+"""The section of a search: every trial by keys and quality, and the front that none of them beats.
+
+A search is recognised by its `trials.parquet`, a row for each trial. Which columns are its axes is told by
+their names (`COSTS`, `GAINS`), so that whatever wrote them need not know this page.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from vidseg_core.report.page import Section, num
+from vidseg_core.report.style import COLOURS, Plot, legend
+from vidseg_core.store.objects import ObjectStore
+
+TRIALS_KEY = "trials.parquet"
+COSTS: Mapping[str, str] = {
+    "keys_per_frame": "keys per frame",
+    "kar": "keys per frame",
+    "key_share": "keys per frame",
+    "aki": "keys per frame",
+    "cost": "cost",
+    "seconds": "seconds",
+    "cpu_s": "CPU-s",
+}
+"""Less is better; `aki` is turned into keys per frame."""
+GAINS: Mapping[str, str] = {
+    "quality": "quality",
+    "miou": "mIoU",
+    "fidelity": "fidelity",
+    "val_quality": "validation quality",
+    "score": "score",
+}
+MOST_ROWS = 40
+
+
+def is_search(store: ObjectStore) -> bool:
+    return store.exists(TRIALS_KEY)
+
+
+def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, str]]:
+    """The Pareto front and the trials on it."""
+    rows = pq.read_table(io.BytesIO(store.get(TRIALS_KEY))).to_pylist()
+    names = list(rows[0]) if rows else []
+    cost = next((name for name in COSTS if name in names), None)
+    gain = next((name for name in GAINS if name in names), None)
+    section = Section(f"Search{suffix}")
+    section.text(f"{len(rows)} trials in {store.root}.")
+    if cost is None or gain is None:
+        why = f"{TRIALS_KEY} has none of {', '.join(COSTS)} or none of {', '.join(GAINS)}"
+        return [section], {f"Pareto front{suffix}": why}
+    pairs = [(_cost(row[cost], cost), row[gain], row) for row in rows]
+    pairs = [(c, g, row) for c, g, row in pairs if _finite(c) and _finite(g)]
+    if not pairs:
+        return [section], {f"Pareto front{suffix}": "no trial has both numbers"}
+    costs, gains = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+    best = front(costs, gains)
+    section.plot(
+        _plot(costs, gains, best, COSTS[cost], GAINS[gain], f"search{_slug(suffix)}"),
+        "Every trial; the line joins those that no other trial beats in both.",
+    )
+    section.head("Trials on the front")
+    plain = [name for name in names if not isinstance(rows[0][name], (list, dict, bytes))]
+    table = [[_text(pairs[place][2][name]) for name in plain] for place in best[:MOST_ROWS]]
+    texts = [place for place, name in enumerate(plain) if isinstance(rows[0][name], str)]
+    section.table(plain, table, texts=texts)
+    return [section], {}
+
+
+def front(costs: np.ndarray, gains: np.ndarray) -> list[int]:
+    """Places that no other one beats (cost at most as high, gain at least as high, one of them better)."""
+    order = np.lexsort((-gains, costs))
+    chosen, best = [], -math.inf
+    for place in order:
+        if gains[place] > best:
+            chosen.append(int(place))
+            best = float(gains[place])
+    return chosen
+
+
+def _plot(costs: np.ndarray, gains: np.ndarray, best: Sequence[int], across: str, up: str, name: str) -> Plot:
+    def draw(figure: Figure, narrow: bool) -> None:
+        axes = figure.subplots()
+        axes.scatter(costs, gains, s=18, color="#9aa4ad", label="trial")
+        places = list(best)
+        axes.plot(
+            costs[places],
+            gains[places],
+            color=COLOURS[1],
+            marker="D",
+            drawstyle="steps-post",
+            label="Pareto front",
+        )
+        axes.set_xlabel(f"{across} (less is better)")
+        axes.set_ylabel(f"{up} (more is better)")
+        legend(axes, narrow)
+
+    return Plot(name=name, alt="Trials of a search and their Pareto front.", draw=draw)
+
+
+def _cost(value: Any, name: str) -> float:
+    if not _finite(value):
+        return math.nan
+    return 1.0 / value if name == "aki" and value > 0 else float(value)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, float):
+        return num(value, 4)
+    return textwrap.shorten(str(value), 200, placeholder=" …")
+
+
+def _slug(suffix: str) -> str:
+    return "".join(f"-{c}" for c in suffix if c.isdigit())

@@ -1,0 +1,140 @@
+"""The sections of a training run (DVRL Fig. 3): what its curve file holds, a panel for each quantity."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vidseg_core.report.page import Section, num
+from vidseg_core.report.style import COLOURS, Plot
+from vidseg_core.store.objects import ObjectStore
+
+CURVE_KEY, RUN_KEY = "curve.parquet", "run.json"
+STEPS = ("step", "batch", "epoch", "update")
+"""Columns that may be the x axis, the first that is there."""
+WORDS: Mapping[str, str] = {
+    "loss": "loss",
+    "val_miou": "validation mIoU",
+    "val_loss": "validation loss",
+    "val_rmse": "validation error (RMS)",
+    "mean_return": "mean return of an episode",
+    "val_quality": "validation quality",
+    "kar": "keys per frame (KAR)",
+    "entropy": "entropy of a decision (nats)",
+    "kar_weight": "weight of KAR in the policy",
+    "lkd_weight": "weight of LKD in the policy",
+    "length": "length of a walk (frames)",
+    "lr": "learning rate",
+}
+"""What is drawn of the columns that are there, and its label; other columns are not."""
+SMOOTH = 15
+"""Points of the running mean over noisy quantities."""
+NOISY = ("loss", "mean_return", "kar", "length", "entropy")
+
+
+def is_training(store: ObjectStore) -> bool:
+    """Is there a curve?"""
+    return store.exists(CURVE_KEY)
+
+
+def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, str]]:
+    """The curves, and the outcome where the run was finished."""
+    table = pq.read_table(io.BytesIO(store.get(CURVE_KEY)))
+    columns = {name: _numbers(table.column(name).to_pylist()) for name in table.column_names}
+    step = next((name for name in STEPS if name in columns), None)
+    section = Section(f"Training{suffix}")
+    facts = _facts(store)
+    section.text(f"{facts.get('verb', 'training')} in {store.root}.")
+    if not facts:
+        section.note("The run is not finished (no run.json): these are the rows so far.")
+    cards = [(num(len(table)), "rows of the curve")]
+    for name, word in (("best_quality", "best validation quality"), ("best_miou", "best validation mIoU")):
+        if isinstance(facts.get(name), (int, float)):
+            cards.append((num(float(facts[name]), 4), word))
+    if isinstance(facts.get("seconds"), (int, float)):
+        cards.append((num(float(facts["seconds"]), 0), "seconds"))
+    section.cards(cards)
+    shown = [name for name in WORDS if name in columns and np.isfinite(columns[name]).any()]
+    if step is None or not shown:
+        return [section], {f"training curves{suffix}": f"{CURVE_KEY} holds no step and no known quantity"}
+    section.plot(
+        curves_plot(columns, step, shown, f"training{_slug(suffix)}"),
+        "Training curves; thin: every logged row, thick: a running mean. "
+        + ("Weights of KAR and LKD as in DVRL Fig. 3, bottom." if "kar_weight" in shown else ""),
+    )
+    points = facts.get("operating_points")
+    if points:
+        section.head("Operating points")
+        heads = ["key interval (AKI)", "quality", "threshold"]
+        rows = [[num(p.get("aki"), 1), num(p.get("quality"), 4), num(p.get("threshold"), 4)] for p in points]
+        section.table(heads, rows, texts=())
+    return [section], {}
+
+
+def curves_plot(columns: Mapping[str, np.ndarray], step: str, shown: Sequence[str], name: str) -> Plot:
+    """A panel for each quantity over the steps."""
+
+    def draw(figure: Figure, narrow: bool) -> None:
+        across = 1 if narrow or len(shown) == 1 else 2
+        down = -(-len(shown) // across)
+        panels = figure.subplots(down, across, squeeze=False, sharex=True)
+        x = columns[step]
+        for place, axes in enumerate(panels.flat):
+            if place >= len(shown):
+                axes.set_visible(False)
+                continue
+            what = shown[place]
+            known = np.isfinite(columns[what])
+            y, colour = columns[what][known], COLOURS[place % len(COLOURS)]
+            noisy = what in NOISY and len(y) > 2 * SMOOTH
+            marker = "o" if len(y) <= 40 else None
+            axes.plot(
+                x[known],
+                y,
+                color=colour,
+                linewidth=0.7 if noisy else 1.6,
+                alpha=0.45 if noisy else 1,
+                marker=marker,
+                markersize=3,
+            )
+            if noisy:
+                mean = np.convolve(y, np.full(SMOOTH, 1 / SMOOTH), mode="valid")
+                axes.plot(x[known][SMOOTH - 1 :], mean, color=colour, linewidth=1.8)
+            axes.set_title(WORDS[what], loc="left", fontsize=9)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            if place >= len(shown) - across:
+                axes.set_xlabel(step)
+                axes.tick_params(labelbottom=True)
+
+    return Plot(
+        name=name,
+        alt="Curves of a training run over its steps.",
+        draw=draw,
+        wide=(8.2, 0.7 + 1.8 * -(-len(shown) // 2)),
+        narrow=(4.1, 0.7 + 1.6 * len(shown)),
+    )
+
+
+def _facts(store: ObjectStore) -> dict[str, Any]:
+    try:
+        found = json.loads(store.get(RUN_KEY))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _numbers(values: Sequence[Any]) -> np.ndarray:
+    return np.array([float(v) if isinstance(v, (int, float)) else math.nan for v in values], float)
+
+
+def _slug(suffix: str) -> str:
+    return "".join(f"-{c}" for c in suffix if c.isdigit())

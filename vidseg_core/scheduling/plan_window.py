@@ -1,0 +1,119 @@
+"""What a scheduler that looks ahead is shown: the frames behind the last key, small, and that key's mask.
+
+Model: frame 0 of a window is the last key. The frames behind it are not decided yet. A plan names those that
+become keys; the first of them stands. What lies behind it is planned again from there, with that key's own
+mask and with later frames in view.
+
+Invariant: what a window holds depends on the frames of the segment and on the keys before it alone, so a plan
+is the same in the engine and on tables, and in whatever pieces the frames arrive.
+
+Legend: T frames of the window; h, w at most `PLAN_SIZE`; gray and labels uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+PLAN_SIZE = 128
+"""Longest side in pixels of the pictures that are planned on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanWindow:
+    """A stretch of one segment, from its last key on."""
+
+    grays: Sequence[np.ndarray]
+    """T pictures gray_hw uint8; the first is the last key. Treat as read-only."""
+    labels_hw: np.ndarray
+    """N's mask of the last key at the size of the pictures."""
+    sound_T: np.ndarray
+    """bool: the frame is undamaged; no other may become key."""
+    ends: bool
+    """The segment ends with the window."""
+    two_sided: bool
+    """Frames between two keys show the better of both sides."""
+    max_interval: int
+    """No key may be further from the one before, frames."""
+
+    @property
+    def frames(self) -> int:
+        return len(self.grays)
+
+
+def plan_view(gray: np.ndarray) -> np.ndarray:
+    """The picture that is planned on: gray_hw uint8 of any size, area-averaged to PLAN_SIZE."""
+    height, width = plan_shape(*gray.shape[:2])
+    if gray.shape == (height, width):
+        return gray
+    return cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def plan_labels(labels_HW: np.ndarray, height: int, width: int) -> np.ndarray:
+    """N's mask at the size of the pictures, uint8, nearest."""
+    return cv2.resize(labels_HW, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def plan_shape(height: int, width: int) -> tuple[int, int]:
+    """(h, w): longest side PLAN_SIZE, aspect kept, never enlarged."""
+    longest = max(height, width)
+    if longest <= PLAN_SIZE:
+        return height, width
+    return max(1, round(height * PLAN_SIZE / longest)), max(1, round(width * PLAN_SIZE / longest))
+
+
+def next_key(keys: Sequence[int], window: PlanWindow, stride: int) -> int | None:
+    """The planned key that stands; None: no more keys up to the end. `ValueError` for what is no plan.
+
+    Only every `stride`-th frame may be planned. A window that plans no key though the segment goes on gets
+    one as late as may be.
+    """
+    chosen = [int(key) for key in keys]
+    rises = all(a < b for a, b in zip([0, *chosen], chosen, strict=False))
+    if not rises or any(key % stride or key >= window.frames for key in chosen):
+        raise ValueError(
+            f"a plan names increasing frames from 1 to {window.frames - 1} in steps of {stride}, not {chosen}"
+        )
+    if chosen:
+        return chosen[0]
+    if window.ends:
+        return None
+    places = np.arange(stride, window.frames, stride)
+    sound = places[window.sound_T[places]]
+    return int(sound[-1] if len(sound) else places[-1])
+
+
+def plan_segment(
+    plan: Callable[[PlanWindow], Sequence[int]],
+    reach: int,
+    stride: int,
+    grays: Sequence[np.ndarray],
+    labels: Callable[[int], np.ndarray],
+    *,
+    two_sided: bool,
+    max_interval: int,
+) -> list[int]:
+    """All keys of an undamaged segment, window by window, as the engine has them.
+
+    `labels(k)`: N's mask of frame k at the size of the pictures.
+    """
+    reach = min(reach, max_interval)
+    keys, frames = [0], len(grays)
+    while True:
+        last = keys[-1]
+        stop = min(last + reach + 1, frames)
+        window = PlanWindow(
+            grays=grays[last:stop],
+            labels_hw=labels(last),
+            sound_T=np.ones(stop - last, bool),
+            ends=stop == frames,
+            two_sided=two_sided,
+            max_interval=max_interval,
+        )
+        key = next_key(plan(window), window, stride) if window.frames > 1 else None
+        if key is None:
+            return keys
+        keys.append(last + key)

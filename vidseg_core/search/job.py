@@ -1,0 +1,378 @@
+"""``vidseg tune``: the job, readable on one screen.
+
+space and tables are checked -> the desk holds the tables -> trials, drawn by Optuna for quality and key
+interval at once -> the Pareto front -> finalists, trained in full by the job of `train-policy` -> tables,
+picture, ``run.json``. What a trial found is a file; a driver that comes later counts these and goes on (Ray
+Tune restores its search, trials that were under way go on from their checkpoints).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.schema import load_yaml, to_dict
+from vidseg_core.config.spaces import Space
+from vidseg_core.config.train_policy import TrainPolicyConfig
+from vidseg_core.config.tune import TuneConfig
+from vidseg_core.episodes.operate import Operator
+from vidseg_core.episodes.table_set import TableSet
+from vidseg_core.models.policy_file import read_policy
+from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.pipeline.ray_session import ClusterError
+from vidseg_core.search.desk import open_desk
+from vidseg_core.search.front import choose_finalists, front, write_front, write_trials
+from vidseg_core.search.space import Definition, open_spaces
+from vidseg_core.search.trial import Task, only_features, read_outcome, run_trial
+from vidseg_core.training.checkpoint import write_atomically
+from vidseg_core.training.claim import claim_folder, only_driver
+from vidseg_core.training.policy_job import describe_split, open_tables, run_train_policy
+from vidseg_core.training.policy_loop import POLICY
+
+RUN, TRIAL_FOLDER, FINALISTS, RAY_FOLDER, SEARCH = "run.json", "trials", "finalists", "_ray", "search"
+METRICS, MODES = ["quality", "aki"], ["max", "max"]
+_PAUSE_S = 1.0
+
+
+def run_tune(config: TuneConfig, reporter: Reporter | None = None) -> int:
+    """Search (or go on) as `config` says; the exit code. What is wrong is raised, each in one sentence."""
+    report = reporter or Reporter(config.log)
+    definition = open_spaces(config.space, config.spaces)
+    tables, validation = open_tables(config.tables, config.val_clips, config.val_share, config.seed)
+    if validation is None:
+        raise ConfigError("--tables", "hold one clip only; trials need others to be judged on")
+    _check_sides(config, validation)
+    names = ", ".join(space.name for space in definition.spaces)
+    report.say(f"spaces {names}; {trials_of(config)} trials; {describe_split(tables, validation)}")
+    if config.dry_run:
+        return _dry_run(config, definition, tables, validation, report)
+    folder = Path(config.output).resolve()
+    claim_folder(folder, _fields(config, tables, validation))
+    with only_driver(folder):
+        if (folder / RUN).is_file():
+            report.say(f"{folder} is complete already; nothing to do")
+            return 0
+        return _search(config, definition, folder, validation, report)
+
+
+def trials_of(config: TuneConfig) -> int:
+    """How many trials are made."""
+    return min(config.trials, config.limit or config.trials)
+
+
+def _check_sides(config: TuneConfig, validation: TableSet) -> None:
+    if config.sides == "two" and validation.two_sided_RL1 is None:
+        raise ConfigError("--sides", "two needs tables built with --two_sided_stride 1")
+
+
+def _fields(config: TuneConfig, tables: TableSet, validation: TableSet) -> dict[str, Any]:
+    return config.fingerprint_fields() | {
+        "space": load_yaml(config.space),
+        "tables": tables.digest(),
+        "validation": validation.digest(),
+    }
+
+
+def _search(
+    config: TuneConfig, definition: Definition, folder: Path, validation: TableSet, report: Reporter
+) -> int:
+    from vidseg_core.pipeline.ray_session import ray_session
+
+    started = time.monotonic()
+    with ray_session(config):
+        try:
+            _run_trials(config, definition, folder, report)
+        except KeyboardInterrupt:
+            report.say("interrupted; what was tried stays. The same command goes on.")
+            return 1
+        outcomes = read_outcomes(folder)
+        write_trials(folder, outcomes)
+        _say_front(outcomes, report)
+        searched = time.monotonic() - started
+        finals = _train_finalists(config, definition, folder, outcomes, validation, report)
+    write_front(folder, outcomes, finals)
+    _finish(config, folder, outcomes, finals, searched, time.monotonic() - started, report)
+    return 0
+
+
+# --- trials ------------------------------------------------------------------------------------------------
+
+
+def _run_trials(config: TuneConfig, definition: Definition, folder: Path, report: Reporter) -> None:
+    import ray
+
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # read when Tune is imported: the progress line is ours
+    from ray import tune
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+    desk_name = f"vidseg-search-{folder.name}-{id(config)}"
+    task = Task(
+        definition=definition,
+        folder=str(folder / TRIAL_FOLDER),
+        desk=desk_name,
+        sides=config.sides,
+        intervals=config.intervals,
+        episodes=config.episodes,
+        early_stop=config.early_stop,
+        threads=config.threads,
+        seed=config.seed,
+    )
+    cpus = ray.cluster_resources().get("CPU", 1.0)
+    at_once = config.concurrent or max(1, int(cpus / config.threads))
+    share = min(float(config.threads), cpus / at_once)
+    desk = open_desk(desk_name, config.tables, config.val_clips, config.val_share, config.seed)
+    trainable = tune.with_resources(partial(run_trial, task=task), {"cpu": share})
+    try:
+        with _progress(folder, trials_of(config), report):
+            results = _tuner(config, folder, trainable, definition, at_once).fit()
+    finally:
+        ray.kill(desk)
+    if results.num_errors:
+        last = str(results.errors[0]).strip().splitlines()[-1]
+        raise ClusterError(f"{results.num_errors} trial(s) failed: {last}. The same command tries them again")
+
+
+def _tuner(config: TuneConfig, folder: Path, trainable: Any, definition: Definition, at_once: int) -> Any:
+    """A search that begins, or one that goes on where a driver was killed."""
+    import optuna
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    place = folder / RAY_FOLDER / SEARCH
+    if tune.Tuner.can_restore(str(place)):
+        return tune.Tuner.restore(
+            str(place), trainable=trainable, resume_unfinished=True, restart_errored=True
+        )
+    search = OptunaSearch(definition, metric=METRICS, mode=MODES, seed=config.seed % 2**32)
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            num_samples=trials_of(config),
+            max_concurrent_trials=at_once,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=SEARCH,
+            storage_path=str(folder / RAY_FOLDER),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+
+
+def read_outcomes(folder: Path) -> list[dict[str, Any]]:
+    """What the trials that ended have found, by name."""
+    trials = folder / TRIAL_FOLDER
+    names = sorted(path.name for path in trials.iterdir()) if trials.is_dir() else []
+    found = (read_outcome(trials / name) for name in names)
+    return [outcome for outcome in found if outcome is not None]
+
+
+@contextmanager
+def _progress(folder: Path, total: int, report: Reporter) -> Iterator[None]:
+    """A line as trials end, from a thread of its own."""
+    over, started = threading.Event(), time.monotonic()
+    before = len(read_outcomes(folder))
+
+    def look() -> None:
+        said = -1
+        while not over.wait(_PAUSE_S):
+            outcomes = read_outcomes(folder)
+            done = len(outcomes)
+            if done == said:
+                continue
+            said, seconds = done, time.monotonic() - started
+            rate = (done - before) / seconds
+            left = clock((total - done) / rate) if rate > 0 else "-"
+            best = len(front(outcomes))
+            text = f"trials {done}/{total} | on the front {best} | ETA {left}"
+            report.show(text, {"trials": done, "total": total, "front": best}, force=done == total)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _say_front(outcomes: Sequence[dict[str, Any]], report: Reporter) -> None:
+    failed = [outcome for outcome in outcomes if outcome["error"]]
+    stopped = sum(bool(outcome["stopped"]) for outcome in outcomes)
+    lines = [f"  {'AKI':>7} {'quality':>8}  space"]
+    for place in front(outcomes):
+        outcome = outcomes[place]
+        lines.append(f"  {outcome['aki']:7.1f} {outcome['quality']:8.4f}  {outcome['space']}")
+    report.say(f"{len(outcomes)} trials, {stopped} ended early, {len(failed)} could not be made")
+    if failed:
+        report.say(f"note: for instance {failed[0]['error']}")
+    report.block("\n".join(lines))
+
+
+# --- finalists ---------------------------------------------------------------------------------------------
+
+
+def _train_finalists(
+    config: TuneConfig,
+    definition: Definition,
+    folder: Path,
+    outcomes: Sequence[dict[str, Any]],
+    validation: TableSet,
+    report: Reporter,
+) -> dict[str, dict[str, Any]]:
+    """By trial: the folder of the policy that was trained in full, and what it reaches."""
+    spaces = {space.name: space for space in definition.spaces}
+    finals: dict[str, dict[str, Any]] = {}
+    chosen = choose_finalists(outcomes, config.finalists)
+    for number, place in enumerate(chosen):
+        outcome = outcomes[place]
+        options = ", ".join(f"{name} {_short(value)}" for name, value in outcome["options"].items())
+        report.say(f"finalist {number + 1}/{len(chosen)}: {outcome['space']}, {options}")
+        clips = tuple(sorted(set(validation.clips)))
+        final = final_config(config, folder, spaces[outcome["space"]], outcome, clips)
+        run_train_policy(final, report)
+        finals[outcome["trial"]] = _judged(config, final, outcome, validation)
+    return finals
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def final_config(
+    config: TuneConfig, folder: Path, space: Space, outcome: dict[str, Any], val_clips: tuple[str, ...]
+) -> TrainPolicyConfig:
+    """The full training of a trial's policy, with an operating point at the trial's key interval."""
+    trial = space.trial(outcome["options"])
+    own = (round(outcome["aki"], 1),) if outcome["aki"] > 1.05 else ()
+    return TrainPolicyConfig(
+        tables=config.tables,
+        output=str(folder / FINALISTS / outcome["trial"]),
+        policy=trial.policy,
+        features=trial.features,
+        intervals=tuple(dict.fromkeys((*config.intervals, *own))),
+        val_clips=val_clips,
+        seed=trial.seed or config.seed,
+        episode=trial.episode,
+        reinforce=replace(trial.reinforce, episodes=config.final_episodes),
+        workers=config.workers,
+        threads=config.threads,
+        max_failures=config.max_failures,
+        log=config.log,
+    )
+
+
+def _judged(
+    config: TuneConfig, final: TrainPolicyConfig, outcome: dict[str, Any], validation: TableSet
+) -> dict[str, Any]:
+    file = Path(final.output) / POLICY
+    net, _ = read_policy(file)
+    seen = only_features(validation, final.features) if final.features else validation
+    sides: Any = config.sides
+    operator = Operator(
+        seen, max_interval=final.episode.max_interval, history=final.episode.history, sides=sides
+    )
+    point = operator.find(net.key_rate, [outcome["aki"]])[0]
+    return {
+        "finalist": f"{FINALISTS}/{outcome['trial']}",
+        "final_quality": float(point.quality_P[0]),
+        "final_aki": float(point.aki_P[0]),
+        "final_threshold": float(point.threshold_P[0]),
+    }
+
+
+# --- end, and before ---------------------------------------------------------------------------------------
+
+
+def _finish(
+    config: TuneConfig,
+    folder: Path,
+    outcomes: Sequence[dict[str, Any]],
+    finals: dict[str, dict[str, Any]],
+    searched: float,
+    seconds: float,
+    report: Reporter,
+) -> None:
+    facts = {
+        "verb": "tune",
+        "config": to_dict(config),
+        "trials": len(outcomes),
+        "stopped_early": sum(bool(outcome["stopped"]) for outcome in outcomes),
+        "on_front": len(front(outcomes)),
+        "finalists": finals,
+        "search_s": round(searched, 1),
+        "seconds": round(seconds, 1),
+        "finished_unix_s": round(time.time(), 3),
+    }
+    shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
+    write_atomically(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+    files = [
+        f"--scheduler.name policy --scheduler.policy {folder / f['finalist'] / POLICY}"
+        for f in finals.values()
+    ]
+    use = f"; use a finalist with {' or '.join(files)}" if files else ""
+    report.say(
+        f"done: {len(outcomes)} trials in {clock(searched)}, all in {clock(seconds)} -> {folder}{use}",
+        trials=len(outcomes),
+        search_s=round(searched, 1),
+    )
+
+
+def _dry_run(
+    config: TuneConfig, definition: Definition, tables: TableSet, validation: TableSet, report: Reporter
+) -> int:
+    """Draw points, check them against the tables, and time a little of one."""
+    import tempfile
+
+    import optuna
+
+    from vidseg_core.search.trial import try_point
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(directions=["maximize", "maximize"])
+    seconds, episodes = 0.0, 16
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, space in enumerate(definition.spaces):
+            alone = Definition((space,))
+            trial = study.ask()
+            alone(trial)
+            task = Task(
+                definition=alone,
+                folder=scratch,
+                desk="",
+                sides=config.sides,
+                intervals=config.intervals[:1],
+                episodes=episodes,
+                early_stop=False,
+                threads=config.threads,
+                seed=config.seed,
+            )
+            begun = time.monotonic()
+            outcome = try_point(dict(trial.params), task, Path(scratch) / str(number), tables, validation)
+            spent = time.monotonic() - begun
+            report.say(f"{space.name}: {outcome['error'] or 'fine'}")
+            if space.verb == "train-policy":
+                spent *= max(1.0, config.episodes / episodes / 2)
+            seconds = max(seconds, spent)
+    core_s = seconds * trials_of(config)
+    report.say(
+        f"{trials_of(config)} trials of at most about {clock(seconds)} each: {clock(core_s)} of one core, "
+        f"finalists aside; nothing was searched (--dry_run)",
+        estimated_core_s=round(core_s, 1),
+    )
+    return 0

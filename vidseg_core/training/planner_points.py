@@ -1,0 +1,105 @@
+"""Operating points of a planner: prices, and what they come to when clips are planned window by window.
+
+Model: each clip is planned with a model that has not seen it, window by window with the masks of its keys
+alone, as `segment` does. The price for an interval is first read off plans in one piece, then corrected by
+what windows make of it. Interval and quality are those of all clips together.
+
+Legend: see `planner_fit`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from vidseg_core.models.planner import PlannerFacts, PlannerModel, PricePoint
+from vidseg_core.scheduling.plan_features import Pairs
+from vidseg_core.scheduling.plan_window import plan_segment
+from vidseg_core.scheduling.planner import PlannerCore
+from vidseg_core.training.planner_fit import Lesson, price_at, priced, value_of
+
+ROUNDS = 2
+"""Times that a price is corrected."""
+CLOSE = 0.05
+"""An interval this near to the one that was asked for, relatively, needs no correction."""
+
+
+class RememberedPairs(Pairs):
+    """Pairs of a clip that is planned several times; the latest `most` are kept."""
+
+    def __init__(self, most: int = 2500) -> None:
+        super().__init__()
+        self._most = most
+        self._known: OrderedDict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = OrderedDict()
+
+    def __call__(self, current: np.ndarray, key: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
+        place = current.__array_interface__["data"][0], key.__array_interface__["data"][0]
+        if place not in self._known:
+            self._known[place] = super().__call__(current, key, distance)
+            if len(self._known) > self._most:
+                self._known.popitem(last=False)
+        return self._known[place]
+
+
+def table_keys(core: PlannerCore, lesson: Lesson, price: float, two_sided: bool) -> np.ndarray:
+    """The keys of a table's segment, window by window, as the engine has them."""
+    table, reach = lesson.table, core.facts.window
+    grays, masks = table.grays_Thw, table.masks_Thw
+    assert grays is not None and masks is not None
+    keys = plan_segment(
+        lambda window: core.plan(window, price),
+        reach,
+        core.facts.stride,
+        list(grays),
+        lambda frame: masks[frame],
+        two_sided=two_sided,
+        max_interval=min(reach, table.horizon),
+    )
+    return np.array(keys, np.int64)
+
+
+def operating_points(
+    models: Sequence[PlannerModel],
+    lessons: Sequence[Lesson],
+    facts: PlannerFacts,
+    intervals: Sequence[float],
+    say: Callable[[PricePoint], None] = lambda point: None,
+) -> tuple[PricePoint, ...]:
+    """The points for intervals that the window allows, one-sided and, where tables know, two-sided."""
+    frames = sum(lesson.table.frames for lesson in lessons)
+    counted = sum(lesson.counted for lesson in lessons)
+    two = all(lesson.between_JE is not None for lesson in lessons)
+    remembered = [RememberedPairs() for _ in lessons]
+    cores = [PlannerCore(*part) for part in zip(models, [facts] * len(lessons), remembered, strict=True)]
+    points = []
+    for two_sided in (False, True) if two else (False,):
+        found = priced(models, lessons, two_sided)
+        for target in (aki for aki in intervals if aki <= facts.window):
+            wanted = frames / target
+            best: PricePoint | None = None
+            aim = wanted
+            for _ in range(1 + ROUNDS):
+                price = price_at(found, aim)
+                made = [
+                    table_keys(c, lesson, price, two_sided) for c, lesson in zip(cores, lessons, strict=True)
+                ]
+                keys = sum(len(part) for part in made)
+                total = sum(value_of(x.table, part, two_sided) for x, part in zip(lessons, made, strict=True))
+                point = PricePoint(
+                    target=float(target),
+                    sides="two" if two_sided else "one",
+                    threshold=price,
+                    aki=frames / keys,
+                    quality=total / max(1, counted),
+                )
+                if best is None or abs(np.log(point.aki / target)) < abs(np.log(best.aki / target)):
+                    best = point
+                if abs(keys / wanted - 1.0) <= CLOSE:
+                    break
+                aim *= wanted / keys
+            assert best is not None
+            points.append(best)
+            say(best)
+    return tuple(points)
