@@ -130,7 +130,8 @@ def main() -> None:
     resumed, fresh = (statistics.median(took[name]) for name in ("resumed", "fresh"))
     print(
         f"resume: {done:,} of {args.videos:,} videos ({done * args.parts:,} parts) done: first new part "
-        f"after {resumed:.1f} s; with nothing done and as much to do {fresh:.1f} s; ratio {resumed / fresh:.2f}"
+        f"after {resumed:.1f} s; with nothing done and as much to do {fresh:.1f} s; "
+        f"ratio {resumed / fresh:.2f}"
     )
     if args.json:
         Path(args.json).write_text(json.dumps({"resumed_s": resumed, "fresh_s": fresh} | took, indent=1))

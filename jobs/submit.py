@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from jobs.runner import run_verb
-from vidseg_core.config.errors import ConfigError, check_name
+from vidseg_core.config.errors import ConfigError, check, check_name
+from vidseg_core.config.schema import redact
 from vidseg_core.config.submit import CLUSTER_VERBS, SubmitConfig
 
 
@@ -24,10 +25,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "VERB", "is missing: vidseg submit [options] -- segment --input ... --output ..."
             )
         check_name("VERB", inner[0], CLUSTER_VERBS)
+        _check_secrets(inner)
         _check_command(inner)
         return submit(config, inner[0], inner[1:])
 
     return run_verb("submit", SubmitConfig, run, options)
+
+
+def _check_secrets(inner: Sequence[str]) -> None:
+    """The command is printed, and kept by the cluster for all to see."""
+    for word in inner:
+        value = word.partition("=")[2] if word.startswith("--") and "=" in word else word
+        problem = f"holds credentials ({redact(value)}); they belong in the cluster's environment"
+        check(redact(value) == value, "VERB", problem)
 
 
 def _check_command(inner: Sequence[str]) -> None:

@@ -117,6 +117,16 @@ def test_a_stored_state_goes_on_as_if_nothing_had_been(sides: str, level: str) -
     assert plain(rows + ahead(sides=sides, level=level).finish([state])[0]) == plain(straight)
 
 
+@pytest.mark.parametrize("max_interval", [9, 10, 20])
+def test_a_damaged_stretch_costs_no_frame(max_interval: int) -> None:
+    """Damaged candidates leave the forced key, which need not be a multiple of the stride."""
+    scheduler = Brightest(window=8, stride=4)
+    frames = inputs(moving_clip(45), corrupt=(4, 8, 12, 16, 20))
+    rows = run(ahead(scheduler, max_interval=max_interval), frames)
+    assert [row.frame_index for row in rows] == list(range(100, 145))
+    assert max(np.diff([0, *keys(rows)])) <= max_interval
+
+
 def test_lanes_do_not_influence_each_other() -> None:
     clips = [inputs(moving_clip(20 + 3 * n, seed=n)) for n in range(3)]
     alone = [plain(run(ahead(), clip)) for clip in clips]

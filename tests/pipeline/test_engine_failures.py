@@ -105,3 +105,18 @@ def test_a_fault_that_everyone_meets_ends_the_run(tmp_path: Path, monkeypatch: p
     monkeypatch.undo()
     rows = run(clips, tmp_path / "out", "plain")
     assert len(rows) == 2 * MOST_FAILURES
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="torch before 2.8")
+def test_a_device_that_fails_is_no_videos_fault(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(self: Engine, states: Any, frames: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Engine, "step", lost)
+    with pytest.raises(EngineBroken, match="the device failed: CUDA error"):
+        run(clips, tmp_path / "out", "plain", lanes=3)
+    monkeypatch.undo()
+    rows = run(clips, tmp_path / "out", "plain", lanes=3)
+    assert {row["status"] for row in rows.values()} == {"ok"}, "no verdict was left behind"

@@ -61,7 +61,7 @@ def _by_budget(
             f"{1 / least.share:.1f} frames or more often; the nearest is taken, and the budget is exceeded"
         )
     tables = _by_family(value(fitting))
-    best = choose_by_budget(tables, max(budget, fitting[0].share if note else 0.0), frames, seed)
+    best = tables[fitting[0].family][0] if note else choose_by_budget(tables, budget, frames, seed)
     tried = [_row(max(valued, key=lambda item: item.quality_C.mean())) for valued in tables.values()]
     return conclude(best, asked=asked, frames=frames, seed=seed, note=note, net_s=net_s, tried=tried)
 

@@ -47,8 +47,9 @@ class Ahead:
     def keep(self, state: SegmentState, frame: FrameInput, view: np.ndarray) -> None:
         """Let a frame wait; `view` is its flow picture."""
         assert state.key is not None
-        ordinal = state.next_frame + len(state.waiting)
-        may_be_key = (ordinal - state.key.ordinal) % self.stride == 0
+        distance = state.next_frame + len(state.waiting) - state.key.ordinal
+        forced = distance == self._max_interval  # whatever is planned: damaged frames may leave no other key
+        may_be_key = forced or distance % self.stride == 0
         state.waiting.append(
             WaitingFrame(
                 frame_index=frame.frame_index,

@@ -105,7 +105,9 @@ class Recall:
         """The frame that comes now. `remember`: so many frames may be asked about later."""
         self._now = answer
         if remember:
-            self._by_pixels[_pixels(frame_HW3)] = answer
+            pixels = _pixels(frame_HW3)
+            self._by_pixels[pixels] = answer
+            self._by_pixels.move_to_end(pixels)  # a picture that is seen again is as young as its last sight
             while len(self._by_pixels) > remember:
                 self._by_pixels.popitem(last=False)
 

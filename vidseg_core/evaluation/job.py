@@ -38,7 +38,7 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
         build_method(bench, method, None)
     if not clips:
         raise ConfigError("--data", f"{', '.join(config.data)}: split {config.split!r} has no clips")
-    cells = plan(clips, methods)
+    cells = plan(clips, methods, config.tables)
     if config.dry_run:
         return _dry_run(config, bench, cells, report)
     store = open_store(config.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseg_core.config.methods import MethodConfig
+from vidseg_core.episodes.store import encode_table, load_tables
 from vidseg_core.evaluation.cells import CellKey, stamp_of
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.models.digest import digest_file
@@ -26,14 +28,22 @@ class Cell:
     key: CellKey
 
 
-def plan(clips: Sequence[Clip], methods: Sequence[MethodConfig]) -> list[Cell]:
-    """Every cell, clip by clip."""
+def plan(clips: Sequence[Clip], methods: Sequence[MethodConfig], tables: str | None = None) -> list[Cell]:
+    """Every cell, clip by clip. `tables`: what an oracle reads; other tables are another cell."""
     extra = {method.digest: _files_of(method) for method in methods}
+    read = _tables_of(tables) if tables is not None and any(m.is_oracle for m in methods) else {}
     return [
         Cell(
             clip=clip,
             method=method,
-            key=CellKey(clip.name, method.digest, stamp_of(clip.stamp, extra[method.digest])),
+            key=CellKey(
+                clip.name,
+                method.digest,
+                stamp_of(
+                    clip.stamp,
+                    extra[method.digest] | (read.get(clip.name, {}) if method.is_oracle else {}),
+                ),
+            ),
         )
         for clip in clips
         for method in methods
@@ -51,6 +61,15 @@ def _files_of(method: MethodConfig) -> dict[str, str]:
         if ":" in name:
             paths[what] = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
     return {what: digest_file(Path(path)) for what, path in paths.items() if path}
+
+
+def _tables_of(path: str) -> dict[str, dict[str, str]]:
+    """Clip -> digests of its tables; `EpisodeError` if there are none."""
+    found: dict[str, dict[str, str]] = {}
+    for table in load_tables(path):
+        digest = hashlib.sha256(encode_table(table)).hexdigest()
+        found.setdefault(table.clip, {})[f"table-{table.segment}"] = digest
+    return found
 
 
 def chunks(todo: Sequence[Cell], slots: int, *, asks_net: bool) -> list[list[Cell]]:

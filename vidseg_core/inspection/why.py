@@ -27,6 +27,7 @@ class Reasons:
         self.name = str(options.get("name", "scheduler"))
         self.max_interval = options.get("max_interval")
         self.threshold = _threshold(options)
+        self._looks_ahead = _looks_ahead(self.name)
 
     def sentence(self, row: Mapping[str, Any]) -> str:
         """For example: `key: score 7.12 gray levels above the threshold 6 (14 frames since the last key)`."""
@@ -38,6 +39,10 @@ class Reasons:
             return self._forced(lkd)
         if score == -math.inf:
             return f"no key: the frame is damaged, so the scheduler was not asked ({since})"
+        if self._looks_ahead:  # its threshold is the price of a key, not a limit of the score
+            price = "" if self.threshold is None else f" at the price {self.threshold:.4g} of a key"
+            planned = "key: planned" if row["is_key"] else "no key: none planned here"
+            return f"{planned} by {self.name}{price} ({since})"
         unit = UNITS.get(self.name, "")
         scored = f"{self.name} scores {score:.4g}{unit}"
         limit = "" if self.threshold is None else f" the threshold {self.threshold:.4g}"
@@ -51,6 +56,13 @@ class Reasons:
         if self.max_interval is not None and lkd >= self.max_interval:
             return f"key: {lkd} frames since the last one, the longest interval allowed"
         return f"key: the last key was damaged, {lkd} frames ago, and this is the first sound frame"
+
+
+def _looks_ahead(name: str) -> bool:
+    try:
+        return hasattr(SCHEDULERS.find(name), "plan")
+    except ValueError:  # a plug-in that is not here
+        return False
 
 
 def _threshold(options: Mapping[str, Any]) -> float | None:

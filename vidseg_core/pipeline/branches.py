@@ -11,7 +11,7 @@ for a CPU and the engine for none, so Ray Data does not fuse the two.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -134,7 +134,7 @@ def _packed(units: Sequence[PlannedUnit], lanes: int) -> list[pa.Table]:
     return [pa.concat_tables(block) for block in blocks]
 
 
-def receipts(branches: Sequence[Dataset]) -> Iterator[pa.Table]:
+def receipts(branches: Sequence[Dataset]) -> Generator[pa.Table]:
     """Run the branches side by side; receipts as they come."""
     first, *others = branches
     union = first.union(*others) if others else first

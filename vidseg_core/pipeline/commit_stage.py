@@ -42,6 +42,7 @@ class CommitStage:
         """Write one part (uint8 label maps, as many as the part has frames) and say so."""
         receipt = Receipt(video_id=part.video_id, segment=part.segment, part=part.part)
         receipt.closed, receipt.fatal, receipt.totals = part.closes_segment, part.fatal, part.totals
+        receipt.drained = part.drained
         if part.part < 0:
             return receipt
         started = time.perf_counter()

@@ -31,6 +31,7 @@ from vidseg_core.pipeline.failures import (
     MOST_FAILURES,
     EngineBroken,
     free_memory,
+    is_device_fault,
     is_out_of_memory,
     reason_of,
 )
@@ -137,15 +138,18 @@ class EngineStage:
             if len(lanes) == 1:
                 self._fail(lanes[0].message, lanes[0].message.frame_index[t], problem)
                 return
-            half = len(lanes) // 2
-            if is_out_of_memory(problem):
-                self._most_lanes = min(self._most_lanes, half)
-                free_memory()
-            self._step(lanes[:half], t)
-            self._step(lanes[half:], t)
+            short_of_memory = is_out_of_memory(problem)
+        else:
+            for lane, final in zip(lanes, rows, strict=True):
+                lane.cursor.add(final)
             return
-        for lane, final in zip(lanes, rows, strict=True):
-            lane.cursor.add(final)
+        # Behind the handler: the traceback, which holds all that the step had in memory, is gone by now.
+        half = len(lanes) // 2
+        if short_of_memory:
+            self._most_lanes = min(self._most_lanes, half)
+            free_memory()
+        self._step(lanes[:half], t)
+        self._step(lanes[half:], t)
 
     def _finish(self, lane: _Lane) -> None:
         try:
@@ -158,14 +162,16 @@ class EngineStage:
             self._failed_in_a_row = 0
 
     def _fail(self, message: ShardMessage, frame: int, problem: Exception) -> None:
-        """The video ends here, for a reason that later units of it learn too."""
+        """The video ends here, for a reason that later units of it learn too; unless the device failed."""
+        if is_device_fault(problem):
+            raise EngineBroken(f"the device failed: {problem}") from problem
         message.fatal, text = reason_of(problem)
         message.error = f"{message.fatal}: frame {frame}: {text}"
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= MOST_FAILURES:
             raise EngineBroken(
                 f"{self._failed_in_a_row} segments in a row failed in the engine, the last one (video "
-                f"{message.video_id}): {message.error}"
+                f"{message.video_id}): {message.error}; --retry_quarantined tries again those put aside"
             ) from problem
         verdict = json.dumps({"reason": message.fatal, "error": message.error}).encode()
         self._store.put(verdict_key(message.video_id), verdict)
@@ -207,6 +213,7 @@ class EngineStage:
         cursor = self._cursors.pop(key, None)
         part = PartMessage(message.video_id, message.segment, -1)
         if key in self._drained:
+            part.drained = True
             return part
         if key not in self._dead:
             self._dead.add(key)

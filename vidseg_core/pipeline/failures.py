@@ -29,6 +29,12 @@ def is_out_of_memory(problem: BaseException) -> bool:
     )
 
 
+def is_device_fault(problem: BaseException) -> bool:
+    """Nothing works on this device any more (an illegal access, a GPU that is lost), whatever it is given."""
+    fault = getattr(torch, "AcceleratorError", None)  # torch 2.8 and later
+    return fault is not None and isinstance(problem, fault) and not is_out_of_memory(problem)
+
+
 def free_memory() -> None:
     """Gives cached device memory back, where there is any."""
     if torch.cuda.is_available():
@@ -38,7 +44,8 @@ def free_memory() -> None:
 def reason_of(problem: Exception) -> tuple[str, str]:
     """(reason code, one sentence) for the video's row."""
     if is_out_of_memory(problem):
-        return "out_of_memory", "the engine needs more memory than there is, even for this video alone"
+        text = "the engine needs more memory than there is, even for this video alone"
+        return "out_of_memory", f"{text}; a smaller --key_batch or --working_size needs less"
     if isinstance(problem, ScoresError):
         return "bad_scores", str(problem)
     where = traceback.extract_tb(problem.__traceback__)[-1]

@@ -93,6 +93,7 @@ class PartMessage:
     source_width: int = 0
     closes_segment: bool = False
     fatal: str | None = None
+    drained: bool = False
     totals: dict[str, Any] = field(default_factory=dict)
 
 
@@ -113,6 +114,7 @@ class Receipt:
     commit_s: float = 0.0
     closed: bool = False
     fatal: str | None = None
+    drained: bool = False
     totals: dict[str, Any] = field(default_factory=dict)
 
 

@@ -32,6 +32,8 @@ from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.run import open_run
 
 _SHOWN = 10
+_DRAIN_S = 600.0
+"""An older mark was left by a driver that was killed while it drained."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,7 +135,8 @@ def _count_open(store: ObjectStore, status: RunStatus, closed: set[str]) -> None
             found.setdefault(key.video_id, OpenVideo(video_id=key.video_id)).parts += 1
     states = []
     for info in store.list(STATE_PREFIX):
-        status.draining |= info.key.startswith(f"{STATE_PREFIX}drain-")
+        fresh = time.time() - info.modified < _DRAIN_S
+        status.draining |= fresh and info.key.startswith(f"{STATE_PREFIX}drain-")
         key = parse_state_key(info.key)
         if key is not None and key.video_id not in closed:
             states.append(key)

@@ -137,8 +137,9 @@ def _follow(client: Any, job: str) -> int:
         time.sleep(_POLL_S)
         info = client.get_job_info(job)
     _say(f"{job}: {info.status.value.lower()}")
-    if info.driver_exit_code is not None:
-        return int(info.driver_exit_code)
+    code = info.driver_exit_code
+    if code is not None and code >= 0:  # below: it was ended by a signal
+        return int(code)
     return 0 if info.status.value == "SUCCEEDED" else 1
 
 

@@ -6,9 +6,12 @@ closed before the next two thousand are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
+
+import pyarrow as pa
 
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
@@ -40,6 +43,8 @@ from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 
 _SWEEP_EVERY = 16
+_DRAINED_IN_A_ROW = 64
+"""Receipts a branch: more than its decoders have in hand when the drain begins."""
 _REPLAYED_CALLS = 4
 """More than an engine actor has in flight: a restarted one asks for the state before the oldest of them."""
 
@@ -90,6 +95,8 @@ class WaveRunner:
         tallies: dict[str, VideoTally] = {}
         segments: list[tuple[int, list[PlannedUnit]]] = []
         for table in plan_videos(videos, self._plan):
+            if self._drain.requested:
+                break
             for work, blob in read_works(table):
                 if work.reason is not None:
                     self._quarantine(work, pool)
@@ -129,12 +136,28 @@ class WaveRunner:
                 for group in groups
                 if group
             ]
-            for table in receipts(branches):
+            self._take_all(tallies, receipts(branches), len(branches), pool)
+
+    def _take_all(
+        self,
+        tallies: dict[str, VideoTally],
+        tables: Generator[pa.Table],
+        branches: int,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        """Every receipt; when draining, until only drained shards come: the rest of the wave may be long."""
+        drained = 0
+        with closing(tables):
+            for table in tables:
                 if self._drain.requested and not self._said:
                     self._said = True
                     self._report.say("asked to end: finishing what is in flight (again to end at once)")
                 for receipt, _ in messages(table, Receipt):
+                    drained = drained + 1 if receipt.drained else 0
                     self._take(tallies[receipt.video_id], receipt, pool)
+
+                if drained >= _DRAINED_IN_A_ROW * branches:
+                    return
 
     def _take(self, tally: VideoTally, receipt: Receipt, pool: ThreadPoolExecutor) -> None:
         if self._report.is_json and receipt.part >= 0:
@@ -143,7 +166,7 @@ class WaveRunner:
         self._counts.keys += receipt.keys
         if tally.take(receipt):
             self._close(tally, pool)
-        elif receipt.part % _SWEEP_EVERY == _SWEEP_EVERY - 1:
+        elif receipt.part >= 0 and receipt.part % _SWEEP_EVERY == _SWEEP_EVERY - 1:
             prefix = tally.segments[receipt.segment].committed
             margin = _REPLAYED_CALLS * self._config.lanes
             self._jobs.append(

@@ -70,9 +70,12 @@ def gather(config: ReportConfig) -> Gathered:
         suffix = f" {number}" if kinds.count(kind) > 1 else ""
         try:
             _add(config, path, kind, suffix, found)
-        except StoreError as problem:
-            problems.append(str(problem))
-            found.absent[path] = str(problem)
+        except ConfigError:
+            raise
+        except (StoreError, OSError, ValueError, KeyError) as problem:  # a damaged table or run.json too
+            text = str(problem) if isinstance(problem, StoreError) else f"{path} is damaged: {problem!r}"
+            problems.append(text)
+            found.absent[path] = text
     if not found.sections:
         raise StoreError("; ".join(problems))
     if config.clip is not None and found.clips and config.clip not in found.clips:

@@ -91,7 +91,8 @@ def _overview(
 
 def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) -> Section:
     section = Section(f"Key frames{suffix}")
-    threshold = info.get("config", {}).get("scheduler", {}).get("threshold")
+    scheduler = info.get("config", {}).get("scheduler", {})
+    threshold = None if scheduler.get("name") == "planner" else scheduler.get("threshold")  # there a price
     statistics, drawn = [], []
     for video_id in known:
         columns = _columns(run, video_id)

@@ -319,8 +319,8 @@ def _finish(
         "seconds": round(seconds, 1),
         "finished_unix_s": round(time.time(), 3),
     }
-    shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
     write_atomically(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+    shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)  # not before: a kill in between would search anew
     files = [
         f"--scheduler.name policy --scheduler.policy {folder / f['finalist'] / POLICY}"
         for f in finals.values()
