@@ -6,6 +6,7 @@ What motivated it: hangs inside native code, which no Python timeout reaches.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -254,12 +255,21 @@ def test_the_child_dies_with_its_parent(reader: str, clip: Path) -> None:
     parent.stdout.close()
 
 
+def pipes_and_memory() -> list[str]:
+    """What a decode process needs of this one; sockets and files of others (a Ray, a server) come and go."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return [link for link in found if link.startswith(("pipe:", "/memfd:vidseg"))]
+
+
 def test_two_hundred_probes_leave_no_descriptor(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video at all\n" * 99)
     with child_with() as child:
 
         def open_files() -> tuple[int, int]:
-            return len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{child.pid}/fd"))
+            return len(pipes_and_memory()), len(os.listdir(f"/proc/{child.pid}/fd"))
 
         child.probe(str(clip))
         before = open_files()
@@ -272,14 +282,14 @@ def test_two_hundred_probes_leave_no_descriptor(clip: Path, tmp_path: Path) -> N
 
 
 def test_children_come_and_go_without_a_trace(clip: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(pipes_and_memory())
     for reader in ("Segfaults", "", "Segfaults"):
         with child_with(reader) as child:
             try:
                 child.probe(str(clip))
             except MediaCrash:
                 pass
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(pipes_and_memory()) == before
 
 
 def test_one_child_for_each_process() -> None:

@@ -12,9 +12,9 @@ from vidseg_core.store.objects import open_store
 
 
 class SlowPlain:
-    """The plain net, a tenth of a second slower: long enough to be killed in the middle."""
+    """The plain net, a quarter of a second slower: long enough to be killed in the middle."""
 
-    delay_s = 0.1
+    delay_s = 0.25
 
     def __init__(self, **_: Any) -> None:
         self._net = build_segmenter("plain")
