@@ -153,7 +153,13 @@ def _start(clips: Path, output: Path, **changed: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=_hears_ctrl_c,
     )
+
+
+def _hears_ctrl_c() -> None:
+    """Whoever runs the tests in the background of a shell has SIGINT ignored, and so would we."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _run(clips: Path, output: Path, **changed: Any) -> subprocess.CompletedProcess[str]:
