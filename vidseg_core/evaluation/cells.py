@@ -37,22 +37,26 @@ _KEY = re.compile(
     rf"{CELLS_PREFIX}clip=(?P<clip>[A-Za-z0-9._-]+)/(?P<method>[0-9a-f]{{10}})-(?P<stamp>[0-9a-f]{{8}})\.parquet"
 )
 
+FRAME_FIELDS: list[tuple[str, pa.DataType]] = [
+    ("run", pa.int32()),
+    ("number", pa.int64()),
+    ("frame_index", pa.int64()),
+    ("is_key", pa.bool_()),
+    ("distance", pa.int32()),
+    ("lkd", pa.int32()),
+    ("decision_score", pa.float64()),
+    ("kar", pa.float64()),
+    ("measured", pa.bool_()),
+    ("miou", pa.float64()),
+    ("fidelity", pa.float64()),
+    ("agreement", pa.float64()),
+    ("tc", pa.float64()),
+    ("wait_frames", pa.int32()),
+]
+"""What is kept of a frame, in a cell and in the table of frames."""
 CELL_SCHEMA = pa.schema(
     [
-        ("run", pa.int32()),
-        ("number", pa.int64()),
-        ("frame_index", pa.int64()),
-        ("is_key", pa.bool_()),
-        ("distance", pa.int32()),
-        ("lkd", pa.int32()),
-        ("decision_score", pa.float64()),
-        ("kar", pa.float64()),
-        ("measured", pa.bool_()),
-        ("miou", pa.float64()),
-        ("fidelity", pa.float64()),
-        ("agreement", pa.float64()),
-        ("tc", pa.float64()),
-        ("wait_frames", pa.int32()),
+        *FRAME_FIELDS,
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("mask", pa.binary()),

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from vidseg_core.config.methods import MethodConfig
+from vidseg_core.evaluation.cells import FRAME_FIELDS
 from vidseg_core.evaluation.measure import mean_without_void
 from vidseg_core.metrics.confusion import iou_of
 from vidseg_core.metrics.cost import Cost
@@ -70,20 +71,7 @@ FRAMES_SCHEMA = pa.schema(
         ("method", pa.string()),
         ("point", pa.string()),
         ("method_id", pa.string()),
-        ("run", pa.int32()),
-        ("number", pa.int64()),
-        ("frame_index", pa.int64()),
-        ("is_key", pa.bool_()),
-        ("distance", pa.int32()),
-        ("lkd", pa.int32()),
-        ("decision_score", pa.float64()),
-        ("kar", pa.float64()),
-        ("measured", pa.bool_()),
-        ("miou", pa.float64()),
-        ("fidelity", pa.float64()),
-        ("agreement", pa.float64()),
-        ("tc", pa.float64()),
-        ("wait_frames", pa.int32()),
+        *FRAME_FIELDS,
     ]
 )
 QUARANTINE_SCHEMA = pa.schema(
