@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--data")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--copies", type=int, default=6)
+    parser.add_argument("--copies", type=int, default=12)
     args = parser.parse_args()
     videos = real_videos(args.data)
     if not videos:

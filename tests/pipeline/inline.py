@@ -49,7 +49,7 @@ def run_inline(
         shard_frames=config.shard_frames,
         single_shards=config.lanes > 1,
     )
-    plan, decode = PlanStage(store, limits, options), DecodeStage(store, limits, config.shard_frames)
+    plan, decode = PlanStage(store, limits, options), DecodeStage(store, limits)
     classes = len(describe_net(config).class_names)
     commit = CommitStage(store, classes, confidence=isinstance(config, PseudoLabelConfig))
     closed = closed_videos(store)

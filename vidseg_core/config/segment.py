@@ -226,8 +226,8 @@ class SegmentConfig:
 
     segment_frames: int = 9000
     """frames after which a long video is cut (at a container key frame); 0: never"""
-    shard_frames: int = 64
-    """frames that travel together and become one part file; 1 to 4096"""
+    shard_frames: int = 128
+    """most frames that travel together and become one part file (fewer where frames are large); 1 to 4096"""
     seed: int = 0
     """seed of the random scheduler, and of the weights of a net that has none"""
 

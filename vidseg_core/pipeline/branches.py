@@ -31,6 +31,10 @@ from vidseg_core.store.objects import ObjectStore
 _COMMITS_AT_ONCE = 1
 TASK_FRAMES = 1024
 """Frames that a decode task covers, if units are shorter: dispatching a task costs tens of milliseconds."""
+_PLAN_TASKS = 2
+"""Planning tasks a CPU, in a small corpus."""
+_PLAN_MOST = 16
+"""Videos of a planning task."""
 RUN_AHEAD = 12
 """Shards of a branch that may be under way, from decoding to commit."""
 _SHARDS_AHEAD = 2.0
@@ -110,13 +114,13 @@ def branch(
     )
 
 
-def share_of_store(units: Iterable[PlannedUnit], shard_frames: int, sizing: Sizing) -> float:
+def share_of_store(units: Iterable[PlannedUnit], sizing: Sizing) -> float:
     """The share of the object store that ``RUN_AHEAD`` shards a branch fill, at most Ray's own half.
 
     Frames that wait are not only memory: a block in pages never used before costs milliseconds to fault in,
     one in pages just freed costs none, so a short queue is also the fast one.
     """
-    largest = max(unit.frame_bytes for unit in units) * shard_frames
+    largest = max(unit.shard_bytes for unit in units)
     whole = ray.cluster_resources().get("object_store_memory", 1.0)
     return min(0.5, max(0.02, RUN_AHEAD * sizing.branches * sizing.lanes * largest / whole))
 
@@ -143,8 +147,8 @@ def receipts(branches: Sequence[Dataset]) -> Generator[pa.Table]:
 
 def plan_videos(videos: Sequence[VideoInput], stage: PlanStage) -> Iterator[pa.Table]:
     """Plan ``videos`` in Ray tasks; the planner's answers as they come."""
-    per_task = min(16, max(1, len(videos) // (4 * int(ray.cluster_resources().get("CPU", 1)))))
-    planned = ray.data.from_arrow(input_tables(videos, per_task)).map_batches(
+    tasks = max(-(-len(videos) // _PLAN_MOST), _PLAN_TASKS * int(ray.cluster_resources().get("CPU", 1)))
+    planned = ray.data.from_arrow(input_tables(videos, tasks)).map_batches(
         _udf(plan_batch), fn_kwargs={"stage": stage}, batch_format="pyarrow", batch_size=None, num_cpus=1
     )
     yield from planned.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

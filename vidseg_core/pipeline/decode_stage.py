@@ -43,13 +43,10 @@ def verdict_key(video_id: str) -> str:
 class DecodeStage:
     """The decode function of a branch; small and picklable, so that Ray ships it as a plain task."""
 
-    def __init__(
-        self, store: ObjectStore, limits: MediaLimits, shard_frames: int, drain: DrainMark | None = None
-    ) -> None:
+    def __init__(self, store: ObjectStore, limits: MediaLimits, drain: DrainMark | None = None) -> None:
         self._store = store
         self._drain = drain or DrainMark(store)
         self._limits = limits
-        self._shard_frames = shard_frames
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Decode every unit of ``batch``, shard by shard."""
@@ -84,7 +81,7 @@ class DecodeStage:
     ) -> Iterator[pa.Table]:
         child = child_for_this_process(self._limits)
         started = time.perf_counter()
-        with closing(child.decode(unit, self._shard_frames, skip)) as shards:
+        with closing(child.decode(unit, message.shard_frames, skip)) as shards:
             for number, shard in zip(numbers, shards, strict=False):
                 seconds = time.perf_counter() - started
                 telemetry.count("decoded_frames", len(shard))

@@ -14,13 +14,13 @@ from random import Random
 
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import FrameInput
-from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, working_size
+from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
 from vidseg_core.pipeline.build import build_engine, describe_net, new_state
 from vidseg_core.pipeline.manifest import MANIFEST_KEY, SUCCESS_KEY, check_claim
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.plan.inputs import VideoInput, expand_inputs
-from vidseg_core.plan.segments import plan_segments
+from vidseg_core.plan.segments import plan_segments, shard_length
 
 SAMPLE = 64
 _TRIAL_FRAMES = 24
@@ -105,7 +105,10 @@ def _sample(videos: Sequence[VideoInput], seed: int) -> list[VideoInput]:
 
 
 def _add(sums: PlanSums, index: VideoIndex, config: SegmentConfig) -> None:
-    plans = plan_segments(index, segment_frames=config.segment_frames, shard_frames=config.shard_frames)
+    size = working_size(index.width, index.height, config.working_size_spec)
+    usual = usual_bytes(index.pix_fmt, (index.height, index.width), size)
+    length = shard_length(config.shard_frames, usual)
+    plans = plan_segments(index, segment_frames=config.segment_frames, shard_frames=length)
     sums.opened += 1
     sums.frames += index.frames
     sums.seconds += index.duration_s

@@ -28,7 +28,7 @@ from vidseg_core.pipeline.patience import patiently
 from vidseg_core.pipeline.rows import UnitMessage, messages, to_table, unit_table
 from vidseg_core.pipeline.saved import read_saved
 from vidseg_core.plan.inputs import VideoInput
-from vidseg_core.plan.segments import SegmentPlan, UnitPlan, plan_segments
+from vidseg_core.plan.segments import SegmentPlan, UnitPlan, plan_segments, shard_length
 from vidseg_core.store.keys import StateKey
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import committed_parts, list_states
@@ -41,6 +41,7 @@ class PlanOptions:
     working_size: int | str
     segment_frames: int
     shard_frames: int
+    """At most: fewer where frames are large."""
     single_shards: bool
     """One decode call per shard (several lanes) instead of per unit."""
 
@@ -103,9 +104,9 @@ class PlanStage:
 
     def _work(self, video: VideoInput, index: VideoIndex) -> tuple[VideoWork, np.ndarray]:
         size = working_size(index.width, index.height, self._options.working_size)
-        plans = plan_segments(
-            index, segment_frames=self._options.segment_frames, shard_frames=self._options.shard_frames
-        )
+        usual = usual_bytes(index.pix_fmt, (index.height, index.width), size)
+        length = shard_length(self._options.shard_frames, usual)
+        plans = plan_segments(index, segment_frames=self._options.segment_frames, shard_frames=length)
         committed = _committed(self._store, video.video_id)
         states = list(list_states(self._store, video.video_id)) if committed else []
         segments, pts = [], []
@@ -152,7 +153,7 @@ class PlanStage:
             skip = max(0, start - unit.first_shard)
             last = unit is plan.units[-1]
             work.units.append(_unit_dict(video.video_id, plan.segment, unit, decode, skip, last, index))
-            work.frames_left += max(0, unit.frames - skip * self._options.shard_frames)
+            work.frames_left += max(0, unit.frames - skip * unit.shard_frames)
             times.append(decode.frame_pts)
         return work, times
 
@@ -179,8 +180,8 @@ class PlannedUnit:
 
     row: pa.Table
     frames: int
-    frame_bytes: int
-    """What a picture usually takes."""
+    shard_bytes: int
+    """What the pictures of a shard usually take."""
 
 
 def planned_units(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list[list[PlannedUnit]]:
@@ -189,12 +190,12 @@ def planned_units(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list
     for segment in work.works():
         rows = []
         for unit in segment.units:
-            frames, frame_bytes = unit.pop("frames"), unit.pop("frame_bytes")
+            frames, shard_bytes = unit.pop("frames"), unit.pop("shard_bytes")
             decode = DecodeUnit(**unit["unit"], frame_pts=pts[offset : offset + frames])
             offset += frames
             message = UnitMessage(**unit)
             for piece in _split(message) if single_shards else [message]:
-                rows.append(PlannedUnit(unit_table(piece, decode), frames, frame_bytes))
+                rows.append(PlannedUnit(unit_table(piece, decode), frames, shard_bytes))
         tables.append(rows)
     return tables
 
@@ -216,13 +217,14 @@ def _unit_dict(
         shards=unit.shards,
         skip_shards=skip,
         take_shards=unit.shards - skip,
+        shard_frames=unit.shard_frames,
         ends_segment=last,
         source_height=index.height,
         source_width=index.width,
         unit=header,
     )
     usual = usual_bytes(index.pix_fmt, (index.height, index.width), (decode.height, decode.width))
-    return asdict(message) | {"frames": len(decode.frame_pts), "frame_bytes": usual}
+    return asdict(message) | {"frames": len(decode.frame_pts), "shard_bytes": usual * unit.shard_frames}
 
 
 def _committed(store: ObjectStore, video_id: str) -> set[tuple[int, int]]:
@@ -244,10 +246,11 @@ def _facts(index: VideoIndex) -> dict[str, Any]:
     }
 
 
-def input_tables(videos: Sequence[VideoInput], per_task: int) -> list[pa.Table]:
-    """Rows for the plan stage, ``per_task`` videos a block."""
+def input_tables(videos: Sequence[VideoInput], tasks: int) -> list[pa.Table]:
+    """Rows for the plan stage in at most ``tasks`` blocks, dealt like cards: neighbours are often alike, so
+    dear ones would meet in one block."""
     rows = [to_table(VideoInputMessage(v.video_id, v.uri, v.size, v.stamp)) for v in videos]
-    return [pa.concat_tables(rows[i : i + per_task]) for i in range(0, len(rows), per_task)]
+    return [pa.concat_tables(rows[i::tasks]) for i in range(min(tasks, len(rows)))]
 
 
 def read_works(table: pa.Table) -> list[tuple[VideoWork, pa.Buffer]]:

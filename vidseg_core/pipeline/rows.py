@@ -35,6 +35,7 @@ class UnitMessage:
     shards: int
     skip_shards: int
     take_shards: int
+    shard_frames: int
     ends_segment: bool
     source_height: int
     source_width: int

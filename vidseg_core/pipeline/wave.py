@@ -71,7 +71,7 @@ class WaveRunner:
             single_shards=config.lanes > 1,
         )
         self._plan = PlanStage(store, limits, options)
-        self._decode = DecodeStage(store, limits, config.shard_frames, drain.mark())
+        self._decode = DecodeStage(store, limits, drain.mark())
         self._commit = CommitStage(
             store, len(net.class_names), confidence=isinstance(config, PseudoLabelConfig)
         )
@@ -121,7 +121,7 @@ class WaveRunner:
         sizing = size_up(self._config, len(segments))
         self._device = sizing.device
         units = [unit for _, rows in segments for unit in rows]
-        share = share_of_store(units, self._config.shard_frames, sizing)
+        share = share_of_store(units, sizing)
         groups = assign_branches([frames for frames, _ in segments], sizing.branches)
         with data_context(share):
             branches = [

@@ -2,8 +2,8 @@
 
 Model: units begin at key frames where a fresh decoder may start; the next unit begins at the first such key
 at least `unit_frames` after the last one's start. A segment is a run of whole units with at least
-`segment_frames` frames (0: the whole video). A shard is up to `shard_frames` frames of one unit; shards are
-numbered within their segment.
+`segment_frames` frames (0: the whole video). A shard is up to `shard_frames` frames of one unit, fewer where
+frames are large (`shard_length`); shards are numbered within their segment.
 Invariant: units depend on the video alone. Units of a segment are contiguous, segments cover every frame
 once.
 """
@@ -19,6 +19,13 @@ import numpy as np
 from vidseg_core.media import DecodeUnit, VideoIndex
 
 UNIT_FRAMES = 256
+SHARD_BYTES = 96_000_000
+"""Of a shard: handing one on costs tens of milliseconds whatever its size, and memory holds a dozen."""
+
+
+def shard_length(most: int, frame_bytes: int) -> int:
+    """Frames of a shard: as many as `SHARD_BYTES` hold, at least one and at most `most`."""
+    return max(1, min(most, SHARD_BYTES // max(1, frame_bytes)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -35,6 +42,8 @@ class UnitPlan:
     first_shard: int
     """Number, within the segment, of its first shard."""
     shards: int
+    shard_frames: int
+    """Frames of each of them but the last."""
 
     def decode_unit(self, uri: str, index: VideoIndex, *, height: int, width: int) -> DecodeUnit:
         """What `media.decode_unit` needs; of `index` only rotation, time base and regularity are used."""
@@ -123,4 +132,5 @@ def _unit(
         key_dts=int(index.key_dts[key]),
         first_shard=before[-1].first_shard + before[-1].shards if before else 0,
         shards=ceil((stop - first) / shard_frames),
+        shard_frames=shard_frames,
     )

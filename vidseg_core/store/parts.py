@@ -115,8 +115,11 @@ def encode_part(
     if any(later <= earlier for earlier, later in pairwise(indices)):
         raise ValueError(f"video {video_id}: frame numbers of a part must increase, got {indices}")
     columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    last_HW, mask = None, {}
     for row in rows:
-        record = _record(video_id, row, n_classes)
+        if row.labels_HW is not last_HW:  # the very map of the frame before, where a result is copied
+            last_HW, mask = row.labels_HW, _mask_fields(row.labels_HW, n_classes)
+        record = _record(video_id, row) | mask
         for name, values in columns.items():
             values.append(record[name])
     return table_bytes(pa.table(columns, schema=schema))
@@ -203,8 +206,18 @@ def _among(schema: pa.Schema, *names: str) -> Any:
     return [name for name in schema.names if name in names]
 
 
-def _record(video_id: str, row: FrameLike, n_classes: int) -> dict[str, Any]:
-    values, lengths = label_runs(row.labels_HW)
+def _mask_fields(labels_HW: np.ndarray, n_classes: int) -> dict[str, Any]:
+    values, lengths = label_runs(labels_HW)
+    return {
+        "height": labels_HW.shape[0],
+        "width": labels_HW.shape[1],
+        "mask": encode_runs(values, lengths),
+        "mask_codec": MASK_CODEC,
+        "class_pixels": np.bincount(values, weights=lengths, minlength=n_classes).astype(np.int64),
+    }
+
+
+def _record(video_id: str, row: FrameLike) -> dict[str, Any]:
     score = float(row.decision_score)
     return {
         "video_id": video_id,
@@ -216,11 +229,6 @@ def _record(video_id: str, row: FrameLike, n_classes: int) -> dict[str, Any]:
         "kar": float(row.kar),
         "lkd": int(row.lkd),
         "is_corrupt": bool(row.is_corrupt),
-        "height": row.labels_HW.shape[0],
-        "width": row.labels_HW.shape[1],
-        "mask": encode_runs(values, lengths),
-        "mask_codec": MASK_CODEC,
-        "class_pixels": np.bincount(values, weights=lengths, minlength=n_classes).astype(np.int64),
         "confidence": float(row.confidence),
         "confident_share": float(row.confident_share),
     }
