@@ -10,7 +10,7 @@ between them. Intervals of which a clip does not hold two on average are left ou
 |------------------|----------------------------------------------------------------------------------------|
 | the heuristics   | their score, online                                                                    |
 | dn               | `train-decision`, DVSNet's decision net on cheap features, online                      |
-| dn_sum           | its expected losses added up since the key, online (not in `segment` yet)              |
+| confidence_sum   | its expected losses added up since the key, online                                     |
 | policy           | `train-policy`, light, REINFORCE, online; decides at every frame that may be key        |
 | planner          | `train-planner`, looks ahead, window by window with the masks of its own keys           |
 """
@@ -161,7 +161,7 @@ def _left_out(lessons: Sequence[Lesson], number: int, seeds: int, episodes: int)
         loss = _decision(tables, seed)
         found.setdefault("dn", []).append(_by_score(loss, tables, table))
         summed: Callable[[EpisodeTable], np.ndarray] = lambda t, f=loss: _summed(f(t))  # noqa: E731
-        found.setdefault("dn_sum", []).append(_by_score(summed, tables, table))
+        found.setdefault("confidence_sum", []).append(_by_score(summed, tables, table))
         if episodes:
             found.setdefault("policy", []).append(_policy(tables, table, seed, episodes))
     made = {

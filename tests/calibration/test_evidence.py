@@ -98,9 +98,11 @@ def test_points_fall_in_keys_and_their_settings_give_their_keys_again() -> None:
                 assert np.array_equal(keys_at(table, point.settings, HORIZON), keys)
 
 
-@pytest.mark.parametrize("role", ["policy", "decision"])
+@pytest.mark.parametrize(
+    ("name", "role"), [("policy", "policy"), ("confidence", "decision"), ("confidence_sum", "decision")]
+)
 def test_a_trained_file_is_tried_at_thresholds_of_its_own(
-    role: Literal["policy", "decision"], tmp_path: Path
+    name: str, role: Literal["policy", "decision"], tmp_path: Path
 ) -> None:
     tables = [builder().build(f"clip-{seed}", 0, records(FRAMES, seed=seed)) for seed in range(2)]
     known = join_tables([with_features(table, ("distance", "warp_error")) for table in tables])
@@ -112,7 +114,6 @@ def test_a_trained_file_is_tried_at_thresholds_of_its_own(
     )
     path = tmp_path / "net.safetensors"
     path.write_bytes(policy_bytes(net, facts))
-    name = "policy" if role == "policy" else "confidence"
     (family,) = families(tables, (name,), max_interval=HORIZON, policy=str(path))
     points = family.points((0.6, 0.3, 0.1))
     assert len(points) >= 2 and points[0].share > points[-1].share

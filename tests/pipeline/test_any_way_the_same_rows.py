@@ -24,6 +24,7 @@ SCHEDULERS = [
     SchedulerConfig(name="random", interval=6, max_interval=11),
     SchedulerConfig(name="warp_error", threshold=3.0, max_interval=9),
     SchedulerConfig(name="tests.pipeline.lookahead:Brightest", max_interval=9),
+    SchedulerConfig(name="tests.pipeline.lookahead:AddedUp", max_interval=19),
 ]
 
 

@@ -23,6 +23,7 @@ from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.operate import Operator
+from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import join_tables
 from vidseg_core.models.decision import DecisionNet
@@ -77,13 +78,17 @@ def written(folder: Path, table: EpisodeTable, role: Any, **facts: Any) -> tuple
     return str(path), net
 
 
-@pytest.mark.parametrize(("name", "role"), [("policy", "policy"), ("confidence", "decision")])
+@pytest.mark.parametrize(
+    ("name", "role"), [("policy", "policy"), ("confidence", "decision"), ("confidence_sum", "decision")]
+)
 def test_the_engine_scores_and_decides_as_the_tables_do(
     name: str, role: str, table: EpisodeTable, tmp_path: Path
 ) -> None:
     path, net = written(tmp_path, table, role)
-    operator = Operator(join_tables([table]))
-    scores: list[float] = []
+    known, scores = join_tables([table]), list[float]()
+    if name == "confidence_sum":
+        known, net = with_summed_losses(known, net), SummedLoss()
+    operator = Operator(known)
 
     def noted(deviation: np.ndarray, kar: np.ndarray, lkd: np.ndarray) -> np.ndarray:
         scores.extend(net.key_rate(deviation, kar, lkd).tolist())
@@ -129,6 +134,10 @@ def test_a_file_gives_back_net_and_facts_bit_by_bit(table: EpisodeTable, tmp_pat
 def test_without_a_threshold_the_files_own_is_taken(table: EpisodeTable, tmp_path: Path) -> None:
     path, _ = written(tmp_path, table, "policy")
     assert build_scheduler("policy", policy=path).threshold == 0.4
+    point = OperatingPoint(target=25.0, threshold=1.5, aki=24.0, quality=0.8)
+    both, _ = written(tmp_path, table, "decision", summed_points=(point,))
+    assert build_scheduler("confidence", policy=both).threshold == 0.4
+    assert build_scheduler("confidence_sum", policy=both).threshold == 1.5
     bare, _ = written(tmp_path, table, "decision", operating_points=())
     with pytest.raises(PolicyError, match="no operating points; give a threshold"):
         build_scheduler("confidence", policy=bare)

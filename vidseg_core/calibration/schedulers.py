@@ -22,9 +22,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from vidseg_core.episodes.operate import Operator
+from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import join_tables
 from vidseg_core.episodes.walk import feature, fixed_keys, run_scores, with_features
+from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.planner import read_planner
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.scheduling.plan_features import Pairs
@@ -199,8 +201,8 @@ def families(
 ) -> list[Family]:
     """The schedulers of these names on the sample.
 
-    `policy`: the file that `policy`, `confidence` or `planner` reads. `planned`: prices and, per clip, what
-    `plan_keys` says of them.
+    `policy`: the file that a learned scheduler reads. `planned`: prices and, per clip, what `plan_keys` says
+    of them.
     """
     found: list[Family] = []
     for name in names:
@@ -253,8 +255,11 @@ def _learned(tables: Sequence[EpisodeTable], name: str, policy: str, max_interva
 
 def _net_and_walker(table: EpisodeTable, name: str, policy: str, max_interval: int) -> tuple[Any, Operator]:
     net, facts = read_policy(policy, role="policy" if name == "policy" else "decision")
-    read = with_features(table, facts.feature_names)
-    return net, Operator(join_tables([read]), max_interval=max_interval)
+    tables = join_tables([with_features(table, facts.feature_names)])
+    if name == "confidence_sum":
+        assert isinstance(net, DecisionNet)
+        return SummedLoss(), Operator(with_summed_losses(tables, net), max_interval=max_interval)
+    return net, Operator(tables, max_interval=max_interval)
 
 
 def _runs(operator: Operator, net: Any, thresholds_P: np.ndarray, frames: int) -> np.ndarray:

@@ -9,8 +9,17 @@ from vidseg_core.config.errors import check, check_int, nearest
 
 __all__ = ["TRIED", "CalibrationConfig", "check_dial"]
 
-TRIED = ("fixed", "frame_difference", "flow_magnitude", "warp_error", "policy", "confidence", "planner")
-"""Schedulers that a calibration can try; the last three with --scheduler.policy only."""
+TRIED = (
+    "fixed",
+    "frame_difference",
+    "flow_magnitude",
+    "warp_error",
+    "policy",
+    "confidence",
+    "confidence_sum",
+    "planner",
+)
+"""Schedulers that a calibration can try; the last four with --scheduler.policy only."""
 
 
 @dataclass(frozen=True, kw_only=True)

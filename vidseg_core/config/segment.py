@@ -25,6 +25,7 @@ __all__ = [
     "SEGMENTERS",
     "SEGMENTER_ALIASES",
     "SEGMENTER_PREFIXES",
+    "TRAINED_BY",
     "MaskConfig",
     "MediaConfig",
     "PropagationConfig",
@@ -33,8 +34,13 @@ __all__ = [
     "TtaConfig",
 ]
 
-LEARNED_SCHEDULERS = ("policy", "confidence", "planner")
-_TRAINED_BY = {"policy": "train-policy", "confidence": "train-decision", "planner": "train-planner"}
+LEARNED_SCHEDULERS = ("policy", "confidence", "confidence_sum", "planner")
+TRAINED_BY = {
+    "policy": "train-policy",
+    "confidence": "train-decision",
+    "confidence_sum": "train-decision",
+    "planner": "train-planner",
+}
 SCORING_SCHEDULERS = ("frame_difference", "flow_magnitude", "warp_error", *LEARNED_SCHEDULERS)
 SCHEDULERS = ("every", "fixed", "random", *SCORING_SCHEDULERS)
 PROPAGATORS = ("copy", "flow_warp")
@@ -62,14 +68,14 @@ class SchedulerConfig:
     """Which frames are keys, that is, which frames the net runs on."""
 
     name: str = "fixed"
-    """every, fixed, random, frame_difference, flow_magnitude, warp_error, policy, confidence, planner
-    (looks ahead) or package.module:Class"""
+    """every, fixed, random, frame_difference, flow_magnitude, warp_error, policy, confidence,
+    confidence_sum, planner (looks ahead) or package.module:Class"""
     interval: int = 12
     """fixed: frames from key to key; random: their mean; at least 1"""
     threshold: float | None = None
     """a frame that scores above it is a key; planner: what a key must add; None: the scheduler's own"""
     policy: str | None = None
-    """policy, confidence, planner: file that train-policy, -decision or -planner wrote"""
+    """policy, confidence, confidence_sum, planner: file that train-policy, -decision or -planner wrote"""
     max_interval: int = 90
     """a key is forced after so many frames, whatever the scheduler says; 1 to 10000"""
 
@@ -90,7 +96,7 @@ class SchedulerConfig:
 
     def _check_policy(self) -> None:
         if self.policy is None:
-            verb = _TRAINED_BY.get(self.name)
+            verb = TRAINED_BY.get(self.name)
             check(verb is None, "--scheduler.policy", f"must name a file of {verb} for {self.name!r}")
             return
         check(bool(self.policy.strip()), "--scheduler.policy", "must name a file")

@@ -254,6 +254,7 @@ class Engine:
             frame_index=look.frame.frame_index,
             lkd=state.next_frame - key.ordinal,
             kar=state.history.kar,
+            last_score=state.last_score,
             is_corrupt=look.frame.is_corrupt,
             seed=state.seed,
             segment=state.segment,
@@ -315,6 +316,8 @@ class Engine:
             state.pending.append(_pending(look, decision, look.view))
         helps_next = new_key is None and self.flows.estimator.chained
         state.last_flow_hw2 = look.flow_hw2 if helps_next else None
+        if decision.is_key or math.isfinite(decision.score):
+            state.last_score = 0.0 if decision.is_key else decision.score
         state.history.add(decision.is_key)
         state.next_frame += 1
         state.last_frame_index = look.frame.frame_index

@@ -17,7 +17,7 @@ import numpy as np
 from vidseg_core.engine.frames import FrameResult
 from vidseg_core.scheduling.history import DecisionHistory
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
 NO_KEY = -1
 """`SegmentState.planned`: no more keys up to the end of the segment."""
@@ -91,6 +91,8 @@ class SegmentState:
     """Flow of the frame stepped over last to the key, when the engine has estimated it: it helps the
     frame that comes next (`propagation.chain`). None right after a key."""
     history: DecisionHistory = field(default_factory=DecisionHistory)
+    last_score: float = 0.0
+    """What the scheduler said last since the key; 0 right after a key."""
     pending: list[PendingFrame] = field(default_factory=list)
     waiting: list[WaitingFrame] = field(default_factory=list)
     """Frames behind the one stepped over last whose decision is still to be planned."""

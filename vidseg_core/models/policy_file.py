@@ -56,14 +56,15 @@ class PolicyFacts:
     sides: str = "one"
     seed: int = 0
     operating_points: tuple[OperatingPoint, ...] = field(default=())
+    summed_points: tuple[OperatingPoint, ...] = field(default=())
+    """Of a decision net's losses added up since the key (`confidence_sum`)."""
 
-    def threshold_at(self, aki: float) -> float:
+    def threshold_at(self, aki: float, *, summed: bool = False) -> float:
         """The threshold whose measured interval is nearest (in ratio) to `aki`."""
-        if not self.operating_points:
+        points = self.summed_points if summed else self.operating_points
+        if not points:
             raise PolicyError("this file has no operating points; give a threshold")
-        return min(
-            self.operating_points, key=lambda p: abs(p.aki / aki - 1) + abs(p.target / aki - 1)
-        ).threshold
+        return min(points, key=lambda p: abs(p.aki / aki - 1) + abs(p.target / aki - 1)).threshold
 
 
 def build_from(facts: PolicyFacts) -> Policy | DecisionNet:
@@ -124,12 +125,13 @@ def _facts(path: Path, said: str) -> PolicyFacts:
         values: dict[str, Any] = json.loads(said)
         if values.pop("version") != VERSION:
             raise PolicyError(f"{path} was written by another version of vidseg; train it again")
-        points = tuple(OperatingPoint(**point) for point in values.pop("operating_points"))
+        for name in ("operating_points", "summed_points"):
+            values[name] = tuple(OperatingPoint(**point) for point in values.get(name, ()))
         for name in ("feature_names", "widths"):
             values[name] = tuple(values[name])
         if values["role"] not in ("policy", "decision"):
             raise PolicyError(f"{path} holds a net with the unknown role {values['role']!r}")
-        return PolicyFacts(operating_points=points, **values)
+        return PolicyFacts(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, PolicyError):
             raise

@@ -24,7 +24,7 @@ from vidseg_core.calibration.search import search
 from vidseg_core.calibration.words import describe, plain_choice
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
-from vidseg_core.config.segment import LEARNED_SCHEDULERS, SchedulerConfig, SegmentConfig
+from vidseg_core.config.segment import LEARNED_SCHEDULERS, TRAINED_BY, SchedulerConfig, SegmentConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.episodes.sources import Unit
@@ -176,7 +176,7 @@ def check_dial_here(config: SegmentConfig) -> None:
     for tried in config.calibration.schedulers:
         if tried in LEARNED_SCHEDULERS:
             problem = f"{tried!r} needs its file: --scheduler.name {tried} --scheduler.policy FILE"
-            check(name == tried, "--calibration.schedulers", problem)
+            check(TRAINED_BY.get(name) == TRAINED_BY[tried], "--calibration.schedulers", problem)
 
 
 def sample_units(config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> list[Unit]:

@@ -20,7 +20,7 @@ import torch
 from vidseg_core.calibration.evidence import Interval, Known, two_sided_values
 from vidseg_core.calibration.schedulers import HEURISTICS, plan_keys
 from vidseg_core.config.dial import TRIED
-from vidseg_core.config.segment import LEARNED_SCHEDULERS, SegmentConfig
+from vidseg_core.config.segment import TRAINED_BY, SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import Refused, Seen, TableBuilder, TableOptions
@@ -45,7 +45,8 @@ class Looked:
 
 def tried_names(config: SegmentConfig) -> tuple[str, ...]:
     """The schedulers at hand, or those that were named."""
-    at_hand = [name for name in TRIED if name not in LEARNED_SCHEDULERS or name == config.scheduler.name]
+    verb = TRAINED_BY.get(config.scheduler.name, "")
+    at_hand = [name for name in TRIED if TRAINED_BY.get(name, verb) == verb]
     named = config.calibration.schedulers
     return tuple(name for name in at_hand if not named or name in named)
 
@@ -143,7 +144,7 @@ def _feature_sets(config: SegmentConfig) -> tuple[str, ...]:
     """What the schedulers that are tried read."""
     names = set(tried_names(config))
     sets = ["scores"] if names & set(HEURISTICS) else ["frame_difference"]
-    if names & {"policy", "confidence"}:
+    if names & {"policy", "confidence", "confidence_sum"}:
         assert config.scheduler.policy is not None
         _, facts = read_policy(config.scheduler.policy)
         sets = ["scores", "flow"] if set(facts.feature_names) - {"frame_difference", "distance"} else sets

@@ -16,6 +16,8 @@ from vidseg_core.plan.errors import InputError
 Found = tuple[str, int, str]
 """(uri, bytes, etag)"""
 
+_NOT_FOR_US = (400, 403, 404)
+"""HTTP answers about the object and its reader: in another region or encrypted, forbidden, absent."""
 PAGE_SIZE = 1000
 """Objects asked for in one listing request."""
 
@@ -82,7 +84,9 @@ def _head(uri: str) -> tuple[int, str] | None:
     with _Errors(uri):
         try:
             reply = s3_client().head_object(Bucket=bucket, Key=key)
-        except ClientError:
+        except ClientError as problem:
+            if problem.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in _NOT_FOR_US:
+                raise  # an S3 that fails says nothing about the object
             return None
         return reply["ContentLength"], reply["ETag"].strip('"')
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vidseg_core.propagation.registry import Registry
-from vidseg_core.scheduling.confidence import Confidence
+from vidseg_core.scheduling.confidence import Confidence, ConfidenceSum
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.every import Every
 from vidseg_core.scheduling.fixed import Fixed
@@ -30,6 +30,7 @@ SCHEDULERS = Registry(
         "warp_error": WarpError,
         "policy": Policy,
         "confidence": Confidence,
+        "confidence_sum": ConfidenceSum,
         "planner": Planner,
     },
 )
@@ -48,6 +49,7 @@ __all__ = [
     "HISTORY_LENGTH",
     "SCHEDULERS",
     "Confidence",
+    "ConfidenceSum",
     "DecisionHistory",
     "Deviation",
     "Every",

@@ -1,6 +1,10 @@
-"""`confidence`: DVSNet's adaptive key frames (section 3.2): key where the expected confidence is below t."""
+"""`confidence`: DVSNet's adaptive key frames (section 3.2): key where the expected confidence is below t.
+`confidence_sum`: the same net, its expected losses added up since the key.
+"""
 
 from __future__ import annotations
+
+import numpy as np
 
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy_file import read_policy
@@ -16,13 +20,28 @@ class Confidence:
     """
 
     avoids_corrupt = True
+    summed = False
 
     def __init__(self, policy: str, threshold: float | None = None) -> None:
         net, self.facts = read_policy(policy, role="decision")
         assert isinstance(net, DecisionNet)
         self._net, self._read = net, reader_for(self.facts, policy)
         self.needs_flow = self._read.needs_flow
-        self.threshold = chosen_threshold(self.facts, threshold)
+        self.threshold = chosen_threshold(self.facts, threshold, summed=self.summed)
 
     def score(self, deviation: Deviation) -> float:
         return float(1.0 - self._net.confidence(self._read(deviation)[None])[0])
+
+
+class ConfidenceSum(Confidence):
+    """What the interval since the last key is expected to have lost, in frames: the sum of
+    max(0, 1 - expected confidence) over its frames. `threshold`: how much it may lose.
+
+    A threshold on one frame's loss spends a corpus's keys on the clips that move most; what is lost over an
+    interval is what a key can save. (Not in DVSNet; `episodes.summed` is the same on tables.)
+    """
+
+    summed = True
+
+    def score(self, deviation: Deviation) -> float:
+        return float(np.float32(deviation.last_score) + np.float32(max(0.0, super().score(deviation))))

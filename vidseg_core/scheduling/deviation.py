@@ -26,6 +26,7 @@ class Deviation:
       frame_index  video-wide number of this frame
       lkd          frames since the last key frame, at least 1 (DVRL 3.2, Last Key Distance)
       kar          keys / decisions over the last 90 decisions before this one (DVRL 3.2, 4.2, Key All Ratio)
+      last_score   the score of the frame before; 0 if that was the key (what a scheduler may add up)
       is_corrupt   the decoder marked this frame as damaged
       seed         the run's seed; segment: the segment's name
     """
@@ -38,6 +39,7 @@ class Deviation:
         "frame_index",
         "is_corrupt",
         "kar",
+        "last_score",
         "lkd",
         "ordinal",
         "seed",
@@ -57,10 +59,12 @@ class Deviation:
         is_corrupt: bool,
         seed: int,
         segment: str,
+        last_score: float = 0.0,
     ) -> None:
         self._current, self._key, self._flow = current, key, flow
         self.ordinal, self.frame_index, self.lkd, self.kar = ordinal, frame_index, lkd, kar
         self.is_corrupt, self.seed, self.segment = is_corrupt, seed, segment
+        self.last_score = last_score
 
     @cached_property
     def gray_current(self) -> np.ndarray:

@@ -50,6 +50,8 @@ def reader_for(facts: PolicyFacts, path: str) -> FeatureReader:
         raise PolicyError(f"{path} cannot be used here: {error}") from error
 
 
-def chosen_threshold(facts: PolicyFacts, threshold: float | None) -> float:
+def chosen_threshold(facts: PolicyFacts, threshold: float | None, *, summed: bool = False) -> float:
     """The threshold that was asked for, else the file's own for the usual interval."""
-    return facts.threshold_at(USUAL_INTERVAL) if threshold is None else checked_threshold(threshold)
+    if threshold is None:
+        return facts.threshold_at(USUAL_INTERVAL, summed=summed)
+    return checked_threshold(threshold)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.episodes.operate import Operator
+from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
 from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.models.policy_file import OperatingPoint, PolicyFacts, policy_bytes
 from vidseg_core.models.policy_trunk import build_trunk
@@ -65,8 +67,10 @@ def run_train_decision(config: TrainDecisionConfig, reporter: Reporter | None = 
     started = time.monotonic()
     outcome = train_decision(training, validation, options, lambda row: _show(row, config, report))
     points = operating_points(operator, outcome.net, config.intervals)
-    _write(config, folder, training, outcome, points, operator.max_interval)
-    _finish(config, folder, fields, outcome, points, time.monotonic() - started, report)
+    summing = Operator(with_summed_losses(training, outcome.net), max_interval=config.max_interval)
+    summed = operating_points(summing, SummedLoss(), config.intervals)
+    _write(config, folder, training, outcome, points, summed, operator.max_interval)
+    _finish(config, folder, fields, outcome, points, summed, time.monotonic() - started, report)
     return 0
 
 
@@ -82,6 +86,7 @@ def _write(
     training: TableSet,
     outcome: DecisionOutcome,
     points: tuple[OperatingPoint, ...],
+    summed: tuple[OperatingPoint, ...],
     max_interval: int,
 ) -> None:
     facts = PolicyFacts(
@@ -94,6 +99,7 @@ def _write(
         max_interval=max_interval,
         seed=config.seed,
         operating_points=points,
+        summed_points=summed,
     )
     write_atomically(folder / DECISION, policy_bytes(outcome.net, facts))
     write_table_of(outcome.rows, CURVE_SCHEMA, folder / CURVE)
@@ -106,12 +112,11 @@ def _finish(
     fields: dict[str, Any],
     outcome: DecisionOutcome,
     points: tuple[OperatingPoint, ...],
+    summed: tuple[OperatingPoint, ...],
     seconds: float,
     report: Reporter,
 ) -> None:
-    said = [
-        {"target": p.target, "threshold": p.threshold, "aki": p.aki, "quality": p.quality} for p in points
-    ]
+    said, summed_said = _told(points), _told(summed)
     facts = {
         "verb": "train-decision",
         "config": to_dict(config),
@@ -120,12 +125,19 @@ def _finish(
         "best_step": outcome.best_step,
         "seconds": round(seconds, 3),
         "operating_points": said,
+        "summed_points": summed_said,
         "finished_unix_s": round(time.time(), 3),
     }
     write_atomically(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
     error = "" if outcome.best_error is None else f"validation error {outcome.best_error:.4f}; "
     report.say(
-        f"done: {error}{describe_points(said)}; use it with --scheduler.name confidence --scheduler.policy "
-        f"{folder / DECISION}",
+        f"done: {error}{describe_points(summed_said)}; use it with --scheduler.name confidence_sum "
+        f"--scheduler.policy {folder / DECISION} (a frame's loss alone, --scheduler.name confidence: "
+        f"{describe_points(said)})",
         operating_points=said,
+        summed_points=summed_said,
     )
+
+
+def _told(points: tuple[OperatingPoint, ...]) -> list[dict[str, float]]:
+    return [asdict(point) for point in points]
