@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.errors import check, check_int, check_name, nearest
+from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 from vidseg_core.config.segment import (
     FLOWS,
@@ -132,13 +133,7 @@ class BuildEpisodesConfig:
         self._check_places()
         self._check_net()
         self._check_tables()
-        check_int("--threads", self.threads, 1)
-        check_int("--workers", self.workers, 0)
-        check_int("--seed", self.seed, 0, 2**63 - 1)
-        if self.object_store_mb is not None:
-            check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
-        if self.limit is not None:
-            check_int("--limit", self.limit, 1, unit="clip(s)")
+        check_run_options(self, "clip(s)")
 
     def _check_places(self) -> None:
         check(bool(self.data or self.input), "--data", "needs a data set, e.g. face:/data/faces, or --input")

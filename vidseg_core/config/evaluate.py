@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from vidseg_core.config.build_episodes import LABELS
 from vidseg_core.config.errors import check, check_int, check_name
 from vidseg_core.config.methods import MethodConfig, parse_methods
+from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 from vidseg_core.config.segment import (
     SEGMENTER_ALIASES,
@@ -101,13 +102,7 @@ class EvaluateConfig:
         check_int("--clip_frames", self.clip_frames, 0, unit="frames")
         check(self.key_net_ms >= 0, "--key_net_ms", "must be at least 0 milliseconds")
         check(0 < self.fps < 10_000, "--fps", "must be above 0 frames per second")
-        check_int("--threads", self.threads, 1)
-        check_int("--workers", self.workers, 0)
-        check_int("--seed", self.seed, 0, 2**63 - 1)
-        if self.object_store_mb is not None:
-            check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
-        if self.limit is not None:
-            check_int("--limit", self.limit, 1, unit="clip(s)")
+        check_run_options(self, "clip(s)")
         self._check_methods()
 
     def _check_places(self) -> None:
