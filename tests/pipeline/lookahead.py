@@ -22,4 +22,5 @@ class AddedUp:
 
     def score(self, deviation: Deviation) -> float:
         change = abs(float(deviation.gray_current.mean()) - float(deviation.gray_key.mean()))
-        return deviation.last_score + 1.0 + change
+        deviation.remember(deviation.memory + 1.0 + change)
+        return deviation.memory + 1.0 + change

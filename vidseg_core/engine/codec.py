@@ -44,7 +44,7 @@ def encode_state(state: SegmentState) -> bytes:
         "last_frame_index": state.last_frame_index,
         "level": state.level,
         "planned": state.planned,
-        "last_score": state.last_score,
+        "memory": state.memory,
         "key": None,
     }
     if state.key is not None:
@@ -97,7 +97,7 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         pending=_pending_from(arrays),
         waiting=_waiting_from(arrays),
         planned=header["planned"],
-        last_score=header["last_score"],
+        memory=header["memory"],
     )
 
 

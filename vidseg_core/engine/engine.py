@@ -53,6 +53,8 @@ class _Decision:
     score: float
     kar: float
     lkd: int
+    memory: float | None = None
+    """What the scheduler wants to be told at the next frame; None: what it was told at this one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -254,7 +256,7 @@ class Engine:
             frame_index=look.frame.frame_index,
             lkd=state.next_frame - key.ordinal,
             kar=state.history.kar,
-            last_score=state.last_score,
+            memory=state.memory,
             is_corrupt=look.frame.is_corrupt,
             seed=state.seed,
             segment=state.segment,
@@ -263,7 +265,9 @@ class Engine:
         if math.isnan(score):
             raise ValueError(f"scheduler {type(self.scheduler).__name__} gave a score that is no number")
         is_key = score > self._online.threshold
-        return _Decision(is_key=is_key, score=score, kar=deviation.kar, lkd=deviation.lkd)
+        return _Decision(
+            is_key=is_key, score=score, kar=deviation.kar, lkd=deviation.lkd, memory=deviation.remembered
+        )
 
     def _run_keys(self, looks: list[FrameLook], decisions: list[_Decision]) -> list[_NewKey | None]:
         chosen = [look for look, decision in zip(looks, decisions, strict=True) if decision.is_key]
@@ -316,8 +320,10 @@ class Engine:
             state.pending.append(_pending(look, decision, look.view))
         helps_next = new_key is None and self.flows.estimator.chained
         state.last_flow_hw2 = look.flow_hw2 if helps_next else None
-        if decision.is_key or math.isfinite(decision.score):
-            state.last_score = 0.0 if decision.is_key else decision.score
+        if decision.is_key:
+            state.memory = 0.0
+        elif decision.memory is not None:
+            state.memory = decision.memory
         state.history.add(decision.is_key)
         state.next_frame += 1
         state.last_frame_index = look.frame.frame_index

@@ -91,8 +91,8 @@ class SegmentState:
     """Flow of the frame stepped over last to the key, when the engine has estimated it: it helps the
     frame that comes next (`propagation.chain`). None right after a key."""
     history: DecisionHistory = field(default_factory=DecisionHistory)
-    last_score: float = 0.0
-    """What the scheduler said last since the key; 0 right after a key."""
+    memory: float = 0.0
+    """A number that the scheduler keeps from frame to frame; 0 after a key (`Deviation.remember`)."""
     pending: list[PendingFrame] = field(default_factory=list)
     waiting: list[WaitingFrame] = field(default_factory=list)
     """Frames behind the one stepped over last whose decision is still to be planned."""

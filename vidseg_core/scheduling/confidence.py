@@ -44,4 +44,6 @@ class ConfidenceSum(Confidence):
     summed = True
 
     def score(self, deviation: Deviation) -> float:
-        return float(np.float32(deviation.last_score) + np.float32(max(0.0, super().score(deviation))))
+        total = float(np.float32(deviation.memory) + np.float32(max(0.0, super().score(deviation))))
+        deviation.remember(total)
+        return total

@@ -26,7 +26,7 @@ class Deviation:
       frame_index  video-wide number of this frame
       lkd          frames since the last key frame, at least 1 (DVRL 3.2, Last Key Distance)
       kar          keys / decisions over the last 90 decisions before this one (DVRL 3.2, 4.2, Key All Ratio)
-      last_score   the score of the frame before; 0 if that was the key (what a scheduler may add up)
+      memory       what the scheduler remembered at the frame before (`remember`); 0 right after a key
       is_corrupt   the decoder marked this frame as damaged
       seed         the run's seed; segment: the segment's name
     """
@@ -39,9 +39,10 @@ class Deviation:
         "frame_index",
         "is_corrupt",
         "kar",
-        "last_score",
         "lkd",
+        "memory",
         "ordinal",
+        "remembered",
         "seed",
         "segment",
     )
@@ -59,12 +60,13 @@ class Deviation:
         is_corrupt: bool,
         seed: int,
         segment: str,
-        last_score: float = 0.0,
+        memory: float = 0.0,
     ) -> None:
         self._current, self._key, self._flow = current, key, flow
         self.ordinal, self.frame_index, self.lkd, self.kar = ordinal, frame_index, lkd, kar
         self.is_corrupt, self.seed, self.segment = is_corrupt, seed, segment
-        self.last_score = last_score
+        self.memory = memory
+        self.remembered: float | None = None
 
     @cached_property
     def gray_current(self) -> np.ndarray:
@@ -85,6 +87,13 @@ class Deviation:
     def warp_error(self) -> float:
         """Mean absolute photometric error of the key frame warped to this one, in gray levels (0..255)."""
         return mean_of(warp_error(self.gray_current, self.gray_key, self.flow))
+
+    def remember(self, value: float) -> None:
+        """Keeps a number for the frames up to the next key, across kills and machines (a sum, a maximum ...).
+
+        A frame that is not offered to the scheduler changes nothing.
+        """
+        self.remembered = float(value)
 
     @property
     def pixel_pitch(self) -> float:
