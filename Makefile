@@ -1,7 +1,7 @@
 # Everything that a contributor runs. PYTHON is the interpreter of the environment to use.
 PYTHON ?= python
 
-.PHONY: demo test check format lint types docs
+.PHONY: demo test check audit format lint types docs
 
 demo:            ## generated scenes, three schedulers, one comparison (./vidseg-demo)
 	$(PYTHON) -m jobs.demo
@@ -9,7 +9,10 @@ demo:            ## generated scenes, three schedulers, one comparison (./vidseg
 test:            ## all tests
 	$(PYTHON) -m pytest
 
-check: lint types test
+check: lint types audit test
+
+audit:           ## versions and licences of all that is installed; with a network also: pip-audit -r constraints.txt
+	$(PYTHON) -m tests.audit
 
 format:          ## rewrite the files in the house format
 	$(PYTHON) -m ruff format .

@@ -3,44 +3,64 @@
     python -m benchmarks.figures [--output figures] [--json FILE] [--data DIR] [--groups scenes faces ...]
 
 For each group of clips: episode tables (`build-episodes`), a policy trained on them, thresholds that give the
-same key intervals for all schedulers, `evaluate` with the oracle, `segment` of the videos where there are
-any, and `report`. Each group's page is OUTPUT/GROUP/report/index.html, its plots lie beside it. Printed, and
+same key intervals for all schedulers, `evaluate` with the oracle, and `report`. The scenes also have a small
+search (`tune`), a run of `segment` over files of which one is broken, and the snippet protocol on scenes that
+the policy never saw. Each page is OUTPUT/GROUP/report/index.html, its plots lie beside it. Printed, and
 written with --json: mIoU of every method at the wanted intervals beside `fixed` and the oracle, and the
 share of the gap closed. Everything is resumable: the same command again goes on.
 
-Figures: DVRL 3 (training), 4 and 5 (AKI and fps against mIoU), 6 (key intervals), 7 (timeline), 8 (masks);
-ETC's TC; the Pareto front where a search is given (--search DIR).
+Figures: DVRL 3 (training), 4 (AKI and fps against mIoU), 5 (the same for snippets), 6 (key intervals), 7
+(timeline), 8 (masks); ETC's TC; the Pareto front of a search; cost and quarantine of a run.
+
+Thresholds and the policy are fitted to the clips that they are shown on, so that all methods can be read at
+the same intervals; `benchmarks.unseen` compares schedulers on clips that were left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.corpus import data_dir
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.report import ReportConfig
-from vidseg_core.config.segment import PropagationConfig
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.config.train_policy import TrainPolicyConfig
+from vidseg_core.config.tune import TuneConfig
+from vidseg_core.datasets.scene_files import make_corpus, open_corpus
 from vidseg_core.episodes.job import run_build_episodes
+from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.episodes.table_set import join_tables
 from vidseg_core.episodes.walk import SCORES, fit_threshold
 from vidseg_core.evaluation.job import run_evaluate
 from vidseg_core.evaluation.read import open_evaluation
+from vidseg_core.models.policy_file import read_policy
+from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.ray_session import ray_session
 from vidseg_core.report.build import run_report
 from vidseg_core.report.curves import curves_of, shares
+from vidseg_core.search.job import run_tune
 from vidseg_core.training.policy_job import run_train_policy
+from vidseg_core.training.policy_loop import POLICY
 
 INTERVALS = (6, 12, 25, 50)
 SCORED = ("warp_error", "frame_difference", "flow_magnitude")
-HORIZON = 75
+SNIPPET_INTERVALS, SNIPPET_FRAMES = (4, 7, 10, 20), 20
+HORIZON = 60
+SPACE = Path(__file__).parents[1] / "tune_spaces" / "policies.yaml"
+PIXELS = "256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,46 +69,45 @@ class Group:
 
     name: str
     data: str
-    split: str
     segmenter: str
-    working_size: str
     clips: int
     frames: int
 
 
 def groups_of(options: argparse.Namespace) -> list[Group]:
     """Generated scenes always; faces and DAVIS where the data is."""
-    scenes = f"scenes:videos={options.clips},frames={options.frames},height=180,width=240,seed=7"
-    size = {"clips": options.clips, "frames": options.frames}
-    found = [
-        Group(name="scenes", data=scenes, split="all", segmenter="tiny-scenes", working_size="256", **size)
-    ]
+    clips, frames = options.clips, options.frames
+    size: dict[str, Any] = {"clips": clips, "frames": frames}
+    found = [Group(name="scenes", data=scenes(clips, frames, seed=7), segmenter="tiny-scenes", **size)]
     root = data_dir(options.data)
     if root is not None and (root / "face").is_dir():
-        named = "?clips=liveportrait_d18,liveportrait_d9,liveportrait_d0,liveportrait_d12"
         known = {path.stem for path in (root / "face").glob("*.mp4")}
-        wanted = [clip for clip in named.partition("=")[2].split(",") if clip in known]
+        wanted = [
+            clip for clip in ("liveportrait_d18", "liveportrait_d9", "liveportrait_d0") if clip in known
+        ]
         place = f"face:{root / 'face'}" + (f"?clips={','.join(wanted)}" if wanted else "")
-        found.append(
-            Group(name="faces", data=place, split="all", segmenter="tiny-face", working_size="256", **size)
-        )
+        found.append(Group(name="faces", data=place, segmenter="tiny-face", **size))
     if root is not None and (root / "davis2016").is_dir():
         place = f"davis:{root / 'davis2016'}"
-        found.append(
-            Group(name="davis", data=place, split="all", segmenter="labels", working_size="256", **size)
-        )
-    wanted_groups = options.groups or [group.name for group in found]
-    return [group for group in found if group.name in wanted_groups]
+        found.append(Group(name="davis", data=place, segmenter="labels", clips=clips + 1, frames=frames))
+    return [group for group in found if group.name in (options.groups or ("scenes", "faces", "davis"))]
+
+
+def scenes(clips: int, frames: int, *, seed: int) -> str:
+    return f"scenes:videos={clips},frames={frames},height=180,width=240,seed={seed}"
+
+
+# --- the steps of a group ----------------------------------------------------------------------------------
 
 
 def tables_of(group: Group, folder: Path) -> list[EpisodeTable]:
     """The group's episode tables, built where they are missing."""
     config = BuildEpisodesConfig(
         data=(group.data,),
-        split=group.split,
+        split="all",
         output=str(folder / "tables"),
         segmenter=group.segmenter,
-        working_size=group.working_size,
+        working_size=PIXELS,
         limit=group.clips,
         clip_frames=group.frames,
         segment_frames=0,
@@ -99,27 +118,12 @@ def tables_of(group: Group, folder: Path) -> list[EpisodeTable]:
     return load_tables(config.output)
 
 
-def thresholds(tables: Sequence[EpisodeTable], name: str) -> list[float]:
-    """For each interval that two keys a clip allow, the threshold that comes to it on all clips together."""
-    found = []
-    for interval in _intervals(tables):
-        keys = sum(-(-table.frames // interval) for table in tables)
-        scores = [SCORES[name](table, 0) for table in tables]
-        found.append(round(fit_threshold(tables, scores, keys)[0], 6))
-    return list(dict.fromkeys(found))
-
-
-def _intervals(tables: Sequence[EpisodeTable]) -> list[int]:
-    shortest = min(table.frames for table in tables)
-    return [interval for interval in INTERVALS if interval <= min(shortest // 2, HORIZON)]
-
-
-def train(group: Group, folder: Path, episodes: int) -> dict[str, Any]:
-    """A policy from the tables; its run.json."""
+def train(group: Group, folder: Path, episodes: int) -> None:
+    """A policy from the tables, DVRL's recipe but for the credit, which needs fewer episodes."""
     config = TrainPolicyConfig(
         tables=str(folder / "tables"),
         output=str(folder / "policy"),
-        intervals=tuple(float(interval) for interval in INTERVALS),
+        intervals=(6.0, 12.0, 25.0),
         val_every=10,
         log_every=1,
     )
@@ -127,69 +131,193 @@ def train(group: Group, folder: Path, episodes: int) -> dict[str, Any]:
     config = replace(
         config,
         episode=replace(config.episode, frames=frames, max_interval=HORIZON),
-        reinforce=replace(config.reinforce, episodes=episodes),
+        reinforce=replace(config.reinforce, episodes=episodes, credit="to_go", baseline="leave_one_out"),
     )
     run_train_policy(config)
-    return json.loads((folder / "policy" / "run.json").read_text())
 
 
-def methods_of(tables: Sequence[EpisodeTable], policy: dict[str, Any], folder: Path) -> list[str]:
-    """All schedulers one-sided, as the papers have them, and the two-sided way of a batch job."""
-    intervals = ",".join(map(str, _intervals(tables)))
-    limit = f"max_interval={HORIZON}"
-    found = [
-        f"fixed:interval={intervals},sides=one,label=fixed (DFF)",
-        f"random:interval={intervals},sides=one,{limit},label=random",
-        f"oracle:interval={intervals},sides=one,{limit},label=oracle",
-    ]
+def search(group: Group, folder: Path, trials: int) -> str:
+    """A search small enough for a picture; its output."""
+    config = TuneConfig(
+        tables=str(folder / "tables"),
+        space=str(SPACE),
+        output=str(folder / "search"),
+        trials=trials,
+        episodes=48,
+        finalists=0,
+        intervals=(6.0, 12.0, 25.0),
+    )
+    run_tune(config)
+    return config.output
+
+
+def segment(group: Group, folder: Path, threshold: float) -> str:
+    """A run over scenes as files, one of them broken; its output."""
+    files, broken = folder / "files", folder / "files" / "broken.mp4"
+    if not broken.is_file():
+        made = make_corpus(files, clips=3, frames=group.frames, seed=7, height=180, width=240)
+        broken.write_bytes(made[0].video.read_bytes()[:20_000])
+    clips = open_corpus(files)
+    config = SegmentConfig(
+        input=(*(str(clip.video) for clip in clips), str(broken)),
+        output=str(folder / "run"),
+        segmenter=group.segmenter,
+        working_size=PIXELS,
+        scheduler=SchedulerConfig(name="warp_error", threshold=threshold, max_interval=HORIZON),
+    )
+    run_segment(config)
+    return config.output
+
+
+def thresholds(tables: Sequence[EpisodeTable], name: str, intervals: Sequence[int]) -> list[float]:
+    """For each interval the threshold that comes to it on all clips together."""
+    found = []
+    for interval in intervals:
+        keys = sum(-(-table.frames // interval) for table in tables)
+        scores = [SCORES[name](table, 0) for table in tables]
+        found.append(float(f"{fit_threshold(tables, scores, keys)[0]:.4g}"))
+    return list(dict.fromkeys(found))
+
+
+def policy_thresholds(tables: Sequence[EpisodeTable], file: Path, intervals: Sequence[int]) -> list[float]:
+    """The same of the policy, walked on all tables."""
+    net, _ = read_policy(file)
+    points = Operator(join_tables(tables), max_interval=HORIZON).find(net.key_rate, intervals)
+    return sorted({float(f"{point.threshold_P[0]:.6g}") for point in points})
+
+
+def intervals_of(tables: Sequence[EpisodeTable]) -> list[int]:
+    """Those that two keys in every clip allow."""
+    shortest = min(table.frames for table in tables)
+    return [interval for interval in INTERVALS if interval <= min(shortest // 2, HORIZON)]
+
+
+def methods_of(
+    tables: Sequence[EpisodeTable], file: Path, intervals: Sequence[int], *, oracle: bool
+) -> tuple[str, ...]:
+    """All schedulers one-sided, as the papers have them; beside the oracle also a batch job's two-sided way.
+
+    A snippet ends at the frame that is measured: two sides are one there, and an oracle would make it a key.
+    """
+    points, limit = ",".join(map(str, intervals)), f"sides=one,max_interval={HORIZON}"
+    found = [f"fixed:interval={points},sides=one,label=fixed (DFF)"]
+    if oracle:
+        found.append(f"oracle:interval={points},{limit},label=oracle")
+    found.append(
+        f"policy:policy={file},threshold={_listed(policy_thresholds(tables, file, intervals))},{limit}"
+    )
     for name in SCORED:
-        values = ",".join(map(str, thresholds(tables, name)))
-        found.append(f"{name}:threshold={values},sides=one,{limit},label={name}")
-    points = {round(float(p["threshold"]), 6) for p in policy["operating_points"]}
-    values = ",".join(map(str, sorted(points)))
-    file = folder / "policy" / "policy.safetensors"
-    found.append(f"policy:policy={file},threshold={values},sides=one,{limit},label=policy")
-    found.append(f"fixed:interval={intervals},sides=two,label=fixed two-sided")
-    return [*found, "every:sides=one,label=every"]
+        found.append(f"{name}:threshold={_listed(thresholds(tables, name, intervals))},{limit}")
+    found.append(f"random:interval={points},{limit}")
+    if oracle:
+        found.append(f"fixed:interval={points},sides=two,label=fixed two-sided")
+    return tuple(f"{text},label={text.partition(':')[0]}" if "label=" not in text else text for text in found)
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:.6g}" for value in values)
+
+
+def evaluate(group: Group, folder: Path, methods: Sequence[str], **options: Any) -> str:
+    """Methods and the net on every frame; the output."""
+    config = EvaluateConfig(
+        data=(group.data,),
+        split="all",
+        output=str(folder / "evaluation"),
+        methods=(*methods, "every:sides=one,label=every"),
+        segmenter=group.segmenter,
+        key_net_ms=200.0 if group.segmenter == "labels" else 0.0,
+        working_size=PIXELS,
+        propagation=PropagationConfig(sides="one"),
+        clip_frames=group.frames,
+        limit=group.clips,
+        **options,
+    )
+    run_evaluate(config)
+    return config.output
+
+
+# --- groups ------------------------------------------------------------------------------------------------
 
 
 def make(group: Group, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Everything of one group; rows for people and for JSON."""
-    folder, started = Path(options.output) / group.name, time.monotonic()
-    tables = tables_of(group, folder)
-    policy = train(group, folder, options.episodes)
-    config = EvaluateConfig(
-        data=(group.data,),
-        split=group.split,
-        output=str(folder / "evaluation"),
-        methods=tuple(methods_of(tables, policy, folder)),
-        segmenter=group.segmenter,
-        key_net_ms=200.0 if group.segmenter == "labels" else 0.0,
-        working_size=group.working_size,
-        propagation=PropagationConfig(sides="one"),
-        tables=str(folder / "tables"),
-        clip_frames=group.frames,
-        limit=group.clips,
-    )
-    run_evaluate(config)
-    inputs = [config.output, str(folder / "policy")]
-    if options.search:
-        inputs.append(options.search)
-    run_report(
-        ReportConfig(
-            input=tuple(inputs), output=str(folder / "report"), title=f"vidseg figures: {group.name}", aki=25
-        )
-    )
-    rows = table_rows(group, config.output)
-    print_rows(group, rows, time.monotonic() - started)
+    folder = Path(options.output) / group.name
+    with timed(group.name):
+        tables = tables_of(group, folder)
+        train(group, folder, options.episodes)
+        file, intervals = folder / "policy" / POLICY, intervals_of(tables)
+        methods = methods_of(tables, file, intervals, oracle=True)
+        inputs = [evaluate(group, folder, methods, tables=str(folder / "tables")), str(folder / "policy")]
+        if group.name == "scenes":
+            inputs.append(search(group, folder, options.trials))
+            inputs.append(segment(group, folder, thresholds(tables, "warp_error", (12,))[0]))
+        show(folder, group.name, inputs, aki=intervals[-2])
+        rows = table_rows(group, inputs[0], INTERVALS)
+    print_rows(group, rows, INTERVALS)
+    if group.name == "scenes":
+        rows += snippets(group, tables, file, options)
     return rows
 
 
-def table_rows(group: Group, output: str) -> list[dict[str, Any]]:
+def snippets(
+    group: Group, tables: Sequence[EpisodeTable], file: Path, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The protocol of Cityscapes (DVRL Fig. 5) on scenes that neither policy nor thresholds were made on."""
+    clips = 4 * group.clips
+    data = scenes(clips, SNIPPET_FRAMES, seed=8)
+    fresh = replace(group, name="snippets", data=data, clips=clips, frames=SNIPPET_FRAMES)
+    folder = Path(options.output) / fresh.name
+    with timed(fresh.name):
+        methods = methods_of(tables, file, SNIPPET_INTERVALS, oracle=False)
+        output = evaluate(fresh, folder, methods, protocol="snippet", snippet_frames=SNIPPET_FRAMES, tc=False)
+        show(folder, fresh.name, [output], aki=10)
+        rows = table_rows(fresh, output, SNIPPET_INTERVALS)
+    print_rows(fresh, rows, SNIPPET_INTERVALS)
+    return rows
+
+
+def show(folder: Path, name: str, inputs: Sequence[str], *, aki: float) -> None:
+    title = f"vidseg figures: {name}"
+    run_report(ReportConfig(input=tuple(inputs), output=str(folder / "report"), title=title, aki=aki))
+
+
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Prints the seconds of the block: on the wall, and of cores, those of child processes included."""
+    spent: dict[tuple[int, float], float] = {}
+    over, started = threading.Event(), time.monotonic()
+
+    def look() -> None:
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+            try:
+                times = process.cpu_times()
+                spent[process.pid, process.create_time()] = times.user + times.system
+            except psutil.Error:
+                continue
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            look()
+
+    look()
+    before, thread = sum(spent.values()), threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()
+        seconds = time.monotonic() - started
+        print(f"\n{name}: {seconds:.0f} s, {sum(spent.values()) - before:.0f} CPU-s", flush=True)
+
+
+def table_rows(group: Group, output: str, intervals: Sequence[int]) -> list[dict[str, Any]]:
     """Quality at the wanted intervals, and the share of the gap."""
     data = open_evaluation(output)
     curves = curves_of(data.methods, data.quality)
-    closed = shares(curves, INTERVALS)
+    closed = shares(curves, intervals)
     return [
         {
             "group": group.name,
@@ -203,13 +331,13 @@ def table_rows(group: Group, output: str) -> list[dict[str, Any]]:
         }
         for curve in curves
         if curve.scheduler != "every"
-        for place, interval in enumerate(INTERVALS)
+        for place, interval in enumerate(intervals)
     ]
 
 
-def print_rows(group: Group, rows: Sequence[dict[str, Any]], seconds: float) -> None:
-    print(f"\n{group.name}: {group.data} ({seconds:.0f} s)")
-    print(f"{'method':22}" + "".join(f" | AKI {i:3}: mIoU  share" for i in INTERVALS))
+def print_rows(group: Group, rows: Sequence[dict[str, Any]], intervals: Sequence[int]) -> None:
+    print(f"{group.data}")
+    print(f"{'method':22}" + "".join(f" | AKI {i:3}: mIoU  share" for i in intervals))
     for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
         cells = []
@@ -217,7 +345,15 @@ def print_rows(group: Group, rows: Sequence[dict[str, Any]], seconds: float) -> 
             share = row["share"]
             shown = f"{share:+6.0%}" if share is not None and share == share else "     -"
             cells.append(f" |         {row['quality']:6.3f} {shown}")
-        print(f"{name:22}" + "".join(cells))
+        print(f"{name:22}" + "".join(cells), flush=True)
+
+
+@dataclass(frozen=True)
+class RayForAll:
+    """One Ray for all of it."""
+
+    ray_address: str | None = None
+    object_store_mb: int | None = 1000
 
 
 def main() -> None:
@@ -228,12 +364,13 @@ def main() -> None:
     parser.add_argument("--groups", nargs="*", choices=("scenes", "faces", "davis"), help="only these")
     parser.add_argument("--clips", type=int, default=3, help="clips of each group")
     parser.add_argument("--frames", type=int, default=100, help="frames of each clip")
-    parser.add_argument("--episodes", type=int, default=400, help="episodes that the policy is trained on")
-    parser.add_argument("--search", help="output of a search, for its Pareto front")
+    parser.add_argument("--episodes", type=int, default=320, help="episodes that a policy is trained on")
+    parser.add_argument("--trials", type=int, default=12, help="trials of the search")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for group in groups_of(options):
-        rows += make(group, options)
+    with timed("all groups"), ray_session(RayForAll()):
+        for group in groups_of(options):
+            rows += make(group, options)
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -90,4 +90,6 @@ def say(verb: str, config: Any, message: str, *, event: str = "error", **fields:
     if getattr(config, "log", "text") == "json":
         print(json.dumps({"event": event, "verb": verb, "message": message, **fields}), file=sys.stderr)
     else:
-        print(f"vidseg {verb}: {message}", file=sys.stderr)
+        from vidseg_core.pipeline.progress import tame
+
+        print(f"vidseg {verb}: {tame(message)}", file=sys.stderr)

@@ -16,11 +16,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-FAULTS = ("500", "503", "reset", "truncated", "lost", "409")
+FAULTS = ("500", "503", "reset", "truncated", "lost", "409", "expired")
 """500 and 503 SlowDown answers, a connection reset, a body that breaks off, a request that was carried out
-and whose answer is lost, a conditional put that is told that another one is under way."""
+and whose answer is lost, a conditional put that is told that another one is under way, credentials that have
+expired."""
 _ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>by order of the test</Message></Error>"
-_CODES = {"500": "InternalError", "503": "SlowDown", "409": "ConditionalRequestConflict"}
+_CODES = {
+    "500": "InternalError",
+    "503": "SlowDown",
+    "409": "ConditionalRequestConflict",
+    "expired": "ExpiredToken",
+}
+_STATUS = {"expired": 400}
 
 
 @dataclass
@@ -76,7 +83,7 @@ def faulty(upstream: str) -> Iterator[FaultyS3]:
             body = self._body()
             fault = state.fault_of(f"{self.command} {self.path}")
             if fault in _CODES:
-                self._answer(int(fault), {}, _ERROR.format(code=_CODES[fault]).encode())
+                self._answer(_STATUS.get(fault) or int(fault), {}, _ERROR.format(code=_CODES[fault]).encode())
                 return
             if fault == "reset":
                 self._reset()

@@ -1,24 +1,30 @@
 """Promise: every `vidseg ...` line in README and docs is one that the command line understands, and those
-that need nothing but generated clips do what the page says.
+that need nothing but generated clips do what the page says; so do queries and pieces of Python.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jobs import cli
 from jobs.cli import VERBS
 from tests.docs.documents import DOCUMENTS, ROOT, Command, blocks, commands
 from tests.docs.test_plugins import NAMES, PAGE
+from tests.evaluation.test_evaluate import config as evaluation
+from tests.evaluation.test_evaluate import evaluate_here
+from tests.report.test_page import write_run
 from vidseg_core.config.cli import parse
 from vidseg_core.config.schema import load_yaml
 from vidseg_core.datasets.scene_files import make_corpus
+from vidseg_core.store.mask_codec import encode_mask
 
 LINES = [command for document in DOCUMENTS for command in commands(document)]
 PAGES = [path for path in DOCUMENTS if path.name in ("quickstart.md", "evaluation.md", "figures.md")]
@@ -120,6 +126,54 @@ def test_dry_runs_on_generated_clips_run(
     assert cli.main(command.words) == 0, capsys.readouterr().err
     assert "nothing was written" in capsys.readouterr().err.lower()
     assert {path for path in set(here.rglob("*")) - before if "__pycache__" not in path.parts} == set()
+
+
+def test_every_python_module_that_a_page_starts_is_there_with_its_options() -> None:
+    lines = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        lines += [(document.name, *found) for found in re.findall(r"python -m ([\w.]+)([^`\n|#]*)", text)]
+    assert len(lines) > 15
+    for name, module, rest in lines:
+        spec = importlib.util.find_spec(module)
+        assert spec is not None and spec.origin is not None, f"{name}: python -m {module}"
+        if module.startswith("benchmarks."):
+            source = Path(spec.origin).read_text(encoding="utf-8")
+            for option in re.findall(r"--[a-z_-]+", rest):
+                assert f'"{option}"' in source, f"{name}: python -m {module} knows no {option}"
+
+
+def test_the_queries_and_the_python_of_the_evaluation_page_run(here: Path) -> None:
+    """Over an evaluation and a run with the names that the page uses."""
+    import duckdb
+
+    methods = ("fixed:interval=12", "warp_error:threshold=3,sides=one")
+    evaluate_here(evaluation(here / "compare", methods=methods))
+    write_run(here / "run")
+    page = ROOT / "docs" / "evaluation.md"
+    queries = [
+        query
+        for block in blocks(page)
+        if block.language == "sql"
+        for query in block.text.split(";")
+        if query.strip()
+    ]
+    assert len(queries) >= 7
+    for query in queries:
+        duckdb.connect().execute(query).fetchall()
+    (code,) = [block.text for block in blocks(page) if block.language == "python"]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert set(names["masks"]) == {10, 11, 12}
+
+
+def test_the_decoder_of_the_output_page_decodes() -> None:
+    rng = np.random.default_rng(0)
+    labels_HW = np.repeat(rng.integers(0, 5, (9, 7), dtype=np.uint8), 60, axis=1)
+    (code,) = [b.text for b in blocks(ROOT / "docs" / "output.md") if b.language == "python"]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["decode"](encode_mask(labels_HW), *labels_HW.shape) == labels_HW.tobytes()
 
 
 @pytest.mark.ray

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -261,19 +261,7 @@ def test_a_broken_clip_costs_its_own_rows_only(tmp_path: Path) -> None:
 
 
 def test_the_oracle_runs_the_best_schedule_of_the_tables(tmp_path: Path) -> None:
-    tables = tmp_path / "tables"
-    build = BuildEpisodesConfig(
-        data=(SCENES,),
-        output=str(tables),
-        limit=1,
-        horizon=8,
-        min_frames=8,
-        segment_frames=0,
-        propagation=TablePropagationConfig(flow_size=64),
-    )
-    claim_set(open_store(tables), make_builder(build, class_names(build), "cpu").fingerprint)
-    for unit in dataset_units(build):
-        build_row(asdict(unit), build, class_names(build), "cpu")
+    tables = small_tables(tmp_path / "tables")
     settings = config(
         tmp_path / "out",
         segmenter="labels",
@@ -293,6 +281,56 @@ def test_the_oracle_runs_the_best_schedule_of_the_tables(tmp_path: Path) -> None
     assert code == 3 and [(row["reason"], row["method"]) for row in bad] == [
         ("no_table", "oracle interval=5")
     ]
+
+
+def test_labels_of_another_size_are_told_and_cost_their_clip_only(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        davis(tmp_path / "davis", name, [np.eye(24, 32, dtype=np.uint8)] * 6)
+    cv2.imwrite(str(tmp_path / "davis" / "a" / "labels" / "00002.png"), np.zeros((12, 16), np.uint8))
+    settings = config(tmp_path / "out", data=(f"davis:{tmp_path / 'davis'}",), segmenter="labels")
+    code, bad, _ = evaluate_here(settings)
+    assert code == 3 and [row["clip"] for row in bad] == ["a"]
+    assert "00002.png: the labels are 16x12, but their image" in bad[0]["message"]
+    assert "is 32x24" in bad[0]["message"] and open_evaluation(tmp_path / "out").clips == ["b"]
+
+
+def test_an_oracle_is_refused_tables_of_another_net_size_or_propagation(tmp_path: Path) -> None:
+    tables = small_tables(tmp_path / "tables")
+    base = config(
+        tmp_path / "out", segmenter="labels", tables=str(tables), methods=("oracle:interval=5",), dry_run=True
+    )
+    assert run_evaluate(base, Reporter("text", io.StringIO())) == 0
+    for changed, says in (
+        ({"segmenter": "plain"}, "segmenter: labels there, plain here"),
+        ({"working_size": "48"}, "working_size: 512 there, 48 here"),
+        ({"methods": ("oracle:interval=5,flow_size=32",)}, "propagation.flow_size: 64 there, 32 here"),
+        (
+            {"methods": ("oracle:interval=5,propagation=copy",)},
+            "propagation.name: flow_warp there, copy here",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=rf"--tables: no oracle for oracle.*{says}"):
+            run_evaluate(replace(base, **changed), Reporter("text", io.StringIO()))
+    run_evaluate(
+        replace(base, methods=("fixed:interval=5",), segmenter="plain"), Reporter("text", io.StringIO())
+    )
+
+
+def small_tables(folder: Path) -> Path:
+    """A table of the first scene, labels as the net."""
+    build = BuildEpisodesConfig(
+        data=(SCENES,),
+        output=str(folder),
+        limit=1,
+        horizon=8,
+        min_frames=8,
+        segment_frames=0,
+        propagation=TablePropagationConfig(flow_size=64),
+    )
+    claim_set(open_store(folder), make_builder(build, class_names(build), "cpu").fingerprint)
+    for unit in dataset_units(build):
+        build_row(asdict(unit), build, class_names(build), "cpu")
+    return folder
 
 
 def test_classes_that_do_not_go_together_are_told(tmp_path: Path) -> None:

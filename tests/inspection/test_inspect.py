@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -253,6 +255,29 @@ def test_what_is_not_there_is_told(run: Path, tmp_path: Path) -> None:
         look(run, tmp_path / "out", frames="900")
     with pytest.raises(StoreError, match="not a vidseg run"):
         look(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_a_run_of_another_schema_version_is_told(run: Path, tmp_path: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(info | {"schema_version": 0}))
+    with pytest.raises(StoreError, match="schema version 0, this vidseg reads 1"):
+        look(run, tmp_path / "out")
+    (run / "run.json").unlink()
+    (part,) = (run / "frames").rglob("*.parquet")
+    table = pq.read_table(part)
+    old = {**table.schema.metadata, b"vidseg.schema_version": b"0"}
+    pq.write_table(table.replace_schema_metadata(old), part)
+    with pytest.raises(StoreError, match="schema version 0"):
+        look(run, tmp_path / "out", frames="3")
+
+
+def test_a_run_whose_videos_were_all_put_aside_says_which(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "frames")
+    (run / "videos" / f"{VIDEO}.parquet").unlink()
+    text = io.StringIO()
+    with pytest.raises(StoreError, match="holds no frame yet"):
+        run_inspect(InspectConfig(run=str(run), output=str(tmp_path / "out")), Reporter("text", text))
+    assert "quarantined: bad.mp4: crash" in text.getvalue()
 
 
 def test_the_verb_is_there(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,31 @@ def test_a_job_is_followed_stopped_resumed_and_found_complete(
     assert complete.returncode == 0 and "complete already" in complete.stderr
 
 
+LATE = """
+import sys
+from vidseg_core.config.submit import SubmitConfig
+from vidseg_core.pipeline import submit
+from vidseg_core.pipeline.submit import Attempt
+
+name = sys.argv[1]
+client = submit._client(SubmitConfig())
+print("got", submit._begin(client, Attempt(name, 1, "NEW"), name, "echo late", None, "segment"))
+"""
+"""Somebody who looked at the cluster before the other's job was there."""
+
+
+def test_of_two_who_submit_at_once_one_begins_and_the_other_finds_it(cluster: dict[str, str]) -> None:
+    command = ["segment", "--input", "nowhere.mp4", "--output", "out"]
+    name = job_name("segment", command[1:])
+    first = submit(cluster, "--no-follow", "--", *command)
+    assert first.returncode == 0 and f"submitted {name}" in first.stderr
+    late = subprocess.run(
+        [sys.executable, "-c", LATE, name], cwd=REPO, env=cluster, text=True, capture_output=True, timeout=120
+    )
+    assert late.returncode == 0 and late.stdout == f"got {name}\n", late.stderr
+    assert f"{name} is there already" in late.stderr and "submitted" not in late.stderr
+
+
 def test_without_the_token_nobody_gets_in(cluster: dict[str, str]) -> None:
     for change in ({"RAY_AUTH_TOKEN": secrets.token_hex(16)}, {"RAY_AUTH_MODE": "disabled"}):
         refused = submit(cluster | change, "--", "segment", "--input", "a", "--output", "b")

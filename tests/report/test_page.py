@@ -26,6 +26,7 @@ from vidseg_core.config.report import ReportConfig
 from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.report.build import gather, run_report
 from vidseg_core.report.curves import curves_of, shares
+from vidseg_core.report.of_run import outline, score_plot, spread
 from vidseg_core.report.of_search import front
 from vidseg_core.report.page import Section, esc, num, render
 from vidseg_core.report.schedules import Schedule, interval_plot, timeline_plot
@@ -120,6 +121,7 @@ def test_an_evaluation_fills_its_sections_and_the_page_is_whole_in_itself(
         "Evaluation",
         "Quality, keys and speed",
         "Where the keys are",
+        "Classes",
         "Masks",
         "Worst frames",
         "Temporal consistency",
@@ -164,6 +166,53 @@ def test_one_bad_input_costs_itself_only(tmp_path: Path, evaluated: Path) -> Non
         gather(ReportConfig(input=(str(tmp_path / "nothing"),)))
     with pytest.raises(ConfigError, match="no clip 'scene-000-mixe'.*did you mean"):
         gather(ReportConfig(input=(str(evaluated),), clip="scene-000-mixe"))
+
+
+def test_an_evaluation_that_is_not_whole_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
+    from tests.evaluation.test_evaluate import davis
+
+    for name in ("good", "bad"):
+        davis(tmp_path / "davis", name, [np.eye(24, 32, dtype=np.uint8)] * 8)
+    cv2.imwrite(str(tmp_path / "davis" / "bad" / "labels" / "00002.png"), np.zeros((12, 16), np.uint8))
+    out = tmp_path / "out"
+    place = (f"davis:{tmp_path / 'davis'}",)
+    evaluate_here(evaluation(out, data=place, segmenter="labels", methods=("fixed:interval=4",)))
+    (out / "_SUCCESS").unlink()
+    page, _ = report(tmp_path / "page", out)
+    assert "has not come to its end (no _SUCCESS)" in page and "<h2>Classes<" in page
+    assert "<h2>Put aside<" in page and "the labels are 16x12, but their image" in page
+    (out / "run.json").unlink()
+    with pytest.raises(StoreError, match=r"this evaluation was never finished \(1 cells are there"):
+        gather(ReportConfig(input=(str(out),)))
+    manifest = out / "_run" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 0}))
+    with pytest.raises(StoreError, match="evaluation version 0, this reads 1"):
+        gather(ReportConfig(input=(str(out),)))
+
+
+def test_parts_of_an_older_schema_are_told_also_where_run_json_is_missing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", finished=False)
+    (run / "run.json").unlink()
+    (part,) = (run / "frames").rglob("*.parquet")
+    table = pq.read_table(part)
+    old = {**table.schema.metadata, b"vidseg.schema_version": b"0"}
+    pq.write_table(table.replace_schema_metadata(old), part)
+    with pytest.raises(StoreError, match="schema version 0"):
+        gather(ReportConfig(input=(str(run),)))
+
+
+def test_scores_of_a_long_video_are_outlined_and_its_keys_spread() -> None:
+    rng = np.random.default_rng(0)
+    score, is_key = rng.random(20_000), rng.random(20_000) < 0.2
+    score[12_345], score[7] = 9.0, np.nan
+    shown = outline(score, 500)
+    assert 12_345 in shown and len(shown) <= 1000 and (outline(score[:1000], 500) == np.arange(1000)).all()
+    keys = np.flatnonzero(is_key)
+    few = spread(keys, 300)
+    assert 250 < len(few) <= 301 and set(few) <= set(keys) and np.diff(few).max() < 150
+    assert (spread(keys[:300], 300) == keys[:300]).all()
+    columns = {"number": np.arange(20_000), "score": score, "is_key": is_key}
+    assert len(score_plot([("clip", columns)], 0.5, "scores").save("svg")) < 400_000
 
 
 def test_masks_are_shown_without_their_frames_when_the_data_is_gone(tmp_path: Path) -> None:

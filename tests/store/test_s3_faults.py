@@ -5,6 +5,7 @@ nothing else; one that stays down is named in one sentence.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.s3_faults import FaultyS3, faulty
 from vidseg_core.media import MediaError
 from vidseg_core.media.source import open_source
+from vidseg_core.plan import InputError, expand_inputs
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.parts import commit_part
@@ -106,3 +108,27 @@ def test_an_input_whose_body_breaks_off_says_nothing_about_the_video(
     service.chance = lambda request: None
     assert source.read() == bytes(300_000)
     source.close()
+
+
+@pytest.mark.parametrize("named", ["object", "list"])
+@pytest.mark.parametrize("fault", ["500", "503"])
+def test_an_s3_that_stays_down_makes_no_video_missing(
+    s3: Any,
+    store: ObjectStore,
+    service: FaultyS3,
+    named: str,
+    fault: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that began with "missing" for a video that is there would be another run's input tomorrow."""
+    store.put("clip.mp4", b"12345")
+    uri, listing = f"{s3.url}/run/clip.mp4", tmp_path / "list.csv"
+    listing.write_text(f"uri\n{uri}\n{s3.url}/run/absent.mp4\n")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    service.chance = lambda request: fault if request.startswith("HEAD") else None
+    with pytest.raises(InputError, match=rf"clip.mp4: S3 says {fault}"):
+        expand_inputs([uri if named == "object" else str(listing)])
+    service.chance = lambda request: None
+    there, absent = expand_inputs([str(listing)])
+    assert there.size == 5 and absent.stamp == "missing"

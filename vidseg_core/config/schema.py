@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Iterator
@@ -39,6 +40,9 @@ _SECRET_QUERY = re.compile(
     re.IGNORECASE,
 )
 
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring = 2, 200
+"""For messages: a short YAML file with references can stand for a value of any size."""
 _LINE_BREAKS = ("\x85", "\u2028", "\u2029")
 
 
@@ -196,7 +200,9 @@ def _checked(draft: Any, prefix: str = "") -> Any:
 def check_keys(cls: type, values: Any, prefix: str = "") -> None:
     """Refuse what is not a mapping, and keys that `cls` does not have (nested configs included)."""
     if not isinstance(values, dict):
-        raise ConfigError(f"--{prefix.rstrip('.')}", f"must be a mapping of options, got {values!r}")
+        raise ConfigError(
+            f"--{prefix.rstrip('.')}", f"must be a mapping of options, got {_REPR.repr(values)}"
+        )
     hints = typing.get_type_hints(cls)
     names = [item.name for item in dataclasses.fields(cls)]
     for key, value in values.items():
@@ -217,7 +223,7 @@ def convert(hint: Any, value: Any, option: str) -> Any:
     if origin is typing.Literal:
         if value in parts and not isinstance(value, bool):
             return value
-        raise ConfigError(option, f"must be one of {', '.join(map(str, parts))}, got {value!r}")
+        raise ConfigError(option, f"must be one of {', '.join(map(str, parts))}, got {_REPR.repr(value)}")
     if origin is tuple:
         items = value if isinstance(value, (list, tuple)) else [value]
         return tuple(convert(parts[0], item, option) for item in items)
@@ -235,4 +241,4 @@ def _scalar(hint: type, value: Any, option: str) -> Any:
     if hint is str and isinstance(value, (str, int)) and not is_bool:
         return str(value)
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    raise ConfigError(option, f"must be {words.get(hint, str(hint))}, got {value!r}")
+    raise ConfigError(option, f"must be {words.get(hint, str(hint))}, got {_REPR.repr(value)}")

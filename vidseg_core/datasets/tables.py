@@ -21,6 +21,7 @@ from vidseg_core.datasets.pictures import check_ids
 from vidseg_core.datasets.records import DatasetError, Item, Record
 from vidseg_core.datasets.spec import DatasetSpec
 from vidseg_core.store import Run, StoreError, open_run
+from vidseg_core.store.foreign import check_plain
 
 CONFIDENCE = "confidence"
 """Optional column: how sure the teacher is of a frame, 0 to 1."""
@@ -83,6 +84,7 @@ class MaskTables(ListedDataset):
     def _rows(self, video_id: str) -> Iterator[dict[str, Any]]:
         for fragment in self._run.frames([video_id]).get_fragments():
             schema: pa.Schema = fragment.physical_schema
+            check_plain(schema, f"tables: {self.where}")
             if self._least is not None and CONFIDENCE not in schema.names:
                 raise DatasetError(f"tables: {self.where}: min_confidence needs a confidence column")
             columns = [name for name in _COLUMNS if name in schema.names]

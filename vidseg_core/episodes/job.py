@@ -8,6 +8,7 @@ tabulated is a row with its reason; the others go on.
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +30,7 @@ from vidseg_core.media import MediaError
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.plan.inputs import VideoInput, expand_inputs
 from vidseg_core.store.errors import StoreError
+from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore, open_store
 
 SEGMENTS_KEY = "segments.parquet"
@@ -170,6 +172,7 @@ def _build(
     import ray
     import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     device = _device(config, ray.cluster_resources().get("GPU", 0.0))
     settings = replace(config, dry_run=False)
@@ -285,6 +288,6 @@ def _finish(
 def read_segments(store: ObjectStore) -> list[dict[str, Any]]:
     """The rows of a set's segments so far."""
     try:
-        return pq.read_table(io.BytesIO(store.get(SEGMENTS_KEY))).to_pylist()
+        return read_plain(store.get(SEGMENTS_KEY), f"{store.root}/{SEGMENTS_KEY}").to_pylist()
     except FileNotFoundError:
         return []

@@ -29,6 +29,8 @@ import pyarrow as pa
 from vidseg_core.config.errors import nearest
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.plan.ids import is_safe_id
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.foreign import check_plain
 from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.parts import CommitResult, commit_part
@@ -156,10 +158,13 @@ def decode_table(data: pa.Buffer | bytes, where: str = "episode table") -> Episo
     """The table in these bytes, its arrays read-only views of them; `EpisodeError` for anything else."""
     try:
         reader = pa.ipc.open_file(data)
+        check_plain(reader.schema, where)
         batch = reader.get_batch(0)
         about = json.loads((reader.schema.metadata or {})[_METADATA])
         version = about["version"]
         columns = {name: _values(batch.column(name)) for name in reader.schema.names}
+    except StoreError as problem:
+        raise EpisodeError(str(problem)) from problem
     except (pa.ArrowException, KeyError, ValueError, TypeError) as problem:
         raise EpisodeError(f"{where} is no episode table, or not whole ({problem})") from problem
     if version != TABLE_VERSION:

@@ -32,7 +32,7 @@ from vidseg_core.episodes.sources import dataset_of
 from vidseg_core.evaluation.answers import Answers, Recall, clock_of, recalled
 from vidseg_core.evaluation.clips import Clip, class_names, items_of
 from vidseg_core.evaluation.measure import Measure, Timing, Truth
-from vidseg_core.evaluation.oracle import Planned, oracle_keys
+from vidseg_core.evaluation.oracle import Planned, check_tables, oracle_keys
 from vidseg_core.metrics.consistency import PairFlow
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
@@ -97,6 +97,10 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
     carried = method.propagation
     recall = recalled(bench.net, bench.classes) if carried.level == "labels" else None
     segmenter: Any = recall if recall is not None else bench.net
+    flow = _flow(bench, method)
+    if method.is_oracle and clip is None:
+        of_flow = {"flow_sha256": digest} if (digest := str(getattr(flow, "digest", ""))) else {}
+        check_tables(bench.config, method, bench.digests | of_flow, bench.class_names)
     try:
         engine = Engine(
             segmenter,
@@ -104,7 +108,7 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
             build_propagator(carried.name, level=carried.level),
             sides=carried.sides,
             max_interval=method.scheduler.max_interval,
-            flow=_flow(bench, method),
+            flow=flow,
             flow_size=carried.flow_size,
             device="cpu" if recall is not None else bench.device,
         )

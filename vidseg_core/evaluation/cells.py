@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from vidseg_core.pipeline.manifest import FingerprintMismatch
 from vidseg_core.store.errors import StoreError
+from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore
 
 EVALUATION_VERSION = 1
@@ -117,8 +118,9 @@ def read_cell(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Summary and rows of a cell (these columns only)."""
     data = _get(store, str(key))
-    table = pq.read_table(io.BytesIO(data), columns=list(columns) if columns is not None else None)
-    return _summary(pq.read_schema(io.BytesIO(data)), f"{store.root}/{key}"), table
+    where = f"{store.root}/{key}"
+    table = read_plain(data, where, columns)
+    return _summary(pq.read_schema(io.BytesIO(data)), where), table
 
 
 def _get(store: ObjectStore, key: str) -> bytes:
@@ -172,7 +174,7 @@ def put_net(
 def read_net(store: ObjectStore, clip: str, stamp: str) -> tuple[list[dict[str, Any]], float]:
     """N's masks and the seconds of a call; no rows if they have not been put."""
     try:
-        table = pq.read_table(io.BytesIO(store.get(net_key(clip, stamp))))
+        table = read_plain(store.get(net_key(clip, stamp)), f"{store.root}/{net_key(clip, stamp)}")
     except FileNotFoundError:
         return [], 0.0
     return table.to_pylist(), float((table.schema.metadata or {}).get(b"vidseg.call_s", b"0"))

@@ -92,9 +92,7 @@ def _even_out(read: Sequence[tuple[Cell, dict[str, Any], Any]]) -> None:
     for cell, summary, _ in read:
         least[cell.clip.name] = min(summary["read_s"], least.get(cell.clip.name, summary["read_s"]))
     for cell, summary, _ in read:
-        saved = (summary["read_s"] - least[cell.clip.name]) / max(1, summary["frames"])
         summary["read_s"] = least[cell.clip.name]
-        summary["latency_max_s"] -= saved
 
 
 _FRAME_COLUMNS = [

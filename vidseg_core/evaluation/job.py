@@ -71,7 +71,7 @@ def _dry_run(config: EvaluateConfig, bench: Bench, cells: Sequence[Cell], report
         raise ConfigError("--data", "no clip has a frame that could be measured")
     start, stop = first.runs[0]
     sample = replace(first, runs=((start, min(stop, start + SAMPLE_FRAMES)),))
-    usable = [method for method in methods if not method.is_oracle] or list(methods)
+    usable = [replace(method, is_oracle=False) for method in methods]  # tables know whole clips only
     started = time.perf_counter()
     net = ChunkedNet(bench.net, level="labels", batch=1, device="cpu") if bench.net is not None else None
     test = ClipTest(bench, sample, usable, Answers(net, bench.classes))

@@ -42,15 +42,11 @@ class Timing:
     """Seconds of one method on one clip."""
 
     read_s: float = 0.0
-    """Decoding and scaling; the same for all methods."""
+    """The data set's frames and labels, and scaling; the same for all methods, and no part of speed."""
     engine_s: float = 0.0
     """Flow, decisions, propagation; without the net."""
     net_s: float = 0.0
     """The net on key frames: calls times what a call takes."""
-
-    @property
-    def total_s(self) -> float:
-        return self.read_s + self.engine_s + self.net_s
 
 
 @dataclass(slots=True)
@@ -123,7 +119,7 @@ class Measure:
         keys_by_run = _by_run(self.rows)
         keys = join(key_statistics(run) for run in keys_by_run)
         frames = max(1, keys.frames)
-        other_s = (timing.read_s + timing.engine_s) / frames
+        other_s = timing.engine_s / frames
         late = latency(
             [row["is_key"] for row in self.rows],
             two_sided=False,

@@ -3,18 +3,22 @@
 Model: `build-episodes` tabulated the clip (one segment, the same net, propagator and size); dynamic
 programming finds the keys with the best total quality for a budget of one key every `interval` frames; the
 engine then runs with these keys. So the oracle has every number that other methods have, TC included.
+
+Invariant: tables of another net, size or propagation are refused before anything is run: their best schedule
+would be the best of something else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
+from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.episodes.oracle import one_sided_curve, two_sided_curve
-from vidseg_core.episodes.store import load_tables
+from vidseg_core.episodes.store import check_fingerprint, load_tables
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.scheduling.deviation import Deviation
@@ -30,6 +34,35 @@ class Planned:
 
     def score(self, deviation: Deviation) -> float:
         return float(deviation.ordinal in self._keys)
+
+
+def check_tables(
+    config: EvaluateConfig, method: MethodConfig, digests: Mapping[str, str], class_names: Collection[str]
+) -> None:
+    """`ConfigError` unless the tables were made with the net, the size and the propagation of the method.
+
+    `digests`: of the weights of net and flow, by the tables' names for them.
+    """
+    assert config.tables is not None
+    tables = next(iter(_tables(config.tables).values()))
+    there, carried = tables[0].fingerprint, method.propagation
+    wanted = {
+        "working_size": config.working_size,
+        "propagation.name": carried.name,
+        "propagation.level": carried.level,
+        "propagation.flow": carried.flow,
+        "propagation.flow_size": str(carried.flow_size),
+        **digests,
+    }
+    if "segmenter_sha256" not in digests or "segmenter_sha256" not in there:  # one of them has no weights
+        wanted = {name: value for name, value in wanted.items() if name != "segmenter_sha256"}
+        wanted["segmenter"] = config.segmenter
+    if there.get("quality") == "labels":
+        wanted["class_names"] = ",".join(class_names)
+    try:
+        check_fingerprint(there, wanted, config.tables)
+    except EpisodeError as problem:
+        raise ConfigError("--tables", f"no oracle for {method.name}: {problem}") from problem
 
 
 def oracle_keys(config: EvaluateConfig, method: MethodConfig, clip: Clip) -> set[int]:

@@ -5,7 +5,6 @@ Only finished cells are shown; a run that was cut off has no tables yet, and say
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -15,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from vidseg_core.datasets.records import DatasetError, Record
 from vidseg_core.episodes.sources import dataset_of
@@ -32,6 +30,7 @@ from vidseg_core.evaluation.ending import (
 from vidseg_core.media import MediaError
 from vidseg_core.plan.ids import safe_video_id
 from vidseg_core.store.errors import StoreError
+from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.objects import ObjectStore, open_store
 
@@ -105,7 +104,7 @@ class Evaluation:
     @cached_property
     def frames(self) -> dict[tuple[str, str], dict[str, np.ndarray]]:
         """(clip, method_id) -> columns of its frames, in order."""
-        table = pq.read_table(io.BytesIO(self.store.get(FRAMES_KEY)))
+        table = read_plain(self.store.get(FRAMES_KEY), f"{self.store.root}/{FRAMES_KEY}")
         found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         clips, ids = table.column("clip").to_pylist(), table.column("method_id").to_pylist()
         names = [n for n in table.column_names if n not in ("clip", "method", "point", "method_id")]
@@ -165,7 +164,7 @@ class Evaluation:
         return {(key.clip, key.method): key for key in keys}
 
     def _table(self, key: str) -> list[Row]:
-        return pq.read_table(io.BytesIO(self.store.get(key))).to_pylist()
+        return read_plain(self.store.get(key), f"{self.store.root}/{key}").to_pylist()
 
 
 def _none(value: Any) -> bool:

@@ -65,6 +65,10 @@ def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
                 _show(look, video_id, rows)
             else:
                 report.say(f"{video_id}: none of its frames was chosen", video_id=video_id)
+        if not chosen:
+            raise StoreError(
+                f"{config.run} holds no frame yet (its videos are above where they were put aside)"
+            )
         if not any(chosen.values()):
             raise ConfigError("--frames", f"no frame of {', '.join(chosen) or config.run} is among them")
         if config.export != "none":
@@ -103,14 +107,11 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
 
 def _planned_uris(run: Run) -> dict[str, str]:
     """Addresses of videos that are not closed yet, from the run's own list of inputs."""
-    import io
-
-    import pyarrow.parquet as pq
-
     from vidseg_core.pipeline.manifest import INPUTS_KEY
+    from vidseg_core.store.foreign import read_plain
 
     try:
-        rows = pq.read_table(io.BytesIO(run.store.get(INPUTS_KEY))).to_pylist()
+        rows = read_plain(run.store.get(INPUTS_KEY), f"{run.path}/{INPUTS_KEY}").to_pylist()
     except (FileNotFoundError, OSError):
         return {}
     return {row["video_id"]: row["uri"] for row in rows}

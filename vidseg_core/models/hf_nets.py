@@ -165,6 +165,11 @@ def _read_config(
 
 def _config_beside(transformers: Any, folder: Path) -> Any:
     try:
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        said = None  # transformers says what is wrong with it
+    _check_no_reference(folder, said)
+    try:
         config = transformers.AutoConfig.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
@@ -178,6 +183,21 @@ def _config_beside(transformers: Any, folder: Path) -> Any:
             f"{folder} holds a {config.model_type} net, which cannot be used to segment here"
         )
     return config
+
+
+def _check_no_reference(folder: Path, config: Any) -> None:
+    """Refuse a backbone that is elsewhere: transformers would ask the hub for it, timm also other folders."""
+    if not isinstance(config, dict):
+        return
+    name = config.get("backbone")
+    plain = config.get("model_type") == "timm_backbone" or config.get("backbone_config") is not None
+    if isinstance(name, str) and (not plain or "/" in name or ":" in name):
+        raise SegmenterError(
+            f"{folder / 'config.json'} refers to a backbone that is not in it ({name}): nothing is fetched "
+            "for a local folder, save the net with its whole config"
+        )
+    for value in config.values():
+        _check_no_reference(folder, value)
 
 
 def _classes_in(file: WeightsFile, model_type: str) -> int | None:

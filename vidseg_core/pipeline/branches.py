@@ -5,7 +5,8 @@ cluster; on CPU the engine's own actor)``, and a union of their small receipts. 
 shard of a segment on one actor; ``preserve_order`` and one call in flight keep them in turn (with several, a
 restarted actor gets them out of order, measured; the engine checks, it never assumes). Blocks hold one
 message each, so that a shard is handed on the moment it exists and backpressure counts shards. Decode asks
-for a CPU and the engine for none, so Ray Data does not fuse the two.
+for a CPU and the engine for none, so Ray Data does not fuse the two. One executor drives all branches of a
+graph; where there are more than it can carry, `cells` runs several.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -23,29 +25,40 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.pipeline.commit_stage import CommitStage, commit_parts
 from vidseg_core.pipeline.decode_stage import DecodeStage, decode_units
 from vidseg_core.pipeline.engine_stage import EngineStage
-from vidseg_core.pipeline.plan_stage import PlannedUnit, PlanStage, input_tables, plan_batch
-from vidseg_core.pipeline.ray_session import DECODE_CPUS, Sizing
-from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.pipeline.plan_stage import PlannedUnit
+from vidseg_core.pipeline.ray_session import DECODE_CPUS, Sizing, check_store
 from vidseg_core.store.objects import ObjectStore
 
 _COMMITS_AT_ONCE = 1
 TASK_FRAMES = 1024
 """Frames that a decode task covers, if units are shorter: dispatching a task costs tens of milliseconds."""
-_PLAN_TASKS = 2
-"""Planning tasks a CPU, in a small corpus."""
-_PLAN_MOST = 16
-"""Videos of a planning task."""
 RUN_AHEAD = 12
 """Shards of a branch that may be under way, from decoding to commit."""
 _SHARDS_AHEAD = 2.0
 """Decoded shards that may wait for each one in the engine: decoding stops ahead of a slow engine or store."""
 
+BranchPlan = list[pa.Table]
+"""The units of a branch, in blocks of one decode task each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What the branches of a wave have in common; small and picklable."""
+
+    config: SegmentConfig
+    store: ObjectStore
+    sizing: Sizing
+    decode: DecodeStage
+    commit: CommitStage
+    store_share: float
+    """Of the object store that an executor may use, for shards under way."""
+
 
 @contextmanager
-def data_context(store_share: float | None = None) -> Iterator[None]:
+def data_context(store_share: float) -> Iterator[None]:
     """Ray Data settings of our graphs; the caller's own settings come back afterwards.
 
-    ``store_share``: at most this share of the object store may hold what is under way (None: Ray's half).
+    ``store_share``: at most this share of the object store may hold what is under way.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     before = DataContext.get_current()
@@ -53,8 +66,7 @@ def data_context(store_share: float | None = None) -> Iterator[None]:
     context.execution_options.preserve_order = True
     context.target_max_block_size = 1  # one message a block, emitted at once
     context.downstream_capacity_backpressure_ratio = _SHARDS_AHEAD
-    if store_share is not None:
-        context.override_object_store_memory_limit_fraction = store_share
+    context.override_object_store_memory_limit_fraction = store_share
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     DataContext._set_current(context)
@@ -69,32 +81,28 @@ def _udf(function: Callable[..., Iterator[pa.Table]]) -> Any:
     return function
 
 
-def branch(
-    units: Sequence[PlannedUnit],
-    *,
-    config: SegmentConfig,
-    store: ObjectStore,
-    sizing: Sizing,
-    decode: DecodeStage,
-    commit: CommitStage,
-) -> Dataset:
-    """One branch over its planned units (one row each), giving receipts."""
+def _branch(blocks: BranchPlan, stages: Stages) -> Dataset:
+    """One branch over its planned units, giving receipts."""
+    config, sizing = stages.config, stages.sizing
     apart = sizing.device != "cpu"
-    stage = {"config": config, "store": store, "device": sizing.device, "commit": None if apart else commit}
-    blocks = _packed(units, config.lanes)
     engine = (
         ray.data.from_arrow(blocks)
         .map_batches(
             _udf(decode_units),
-            fn_kwargs={"stage": decode},
+            fn_kwargs={"stage": stages.decode},
             batch_format="pyarrow",
             batch_size=1,
-            num_cpus=DECODE_CPUS,
             compute=TaskPoolStrategy(size=min(sizing.decoders_per_branch, len(blocks))),
+            **_decoder_cpus(sizing.cells),
         )
         .map_batches(
             EngineStage,
-            fn_constructor_kwargs=stage,
+            fn_constructor_kwargs={
+                "config": config,
+                "store": stages.store,
+                "device": sizing.device,
+                "commit": None if apart else stages.commit,
+            },
             batch_format="pyarrow",
             batch_size=config.lanes,
             num_cpus=0,
@@ -106,12 +114,24 @@ def branch(
         return engine
     return engine.map_batches(
         _udf(commit_parts),
-        fn_kwargs={"stage": commit},
+        fn_kwargs={"stage": stages.commit},
         batch_format="pyarrow",
         batch_size=1,
         num_cpus=0,
         compute=TaskPoolStrategy(size=_COMMITS_AT_ONCE),
     )
+
+
+def _decoder_cpus(cells: int) -> dict[str, Any]:
+    """What a decode task asks of Ray.
+
+    Executors that run side by side each get a whole-numbered share of every node's CPUs, none if a node has
+    fewer CPUs than there are executors, and then decode one task at a time (measured: half the speed). A
+    branch's decoders are numbered already, so an executor in a cell need not know what they take.
+    """
+    if cells == 1:
+        return {"num_cpus": DECODE_CPUS}
+    return {"num_cpus": 0, "ray_remote_args_fn": lambda: {"num_cpus": DECODE_CPUS}}
 
 
 def share_of_store(units: Iterable[PlannedUnit], sizing: Sizing) -> float:
@@ -121,11 +141,12 @@ def share_of_store(units: Iterable[PlannedUnit], sizing: Sizing) -> float:
     one in pages just freed costs none, so a short queue is also the fast one.
     """
     largest = max(unit.shard_bytes for unit in units)
+    check_store(largest)
     whole = ray.cluster_resources().get("object_store_memory", 1.0)
     return min(0.5, max(0.02, RUN_AHEAD * sizing.branches * sizing.lanes * largest / whole))
 
 
-def _packed(units: Sequence[PlannedUnit], lanes: int) -> list[pa.Table]:
+def packed(units: Sequence[PlannedUnit], lanes: int) -> BranchPlan:
     """Blocks of consecutive units, one decode task each: short videos together, long units alone."""
     blocks: list[list[pa.Table]] = []
     room = 0
@@ -138,17 +159,9 @@ def _packed(units: Sequence[PlannedUnit], lanes: int) -> list[pa.Table]:
     return [pa.concat_tables(block) for block in blocks]
 
 
-def receipts(branches: Sequence[Dataset]) -> Generator[pa.Table]:
-    """Run the branches side by side; receipts as they come."""
-    first, *others = branches
-    union = first.union(*others) if others else first
-    yield from union.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-
-
-def plan_videos(videos: Sequence[VideoInput], stage: PlanStage) -> Iterator[pa.Table]:
-    """Plan ``videos`` in Ray tasks; the planner's answers as they come."""
-    tasks = max(-(-len(videos) // _PLAN_MOST), _PLAN_TASKS * int(ray.cluster_resources().get("CPU", 1)))
-    planned = ray.data.from_arrow(input_tables(videos, tasks)).map_batches(
-        _udf(plan_batch), fn_kwargs={"stage": stage}, batch_format="pyarrow", batch_size=None, num_cpus=1
-    )
-    yield from planned.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+def run_branches(plans: Sequence[BranchPlan], stages: Stages) -> Generator[pa.Table]:
+    """Run branches side by side in this process's executor; receipts as they come."""
+    with data_context(stages.store_share):
+        first, *others = [_branch(blocks, stages) for blocks in plans]
+        union = first.union(*others) if others else first
+        yield from union.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

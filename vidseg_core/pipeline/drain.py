@@ -6,8 +6,8 @@ that say "drained" instead of frames. The engine lets go of a segment at its fir
 of the shard before already saved; what was decoded before is segmented and committed. When all branches have
 run dry the driver takes the marker away and ends; the same command goes on later.
 
-A marker belongs to one driver: another driver on the same output is not stopped by it. A second SIGTERM ends
-the driver at once.
+A marker belongs to one driver: another driver on the same output is not stopped by it. One that cannot be
+written is told, and tried again until the run ends. A second SIGTERM ends the driver at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from secrets import token_hex
 from types import FrameType
@@ -25,6 +25,8 @@ from vidseg_core.store.objects import ObjectStore
 
 LOOK_EVERY_S = 2.0
 """A decoder asks the store for the marker no more often."""
+WRITE_EVERY_S = 5.0
+"""After so long a marker that could not be written is tried again."""
 
 
 class Drained(Exception):
@@ -53,8 +55,10 @@ class DrainMark:
 class Drain:
     """The driver's side."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    def __init__(self, store: ObjectStore, tell: Callable[[str], None] = lambda text: None) -> None:
+        """`tell` hears of a marker that cannot be written."""
+        self._store, self._tell = store, tell
+        self._closed = threading.Event()
         self.key = f"{STATE_PREFIX}drain-{token_hex(8)}"
         self.requested = False
         self._writer: threading.Thread | None = None
@@ -67,11 +71,27 @@ class Drain:
         """Sets the marker, from a thread of its own: a signal may come in the middle of any other request."""
         if not self.requested:
             self.requested = True
-            self._writer = threading.Thread(target=self._store.put, args=(self.key, b""), daemon=True)
+            self._writer = threading.Thread(target=self._write, daemon=True)
             self._writer.start()
+
+    def _write(self) -> None:
+        told = False
+        while not self._closed.is_set():
+            try:
+                self._store.put(self.key, b"")
+                return
+            except Exception as problem:  # a thread's exception would be lost
+                if not told:
+                    self._tell(
+                        f"the workers cannot be asked to end ({problem}); trying again, and the run goes on "
+                        "meanwhile (SIGTERM again to end at once)"
+                    )
+                told = True
+            self._closed.wait(WRITE_EVERY_S)
 
     def close(self) -> None:
         """Takes the marker away."""
+        self._closed.set()
         if self._writer is not None:
             self._writer.join(30)
             with suppress(Exception):

@@ -23,7 +23,7 @@ from vidseg_core.pipeline.audit import closing_lines
 from vidseg_core.pipeline.build import NetFacts
 from vidseg_core.pipeline.decode_stage import verdict_key
 from vidseg_core.pipeline.patience import SourceUnavailable
-from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.pipeline.progress import Reporter, clock, tame
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import RUN_KEY, STATE_PREFIX, SUCCESS_KEY, VIDEOS_PREFIX
 from vidseg_core.store.objects import ObjectStore
@@ -90,7 +90,7 @@ def finish(
     """
     videos = video_rows(store)
     totals = totals_of(videos)
-    seconds = time.time() - started
+    seconds = time.monotonic() - started
     info = {
         "schema_version": manifest["schema_version"],
         "fingerprint": manifest["fingerprint"],
@@ -193,7 +193,8 @@ def closing_table(
     width = max(len(name) for name, _ in lines)
     text = "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)
     for row in bad[:_REASONS_SHOWN]:
-        text += f"\n  {row['status']}: {row['uri']}\n      {row['reason']}"
+        uri, reason = (tame(str(row[name]), lines=False) for name in ("uri", "reason"))
+        text += f"\n  {row['status']}: {uri}\n      {reason}"
     if len(bad) > _REASONS_SHOWN:
         text += f"\n  ... and {len(bad) - _REASONS_SHOWN} more, see videos/ in the output"
     return text

@@ -1,7 +1,8 @@
 """``vidseg segment``: the run loop, readable on one screen, and how it ends.
 
-plan a wave of videos -> run their segments through keyed branches -> close each video as its last part is
-committed -> next wave; ``run.json`` and ``_SUCCESS`` come last. The driver holds counts, never frames.
+plan a wave of videos -> run their segments through keyed branches, planning the next wave meanwhile -> close
+each video as its last part is committed -> next wave; ``run.json`` and ``_SUCCESS`` come last. The driver
+holds counts, never frames.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class _Job:
         self._config = config
         self._report = report
         self._store: ObjectStore = open_output(config.output)
-        self._started = time.time()
+        self._started = time.monotonic()
         media = config.media
         self._limits = MediaLimits(
             max_pixels=media.max_pixels, deadline_s=media.decode_deadline_s, memory_bytes=media.memory_bytes
@@ -137,12 +138,11 @@ class _Job:
         counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
         if not todo:
             return
-        drain = Drain(self._store)
+        drain = Drain(self._store, self._report.say)
         with ray_session(self._config), drain.on_sigterm():
             runner = WaveRunner(self._config, self._store, self._limits, net, counts, self._report, drain)
             self._report.start_clock()
-            for wave in _waves(todo):
-                runner.run(wave)
+            runner.run(_waves(todo))
         self._report.tick(counts, force=True)
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.schema import SCHEMA_VERSION
 
@@ -103,7 +104,7 @@ def _inputs_bytes(inputs: Sequence[VideoInput]) -> bytes:
 
 
 def _check_inputs(store: ObjectStore, inputs: Sequence[VideoInput]) -> None:
-    there = pq.read_table(io.BytesIO(store.get(INPUTS_KEY)))
+    there = read_plain(store.get(INPUTS_KEY), f"{store.root}/{INPUTS_KEY}")
     ours = _inputs_table(inputs)
     if there.equals(ours):
         return

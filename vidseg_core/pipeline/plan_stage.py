@@ -256,8 +256,3 @@ def input_tables(videos: Sequence[VideoInput], tasks: int) -> list[pa.Table]:
 def read_works(table: pa.Table) -> list[tuple[VideoWork, pa.Buffer]]:
     """The planner's answers in a table."""
     return messages(table, VideoWork)
-
-
-def plan_batch(batch: pa.Table, stage: PlanStage) -> Iterator[pa.Table]:
-    """Ray Data function of the plan stage."""
-    yield from stage(batch)

@@ -1,14 +1,28 @@
-"""What people see while the job runs: one line in plain units, the same in a terminal, a log file or JSON."""
+"""What people see while the job runs: one line in plain units, the same in a terminal, a log file or JSON.
+
+Names of files and words of decoders come from outside; `tame` keeps them from steering a terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 _TERMINAL_S, _LOG_S = 0.5, 10.0
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def tame(text: str, *, lines: bool = True) -> str:
+    """`text` with what steers a terminal (escapes, changes of direction) spelled out.
+
+    Line breaks stay unless `lines` is False.
+    """
+    text = text if lines else text.replace("\n", "\\n")
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 @dataclass(slots=True)
@@ -52,7 +66,7 @@ class Reporter:
             self._write(json.dumps({"event": "message", "text": text} | self._always | fields) + "\n")
         else:
             self._clear()
-            self._write(f"vidseg: {text}\n")
+            self._write(f"vidseg: {tame(text)}\n")
 
     @property
     def is_json(self) -> bool:
@@ -66,7 +80,7 @@ class Reporter:
     def block(self, text: str) -> None:
         """Several lines as they are."""
         self._clear()
-        self._write(text + "\n")
+        self._write(tame(text) + "\n")
 
     def tick(self, counts: Counts, force: bool = False) -> None:
         """Show ``counts`` if it is time to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ import ray
 from vidseg_core.config.segment import SegmentConfig
 
 MAX_BRANCHES = 8
-"""Keyed branches that one streaming executor drives well; beyond it the driver is the bottleneck."""
+"""Keyed branches that one streaming executor drives well; where there is room for more there are `cells`."""
 LOCAL_STORE_MB = 2_000
 """Object store of a Ray that we start: small enough that its pages are used again and stay warm."""
 DECODE_CPUS = 1.0
 """What a decode task asks of Ray: more decoders than cores cost more page faults than they hide waits."""
+_SHOWN = 400
+"""Characters of what Ray says."""
 
 
 class ClusterError(RuntimeError):
@@ -31,6 +34,8 @@ class Sizing:
 
     device: str
     branches: int
+    cells: int
+    """Executors that the branches are dealt over."""
     decoders_per_branch: int
     gpus_per_worker: float
     cpus: int
@@ -67,7 +72,7 @@ def _connect(config: RayChoice) -> None:
         try:
             ray.init(address=address, **quiet)
         except Exception as problem:
-            raise ClusterError(f"cannot join the Ray cluster at {address}: {problem}") from problem
+            raise ClusterError(_why_not(address, problem)) from problem
         return
     store = (config.object_store_mb or LOCAL_STORE_MB) * 10**6
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that a token is in use
@@ -83,6 +88,32 @@ def _connect(config: RayChoice) -> None:
         raise ClusterError(f"a local Ray does not start (is the machine overloaded?): {problem}") from problem
 
 
+def _why_not(address: str, problem: Exception) -> str:
+    """One sentence for a cluster that cannot be joined."""
+    text = " ".join(str(problem).split())
+    versions = re.findall(r"Ray: (\S+) Python: (\S+)", text)
+    if len(versions) != 2:
+        return f"cannot join the Ray cluster at {address}: {text[:_SHOWN]}"
+    (there, its_python), (here, our_python) = versions
+    return (
+        f"cannot join the Ray cluster at {address}: it runs Ray {there} on Python {its_python}, this machine "
+        f"Ray {here} on Python {our_python}; every machine needs the same (tested: constraints.txt)"
+    )
+
+
+def check_store(shard_bytes: int) -> None:
+    """`ClusterError` if a node of the cluster has no room for a shard beside the one before it."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    rooms = [node.get("object_store_memory", 0.0) for node in nodes if node.get("CPU")]
+    if rooms and 2 * shard_bytes > min(rooms):
+        raise ClusterError(
+            f"a node of the Ray cluster has an object store of {min(rooms) / 1e6:.0f} MB, and the decoded "
+            f"shards of these videos take {shard_bytes / 1e6:.0f} MB each: give every node "
+            f"{4 * shard_bytes / 1e6:.0f} MB (--object_store_mb for a local Ray, --object-store-memory of "
+            "ray start), or lower --shard_frames"
+        )
+
+
 def size_up(config: SegmentConfig, segments: int) -> Sizing:
     """Branches and decoders for ``segments`` open segments on the cluster that Ray is connected to."""
     resources = ray.cluster_resources()
@@ -90,11 +121,12 @@ def size_up(config: SegmentConfig, segments: int) -> Sizing:
     device = _device(config, gpus)
     share = _gpu_share(config, device)
     room = max(1, int(gpus / share)) if share else max(1, cpus // config.threads)
-    branches = max(1, min(config.workers or room, MAX_BRANCHES, -(-segments // config.lanes)))
+    branches = max(1, min(config.workers or room, -(-segments // config.lanes)))
     decoders = config.decoders or int(cpus / DECODE_CPUS)
     return Sizing(
         device=device,
         branches=branches,
+        cells=-(-branches // MAX_BRANCHES),
         decoders_per_branch=max(1, decoders // branches),
         gpus_per_worker=share,
         cpus=cpus,

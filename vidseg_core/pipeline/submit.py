@@ -70,8 +70,7 @@ def submit(config: SubmitConfig, verb: str, arguments: Sequence[str]) -> int:
     else:
         number = 1 if last is None else last.number + 1
         job = name if number == 1 else f"{name}-{number}"
-        _send(client, job, command, config.working_dir, verb)
-        _say(f"submitted {job}: {command}")
+        job = _begin(client, Attempt(job, number, "NEW"), name, command, config.working_dir, verb)
     if not config.follow:
         return 0
     return _follow(client, job)
@@ -89,6 +88,21 @@ def _client(config: SubmitConfig) -> Any:
     except Exception as problem:  # whatever the transport raises
         text = " ".join(str(problem).split())
         raise ClusterError(f"no Ray cluster answers at {config.place}: {text[:300]}") from None
+
+
+def _begin(client: Any, attempt: Attempt, name: str, command: str, working_dir: str | None, verb: str) -> str:
+    """Submit an attempt, unless somebody has begun it meanwhile; the id of the job that is there."""
+    try:
+        _send(client, attempt.submission_id, command, working_dir, verb)
+    except RuntimeError as problem:
+        there = _last_attempt(client, name)
+        if there is None or there.number < attempt.number:
+            text = " ".join(str(problem).split())
+            raise ClusterError(f"the cluster refuses {attempt.submission_id}: {text[:300]}") from None
+        _say(f"{there.submission_id} is there already ({there.status.lower()})")
+        return there.submission_id
+    _say(f"submitted {attempt.submission_id}: {command}")
+    return attempt.submission_id
 
 
 @retry(

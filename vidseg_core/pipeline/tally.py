@@ -38,12 +38,17 @@ class VideoTally:
     frames: int
     damage: str | None
     segments: dict[int, SegmentTally]
+    frames_done: int = 0
+    """Frames in parts that are committed, and keys among them."""
+    keys_done: int = 0
 
     def take(self, receipt: Receipt) -> bool:
         """Count a receipt; True when the video became complete with it."""
         was_done = self.done
         tally = self.segments[receipt.segment]
         tally.committed += receipt.part >= 0
+        self.frames_done += receipt.frames
+        self.keys_done += receipt.keys
         if receipt.closed:
             tally.closed, tally.fatal, tally.totals = True, receipt.fatal, receipt.totals
         return self.done and not was_done

@@ -1,24 +1,24 @@
 """One wave: plan its videos, run the branches, take receipts, close videos.
 
-Everything here is bookkeeping on the driver. A wave bounds it: two thousand videos are planned, run and
-closed before the next two thousand are looked at.
+Everything here is bookkeeping on the driver. A wave bounds it: two thousand videos are run and closed, and
+the next two thousand planned meanwhile, before any other is looked at. If a cell dies, the videos it leaves
+open are planned once more: what is committed counts, the rest is run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
-
-import pyarrow as pa
 
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline import telemetry
-from vidseg_core.pipeline.branches import branch, data_context, plan_videos, receipts, share_of_store
+from vidseg_core.pipeline.branches import Stages, packed, share_of_store
 from vidseg_core.pipeline.build import NetFacts
+from vidseg_core.pipeline.cells import Cells
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.decode_stage import DecodeStage
 from vidseg_core.pipeline.drain import Drain, Drained
@@ -33,8 +33,9 @@ from vidseg_core.pipeline.plan_stage import (
     read_works,
     resume_point,
 )
+from vidseg_core.pipeline.planning import Planning
 from vidseg_core.pipeline.progress import Counts, Reporter
-from vidseg_core.pipeline.ray_session import size_up
+from vidseg_core.pipeline.ray_session import ClusterError, size_up
 from vidseg_core.pipeline.rows import Receipt, messages
 from vidseg_core.pipeline.tally import SegmentTally, VideoTally, quarantine_row
 from vidseg_core.plan.branches import assign_branches
@@ -47,6 +48,8 @@ _DRAINED_IN_A_ROW = 64
 """Receipts a branch: more than its decoders have in hand when the drain begins."""
 _REPLAYED_CALLS = 4
 """More than an engine actor has in flight: a restarted one asks for the state before the oldest of them."""
+_MOST_LOSSES = 5
+"""So many times in a wave cells may die; then the run ends."""
 
 
 class WaveRunner:
@@ -76,25 +79,56 @@ class WaveRunner:
             store, len(net.class_names), confidence=isinstance(config, PseudoLabelConfig)
         )
 
-    def run(self, videos: Sequence[VideoInput]) -> None:
-        """Bring every video of the wave to its row in ``videos/``; `Drained` if it was asked to end."""
-        with data_context(), ThreadPoolExecutor(max_workers=8) as pool:
+    def run(self, waves: Iterable[Sequence[VideoInput]]) -> None:
+        """Bring every video to its row in ``videos/``, wave by wave; `Drained` if it was asked to end."""
+        plans = (Planning(videos, self._plan) for videos in waves)
+        plan = next(plans, None)
+        while plan is not None:
+            self._ahead = next(plans, None)
+            try:
+                self._run_wave(plan)
+            except BaseException:
+                if self._ahead is not None:
+                    self._ahead.close()
+                raise
+            plan = self._ahead
+
+    def _run_wave(self, plan: Planning) -> None:
+        self._counted: dict[str, VideoTally] = {}
+        why: object = None
+        for _ in range(1 + _MOST_LOSSES):
+            cells, open_videos = self._run_plan(plan)
+            if self._drain.requested:
+                raise Drained
+            if cells is None or not cells.lost:
+                return
+            why = cells.lost[-1]
+            left = f"the {len(open_videos)} video(s) that it leaves are planned again"
+            self._report.say(f"a cell was lost ({type(why).__name__}); {left}")
+            self._counted = open_videos
+            plan = Planning([v for v in plan.videos if v.video_id in open_videos], self._plan)
+        raise ClusterError(f"cells were lost {1 + _MOST_LOSSES} times in one wave; the last time: {why}")
+
+    def _run_plan(self, plan: Planning) -> tuple[Cells | None, dict[str, VideoTally]]:
+        """The cells that ran (None: there was nothing to run), and what they left open by video id."""
+        cells = None
+        with closing(plan), ThreadPoolExecutor(max_workers=8) as pool:
             self._jobs: list[Future[None]] = []
-            tallies, segments = self._make_plan(videos, pool)
+            tallies, segments = self._take_plan(plan, pool)
             if segments and not self._drain.requested:
-                self._run_segments(tallies, segments, pool)
+                cells = self._cells(segments)
+                self._take_all(tallies, cells, pool)
             for job in self._jobs:
                 job.result()
-        if self._drain.requested:
-            raise Drained
+        return cells, {video_id: tally for video_id, tally in tallies.items() if not tally.done}
 
-    def _make_plan(
-        self, videos: Sequence[VideoInput], pool: ThreadPoolExecutor
+    def _take_plan(
+        self, plan: Planning, pool: ThreadPoolExecutor
     ) -> tuple[dict[str, VideoTally], list[tuple[int, list[PlannedUnit]]]]:
         """Tallies by video id, and (frames left, unit rows) of every open segment."""
         tallies: dict[str, VideoTally] = {}
         segments: list[tuple[int, list[PlannedUnit]]] = []
-        for table in plan_videos(videos, self._plan):
+        for table in plan.tables():
             if self._drain.requested:
                 break
             for work, blob in read_works(table):
@@ -102,7 +136,7 @@ class WaveRunner:
                     self._quarantine(work, pool)
                     continue
                 tally = tallies[work.video_id] = tally_of(work)
-                self._count_plan(work)
+                self._count_plan(tally)
                 rows = planned_units(work, blob, self._config.lanes > 1)
                 segments.extend(
                     (s.frames_left, r) for s, r in zip(work.works(), rows, strict=True) if s.units
@@ -112,42 +146,30 @@ class WaveRunner:
                 self._report.tick(self._counts)
         return tallies, segments
 
-    def _run_segments(
-        self,
-        tallies: dict[str, VideoTally],
-        segments: Sequence[tuple[int, list[PlannedUnit]]],
-        pool: ThreadPoolExecutor,
-    ) -> None:
-        sizing = size_up(self._config, len(segments))
+    def _cells(self, segments: Sequence[tuple[int, list[PlannedUnit]]]) -> Cells:
+        config = self._config
+        sizing = size_up(config, len(segments))
         self._device = sizing.device
-        units = [unit for _, rows in segments for unit in rows]
-        share = share_of_store(units, sizing)
         groups = assign_branches([frames for frames, _ in segments], sizing.branches)
-        with data_context(share):
-            branches = [
-                branch(
-                    interleave([segments[i][1] for i in group], self._config.lanes),
-                    config=self._config,
-                    store=self._store,
-                    sizing=sizing,
-                    decode=self._decode,
-                    commit=self._commit,
-                )
-                for group in groups
-                if group
-            ]
-            self._take_all(tallies, receipts(branches), len(branches), pool)
+        plans = [
+            packed(interleave([segments[i][1] for i in group], config.lanes), config.lanes)
+            for group in groups
+            if group
+        ]
+        stages = Stages(
+            config=config,
+            store=self._store,
+            sizing=sizing,
+            decode=self._decode,
+            commit=self._commit,
+            store_share=share_of_store([unit for _, rows in segments for unit in rows], sizing),
+        )
+        return Cells(plans, stages)
 
-    def _take_all(
-        self,
-        tallies: dict[str, VideoTally],
-        tables: Generator[pa.Table],
-        branches: int,
-        pool: ThreadPoolExecutor,
-    ) -> None:
+    def _take_all(self, tallies: dict[str, VideoTally], cells: Cells, pool: ThreadPoolExecutor) -> None:
         """Every receipt; when draining, until only drained shards come: the rest of the wave may be long."""
         drained = 0
-        with closing(tables):
+        with closing(cells.receipts()) as tables:
             for table in tables:
                 if self._drain.requested and not self._said:
                     self._said = True
@@ -155,9 +177,10 @@ class WaveRunner:
                 for receipt, _ in messages(table, Receipt):
                     drained = drained + 1 if receipt.drained else 0
                     self._take(tallies[receipt.video_id], receipt, pool)
-
-                if drained >= _DRAINED_IN_A_ROW * branches:
+                if drained >= _DRAINED_IN_A_ROW * cells.branches:
                     return
+                if self._ahead is not None and not self._drain.requested:
+                    self._ahead.pump()
 
     def _take(self, tally: VideoTally, receipt: Receipt, pool: ThreadPoolExecutor) -> None:
         if self._report.is_json and receipt.part >= 0:
@@ -189,25 +212,37 @@ class WaveRunner:
         telemetry.count("quarantined", reason=work.reason or "")
         self._jobs.append(pool.submit(close_video, self._store, row))
 
-    def _count_plan(self, work: VideoWork) -> None:
-        self._counts.frames_total += work.frames
-        done = sum(segment.frames_done for segment in work.works())
-        self._counts.frames += done
-        self._counts.resumed_frames += done
-        self._counts.keys += sum(segment.keys_done for segment in work.works())
+    def _count_plan(self, tally: VideoTally) -> None:
+        """Count what is planned; of a video that a lost cell left, only what its receipts did not tell."""
+        before = self._counted.get(tally.video_id)
+        if before is None:
+            self._counts.frames_total += tally.frames
+            self._counts.resumed_frames += tally.frames_done
+        self._counts.frames += tally.frames_done - (before.frames_done if before else 0)
+        self._counts.keys += tally.keys_done - (before.keys_done if before else 0)
 
     _device = "cpu"
 
 
 def tally_of(work: VideoWork) -> VideoTally:
     """The counts of a planned video, with what an earlier driver committed."""
+    works = work.works()
     segments = {
         s.segment: SegmentTally(
             parts=s.parts, committed=s.committed, closed=s.totals is not None, totals=s.totals or {}
         )
-        for s in work.works()
+        for s in works
     }
-    return VideoTally(work.video_id, work.uri, work.facts, work.frames, work.damage, segments)
+    return VideoTally(
+        work.video_id,
+        work.uri,
+        work.facts,
+        work.frames,
+        work.damage,
+        segments,
+        frames_done=sum(s.frames_done for s in works),
+        keys_done=sum(s.keys_done for s in works),
+    )
 
 
 def _told(receipt: Receipt) -> dict[str, Any]:

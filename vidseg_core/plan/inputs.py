@@ -21,6 +21,7 @@ from itertools import islice
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+from vidseg_core.config.schema import redact
 from vidseg_core.plan import lists, s3
 from vidseg_core.plan.errors import InputError
 from vidseg_core.plan.ids import make_video_id, safe_video_id
@@ -71,7 +72,7 @@ def expand_inputs(specs: Sequence[str], *, limit: int | None = None) -> list[Vid
 def _expand(spec: str) -> Iterator[_Found]:
     if spec.startswith("s3://"):
         return _expand_s3(spec)
-    path = _local_path(spec, spec)
+    path = _local_path(spec, redact(spec))
     if os.path.isdir(path):
         return _some(
             _directory(path),
@@ -179,7 +180,7 @@ def _resolve(uri: str, spec: str, list_path: str) -> str:
         return uri
     if list_path.startswith("s3://") and not os.path.isabs(uri) and not _SCHEME.match(uri):
         return list_path.rsplit("/", 1)[0] + "/" + uri
-    path = _local_path(uri, f"{spec}: entry {uri}")
+    path = _local_path(uri, f"{spec}: entry {redact(uri)}")
     beside = os.path.join(os.path.dirname(os.path.abspath(list_path)), path)
     return beside if os.path.exists(beside) else path
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from vidseg_core.plan import s3
 from vidseg_core.plan.errors import InputError
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.foreign import check_plain
 
 LIST_SUFFIXES = (".csv", ".parquet", ".pq")
 
@@ -54,11 +56,14 @@ def _parquet_rows(spec: str, file: Any) -> Iterator[Row]:
         table = pq.ParquetFile(file)
         _check_columns(spec, table.schema_arrow.names)
         columns = [name for name in ("uri", "video_id") if name in table.schema_arrow.names]
+        check_plain((table.schema_arrow.field(name) for name in columns), spec)
         number = 0
         for batch in table.iter_batches(batch_size=4096, columns=columns):
             for row in batch.to_pylist():
                 number += 1
                 yield _row(spec, number, row["uri"], row.get("video_id"))
+    except StoreError as error:
+        raise InputError(str(error)) from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{spec}: not a readable Parquet file ({error})") from None
 

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from vidseg_core.report.style import Look, Plot, legend, narrow_size, plain
+from vidseg_core.report.style import EVERY_HEX, Look, Plot, legend, narrow_size, plain
 
 Row = Mapping[str, Any]
 QUALITY_WORDS = {
@@ -26,6 +26,7 @@ QUALITY_WORDS = {
 }
 NEAR = 1.15
 """Ratio of intervals that are taken for one another at the ends of a curve."""
+FEW_TICKS, MORE_TICKS = 5, (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 50, 60, 80, 100)
 TICKS = (1, 2, 3, 5, 8, 12, 18, 25, 35, 50, 75, 100, 150, 250, 500, 1000)
 
 
@@ -116,7 +117,7 @@ def aki_plot(curves: Sequence[Curve], look: Mapping[str, Look], quality: str, na
                 _line(axes, curve.aki, curve.quality, look[curve.name], curve.name)
             else:
                 name_of = plain(curve.name)
-                axes.axhline(curve.quality[0], color="#666666", linestyle=":", linewidth=1.4, label=name_of)
+                axes.axhline(curve.quality[0], color=EVERY_HEX, linestyle=":", linewidth=1.4, label=name_of)
         _interval_axis(axes, np.concatenate([curve.aki for curve in shown]))
         axes.set_xlabel("average key interval, AKI (frames, logarithmic)")
         axes.set_ylabel(_worded(quality, narrow))
@@ -126,15 +127,17 @@ def aki_plot(curves: Sequence[Curve], look: Mapping[str, Look], quality: str, na
     return Plot(name=name, alt=alt, draw=draw, narrow=_narrow(curves))
 
 
-def fps_plot(curves: Sequence[Curve], look: Mapping[str, Look], quality: str, name: str) -> Plot:
-    """Quality against speed (DVRL Fig. 4, bottom)."""
+def fps_plot(
+    curves: Sequence[Curve], look: Mapping[str, Look], quality: str, name: str, *, of: str = "core"
+) -> Plot:
+    """Quality against speed (DVRL Fig. 4, bottom). `of`: what the seconds are those of."""
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
         for curve in curves:
             _line(axes, curve.fps, curve.quality, look[curve.name], curve.name)
         axes.set_xlabel(
-            "frames per second of one worker" if narrow else "speed (frames per second, one worker)"
+            f"frames per second of one {of}" if narrow else f"speed (frames per second of one {of})"
         )
         axes.set_xlim(left=0)
         axes.set_ylabel(_worded(quality, narrow))
@@ -158,7 +161,7 @@ def tc_plot(curves: Sequence[Curve], look: Mapping[str, Look], name: str) -> Plo
         for curve in curves:
             if curve not in shown and number(curve.rows[0]["tc"]):
                 name_of, tc = plain(curve.name), curve.rows[0]["tc"]
-                top.axhline(tc, color="#666666", linestyle=":", linewidth=1.4, label=name_of)
+                top.axhline(tc, color=EVERY_HEX, linestyle=":", linewidth=1.4, label=name_of)
         _interval_axis(bottom, np.concatenate([curve.aki for curve in shown]))
         bottom.set_xlabel("average key interval, AKI (frames, logarithmic)")
         top.set_ylabel("TC (mIoU)")
@@ -205,6 +208,8 @@ def _interval_axis(axes: Any, values: np.ndarray) -> None:
     axes.set_xscale("log")
     axes.set_xlim(low * 0.9, high * 1.1)
     inside = [tick for tick in TICKS if low * 0.9 <= tick <= high * 1.1]
+    if len(inside) < FEW_TICKS:
+        inside = [tick for tick in MORE_TICKS if low * 0.9 <= tick <= high * 1.1]
     axes.xaxis.set_major_locator(FixedLocator(inside or [low]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -21,7 +21,7 @@ from vidseg_core.report.curves import (
     tc_plot,
 )
 from vidseg_core.report.masks import MOST_ROWS, Pick, strips_section, telling_clip, worst_section
-from vidseg_core.report.page import Section, esc, num
+from vidseg_core.report.page import FOLDED_ROWS, Section, esc, num
 from vidseg_core.report.schedules import Schedule, decay_plot, interval_plot, timeline_plot
 from vidseg_core.report.style import Look, looks
 
@@ -42,6 +42,10 @@ def sections(data: Evaluation, config: ReportConfig, suffix: str) -> tuple[list[
     found.append(_curves(data, curves, look, config, suffix, absent))
     picks = _picks(curves, config.aki)
     found.append(_schedules(data, picks, look, config, suffix, absent))
+    every = [(curve, curve.rows[0]) for curve in curves if curve.scheduler == "every"]
+    shown = [*picks, *(one for one in every if one not in picks)]
+    classes = _classes(data, shown, suffix)
+    found += [classes] if classes else []
     strips = strips_section(data, picks, config, suffix, absent)
     found += [strips] if strips else []
     if config.worst:
@@ -51,7 +55,7 @@ def sections(data: Evaluation, config: ReportConfig, suffix: str) -> tuple[list[
         found.append(_consistency(data, curves, look, suffix))
     else:
         absent[f"temporal consistency{suffix}"] = "the evaluation was made with --no-tc"
-    found.append(_cost(data, config, suffix))
+    found.append(_cost(data, shown, config, suffix))
     return found + _quarantine(data, suffix), absent
 
 
@@ -93,9 +97,9 @@ def _overview(data: Evaluation, suffix: str) -> Section:
         ]
         for row in data.methods
     ]
-    section.table(heads, rows)
+    section.table(heads, rows, fold="All methods")
     section.parts.append(
-        '<p class="soft">AKI: frames per key. fps: of one worker, reading and net included'
+        f'<p class="soft">AKI: frames per key. fps: flow, propagation, decisions and net on one {_unit(data)}'
         + (
             f"; the net is put at {esc(num(float(config['key_net_ms']), 1))} ms a key"
             if net == "labels"
@@ -121,28 +125,66 @@ def _curves(
         "was evaluated: the net on every frame.",
     )
     section.plot(
-        fps_plot(curves, look, data.quality, f"fps{_slug(suffix)}"),
-        "Quality against speed: frames over the time of reading, flow, propagation and the net on key "
-        "frames, as measured where the evaluation ran.",
+        fps_plot(curves, look, data.quality, f"fps{_slug(suffix)}", of=_unit(data)),
+        "Quality against speed: frames over the seconds of flow, propagation, decisions and the net on key "
+        "frames (DVRL Fig. 4 and 5, bottom); reading is not in it. "
+        + (
+            "Seconds of the GPU's worker, as measured where the evaluation ran."
+            if _unit(data) != "core"
+            else "CPU seconds of one core, as measured where the evaluation ran."
+        ),
     )
     lowest = min(curve.aki.min() for curve in curves)
     highest = max(curve.aki.max() for curve in curves)
     intervals = [interval for interval in SHARE_INTERVALS if lowest <= interval <= highest]
     closed = shares(curves, intervals)
-    if closed:
+    told = [n for n in range(len(intervals)) if any(not math.isnan(row[n]) for row in closed.values())]
+    if told:
         section.head("Share of the gap to the oracle that is closed")
         section.text(
             "0 % is a key every so many frames, 100 % the best schedule there is, with the same propagation. "
-            "Between measured points quality is interpolated; a dash: not measured, or nothing to gain."
+            "Between measured points quality is interpolated; a dash: not measured, or nothing to gain. "
+            "The oracle's schedule has the best mean of the frames' own mIoU; pooled over pixels, as here, "
+            "another one may come out a little above it."
         )
-        heads = ["method", *(f"AKI {interval}" for interval in intervals)]
-        section.table(heads, [[name, *(_percent(v) for v in values)] for name, values in closed.items()])
+        heads = ["method", *(f"AKI {intervals[n]}" for n in told)]
+        section.table(heads, [[name, *(_percent(row[n]) for n in told)] for name, row in closed.items()])
+    elif closed:
+        absent[f"share of the gap to the oracle{suffix}"] = (
+            "fixed and oracle have no key interval in common at which the oracle is better"
+        )
     else:
         absent[f"share of the gap to the oracle{suffix}"] = (
             "needs the methods fixed and oracle with the same propagation "
             "(evaluate --methods oracle:interval=... --tables SET)"
         )
     return section
+
+
+def _unit(data: Evaluation) -> str:
+    """Whose seconds were counted."""
+    return "GPU worker" if any(row["gpu_s"] for row in data.methods) else "core"
+
+
+def _classes(data: Evaluation, picks: Sequence[Pick], suffix: str) -> Section | None:
+    """IoU of each class at the chosen operating points; None without labels."""
+    if not data.has_labels:
+        return None
+    section = Section(f"Classes{suffix}")
+    section.text(
+        "IoU against the labels at the operating points below, pixels of all measured frames counted first; "
+        "mIoU is the mean of a row's numbers. A dash: neither labels nor masks hold the class."
+    )
+    rows = [
+        [f"{curve.name}, AKI {row['aki']:.1f}", num(row["miou"]), *(num(_known(v)) for v in row["class_iou"])]
+        for curve, row in picks
+    ]
+    section.table(["method", "mIoU", *data.class_names], rows)
+    return section
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _picks(curves: Sequence[Curve], aki: float) -> list[Pick]:
@@ -206,11 +248,11 @@ def _schedules(
         )
         section.plot(
             decay_plot(everywhere, look, _short(data.quality), f"decay{_slug(suffix)}"),
-            "How quality falls off behind a key, all clips.",
+            "How quality falls off behind a key, all clips, as far as a quarter of the intervals reaches.",
         )
     else:
         absent[f"timeline{suffix}"] = "fewer than two frames of the clip are measured (snippets)"
-    if len(picks) > MOST_LINES:
+    if measured and len(picks) > MOST_LINES:
         rest = ", ".join(curve.name for curve, _ in picks[MOST_LINES:])
         section.parts.append(f'<p class="soft">Not in the timeline, for legibility: {esc(rest)}.</p>')
     return section
@@ -238,16 +280,17 @@ def _consistency(data: Evaluation, curves: Sequence[Curve], look: Mapping[str, L
         ]
         for row in data.methods
     ]
-    section.table(heads, rows)
+    section.table(heads, rows, fold="All methods")
     return section
 
 
-def _cost(data: Evaluation, config: ReportConfig, suffix: str) -> Section:
+def _cost(data: Evaluation, picks: Sequence[Pick], config: ReportConfig, suffix: str) -> Section:
     section = Section(f"Cost and latency{suffix}")
     section.text(
         f"Compute of reading, flow, propagation and net on key frames, at {config.cpu_hour:g} "
         f"{config.currency} for an hour of a core and {config.gpu_hour:g} for one of a GPU; "
-        f"video at {data.config['fps']:g} frames per second. Idle machines are not in it."
+        f"video at {data.config['fps']:g} frames per second. Idle machines are not in it. Latency is the "
+        "compute of a frame without reading it."
     )
     heads = [
         "method",
@@ -260,24 +303,24 @@ def _cost(data: Evaluation, config: ReportConfig, suffix: str) -> Section:
         "wait, mean",
         "wait, longest",
     ]
-    rows = []
+    rows, chosen = {}, [row["method_id"] for _, row in picks]
     for row in data.methods:
         cost = Cost(cpu_s=row["cpu_s"], gpu_s=row["gpu_s"], video_s=row["frames"] / data.config["fps"])
         money = cost.money_per_video_hour(cpu_hour=config.cpu_hour, gpu_hour=config.gpu_hour)
-        rows.append(
-            [
-                f"{row['method']} {row['point']}",
-                f"{100 * row['calls_saved']:.1f} %",
-                num(row["cpu_s_per_video_hour"], 0),
-                num(row["gpu_s_per_video_hour"], 0),
-                num(money, 3),
-                f"{1000 * row['latency_mean_s']:.1f} ms",
-                f"{1000 * row['latency_max_s']:.1f} ms",
-                f"{row['wait_mean_frames']:.1f} frames",
-                f"{row['wait_max_frames']} frames",
-            ]
-        )
-    section.table(heads, rows)
+        rows[row["method_id"]] = [
+            f"{row['method']} {row['point']}",
+            f"{100 * row['calls_saved']:.1f} %",
+            num(row["cpu_s_per_video_hour"], 0),
+            num(row["gpu_s_per_video_hour"], 0),
+            num(money, 3),
+            f"{1000 * row['latency_mean_s']:.1f} ms",
+            f"{1000 * row['latency_max_s']:.1f} ms",
+            f"{row['wait_mean_frames']:.1f} frames",
+            f"{row['wait_max_frames']} frames",
+        ]
+    if len(rows) > FOLDED_ROWS > len(chosen):
+        section.table(heads, [rows[method_id] for method_id in chosen])
+    section.table(heads, list(rows.values()), fold="All methods")
     return section
 
 

@@ -114,7 +114,7 @@ def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) 
             "Distance from one key to the next, over all videos. Dotted: the mean.",
         )
     section.plot(
-        _score_plot(drawn, threshold, f"run-scores{_slug(suffix)}"),
+        score_plot(drawn, threshold, f"run-scores{_slug(suffix)}"),
         "The scheduler's score of every frame and the frames that became keys"
         + ("; dashed: the threshold." if threshold is not None else ".")
         + " Forced keys (the first frame, the longest interval) have no score.",
@@ -139,23 +139,30 @@ def _columns(run: Run, video_id: str) -> dict[str, np.ndarray]:
     }
 
 
-def _score_plot(drawn: Sequence[tuple[str, Mapping[str, np.ndarray]]], threshold: Any, name: str) -> Plot:
+def score_plot(drawn: Sequence[tuple[str, Mapping[str, np.ndarray]]], threshold: Any, name: str) -> Plot:
+    """The score of every frame and the keys, a row for each video; long ones are thinned out."""
+
     def draw(figure: Figure, narrow: bool) -> None:
         rows = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
         for axes, (video_id, columns) in zip(rows, drawn, strict=True):
-            number, score = (
-                columns["number"],
-                np.where(np.isfinite(columns["score"]), columns["score"], np.nan),
-            )
-            axes.plot(number, score, color=COLOURS[0], linewidth=1)
-            for key in number[columns["is_key"]]:
-                axes.axvline(key, color=KEY_HEX, linewidth=0.8, alpha=0.7)
+            number, places = columns["number"], NARROW_PLACES if narrow else WIDE_PLACES
+            score = np.where(np.isfinite(columns["score"]), columns["score"], np.nan)
+            shown = outline(score, places)
+            keys = spread(number[columns["is_key"]], places // 2)
+            tall = 1.0 if len(keys) <= FEW_KEYS else 0.13
+            axes.vlines(keys, 0, tall, transform=axes.get_xaxis_transform(), color=KEY_HEX, lw=0.8, zorder=3)
+            axes.margins(x=0.01)
+            axes.plot(number[shown], score[shown], color=COLOURS[0], linewidth=1)
+            if not np.isfinite(score).any():
+                axes.set_yticks([])
+                axes.text(0.01, 0.85, "no scores", transform=axes.transAxes, fontsize=8, va="top")
+            else:
+                axes.yaxis.set_major_locator(MaxNLocator(3))
             if threshold is not None:
                 axes.axhline(threshold, color="black", linewidth=1, linestyle="--")
             axes.set_title(plain(video_id, 34 if narrow else 80), loc="left", fontsize=9)
-            axes.yaxis.set_major_locator(MaxNLocator(3))
             axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 10, integer=True))
-        rows[-1].set_xlabel("frame (upright lines: keys)")
+        rows[-1].set_xlabel("frame (upright marks: keys)")
         figure.supylabel("score of the scheduler", fontsize=10)
 
     height = 1.0 + 1.25 * len(drawn)
@@ -166,6 +173,34 @@ def _score_plot(drawn: Sequence[tuple[str, Mapping[str, np.ndarray]]], threshold
         wide=(8.2, height),
         narrow=(4.1, height),
     )
+
+
+FEW_KEYS = 60
+"""Keys that are drawn from bottom to top; more of them are short marks."""
+WIDE_PLACES, NARROW_PLACES = 1200, 600
+"""Places along a plot that can be told apart, about two a pixel of what a window shows."""
+
+
+def outline(values: np.ndarray, places: int) -> np.ndarray:
+    """Indices of the lowest and the highest value in each of so many stretches: what a line of all shows.
+
+    All of them where they are few, or where nothing is known.
+    """
+    if len(values) <= 2 * places:
+        return np.arange(len(values))
+    chosen = []
+    for part in np.array_split(np.arange(len(values)), places):
+        known = part[np.isfinite(values[part])]
+        chosen += [known[values[known].argmin()], known[values[known].argmax()]] if len(known) else [part[0]]
+    return np.unique(chosen)
+
+
+def spread(numbers: np.ndarray, places: int) -> np.ndarray:
+    """One of the numbers, the first, for each of so many stretches from the first to the last."""
+    if len(numbers) <= places:
+        return numbers
+    width = (int(numbers[-1]) - int(numbers[0])) / places
+    return numbers[np.unique(((numbers - numbers[0]) / width).astype(np.int64), return_index=True)[1]]
 
 
 def _cost(
@@ -185,7 +220,9 @@ def _cost(
         [
             (num(cost.cpu_s, 0), "CPU-s"),
             (num(cost.gpu_s, 0), "GPU-s"),
-            (num(cost.video_s / 3600, 2), "hours of video"),
+            (num(cost.video_s / 3600, 1), "hours of video")
+            if cost.video_s >= 7200
+            else (num(cost.video_s / 60, 1), "minutes of video"),
             (f"{num(money, 3)} {config.currency}", "per hour of video"),
         ]
     )

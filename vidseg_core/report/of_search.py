@@ -6,18 +6,17 @@ their names (`COSTS`, `GAINS`), so that whatever wrote them need not know this p
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.style import COLOURS, Plot, legend
+from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore
 
 TRIALS_KEY = "trials.parquet"
@@ -47,7 +46,7 @@ def is_search(store: ObjectStore) -> bool:
 
 def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, str]]:
     """The Pareto front and the trials on it."""
-    rows = pq.read_table(io.BytesIO(store.get(TRIALS_KEY))).to_pylist()
+    rows = read_plain(store.get(TRIALS_KEY), f"{store.root}/{TRIALS_KEY}").to_pylist()
     names = list(rows[0]) if rows else []
     cost = next((name for name in COSTS if name in names), None)
     gain = next((name for name in GAINS if name in names), None)
@@ -67,9 +66,16 @@ def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, 
         "Every trial; the line joins those that no other trial beats in both.",
     )
     section.head("Trials on the front")
-    plain = [name for name in names if not isinstance(rows[0][name], (list, dict, bytes))]
-    table = [[_text(pairs[place][2][name]) for name in plain] for place in best[:MOST_ROWS]]
-    texts = [place for place, name in enumerate(plain) if isinstance(rows[0][name], str)]
+    shown = [pairs[place][2] for place in best[:MOST_ROWS]]
+    plain = [
+        name
+        for name in names
+        if name != "on_front"
+        and not isinstance(rows[0][name], (list, dict, bytes))
+        and any(row[name] not in (None, "", False) for row in shown)
+    ]
+    table = [[_text(row[name]) for name in plain] for row in shown]
+    texts = [place for place, name in enumerate(plain) if any(isinstance(row[name], str) for row in shown)]
     section.table(plain, table, texts=texts)
     return [section], {}
 

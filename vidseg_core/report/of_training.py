@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.style import COLOURS, Plot
+from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore
 
 CURVE_KEY, RUN_KEY = "curve.parquet", "run.json"
@@ -47,7 +46,7 @@ def is_training(store: ObjectStore) -> bool:
 
 def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, str]]:
     """The curves, and the outcome where the run was finished."""
-    table = pq.read_table(io.BytesIO(store.get(CURVE_KEY)))
+    table = read_plain(store.get(CURVE_KEY), f"{store.root}/{CURVE_KEY}")
     columns = {name: _numbers(table.column(name).to_pylist()) for name in table.column_names}
     step = next((name for name in STEPS if name in columns), None)
     section = Section(f"Training{suffix}")
@@ -94,7 +93,7 @@ def curves_plot(columns: Mapping[str, np.ndarray], step: str, shown: Sequence[st
             what = shown[place]
             known = np.isfinite(columns[what])
             y, colour = columns[what][known], COLOURS[place % len(COLOURS)]
-            noisy = what in NOISY and len(y) > 2 * SMOOTH
+            noisy, over = what in NOISY and len(y) > 2 * SMOOTH, min(SMOOTH, len(y) // 6)
             marker = "o" if len(y) <= 40 else None
             axes.plot(
                 x[known],
@@ -106,8 +105,8 @@ def curves_plot(columns: Mapping[str, np.ndarray], step: str, shown: Sequence[st
                 markersize=3,
             )
             if noisy:
-                mean = np.convolve(y, np.full(SMOOTH, 1 / SMOOTH), mode="valid")
-                axes.plot(x[known][SMOOTH - 1 :], mean, color=colour, linewidth=1.8)
+                mean = np.convolve(y, np.full(over, 1 / over), mode="valid")
+                axes.plot(x[known][over - 1 :], mean, color=colour, linewidth=1.8)
             axes.set_title(WORDS[what], loc="left", fontsize=9)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

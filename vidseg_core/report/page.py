@@ -17,6 +17,10 @@ from typing import Any
 from vidseg_core.report.style import Plot, data_uri
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+LONG_TEXT = 60
+"""Characters of a cell from which on its column is wide."""
+FOLDED_ROWS = 12
+"""A table of more rows may fold away, so that plots are not pushed off the screen."""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 CSS = """
 :root { color-scheme: light; --ink: #1c2126; --soft: #59636e; --line: #d9dee3; --tint: #f4f6f8;
@@ -47,8 +51,11 @@ figure img { display: block; width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .875rem; min-width: 100%;
         font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th { background: var(--tint); font-weight: 600; }
+th { background: var(--tint); font-weight: 600; white-space: normal; vertical-align: bottom;
+     overflow-wrap: normal; }
+summary { cursor: pointer; color: var(--accent); padding: 4px 0; }
 th.text, td.text { text-align: left; white-space: normal; min-width: 9em; overflow-wrap: break-word; }
+th.long, td.long { min-width: 26em; }
 tr:last-child td { border-bottom: 0; }
 .strip td, .strip th { padding: 3px; border: 0; vertical-align: middle; text-align: center;
         background: #fff; }
@@ -125,9 +132,20 @@ class Section:
             f"<figcaption>{esc(caption)}</figcaption></figure>"
         )
 
-    def table(self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = (0,)) -> None:
-        """Cells are plain text; columns `texts` are set left."""
-        classes = ['class="text"' if place in texts else "" for place in range(len(heads))]
+    def table(
+        self,
+        heads: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        texts: Sequence[int] = (0,),
+        *,
+        fold: str = "",
+    ) -> None:
+        """Cells are plain text; columns `texts` are set left; a long table folds away behind `fold`."""
+        longest = [max((len(row[place]) for row in rows), default=0) for place in range(len(heads))]
+        classes = [
+            f'class="text{" long" if longest[place] > LONG_TEXT else ""}"' if place in texts else ""
+            for place in range(len(heads))
+        ]
         head = "".join(f"<th {cls}>{esc(text)}</th>" for cls, text in zip(classes, heads, strict=True))
         body = "".join(
             "<tr>"
@@ -135,9 +153,12 @@ class Section:
             + "</tr>"
             for row in rows
         )
-        self.parts.append(
+        table = (
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         )
+        if fold and len(rows) > FOLDED_ROWS:
+            table = f"<details><summary>{esc(fold)} ({len(rows)} rows)</summary>{table}</details>"
+        self.parts.append(table)
 
     def cards(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Large numbers with a word each."""

@@ -12,6 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from vidseg_core.metrics.schedule import quality_by_distance
 from vidseg_core.report.style import Look, Plot, legend, narrow_size, plain
 
+REACHED = 0.25
+"""Farther from a key than this share of intervals goes, a mean would be that of the odd few."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -30,7 +33,8 @@ def interval_plot(schedules: Sequence[Schedule], look: Mapping[str, Look], name:
     """Histogram of consecutive key intervals (DVRL Fig. 6), a row for each method."""
     shown = [schedule for schedule in schedules if len(schedule.intervals)]
     longest = max((int(schedule.intervals.max()) for schedule in shown), default=1)
-    edges = np.arange(0, longest + 2) + 0.5 if longest <= 40 else np.linspace(0.5, longest + 0.5, 41)
+    wide = -(-longest // 40)  # frames in a bar, so that there are at most 40
+    edges = np.arange(0, longest + wide + 1, wide) + 0.5
 
     def draw(figure: Figure, narrow: bool) -> None:
         rows = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
@@ -100,16 +104,18 @@ def timeline_plot(schedules: Sequence[Schedule], look: Mapping[str, Look], what:
 
 
 def decay_plot(schedules: Sequence[Schedule], look: Mapping[str, Look], what: str, name: str) -> Plot:
-    """Mean quality by distance from the last key."""
+    """Mean quality by distance from the last key, as far as a share `REACHED` of the intervals reaches."""
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
         for schedule in schedules:
             decay = quality_by_distance(schedule.distance, schedule.quality)
-            style = look[schedule.name]
+            if not len(decay.frames):
+                continue
+            style, known = look[schedule.name], decay.frames >= REACHED * decay.frames[0]
             axes.plot(
-                decay.distance,
-                decay.quality,
+                decay.distance[known],
+                decay.quality[known],
                 color=style.colour,
                 linestyle=style.dash,
                 label=plain(schedule.name),

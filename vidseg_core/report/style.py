@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 
 from vidseg_core.report.palette import OKABE_ITO
 
-ORACLE_HEX = "#000000"
+ORACLE_HEX, EVERY_HEX = "#000000", "#666666"
 COLOURS = tuple("#{:02x}{:02x}{:02x}".format(*OKABE_ITO[i]) for i in (5, 6, 3, 1, 7, 2))
 """Blue, vermilion, green, orange, purple, sky blue; yellow is too pale for lines on white."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))
 KEY_HEX = COLOURS[1]
 WIDE, NARROW = (8.2, 4.3), (4.1, 3.9)
@@ -57,13 +57,16 @@ class Look:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, by order; what is called oracle is black."""
+    """A look for each name, by order; what is called oracle is black, the net on every frame gray."""
     found: dict[str, Look] = {}
     place = 0
     for name in dict.fromkeys(names):
         if name.split(" ")[0] == "oracle":
             dash = DASHES[1 + sum(1 for known in found if known.startswith("oracle")) % 3]
             found[name] = Look(ORACLE_HEX, "*", dash)
+            continue
+        if name.split(" ")[0] == "every":
+            found[name] = Look(EVERY_HEX, "h", ":")
             continue
         colour = COLOURS[place % len(COLOURS)]
         dash = DASHES[(place // len(COLOURS)) % len(DASHES)]

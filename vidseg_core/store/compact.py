@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseg_core.store.errors import StoreError
+from vidseg_core.store.foreign import check_plain
 from vidseg_core.store.keys import FRAMES_PREFIX, SUCCESS_KEY, PartKey, frames_prefix, parse_part_key, visible
 from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.objects import ObjectStore
@@ -147,7 +148,9 @@ def _merged(store: ObjectStore, group: Sequence[PartKey]) -> bytes:
 
 def _part_table(store: ObjectStore, key: str) -> pa.Table:
     file = pq.ParquetFile(io.BytesIO(store.get(key)))
-    check_version(file.metadata.metadata, f"output {store.root}: {key}")
+    where = f"output {store.root}: {key}"
+    check_version(file.metadata.metadata, where)
+    check_plain(file.schema_arrow, where)
     return file.read().cast(frames_schema(file.schema_arrow.names))
 
 

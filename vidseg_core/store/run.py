@@ -26,6 +26,7 @@ from pyarrow import fs
 from vidseg_core.store.arrow_files import arrow_filesystem
 from vidseg_core.store.digest import row_bytes, sized
 from vidseg_core.store.errors import StoreError
+from vidseg_core.store.foreign import check_plain
 from vidseg_core.store.keys import (
     FRAMES_PREFIX,
     RUN_KEY,
@@ -124,7 +125,9 @@ class Run:
 
     def _video_rows(self, key: str) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(self.store.get(key)))
-        check_version(file.metadata.metadata, f"run {self.path}: {key}")
+        where = f"run {self.path}: {key}"
+        check_version(file.metadata.metadata, where)
+        check_plain(file.schema_arrow, where)
         return file.read(use_threads=False).select(VIDEOS_SCHEMA.names).cast(VIDEOS_SCHEMA)
 
     def files(self, video_id: str | None = None) -> Iterator[tuple[str, list[PartKey]]]:
@@ -176,7 +179,9 @@ class Run:
 
     def _parquet(self, key: str) -> pq.ParquetFile:
         file = pq.ParquetFile(self._files.open_input_file(key))
-        check_version(file.metadata.metadata, f"run {self.path}: {key}")
+        where = f"run {self.path}: {key}"
+        check_version(file.metadata.metadata, where)
+        check_plain(file.schema_arrow, where)
         return file
 
     def _rows_of(self, keys: Sequence[PartKey], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:

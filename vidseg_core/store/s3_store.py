@@ -38,7 +38,8 @@ from vidseg_core.store.objects import ObjectInfo, check_key
 
 _CONFLICT_TRIES = 8
 _MISSING = {"404", "NoSuchKey", "NotFound"}
-_REFUSED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
+_REFUSED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 6},
     connect_timeout=10,
@@ -177,6 +178,8 @@ class S3Store:
             code, operation = error.response["Error"]["Code"], error.operation_name
             if code == "NoSuchBucket":
                 reason = f"bucket {self.bucket} does not exist"
+            elif code in _EXPIRED:
+                reason = f"the AWS credentials have expired ({operation}: {code}); renew them"
             elif code in _REFUSED:
                 reason = f"access denied ({operation}: {code})"
             else:

@@ -1,0 +1,74 @@
+"""The plan of one wave, made in Ray tasks: a few at a time while the wave before it runs, as many as there is
+room for when somebody waits for it.
+
+Model: a wave's videos in small tables, one task each; `pump` sends a few more tasks off and never waits, so
+the driver calls it between receipts and needs no thread.
+Invariant: which tables there are and in which order they are read does not depend on how it was pumped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import ray
+
+from vidseg_core.pipeline.plan_stage import PlanStage, input_tables
+from vidseg_core.plan.inputs import VideoInput
+
+_TASKS_PER_CPU = 2
+"""In a small corpus."""
+_MOST_VIDEOS = 16
+"""Of a task."""
+_UNDER_WAY = 4
+"""Tasks a CPU that are sent off and not read, when somebody waits."""
+_SHARE_AHEAD = 4
+"""One CPU in so many plans ahead; the others decode."""
+_PUMP_EVERY_S = 0.5
+
+
+class Planning:
+    """A wave that is being planned. Nothing is sent off before `pump` or `tables` is called."""
+
+    def __init__(self, videos: Sequence[VideoInput], stage: PlanStage) -> None:
+        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        tasks = max(-(-len(videos) // _MOST_VIDEOS), _TASKS_PER_CPU * cpus)
+        self.videos = videos
+        self._waiting = deque(input_tables(videos, tasks))
+        self._few, self._many = max(1, cpus // _SHARE_AHEAD), _UNDER_WAY * cpus
+        self._stage = ray.put(stage)
+        self._sent: deque[ray.ObjectRef] = deque()
+        self._pumped = -_PUMP_EVERY_S
+
+    def pump(self) -> None:
+        """Keep a few tasks under way."""
+        now = time.monotonic()
+        if not self._waiting or now - self._pumped < _PUMP_EVERY_S:
+            return
+        self._pumped = now
+        sent = list(self._sent)
+        busy = len(ray.wait(sent, num_returns=len(sent), timeout=0, fetch_local=False)[1]) if sent else 0
+        for _ in range(min(self._few - busy, len(self._waiting))):
+            self._send()
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The planner's answers, in order."""
+        while self._waiting or self._sent:
+            while self._waiting and len(self._sent) < self._many:
+                self._send()
+            yield ray.get(self._sent.popleft())
+
+    def close(self) -> None:
+        """Give up what has not been read; the few tasks under way end by themselves."""
+        self._waiting.clear()
+        self._sent.clear()
+
+    def _send(self) -> None:
+        self._sent.append(_plan_table.remote(self._waiting.popleft(), self._stage))
+
+
+@ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")
+def _plan_table(videos: pa.Table, stage: PlanStage) -> pa.Table:
+    return pa.concat_tables(stage(videos))
