@@ -24,8 +24,10 @@ from vidseg_core.store import Run, StoreError, open_run
 from vidseg_core.store.foreign import check_plain
 
 CONFIDENCE = "confidence"
+LABELLED = "confident_share"
+"""Share of the pixels with a label: a frame without any teaches nothing."""
 """Optional column: how sure the teacher is of a frame, 0 to 1."""
-_COLUMNS = ("frame_index", "height", "width", "is_key", "is_corrupt", CONFIDENCE)
+_COLUMNS = ("frame_index", "height", "width", "is_key", "is_corrupt", CONFIDENCE, LABELLED)
 
 
 class MaskTables(ListedDataset):
@@ -94,6 +96,8 @@ class MaskTables(ListedDataset):
 
     def _wanted(self, row: Mapping[str, Any]) -> bool:
         if row["is_corrupt"] or (self._keys_only and not row["is_key"]):
+            return False
+        if row.get(LABELLED) == 0:
             return False
         return self._least is None or (row[CONFIDENCE] is not None and row[CONFIDENCE] >= self._least)
 

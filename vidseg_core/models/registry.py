@@ -98,7 +98,8 @@ def _build_simple(
     segmenter = build_plain(precision=precision)
     if (num_classes or len(names or segmenter.class_names)) != len(segmenter.class_names):
         raise SegmenterError(
-            f"segmenter 'plain' has {len(segmenter.class_names)} classes, not another number"
+            f"segmenter 'plain' has {len(segmenter.class_names)} classes and learns nothing; "
+            "a small net to train is tiny:16"
         )
     return segmenter
 

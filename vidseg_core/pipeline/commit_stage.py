@@ -52,6 +52,7 @@ class CommitStage:
         result = commit_part(self._store, part_key(part.video_id, part.segment, part.part), data)
         receipt.frames = len(part.frame_index)
         receipt.keys = sum(part.is_key)
+        receipt.labelled = sum(share for share in part.confident_share if share == share)
         receipt.created, receipt.bytes = result.created, len(data)
         receipt.commit_s = time.perf_counter() - started
         telemetry.count("frames", receipt.frames)

@@ -34,6 +34,8 @@ _PACKAGES = ("vidseg", "ray", "torch", "av", "numpy", "pyarrow", "opencv-python-
 _REASONS_SHOWN = 20
 _EXPLAINED = (StoreError, OSError, SourceUnavailable)
 """Errors whose message says all; others come with a traceback."""
+_TOLD = ("ClusterError", "EngineBroken")
+"""The same, by name: their modules are heavy to import. What lies under them has been put into words."""
 
 
 def video_key(video_id: str) -> str:
@@ -203,12 +205,12 @@ def closing_table(
 def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter) -> int:
     """Last words of a run that cannot go on: one sentence for known causes, a traceback for bugs."""
     cause = root_cause(problem)
-    known = isinstance(cause, _EXPLAINED) or type(cause).__name__ in ("ClusterError", "EngineBroken")
+    known = isinstance(cause, _EXPLAINED) or type(cause).__name__ in _TOLD
     if not known:
         report.say(traceback.format_exc(limit=-8))
     report.say(
-        f"failed: {type(cause).__name__}: {cause}. What is committed in {config.output} stays; "
-        "the same command goes on from here.",
+        f"failed: {type(cause).__name__}: {str(cause).rstrip('.')}. What is committed in {config.output} "
+        "stays; the same command goes on from here.",
         error=type(cause).__name__,
     )
     return 1
@@ -217,11 +219,12 @@ def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter)
 def root_cause(problem: BaseException) -> BaseException:
     """The exception that a worker raised, from under what Ray wraps around it."""
     seen = problem
-    while True:
+    while type(seen).__name__ not in _TOLD:
         inner = getattr(seen, "cause", None) or seen.__cause__
         if not isinstance(inner, BaseException) or inner is seen:
             return seen
         seen = inner
+    return seen
 
 
 def _utc(moment: float) -> str:

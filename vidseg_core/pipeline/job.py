@@ -14,12 +14,14 @@ from typing import Any
 
 from vidseg_core.calibration.choice import Choice
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import MediaLimits
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
 from vidseg_core.pipeline.build import NetFacts, describe_net
 from vidseg_core.pipeline.drain import Drain, Drained
+from vidseg_core.pipeline.labelling import labelled_text
 from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, claim_output
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Counts, Reporter
@@ -99,8 +101,11 @@ class _Job:
         if config.retry_quarantined:
             self._retry_quarantined()
         if store.exists(SUCCESS_KEY):
-            self._report.say(f"{store.root} is complete already; nothing to do")
-            return ending.exit_code(ending.video_rows(store))
+            videos = ending.video_rows(store)
+            aside = videos["status"].to_pylist().count("quarantined")
+            hint = f" ({aside} video(s) quarantined; --retry_quarantined tries them again)" if aside else ""
+            self._report.say(f"{store.root} is complete already; nothing to do{hint}")
+            return ending.exit_code(videos)
         self._greet(inputs, net, fresh)
         self._run_waves(inputs, net)
         achieved = None if choice is None else self._achieved(choice)
@@ -144,6 +149,8 @@ class _Job:
             self._report.start_clock()
             runner.run(_waves(todo))
         self._report.tick(counts, force=True)
+        if isinstance(self._config, PseudoLabelConfig):
+            self._report.say(labelled_text(counts))
 
 
 def _check_output(store: ObjectStore) -> None:

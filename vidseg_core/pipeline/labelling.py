@@ -11,6 +11,9 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine.confidence import LabelRule
+from vidseg_core.pipeline.progress import Counts
+
+_LITTLE = 0.05
 
 
 def label_rule(config: SegmentConfig, teacher_classes: Sequence[str]) -> LabelRule | None:
@@ -29,6 +32,17 @@ def class_map(config: SegmentConfig, teacher_classes: Sequence[str]) -> ClassMap
         return load_class_map(config.remap, teacher_classes)
     except DatasetError as problem:
         raise ConfigError("--remap", str(problem)) from problem
+
+
+def labelled_text(counts: Counts) -> str:
+    """How much of what a driver looked at came out with a label."""
+    share = counts.labelled / max(1, counts.frames - counts.resumed_frames)
+    text = f"labelled: {100 * share:.1f} % of the pixels; the others are doubtful (255)"
+    if share < _LITTLE:
+        text += (
+            ": hardly anything can be learned from that. Is the teacher trained? Else lower --min_confidence"
+        )
+    return text
 
 
 def digest_with(classes: ClassMap | None, net_digest: str) -> str:

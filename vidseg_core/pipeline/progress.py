@@ -36,6 +36,8 @@ class Counts:
     resumed_frames: int = 0
     keys: int = 0
     quarantined: int = 0
+    labelled: float = 0.0
+    """Pseudo-labels: sum over this driver's frames of the share of pixels with a label."""
 
 
 class Reporter:

@@ -113,6 +113,8 @@ class Receipt:
     created: bool = False
     bytes: int = 0
     commit_s: float = 0.0
+    labelled: float = 0.0
+    """Sum over frames of the share of pixels with a label; pseudo-labels only."""
     closed: bool = False
     fatal: str | None = None
     drained: bool = False

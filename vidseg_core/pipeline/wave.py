@@ -187,6 +187,7 @@ class WaveRunner:
             self._report.event("part", **_told(receipt))
         self._counts.frames += receipt.frames
         self._counts.keys += receipt.keys
+        self._counts.labelled += receipt.labelled
         if tally.take(receipt):
             self._close(tally, pool)
         elif receipt.part >= 0 and receipt.part % _SWEEP_EVERY == _SWEEP_EVERY - 1:

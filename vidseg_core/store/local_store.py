@@ -104,7 +104,8 @@ class LocalStore:
             yield
         except FileNotFoundError as error:
             if not key:
-                raise StoreError(f"output {self.root}: {error.filename} has gone away") from error
+                what = "has gone away" if os.path.isdir(self._dir) else "cannot be created, or has gone away"
+                raise StoreError(f"output {self.root}: {error.filename} {what}") from error
             raise FileNotFoundError(error.errno, f"no such object in {self.root}", key) from None
         except (NotADirectoryError, FileExistsError) as error:
             culprit = _file_in_the_way(error.filename or self._dir)
