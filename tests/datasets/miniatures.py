@@ -116,7 +116,7 @@ def run_over(
             is_corrupt=number == first + len(labels) - 1,
             labels_HW=mask,
             confidence=(number - first) / 10,
-            confident_share=1.0,
+            confident_share=float(number > 0),
         )
         for number, mask in enumerate(labels, first)
     ]

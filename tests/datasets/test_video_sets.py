@@ -203,6 +203,8 @@ def test_frames_that_the_teacher_doubts_are_left_out(clip: SceneClip, tmp_path: 
     items = open_dataset(f"tables:{tmp_path}/run?min_confidence=0.3").items("train")
     assert [item.frame_index for item in items] == [3, 4]
     assert [item.extra["confidence"] for item in items] == [0.3, 0.4]
+    every = open_dataset(f"tables:{tmp_path}/run").items("train")
+    assert [item.frame_index for item in every] == [1, 2, 3, 4], "frame 0 has not one labelled pixel"
 
 
 def test_masks_of_the_working_size_get_frames_of_that_size(clip: SceneClip, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.engine.confidence import IGNORE, LabelRule, pack
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.pipeline.labelling import labelled_text
+from vidseg_core.pipeline.progress import Counts, Reporter
 from vidseg_core.store import PSEUDO_SCHEMA, compact, open_run, run_digest
 
 
@@ -47,6 +48,14 @@ def test_packed_labels_come_apart_again() -> None:
     settled, mean, share = LabelRule(min_confidence=0.9).settle(pack(labels_HW, scores_CHW))
     assert settled.tolist() == [[1, 1, IGNORE, IGNORE]] * 2
     assert share == 0.5 and mean == pytest.approx((1.0 + np.exp(0.1) / (2 + np.exp(0.1))) / 2, abs=0.005)
+
+
+def test_a_teacher_that_labels_next_to_nothing_is_told() -> None:
+    assert "labelled: 50.0 %" in (usual := labelled_text(Counts(frames=10, labelled=5.0)))
+    assert "hardly anything" not in usual
+    nothing = Counts(frames=30, resumed_frames=20)
+    assert "hardly anything can be learned" in labelled_text(nothing)
+    assert labelled_text(Counts(frames=20, resumed_frames=20)) == "", "nothing was looked at"
 
 
 def test_threshold_zero_keeps_every_pixel_and_a_remap_renumbers() -> None:
@@ -139,6 +148,7 @@ def test_the_job_labels_with_other_classes_and_refuses_another_class_map(
     config = _config(clips, "job", min_confidence=0.0, remap=str(remap), workers=1)
     text = io.StringIO()
     assert run_segment(config, Reporter("text", text)) == 0, text.getvalue()
+    assert "labelled: " in text.getvalue()
     run = open_run(clips / "job")
     (video_id, _), *_ = run.files()
     assert sorted(np.unique(run.mask(video_id, 3))) == [0, IGNORE]

@@ -149,8 +149,8 @@ class _Job:
             self._report.start_clock()
             runner.run(_waves(todo))
         self._report.tick(counts, force=True)
-        if isinstance(self._config, PseudoLabelConfig):
-            self._report.say(labelled_text(counts))
+        if isinstance(self._config, PseudoLabelConfig) and (told := labelled_text(counts)):
+            self._report.say(told)
 
 
 def _check_output(store: ObjectStore) -> None:

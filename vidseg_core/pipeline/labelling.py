@@ -35,8 +35,11 @@ def class_map(config: SegmentConfig, teacher_classes: Sequence[str]) -> ClassMap
 
 
 def labelled_text(counts: Counts) -> str:
-    """How much of what a driver looked at came out with a label."""
-    share = counts.labelled / max(1, counts.frames - counts.resumed_frames)
+    """How much of what a driver looked at came out with a label; empty if it looked at nothing."""
+    frames = counts.frames - counts.resumed_frames
+    if frames <= 0:
+        return ""
+    share = counts.labelled / frames
     text = f"labelled: {100 * share:.1f} % of the pixels; the others are doubtful (255)"
     if share < _LITTLE:
         text += (
