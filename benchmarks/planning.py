@@ -29,13 +29,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.pipeline.ending import closed_videos, totals_of, video_key
+from vidseg_core.pipeline.ending import closed_videos, video_key
 from vidseg_core.pipeline.job import _waves
 from vidseg_core.pipeline.manifest import INPUTS_KEY, claim_output
 from vidseg_core.pipeline.plan_stage import SegmentWork, VideoWork, input_tables
 from vidseg_core.pipeline.rows import Receipt
+from vidseg_core.pipeline.totals import totals_of
 from vidseg_core.pipeline.wave import tally_of
-from vidseg_core.plan.inputs import VideoInput, expand_inputs
+from vidseg_core.plan.inputs import expand_inputs
+from vidseg_core.plan.video_list import VideoInput, VideoList
 from vidseg_core.store.keys import VIDEOS_PREFIX
 from vidseg_core.store.objects import ObjectInfo
 from vidseg_core.store.parts import encode_videos
@@ -55,7 +57,7 @@ class MadeUpStore:
 
     root = "made-up"
 
-    def __init__(self, videos: list[VideoInput]) -> None:
+    def __init__(self, videos: VideoList) -> None:
         self._videos, self.closed = videos, 0
         self._row = b""
 
@@ -99,19 +101,17 @@ def drive(path: Path) -> dict[str, float]:
     lap("claim")
     row = close(store, videos[0])
     store.closed = len(videos) // 2
-    done = closed_videos(store)
-    todo = [video for video in videos if video.video_id not in done]
+    todo = videos.without(closed_videos(store))
     lap("resume")
     for wave in _waves(todo):
         input_tables(wave, 16)
         for video in wave:
             row = close(store, video)
         lap("waves")
-    del done, todo
+    del todo
     store.put_if_absent(video_key(videos[0].video_id), row)
     store.closed = len(videos)
-    totals = totals_of(Run(store).videos())
-    assert totals["videos"] == len(videos)
+    assert totals_of(Run(store).video_batches()).figures["videos"] == len(videos)
     lap("totals")
     return took
 

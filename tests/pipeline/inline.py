@@ -52,8 +52,7 @@ def run_inline(
     plan, decode = PlanStage(store, limits, options), DecodeStage(store, limits)
     classes = len(describe_net(config).class_names)
     commit = CommitStage(store, classes, confidence=isinstance(config, PseudoLabelConfig))
-    closed = closed_videos(store)
-    videos = [v for v in expand_inputs(config.input) if v.video_id not in closed]
+    videos = expand_inputs(config.input).without(closed_videos(store))
     tallies, segments = {}, []
     for block in input_tables(videos, 1):
         for answer in plan(block):

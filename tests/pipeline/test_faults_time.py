@@ -25,6 +25,7 @@ from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.pipeline.status import read_status
 from vidseg_core.plan import expand_inputs
 from vidseg_core.store.objects import open_store
+from vidseg_core.store.run import open_run
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_video_that_needs_more_memory_than_allowed_costs_itself_only(
     write_video(clips / "large.mp4", np.repeat(moving_disc(1, 2160, 3840), 4, axis=0))
     monkeypatch.setattr("tests.pipeline.inline.MediaLimits", lambda: MediaLimits(memory_bytes=40_000_000))
     run_inline(small_config(clips, tmp_path / "out", segmenter="plain"), 1)
-    rows = {Path(row["uri"]).name: row for row in ending.video_rows(open_store(tmp_path / "out")).to_pylist()}
+    rows = {Path(row["uri"]).name: row for row in open_run(str(tmp_path / "out")).videos().to_pylist()}
     assert rows["clip 0 ä.mp4"]["status"] == "ok" and rows["clip 0 ä.mp4"]["decoded_frames"] == 20
     assert rows["large.mp4"]["status"] == "quarantined"
     reason = rows["large.mp4"]["reason"].partition(":")[0]

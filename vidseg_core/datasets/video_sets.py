@@ -24,7 +24,8 @@ from vidseg_core.datasets.places import need_folder, read_class_list
 from vidseg_core.datasets.records import DatasetError, Item, Record
 from vidseg_core.datasets.spec import DatasetSpec
 from vidseg_core.plan.errors import InputError
-from vidseg_core.plan.inputs import VIDEO_SUFFIXES, VideoInput, expand_inputs
+from vidseg_core.plan.inputs import VIDEO_SUFFIXES, expand_inputs
+from vidseg_core.plan.video_list import VideoInput
 
 _LABELS = "_labels"
 _CORPUS_FILE = "corpus.json"

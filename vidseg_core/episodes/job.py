@@ -28,7 +28,8 @@ from vidseg_core.episodes.sources import Unit, class_names, dataset_units, read_
 from vidseg_core.episodes.store import TableKey, encode_table, list_tables
 from vidseg_core.media import MediaError
 from vidseg_core.pipeline.progress import Reporter, clock
-from vidseg_core.plan.inputs import VideoInput, expand_inputs
+from vidseg_core.plan.inputs import expand_inputs
+from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore, open_store
@@ -138,7 +139,7 @@ def _plan(
     return sorted(units, key=lambda unit: (unit.clip, unit.segment)), rows
 
 
-def chosen_videos(config: BuildEpisodesConfig, clips_before: int) -> list[VideoInput]:
+def chosen_videos(config: BuildEpisodesConfig, clips_before: int) -> Sequence[VideoInput]:
     """The plain videos of the run; `limit` counts clips of data sets first."""
     if not config.input:
         return []

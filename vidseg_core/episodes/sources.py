@@ -20,7 +20,7 @@ from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Recor
 from vidseg_core.datasets.wrapped import ResizedDataset
 from vidseg_core.media import working_size
 from vidseg_core.plan.ids import safe_video_id
-from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.plan.video_list import VideoInput
 
 LOST_SHARE = 0.1
 """A video of which more than this share cannot be decoded is refused."""

@@ -33,7 +33,7 @@ from vidseg_core.pipeline.build import plugin_sources
 from vidseg_core.pipeline.calibrate_tasks import SampleTasks, Tasks, longest_interval, on_ray, tried_names
 from vidseg_core.pipeline.manifest import FingerprintMismatch
 from vidseg_core.pipeline.progress import Reporter, clock
-from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
 CALIBRATION_KEY = "_run/calibration.json"

@@ -12,7 +12,7 @@ from vidseg_core.episodes.sources import read_unit
 from vidseg_core.pipeline.calibrate import sample_units
 from vidseg_core.pipeline.calibrate_tasks import longest_interval, sample_builder
 from vidseg_core.pipeline.progress import Reporter, clock
-from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.plan.video_list import VideoInput
 
 _TRIAL_FRAMES = 16
 _SCHEDULES = 25

@@ -24,6 +24,8 @@ from vidseg_core.pipeline.build import NetFacts
 from vidseg_core.pipeline.decode_stage import verdict_key
 from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.pipeline.progress import Reporter, clock, tame
+from vidseg_core.pipeline.totals import Totals, totals_of
+from vidseg_core.plan.video_list import text_column
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import RUN_KEY, STATE_PREFIX, SUCCESS_KEY, VIDEOS_PREFIX
 from vidseg_core.store.objects import ObjectStore
@@ -50,31 +52,27 @@ def close_video(store: ObjectStore, row: Mapping[str, Any]) -> None:
         store.delete(info.key)
 
 
-def closed_videos(store: ObjectStore) -> set[str]:
-    """Ids of the videos that have their row already."""
+def closed_videos(store: ObjectStore) -> pa.ChunkedArray:
+    """Ids of the videos that have their row already, as a column."""
     names = (info.key.removeprefix(VIDEOS_PREFIX) for info in store.list(VIDEOS_PREFIX))
-    return {name.removesuffix(".parquet") for name in names}
+    return text_column(name.removesuffix(".parquet") for name in names)
 
 
-def video_rows(store: ObjectStore) -> pa.Table:
-    """All rows of ``videos/``."""
-    return open_run(store.root).videos()
+def run_totals(store: ObjectStore) -> Totals:
+    """The totals of all rows of ``videos/``."""
+    return totals_of(open_run(store.root).video_batches())
 
 
 def forget_quarantined(store: ObjectStore) -> int:
     """Drop the rows and verdicts of quarantined videos and the run's end; how many there were."""
-    bad = video_rows(store).filter(pc.field("status") == "quarantined").column("video_id").to_pylist()
+    rows = run_totals(store).not_ok.filter(pc.field("status") == "quarantined")
+    bad = rows["video_id"].to_pylist()
     for video_id in bad:
         store.delete(verdict_key(video_id))
         store.delete(video_key(video_id))
     if bad:
         store.delete(SUCCESS_KEY)
     return len(bad)
-
-
-def exit_code(videos: pa.Table) -> int:
-    """0, or 3 when a video is quarantined."""
-    return 3 if videos.filter(pc.field("status") == "quarantined").num_rows else 0
 
 
 def finish(
@@ -90,8 +88,8 @@ def finish(
 
     ``dial``: what was promised and achieved, where --budget or --max_drop chose the scheduler.
     """
-    videos = video_rows(store)
-    totals = totals_of(videos)
+    found = run_totals(store)
+    totals = found.figures
     seconds = time.monotonic() - started
     info = {
         "schema_version": manifest["schema_version"],
@@ -112,8 +110,8 @@ def finish(
         info["dial"] = dict(dial)
     store.put(RUN_KEY, json.dumps(info, indent=1, sort_keys=True, default=str).encode())
     store.put_if_absent(SUCCESS_KEY, b"")
-    _closing(report, store, totals, videos, seconds, dial)
-    return exit_code(videos)
+    _closing(report, store, found, seconds, dial)
+    return found.exit_code
 
 
 def versions() -> dict[str, str]:
@@ -129,37 +127,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def totals_of(videos: pa.Table) -> dict[str, Any]:
-    """Sums over all videos of a run."""
-    rows = videos.select(
-        ["status", "decoded_frames", "corrupt_frames", "keys", "duration_s", "cpu_s", "gpu_s"]
-    )
-    data = rows.to_pydict()
-    frames, keys = sum(data["decoded_frames"]), sum(data["keys"])
-    by_status = {name: data["status"].count(name) for name in ("ok", "partial", "quarantined")}
-    return {
-        "videos": len(data["status"]),
-        **by_status,
-        "frames": frames,
-        "corrupt_frames": sum(data["corrupt_frames"]),
-        "keys": keys,
-        "aki": frames / keys if keys else None,
-        "key_net_calls_saved": frames - keys,
-        "duration_s": sum(d or 0.0 for d in data["duration_s"]),
-        "cpu_s": sum(data["cpu_s"]),
-        "gpu_s": sum(data["gpu_s"]),
-    }
-
-
 def _closing(
     report: Reporter,
     store: ObjectStore,
-    totals: Mapping[str, Any],
-    videos: pa.Table,
+    found: Totals,
     seconds: float,
     dial: Mapping[str, Any] | None,
 ) -> None:
-    bad = videos.filter(pc.field("status") != "ok").to_pylist()
+    totals, bad = found.figures, found.not_ok.to_pylist()
     if report.is_json:
         told = {} if dial is None else {"dial": dict(dial)}
         report.event("summary", output=store.root, seconds=round(seconds, 1), **totals, **told)

@@ -8,7 +8,7 @@ holds counts, never frames.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -25,7 +25,8 @@ from vidseg_core.pipeline.labelling import labelled_text
 from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, claim_output
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Counts, Reporter
-from vidseg_core.plan.inputs import InputError, VideoInput, expand_inputs
+from vidseg_core.plan.inputs import InputError, expand_inputs
+from vidseg_core.plan.video_list import VideoList
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.objects import ObjectStore
 
@@ -80,7 +81,7 @@ class _Job:
             return self._run(inputs, net, None)
         return self._run_by_dial(inputs, net)
 
-    def _run_by_dial(self, inputs: Sequence[VideoInput], net: NetFacts) -> int:
+    def _run_by_dial(self, inputs: VideoList, net: NetFacts) -> int:
         """Choose scheduler and threshold first, or take what this run chose when it began."""
         from vidseg_core.pipeline.calibrate import chosen_config, is_calibrated
         from vidseg_core.pipeline.ray_session import ray_session
@@ -93,7 +94,7 @@ class _Job:
             )
             return self._run(inputs, net, choice)
 
-    def _run(self, inputs: Sequence[VideoInput], net: NetFacts, choice: Choice | None) -> int:
+    def _run(self, inputs: VideoList, net: NetFacts, choice: Choice | None) -> int:
         config, store = self._config, self._store
         manifest = manifest_of(config, net)
         self._report.bind(run=manifest["fingerprint"][:12])
@@ -101,11 +102,11 @@ class _Job:
         if config.retry_quarantined:
             self._retry_quarantined()
         if store.exists(SUCCESS_KEY):
-            videos = ending.video_rows(store)
-            aside = videos["status"].to_pylist().count("quarantined")
+            found = ending.run_totals(store)
+            aside = found.figures["quarantined"]
             hint = f" ({aside} video(s) quarantined; --retry_quarantined tries them again)" if aside else ""
             self._report.say(f"{store.root} is complete already; nothing to do{hint}")
-            return ending.exit_code(videos)
+            return found.exit_code
         self._greet(inputs, net, fresh)
         self._run_waves(inputs, net)
         achieved = None if choice is None else self._achieved(choice)
@@ -121,25 +122,24 @@ class _Job:
             self._report.say(f"audit: the net on {frames} frames more")
             with ray_session(self._config):
                 audited = audit(self._config, self._store, frames)
-        return outcome(choice, ending.totals_of(ending.video_rows(self._store)), audited)
+        return outcome(choice, ending.run_totals(self._store).figures, audited)
 
     def _retry_quarantined(self) -> None:
         """Forget the rows of quarantined videos, so that they are planned again."""
         again = ending.forget_quarantined(self._store)
         self._report.say(f"{again} quarantined video(s) are tried again")
 
-    def _greet(self, inputs: Sequence[VideoInput], net: NetFacts, fresh: bool) -> None:
+    def _greet(self, inputs: VideoList, net: NetFacts, fresh: bool) -> None:
         verb = "new run" if fresh else "continuing"
         self._report.say(f"{verb}: {len(inputs)} video(s) -> {self._store.root}; {self._config.describe()}")
         if net.note:
             self._report.say(f"note: {net.note}")
 
-    def _run_waves(self, inputs: Sequence[VideoInput], net: NetFacts) -> None:
+    def _run_waves(self, inputs: VideoList, net: NetFacts) -> None:
         from vidseg_core.pipeline.ray_session import ray_session
         from vidseg_core.pipeline.wave import WaveRunner
 
-        closed = ending.closed_videos(self._store)
-        todo = [video for video in inputs if video.video_id not in closed]
+        todo = inputs.without(ending.closed_videos(self._store))
         counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
         if not todo:
             return
@@ -160,6 +160,6 @@ def _check_output(store: ObjectStore) -> None:
         raise ConfigError("--output", str(problem)) from problem
 
 
-def _waves(videos: Sequence[VideoInput]) -> Iterator[Sequence[VideoInput]]:
+def _waves(videos: VideoList) -> Iterator[VideoList]:
     for start in range(0, len(videos), WAVE_VIDEOS):
         yield videos[start : start + WAVE_VIDEOS]

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.plan.video_list import VideoInput, VideoList
 from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.schema import SCHEMA_VERSION
@@ -93,8 +93,8 @@ def _differences(there: dict[str, Any], ours: dict[str, Any]) -> list[tuple[str,
 
 
 def _inputs_table(inputs: Sequence[VideoInput]) -> pa.Table:
-    rows = sorted(inputs, key=lambda v: v.video_id)
-    return pa.table({name: [getattr(v, name) for v in rows] for name in ("video_id", "uri", "size", "stamp")})
+    videos = inputs if isinstance(inputs, VideoList) else VideoList.of(inputs)
+    return videos.table.sort_by("video_id")
 
 
 def _inputs_bytes(inputs: Sequence[VideoInput]) -> bytes:

@@ -27,8 +27,8 @@ from vidseg_core.media import (
 from vidseg_core.pipeline.patience import patiently
 from vidseg_core.pipeline.rows import UnitMessage, messages, to_table, unit_table
 from vidseg_core.pipeline.saved import read_saved
-from vidseg_core.plan.inputs import VideoInput
 from vidseg_core.plan.segments import SegmentPlan, UnitPlan, plan_segments, shard_length
+from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import StateKey
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import committed_parts, list_states

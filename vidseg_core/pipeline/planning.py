@@ -16,7 +16,7 @@ import pyarrow as pa
 import ray
 
 from vidseg_core.pipeline.plan_stage import PlanStage, input_tables
-from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.plan.video_list import VideoInput
 
 _TASKS_PER_CPU = 2
 """In a small corpus."""

@@ -39,7 +39,7 @@ from vidseg_core.pipeline.ray_session import ClusterError, size_up
 from vidseg_core.pipeline.rows import Receipt, messages
 from vidseg_core.pipeline.tally import SegmentTally, VideoTally, quarantine_row
 from vidseg_core.plan.branches import assign_branches
-from vidseg_core.plan.inputs import VideoInput
+from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from vidseg_core.plan.branches import assign_branches
 from vidseg_core.plan.errors import InputError
 from vidseg_core.plan.ids import is_safe_id, make_video_id, safe_video_id
-from vidseg_core.plan.inputs import VIDEO_SUFFIXES, VideoInput, expand_inputs
+from vidseg_core.plan.inputs import VIDEO_SUFFIXES, expand_inputs
 from vidseg_core.plan.segments import UNIT_FRAMES, SegmentPlan, UnitPlan, plan_segments
+from vidseg_core.plan.video_list import VideoInput
 
 __all__ = [
     "UNIT_FRAMES",

@@ -16,16 +16,19 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pyarrow as pa
 
 from vidseg_core.config.schema import redact
 from vidseg_core.plan import lists, s3
 from vidseg_core.plan.errors import InputError
 from vidseg_core.plan.ids import make_video_id, safe_video_id
 from vidseg_core.plan.lists import LIST_SUFFIXES
+from vidseg_core.plan.video_list import SCHEMA, VideoList, alike, columns_of, text_column
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .m2v .vob .flv .f4v .wmv .asf .ogv .ogg "
@@ -38,35 +41,26 @@ _T = TypeVar("_T")
 _WILD = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoInput:
-    """One video to process."""
-
-    video_id: str
-    uri: str
-    """Real path of a local file, or s3://bucket/key."""
-    size: int
-    """Bytes; 0 if it could not be found out."""
-    stamp: str
-    """Time of change (local: nanoseconds) or ETag (S3): with `size` the identity of the contents."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     uri: str
     size: int
     stamp: str
     video_id: str | None = None
 
 
-def expand_inputs(specs: Sequence[str], *, limit: int | None = None) -> list[VideoInput]:
+_FOUND = pa.schema(
+    [("uri", pa.string()), ("size", pa.int64()), ("stamp", pa.string()), ("given_id", pa.string())]
+)
+
+
+def expand_inputs(specs: Sequence[str], *, limit: int | None = None) -> VideoList:
     """The videos that `specs` name, at most `limit` of them. Raises InputError, which names the spec."""
     if not specs:
         raise InputError("no input given")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
-    found = _unique(entry for spec in specs for entry in _expand(spec))
-    return _with_ids(list(islice(found, limit)))
+    found = (entry for spec in specs for entry in _expand(spec))
+    return _checked(_unique(found, limit))
 
 
 def _expand(spec: str) -> Iterator[_Found]:
@@ -185,23 +179,41 @@ def _resolve(uri: str, spec: str, list_path: str) -> str:
     return beside if os.path.exists(beside) else path
 
 
-def _unique(found: Iterable[_Found]) -> Iterator[_Found]:
-    seen: dict[str, str | None] = {}
-    for entry in found:
-        if entry.uri not in seen:
-            seen[entry.uri] = entry.video_id
-            yield entry
-        elif entry.video_id and entry.video_id != seen[entry.uri]:
-            raise InputError(f"{entry.uri}: named twice, with video_id {entry.video_id!r} the second time")
+def _unique(found: Iterator[_Found], limit: int | None) -> pa.Table:
+    """The first so many that differ, as rows of `_FOUND`; what a list says twice must agree."""
+    rows = _FOUND.empty_table()
+    while True:
+        missing = None if limit is None else limit - rows.num_rows
+        more = columns_of(islice(found, missing), _FOUND)
+        if not more.num_rows:
+            return rows
+        rows = _first_of_each(pa.concat_tables([rows, more]))
 
 
-def _with_ids(found: Sequence[_Found]) -> list[VideoInput]:
-    owners: dict[str, str] = {}
-    out = []
-    for entry in found:
-        video_id = safe_video_id(entry.video_id) if entry.video_id else make_video_id(entry.uri)
-        other = owners.setdefault(video_id, entry.uri)
-        if other != entry.uri:
-            raise InputError(f"video_id {video_id!r} is given to two videos: {other} and {entry.uri}")
-        out.append(VideoInput(video_id=video_id, uri=entry.uri, size=entry.size, stamp=entry.stamp))
-    return out
+def _first_of_each(rows: pa.Table) -> pa.Table:
+    again: list[int] = []
+    for first, *others in alike(rows["uri"]):
+        given = rows["given_id"][first].as_py()
+        for place in others:
+            other = rows["given_id"][place].as_py()
+            if other and other != given:
+                uri = rows["uri"][place].as_py()
+                raise InputError(f"{uri}: named twice, with video_id {other!r} the second time")
+        again += others
+    keep = np.ones(rows.num_rows, bool)
+    keep[again] = False
+    return rows.filter(pa.array(keep)) if again else rows
+
+
+def _checked(rows: pa.Table) -> VideoList:
+    """Found entries with their ids; an id that two videos would share is an error."""
+    ids = text_column(
+        safe_video_id(given) if given else make_video_id(uri)
+        for batch in rows.select(["uri", "given_id"]).to_batches(max_chunksize=4096)
+        for uri, given in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    )
+    for one, other, *_ in alike(ids):
+        uris = [rows["uri"][place].as_py() for place in (one, other)]
+        raise InputError(f"video_id {ids[one].as_py()!r} is given to two videos: {uris[0]} and {uris[1]}")
+    columns = [ids, rows["uri"], rows["size"], rows["stamp"]]
+    return VideoList(pa.table(columns, schema=SCHEMA))

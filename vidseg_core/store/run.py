@@ -116,12 +116,14 @@ class Run:
 
     def videos(self) -> pa.Table:
         """One row per video that is done (`VIDEOS_SCHEMA`)."""
+        return pa.concat_tables([VIDEOS_SCHEMA.empty_table(), *self.video_batches()])
+
+    def video_batches(self) -> Iterator[pa.Table]:
+        """The same rows, some thousand at a time: a run may have more videos than fit memory."""
         keys = (info.key for info in self.store.list(VIDEOS_PREFIX) if info.key.endswith(".parquet"))
-        tables = []
         with ThreadPoolExecutor(_READERS) as pool:  # a file a video: on S3 it is the waiting that takes long
             while batch := list(islice(keys, _BATCH_VIDEOS)):
-                tables.append(pa.concat_tables(pool.map(self._video_rows, batch)).combine_chunks())
-        return pa.concat_tables(tables) if tables else VIDEOS_SCHEMA.empty_table()
+                yield pa.concat_tables(pool.map(self._video_rows, batch)).combine_chunks()
 
     def _video_rows(self, key: str) -> pa.Table:
         file = pq.ParquetFile(pa.BufferReader(self.store.get(key)))
