@@ -19,9 +19,9 @@ from moto.server import ThreadedMotoServer
 
 from tests.media import clips
 from tests.media.decoding import by_units
-from vidseg_core.media import DecodeChild, MediaError, probe
+from vidseg_core.media import DecodeChild, MediaError, decode_unit, probe, stamp_of
 from vidseg_core.media.source import BAD_PLACE, BLOCK, S3Source, neutral_name, open_source
-from vidseg_core.plan import plan_segments
+from vidseg_core.plan import expand_inputs, plan_segments
 
 DATA = np.random.default_rng(3).integers(0, 256, 5 * BLOCK + 12_345, dtype=np.uint8).tobytes()
 
@@ -146,3 +146,39 @@ def test_a_video_in_s3_gives_the_frames_of_the_local_one(endpoint: str, tmp_path
             with pytest.raises(MediaError) as caught:
                 child.probe(f"s3://films/{missing}")
             assert caught.value.reason == reason
+
+
+def test_another_object_under_the_same_key_is_not_decoded(endpoint: str, tmp_path: Path) -> None:
+    local = clips.make(tmp_path, "open_gop.mp4")
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="films")
+    client.put_object(Bucket="films", Key="a.mp4", Body=local.read_bytes())
+    (video,) = expand_inputs(["s3://films/a.mp4"])
+    stamp = stamp_of(video.size, video.stamp)
+    with DecodeChild() as child:
+        segment = plan_segments(child.probe(video.uri), segment_frames=0, shard_frames=8)[0]
+        unit = segment.units[0].decode_unit(
+            video.uri, child.probe(video.uri), height=64, width=96, stamp=stamp
+        )
+        assert len(next(iter(child.decode(unit, 8)))) == 8
+        client.put_object(Bucket="films", Key="a.mp4", Body=local.read_bytes() + b"\0")
+        with pytest.raises(MediaError) as caught:
+            list(child.decode(unit, 8))
+    assert caught.value.reason == "changed"
+
+
+def test_a_file_that_is_written_to_while_it_is_decoded_yields_no_further_shard(tmp_path: Path) -> None:
+    local = clips.make(tmp_path, "open_gop.mp4")
+    (video,) = expand_inputs([str(local)])
+    index = probe(str(local))
+    plan = plan_segments(index, segment_frames=0, shard_frames=8)[0].units[0]
+    stamp = stamp_of(video.size, video.stamp)
+    shards = decode_unit(
+        plan.decode_unit(str(local), index, height=64, width=96, stamp=stamp), shard_frames=8
+    )
+    assert len(next(shards)) == 8
+    with local.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(MediaError) as caught:
+        next(shards)
+    assert caught.value.reason == "changed" and str(local) in str(caught.value)

@@ -114,3 +114,26 @@ def test_a_video_that_needs_more_memory_than_allowed_costs_itself_only(
     assert rows["large.mp4"]["status"] == "quarantined"
     reason = rows["large.mp4"]["reason"].partition(":")[0]
     assert reason in ("too_large", "no_frames")  # some decoders call a refused allocation invalid data
+
+
+@pytest.mark.parametrize("change", ["another file", "written to in place"])
+def test_a_video_that_changes_during_a_run_costs_itself_only(
+    change: str, clips: Path, tmp_path: Path
+) -> None:
+    second, first = sorted(clips.iterdir())  # the longer one's branch comes first
+    begun: list[Path] = []
+
+    def tick(where: str) -> None:
+        if begun or where != "before engine":
+            return
+        begun.append(second)
+        data = second.read_bytes()
+        if change == "another file":
+            second.unlink()
+        second.write_bytes(data + b"\0")
+
+    run_inline(small_config(clips, tmp_path / "out", segmenter="plain"), 2, tick)
+    rows = {Path(row["uri"]): row for row in open_run(str(tmp_path / "out")).videos().to_pylist()}
+    assert rows[first]["status"] == "ok" and rows[first]["decoded_frames"] == 41
+    assert rows[second]["status"] == "quarantined"
+    assert rows[second]["reason"].startswith("changed: ") and str(second) in rows[second]["reason"]

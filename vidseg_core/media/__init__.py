@@ -12,6 +12,7 @@ from vidseg_core.media.indexing import probe
 from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits, VideoIndex, working_size
 from vidseg_core.media.pictures import Layout, Picture, Pictures, usual_bytes
 from vidseg_core.media.process import DecodeChild, child_for_this_process
+from vidseg_core.media.source import stamp_of
 
 __all__ = [
     "REASONS",
@@ -29,6 +30,7 @@ __all__ = [
     "child_for_this_process",
     "decode_unit",
     "probe",
+    "stamp_of",
     "usual_bytes",
     "working_size",
 ]

@@ -29,6 +29,7 @@ from vidseg_core.media.guard import check_picture, open_video
 from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits
 from vidseg_core.media.packets import FrameStream
 from vidseg_core.media.pictures import Layout, Pictures, PictureWriter, slot_bytes_of
+from vidseg_core.media.source import check_stamp
 
 NewMemory = Callable[[int], np.ndarray]
 """Gives the memory for a shard of T frames: uint8, one-dimensional, T times `slot_bytes_of` bytes."""
@@ -47,8 +48,8 @@ def decode_unit(
 
     An error inside the stream leaves the shard it happens in shorter and those after it empty, with the text
     in `error`; it does not raise. Raises MediaError when the file cannot be opened or read (any more): that
-    is no property of the video, and may pass. `new_memory` lets the caller own the memory; `beat` is called
-    while progress is made.
+    is no property of the video, and may pass; and `changed` when it is another file than `unit.stamp` says.
+    `new_memory` lets the caller own the memory; `beat` is called while progress is made.
     """
     if shard_frames < 1 or skip_shards < 0:
         raise ValueError(f"shard_frames {shard_frames} must be >= 1 and skip_shards {skip_shards} >= 0")
@@ -60,6 +61,7 @@ def decode_unit(
     for ordinal, frame in numbered:
         beat()
         while ordinal // shard_frames > writer.shard:
+            numbered.check()
             yield writer.take()
         if ordinal // shard_frames == writer.shard:
             writer.add(ordinal, frame)
@@ -78,6 +80,8 @@ class _NumberedFrames:
         unit = self.unit
         start = None if unit.first_frame == 0 else int(unit.frame_pts[0])
         with open_video(unit.uri, self.limits) as video:
+            self._source = video.source
+            self.check()
             frames = FrameStream(video, start_pts=start, start_dts=unit.key_dts, end_pts=unit.end_pts)
             try:
                 yield from self._by_time(frames) if unit.regular else self._by_count(frames)
@@ -89,6 +93,11 @@ class _NumberedFrames:
                 self.error = str(error)
             else:
                 self.error = frames.error
+                self.check()
+
+    def check(self) -> None:
+        """MediaError changed if the file is not what it was when its run began."""
+        check_stamp(self.unit.uri, self._source, self.unit.stamp)
 
     def _by_time(self, frames: FrameStream) -> Iterator[tuple[int, VideoFrame]]:
         pts = self.unit.frame_pts

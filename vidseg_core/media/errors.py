@@ -19,6 +19,7 @@ REASONS = frozenset(
         "decode_timeout",
         "decode_crash",
         "no_frames",  # a video stream of which not one frame can be decoded
+        "changed",  # other contents than when the run listed it
         "corrupt_header",  # recognised container, unusable header
     }
 )

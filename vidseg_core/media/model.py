@@ -111,6 +111,8 @@ class DecodeUnit(_Plain):
     width: int
     """Output width, after rotation, pixels."""
     height: int
+    stamp: str = ""
+    """What `Source.stamp` must say, now and at every shard; "": anything."""
 
 
 @dataclass(slots=True, eq=False)

@@ -31,6 +31,11 @@ class Source(Protocol):
     size: int
     name: str
 
+    @property
+    def stamp(self) -> str:
+        """Identity of the contents at this moment: bytes, and time of change (nanoseconds) or ETag."""
+        ...
+
     def read(self, size: int = -1, /) -> bytes | None: ...
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
     def tell(self) -> int: ...
@@ -64,6 +69,12 @@ class LocalSource(io.FileIO):
         self.size = info.st_size
         self.name = neutral_name(path)
 
+    @property
+    def stamp(self) -> str:
+        """As `Source.stamp`; a file that is written to in place has another one from then on."""
+        info = os.fstat(self.fileno())
+        return stamp_of(info.st_size, str(info.st_mtime_ns))
+
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """As FileIO; a place that cannot be is answered with `BAD_PLACE`, an error code of FFmpeg."""
         try:
@@ -72,6 +83,18 @@ class LocalSource(io.FileIO):
             if error.errno != errno.EINVAL:
                 raise
             return BAD_PLACE
+
+
+def stamp_of(size: int, changed: str) -> str:
+    """Bytes, and time of change or ETag, in one text; "" if there is nothing to compare."""
+    return f"{size}:{changed}" if size else ""
+
+
+def check_stamp(uri: str, source: Source, stamp: str) -> None:
+    """Raises MediaError changed if the file is not the one that `stamp` was taken of ("": any)."""
+    if stamp and source.stamp != stamp:
+        message = f"{uri}: the file has changed since the run listed it (size or time of change)"
+        raise MediaError("changed", message)
 
 
 def neutral_name(uri: str) -> str:
@@ -98,6 +121,11 @@ class S3Source(io.RawIOBase):
         self.size, self._etag = int(head["ContentLength"]), head["ETag"]
         self._position, self._next_block, self._ahead = 0, 0, 1
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    @property
+    def stamp(self) -> str:
+        """As `Source.stamp`; reads of another object under this key fail by themselves (If-Match)."""
+        return stamp_of(self.size, self._etag.strip('"'))
 
     def readable(self) -> bool:
         return True

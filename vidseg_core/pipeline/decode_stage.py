@@ -32,7 +32,9 @@ from vidseg_core.pipeline.patience import may_pass
 from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, shard_table
 from vidseg_core.store.objects import ObjectStore
 
-FATAL_REASONS = frozenset({"decode_timeout", "decode_crash", "too_large", "unreadable", "not_found"})
+FATAL_REASONS = frozenset(
+    {"decode_timeout", "decode_crash", "too_large", "unreadable", "not_found", "changed"}
+)
 
 
 def verdict_key(video_id: str) -> str:

@@ -21,6 +21,7 @@ from vidseg_core.media import (
     MediaLimits,
     VideoIndex,
     child_for_this_process,
+    stamp_of,
     usual_bytes,
     working_size,
 )
@@ -149,7 +150,9 @@ class PlanStage:
         for unit in plan.units:
             if unit.first_shard + unit.shards <= start:
                 continue
-            decode = unit.decode_unit(video.uri, index, height=size[0], width=size[1])
+            decode = unit.decode_unit(
+                video.uri, index, height=size[0], width=size[1], stamp=stamp_of(video.size, video.stamp)
+            )
             skip = max(0, start - unit.first_shard)
             last = unit is plan.units[-1]
             work.units.append(_unit_dict(video.video_id, plan.segment, unit, decode, skip, last, index))

@@ -45,8 +45,13 @@ class UnitPlan:
     shard_frames: int
     """Frames of each of them but the last."""
 
-    def decode_unit(self, uri: str, index: VideoIndex, *, height: int, width: int) -> DecodeUnit:
-        """What `media.decode_unit` needs; of `index` only rotation, time base and regularity are used."""
+    def decode_unit(
+        self, uri: str, index: VideoIndex, *, height: int, width: int, stamp: str = ""
+    ) -> DecodeUnit:
+        """What `media.decode_unit` needs; of `index` only rotation, time base and regularity are used.
+
+        `stamp`: of the file that the run listed (`media.stamp_of`).
+        """
         return DecodeUnit(
             uri=uri,
             first_frame=self.first_frame,
@@ -59,6 +64,7 @@ class UnitPlan:
             rotation=index.rotation,
             width=width,
             height=height,
+            stamp=stamp,
         )
 
 
