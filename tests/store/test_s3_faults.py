@@ -61,6 +61,28 @@ def test_a_body_that_breaks_off_is_read_again(store: ObjectStore, service: Fault
     assert service.done == {"truncated": 2}
 
 
+def test_an_error_whose_body_breaks_off_is_read_again(store: ObjectStore, service: FaultyS3) -> None:
+    """The SDK reads the body of an error answer to GetObject outside of its own retries."""
+    service.script = [("^GET", "truncated"), ("^GET", "truncated")]
+    with pytest.raises(FileNotFoundError):
+        store.get("absent")
+    assert service.done == {"truncated": 2}
+
+
+def test_bodies_that_always_break_off_are_named(
+    s3: Any, store: ObjectStore, service: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("list.csv", b"uri\na.mp4\n")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    service.chance = lambda request: "truncated" if request.startswith("GET") else None
+    for key in ("list.csv", "absent"):
+        with pytest.raises(StoreError, match="cannot use S3: .*Connection"):
+            store.get(key)
+    for name in ("list.csv", "absent.csv"):
+        with pytest.raises(InputError, match=rf"run/{name}: .*Connection"):
+            expand_inputs([f"{s3.url}/run/{name}"])
+
+
 def test_a_commit_whose_answer_is_lost_is_our_own(store: ObjectStore, service: FaultyS3) -> None:
     service.script = [("^PUT .*part-00000-000000", "lost")]
     key = "frames/video=a/part-00000-000000.parquet"

@@ -14,8 +14,10 @@ import io
 import os
 import stat
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Protocol
 
+from vidseg_core.aws import get_whole
 from vidseg_core.media.errors import MediaError
 
 BLOCK = 1 << 20
@@ -117,7 +119,7 @@ class S3Source(io.RawIOBase):
         self.uri, self._bucket, self._key = uri, bucket, key
         self.name = neutral_name(key)
         self._client = client or s3_client()
-        head = self._call("head_object")
+        head = self._call(self._client.head_object)
         self.size, self._etag = int(head["ContentLength"]), head["ETag"]
         self._position, self._next_block, self._ahead = 0, 0, 1
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
@@ -165,7 +167,9 @@ class S3Source(io.RawIOBase):
         self._ahead = min(MAX_AHEAD, self._ahead * 2) if number == self._next_block else 1
         start = number * BLOCK
         stop = min(self.size, start + self._ahead * BLOCK)
-        data = self._call("get_object", Range=f"bytes={start}-{stop - 1}", IfMatch=self._etag)["Body"]
+        data = self._call(
+            functools.partial(get_whole, self._client), Range=f"bytes={start}-{stop - 1}", IfMatch=self._etag
+        )["Body"]
         if len(data) != stop - start:
             raise MediaError("unreadable", f"{self.uri}: S3 returned {len(data)} of {stop - start} bytes")
         for offset in range(0, len(data), BLOCK):
@@ -174,13 +178,12 @@ class S3Source(io.RawIOBase):
         while len(self._blocks) > CACHED_BLOCKS:
             self._blocks.popitem(last=False)
 
-    def _call(self, operation: str, **arguments: str) -> dict[str, Any]:
-        """The reply, its body read."""
+    def _call(self, operation: Callable[..., dict[str, Any]], **arguments: str) -> dict[str, Any]:
+        """The reply of an operation on the object."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            reply = getattr(self._client, operation)(Bucket=self._bucket, Key=self._key, **arguments)
-            return {**reply, "Body": reply["Body"].read()} if "Body" in reply else reply
+            return operation(Bucket=self._bucket, Key=self._key, **arguments)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in ("404", "NoSuchKey", "NoSuchBucket", "NotFound"):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from vidseg_core.aws import get_whole
 from vidseg_core.media.source import s3_client
 from vidseg_core.plan.errors import InputError
 
@@ -54,7 +55,7 @@ def read(uri: str) -> bytes:
     """The bytes of an object. Raises InputError."""
     bucket, key = split(uri)
     with _Errors(uri):
-        return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        return get_whole(s3_client(), Bucket=bucket, Key=key)["Body"]
 
 
 def split(uri: str) -> tuple[str, str]:

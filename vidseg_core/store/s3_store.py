@@ -33,6 +33,7 @@ from botocore.exceptions import (
 )
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from vidseg_core.aws import get_whole
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.objects import ObjectInfo, check_key
 
@@ -119,7 +120,7 @@ class S3Store:
     @_AGAIN
     def _read(self, key: str) -> bytes:
         """The SDK repeats requests, not bodies that break off."""
-        return self.client.get_object(Bucket=self.bucket, Key=self._full(key))["Body"].read()
+        return get_whole(self.client, Bucket=self.bucket, Key=self._full(key))["Body"]
 
     def exists(self, key: str) -> bool:
         try:
