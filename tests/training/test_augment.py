@@ -3,6 +3,7 @@ generator alone. (A net trained on labels that lie beside their pixels looks wel
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -126,3 +127,34 @@ def test_focus_finds_a_class_of_few_pixels(focus: float, at_least: int, at_most:
     )
     samples = (augment(rare, recipe(focus=focus), np.random.default_rng(seed)) for seed in range(100))
     assert at_least <= sum(bool((labels == 1).any()) for _, labels in samples) <= at_most
+
+
+@given(seed=st.integers(0, 10_000), rotate=st.floats(0, 180), height=st.integers(20, 90))
+def test_what_shows_behind_has_its_own_labels_and_leaves_the_frame_alone(
+    seed: int, rotate: float, height: int
+) -> None:
+    geometry = recipe(rotate=rotate, scale_min=0.2, scale_max=0.9, flip=True)
+    alone_3HW, alone_HW = augment(record(seed), geometry, np.random.default_rng(seed))
+    both_3HW, both_HW = augment(
+        record(seed),
+        replace(geometry, behind=1.0),
+        np.random.default_rng(seed),
+        lambda rng: record(int(rng.integers(99)), height),
+    )
+    covered_HW = alone_HW != IGNORE
+    assert np.array_equal(both_3HW[:, covered_HW], alone_3HW[:, covered_HW])
+    assert np.array_equal(both_HW[covered_HW], alone_HW[covered_HW])
+    assert (both_HW != IGNORE).mean() >= covered_HW.mean()
+    distance = np.abs(both_3HW[:, None] - COLOURS.T[:, :, None, None] / 255.0).sum(axis=0)
+    inner = inside(both_HW) & inside(covered_HW.astype(np.uint8))
+    assert (distance.argmin(axis=0)[inner] == both_HW[inner]).all()
+
+
+def test_a_frame_behind_fills_the_crop_when_nothing_is_turned() -> None:
+    geometry = recipe(scale_min=0.3, scale_max=0.3, behind=1.0)
+    _, labels_HW = augment(record(), geometry, np.random.default_rng(0), lambda rng: record(1))
+    assert (labels_HW != IGNORE).all()
+    _, labels_HW = augment(
+        record(), replace(geometry, behind=0.0), np.random.default_rng(0), lambda rng: record(1)
+    )
+    assert (labels_HW == IGNORE).any()

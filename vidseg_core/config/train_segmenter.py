@@ -168,7 +168,7 @@ def _check_augment(augment: AugmentRecipe) -> None:
     problem = f"is {augment.scale_max}, below --augment.scale_min {augment.scale_min}"
     check(augment.scale_min <= augment.scale_max, "--augment.scale_max", problem)
     _check_share("--augment.rotate", augment.rotate, 0.0, 180.0)
-    for name in ("colour", "blur", "stretch", "focus"):
+    for name in ("colour", "blur", "stretch", "focus", "behind"):
         _check_share(f"--augment.{name}", getattr(augment, name), 0.0, 1.0)
 
 

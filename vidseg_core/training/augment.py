@@ -3,7 +3,7 @@
 Model: one similarity (scale, rotation, flip, with a little stretch) maps the frame onto a square crop. The
 frame is resized first, with area averaging where it shrinks, and then turned; the labels go through the
 composed map in one nearest-neighbour step, so that no class is invented and both stay aligned to half a
-pixel. What the frame does not cover has a random colour and the label `IGNORE`.
+pixel. What the frame does not cover has a random colour and the label `IGNORE`, or shows another frame.
 
 Invariant: the sample is a function of the record, the recipe and the generator's state alone.
 
@@ -11,6 +11,8 @@ Shape suffixes: H W rows and columns of the crop, 3 = RGB.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -23,15 +25,21 @@ __all__ = ["augment"]
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def augment(record: Record, recipe: AugmentRecipe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def augment(
+    record: Record,
+    recipe: AugmentRecipe,
+    rng: np.random.Generator,
+    another: Callable[[np.random.Generator], Record] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """One sample: (float32 3HW RGB in 0..1, int64 HW labels), both of side `recipe.crop`.
 
-    A record without labels gives labels that are `IGNORE` everywhere.
+    A record without labels gives labels that are `IGNORE` everywhere. `another` draws the record that shows
+    behind this one (`recipe.behind`).
     """
-    labels_HW = record.labels_HW
-    if labels_HW is None:
-        labels_HW = np.full(record.frame_HW3.shape[:2], IGNORE, np.uint8)
-    frame_HW3, cropped_HW = _crop(record.frame_HW3, labels_HW, recipe, rng)
+    scales = recipe.scale_min, recipe.scale_max
+    frame_HW3, cropped_HW, covered_HW = _crop(record, recipe, scales, recipe.focus, rng)
+    if another is not None and recipe.behind > 0 and not covered_HW.all() and rng.random() < recipe.behind:
+        _fill(frame_HW3, cropped_HW, ~covered_HW, another(rng), recipe, rng)
     unit_HW3 = frame_HW3.astype(np.float32) / np.float32(255)
     if recipe.colour > 0:
         unit_HW3 = _recolour(unit_HW3, recipe.colour, rng)
@@ -40,16 +48,39 @@ def augment(record: Record, recipe: AugmentRecipe, rng: np.random.Generator) -> 
     return np.ascontiguousarray(unit_HW3.transpose(2, 0, 1)), cropped_HW.astype(np.int64)
 
 
+def _fill(
+    frame_HW3: np.ndarray,
+    labels_HW: np.ndarray,
+    bare_HW: np.ndarray,
+    behind: Record,
+    recipe: AugmentRecipe,
+    rng: np.random.Generator,
+) -> None:
+    """Show another frame, at a scale at which it covers the crop, where the mask is true; in place."""
+    least = recipe.crop / min(behind.frame_HW3.shape[:2])
+    scales = least, max(least, recipe.scale_max)
+    behind_HW3, behind_HW, _ = _crop(behind, recipe, scales, 0.0, rng)
+    frame_HW3[bare_HW], labels_HW[bare_HW] = behind_HW3[bare_HW], behind_HW[bare_HW]
+
+
 def _crop(
-    frame_HW3: np.ndarray, labels_HW: np.ndarray, recipe: AugmentRecipe, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    height, width = labels_HW.shape
-    scale = float(np.exp(rng.uniform(np.log(recipe.scale_min), np.log(recipe.scale_max))))
+    record: Record,
+    recipe: AugmentRecipe,
+    scales: tuple[float, float],
+    focus: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frame, labels, and the mask of what the frame covers."""
+    frame_HW3, labels_HW = record.frame_HW3, record.labels_HW
+    if labels_HW is None:
+        labels_HW = np.full(frame_HW3.shape[:2], IGNORE, np.uint8)
+    height, width = frame_HW3.shape[:2]
+    scale = float(np.exp(rng.uniform(np.log(scales[0]), np.log(scales[1]))))
     stretch = float(np.exp(rng.uniform(-1.0, 1.0) * np.log1p(recipe.stretch) / 2))
     columns, rows = max(1, round(width * scale * stretch)), max(1, round(height * scale / stretch))
     resize = _resize_map(columns / width, rows / height)
     turn = _turn_map(rng.uniform(-recipe.rotate, recipe.rotate), recipe.flip and rng.random() < 0.5)
-    centre = _centre(labels_HW, turn @ resize, recipe, rng)
+    centre = _centre(labels_HW, turn @ resize, recipe.crop, focus, rng)
     turn[:2, 2] += (recipe.crop - 1) / 2 - centre
     shrinks = columns < width and rows < height
     resized = cv2.resize(
@@ -57,10 +88,10 @@ def _crop(
     )
     side, fill = (recipe.crop, recipe.crop), [int(value) for value in rng.integers(0, 256, 3)]
     crop_HW3 = cv2.warpAffine(resized, turn[:2], side, flags=cv2.INTER_LINEAR, borderValue=fill)
-    crop_HW = cv2.warpAffine(
-        labels_HW, (turn @ resize)[:2], side, flags=cv2.INTER_NEAREST, borderValue=IGNORE
-    )
-    return crop_HW3, crop_HW
+    whole, how = (turn @ resize)[:2], cv2.INTER_NEAREST
+    crop_HW = cv2.warpAffine(labels_HW, whole, side, flags=how, borderValue=IGNORE)
+    covered_HW = cv2.warpAffine(np.ones((height, width), np.uint8), whole, side, flags=how, borderValue=0)
+    return crop_HW3, crop_HW, covered_HW.astype(bool)
 
 
 def _resize_map(across: float, down: float) -> np.ndarray:
@@ -75,16 +106,16 @@ def _turn_map(degrees: float, mirrored: bool) -> np.ndarray:
 
 
 def _centre(
-    labels_HW: np.ndarray, mapping: np.ndarray, recipe: AugmentRecipe, rng: np.random.Generator
+    labels_HW: np.ndarray, mapping: np.ndarray, crop: int, share: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Where the crop's centre lies in the mapped frame: anywhere that keeps the crop inside, where it can;
-    or, for the share `focus`, within half a crop of a pixel of a class drawn at random."""
+    or, for that `share`, within half a crop of a pixel of a class drawn at random."""
     height, width = labels_HW.shape
     corners = mapping @ np.array([[0, width - 1, 0, width - 1], [0, 0, height - 1, height - 1], [1.0] * 4])
     low, high = corners[:2].min(axis=1), corners[:2].max(axis=1)
-    reach = (recipe.crop - 1) / 2
+    reach = (crop - 1) / 2
     inner = np.minimum(low + reach, (low + high) / 2), np.maximum(high - reach, (low + high) / 2)
-    if rng.random() >= recipe.focus:
+    if rng.random() >= share:
         slack = np.maximum(0.0, reach - (high - low) / 2)
         return rng.uniform(inner[0] - slack, inner[1] + slack)
     present = np.flatnonzero(np.bincount(labels_HW.ravel(), minlength=256)[:IGNORE])

@@ -112,8 +112,15 @@ class TrainingSet:
         pseudo, index = self.order.pick(step, slot)
         dataset, item = self._listed[pseudo][index]
         record = resized(labelled_record(dataset, item), self.size)
-        frame_3HW, labels_HW = augment(record, self._augment, self.order.random(step, slot))
+        frame_3HW, labels_HW = augment(record, self._augment, self.order.random(step, slot), self._another)
         return frame_3HW, labels_HW, (item.video_id, item.frame_index)
+
+    def _another(self, rng: np.random.Generator) -> Record:
+        """A record drawn at random from all."""
+        labelled, pseudo = self._listed
+        place = int(rng.integers(len(labelled) + len(pseudo)))
+        dataset, item = labelled[place] if place < len(labelled) else pseudo[place - len(labelled)]
+        return resized(labelled_record(dataset, item), self.size)
 
     def batch(self, step: int, slots: Iterable[int]) -> Batch:
         """The given slots of one step."""
