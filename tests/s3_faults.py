@@ -16,10 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-FAULTS = ("500", "503", "reset", "truncated", "lost", "409", "expired")
+FAULTS = ("500", "503", "reset", "truncated", "lost", "409", "expired", "silent", "stalled")
 """500 and 503 SlowDown answers, a connection reset, a body that breaks off, a request that was carried out
 and whose answer is lost, a conditional put that is told that another one is under way, credentials that have
-expired."""
+expired, no answer for `SILENCE_S`, a body that stops in the middle for as long."""
+SILENCE_S = 3.0
+"""Longer than the tests' clients wait."""
 _ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>by order of the test</Message></Error>"
 _CODES = {
     "500": "InternalError",
@@ -41,6 +43,8 @@ class FaultyS3:
     """Otherwise: the fault of a request, or None."""
     done: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
+    """Ends every silence."""
 
     def fault_of(self, request: str) -> str | None:
         with self.lock:
@@ -88,12 +92,18 @@ def faulty(upstream: str) -> Iterator[FaultyS3]:
             if fault == "reset":
                 self._reset()
                 return
+            if fault == "silent":
+                self._stay_silent()
+                return
             status, headers, data = self._ask(body)
             if fault == "lost":
                 self._reset()
             elif fault == "truncated" and len(data) > 1:
                 self._answer(status, headers, data, send=len(data) // 2)
                 self._reset()
+            elif fault == "stalled" and len(data) > 1:
+                self._answer(status, headers, data, send=len(data) // 2)
+                self._stay_silent()
             else:
                 self._answer(status, headers, data)
 
@@ -124,6 +134,10 @@ def faulty(upstream: str) -> Iterator[FaultyS3]:
             if self.command != "HEAD":
                 self.wfile.write(data[:send])
                 self.wfile.flush()
+
+        def _stay_silent(self) -> None:
+            state.over.wait(SILENCE_S)
+            self._reset()
 
         def _reset(self) -> None:
             """The peer sees a reset, not an end."""

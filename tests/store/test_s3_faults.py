@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.config import Config
 
 from tests.s3_faults import FaultyS3, faulty
-from vidseg_core.media import MediaError
+from vidseg_core.media import MediaError, source
 from vidseg_core.media.source import open_source
 from vidseg_core.plan import InputError, expand_inputs
+from vidseg_core.store import s3_store
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.parts import commit_part
@@ -81,6 +83,52 @@ def test_bodies_that_always_break_off_are_named(
     for name in ("list.csv", "absent.csv"):
         with pytest.raises(InputError, match=rf"run/{name}: .*Connection"):
             expand_inputs([f"{s3.url}/run/{name}"])
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, service: FaultyS3) -> Iterator[None]:
+    """Clients that wait half a second for an answer."""
+    monkeypatch.setattr(s3_store, "_CONFIG", s3_store._CONFIG.merge(Config(read_timeout=0.5)))
+    monkeypatch.setattr(source, "READ_TIMEOUT_S", 0.5)
+    yield
+    service.over.set()
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET", "HEAD", "list"])
+def test_a_request_that_gets_no_answer_is_made_again(
+    impatient: None, store: ObjectStore, service: FaultyS3, method: str
+) -> None:
+    store.put("a/x", b"one")
+    service.script = [("^GET .*list-type" if method == "list" else f"^{method} .*a/x", "silent")]
+    asked = {
+        "PUT": lambda: store.put_if_absent("a/x", b"two") is False,
+        "GET": lambda: store.get("a/x") == b"one",
+        "HEAD": lambda: store.exists("a/x"),
+        "list": lambda: [info.key for info in store.list("a/")] == ["a/x"],
+    }
+    assert asked[method]() and service.done == {"silent": 1}
+
+
+def test_a_body_that_stalls_is_read_again(
+    impatient: None, s3: Any, store: ObjectStore, service: FaultyS3
+) -> None:
+    data = bytes(range(256)) * 1000
+    store.put("x.mp4", data)
+    service.script = [("^GET", "stalled")]
+    assert store.get("x.mp4") == data and service.done == {"stalled": 1}
+
+
+def test_an_input_that_stalls_may_pass(
+    impatient: None, s3: Any, store: ObjectStore, service: FaultyS3
+) -> None:
+    store.put("x.mp4", bytes(300_000))
+    video = open_source(f"{s3.url}/run/x.mp4")
+    service.script = [("^GET", "stalled")]
+    with pytest.raises(MediaError) as caught:
+        video.read()
+    assert caught.value.reason == "source_unavailable"
+    assert video.read() == bytes(300_000)
+    video.close()
 
 
 def test_a_commit_whose_answer_is_lost_is_our_own(store: ObjectStore, service: FaultyS3) -> None:

@@ -25,6 +25,8 @@ MAX_AHEAD = 8
 BAD_PLACE = -errno.EINVAL
 """What `seek` answers when a damaged file leads to a place that cannot be."""
 CACHED_BLOCKS = 24
+READ_TIMEOUT_S = 20
+"""So long S3 may be silent before a request is made again."""
 
 
 class Source(Protocol):
@@ -240,5 +242,5 @@ def _s3_client(*_: str | None) -> Any:
     from botocore.config import Config
 
     retries: Any = {"mode": "standard", "max_attempts": 4}
-    config = Config(retries=retries, connect_timeout=10, read_timeout=20, max_pool_connections=16)
+    config = Config(retries=retries, connect_timeout=10, read_timeout=READ_TIMEOUT_S, max_pool_connections=16)
     return boto3.Session().client("s3", config=config)
