@@ -12,6 +12,7 @@ between them. Intervals of which a clip does not hold two on average are left ou
 | dn               | `train-decision`, DVSNet's decision net on cheap features, online                      |
 | confidence_sum   | its expected losses added up since the key, online                                     |
 | policy           | `train-policy`, light, REINFORCE, online; decides at every frame that may be key        |
+| paced            | `train-policy --policy paced` on `moving_share`, rewarded two-sided, online             |
 | planner          | `train-planner`, looks ahead, window by window with the masks of its own keys           |
 """
 
@@ -28,9 +29,10 @@ from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.oracle import divide, one_sided_curve, share_of_gap, two_sided_curve
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
-from vidseg_core.episodes.walk import SCORES, counts_T, even_keys, run_scores
+from vidseg_core.episodes.walk import SCORES, counts_T, even_keys, feature, run_scores, two_sided_of
 from vidseg_core.models.planner import PlannerFacts
 from vidseg_core.models.policy_file import read_policy
+from vidseg_core.scheduling.moving import moving_share
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
@@ -44,6 +46,9 @@ INTERVALS = (10, 25, 50)
 SIDES = ("one", "two")
 FIXED = tuple(range(4, 13)) + tuple(range(14, 91, 4))
 RESAMPLES = 200
+PACED = ReinforceRecipe(
+    episodes=800, lr=0.005, epsilon=1.0, entropy=0.02, credit="to_go", baseline="leave_one_out"
+)
 Made = dict[tuple[str, str], np.ndarray]
 """(scheduler, sides) -> [targets, 2]: keys and total quality on one clip."""
 
@@ -75,7 +80,7 @@ def unseen_rows(group: str, tables: Sequence[EpisodeTable], *, seeds: int, episo
         "one": [one_sided_curve(table) for table in tables],
         "two": [two_sided_curve(table) for table in tables],
     }
-    even = {sides: [_even(table, sides) for table in tables] for sides in SIDES}
+    even = {sides: [even_points(table, sides) for table in tables] for sides in SIDES}
     rows = []
     mean_frames = np.mean([table.frames for table in tables])
     for sides in SIDES:
@@ -106,7 +111,7 @@ def _row(
         keys = frames / interval
         best = [divide([curves[c] for c in picks], int(keys) + n).total for n in (0, 1)]  # type: ignore[misc]
         oracle = best[0] + (keys - int(keys)) * (best[1] - best[0])
-        quality, fixed = (_read(np.sum([part[c] for c in picks], axis=0), keys) for part in (clips, even))
+        quality, fixed = (read_at(np.sum([part[c] for c in picks], axis=0), keys) for part in (clips, even))
         return quality / counted, fixed / counted, oracle / counted
 
     everything = np.arange(len(tables))
@@ -123,12 +128,12 @@ def _row(
     return Unseen(group, name, sides, interval, quality, fixed, oracle, share, float(low), float(high))
 
 
-def _read(points_P2: np.ndarray, keys: float) -> float:
+def read_at(points_P2: np.ndarray, keys: float) -> float:
     order = np.argsort(points_P2[:, 0], kind="stable")
     return float(np.interp(keys, points_P2[order, 0], points_P2[order, 1]))
 
 
-def _worth(table: EpisodeTable, keys: np.ndarray, sides: str) -> tuple[float, float]:
+def worth_of(table: EpisodeTable, keys: np.ndarray, sides: str) -> tuple[float, float]:
     """(keys, total quality); two-sided, keys move to the frames of the two-sided table."""
     if sides == "two":
         step = int(table.fingerprint["two_sided_stride"])
@@ -136,14 +141,14 @@ def _worth(table: EpisodeTable, keys: np.ndarray, sides: str) -> tuple[float, fl
     return float(len(keys)), value_of(table, keys, sides == "two")
 
 
-def _even(table: EpisodeTable, sides: str) -> np.ndarray:
+def even_points(table: EpisodeTable, sides: str) -> np.ndarray:
     least = -(-table.frames // (table.horizon - 3))
     step = int(table.fingerprint["two_sided_stride"])
     rows = []
     for interval in FIXED:
         keys = even_keys(table.frames, max(least, round(table.frames / interval)))
         keys = np.unique(np.minimum((keys + step // 2) // step, (table.frames - 1) // step) * step)
-        rows.append(_worth(table, keys, sides))
+        rows.append(worth_of(table, keys, sides))
     return np.array(rows)
 
 
@@ -158,14 +163,15 @@ def _left_out(lessons: Sequence[Lesson], number: int, seeds: int, episodes: int)
     for name in ("random", "frame_difference", "flow_magnitude", "warp_error"):
         found[name] = [_by_score(lambda t, n=name: SCORES[n](t, 0), tables, table)]
     for seed in range(seeds):
-        loss = _decision(tables, seed)
+        loss = decision_loss(tables, seed)
         found.setdefault("dn", []).append(_by_score(loss, tables, table))
-        summed: Callable[[EpisodeTable], np.ndarray] = lambda t, f=loss: _summed(f(t))  # noqa: E731
-        found.setdefault("confidence_sum", []).append(_by_score(summed, tables, table))
+        total: Callable[[EpisodeTable], np.ndarray] = lambda t, f=loss: summed(f(t))  # noqa: E731
+        found.setdefault("confidence_sum", []).append(_by_score(total, tables, table))
         if episodes:
             found.setdefault("policy", []).append(_policy(tables, table, seed, episodes))
+            found.setdefault("paced", []).append(paced(tables, [table], seed)[0])
     made = {
-        (name, sides): np.mean([[_worth(table, keys, sides) for keys in run] for run in runs], axis=0)
+        (name, sides): np.mean([[worth_of(table, keys, sides) for keys in run] for run in runs], axis=0)
         for name, runs in found.items()
         for sides in SIDES
     }
@@ -176,6 +182,11 @@ def _by_score(
     score: Callable[[EpisodeTable], np.ndarray], tables: Sequence[EpisodeTable], table: EpisodeTable
 ) -> list[np.ndarray]:
     """Keys for each target, thresholds from `tables`."""
+    return [np.flatnonzero(row) for row in run_scores(table, score(table), thresholds_of(score, tables))]
+
+
+def thresholds_of(score: Callable[[EpisodeTable], np.ndarray], tables: Sequence[EpisodeTable]) -> np.ndarray:
+    """The threshold that makes each target interval on these clips together."""
     scores = [score(t) for t in tables]
     pool = np.concatenate([s[:, 1:][np.isfinite(s[:, 1:])] for s in scores])
     tried = np.unique(np.quantile(pool, 1.0 - np.geomspace(1e-4, 0.9, 120)))
@@ -183,11 +194,10 @@ def _by_score(
         run_scores(t, s, tried).sum(axis=1).astype(float) for t, s in zip(tables, scores, strict=True)
     )
     frames = sum(t.frames for t in tables)
-    chosen = np.array([tried[np.argmin(np.abs(np.log(counts * aki / frames)))] for aki in TARGETS])
-    return [np.flatnonzero(row) for row in run_scores(table, score(table), chosen)]
+    return np.array([tried[np.argmin(np.abs(np.log(counts * aki / frames)))] for aki in TARGETS])
 
 
-def _decision(tables: Sequence[EpisodeTable], seed: int) -> Callable[[EpisodeTable], np.ndarray]:
+def decision_loss(tables: Sequence[EpisodeTable], seed: int) -> Callable[[EpisodeTable], np.ndarray]:
     """Expected loss of every pair."""
     net = train_decision(
         join_tables([_cheap(t) for t in tables], thinned=True), None, DecisionOptions(seed=seed)
@@ -201,7 +211,7 @@ def _decision(tables: Sequence[EpisodeTable], seed: int) -> Callable[[EpisodeTab
     return loss
 
 
-def _summed(loss_TL1: np.ndarray) -> np.ndarray:
+def summed(loss_TL1: np.ndarray) -> np.ndarray:
     """Losses added up since the key."""
     known = np.where(np.isfinite(loss_TL1), np.maximum(loss_TL1, 0.0), 0.0)
     known[:, 0] = 0.0
@@ -241,18 +251,68 @@ def _coarse(table: EpisodeTable, step: int) -> EpisodeTable:
     )
 
 
+def _still(table: EpisodeTable, step: int) -> EpisodeTable:
+    """`_coarse` with the one feature `moving_share` (of groups: the motion since the group before), and with
+    the two-sided table."""
+    coarse = _coarse(table, step)
+    count, wide = coarse.quality_TL1.shape
+    row_J1, to_J1 = np.arange(count)[:, None], np.arange(wide)[None]
+    now_J = np.append(0.0, feature(table, "difference_mean")[::step, step][: count - 1])
+    now_JE = np.where(to_J1 > 0, np.append(now_J, np.zeros(wide))[row_J1 + to_J1], 0.0)
+    share_JE = moving_share(now_JE, np.cumsum(now_JE, axis=1), np.maximum(to_J1, 1))
+    exists_JE = row_J1 + to_J1 < count
+    key_J = np.nan_to_num(table.key_quality_T[::step])[:, None]
+    between_JE = two_sided_of(table)[::step, : (wide - 1) * step + 1 : step]
+    two_JE = (between_JE + key_J) / step - coarse.quality_TL1[:, :1]
+    two_JE[:, 0] = 0.0
+    return replace(
+        coarse,
+        deviation_TL1F=np.where(exists_JE, share_JE, np.nan)[..., None].astype(np.float32),
+        feature_names=("moving_share",),
+        two_sided_TL1=two_JE.astype(np.float32),
+        fingerprint={**table.fingerprint, "two_sided_stride": "1"},
+    )
+
+
+def paced(tables: Sequence[EpisodeTable], cuts: Sequence[EpisodeTable], seed: int) -> list[list[np.ndarray]]:
+    """Keys on each of the cuts for each target of a paced policy."""
+    about = tables[0].fingerprint
+    step = max(3, int(about["key_stride"]), int(about["two_sided_stride"]))
+    episode = EpisodeRecipe(
+        frames=270 // step, eta=1.0, history=90 // step, reward="shown", sides="two", interval=25 / step
+    )
+    keys = trained([_still(t, step) for t in tables], step, seed, "paced", episode, PACED)
+    return [keys(_still(t, step)) for t in cuts]
+
+
 def _policy(
     tables: Sequence[EpisodeTable], table: EpisodeTable, seed: int, episodes: int
 ) -> list[np.ndarray]:
     """Keys for each target of a policy trained by REINFORCE on coarse tables."""
     step = max(3, int(table.fingerprint["key_stride"]))
-    training = join_tables([_coarse(t, step) for t in tables])
+    episode = EpisodeRecipe(frames=270 // step, eta=0.06 * step, history=90 // step)
+    reinforce = ReinforceRecipe(episodes=episodes, credit="to_go", baseline="leave_one_out")
+    parts = [_coarse(t, step) for t in tables]
+    return trained(parts, step, seed, "light", episode, reinforce)(_coarse(table, step))
+
+
+def trained(
+    tables: Sequence[EpisodeTable],
+    step: int,
+    seed: int,
+    kind: str,
+    episode: EpisodeRecipe,
+    reinforce: ReinforceRecipe,
+) -> Callable[[EpisodeTable], list[np.ndarray]]:
+    """A policy trained on the coarse `tables`: keys for each target on a coarse table."""
+    training = join_tables(tables)
     with tempfile.TemporaryDirectory() as folder:
         options = PolicyOptions(
             folder=Path(folder),
+            kind=kind,
             seed=seed,
-            episode=EpisodeRecipe(frames=270 // step, eta=0.06 * step, history=90 // step),
-            reinforce=ReinforceRecipe(episodes=episodes, credit="to_go", baseline="leave_one_out"),
+            episode=episode,
+            reinforce=reinforce,
             intervals=(8.0,),
             val_every=10**6,
             save_every=10**6,
@@ -261,10 +321,14 @@ def _policy(
         train_policy(training, None, options)
         net = read_policy(Path(folder) / POLICY)[0]
     points = Operator(training, history=90 // step).find(net.key_rate, [aki / step for aki in TARGETS])
-    own: TableSet = join_tables([_coarse(table, step)])
     thresholds = np.array([point.threshold_P[0] for point in points])
-    walked = Operator(own, history=90 // step).walk(net.key_rate, thresholds)
-    return [np.append(0, step * (1 + np.flatnonzero(row))) for row in walked.keys_SN.T]
+
+    def keys(table: EpisodeTable) -> list[np.ndarray]:
+        own: TableSet = join_tables([table])
+        walked = Operator(own, history=90 // step).walk(net.key_rate, thresholds)
+        return [np.append(0, step * (1 + np.flatnonzero(row))) for row in walked.keys_SN.T]
+
+    return keys
 
 
 def _planner(rest: Sequence[Lesson], lesson: Lesson) -> Made:
@@ -279,7 +343,7 @@ def _planner(rest: Sequence[Lesson], lesson: Lesson) -> Made:
     for sides in SIDES:
         prices = priced(found.fold_models, rest, sides == "two")
         keys = [table_keys(core, lesson, price_at(prices, frames / aki), sides == "two") for aki in TARGETS]
-        made["planner", sides] = np.array([_worth(lesson.table, part, sides) for part in keys])
+        made["planner", sides] = np.array([worth_of(lesson.table, part, sides) for part in keys])
     return made
 
 

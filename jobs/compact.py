@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from jobs.runner import run_verb, say
 from vidseg_core.config.verbs import CompactConfig
+from vidseg_core.config.words import count
 
 
 def run(config: CompactConfig) -> int:
@@ -13,7 +14,9 @@ def run(config: CompactConfig) -> int:
     from vidseg_core.store import compact
 
     done = compact(config.run, span_bytes=config.span_mib * 2**20, force=config.force)
-    text = f"{config.run}: {done.parts_removed:,} parts merged into {done.spans:,} files"
+    text = f"{config.run}: {done.parts_removed:,} parts merged into {count(done.spans, 'file')}"
+    if not done.parts_removed:
+        text = f"{config.run}: nothing to merge"
     say("compact", config, text, event="done", parts_removed=done.parts_removed, spans=done.spans)
     return 0
 

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 from jobs.runner import run_verb, say
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.verbs import ExportConfig
+from vidseg_core.config.words import count
 
 if TYPE_CHECKING:
     from vidseg_core.store import Run
 
 
+LEFT_OUT = "; class 0, the background, is left out (--background: not)"
+
+
 def run(config: ExportConfig) -> int:
     """Export what `config` names; 3 if the source of some video could not be read (overlay)."""
     from vidseg_core.store import open_run
-    from vidseg_core.store.export import export_coco, export_png
+    from vidseg_core.store.export import export_coco, export_png, is_background
 
     source = open_run(config.run)
     videos = _videos(source, config)
@@ -29,14 +33,21 @@ def run(config: ExportConfig) -> int:
     if config.format == "overlay":
         return _overlays(source, videos, out, config)
     if config.format == "coco":
-        names = source.info().get("segmenter", {}).get("class_names")
-        path = out / "coco.json"
-        count = export_coco(source, path, video_ids=videos, class_names=names, keys_only=config.keys_only)
-        text = f"{count:,} annotations in {path}"
+        names, path = _class_names(source), out / "coco.json"
+        done = export_coco(
+            source,
+            path,
+            video_ids=videos,
+            class_names=names,
+            keys_only=config.keys_only,
+            background=config.background,
+        )
+        left_out = is_background(names) and not config.background
+        text = f"{count(done, 'annotation')} in {path}{LEFT_OUT if left_out else ''}"
     else:
-        count = export_png(source, out, video_ids=videos, keys_only=config.keys_only)
-        text = f"{count:,} masks below {out}"
-    say("export", config, text, event="done", count=count)
+        done = export_png(source, out, video_ids=videos, keys_only=config.keys_only)
+        text = f"{count(done, 'mask')} below {out}"
+    say("export", config, text, event="done", count=done)
     return 0
 
 
@@ -49,13 +60,17 @@ def _videos(source: Run, config: ExportConfig) -> list[str]:
     return list(dict.fromkeys(config.video)) or known
 
 
+def _class_names(source: Run) -> list[str]:
+    return list(source.info().get("segmenter", {}).get("class_names") or ())
+
+
 def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -> int:
     from vidseg_core.media import MediaError
     from vidseg_core.pipeline.source_frames import source_frames
     from vidseg_core.store.export import export_overlay
 
     rows = {row["video_id"]: row for row in source.videos().to_pylist()}
-    failed = 0
+    names, failed = _class_names(source) if config.legend else [], 0
     for video_id in videos:
         path = out / f"{video_id}.mp4"
         if video_id not in rows:
@@ -63,12 +78,13 @@ def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -
         uri = rows[video_id]["uri"]
         try:
             frames = source_frames(uri, config.overlay_size)
-            count = export_overlay(source, video_id, frames, path, layout=config.layout)
+            done = export_overlay(source, video_id, frames, path, layout=config.layout, class_names=names)
         except MediaError as error:
             failed += 1
             say("export", config, f"{uri}: {error}", video_id=video_id)
             continue
-        say("export", config, f"{count:,} frames in {path}", event="done", count=count, video_id=video_id)
+        text = f"{count(done, 'frame')} in {path}"
+        say("export", config, text, event="done", count=done, video_id=video_id)
     return 3 if failed else 0
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
+from vidseg_core.config.places import check_places
 
 __all__ = ["FAILURES", "USAGE_ERRORS", "run_verb", "say"]
 
@@ -57,9 +58,16 @@ def run_verb(
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE
     try:
+        if verb != "doctor":  # which tells of its places in its own table
+            check_places(config)
         return run(config)
     except KeyboardInterrupt:
-        say(verb, config, "interrupted")
+        again = (
+            ""
+            if not hasattr(config, "output")
+            else "; what is finished stays, the same command may be given again"
+        )
+        say(verb, config, f"interrupted{again}")
         return EXIT_FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

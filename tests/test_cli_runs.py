@@ -98,8 +98,14 @@ def run(tmp_path: Path) -> Path:
 def test_compact_merges_parts_and_keeps_the_rows(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = run_digest(str(run))
     assert cli.main(["compact", "--run", str(run)]) == 0
-    assert "4 parts merged into 1 files" in capsys.readouterr().err
+    assert "4 parts merged into 1 file\n" in capsys.readouterr().err
     assert run_digest(str(run)) == before and len(list(run.glob("frames/*/*.parquet"))) == 1
+
+
+def test_compact_says_when_there_is_nothing_to_merge(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["compact", "--run", str(run)])
+    assert cli.main(["compact", "--run", str(run)]) == 0
+    assert "nothing to merge" in capsys.readouterr().err
 
 
 def test_compact_leaves_an_unfinished_run_alone_unless_forced(run: Path) -> None:
@@ -130,10 +136,12 @@ def test_export_coco_names_the_classes_of_the_run(run: Path, tmp_path: Path) -> 
 def test_export_overlay_shows_every_frame_of_the_source(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "overlay"
     argv = ["export", "--run", str(run), "--output", str(out), "--format", "overlay", "--layout", "side"]
-    assert cli.main(argv) == 0
-    with av.open(str(out / f"{VIDEO}.mp4")) as container:
-        frames = list(container.decode(video=0))
-    assert len(frames) == FRAMES and (frames[0].width, frames[0].height) == (2 * WIDTH, HEIGHT)
+    for options, taller in ((["--no-legend"], False), ([], True)):
+        assert cli.main([*argv, *options]) == 0
+        with av.open(str(out / f"{VIDEO}.mp4")) as container:
+            frames = list(container.decode(video=0))
+        assert len(frames) == FRAMES and frames[0].width == 2 * WIDTH
+        assert (frames[0].height > HEIGHT) == taller
 
 
 def test_an_overlay_whose_source_is_gone_is_reported_with_3(

@@ -357,11 +357,14 @@ def _print_table(findings: list[Finding]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for title in ("check", "", "found", "what to do"):
-        table.add_column(title, overflow="fold")
+    table.add_column("check", no_wrap=True)
+    table.add_column("")
+    table.add_column("found, and what to do", overflow="fold")
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for item in findings:
-        table.add_row(item.name, Text(item.status, styles[item.status]), Text(item.value), Text(item.hint))
+        table.add_row(item.name, Text(item.status, styles[item.status]), Text(item.value))
+        if item.hint:
+            table.add_row("", "", Text(f"-> {item.hint}"))
     Console().print(table)
     counts = {status: sum(item.status == status for item in findings) for status in styles}
     print(f"\n{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} failed")

@@ -99,18 +99,24 @@ def test_points_fall_in_keys_and_their_settings_give_their_keys_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "role"), [("policy", "policy"), ("confidence", "decision"), ("confidence_sum", "decision")]
+    ("name", "role", "kind"),
+    [
+        ("policy", "policy", "light"),
+        ("policy", "policy", "paced"),
+        ("confidence", "decision", "light"),
+        ("confidence_sum", "decision", "light"),
+    ],
 )
 def test_a_trained_file_is_tried_at_thresholds_of_its_own(
-    name: str, role: Literal["policy", "decision"], tmp_path: Path
+    name: str, role: Literal["policy", "decision"], kind: str, tmp_path: Path
 ) -> None:
     tables = [builder().build(f"clip-{seed}", 0, records(FRAMES, seed=seed)) for seed in range(2)]
     known = join_tables([with_features(table, ("distance", "warp_error")) for table in tables])
-    policy = new_policy("light", known, seed=3)
+    policy = new_policy(kind, known, seed=3, interval=4.0)
     net = policy if role == "policy" else DecisionNet("light", known.feature_names)
     net.trunk.load_state_dict(policy.trunk.state_dict())
     facts = PolicyFacts(
-        role=role, kind="light", feature_names=known.feature_names, widths=net.widths, fingerprint={}
+        role=role, kind=kind, feature_names=known.feature_names, widths=net.widths, fingerprint={}
     )
     path = tmp_path / "net.safetensors"
     path.write_bytes(policy_bytes(net, facts))

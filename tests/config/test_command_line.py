@@ -17,6 +17,7 @@ from vidseg_core.config.help import field_texts, options, render_help
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.report import ReportConfig
+from vidseg_core.config.segment import SEGMENTER_PREFIXES, SEGMENTERS
 from vidseg_core.config.submit import SubmitConfig
 from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.config.train_flow import TrainFlowConfig
@@ -72,6 +73,28 @@ def test_the_option_names_are_the_frozen_ones() -> None:
 
 def test_input_and_output_suffice() -> None:
     assert segment(*NEEDED) == SegmentConfig(input=("a",), output="b")
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--scheduler.interval", "abc"], "--scheduler.interval: must be a whole number, got 'abc'\n"),
+        (["--limit=2.5"], "--limit: must be a whole number, got '2.5'\n"),
+        (["--tta.scales", "1", "y"], "--tta.scales: must be a number, got 'y'\n"),
+    ],
+)
+def test_what_is_no_number_is_told_in_one_sentence(
+    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        segment(*NEEDED, *argv)
+    assert stop.value.code == 2 and capsys.readouterr().err == f"vidseg segment: {says}"
+    assert segment(*NEEDED, "--budget", "None", "--max_drop", "1e-1").max_drop == 0.1
+
+
+def test_the_help_names_every_kind_of_segmenter() -> None:
+    text = field_texts(SegmentConfig)["segmenter"]
+    assert all(name in text for name in (*SEGMENTERS, *(f"{p}:" for p in SEGMENTER_PREFIXES)))
 
 
 def test_input_may_be_repeated_and_may_be_a_list() -> None:

@@ -119,3 +119,15 @@ def test_an_old_pyav_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(av, "__version__", "14.2.0")
     assert found(DoctorConfig(), "pyav").status == "fail"
+
+
+def test_the_table_breaks_no_name_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "segmentation-models-pytorch"
+    found = doctor.Finding(name=long, status="warn", value="0.1", hint="pip install " + "x " * 60)
+    doctor._print_table([found])
+    printed = capsys.readouterr().out
+    assert long in printed and "-> pip install" in printed
+    assert max(len(line.rstrip()) for line in printed.splitlines()) <= 80

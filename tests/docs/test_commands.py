@@ -1,5 +1,5 @@
-"""Promise: every `vidseg ...` line in README and docs is one that the command line understands, and those
-that need nothing but generated clips do what the page says; so do queries and pieces of Python.
+"""Promise: every `vidseg ...` line in README, docs and model cards is one that the command line understands
+as it stands (`test_commands_run` runs them), and queries and pieces of Python do what their page says.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import pytest
 
 from jobs import cli
 from jobs.cli import VERBS
-from tests.docs.documents import DOCUMENTS, ROOT, Command, blocks, commands
-from tests.docs.test_plugins import NAMES, PAGE
+from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, blocks, commands
+from tests.docs.stand_ins import write_files
+from tests.docs.test_plugins import PAGE
 from tests.evaluation.test_evaluate import config as evaluation
 from tests.evaluation.test_evaluate import evaluate_here
 from tests.report.test_page import write_run
@@ -26,7 +27,7 @@ from vidseg_core.config.schema import load_yaml
 from vidseg_core.datasets.scene_files import make_corpus
 from vidseg_core.store.mask_codec import encode_mask
 
-LINES = [command for document in DOCUMENTS for command in commands(document)]
+LINES = [command for document in (*DOCUMENTS, *CARDS) for command in commands(document)]
 PAGES = [path for path in DOCUMENTS if path.name in ("quickstart.md", "evaluation.md", "figures.md")]
 
 
@@ -52,23 +53,13 @@ def test_every_documented_command_is_understood(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_configs(tmp_path)
+    write_files(tmp_path, Path("/data"))
     verb, *words = command.words
     assert verb in VERBS, f"{command.document}: there is no verb {verb!r}: {command.line}"
     try:
         understood(verb, words)
     except SystemExit as stop:
         assert stop.code == 0, f"{command.document}: {command.line}\n{capsys.readouterr().err}"
-
-
-def write_configs(folder: Path) -> None:
-    """The YAML blocks of the documents, under the name that their first line uses."""
-    for document in DOCUMENTS:
-        for block in blocks(document):
-            first = block.text.partition("\n")[0]
-            if block.language == "yaml" and "--config " in first:
-                (folder / first.partition("--config ")[2].split()[0]).write_text(block.text, encoding="utf-8")
-    (folder / "recipe.yaml").write_text("data: [camvid:/data/CamVid]\n", encoding="utf-8")  # a run writes it
 
 
 def test_there_are_commands_and_every_verb_is_documented() -> None:
@@ -99,11 +90,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with what the pages presuppose: the demo's scenes, small, and the plug-ins' files."""
     monkeypatch.chdir(tmp_path)
     make_corpus(tmp_path / "vidseg-demo" / "3x120-seed0" / "scenes", clips=2, frames=26, height=48, width=64)
-    for block in blocks(PAGE):
-        first = block.text.partition("\n")[0]
-        name = first.removeprefix("# ")
-        if name in (*(f"{n}.py" for n in NAMES), "four.yaml"):
-            (tmp_path / name).write_text(block.text, encoding="utf-8")
+    write_files(tmp_path, Path("/data"))
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
 
@@ -121,7 +108,7 @@ def test_dry_runs_on_generated_clips_run(
     command: Command, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if command.words[0] == "segment":
-        pytest.skip("plans on Ray; see test_the_quick_start_from_top_to_bottom")
+        pytest.skip("plans on Ray; see test_commands_run.py")
     before = set(here.rglob("*"))
     assert cli.main(command.words) == 0, capsys.readouterr().err
     assert "nothing was written" in capsys.readouterr().err.lower()
@@ -174,30 +161,3 @@ def test_the_decoder_of_the_output_page_decodes() -> None:
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["decode"](encode_mask(labels_HW), *labels_HW.shape) == labels_HW.tobytes()
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_the_quick_start_from_top_to_bottom(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every command of the quick start and of "Look into a run", in order, in one Ray."""
-    import ray
-
-    from_evaluation = [c for c in commands(ROOT / "docs" / "evaluation.md") if c.words[0] == "inspect"]
-    from_quickstart = commands(ROOT / "docs" / "quickstart.md")
-    skipped = ("demo", "doctor")  # their own tests run them
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{here}")  # workers find package and plug-ins
-    ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=200_000_000)
-    try:
-        for command in [*from_quickstart, *from_evaluation]:
-            if command.words[0] in skipped:
-                continue
-            words = [word.replace("frames=60", "frames=13,height=48,width=64") for word in command.words]
-            assert cli.main(words) == 0, f"{command.line}\n{capsys.readouterr().err}"
-    finally:
-        ray.shutdown()
-    assert (here / "page" / "index.html").is_file() and (here / "compare-page" / "index.html").is_file()
-    out = here / "vidseg-inspect"
-    assert (out / "coco.json").is_file() and (out / "cvat" / "annotations.zip").is_file()
-    assert len(list(out.glob("*.mp4"))) == 2

@@ -69,6 +69,20 @@ def test_all_four_together_run_in_the_engine(examples: Path) -> None:
     }
 
 
+def test_the_short_examples_of_the_concepts_page_work_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(module(ROOT / "docs" / "concepts.md", "mine.py"), encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = config(
+        segmenter="mine:Halves",
+        scheduler=SchedulerConfig(name="mine:DarkFrames"),
+        propagation=PropagationConfig(name="mine:Forgetful", flow="mine:Still", flow_size=64),
+    )
+    assert len(masks(settings)) == 14
+    sys.modules.pop("mine")
+
+
 def test_the_net_gives_scores_at_the_frame_s_own_size(examples: Path) -> None:
     from my_net import Colours  # type: ignore[import-not-found]
 

@@ -56,10 +56,11 @@ def _reward(table: EpisodeTable, rules: EpisodeRules, key: int, frame: int, is_k
     if not is_key:
         return _or_zero(of_other)
     if rules.sides == "one":
-        return _or_zero(of_key)
+        return _or_zero(of_key) - rules.price
     assert table.two_sided_TL1 is not None
     shown_before = sum(_or_zero(float(table.quality_TL1[key, d])) for d in range(1, frame - key))
-    return _or_zero(of_key) + _or_zero(float(table.two_sided_TL1[key, frame - key]) - shown_before)
+    gained = _or_zero(float(table.two_sided_TL1[key, frame - key]) - shown_before)
+    return _or_zero(of_key) + gained - rules.price
 
 
 def _or_zero(value: float) -> float:

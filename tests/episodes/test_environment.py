@@ -46,6 +46,7 @@ def play(tables: list[EpisodeTable], rules: EpisodeRules, trials: int, seed: int
     history=st.sampled_from([4, 7, 90]),
     interval=st.sampled_from([None, 4, 5]),
     reward=st.sampled_from([("gain", "one"), ("shown", "one"), ("shown", "two")]),
+    price=st.sampled_from([0.0, 0.7]),
     unknown=st.booleans(),
     seed=st.integers(0, 10_000),
 )
@@ -56,6 +57,7 @@ def test_every_walker_walks_as_the_equations_say(
     history: int,
     interval: int | None,
     reward: tuple[Any, Any],
+    price: float,
     unknown: bool,
     seed: int,
 ) -> None:
@@ -69,6 +71,7 @@ def test_every_walker_walks_as_the_equations_say(
         max_interval=interval,
         reward=reward[0],
         sides=reward[1],
+        price=price,
     )
     rollout, starts_B2, uniform_SN = play(tables, rules, 2, seed)
     for walker in range(6):

@@ -344,11 +344,14 @@ def test_what_is_no_evaluation_is_told(tmp_path: Path) -> None:
         open_evaluation(tmp_path)
     (tmp_path / "_run").mkdir()
     manifest = tmp_path / "_run" / "manifest.json"
-    manifest.write_text('{"kind": "evaluate", "version": 1, "fingerprint": {}}')
+    manifest.write_text('{"kind": "evaluate", "version": 2, "fingerprint": {}}')
     with pytest.raises(StoreError, match="never finished"):
         open_evaluation(tmp_path)
+    manifest.write_text('{"kind": "evaluate", "version": 1, "fingerprint": {}}')
+    with pytest.raises(StoreError, match="version 1, this reads 2: its fps .* include reading .* again into"):
+        open_evaluation(tmp_path)
     manifest.write_text('{"kind": "evaluate", "version": 99, "fingerprint": {}}')
-    with pytest.raises(StoreError, match="evaluation version 99, this reads 1"):
+    with pytest.raises(StoreError, match="evaluation version 99, this reads 2$"):
         open_evaluation(tmp_path)
 
 

@@ -89,7 +89,8 @@ def run(tmp_path: Path) -> Path:
         "gpu_s": 0.0,
     }
     store.put(f"videos/{VIDEO}.parquet", encode_videos([video]))
-    bad = video | {"video_id": "bad-0123456789", "uri": "bad.mp4", "status": "quarantined", "reason": "crash"}
+    bad = video | {"video_id": "bad-0123456789", "uri": "bad.mp4", "status": "quarantined"}
+    bad["reason"] = "crash: bad.mp4: it died"
     store.put("videos/bad-0123456789.parquet", encode_videos([bad]))
     scheduler = {"name": "warp_error", "threshold": 4.5, "max_interval": 90}
     info = {
@@ -110,7 +111,7 @@ def look(run: Path, out: Path, **options: Any) -> tuple[int, str]:
 
 def test_every_chosen_frame_says_why(run: Path, tmp_path: Path) -> None:
     code, said = look(run, tmp_path / "out", show=("why",), frames="0,9-11,13")
-    assert code == 0 and "quarantined: bad.mp4: crash" in said
+    assert code == 0 and "quarantined: bad.mp4: crash: it died" in said  # the address once
     with open(tmp_path / "out" / f"{VIDEO}-why.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["frame"] for row in rows] == ["0", "9", "10", "11", "13"]
@@ -132,6 +133,11 @@ def test_every_chosen_frame_says_why(run: Path, tmp_path: Path) -> None:
         ({"is_key": True, "decision_score": math.inf, "lkd": 4}, "the last key was damaged, 4 frames ago"),
         ({"is_key": False, "decision_score": -math.inf, "lkd": 4}, "damaged, so the scheduler was not asked"),
         ({"is_key": False, "decision_score": None, "lkd": 4}, "no key: no score was kept"),
+        ({"is_key": True, "decision_score": 12.0, "lkd": 12}, "key: 12 frames since the last key, the fixed"),
+        (
+            {"is_key": False, "decision_score": 1.0, "lkd": 1},
+            "no key: 1 frame since the last key, of 12 (fixed)",
+        ),
     ],
 )
 def test_decisions_without_a_score_have_a_reason_too(row: dict[str, Any], says: str) -> None:
@@ -140,8 +146,46 @@ def test_decisions_without_a_score_have_a_reason_too(row: dict[str, Any], says: 
     assert Reasons({}).threshold is None and Reasons({}).sentence(row).startswith(("key:", "no key:"))
 
 
+def test_schedulers_that_do_not_look_give_no_scores_as_reasons(run: Path, tmp_path: Path) -> None:
+    chance = Reasons({"config": {"scheduler": {"name": "random", "interval": 20}}})
+    row = {"is_key": False, "decision_score": 0.3, "lkd": 3}
+    assert chance.sentence(row) == "no key: not drawn (one in 20 on average, 3 frames since the last key)"
+    assert "drawn by chance" in chance.sentence(row | {"is_key": True}) and not chance.scores
+    every = Reasons({"config": {"scheduler": {"name": "every"}}})
+    assert every.sentence(row | {"is_key": True, "decision_score": 1.0, "lkd": 1}) == "key: every frame is"
+    rows = why(run, tmp_path / "out", "0-2")
+    assert [row["KAR"] for row in rows] == ["-", "0.100", "0.100"]  # before frame 0 nothing was decided
+
+
+def why(run: Path, out: Path, frames: str) -> list[dict[str, str]]:
+    assert look(run, out, show=("why",), frames=frames)[0] == 0
+    with open(out / f"{VIDEO}-why.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_export_alone_prints_no_reasons(run: Path, tmp_path: Path) -> None:
+    code, said = look(run, tmp_path / "out", export="png", frames="3")
+    assert code == 0 and "no key" not in said and "1 mask below" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["png"]
+    assert InspectConfig(run="x").show == ("why", "sheet")
+    assert InspectConfig(run="x", export="png", show=("why",)).show == ("why",)
+
+
+@pytest.mark.parametrize("legend", [True, False])
+def test_a_legend_goes_below_pictures_and_clips(run: Path, tmp_path: Path, legend: bool) -> None:
+    look(run, tmp_path, show=("frame", "sheet", "overlay"), frames="10", size=64, legend=legend)
+    shown = np.asarray(Image.open(tmp_path / VIDEO / "00000010.png").convert("RGB"))
+    sheet = np.asarray(Image.open(tmp_path / f"{VIDEO}-sheet.png").convert("RGB"))
+    with av.open(str(tmp_path / f"{VIDEO}-10-10.mp4")) as container:
+        (frame,) = container.decode(video=0)
+    below = shown[HEIGHT:]
+    assert bool(len(below)) == legend == (frame.height > HEIGHT)
+    assert (below == PALETTE[1]).all(axis=2).any() == legend == (below == PALETTE[2]).all(axis=2).any()
+    assert (sheet == PALETTE[2]).all(axis=2).any() == legend  # frame 10 shows class 1 alone
+
+
 def test_a_frame_is_shown_beside_its_mask_and_a_sheet_shows_many(run: Path, tmp_path: Path) -> None:
-    code, _ = look(run, tmp_path / "out", show=("frame", "sheet"), frames="4-16:6", size=64)
+    code, _ = look(run, tmp_path / "out", show=("frame", "sheet"), frames="4-16:6", size=64, legend=False)
     assert code == 0
     pictures = sorted((tmp_path / "out" / VIDEO).glob("*.png"))
     assert [path.name for path in pictures] == ["00000004.png", "00000010.png", "00000016.png"]
@@ -177,7 +221,8 @@ def test_png_and_coco_hold_the_chosen_masks(run: Path, tmp_path: Path) -> None:
     assert (np.asarray(Image.open(files[1])) == mask(12)).all()
     look(run, tmp_path / "out", show=(), export="coco", frames="3")
     found = json.loads((tmp_path / "out" / "coco.json").read_text())
-    thing = next(a for a in found["annotations"] if a["category_id"] == 2)
+    assert {a["category_id"] for a in found["annotations"]} == {2}  # frame 3 has no class 1
+    (thing,) = found["annotations"]
     assert (coco_mask.decode(thing["segmentation"]) == (mask(3) == 2)).all() and len(found["images"]) == 1
 
 
@@ -213,7 +258,8 @@ def test_cvat_can_read_the_colours_back(run: Path, tmp_path: Path) -> None:
 
 def test_a_source_that_is_gone_costs_the_pictures_only(run: Path, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").unlink()
-    code, said = look(run, tmp_path / "out", show=("why", "frame", "sheet", "overlay"), frames="3-5")
+    every = ("why", "frame", "sheet", "overlay")
+    code, said = look(run, tmp_path / "out", show=every, frames="3-5", legend=False)
     assert code == 3 and "shown without its frames" in said
     picture = np.asarray(Image.open(tmp_path / "out" / VIDEO / "00000003.png").convert("RGB"))
     assert picture.shape == (HEIGHT, WIDTH, 3) and not list((tmp_path / "out").glob("*.mp4"))

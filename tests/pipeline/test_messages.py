@@ -59,7 +59,7 @@ def test_an_unknown_encoder_suggests_the_nearest(corpus: Path, tmp_path: Path) -
 def test_a_dry_run_plans_estimates_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:
     code, text = said(corpus, tmp_path / "out", dry_run=True)
     assert code == 0
-    assert "3 video(s)" in text and "170 frames" in text and "estimate from" in text
+    assert "3 videos" in text and "170 frames" in text and "estimate from" in text
     assert not (tmp_path / "out").exists()
 
 

@@ -108,7 +108,7 @@ def test_a_job_is_followed_stopped_resumed_and_found_complete(
     resumed = submit(cluster, *options, "--", *command)
     assert resumed.returncode == 0, resumed.stderr
     assert f"submitted {job_name('segment', command[1:])}-2" in resumed.stderr
-    assert "continuing: 2 video(s)" in resumed.stderr and "AKI" in resumed.stderr, "the log is followed"
+    assert "continuing: 2 videos" in resumed.stderr and "AKI" in resumed.stderr, "the log is followed"
     assert rows_without_package(output) == rows_without_package(tmp_path / "plain")
 
     complete = submit(cluster, *options, "--", *command)

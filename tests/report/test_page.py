@@ -139,7 +139,7 @@ def test_an_evaluation_fills_its_sections_and_the_page_is_whole_in_itself(
 
 def test_a_run_is_shown_with_what_was_put_aside(tmp_path: Path) -> None:
     page, _ = report(tmp_path / "page", write_run(tmp_path / "run", HOSTILE))
-    assert "Quarantined and partial videos" in page and "1 video(s) were quarantined" in page
+    assert "Quarantined and partial videos" in page and "1 video was quarantined" in page
     assert "<script>" not in page and "&lt;script&gt;alert" in page and "not finished" not in page
     assert "\x00" not in page
 
@@ -186,7 +186,7 @@ def test_an_evaluation_that_is_not_whole_says_so_and_shows_what_there_is(tmp_pat
         gather(ReportConfig(input=(str(out),)))
     manifest = out / "_run" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 0}))
-    with pytest.raises(StoreError, match="evaluation version 0, this reads 1"):
+    with pytest.raises(StoreError, match="evaluation version 0, this reads 2"):
         gather(ReportConfig(input=(str(out),)))
 
 

@@ -47,15 +47,24 @@ FRAMES, HORIZON = 36, 9
 
 @pytest.fixture(scope="module")
 def table() -> EpisodeTable:
+    return built(("flow", "scores"))
+
+
+def built(sets: tuple[str, ...]) -> EpisodeTable:
     builder = TableBuilder(
         TableOptions(horizon=HORIZON, flow_size=48, min_frames=5),
         net=ChunkedNet(ThresholdNet(), level="labels", batch=1, device="cpu"),
         propagator=build_propagator("flow_warp", level="labels"),
         flow=DisFlow(),
-        features=Features(("flow", "scores")),
+        features=Features(sets),
         classes=CLASSES,
     )
     return builder.build("clip", 0, records(FRAMES), fingerprint={"who": "test"})
+
+
+@pytest.fixture(scope="module")
+def moving_table() -> EpisodeTable:
+    return built(("frame_difference", "moving"))
 
 
 def written(folder: Path, table: EpisodeTable, role: Any, **facts: Any) -> tuple[str, Any]:
@@ -118,6 +127,54 @@ def test_the_engine_scores_and_decides_as_the_tables_do(
     assert 1 < sum(keys) < FRAMES and seen.keys_SN.all()
     asked = [row.decision_score for row in rows if np.isfinite(row.decision_score)]
     np.testing.assert_allclose(asked, scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_the_frame_before_is_the_tables_across_stored_states(
+    sides: Any, moving_table: EpisodeTable, tmp_path: Path
+) -> None:
+    """Motion since the frame before, and its sum since the key, come through a state's bytes."""
+    tables = join_tables([moving_table])
+    net = new_policy("paced", tables, seed=0, interval=6.0)
+    with torch.no_grad():
+        net.last.weight[1] += torch.tensor([0.4, 0.3, -0.7, -1.1, 0.2, 0.0])
+    facts = PolicyFacts(
+        role="policy", kind="paced", feature_names=tables.feature_names, widths=net.widths, fingerprint={}
+    )
+    (tmp_path / "paced.safetensors").write_bytes(policy_bytes(net, facts))
+    scheduler = build_scheduler("policy", policy=str(tmp_path / "paced.safetensors"), threshold=0.5)
+    assert scheduler.needs_previous and not scheduler.needs_flow
+    scores = list[float]()
+
+    def noted(deviation: np.ndarray, kar: np.ndarray, lkd: np.ndarray) -> np.ndarray:
+        scores.extend(net.key_rate(deviation, kar, lkd).tolist())
+        return np.array(scores[-1:])
+
+    walked = Operator(tables).walk(noted, np.array([0.5]))
+    engine = Engine(
+        ThresholdNet(),
+        scheduler,
+        build_propagator("flow_warp", level="labels"),
+        sides=sides,
+        max_interval=HORIZON,
+        flow_size=48,
+    )
+    state, rows = SegmentState.new(0, "s"), []
+    for frame in inputs([record.frame_HW3 for record in records(FRAMES)]):
+        rows += engine.step([state], [frame])[0]
+        state = SegmentState.from_bytes(state.to_bytes())
+    rows += engine.finish([state])[0]
+    assert [row.is_key for row in rows] == [True, *walked.keys_SN[:, 0].tolist()]
+    assert 4 < sum(row.is_key for row in rows) < FRAMES
+    asked = [row.decision_score for row in rows if np.isfinite(row.decision_score)]
+    np.testing.assert_allclose(asked, scores, atol=1e-6)
+
+
+def test_two_sums_need_two_memories(moving_table: EpisodeTable, tmp_path: Path) -> None:
+    path, _ = written(tmp_path, moving_table, "decision")
+    assert build_scheduler("confidence", policy=path).needs_previous
+    with pytest.raises(PolicyError, match="needs that memory for its own sum"):
+        build_scheduler("confidence_sum", policy=path, threshold=1.0)
 
 
 def test_a_file_gives_back_net_and_facts_bit_by_bit(table: EpisodeTable, tmp_path: Path) -> None:

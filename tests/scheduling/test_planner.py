@@ -7,6 +7,7 @@ than it has learned from fails silently, by choosing worse keys.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from jobs.cli import main
 from tests.engine.toy import ThresholdNet, inputs
 from tests.episodes.scenes import CLASSES, records
-from vidseg_core.config.segment import SchedulerConfig
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import TableBuilder, TableOptions
@@ -26,6 +28,7 @@ from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, planner_bytes, read_planner
 from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.policy_trunk import PolicyError
+from vidseg_core.pipeline.build import check_parts
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.scheduling import WindowScheduler, build_scheduler
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES
@@ -212,6 +215,12 @@ def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
     path.write_bytes(planner_bytes(a_model(), facts()))
     with pytest.raises(PolicyError, match="no operating points for two-sided"):
         read_planner(path)[1].price_at(25, True)
+    two_sided = SegmentConfig(
+        input=("a",), output="b", scheduler=SchedulerConfig(name="planner", policy=str(path))
+    )
+    with pytest.raises(ConfigError, match="two_sided_stride.*or give a threshold"):
+        check_parts(two_sided)  # before the run begins, not at the first window
+    check_parts(replace(two_sided, scheduler=replace(two_sided.scheduler, threshold=0.1)))
     with pytest.raises(ValueError, match="train-planner"):
         SchedulerConfig(name="planner")
 

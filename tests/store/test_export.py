@@ -18,7 +18,16 @@ from pycocotools.coco import COCO
 
 from tests.store.builders import HEIGHT, WIDTH, labels_of, put_parts, put_run
 from vidseg_core.store import Run, StoreError, open_run, open_store
-from vidseg_core.store.export import PALETTE, export_coco, export_overlay, export_png, mask_to_coco_rle
+from vidseg_core.store.export import (
+    PALETTE,
+    export_coco,
+    export_overlay,
+    export_png,
+    is_background,
+    legend_strip,
+    mask_to_coco_rle,
+    with_legend,
+)
 from vidseg_core.store.export import overlay as overlay_module
 
 
@@ -78,7 +87,7 @@ def test_coco_counts_of_long_runs_are_those_of_pycocotools() -> None:
 
 def test_a_coco_file_holds_every_class_of_every_frame(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "coco.json"
-    count = export_coco(run, path, class_names=("background", "skin"))
+    count = export_coco(run, path, class_names=("background", "skin"), background=True)
     coco: Any = COCO(str(path))
     assert len(coco.anns) == count
     assert len(coco.imgs) == 90
@@ -91,6 +100,31 @@ def test_a_coco_file_holds_every_class_of_every_frame(run: Run, tmp_path: Path) 
         assert annotation["area"] == mask_HW.sum()
         assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
     np.testing.assert_array_equal(found_HW, labels_of(41, 4))
+
+
+def test_the_background_is_no_object_unless_asked_for(run: Run, tmp_path: Path) -> None:
+    found = {}
+    for names in (("Background", "skin"), ("skin", "eyes"), None):
+        export_coco(run, tmp_path / "coco.json", class_names=names)
+        data = json.loads((tmp_path / "coco.json").read_text())
+        ids = {annotation["category_id"] for annotation in data["annotations"]}
+        assert ids <= {category["id"] for category in data["categories"]}
+        found[names] = 0 in ids, data["categories"][0]["id"]
+    assert list(found.values()) == [(False, 1), (True, 0), (True, 0)]
+    assert is_background(["_background_"]) and not is_background(["road"]) and not is_background([])
+
+
+def test_a_legend_names_what_it_has_room_for() -> None:
+    names = ["background", "facial skin", "eyes"]
+    strip = legend_strip(names, 400, unlabelled=True)
+    assert strip.shape[1:] == (400, 3) and strip.shape[0] % 2 == 0
+    for colour in (PALETTE[1], PALETTE[2], PALETTE[255]):
+        assert (strip == colour).all(axis=2).sum() > 80
+    assert legend_strip([], 400).shape[0] == 0 and legend_strip(names, 90).shape[0] > strip.shape[0]
+    long = legend_strip([f"class number {n}" for n in range(150)], 640, most_rows=3)
+    assert long.shape[0] == 64 and not (long == PALETTE[149]).all(axis=2).any()
+    picture = np.zeros((20, 400, 3), np.uint8)
+    assert (with_legend(picture, strip)[:20] == picture).all()
 
 
 def test_a_coco_file_of_key_frames_of_one_video(run: Run, tmp_path: Path) -> None:

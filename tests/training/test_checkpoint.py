@@ -25,6 +25,7 @@ from vidseg_core.training.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
+from vidseg_core.training.claim import interrupted
 
 
 @contextmanager
@@ -46,6 +47,8 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     assert torch.equal(found[1]["net"]["weight"], torch.arange(4.0))
     said = json.loads((tmp_path / "checkpoint.json").read_text())
     assert (said["step"], said["seed"], said["best_miou"]) == (7, 3, 0.25)
+    assert interrupted(tmp_path, "f") == "interrupted; the same command goes on from step 7"
+    assert "begins again" in interrupted(tmp_path / "empty", "f")
 
 
 def test_a_full_disk_keeps_the_old_checkpoint_whole(tmp_path: Path) -> None:

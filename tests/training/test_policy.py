@@ -18,12 +18,16 @@ import pytest
 import torch
 
 from tests.episodes.tables import random_table
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.episodes.environment import Environment, EpisodeRules
+from vidseg_core.episodes.even import even_loss, even_price
 from vidseg_core.episodes.generated import NAMES, generated_table
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import batch_random, roll_out, sampled, start_random
+from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.episodes.table_set import TableSet, join_tables
-from vidseg_core.models.policy import Policy
+from vidseg_core.models.policy import PACE, Policy
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.models.policy_trunk import MapTrunk, PolicyError
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
@@ -46,9 +50,8 @@ def options(folder: Path, **changes: Any) -> PolicyOptions:
     folder.mkdir(exist_ok=True)
     recipe = ReinforceRecipe(**({"episodes": 24, "batch": 4, "trials": 4} | changes.pop("recipe", {})))
     plain: dict[str, Any] = {"val_every": 3, "save_every": 2, "log_every": 2, "intervals": (10.0, 25.0)}
-    return PolicyOptions(
-        folder=folder, reinforce=recipe, episode=EpisodeRecipe(frames=60, eta=0.1), **(plain | changes)
-    )
+    plain["episode"] = EpisodeRecipe(frames=60, eta=0.1)
+    return PolicyOptions(folder=folder, reinforce=recipe, **(plain | changes))
 
 
 # the gradient ---------------------------------------------------------------------------------------------
@@ -172,16 +175,22 @@ def test_the_return_grows_and_the_policy_beats_fixed_intervals_on_other_clips(
     assert np.mean(learned_quality) > np.mean(fixed.quality_P) + 0.005
 
 
-def test_a_run_that_was_interrupted_ends_with_the_same_bytes(small: TableSet, tmp_path: Path) -> None:
-    calm = train_policy(small, small, options(tmp_path / "calm"))
+@pytest.mark.parametrize("kind", ["light", "paced"])
+def test_a_run_that_was_interrupted_ends_with_the_same_bytes(
+    kind: str, small: TableSet, tmp_path: Path
+) -> None:
+    chosen: dict[str, Any] = {"kind": kind}
+    if kind == "paced":
+        chosen["episode"] = EpisodeRecipe(frames=60, eta=1.0, reward="shown", sides="two", interval=8.0)
+    calm = train_policy(small, small, options(tmp_path / "calm", **chosen))
 
     def stop(row: dict[str, Any]) -> None:
         if row["batch"] == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_policy(small, small, options(tmp_path / "rough"), watch=stop)
-    rough = train_policy(small, small, options(tmp_path / "rough"))
+        train_policy(small, small, options(tmp_path / "rough", **chosen), watch=stop)
+    rough = train_policy(small, small, options(tmp_path / "rough", **chosen))
     files = [(tmp_path / name / POLICY).read_bytes() for name in ("calm", "rough")]
     assert files[0] == files[1] and calm.points == rough.points
     assert [row["batch"] for row in rough.rows] == [row["batch"] for row in calm.rows] == [2, 3, 4, 6]
@@ -204,6 +213,83 @@ def test_the_decision_net_predicts_quality(small: TableSet) -> None:
     assert outcome.best_error is not None and outcome.best_error < 0.5 * spread
     again = train_decision(small, others, DecisionOptions(steps=150, val_every=50))
     assert again.rows == outcome.rows
+
+
+# paced ----------------------------------------------------------------------------------------------------
+
+
+def test_an_untrained_paced_policy_is_a_fixed_interval(small: TableSet) -> None:
+    policy = new_policy("paced", small, 0, interval=7.5)
+    walked = Operator(small).walk(policy.key_rate, np.array([0.5]))
+    expected = np.arange(1, 60) % 8 == 0
+    assert all(np.array_equal(keys, expected) for keys in walked.keys_SN.T)
+    rate = policy.key_rate(small.deviation_RL1F[0, 1:3], np.zeros(2, np.float32), np.array([7.5, 15.0], "f"))
+    np.testing.assert_allclose(rate, [0.5, 2**PACE / (1 + 2**PACE)], atol=1e-6)
+
+
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_a_key_is_priced_at_what_one_more_of_even_keys_gains(sides: Any) -> None:
+    """Quality falls by the same with each frame, two-sided half as fast: everything can be counted."""
+    k, d = np.mgrid[:240, :91]
+    exists = k + d < 240
+    quality = np.where(exists, 1 - 0.004 * d, np.nan).astype(np.float32)
+    two = np.where(exists, np.maximum(d - 1, 0) - 0.001 * d * (d - 1), np.nan).astype(np.float32)
+    plain = generated_table(240, 90)
+    tables = join_tables([dataclasses.replace(plain, quality_TL1=quality, two_sided_TL1=two)])
+    slope = 0.002 if sides == "one" else 0.001  # an interval of n frames loses slope * n * (n - 1)
+    assert even_loss(tables, 20, sides) == pytest.approx(slope * 19, rel=1e-4)
+    assert even_price(tables, 20.0, sides) == pytest.approx(slope * 20**2, rel=0.1)
+
+
+def test_a_paced_policy_learns_when_to_be_early_or_late(tables: TableSet, tmp_path: Path) -> None:
+    others = join_tables([generated_table(240, 45, seed=n) for n in range(20, 28)])
+    chosen = PolicyOptions(
+        folder=tmp_path,
+        kind="paced",
+        episode=EpisodeRecipe(frames=90, eta=1.0, reward="shown", interval=12.0),
+        reinforce=ReinforceRecipe(
+            episodes=160,
+            trials=8,
+            lr=1e-2,
+            epsilon=1.0,
+            entropy=0.02,
+            credit="to_go",
+            baseline="leave_one_out",
+        ),
+        intervals=(12.0,),
+        val_every=1000,
+    )
+    outcome = train_policy(tables, None, chosen)
+    assert np.mean([row["mean_return"] for row in outcome.rows[-3:]]) > outcome.rows[0]["mean_return"]
+    learned, facts = read_policy(tmp_path / POLICY, role="policy")
+    assert (facts.kind, facts.widths) == ("paced", ())
+    operator = Operator(others)
+    fixed = operator.operate(lambda deviation, kar, lkd: lkd, np.array([8.5, 14.5]))
+    quality = operator.quality_at(learned.key_rate, fixed.aki_P.tolist())
+    assert np.mean(quality) > np.mean(fixed.quality_P) + 0.005
+
+
+@pytest.mark.parametrize(
+    ("episode", "says"),
+    [
+        (EpisodeRecipe(), "is needed by --policy paced"),
+        (EpisodeRecipe(interval=25.0), "goes with --episode.reward shown"),
+        (EpisodeRecipe(interval=1.0, reward="shown"), "must be above 1 frame"),
+    ],
+)
+def test_an_interval_goes_with_what_it_prices(episode: EpisodeRecipe, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as error:
+        TrainPolicyConfig(tables="t", output="o", policy="paced", episode=episode)
+    assert error.value.option == "--episode.interval"
+
+
+def test_a_worthless_key_has_no_price() -> None:
+    plain = generated_table(60, 30)
+    flat = dataclasses.replace(
+        plain, quality_TL1=np.where(np.isnan(plain.quality_TL1), np.nan, np.float32(1))
+    )
+    with pytest.raises(EpisodeError, match="what a key is worth every 10 frames cannot be told"):
+        even_price(join_tables([flat]), 10.0)
 
 
 # the paper's net ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ weights of one that was not; what cannot be learnt from is named.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.registry import build_segmenter
+from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.propagation.warp import warp_error
 from vidseg_core.training.flow import FlowData, FlowLoopOptions, FlowTrainingError, train_flow
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips, draw_pair
-from vidseg_core.training.flow_job import run_train_flow
+from vidseg_core.training.flow_job import _Watch, run_train_flow
 from vidseg_core.training.flow_loss import exact_loss, label_loss, photometric_loss, task_loss
 from vidseg_core.training.flow_recipe import FlowRecipe
 from vidseg_core.training.flow_score import mean_by_gap, score_clip, table
@@ -50,6 +52,17 @@ def square(shift: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     flow = torch.zeros(1, 2, 32, 48)
     flow[:, 0] = shift
     return labels[0], labels[1], flow
+
+
+def test_a_point_of_the_curve_reads_as_that_of_train_segmenter(tmp_path: Path) -> None:
+    config, text = TrainFlowConfig(data=(SCENES,), output=str(tmp_path), recipe=SMALL), io.StringIO()
+    watch = _Watch(config, Reporter("text", text), 0)
+    for step, seconds in ((1, 2.0), (3, 4.0)):
+        watch({"step": step, "lr": 1e-3, "photo": 0.51234, "task": 2.0, "seconds": seconds})
+    first, second = text.getvalue().splitlines()
+    assert first.endswith("lr 1.00e-03 | 0.0 pairs/s | ETA -")
+    said = "vidseg: step 3/4 (75 %) | photo 0.5123 | task 2 | lr 1.00e-03 | 4.0 pairs/s | ETA 0:01"
+    assert second == said
 
 
 # pairs ----------------------------------------------------------------------------------------------------

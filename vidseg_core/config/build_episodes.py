@@ -22,7 +22,7 @@ __all__ = ["LABELS", "BuildEpisodesConfig", "TablePropagationConfig"]
 
 LABELS = "labels"
 """The segmenter that says what the labels say."""
-FEATURES = ("flow", "scores", "frame_difference", "flownet_conv6")
+FEATURES = ("flow", "scores", "frame_difference", "moving", "flownet_conv6")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class BuildEpisodesConfig:
     propagation: TablePropagationConfig = field(default_factory=TablePropagationConfig)
 
     features: tuple[str, ...] = ("flow",)
-    """what a scheduler sees: flow, scores, frame_difference, flownet_conv6; repeatable"""
+    """what a scheduler sees: flow, scores, frame_difference, moving, flownet_conv6; repeatable"""
     feature_weights: str | None = None
     """file with the weights of FlowNet2-s for flownet_conv6, where --propagation.flow is another flow"""
     horizon: int = 90

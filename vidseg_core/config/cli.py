@@ -39,10 +39,11 @@ def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
     try:
         files, arguments = _take(arguments, "config")
         draft = _draft(cls, files)
+        arguments = _gather_repeated(cls, arguments)
+        _check_numbers(cls, arguments)
     except ConfigError as error:
         print(f"vidseg {verb}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
-    arguments = _gather_repeated(cls, arguments)
     with contextlib.redirect_stdout(sys.stderr):
         return tyro.cli(cls, prog=f"vidseg {verb}", args=arguments, default=draft, use_underscores=True)
 
@@ -54,6 +55,23 @@ def _draft(cls: type[ConfigT], files: list[str]) -> ConfigT:
     values: dict[str, Any] = load_yaml(files[0]) if files else {}
     with blame(source):
         return unchecked(cls, values, missing=tyro.MISSING)
+
+
+def _check_numbers(cls: type, arguments: Sequence[str]) -> None:
+    """`ConfigError` for a value that is no number where the option wants one."""
+    hints, name = option_types(cls), ""
+    for token in arguments:
+        name = _option_name(token) or name
+        value = token if not token.startswith("--") else token.partition("=")[2]
+        kinds = (hints.get(name), *typing.get_args(hints.get(name)))
+        whole = int in kinds
+        if not value or not (whole or float in kinds) or (value == "None" and type(None) in kinds):
+            continue
+        try:
+            int(value) if whole else float(value)
+        except ValueError:
+            wanted = "a whole number" if whole else "a number"
+            raise ConfigError(f"--{name}", f"must be {wanted}, got {value!r}") from None
 
 
 def _option_name(token: str) -> str:

@@ -29,8 +29,9 @@ class InspectConfig:
     """folder or s3://bucket/prefix of a run of vidseg segment"""
     output: str = "vidseg-inspect"
     """local folder for pictures, clips and exports"""
-    show: tuple[str, ...] = ("why", "sheet")
-    """why (decisions as text), frame (picture and mask), sheet (many at once), overlay (mp4); repeatable"""
+    show: tuple[str, ...] = ()
+    """why (decisions as text), frame (picture and mask), sheet (many at once), overlay (mp4); repeatable;
+    none: why and sheet, with --export nothing else"""
     export: Literal["none", "png", "coco", "fiftyone", "cvat"] = "none"
     """masks of the chosen frames for other tools; png and coco without frames: of all frames"""
 
@@ -48,6 +49,10 @@ class InspectConfig:
     """frames of a video that are shown where none are named, and videos where none is named; 1 to 1000"""
     size: int = 640
     """longest side of a picture, pixels; 64 to 8192, never above the source's"""
+    legend: bool = True
+    """class names and colours below pictures, sheets and clips; --no-legend: none"""
+    background: bool = False
+    """coco: also annotate a class 0 that is called background"""
     log: Literal["text", "json"] = "text"
     """how messages are printed"""
 
@@ -58,7 +63,8 @@ class InspectConfig:
     }
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "show", tuple(self.show))
+        asked = tuple(self.show) or (("why", "sheet") if self.export == "none" else ())
+        object.__setattr__(self, "show", asked)
         object.__setattr__(self, "video", tuple(self.video))
         for option, value in (("--run", self.run), ("--output", self.output)):
             check(bool(value.strip()), option, "must not be empty")

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidseg_core.config.errors import check, check_int
-from vidseg_core.config.train_policy import check_episode, check_range, check_reinforce
+from vidseg_core.config.errors import check_int
+from vidseg_core.config.train_policy import check_episode, check_kind, check_range, check_reinforce
 from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
 __all__ = ["PolicyTrial"]
@@ -19,7 +19,7 @@ class PolicyTrial:
 
     tau: float = 0.5
     """a frame is key where the policy wants one with more than this probability; 0 to 1"""
-    policy: Literal["light", "dvrl"] = "light"
+    policy: Literal["light", "dvrl", "paced"] = "light"
     """as --policy of train-policy"""
     features: tuple[str, ...] = ()
     """as --features of train-policy"""
@@ -31,7 +31,7 @@ class PolicyTrial:
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
         check_range("--tau", self.tau, 0.0, 1.0)
-        check(self.policy in ("light", "dvrl"), "--policy", f"must be light or dvrl, got {self.policy!r}")
+        check_kind(self.policy, self.episode)
         check_int("--seed", self.seed, 0, 2**63 - 1)
         check_episode(self.episode)
         check_reinforce(self.reinforce)

@@ -202,7 +202,8 @@ class SegmentConfig:
     """folder or s3://bucket/prefix of the run"""
 
     segmenter: str = "plain"
-    """plain, tiny-face, smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER|ID, onnx:FILE, package.module:Class"""
+    """plain, tiny-face, tiny-scenes, constant, tiny:WIDTH, smp:ARCH/ENCODER, torchvision:NAME,
+    hf:FOLDER|ID, onnx:FILE, a short name (docs/models.md) or package.module:Class"""
     weights: str | None = None
     """file with the segmenter's weights; None: its own"""
     num_classes: int | None = None

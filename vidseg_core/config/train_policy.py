@@ -11,7 +11,8 @@ from vidseg_core.config.errors import check, check_int, check_positive
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
-__all__ = ["TrainPolicyConfig", "check_common", "check_episode", "check_reinforce"]
+KINDS = ("light", "dvrl", "paced")
+__all__ = ["TrainPolicyConfig", "check_common", "check_episode", "check_kind", "check_reinforce"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,9 @@ class TrainPolicyConfig:
     """folder or s3://bucket/prefix that build-episodes wrote"""
     output: str
     """local or shared folder for policy.safetensors, checkpoints, curve and run.json"""
-    policy: Literal["light", "dvrl"] = "light"
-    """light: small, for cheap features; dvrl: the paper's net, for conv6 features"""
+    policy: Literal["light", "dvrl", "paced"] = "light"
+    """light: small, for cheap features; dvrl: the paper's net, for conv6 features; paced: starts as a fixed
+    interval (--episode.interval) and learns when to be early or late"""
     features: tuple[str, ...] = ()
     """deviation features of the tables that the policy reads; none: all of them"""
     intervals: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
@@ -72,7 +74,7 @@ class TrainPolicyConfig:
     def __post_init__(self) -> None:
         check_common(self)
         object.__setattr__(self, "features", tuple(self.features))
-        check(self.policy in ("light", "dvrl"), "--policy", f"must be light or dvrl, got {self.policy!r}")
+        check_kind(self.policy, self.episode)
         check_episode(self.episode)
         check_reinforce(self.reinforce)
         for name in ("val_every", "save_every", "log_every"):
@@ -134,6 +136,18 @@ def check_episode(episode: EpisodeRecipe) -> None:
     check(episode.sides in ("one", "two"), "--episode.sides", "must be one or two")
     two = episode.sides == "two" and episode.reward != "shown"
     check(not two, "--episode.sides", "two goes with --episode.reward shown")
+    if episode.interval is not None:
+        check_positive("--episode.interval", episode.interval, "frames")
+        check(episode.interval > 1, "--episode.interval", f"must be above 1 frame, got {episode.interval:g}")
+        priced = episode.reward == "shown"
+        check(priced, "--episode.interval", "goes with --episode.reward shown")
+
+
+def check_kind(kind: str, episode: EpisodeRecipe) -> None:
+    """A policy that exists, and episodes that it can begin with."""
+    check(kind in KINDS, "--policy", f"must be light, dvrl or paced, got {kind!r}")
+    bare = kind == "paced" and episode.interval is None
+    check(not bare, "--episode.interval", "is needed by --policy paced, which starts from it")
 
 
 def check_reinforce(recipe: ReinforceRecipe) -> None:

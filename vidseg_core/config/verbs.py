@@ -76,6 +76,10 @@ class ExportConfig:
     """key frames only (png, coco)"""
     layout: Literal["blend", "side"] = "blend"
     """overlay: blended over the frame, or side by side with it"""
+    background: bool = False
+    """coco: also annotate a class 0 that is called background"""
+    legend: bool = True
+    """overlay: class names and colours below the picture; --no-legend: none"""
     overlay_size: int = 960
     """overlay: longest side of the picture, pixels; 64 to 8192, never above the source's"""
     log: Literal["text", "json"] = "text"

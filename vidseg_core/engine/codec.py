@@ -61,6 +61,8 @@ def encode_state(state: SegmentState) -> bytes:
             arrays["key.plan"] = key.plan_labels
     if state.last_flow_hw2 is not None:
         arrays["last_flow"] = state.last_flow_hw2
+    if state.last_view is not None:
+        arrays["last_view"] = state.last_view
     return _pack(header, arrays)
 
 
@@ -93,6 +95,7 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         level=header["level"],
         key=key,
         last_flow_hw2=arrays.get("last_flow"),
+        last_view=arrays.get("last_view"),
         history=DecisionHistory(arrays["history"].tolist()),
         pending=_pending_from(arrays),
         waiting=_waiting_from(arrays),

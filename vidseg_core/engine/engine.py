@@ -101,6 +101,7 @@ class Engine:
         self.two_sided = sides == "two"
         self.max_interval, self.flow_size = int(max_interval), int(flow_size)
         self._online = None if isinstance(scheduler, WindowScheduler) else scheduler
+        self._needs_previous = bool(getattr(self._online, "needs_previous", False))
         self._ahead = (
             Ahead(scheduler, two_sided=self.two_sided, max_interval=self.max_interval)
             if isinstance(scheduler, WindowScheduler)
@@ -257,6 +258,7 @@ class Engine:
             lkd=state.next_frame - key.ordinal,
             kar=state.history.kar,
             memory=state.memory,
+            previous=None if state.last_view is None else look.previous_gray,
             is_corrupt=look.frame.is_corrupt,
             seed=state.seed,
             segment=state.segment,
@@ -320,6 +322,7 @@ class Engine:
             state.pending.append(_pending(look, decision, look.view))
         helps_next = new_key is None and self.flows.estimator.chained
         state.last_flow_hw2 = look.flow_hw2 if helps_next else None
+        state.last_view = look.view if new_key is None and self._needs_previous else None
         if decision.is_key:
             state.memory = 0.0
         elif decision.memory is not None:

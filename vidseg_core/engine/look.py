@@ -99,6 +99,11 @@ class FrameLook:
     def gray(self) -> np.ndarray:
         return gray_of(self.view)
 
+    def previous_gray(self) -> np.ndarray:
+        """The frame stepped over last; only where the state keeps it."""
+        assert self.state.last_view is not None
+        return gray_of(self.state.last_view)
+
     @property
     def key_gray(self) -> np.ndarray:
         assert self.state.key is not None

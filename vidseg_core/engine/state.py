@@ -90,6 +90,8 @@ class SegmentState:
     last_flow_hw2: np.ndarray | None = None
     """Flow of the frame stepped over last to the key, when the engine has estimated it: it helps the
     frame that comes next (`propagation.chain`). None right after a key."""
+    last_view: np.ndarray | None = None
+    """Flow picture of the frame stepped over last, for schedulers that read it; None right after a key."""
     history: DecisionHistory = field(default_factory=DecisionHistory)
     memory: float = 0.0
     """A number that the scheduler keeps from frame to frame; 0 after a key (`Deviation.remember`)."""

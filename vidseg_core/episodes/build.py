@@ -265,8 +265,11 @@ class TableBuilder:
     def _deviations(self, row_L1F: np.ndarray, links: Sequence[Link]) -> None:
         if not links:
             return
+        before, memory = links[0].key, 0.0
         for link in links:
-            row_L1F[link.distance, : self.features.cheap] = self.features.values(_deviation(link))
+            deviation = _deviation(link, before, memory)
+            row_L1F[link.distance, : self.features.cheap] = self.features.values(deviation)
+            before, memory = link.current, deviation.remembered or 0.0
         if self.features.conv6 is not None:
             conv6_nC = self.features.conv6.values([link.current for link in links], links[0].key)
             row_L1F[1 : 1 + len(links), self.features.cheap :] = conv6_nC
@@ -332,8 +335,8 @@ def _side(link: Link, labels_HW: np.ndarray, needs_flow: bool) -> _Side:
     return _Side(labels_HW, error)
 
 
-def _deviation(link: Link) -> Deviation:
-    """The pair as a scheduler would be shown it."""
+def _deviation(link: Link, before: np.ndarray, memory: float) -> Deviation:
+    """The pair as a scheduler would be shown it, with the frame before and what was remembered there."""
 
     def flow() -> np.ndarray:
         assert link.flow_hw2 is not None
@@ -343,6 +346,8 @@ def _deviation(link: Link) -> Deviation:
         current=lambda: gray_of(link.current),
         key=lambda: gray_of(link.key),
         flow=flow,
+        previous=lambda: gray_of(before),
+        memory=memory,
         ordinal=0,
         frame_index=0,
         lkd=link.distance,

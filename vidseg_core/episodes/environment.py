@@ -52,6 +52,9 @@ class EpisodeRules:
     user gets and an early stop costs the frames that are left."""
     sides: Literal["one", "two"] = "one"
     """two: frames between two keys show the better side (only with `shown`)."""
+    price: float = 0.0
+    """What a key costs, in total quality (only with `shown`): the return is then what the quality is worth
+    beyond the keys spent, at one exchange rate."""
 
     def check(self, tables: TableSet) -> int:
         """The forced interval in frames; `EpisodeError` for rules under which no episode can be played."""
@@ -175,7 +178,7 @@ class Environment:
         if self.rules.sides == "two" and self._two is not None:
             better = _known(self._two[here] - self._behind[here])
             shown = shown + np.where(is_key, better, 0.0)
-        return shown
+        return shown - self.rules.price * is_key
 
 
 def _known(values: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from itertools import islice
 import numpy as np
 
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
+from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError, Record
 from vidseg_core.episodes.build import Refused, TableBuilder
@@ -104,7 +105,7 @@ def dry_run(config: BuildEpisodesConfig, classes: tuple[str, ...], report: Repor
     about = "about " if scale > 1 else ""
     report.say(f"dry run: {config.describe()}")
     report.say(
-        f"plan: {about}{round(len(units) * scale):,} segments, {about}{round(total.frames * scale):,} "
+        f"plan: {about}{count(round(len(units) * scale), 'segment')}, {about}{round(total.frames * scale):,} "
         f"frames, {total.pairs * scale:,.0f} pairs and {total.joins * scale:,.0f} two-sided frames; "
         f"{short} segments shorter than --min_frames {config.min_frames}; "
         f"tables of {total.table_bytes * scale / 2**20:,.1f} MiB -> {config.output}",

@@ -5,6 +5,7 @@
 | flow             | `scheduling.cheap_features`: flow, warp error, difference, where in the picture   |
 | scores           | the scores of flow_magnitude, warp_error and frame_difference, as they are        |
 | frame_difference | that score alone, and the distance; needs no flow                                 |
+| moving           | `scheduling.moving`: how still the frame is, from the frame before; needs no flow |
 | flownet_conv6    | conv6 of FlowNet2-s (DVRL section 4.2, DVSNet section 3.4), averaged over space   |
 
 Several sets are put one behind the other; a name that has come already is left out.
@@ -26,6 +27,7 @@ from vidseg_core.scheduling.cheap_features import FEATURE_NAMES, features_of
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.flow_magnitude import FlowMagnitude
 from vidseg_core.scheduling.frame_difference import FrameDifference
+from vidseg_core.scheduling.moving import MOVING_NAMES, moving_of
 from vidseg_core.scheduling.warp_error import WarpError
 
 CONV6 = "flownet_conv6"
@@ -59,6 +61,7 @@ FEATURE_SETS: dict[str, FeatureSet] = {
     "flow": FeatureSet(FEATURE_NAMES, True, features_of),
     "scores": _score_set(*_SCORES, "distance", needs_flow=True),
     "frame_difference": _score_set("frame_difference", "distance", needs_flow=False),
+    "moving": FeatureSet(MOVING_NAMES, False, moving_of),
 }
 FEATURE_CHOICES = (*FEATURE_SETS, CONV6)
 

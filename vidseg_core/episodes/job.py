@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.episodes.build import Refused
@@ -277,7 +278,7 @@ def _finish(
     bad = len(rows) - len(built)
     tables, size = len(there) + len(built), sum(row["table_bytes"] for row in built)
     report.say(
-        f"{tables} tables in {store.root}; built now: {len(built)} ({size / 2**20:.1f} MiB, "
+        f"{count(tables, 'table')} in {store.root}; built now: {len(built)} ({size / 2**20:.1f} MiB, "
         f"{sum(row['seconds'] for row in built):.0f} s of one core); quarantined: {bad}"
         + (f" (reasons in {SEGMENTS_KEY})" if bad else ""),
         tables=tables,

@@ -30,7 +30,9 @@ from vidseg_core.store.errors import StoreError
 from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
+CHANGED = {1: "its fps and latency include reading the frames, today's do not"}
+"""What is different in evaluations of older versions."""
 MANIFEST_KEY = "_run/manifest.json"
 CELLS_PREFIX, NET_PREFIX = "cells/", "net/"
 _SUMMARY = b"vidseg.cell"
@@ -215,7 +217,9 @@ def read_manifest(store: ObjectStore) -> dict[str, Any]:
         raise StoreError(f"{store.root} is not the output of vidseg evaluate")
     if found.get("version") != EVALUATION_VERSION:
         version = found.get("version")
-        raise StoreError(f"{store.root}: evaluation version {version}, this reads {EVALUATION_VERSION}")
+        older = CHANGED.get(version) if isinstance(version, int) else None
+        why = f": {older}; evaluate again into another output" if older else ""
+        raise StoreError(f"{store.root}: evaluation version {version}, this reads {EVALUATION_VERSION}{why}")
     return found
 
 

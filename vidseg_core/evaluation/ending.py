@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.schema import to_dict
+from vidseg_core.config.words import count
 from vidseg_core.evaluation.bench import Bench
 from vidseg_core.evaluation.cells import list_cells, parquet_bytes, read_cell
 from vidseg_core.evaluation.plan import Cell
@@ -82,7 +83,9 @@ def finish(
     store.put_if_absent(SUCCESS_KEY, b"")
     report.block(closing(pooled)) if not report.is_json else report.event("summary", methods=pooled)
     tail = f"; quarantined: {len(bad)} (reasons in {QUARANTINE_KEY})" if bad else ""
-    report.say(f"{len(results)} cells in {store.root}{tail}; vidseg report --input {store.root} shows them")
+    report.say(
+        f"{count(len(results), 'cell')} in {store.root}{tail}; vidseg report --input {store.root} shows them"
+    )
     return QUARANTINED if bad else DONE
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
+from vidseg_core.config.words import count
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.evaluation.answers import Answers
 from vidseg_core.evaluation.bench import Bench, ClipTest, build_method, make_bench
@@ -83,7 +84,8 @@ def _dry_run(config: EvaluateConfig, bench: Bench, cells: Sequence[Cell], report
     for method in methods:
         report.say(f"method {method.name} [{method.digest}]")
     report.say(
-        f"{len(clips)} clips, {frames:,} frames, {len(methods)} methods: {len(cells)} cells; about "
+        f"{count(len(clips), 'clip')}, {count(frames, 'frame')}, {count(len(methods), 'method')}: "
+        f"{count(len(cells), 'cell')}; about "
         f"{1000 * each:.0f} ms a frame for all methods together, {clock(seconds)} of one core here "
         f"(temporal consistency: {1000 * test.tc_s / max(1, test.frames):.1f} ms of flow a frame). "
         "Nothing was written (--dry_run).",

@@ -17,11 +17,14 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.episodes.job import SEGMENTS_KEY
 from vidseg_core.episodes.oracle import one_sided_curve, two_sided_curve
 from vidseg_core.episodes.store import check_fingerprint, load_tables
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.scheduling.deviation import Deviation
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.objects import open_store
 
 
 class Planned:
@@ -92,8 +95,17 @@ def oracle_keys(config: EvaluateConfig, method: MethodConfig, clip: Clip) -> set
         raise DatasetError(f"clip {clip.name}: {problem}") from problem
 
 
-@lru_cache(maxsize=2)
 def _tables(path: str) -> dict[str, list[EpisodeTable]]:
+    """The tables of the set by clip; read again when the set has become another one."""
+    try:
+        held = open_store(path).get(SEGMENTS_KEY)
+    except (FileNotFoundError, StoreError):
+        held = b""
+    return _read_tables(path, held)
+
+
+@lru_cache(maxsize=2)
+def _read_tables(path: str, held: bytes) -> dict[str, list[EpisodeTable]]:
     found: dict[str, list[EpisodeTable]] = {}
     for table in load_tables(path):
         found.setdefault(table.clip, []).append(table)

@@ -16,6 +16,7 @@ import numpy as np
 
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.inspect import InspectConfig
+from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.inspection.foreign import Shot, write_cvat, write_fiftyone
@@ -24,10 +25,18 @@ from vidseg_core.inspection.why import HEADS, Reasons, table, text_table
 from vidseg_core.media import MediaError, working_size
 from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_picture, save_png
+from vidseg_core.report.palette import palette_array
 from vidseg_core.report.pictures import side_by_side
 from vidseg_core.store import Run, open_run
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.export import export_coco, export_overlay, export_png
+from vidseg_core.store.export import (
+    export_coco,
+    export_overlay,
+    export_png,
+    is_background,
+    legend_strip,
+    with_legend,
+)
 
 DONE, SOURCE_LOST = 0, 3
 SHEET_COLUMNS = 4
@@ -50,6 +59,13 @@ class _Look:
     uris: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     """Videos whose source cannot be read, and why."""
+    unlabelled: bool = False
+    """Masks may hold 255: no label."""
+
+    @property
+    def legend(self) -> list[str]:
+        """Names of the legend; none where none is wanted."""
+        return self.class_names if self.config.legend else []
 
 
 def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
@@ -91,7 +107,8 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
     videos = run.videos().to_pylist()
     for row in videos:
         if row["status"] == "quarantined" and (not config.video or row["video_id"] in config.video):
-            report.say(f"quarantined: {row['uri']}: {row['reason']}", video_id=row["video_id"])
+            why = (row["reason"] or "").replace(f"{row['uri']}: ", "")
+            report.say(f"quarantined: {row['uri']}: {why}", video_id=row["video_id"])
     uris = {row["video_id"]: row["uri"] for row in videos} | _planned_uris(run)
     return _Look(
         run=run,
@@ -102,6 +119,7 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
         reasons=Reasons(info),
         reader=ClipReader(),
         uris=uris,
+        unlabelled="min_confidence" in info.get("config", {}),
     )
 
 
@@ -136,14 +154,20 @@ def _show(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
             shown = (
                 [mask_picture(labels_HW)] if frame_HW3 is None else [frame_HW3, blend(frame_HW3, labels_HW)]
             )
-            save_png(folder / f"{row['frame_index']:08d}.png", side_by_side(shown))
-        look.report.say(f"{len(rows)} pictures below {folder}")
+            save_png(folder / f"{row['frame_index']:08d}.png", _with_legend(look, side_by_side(shown)))
+        look.report.say(f"{count(len(rows), 'picture')} below {folder}")
     if "sheet" in config.show:
         path = look.out / f"{video_id}-sheet.png"
         save_png(path, _sheet(look, video_id, rows))
-        look.report.say(f"{min(len(rows), MOST_ON_SHEET)} frames on {path}")
+        look.report.say(f"{count(min(len(rows), MOST_ON_SHEET), 'frame')} on {path}")
     if "overlay" in config.show:
         _overlay(look, video_id, rows)
+
+
+def _with_legend(look: _Look, picture_HW3: np.ndarray) -> np.ndarray:
+    width = picture_HW3.shape[1]
+    strip_HW3 = legend_strip(look.legend, width, palette=palette_array(), unlabelled=look.unlabelled)
+    return with_legend(picture_HW3, strip_HW3)
 
 
 def _pair(look: _Look, video_id: str, row: Row, size: int) -> tuple[np.ndarray | None, np.ndarray]:
@@ -186,15 +210,15 @@ def _sheet(look: _Look, video_id: str, rows: Sequence[Row]) -> np.ndarray:
                 title=f"{part[0]['pts_s']:.1f} s",
                 pictures=[*pictures, *[empty] * missing],
                 keys=[*(bool(row["is_key"]) for row in part), *[False] * missing],
-                captions=[*(_caption(row) for row in part), *[""] * missing],
+                captions=[*(_caption(row, look.reasons) for row in part), *[""] * missing],
             )
         )
     titles = [""] * len(blocks[0].pictures)
-    return contact_sheet(blocks, titles, class_names=look.class_names, cell_width=260)
+    return contact_sheet(blocks, titles, class_names=look.legend, cell_width=260, unlabelled=look.unlabelled)
 
 
-def _caption(row: Row) -> str:
-    score = row["decision_score"]
+def _caption(row: Row, reasons: Reasons) -> str:
+    score = row["decision_score"] if reasons.scores else None
     scored = f"  score {score:.3g}" if score is not None and np.isfinite(score) else ""
     return f"frame {row['frame_index']}{scored}"
 
@@ -213,13 +237,21 @@ def _overlay(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
             yield number, frame_HW3
 
     try:
-        count = export_overlay(look.run, video_id, frames(), path, layout="side")
+        shown = export_overlay(
+            look.run,
+            video_id,
+            frames(),
+            path,
+            layout="side",
+            class_names=look.legend,
+            unlabelled=look.unlabelled,
+        )
     except StoreError:
         if video_id not in look.lost:
             raise
         path.unlink(missing_ok=True)
         return
-    look.report.say(f"{count:,} frames in {path}")
+    look.report.say(f"{count(shown, 'frame')} in {path}")
 
 
 # --- export ------------------------------------------------------------------------------------------------
@@ -231,18 +263,27 @@ def _export(look: _Look, chosen: dict[str, set[int]]) -> None:
     if config.export in ("png", "coco"):
         part: Any = Chosen(look.run, chosen if config.chooses else None, videos)
         if config.export == "png":
-            count = export_png(part, look.out / "png", video_ids=videos, keys_only=config.keys_only)
-            text = f"{count:,} masks below {look.out / 'png'}"
+            done = export_png(part, look.out / "png", video_ids=videos, keys_only=config.keys_only)
+            text = f"{count(done, 'mask')} below {look.out / 'png'}"
         else:
             path = look.out / "coco.json"
-            count = export_coco(part, path, video_ids=videos, class_names=names, keys_only=config.keys_only)
-            text = f"{count:,} annotations in {path}"
+            done = export_coco(
+                part,
+                path,
+                video_ids=videos,
+                class_names=names,
+                keys_only=config.keys_only,
+                background=config.background,
+            )
+            text = f"{count(done, 'annotation')} in {path}"
+            if is_background(names) and not config.background:
+                text += "; class 0, the background, is left out (--background: not)"
     else:
         write = write_fiftyone if config.export == "fiftyone" else write_cvat
         known = names or _numbered_classes(look, videos)
-        count = write(look.out, _shots(look, {v: chosen[v] for v in videos}), known)
-        text = f"{count:,} frames in {look.out / config.export}"
-    look.report.say(text, count=count)
+        done = write(look.out, _shots(look, {v: chosen[v] for v in videos}), known)
+        text = f"{count(done, 'frame')} in {look.out / config.export}"
+    look.report.say(text, count=done)
 
 
 def _shots(look: _Look, chosen: dict[str, set[int]]) -> Iterator[Shot]:

@@ -6,17 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.schema import from_dict
 from vidseg_core.config.segment import SchedulerConfig
-from vidseg_core.scheduling import SCHEDULERS, Scheduler, build_scheduler
+from vidseg_core.scheduling.told import UNITS, UNSCORED, looks_ahead, threshold_of
 
-UNITS: Mapping[str, str] = {
-    "frame_difference": " gray levels",
-    "flow_magnitude": " % of the longest side",
-    "warp_error": " gray levels",
-    "fixed": " frames",
-}
+WITH_UNIT = ("frame_difference", "flow_magnitude", "warp_error")
+"""Whose unit follows the number; of the others it is the sentence's subject already."""
 
 
 class Reasons:
@@ -26,60 +20,65 @@ class Reasons:
         options = info.get("config", {}).get("scheduler", {})
         self.name = str(options.get("name", "scheduler"))
         self.max_interval = options.get("max_interval")
-        self.threshold = _threshold(options)
-        self._looks_ahead = _looks_ahead(self.name)
+        self.interval = options.get("interval", SchedulerConfig.interval)
+        self.threshold = threshold_of(options)
+        self._looks_ahead = looks_ahead(self.name)
 
     def sentence(self, row: Mapping[str, Any]) -> str:
         """For example: `key: score 7.12 gray levels above the threshold 6 (14 frames since the last key)`."""
         score, lkd = row["decision_score"], row["lkd"]
-        since = f"{lkd} frames since the last key"
+        since = f"{_frames(lkd)} since the last key"
         if score is None:
             return f"{'key' if row['is_key'] else 'no key'}: no score was kept ({since})"
         if score == math.inf:
             return self._forced(lkd)
         if score == -math.inf:
             return f"no key: the frame is damaged, so the scheduler was not asked ({since})"
+        if not self.scores:
+            return self._by_the_clock(bool(row["is_key"]), lkd)
         if self._looks_ahead:  # its threshold is the price of a key, not a limit of the score
             price = "" if self.threshold is None else f" at the price {self.threshold:.4g} of a key"
             planned = "key: planned" if row["is_key"] else "no key: none planned here"
             return f"{planned} by {self.name}{price} ({since})"
-        unit = UNITS.get(self.name, "")
-        scored = f"{self.name} scores {score:.4g}{unit}"
+        unit = UNITS.get(self.name, "") if self.name in WITH_UNIT else ""
+        scored = f"{self.name} scores {score:.4g} {unit}".rstrip()
         limit = "" if self.threshold is None else f" the threshold {self.threshold:.4g}"
         if row["is_key"]:
             return f"key: {scored}, above{limit or ' its threshold'} ({since})"
         return f"no key: {scored}, not above{limit or ' its threshold'} ({since})"
 
+    @property
+    def scores(self) -> bool:
+        """Whether a frame's score says anything about the frame."""
+        return self.name not in UNSCORED
+
+    def _by_the_clock(self, is_key: bool, lkd: int) -> str:
+        """Schedulers that do not look at the frame."""
+        if self.name == "every":
+            return "key: every frame is"
+        if self.name == "fixed":
+            if is_key:
+                return f"key: {_frames(lkd)} since the last key, the fixed interval"
+            return f"no key: {_frames(lkd)} since the last key, of {self.interval} (fixed)"
+        chance = f"one in {self.interval:g} on average, {_frames(lkd)} since the last key"
+        return f"key: drawn by chance ({chance})" if is_key else f"no key: not drawn ({chance})"
+
     def _forced(self, lkd: int) -> str:
         if lkd == 0:
             return "key: the first frame of its segment always is"
         if self.max_interval is not None and lkd >= self.max_interval:
-            return f"key: {lkd} frames since the last one, the longest interval allowed"
-        return f"key: the last key was damaged, {lkd} frames ago, and this is the first sound frame"
+            return f"key: {_frames(lkd)} since the last one, the longest interval allowed"
+        return f"key: the last key was damaged, {_frames(lkd)} ago, and this is the first sound frame"
 
 
-def _looks_ahead(name: str) -> bool:
-    try:
-        return hasattr(SCHEDULERS.find(name), "plan")
-    except ValueError:  # a plug-in that is not here
-        return False
+def _frames(count: int) -> str:
+    return f"{count} frame{'' if count == 1 else 's'}"
 
 
-def _threshold(options: Mapping[str, Any]) -> float | None:
-    """The threshold that the run's scheduler had, where it can be told from the configuration."""
-    if not options:
-        return None
-    if options.get("threshold") is not None:
-        return float(options["threshold"])
-    try:
-        config = from_dict(SchedulerConfig, dict(options))
-        given = {"interval": config.interval, "policy": config.policy}
-        known = {name: value for name, value in given.items() if value is not None}
-        takes = {name: v for name, v in known.items() if SCHEDULERS.takes(config.name, name)}
-        scheduler = build_scheduler(config.name, **takes)
-        return float(scheduler.threshold) if isinstance(scheduler, Scheduler) else None
-    except (ConfigError, ValueError, OSError, AttributeError, TypeError):
-        return None
+def _kar(row: Mapping[str, Any]) -> str:
+    """Share of keys among the last decisions; nothing where a segment begins and none has been made."""
+    begins = row["lkd"] == 0 and row["decision_score"] == math.inf
+    return "-" if begins else f"{row['kar']:.3f}"
 
 
 def table(rows: Sequence[Mapping[str, Any]], reasons: Reasons, class_names: Sequence[str]) -> list[list[str]]:
@@ -94,7 +93,7 @@ def table(rows: Sequence[Mapping[str, Any]], reasons: Reasons, class_names: Sequ
                 f"{row['pts_s']:.2f}",
                 marked,
                 str(row["lkd"]),
-                f"{row['kar']:.3f}",
+                _kar(row),
                 classes(row["class_pixels"], class_names),
                 reasons.sentence(row),
             ]

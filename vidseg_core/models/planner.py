@@ -27,6 +27,12 @@ METADATA = "vidseg.planner"
 VERSION = 1
 
 
+_WITHOUT_TWO = (
+    " (build-episodes --two_sided_stride makes the tables that train-planner finds them in); use "
+    "--propagation.sides one, or"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricePoint:
     """A price of a key and what came of it on clips that the model had not seen."""
@@ -64,7 +70,8 @@ class PlannerFacts:
         points = [point for point in self.operating_points if point.sides == sides]
         if not points:
             raise PolicyError(
-                f"this planner has no operating points for {sides}-sided propagation; give a threshold"
+                f"this planner has no operating points for {sides}-sided propagation"
+                f"{_WITHOUT_TWO if two_sided else ';'} give a threshold"
             )
         return min(points, key=lambda p: abs(p.aki / aki - 1) + abs(p.target / aki - 1)).threshold
 

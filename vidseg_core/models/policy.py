@@ -3,12 +3,17 @@
     s = {D(i -> k), KAR, LKD};   logits = FC([trunk(D), KAR, LKD]);   a1 = key, a0 = not
 
 `dvrl` is the paper's net (Conv0 96, FC 1024, 1024, 128, + 2 = 130, FC 2); `light` is for cheap features.
+`paced` (not in the paper) has no hidden layer and reads log LKD: untrained it keeps a fixed interval, and
+what it learns is when to be early or late,
+
+    log pi(a1 | s) / pi(a0 | s) = a log(LKD / interval) + b KAR + c D(i -> k); at first a = PACE, b = c = 0.
 
 Legend: W decisions, F features; logits_W2 = (a0, a1).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,15 +22,17 @@ from torch import nn
 
 from vidseg_core.models.policy_trunk import build_trunk
 
-KINDS = ("light", "dvrl")
-WIDTHS = {"light": (64, 32), "dvrl": (1024, 1024, 128)}
+KINDS = ("light", "dvrl", "paced")
+WIDTHS = {"light": (64, 32), "dvrl": (1024, 1024, 128), "paced": ()}
 KAR_UNIT = 0.1
 LKD_UNIT = 30.0
 """KAR and LKD enter in these units, so that both are of the order of one."""
+PACE = 3.0
+"""How firmly an untrained `paced` policy keeps its interval."""
 
 
 class Policy(nn.Module):
-    """pi(a | s). `kind`: light or dvrl; raises `PolicyError` when it does not go with the features."""
+    """pi(a | s). `kind`: light, dvrl or paced; raises `PolicyError` when it does not go with the features."""
 
     def __init__(
         self,
@@ -42,9 +49,20 @@ class Policy(nn.Module):
         self.trunk = build_trunk(kind, self.feature_names, self.fingerprint, self.widths)
         self.last = nn.Linear(self.trunk.width + 2, 2)
 
+    @torch.no_grad()
+    def keep_interval(self, frames: float) -> None:
+        """Start from a fixed interval of so many frames, of `paced` only."""
+        sides_2 = torch.tensor([-0.5, 0.5])
+        self.last.weight.zero_()
+        self.last.weight[:, -1] = PACE * sides_2
+        self.last.bias.copy_(-PACE * math.log(frames / LKD_UNIT) * sides_2)
+
     def forward(self, deviation_WF: torch.Tensor, kar_W: torch.Tensor, lkd_W: torch.Tensor) -> torch.Tensor:
         """logits_W2."""
-        expert_W2 = torch.stack([kar_W / KAR_UNIT, lkd_W / LKD_UNIT], dim=1)
+        lkd_W = lkd_W / LKD_UNIT
+        if self.kind == "paced":
+            lkd_W = torch.log(lkd_W)
+        expert_W2 = torch.stack([kar_W / KAR_UNIT, lkd_W], dim=1)
         return self.last(torch.cat([self.trunk(deviation_WF), expert_W2], dim=1))
 
     @torch.inference_mode()
@@ -56,6 +74,7 @@ class Policy(nn.Module):
         return torch.sigmoid(logits_W2[:, 1] - logits_W2[:, 0]).cpu().numpy()
 
     def expert_weights(self) -> tuple[float, float]:
-        """How much KAR and LKD speak for a key, per unit: the curves of DVRL Fig. 3, bottom row."""
+        """How much KAR and LKD (`paced`: its logarithm) speak for a key, per unit: the curves of DVRL Fig. 3,
+        bottom row."""
         kar, lkd = (self.last.weight[1] - self.last.weight[0])[-2:].tolist()
         return kar, lkd

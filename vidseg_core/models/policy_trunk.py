@@ -34,7 +34,7 @@ class LightTrunk(nn.Module):
         self.register_buffer("centre_F", torch.zeros(features))
         self.register_buffer("scale_F", torch.ones(features))
         self.layers = _connected(features, widths)
-        self.width = widths[-1]
+        self.width = widths[-1] if widths else features
 
     def set_scaling(self, deviation_WF: torch.Tensor) -> None:
         """Standardise to these; a feature that never changes is left out of account."""
@@ -68,13 +68,16 @@ class MapTrunk(nn.Module):
 def build_trunk(
     kind: str, feature_names: Sequence[str], fingerprint: Mapping[str, str], widths: Sequence[int]
 ) -> LightTrunk | MapTrunk:
-    """The trunk called `kind` (light or dvrl) for these features; `PolicyError` when that cannot be."""
+    """The trunk called `kind` (light, paced or dvrl) for these features; `PolicyError` when that cannot be.
+
+    `paced` is `light` without hidden layers.
+    """
     if not feature_names:
         raise PolicyError("there are no deviation features to decide on")
-    if kind == "light":
+    if kind in ("light", "paced"):
         return LightTrunk(len(feature_names), widths)
     if kind != "dvrl":
-        raise PolicyError(f"{kind!r} is no kind of policy; there are light and dvrl")
+        raise PolicyError(f"{kind!r} is no kind of policy; there are light, paced and dvrl")
     if not all(_MAP_FEATURE.fullmatch(name) for name in feature_names):
         raise PolicyError(
             f"dvrl reads conv6 maps of a flow net, but these tables hold {', '.join(feature_names[:3])} ...; "

@@ -100,7 +100,7 @@ def build_engine(config: SegmentConfig, device: str) -> Engine:
     except ValueError as problem:
         if isinstance(problem, ConfigError):
             raise
-        raise ConfigError("--scheduler/--propagation", str(problem)) from problem
+        raise ConfigError("--scheduler.name or --propagation.name", str(problem)) from problem
 
 
 def build_run_flow(config: SegmentConfig, device: str) -> FlowEstimator:
@@ -128,7 +128,7 @@ def check_parts(config: SegmentConfig) -> None:
     """
     options = config.propagation
     parts: tuple[tuple[str, Callable[[], Any]], ...] = (
-        ("--scheduler", lambda: _scheduler(config.scheduler)),
+        ("--scheduler.name", lambda: _check_scheduler(config)),
         ("--propagation.name", lambda: build_propagator(options.name, level=options.level)),
         ("--propagation.flow", lambda: build_run_flow(config, "cpu")),
     )
@@ -139,6 +139,12 @@ def check_parts(config: SegmentConfig) -> None:
             raise
         except (ValueError, TypeError) as problem:
             raise ConfigError(option, str(problem)) from problem
+
+
+def _check_scheduler(config: SegmentConfig) -> None:
+    check = getattr(_scheduler(config.scheduler), "check_sides", None)
+    if check is not None:
+        check(config.propagation.sides == "two")
 
 
 def plugin_sources(config: SegmentConfig) -> dict[str, str]:

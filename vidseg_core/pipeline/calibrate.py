@@ -25,6 +25,7 @@ from vidseg_core.calibration.words import describe, plain_choice
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import LEARNED_SCHEDULERS, TRAINED_BY, SchedulerConfig, SegmentConfig
+from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.episodes.sources import Unit
@@ -124,7 +125,7 @@ def calibrate(
         raise ConfigError("--calibration", "no video has frames enough to look at (16, decodable)")
     frames = sum(unit.frames for unit in units)
     report.say(
-        f"calibrating on {len(units)} runs of frames from {len({u.source for u in units})} video(s), "
+        f"calibrating on {len(units)} runs of frames from {count(len({u.source for u in units}), 'video')}, "
         f"{frames:,} frames, the net on each of them"
     )
     sample = tasks(units) if tasks is not None else SampleTasks(config, units)

@@ -31,6 +31,8 @@ from vidseg_core.media import MediaError
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.pipeline.build import build_net, build_run_flow
 from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.scheduling.feature_sets import NEEDS_NO_FLOW
+from vidseg_core.scheduling.moving import MOVING_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,8 @@ def _feature_sets(config: SegmentConfig) -> tuple[str, ...]:
     if names & {"policy", "confidence", "confidence_sum"}:
         assert config.scheduler.policy is not None
         _, facts = read_policy(config.scheduler.policy)
-        sets = ["scores", "flow"] if set(facts.feature_names) - {"frame_difference", "distance"} else sets
+        sets = ["scores", "flow"] if set(facts.feature_names) - NEEDS_NO_FLOW else sets
+        sets += ["moving"] if set(facts.feature_names) & set(MOVING_NAMES) else []
     return tuple(sets)
 
 

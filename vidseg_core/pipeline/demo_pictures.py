@@ -38,7 +38,13 @@ def write_video(path: Path, run: Run, clip: SceneClip) -> int:
         for number, frame_HW3 in clip_frames(clip)
     )
     return export_overlay(
-        run, video_id_of(run, clip), enlarged, path, layout="side", fps=float(clip.config.fps)
+        run,
+        video_id_of(run, clip),
+        enlarged,
+        path,
+        layout="side",
+        fps=float(clip.config.fps),
+        class_names=CLASS_NAMES,
     )
 
 

@@ -171,7 +171,7 @@ def closing_table(
     text = "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)
     for row in bad[:_REASONS_SHOWN]:
         uri, reason = (tame(str(row[name]), lines=False) for name in ("uri", "reason"))
-        text += f"\n  {row['status']}: {uri}\n      {reason}"
+        text += f"\n  {row['status']}: {uri}\n      {reason.replace(f'{uri}: ', '')}"
     if len(bad) > _REASONS_SHOWN:
         text += f"\n  ... and {len(bad) - _REASONS_SHOWN} more, see videos/ in the output"
     return text

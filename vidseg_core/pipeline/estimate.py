@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.words import count
 from vidseg_core.engine import FrameInput
 from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
 from vidseg_core.pipeline.build import build_engine, describe_net, new_state
@@ -57,7 +58,8 @@ def dry_run(config: SegmentConfig, report: Reporter) -> int:
                 index = child.probe(video.uri)
             except MediaError as problem:
                 sums.refused += 1
-                report.say(f"would be quarantined: {video.uri}: {problem.reason}: {problem}")
+                why = str(problem).removeprefix(f"{video.uri}: ")
+                report.say(f"would be quarantined: {video.uri}: {problem.reason}: {why}")
                 continue
             _add(sums, index, config)
             trial = trial or _try_out(child, video, index, config)
@@ -153,7 +155,7 @@ def _print(
     about = "about " if scale > 1 else ""
     report.say(f"dry run: {config.describe()}")
     report.say(
-        f"plan: {videos:,} video(s), {sums.refused} of {sums.opened + sums.refused} opened "
+        f"plan: {count(videos, 'video')}, {sums.refused} of {sums.opened + sums.refused} opened "
         "would be quarantined; "
         f"{about}{frames:,} frames ({clock(sums.seconds * scale)} of video) in {about}"
         f"{int(sums.segments * scale):,} segments and {int(sums.parts * scale):,} parts -> {config.output}",

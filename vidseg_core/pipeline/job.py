@@ -16,6 +16,7 @@ from vidseg_core.calibration.choice import Choice
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.words import count
 from vidseg_core.media import MediaLimits
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
@@ -104,7 +105,11 @@ class _Job:
         if store.exists(SUCCESS_KEY):
             found = ending.run_totals(store)
             aside = found.figures["quarantined"]
-            hint = f" ({aside} video(s) quarantined; --retry_quarantined tries them again)" if aside else ""
+            hint = (
+                f" ({count(aside, 'video')} quarantined; --retry_quarantined tries them again)"
+                if aside
+                else ""
+            )
             self._report.say(f"{store.root} is complete already; nothing to do{hint}")
             return found.exit_code
         self._greet(inputs, net, fresh)
@@ -127,11 +132,13 @@ class _Job:
     def _retry_quarantined(self) -> None:
         """Forget the rows of quarantined videos, so that they are planned again."""
         again = ending.forget_quarantined(self._store)
-        self._report.say(f"{again} quarantined video(s) are tried again")
+        self._report.say(f"{count(again, 'quarantined video')} to be tried again")
 
     def _greet(self, inputs: VideoList, net: NetFacts, fresh: bool) -> None:
         verb = "new run" if fresh else "continuing"
-        self._report.say(f"{verb}: {len(inputs)} video(s) -> {self._store.root}; {self._config.describe()}")
+        self._report.say(
+            f"{verb}: {count(len(inputs), 'video')} -> {self._store.root}; {self._config.describe()}"
+        )
         if net.note:
             self._report.say(f"note: {net.note}")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Protocol
 
 import ray
@@ -54,15 +57,40 @@ class RayChoice(Protocol):
 
 @contextmanager
 def ray_session(config: RayChoice) -> Iterator[None]:
-    """Ray is up inside the block. A Ray that the caller had started is used and left running."""
+    """Ray is up inside the block. A Ray that the caller had started is used and left running.
+
+    SIGTERM inside is Ctrl-C, unless the job listens to it on its own: Ray's way is to end with a traceback.
+    """
     if ray.is_initialized():
-        yield
+        with _sigterm_interrupts():
+            yield
         return
     _connect(config)
     try:
-        yield
+        with _sigterm_interrupts():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM takes the way of SIGINT (in the main thread; elsewhere nothing changes)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        interrupt = signal.getsignal(signal.SIGINT)
+        if callable(interrupt):
+            interrupt(number, frame)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _connect(config: RayChoice) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.words import count
 from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.branches import Stages, packed, share_of_store
@@ -103,7 +104,7 @@ class WaveRunner:
             if cells is None or not cells.lost:
                 return
             why = cells.lost[-1]
-            left = f"the {len(open_videos)} video(s) that it leaves are planned again"
+            left = f"{count(len(open_videos), 'video')} left open, to be planned again"
             self._report.say(f"a cell was lost ({type(why).__name__}); {left}")
             self._counted = open_videos
             plan = Planning([v for v in plan.videos if v.video_id in open_videos], self._plan)

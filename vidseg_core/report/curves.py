@@ -27,7 +27,7 @@ QUALITY_WORDS = {
 NEAR = 1.15
 """Ratio of intervals that are taken for one another at the ends of a curve."""
 FEW_TICKS, MORE_TICKS = 5, (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 50, 60, 80, 100)
-TICKS = (1, 2, 3, 5, 8, 12, 18, 25, 35, 50, 75, 100, 150, 250, 500, 1000)
+TICKS = (1, 2, 3, 4, 6, 8, 12, 18, 25, 35, 50, 75, 100, 150, 250, 500, 1000)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,7 @@ def strips_section(
         rows.append((name, [_cell(_over(frames[n], masks.get(n), classes)) for n in numbers]))
     head = "".join(f"<th>{esc(f'frame {n}')}</th>" for n in numbers)
     body = "".join(
-        f'<tr><th class="text">{esc(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        f'<tr><th class="text">{_breakable(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
         for name, cells in rows
     )
     section.text(f"Clip {clip}: the same frames, keys of none of these methods (DVRL Fig. 8).")
@@ -74,6 +74,11 @@ def strips_section(
         f"<tbody>{body}</tbody></table></div>"
     )
     return section
+
+
+def _breakable(name: str) -> str:
+    """A name that may go on in the next line behind its underscores, as HTML."""
+    return esc(name).replace("_", "_<wbr>")
 
 
 def _strip_frames(columns: Sequence[Mapping[str, np.ndarray]], count: int) -> list[int]:

@@ -16,6 +16,7 @@ from vidseg_core.metrics.keys import join, key_statistics
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.schedules import Schedule, interval_plot
 from vidseg_core.report.style import COLOURS, KEY_HEX, Look, Plot, plain
+from vidseg_core.scheduling.told import UNITS, looks_ahead, threshold_of
 from vidseg_core.store import Run
 
 MOST_VIDEOS = 4
@@ -66,7 +67,8 @@ def _overview(
         )
     bad = sum(row["status"] == "quarantined" for row in videos)
     if bad:
-        section.note(f"{bad} video(s) were quarantined; their reasons are below.")
+        were = "video was" if bad == 1 else "videos were"
+        section.note(f"{bad} {were} quarantined; the reasons are below.")
     config = info.get("config", {})
     if config:
         scheduler, propagation = config.get("scheduler", {}), config.get("propagation", {})
@@ -92,7 +94,8 @@ def _overview(
 def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) -> Section:
     section = Section(f"Key frames{suffix}")
     scheduler = info.get("config", {}).get("scheduler", {})
-    threshold = None if scheduler.get("name") == "planner" else scheduler.get("threshold")  # there a price
+    named = str(scheduler.get("name", ""))
+    threshold = None if looks_ahead(named) else threshold_of(scheduler)  # of a planner it is a price
     statistics, drawn = [], []
     for video_id in known:
         columns = _columns(run, video_id)
@@ -114,7 +117,7 @@ def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) 
             "Distance from one key to the next, over all videos. Dotted: the mean.",
         )
     section.plot(
-        score_plot(drawn, threshold, f"run-scores{_slug(suffix)}"),
+        score_plot(drawn, threshold, f"run-scores{_slug(suffix)}", unit=UNITS.get(named, "")),
         "The scheduler's score of every frame and the frames that became keys"
         + ("; dashed: the threshold." if threshold is not None else ".")
         + " Forced keys (the first frame, the longest interval) have no score.",
@@ -139,7 +142,9 @@ def _columns(run: Run, video_id: str) -> dict[str, np.ndarray]:
     }
 
 
-def score_plot(drawn: Sequence[tuple[str, Mapping[str, np.ndarray]]], threshold: Any, name: str) -> Plot:
+def score_plot(
+    drawn: Sequence[tuple[str, Mapping[str, np.ndarray]]], threshold: Any, name: str, *, unit: str = ""
+) -> Plot:
     """The score of every frame and the keys, a row for each video; long ones are thinned out."""
 
     def draw(figure: Figure, narrow: bool) -> None:
@@ -162,8 +167,9 @@ def score_plot(drawn: Sequence[tuple[str, Mapping[str, np.ndarray]]], threshold:
                 axes.axhline(threshold, color="black", linewidth=1, linestyle="--")
             axes.set_title(plain(video_id, 34 if narrow else 80), loc="left", fontsize=9)
             axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 10, integer=True))
-        rows[-1].set_xlabel("frame (upright marks: keys)")
-        figure.supylabel("score of the scheduler", fontsize=10)
+        dashed = "" if threshold is None else "; dashed: threshold"
+        rows[-1].set_xlabel(f"frame (upright marks: keys{dashed})")
+        figure.supylabel(f"score ({unit})" if unit else "score of the scheduler", fontsize=10)
 
     height = 1.0 + 1.25 * len(drawn)
     return Plot(
@@ -235,7 +241,7 @@ def _bad(bad: Sequence[Mapping[str, Any]], suffix: str) -> Section:
         [
             row["uri"],
             row["status"],
-            row["reason"] or "",
+            (row["reason"] or "").replace(f"{row['uri']}: ", ""),
             num(row["decoded_frames"]),
             num(row["declared_frames"]),
         ]

@@ -6,6 +6,7 @@ their names (`COSTS`, `GAINS`), so that whatever wrote them need not know this p
 
 from __future__ import annotations
 
+import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ GAINS: Mapping[str, str] = {
     "val_quality": "validation quality",
     "score": "score",
 }
+HEADS: Mapping[str, str] = {"aki": "AKI"}
+DIGITS: Mapping[str, int] = {"aki": 1, "seconds": 1}
 MOST_ROWS = 40
 
 
@@ -74,9 +77,9 @@ def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, 
         and not isinstance(rows[0][name], (list, dict, bytes))
         and any(row[name] not in (None, "", False) for row in shown)
     ]
-    table = [[_text(row[name]) for name in plain] for row in shown]
+    table = [[_text(row[name], name) for name in plain] for row in shown]
     texts = [place for place, name in enumerate(plain) if any(isinstance(row[name], str) for row in shown)]
-    section.table(plain, table, texts=texts)
+    section.table([HEADS.get(name, name) for name in plain], table, texts=texts)
     return [section], {}
 
 
@@ -121,10 +124,19 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, name: str) -> str:
     if value is None or isinstance(value, float):
-        return num(value, 4)
-    return textwrap.shorten(str(value), 200, placeholder=" …")
+        return num(value, DIGITS.get(name, 4))
+    return textwrap.shorten(_options(value) if name == "options" else str(value), 300, placeholder=" …")
+
+
+def _options(value: Any) -> str:
+    """`scheduler.interval 27, ...` of a JSON object; anything else as it is."""
+    try:
+        found = json.loads(value)
+        return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items())
+    except (TypeError, ValueError, AttributeError):
+        return str(value)
 
 
 def _slug(suffix: str) -> str:

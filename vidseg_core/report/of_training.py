@@ -106,7 +106,8 @@ def curves_plot(columns: Mapping[str, np.ndarray], step: str, shown: Sequence[st
             )
             if noisy:
                 mean = np.convolve(y, np.full(over, 1 / over), mode="valid")
-                axes.plot(x[known][over - 1 :], mean, color=colour, linewidth=1.8)
+                middle = x[known][(over - 1) // 2 :][: len(mean)]
+                axes.plot(middle, mean, color=colour, linewidth=1.8)
             axes.set_title(WORDS[what], loc="left", fontsize=9)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 
 from vidseg_core.report.palette import palette_array
+from vidseg_core.store.export.legend import legend_strip, with_legend
 
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)
 KEY_RGB = (213, 94, 0)
 """Frame and mark of key frames."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-GAP, TITLE_HEIGHT, ROW_LABEL_WIDTH, LEGEND_HEIGHT = 6, 26, 118, 30
+GAP, TITLE_HEIGHT, ROW_LABEL_WIDTH = 6, 26, 118
 
 
 def blend(frame_HW3: np.ndarray, labels_HW: np.ndarray, *, opacity: float = 0.65) -> np.ndarray:
@@ -75,18 +76,19 @@ def contact_sheet(
     *,
     class_names: Sequence[str] = (),
     cell_width: int = 220,
+    unlabelled: bool = False,
 ) -> np.ndarray:
-    """uint8 RGB: rows of pictures under column titles, key frames framed, a legend of classes below."""
+    """uint8 RGB: rows of pictures under column titles, key frames framed, a legend of classes below.
+
+    `unlabelled`: the legend names the colour of 255 too.
+    """
     if not rows or any(len(row.pictures) != len(column_titles) for row in rows):
         raise ValueError("every row of a contact sheet needs one picture for each column title")
     height, width = rows[0].pictures[0].shape[:2]
     cell_height = max(1, height * cell_width // width)
     top = TITLE_HEIGHT
     sheet_width = ROW_LABEL_WIDTH + len(column_titles) * (cell_width + GAP) + GAP
-    legend = LEGEND_HEIGHT if class_names else 0
-    sheet = np.full(
-        (top + len(rows) * (cell_height + GAP) + legend + GAP, sheet_width, 3), PAPER, dtype=np.uint8
-    )
+    sheet = np.full((top + len(rows) * (cell_height + GAP), sheet_width, 3), PAPER, dtype=np.uint8)
     for column, title in enumerate(column_titles):
         _text(sheet, title, (ROW_LABEL_WIDTH + column * (cell_width + GAP) + GAP, top - 9))
     for number, row in enumerate(rows):
@@ -96,9 +98,9 @@ def contact_sheet(
             left = ROW_LABEL_WIDTH + column * (cell_width + GAP) + GAP
             cell = _cell(picture, (cell_height, cell_width), row, column)
             sheet[corner : corner + cell_height, left : left + cell_width] = cell
-    if class_names:
-        _legend(sheet, class_names)
-    return sheet
+    return with_legend(
+        sheet, legend_strip(class_names, sheet_width, palette=palette_array(), unlabelled=unlabelled)
+    )
 
 
 def _cell(picture: np.ndarray, size: tuple[int, int], row: SheetRow, column: int) -> np.ndarray:
@@ -116,20 +118,6 @@ def _cell(picture: np.ndarray, size: tuple[int, int], row: SheetRow, column: int
         cv2.rectangle(cell, corner, (size[1], size[0]), INK, cv2.FILLED)
         _text(cell, row.captions[column], (corner[0] + 6, size[0] - 6), colour=PAPER)
     return cell
-
-
-def _legend(sheet: np.ndarray, class_names: Sequence[str]) -> None:
-    left, baseline = ROW_LABEL_WIDTH + GAP, sheet.shape[0] - 12
-    colours = palette_array()
-    for number, name in enumerate(class_names):
-        (text_width, _), _ = cv2.getTextSize(name, FONT, 0.45, 1)
-        if left + 20 + text_width > sheet.shape[1]:
-            break
-        cv2.rectangle(
-            sheet, (left, baseline - 11), (left + 13, baseline + 2), colours[number].tolist(), cv2.FILLED
-        )
-        _text(sheet, name, (left + 19, baseline))
-        left += 19 + text_width + 18
 
 
 def _text(picture: np.ndarray, text: str, at: tuple[int, int], *, colour: tuple[int, int, int] = INK) -> None:

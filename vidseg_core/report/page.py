@@ -39,7 +39,7 @@ nav { display: flex; flex-wrap: wrap; gap: 6px 8px; margin: 14px 0; padding: 0; 
 nav a { color: var(--accent); text-decoration: none; background: var(--tint); border-radius: 14px;
         padding: 3px 12px; font-size: .9rem; }
 nav a:hover, nav a:focus { text-decoration: underline; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(110px, 1fr)); gap: 10px;
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px;
          margin: 14px 0; }
 .card { background: var(--tint); border-radius: 8px; padding: 10px 12px; }
 .card b { display: block; font-size: 1.25rem; line-height: 1.3; }
@@ -47,18 +47,22 @@ nav a:hover, nav a:focus { text-decoration: underline; }
 .note { background: var(--warn); border-left: 4px solid #e69f00; padding: 8px 12px; margin: 10px 0; }
 figure { margin: 14px 0; }
 figure img { display: block; width: 100%; height: auto; }
-.scroll { overflow-x: auto; margin: 10px 0; border: 1px solid var(--line); border-radius: 6px; }
+.scroll { overflow-x: auto; margin: 10px 0; border: 1px solid var(--line); border-radius: 6px;
+          background: linear-gradient(to right, #fff 30px, #fff0), linear-gradient(to left, #fff 30px, #fff0)
+          100% 0, linear-gradient(to right, #0004, #0000) 0 0 / 14px 100%, linear-gradient(to left, #0004,
+          #0000) 100% 0 / 14px 100%; background-repeat: no-repeat; background-size: 40px 100%, 40px 100%,
+          14px 100%, 14px 100%; background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font-size: .875rem; min-width: 100%;
         font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 10px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th { background: var(--tint); font-weight: 600; white-space: normal; vertical-align: bottom;
+th { background: #59636e14; font-weight: 600; white-space: normal; vertical-align: bottom;
      overflow-wrap: normal; }
 summary { cursor: pointer; color: var(--accent); padding: 4px 0; }
 th.text, td.text { text-align: left; white-space: normal; min-width: 9em; overflow-wrap: break-word; }
 th.long, td.long { min-width: 26em; }
 tr:last-child td { border-bottom: 0; }
 .strip td, .strip th { padding: 3px; border: 0; vertical-align: middle; text-align: center;
-        background: #fff; }
+        background: none; }
 .strip th.text { min-width: 7.5em; max-width: 9em; text-align: left; font-weight: 500; font-size: .82rem;
         position: sticky; left: 0; background: #fff; }
 .strip img { display: block; width: 168px; height: auto; border-radius: 3px; }
@@ -67,7 +71,7 @@ tr:last-child td { border-bottom: 0; }
 .gallery img { border-radius: 4px; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 8px 0; font-size: .85rem; }
 .legend i { display: inline-block; width: .95em; height: .95em; border-radius: 3px; margin-right: 5px;
-        vertical-align: -1px; border: 1px solid #0003; }
+        vertical-align: -1px; border: 1px solid #0006; }
 footer { padding: 40px 20px 30px; }
 @media (max-width: 600px) {
   main, header, footer { padding-left: 12px; padding-right: 12px; }
@@ -169,10 +173,10 @@ class Section:
 
 
 def class_legend(names: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> str:
-    """Colour and name of each class."""
+    """Colour and name of each class; class 0 leaves the picture as it is, so its box is empty."""
     items = "".join(
-        f'<span><i style="background:rgb({r},{g},{b})"></i>{esc(name)}</span>'
-        for name, (r, g, b) in zip(names, colours, strict=False)
+        f'<span><i style="background:{f"rgb({r},{g},{b})" if place else "none"}"></i>{esc(name)}</span>'
+        for place, (name, (r, g, b)) in enumerate(zip(names, colours, strict=False))
     )
     return f'<div class="legend">{items}</div>'
 

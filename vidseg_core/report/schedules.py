@@ -33,7 +33,7 @@ def interval_plot(schedules: Sequence[Schedule], look: Mapping[str, Look], name:
     """Histogram of consecutive key intervals (DVRL Fig. 6), a row for each method."""
     shown = [schedule for schedule in schedules if len(schedule.intervals)]
     longest = max((int(schedule.intervals.max()) for schedule in shown), default=1)
-    wide = -(-longest // 40)  # frames in a bar, so that there are at most 40
+    wide = -(-longest // 60)  # frames in a bar, so that there are at most 60
     edges = np.arange(0, longest + wide + 1, wide) + 0.5
 
     def draw(figure: Figure, narrow: bool) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy_file import read_policy
+from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.policy import chosen_threshold, reader_for
 
@@ -26,7 +27,12 @@ class Confidence:
         net, self.facts = read_policy(policy, role="decision")
         assert isinstance(net, DecisionNet)
         self._net, self._read = net, reader_for(self.facts, policy)
-        self.needs_flow = self._read.needs_flow
+        self.needs_flow, self.needs_previous = self._read.needs_flow, self._read.needs_previous
+        if self.summed and self.needs_previous:
+            raise PolicyError(
+                f"{policy} reads features of the set moving, which sum up what moves since the key; "
+                "confidence_sum needs that memory for its own sum: train the net on other features"
+            )
         self.threshold = chosen_threshold(self.facts, threshold, summed=self.summed)
 
     def score(self, deviation: Deviation) -> float:

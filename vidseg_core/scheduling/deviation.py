@@ -36,6 +36,7 @@ class Deviation:
         "_current",
         "_flow",
         "_key",
+        "_previous",
         "frame_index",
         "is_corrupt",
         "kar",
@@ -61,8 +62,9 @@ class Deviation:
         seed: int,
         segment: str,
         memory: float = 0.0,
+        previous: Callable[[], np.ndarray] | None = None,
     ) -> None:
-        self._current, self._key, self._flow = current, key, flow
+        self._current, self._key, self._flow, self._previous = current, key, flow, previous
         self.ordinal, self.frame_index, self.lkd, self.kar = ordinal, frame_index, lkd, kar
         self.is_corrupt, self.seed, self.segment = is_corrupt, seed, segment
         self.memory = memory
@@ -77,6 +79,16 @@ class Deviation:
     def gray_key(self) -> np.ndarray:
         """gray_HW uint8 of the last key frame at flow size; treat as read-only."""
         return self._key()
+
+    @cached_property
+    def gray_previous(self) -> np.ndarray:
+        """gray_HW uint8 of the frame before this one, the key itself at lkd 1; for schedulers that say
+        `needs_previous = True`."""
+        if self.lkd == 1:
+            return self.gray_key
+        if self._previous is None:
+            raise RuntimeError("a scheduler that reads the frame before must say so: needs_previous = True")
+        return self._previous()
 
     @cached_property
     def flow(self) -> np.ndarray:

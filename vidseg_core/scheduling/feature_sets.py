@@ -14,6 +14,7 @@ from vidseg_core.scheduling.cheap_features import FEATURE_NAMES, features_of
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.flow_magnitude import FlowMagnitude
 from vidseg_core.scheduling.frame_difference import FrameDifference
+from vidseg_core.scheduling.moving import MOVING_NAMES, moving_of
 from vidseg_core.scheduling.warp_error import WarpError
 
 SCORES: dict[str, Callable[[Deviation], float]] = {
@@ -21,24 +22,26 @@ SCORES: dict[str, Callable[[Deviation], float]] = {
     "warp_error": WarpError().score,
     "frame_difference": FrameDifference().score,
 }
-_NEEDS_NO_FLOW = frozenset({"frame_difference", "distance"})
+NEEDS_NO_FLOW = frozenset({"frame_difference", "distance", *MOVING_NAMES})
+_KNOWN = (*SCORES, *FEATURE_NAMES, *MOVING_NAMES)
 
 
 class FeatureReader:
     """Reads the features of these names, in this order, from a deviation.
 
-    ValueError for a name that the engine cannot compute.
+    ValueError for a name that the engine cannot compute. `needs_previous`: it reads the frame before, and
+    what the scheduler remembers is taken.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        unknown = [name for name in self.names if name not in SCORES and name not in FEATURE_NAMES]
+        unknown = [name for name in self.names if name not in _KNOWN]
         if unknown:
             raise ValueError(
-                f"feature {unknown[0]!r} is not computed while segmenting; there are "
-                f"{', '.join((*SCORES, *FEATURE_NAMES))}"
+                f"feature {unknown[0]!r} is not computed while segmenting; there are {', '.join(_KNOWN)}"
             )
-        self.needs_flow = any(name not in _NEEDS_NO_FLOW for name in self.names)
+        self.needs_flow = any(name not in NEEDS_NO_FLOW for name in self.names)
+        self.needs_previous = any(name in MOVING_NAMES for name in self.names)
         self._cheap = any(name in FEATURE_NAMES and name != "distance" for name in self.names)
 
     def __call__(self, deviation: Deviation) -> np.ndarray:
@@ -46,6 +49,8 @@ class FeatureReader:
         known: dict[str, float] = {"distance": float(deviation.lkd)}
         if self._cheap:
             known.update(zip(FEATURE_NAMES, features_of(deviation).tolist(), strict=True))
+        if self.needs_previous:
+            known.update(zip(MOVING_NAMES, moving_of(deviation).tolist(), strict=True))
         return np.array(
             [SCORES[name](deviation) if name in SCORES else known[name] for name in self.names], np.float32
         )

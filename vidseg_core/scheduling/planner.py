@@ -35,6 +35,11 @@ class Planner:
         self.facts, self.price = facts, price
         self.window, self.stride = facts.window, facts.stride
 
+    def check_sides(self, two_sided: bool) -> None:
+        """`PolicyError` if the file has no price for this propagation and none was given."""
+        if self.price is None:
+            self.facts.price_at(USUAL_INTERVAL, two_sided)
+
     def plan(self, window: PlanWindow) -> list[int]:
         price = self.price
         if price is None:

@@ -34,7 +34,7 @@ class Policy:
                 f"{HISTORY_LENGTH}; train it with --episode.history {HISTORY_LENGTH}"
             )
         self._net, self._read = net, reader_for(self.facts, policy)
-        self.needs_flow = self._read.needs_flow
+        self.needs_flow, self.needs_previous = self._read.needs_flow, self._read.needs_previous
         self.threshold = chosen_threshold(self.facts, threshold)
 
     def score(self, deviation: Deviation) -> float:

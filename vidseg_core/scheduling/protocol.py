@@ -39,6 +39,9 @@ class Scheduler(Protocol):
     threshold: float
     """A frame is key when its score is greater than this."""
 
+    # A scheduler may have `needs_previous = True`: then the deviation knows the frame before, too
+    # (`gray_previous`), and the state keeps one more picture.
+
     def score(self, deviation: Deviation) -> float:
         """How much a key is wanted at this frame; never called for the first frame of a segment."""
         ...

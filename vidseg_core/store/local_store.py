@@ -83,8 +83,13 @@ class LocalStore:
 
     def check_writable(self) -> None:
         with self._explain():
-            os.makedirs(self._dir, exist_ok=True)
-            os.unlink(_write_temporary(os.path.join(self._dir, "probe"), b""))
+            made = _make_folders(self._dir)
+            try:
+                os.unlink(_write_temporary(os.path.join(self._dir, "probe"), b""))
+            finally:
+                for folder in made:  # what is refused after this leaves no empty folder behind
+                    with suppress(OSError):
+                        os.rmdir(folder)
 
     def sweep(self, older_than_s: float = 86400.0) -> int:
         """Remove temporary files left by killed writers, if older than this; returns how many."""
@@ -116,6 +121,16 @@ class LocalStore:
             reason = error.strerror or str(error)
             at = f" ({error.filename})" if error.filename and error.filename != self._dir else ""
             raise StoreError(f"output {self.root}: {reason}{at}") from error
+
+
+def _make_folders(folder: str) -> list[str]:
+    """Make a folder and those above it; what was not there before, innermost first."""
+    missing, place = [], os.path.abspath(folder)
+    while not os.path.isdir(place) and place != os.path.dirname(place):
+        missing.append(place)
+        place = os.path.dirname(place)
+    os.makedirs(folder, exist_ok=True)
+    return missing
 
 
 def _write_temporary(target: str, data: bytes) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.training.checkpoint import CheckpointError, write_atomically
+from vidseg_core.training.checkpoint import CheckpointError, load_checkpoint, write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -56,6 +56,14 @@ def only_driver(folder: Path) -> Iterator[None]:
         except OSError:  # a network file system without locks
             pass
         yield
+
+
+def interrupted(folder: Path, fingerprint: str, unit: str = "step") -> str:
+    """What a run that was asked to end says: how it goes on."""
+    found = load_checkpoint(folder, fingerprint)
+    if found is None:
+        return "interrupted before the first checkpoint (--save_every); the same command begins again"
+    return f"interrupted; the same command goes on from {unit} {found[0].step}"
 
 
 def _difference(name: str, there: Any, ours: Any) -> str:

@@ -20,17 +20,18 @@ import torch
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_flow import TrainFlowConfig
+from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.models.flow import FlowNet, build_flow_net
 from vidseg_core.models.labels import labels_from_scores
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import resolve_device
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.propagation.flow import DisFlow, FlowEstimator
 from vidseg_core.propagation.net_flow import NetFlow
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
-from vidseg_core.training.claim import claim_folder, fingerprint, only_driver
+from vidseg_core.training.claim import claim_folder, fingerprint, interrupted, only_driver
 from vidseg_core.training.flow import FlowLoopOptions
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips
 from vidseg_core.training.flow_ray import LAST, frozen_segmenter
@@ -47,6 +48,7 @@ def run_train_flow(config: TrainFlowConfig, reporter: Reporter | None = None) ->
     cv2.setNumThreads(1)
     report = reporter or Reporter(config.log)
     device = "cpu" if config.device == "cuda" else str(resolve_device(config.device))
+    report.say(f"reading {', '.join((*config.data, *config.pictures))}")
     segmenter = frozen_segmenter(config, device)
     scale = _scale(config, segmenter, device)
     built = build_flow_net(config.net, config.weights, seed=config.seed, bare=True, scale=scale)
@@ -76,7 +78,7 @@ def run_train_flow(config: TrainFlowConfig, reporter: Reporter | None = None) ->
         try:
             _train(config, learn, options, scale, report)
         except KeyboardInterrupt:
-            report.say("interrupted; the checkpoint stays. The same command goes on from it.")
+            report.say(interrupted(options.folder, options.fingerprint))
             return 1
         _finish(config, options, learn, held, segmenter, device, report)
     return 0
@@ -100,11 +102,34 @@ def _train(
     if begun:
         report.say(f"going on from step {begun} of {steps}")
 
-    def watch(row: dict[str, Any]) -> None:
-        report.say(" ".join(f"{name} {_short(value)}" for name, value in row.items()), **row)
-
+    report.say(
+        f"training with {count(config.workers, 'worker')}; a line every {count(config.log_every, 'step')}"
+    )
     with ray_session(config):
-        fit_flow(config, learn, options, scale=scale, watch=watch)
+        fit_flow(config, learn, options, scale=scale, watch=_Watch(config, report, begun))
+
+
+class _Watch:
+    """Shows each new row of the curve, as train-segmenter does."""
+
+    def __init__(self, config: TrainFlowConfig, report: Reporter, begun: int) -> None:
+        self._recipe, self._report, self._before = config.recipe, report, begun
+        self._seconds: float | None = None
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        recipe, seconds = self._recipe, row["seconds"]
+        pace = 0.0
+        if self._seconds is not None and seconds > self._seconds:
+            pace = (row["step"] - self._before) / (seconds - self._seconds)
+        self._before, self._seconds = row["step"], seconds
+        left = clock((recipe.steps - row["step"]) / pace) if pace > 0 else "-"
+        means = {name: value for name, value in row.items() if name not in ("step", "lr", "seconds")}
+        text = (
+            f"step {row['step']:,}/{recipe.steps:,} ({100 * row['step'] / recipe.steps:.0f} %) | "
+            + "".join(f"{name} {_short(value)} | " for name, value in means.items())
+            + f"lr {row['lr']:.2e} | {pace * recipe.batch:.1f} pairs/s | ETA {left}"
+        )
+        self._report.show(text, row, force=True)
 
 
 def _finish(
@@ -253,8 +278,8 @@ def _describe(
     parameters = sum(weight.numel() for weight in built.net.parameters())
     return (
         f"{config.net} ({parameters / 1e6:.2f} M parameters), {config.recipe.steps} steps of "
-        f"{config.recipe.batch} pairs, from {len(learn)} clips ({labelled} labelled) with {frames} "
-        f"frames ({megabytes:.0f} MiB); {len(held)} clips left out for scores"
+        f"{config.recipe.batch} pairs, from {count(len(learn), 'clip')} ({labelled} labelled) with "
+        f"{count(frames, 'frame')} ({megabytes:.0f} MiB); {count(len(held), 'clip')} left out for scores"
     )
 
 

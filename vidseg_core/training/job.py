@@ -16,11 +16,12 @@ from typing import Any
 
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
+from vidseg_core.config.words import count
 from vidseg_core.models.digest import digest_state
 from vidseg_core.models.trainable import TrainableNet, trainable_net
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
-from vidseg_core.training.claim import claim_folder, fingerprint, only_driver
+from vidseg_core.training.claim import claim_folder, fingerprint, interrupted, only_driver
 from vidseg_core.training.curve import write_curve
 from vidseg_core.training.data import TrainingData, open_training_data
 from vidseg_core.training.loop import BEST, LAST, Outcome, Row, total_parameters
@@ -32,6 +33,7 @@ RUN = "run.json"
 def run_train_segmenter(config: TrainSegmenterConfig, reporter: Reporter | None = None) -> int:
     """Train (or go on) as `config` says; the exit code. What is wrong is raised, each in one sentence."""
     report = reporter or Reporter(config.log)
+    report.say(f"reading {', '.join((*config.data, *config.pseudo, *config.val))}")
     data = open_training_data(config)
     net = trainable_net(
         config.segmenter, class_names=data.class_names, seed=config.seed, weights=config.weights
@@ -75,7 +77,7 @@ class _Job:
         try:
             outcome = self._train(begun)
         except KeyboardInterrupt:
-            report.say("interrupted; the checkpoint stays. The same command goes on from it.")
+            report.say(interrupted(folder, self._fingerprint))
             return 1
         finally:
             self._write_curve()
@@ -93,6 +95,10 @@ class _Job:
             weights = tuple(weights_C.tolist()) if weights_C is not None else None
         with ray_session(config):
             device, worker_cpus, loading = lay_out(config)
+            self._report.say(
+                f"training with {count(config.workers, 'worker')} on {device}; a line every "
+                f"{count(config.log_every, 'step')}, validation every {config.val_every:,}"
+            )
             job = WorkerJob(
                 config=replace(config, output=str(self._folder.resolve())),
                 data=data,

@@ -14,6 +14,7 @@ import cv2
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_planner import TrainPlannerConfig
+from vidseg_core.config.words import count
 from vidseg_core.episodes.store import encode_table, load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.models.planner import PlannerFacts, PricePoint, planner_bytes
@@ -36,7 +37,7 @@ def run_train_planner(config: TrainPlannerConfig, reporter: Reporter | None = No
     tables = open_sets(config.tables)
     frames = sum(table.frames for table in tables)
     clips = len({table.clip for table in tables})
-    report.say(f"planner; {clips} clip(s), {frames:,} frames, {len(PLAN_FEATURES)} features")
+    report.say(f"planner; {count(clips, 'clip')}, {count(frames, 'frame')}, {len(PLAN_FEATURES)} features")
     for table in tables:
         check_table(table, config.stride, config.window)
     if config.dry_run:

@@ -20,13 +20,14 @@ import pyarrow.parquet as pq
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_policy import TrainPolicyConfig
+from vidseg_core.config.words import count
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.episodes.walk import with_features
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
-from vidseg_core.training.claim import claim_folder, fingerprint
+from vidseg_core.training.claim import claim_folder, fingerprint, interrupted
 from vidseg_core.training.policy_loop import POLICY, PolicyOptions, PolicyOutcome, Row, new_policy
 
 RUN, CURVE = "run.json", "curve.parquet"
@@ -60,10 +61,10 @@ def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None
         "validation": validation.digest() if validation is not None else None,
     }
     options = policy_options(config, fingerprint(fields))
-    options.rules().check(training)
+    options.rules(training).check(training)
     if validation is not None:
         options.rules().check(validation)
-    policy = new_policy(config.policy, training, config.seed)
+    policy = new_policy(config.policy, training, config.seed, config.episode.interval)
     weights = sum(weight.numel() for weight in policy.parameters())
     report.say(f"{config.policy} policy ({weights:,} weights); {describe_split(training, validation)}")
     if config.dry_run:
@@ -79,7 +80,7 @@ def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None
     try:
         outcome = _train(config, options, training, validation, report)
     except KeyboardInterrupt:
-        report.say("interrupted; the checkpoint stays. The same command goes on from it.")
+        report.say(interrupted(options.folder, options.fingerprint, "batch"))
         return 1
     finally:
         _write_curve(options)
@@ -138,12 +139,12 @@ def _validation_clips(clips: list[str], named: Sequence[str], share: float, seed
 def describe_split(training: TableSet, validation: TableSet | None) -> str:
     """The data in one phrase."""
     checked = (
-        f"{len(set(validation.clips))} clip(s), {int(validation.frames_C.sum()):,} frames"
+        f"{count(len(set(validation.clips)), 'clip')}, {int(validation.frames_C.sum()):,} frames"
         if validation is not None
         else "none (one clip, or --val_share 0): the last weights are taken"
     )
     return (
-        f"{len(set(training.clips))} clip(s), {int(training.frames_C.sum()):,} frames, "
+        f"{count(len(set(training.clips)), 'clip')}, {int(training.frames_C.sum()):,} frames, "
         f"{len(training.feature_names)} features, horizon {training.horizon}; validation: {checked}"
     )
 
@@ -152,14 +153,14 @@ def _dry_run(training: TableSet, options: PolicyOptions, report: Reporter) -> in
     from vidseg_core.episodes.environment import Environment
     from vidseg_core.episodes.rollout import batch_random, roll_out, sampled, start_random
 
-    recipe, environment = options.reinforce, Environment(training, options.rules())
+    recipe, environment = options.reinforce, Environment(training, options.rules(training))
     rare = options.episode.eta / 2
     started = time.monotonic()
     environment.reset(environment.draw_starts(start_random(options.seed, 0), recipe.batch), recipe.trials)
     uniform_SN = batch_random(
         options.seed, 0, range(recipe.batch), recipe.batch, recipe.trials, options.episode.frames - 1
     )
-    policy = new_policy(options.kind, training, options.seed)
+    policy = new_policy(options.kind, training, options.seed, options.episode.interval)
 
     def rarely(deviation: np.ndarray, kar: np.ndarray, lkd: np.ndarray) -> np.ndarray:
         return np.full(len(policy.key_rate(deviation, kar, lkd)), rare)

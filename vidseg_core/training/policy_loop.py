@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from vidseg_core.episodes.environment import Environment, EpisodeRules
+from vidseg_core.episodes.even import even_price
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import batch_random, roll_out, sampled, start_random
 from vidseg_core.episodes.table_set import TableSet
@@ -35,6 +36,8 @@ POLICY = "policy.safetensors"
 """What training is for; written at the end."""
 BEST = "best.safetensors"
 """The best policy so far, without operating points."""
+USUAL_INTERVAL = 25.0
+"""A `paced` policy starts from it where nothing else is said."""
 SAMPLE = 100_000
 """Pairs, at most, from which the scaling of features is taken."""
 
@@ -63,9 +66,13 @@ class PolicyOptions:
         """Steps of the optimiser; what is left over by the last whole batch is not played."""
         return max(1, self.reinforce.episodes // self.reinforce.batch)
 
-    def rules(self) -> EpisodeRules:
-        recipe = self.episode
+    def rules(self, tables: TableSet | None = None) -> EpisodeRules:
+        """`tables`: what the price of a key is told from; without them keys are free."""
+        recipe, price = self.episode, 0.0
+        if tables is not None and recipe.interval is not None:
+            price = even_price(tables, recipe.interval, recipe.sides)
         return EpisodeRules(
+            price=price,
             frames=recipe.frames,
             eta=recipe.eta,
             history=recipe.history,
@@ -89,12 +96,17 @@ class PolicyOutcome:
     """The operating points of the file, measured on the training clips."""
 
 
-def new_policy(kind: str, tables: TableSet, seed: int) -> Policy:
-    """A fresh policy whose features are scaled to the tables; the same for the same arguments."""
+def new_policy(kind: str, tables: TableSet, seed: int, interval: float | None = None) -> Policy:
+    """A fresh policy whose features are scaled to the tables; the same for the same arguments.
+
+    `interval`: what a `paced` policy starts from, frames.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = Policy(kind, tables.feature_names, fingerprint=tables.fingerprint)
     policy.trunk.set_scaling(torch.from_numpy(sample_pairs(tables, seed)[0]))
+    if kind == "paced":
+        policy.keep_interval(USUAL_INTERVAL if interval is None else interval)
     return policy
 
 
@@ -137,8 +149,8 @@ class _Loop:
         watch: Callable[[Row], None] | None,
     ) -> None:
         self._tables, self._options, self._group, self._watch = tables, options, group, watch
-        self._environment = Environment(tables, options.rules())
-        self._policy = new_policy(options.kind, tables, options.seed)
+        self._environment = Environment(tables, options.rules(tables))
+        self._policy = new_policy(options.kind, tables, options.seed, options.episode.interval)
         self._optimiser = torch.optim.RMSprop(self._policy.parameters(), lr=options.reinforce.lr)
         self._interval = self._environment.max_interval
         self._judge = self._operator(validation) if validation is not None else None

@@ -22,6 +22,9 @@ class EpisodeRecipe:
     """gain: what a key improves (DVRL Eq. 1, 2); shown: the quality of every frame as it is shown"""
     sides: Literal["one", "two"] = "one"
     """two: frames between keys show the better side (with reward shown)"""
+    interval: float | None = None
+    """with reward shown, a key costs what it is worth when keys come evenly so many frames apart; None: keys
+    are free (up to eta)"""
 
 
 @dataclass(frozen=True, kw_only=True)

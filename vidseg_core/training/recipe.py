@@ -35,8 +35,7 @@ class AugmentRecipe:
     focus: float = 0.0
     """share of crops taken around a pixel of a class drawn at random, which favours rare classes; 0 to 1"""
     behind: float = 0.0
-    """share of samples where another frame, labels too, shows around one that does not cover the crop: small
-    things before all kinds of scenes; 0 to 1"""
+    """share of samples with another frame around one that is smaller than the crop; 0 to 1"""
 
 
 @dataclass(frozen=True, kw_only=True)

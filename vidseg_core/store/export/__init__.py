@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from vidseg_core.store.export.coco import export_coco, mask_to_coco_rle
+from vidseg_core.store.export.coco import export_coco, is_background, mask_to_coco_rle
+from vidseg_core.store.export.legend import legend_strip, with_legend
 from vidseg_core.store.export.overlay import export_overlay
 from vidseg_core.store.export.palette import PALETTE
 from vidseg_core.store.export.png import export_png
 
-__all__ = ["PALETTE", "export_coco", "export_overlay", "export_png", "mask_to_coco_rle"]
+__all__ = [
+    "PALETTE",
+    "export_coco",
+    "export_overlay",
+    "export_png",
+    "is_background",
+    "legend_strip",
+    "mask_to_coco_rle",
+    "with_legend",
+]

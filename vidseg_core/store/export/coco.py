@@ -11,7 +11,7 @@ Legend: `_HW` height, width.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +21,8 @@ from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.run import Run
 
 _COLUMNS = ("pts_s", "is_key", "height", "width", "mask")
+_BACKGROUND = ("background", "bg")
+_UNLABELLED = 255
 _MAX_GROUPS = 7  # five bits each: counts below 2**34
 
 
@@ -31,15 +33,19 @@ def export_coco(
     video_ids: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     keys_only: bool = False,
+    background: bool = False,
 ) -> int:
     """Write a run (or some videos, or key frames only) as one COCO JSON file; returns annotations written.
 
-    `category_id` is the class id; classes without a name are called `class_<id>`. Streams: memory grows by
+    `category_id` is the class id; classes without a name are called `class_<id>`. A class 0 that is called
+    background is no object and is left out unless `background` asks for it, and so is 255 where the names do
+    not reach it: no label. Streams: memory grows by
     the list of images only. Annotations come first in the file, since COCO does not care.
     """
     chosen = video_ids if video_ids is not None else [found for found, _ in run.files()]
     images: list[dict[str, Any]] = []
-    seen: set[int] = set(range(len(class_names or ())))
+    skipped = _skipped(class_names or (), background)
+    seen: set[int] = set(range(len(class_names or ()))) - skipped
     written = 0
     with open(out, "w", encoding="utf-8") as file:
         file.write('{"annotations": [')
@@ -49,7 +55,7 @@ def export_coco(
                     continue
                 images.append(_image(len(images) + 1, video_id, row))
                 labels_HW = decode_mask(row["mask"], row["height"], row["width"])
-                for annotation in _annotations(labels_HW, len(images)):
+                for annotation in _annotations(labels_HW, len(images), skipped):
                     written += 1
                     seen.add(annotation["category_id"])
                     _write_item(file, annotation | {"id": written}, first=written == 1)
@@ -58,6 +64,16 @@ def export_coco(
         tail = {"images": images, "categories": categories, "info": {"description": f"vidseg run {run.path}"}}
         file.write("],\n" + json.dumps(tail)[1:] + "\n")
     return written
+
+
+def is_background(class_names: Sequence[str]) -> bool:
+    """Whether class 0 is what is behind the objects, by its name."""
+    return bool(class_names) and class_names[0].strip(" _").lower() in _BACKGROUND
+
+
+def _skipped(class_names: Sequence[str], background: bool) -> set[int]:
+    found = {0} if is_background(class_names) and not background else set()
+    return found | ({_UNLABELLED} if 0 < len(class_names) <= _UNLABELLED else set())
 
 
 def mask_to_coco_rle(binary_HW: np.ndarray) -> dict[str, Any]:
@@ -80,9 +96,11 @@ def _image(number: int, video_id: str, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _annotations(labels_HW: np.ndarray, image: int) -> Iterator[dict[str, Any]]:
+def _annotations(labels_HW: np.ndarray, image: int, skipped: Set[int]) -> Iterator[dict[str, Any]]:
     height = labels_HW.shape[0]
     for class_id, counts, runs in _class_counts(labels_HW):
+        if class_id in skipped:
+            continue
         yield {
             "image_id": image,
             "category_id": class_id,

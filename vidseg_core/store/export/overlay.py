@@ -1,7 +1,8 @@
 """A video to look at: the masks over the frames, or beside them, key frames with a white border.
 
 The frames are the caller's (this room reads no media): pairs of frame number and RGB picture, in order.
-Frames without a row are shown bare. Presentation times are kept, so a variable frame rate stays one.
+Frames without a row are shown bare; a legend of the classes may go below. Presentation times are kept, so a
+variable frame rate stays one.
 
 Legend: `_HW` height, width, `_HW3` with RGB.
 """
@@ -9,7 +10,7 @@ Legend: `_HW` height, width, `_HW3` with RGB.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from vidseg_core.store.errors import StoreError
+from vidseg_core.store.export.legend import legend_strip, with_legend
 from vidseg_core.store.export.palette import PALETTE
 from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.run import Run
@@ -39,11 +41,14 @@ def export_overlay(
     layout: Literal["blend", "side"] = "blend",
     alpha: float = 0.5,
     fps: float = 25.0,
+    class_names: Sequence[str] = (),
+    unlabelled: bool = False,
 ) -> int:
     """Write an mp4 of one video; returns its frames.
 
     `frames`: (frame_index, uint8 [H, W, 3] RGB) with increasing numbers, all of one size, which may differ
     from the mask's. `alpha`: weight of the mask's colours, 0 to 1. `fps`: spacing of frames without a row.
+    `class_names`: a legend of these goes below the picture, that of 255 too where `unlabelled`.
     `StoreError` if the run has no such video, there is no frame, or FFmpeg lacks an encoder.
     """
     if not 0 <= alpha <= 1:
@@ -53,9 +58,13 @@ def export_overlay(
     spacing = round(_TICKS / fps)
     written, tick = 0, -spacing
     encoder: _Encoder | None = None
+    strip_HW3: np.ndarray | None = None
     try:
         for frame_HW3, row in _paired(frames, run.rows(video_id, _COLUMNS)):
             picture_HW3 = _picture(frame_HW3, row, layout, alpha)
+            if strip_HW3 is None:
+                strip_HW3 = legend_strip(class_names, picture_HW3.shape[1], unlabelled=unlabelled)
+            picture_HW3 = with_legend(picture_HW3, strip_HW3)
             encoder = encoder or _Encoder(out, picture_HW3.shape[1], picture_HW3.shape[0], fps)
             tick = max(round(row["pts_s"] * _TICKS), tick + 1, 0) if row else tick + spacing
             encoder.write(picture_HW3, tick)

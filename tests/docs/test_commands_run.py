@@ -1,0 +1,184 @@
+"""Promise: every command of README, docs and model cards runs to its end as it is written, page by page, in
+order, in a folder that holds what the page speaks of; and none is left out without a reason that stands here.
+
+A newcomer tried them all and found broken ones among those that were only parsed. Videos, nets and data
+sets are small ones of the same kinds (`stand_ins`), options that make the work small are appended, S3 is a
+real one over HTTP. A command that comes to the same configuration as one before is not run twice: its output
+is shared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import cli
+from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, commands, foreign_commands
+from tests.docs.stand_ins import furnish, make_buckets, make_world, small
+from tests.docs.test_commands import understood
+from vidseg_core.config.schema import flat_dict
+
+NOT_RUN = {
+    r"python -m venv |pip install ": "makes environments: .ci/run does, from nothing",
+    r"\.ci/run|make check|python -m pytest": "is what runs these tests",
+    r"make audit": "tests/security/test_audit.py runs the same script",
+    r"python -m benchmarks\.": "minutes to hours each; that module and options exist is in test_commands.py",
+    r"ray job (submit|stop)": "needs a job server; tests/pipeline/test_submit.py speaks to one",
+    r"kubectl ": "needs Kubernetes; tests/config/test_deploy.py reads the files",
+    r"vidseg submit ": "needs a job server, as above; the command behind its -- is run here",
+}
+"""Commands that no test can run, by how they begin, and why."""
+BEFORE = {"evaluation.md": "vidseg segment --input clips/ --output run"}
+"""What a page takes for granted."""
+FOR_REAL = ("figures.md", "plugins.md")
+"""Pages whose dry runs are run without --dry-run too: what follows on them needs their outputs."""
+SLOW = ("README.md", "figures.md", "flow.md", "training.md")
+"""More than about ten seconds each."""
+PAGES = {path.name if path.parent != ROOT / "tune_spaces" else "tune_spaces": path for path in DOCUMENTS}
+PAGES |= {path.name: path for path in CARDS}
+SEES_NOTHING = {"tiny-face", "fidelity"}
+"""There is no face in the stand-ins: all clips are put aside, exit code 3."""
+
+
+def lines(page: str) -> list[Command]:
+    """The commands of a page that are run, that behind `submit --` in place of the whole."""
+    found = []
+    for command in commands(PAGES[page]):
+        _, submitted, rest = command.line.partition(" -- ")
+        found.append(Command(command.document, f"vidseg {rest}") if submitted else command)
+    return found
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> Iterator[Path]:
+    """The stand-ins, and one Ray whose workers find the S3 and the plug-ins of the pages.
+
+    Its workers stay in the folder in which it was started, so all pages are run in that one, `here`.
+    """
+    import ray
+
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "here").mkdir()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.chdir(folder / "here")
+        for name, value in _cloud(s3_endpoint).items():
+            environment.setenv(name, value)
+        make_world(folder)
+        make_buckets(s3_endpoint, folder)
+        environment.setenv("PYTHONPATH", f"{ROOT}:{folder / 'here'}")
+        started = not ray.is_initialized()
+        if started:
+            ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=300_000_000)
+        yield folder
+        if started:
+            ray.shutdown()
+
+
+def _cloud(endpoint: str) -> dict[str, str]:
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    return keys | {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def done() -> dict[str, Path]:
+    """What was run: configuration without names -> its output."""
+    return {}
+
+
+@pytest.fixture
+def here(
+    page: str, world: Path, done: dict[str, Path], s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The folder as a page finds it; what the page made moves to a place of its own afterwards."""
+    folder, kept = world / "here", world / page
+    furnish(folder, world)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    for name, value in _cloud(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
+    yield folder
+    kept.mkdir()
+    for path in folder.iterdir():
+        path.rename(kept / path.name)
+    for same, path in done.items():
+        if path.is_relative_to(folder):
+            done[same] = kept / path.relative_to(folder)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[pytest.mark.slow] if p in SLOW else []) for p in PAGES if lines(p)],
+)
+def test_the_commands_of_a_page_run(
+    page: str, here: Path, world: Path, done: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = [Command(page, BEFORE[page])] if page in BEFORE else []
+    for command in [*first, *lines(page)]:
+        words = small(command.words_here(), world / "data")
+        again = page in FOR_REAL and "--dry-run" in words
+        for these in [words, [w for w in words if w != "--dry-run"]] if again else [words]:
+            run_once(these, done, f"{page}: {command.line}", capsys)
+    CHECKS.get(page, lambda: None)()
+
+
+def run_once(words: list[str], done: dict[str, Path], line: str, capsys: Any) -> None:
+    """Run a command, or link to what it made before under another name."""
+    verb, *rest = words
+    configs = understood(verb, rest) if "--help" not in rest else []
+    named = str(getattr(configs[0], "output", None) or "") if configs else ""
+    output = Path(named) if named and "://" not in named else None
+    same = json.dumps([verb, *map(_content, configs)], sort_keys=True, default=str)
+    if same not in done or (output is None) or output.exists():
+        fine = (0, 3) if SEES_NOTHING <= set(words) else (0,)
+        assert cli.main(words) in fine, f"{line}\n{capsys.readouterr().err}"
+        if output is not None and output.exists():
+            done[same] = output.resolve()
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(done[same], output)
+
+
+def _content(config: Any) -> dict[str, Any]:
+    """A configuration in which paths are what they lead to, and the output has no name."""
+
+    def place(value: Any) -> Any:
+        if isinstance(value, list):
+            return [place(item) for item in value]
+        if not isinstance(value, str) or "://" in value:
+            return value
+        head, _, tail = value.rpartition(":")
+        found = os.path.realpath(value.removesuffix("/*.mp4"))
+        return found if os.path.exists(found) else f"{head}:{os.path.realpath(tail)}" if head else value
+
+    return {name: place(value) for name, value in flat_dict(config).items() if name != "output"}
+
+
+def _quickstart() -> None:
+    assert Path("page/index.html").is_file() and Path("compare-page/index.html").is_file()
+
+
+def _evaluation() -> None:
+    out = Path("vidseg-inspect")
+    assert (out / "coco.json").is_file() and (out / "cvat" / "annotations.zip").is_file()
+    assert len(list(out.glob("*.mp4"))) == 2
+
+
+CHECKS: dict[str, Callable[[], None]] = {"quickstart.md": _quickstart, "evaluation.md": _evaluation}
+"""What must be there after a page."""
+
+
+def test_no_command_is_left_out_without_a_reason() -> None:
+    foreign = {line for path in PAGES.values() for line in foreign_commands(path)}
+    unexplained = [line for line in foreign if not any(re.match(reason, line) for reason in NOT_RUN)]
+    assert not unexplained, f"run these in {Path(__file__).name}, or say there why not: {unexplained}"
+    ours = {command.line for path in PAGES.values() for command in commands(path)}
+    idle = [why for why in NOT_RUN if not any(re.match(why, line) for line in foreign | ours)]
+    assert not idle, f"reasons for commands that are not documented: {idle}"
+    assert sum(len(lines(page)) for page in PAGES) > 80

@@ -1,0 +1,46 @@
+"""What can be told of a command's files at once, before anything heavy is imported: whether there is what it
+reads, and may be what it writes. Invariant: nothing is made and nothing is opened here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from vidseg_core.config.errors import check
+from vidseg_core.config.schema import flat_dict
+
+__all__ = ["check_places"]
+
+FILES = frozenset(
+    {
+        "weights",
+        "segmenter_weights",
+        "feature_weights",
+        "propagation.flow_weights",
+        "scheduler.policy",
+        "remap",
+        "space",
+    }
+)
+"""Options, by dotted name, whose value is one file."""
+
+
+def check_places(config: Any) -> None:
+    """`ConfigError` for a file that is not there, or an `output` that cannot be a folder or be written to."""
+    for name, value in flat_dict(config).items():
+        if not isinstance(value, str) or "://" in value:
+            continue
+        if name in FILES:
+            check(os.path.isfile(value), f"--{name}", f"{value} does not exist" if value else "is empty")
+        elif name == "output":
+            _check_output(Path(value))
+
+
+def _check_output(folder: Path) -> None:
+    there = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), None)
+    if there is None:
+        return
+    check(there.is_dir(), "--output", f"{there} is a file, not a folder")
+    check(os.access(there, os.W_OK | os.X_OK), "--output", f"no right to write to {there}")
