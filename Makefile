@@ -7,7 +7,7 @@ demo:            ## generated scenes, three schedulers, one comparison (./vidseg
 	$(PYTHON) -m jobs.demo
 
 test:            ## all tests
-	$(PYTHON) -m pytest -n 2 --dist loadgroup
+	$(PYTHON) -m pytest
 
 check: lint types audit test
 

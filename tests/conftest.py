@@ -22,13 +22,6 @@ settings.register_profile("deep", parent=settings.get_profile("ci"), derandomize
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`: what starts Ray is one process's, and a file's tests stay together."""
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True)
 def no_real_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials, profiles and clusters of the person who runs the tests play no part in them."""
