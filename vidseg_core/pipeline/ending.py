@@ -194,10 +194,13 @@ def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter)
 def root_cause(problem: BaseException) -> BaseException:
     """The exception that a worker raised, from under what Ray wraps around it."""
     seen = problem
-    while type(seen).__name__ not in _TOLD and not isinstance(seen, StoreError):
-        inner = getattr(seen, "cause", None) or seen.__cause__
+    while type(seen).__name__ not in _TOLD:
+        wrapped = getattr(seen, "cause", None)  # Ray's wrappers are instances of what they wrap, too
+        if wrapped is None and isinstance(seen, StoreError):
+            break
+        inner = wrapped or seen.__cause__
         if not isinstance(inner, BaseException) or inner is seen:
-            return seen
+            break
         seen = inner
     return seen
 
