@@ -7,10 +7,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+import weakref
 
 import pytest
 
-from vidseg_core.pipeline.ray_session import _sigterm_interrupts
+from vidseg_core.pipeline.ray_session import _let_go, _sigterm_interrupts
 
 
 @pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN])
@@ -24,3 +25,27 @@ def test_sigterm_is_ctrl_c_inside_and_what_it_was_before_outside(interrupt: obje
     finally:
         signal.signal(signal.SIGINT, ours)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_a_failing_job_held_is_gone_before_ray_is() -> None:
+    """An executor that is collected after `ray.shutdown` starts another Ray, and a Ctrl-C hangs."""
+
+    class Executor:
+        pass
+
+    held: list[weakref.ref[Executor]] = []
+
+    def job() -> None:
+        executor = Executor()
+        held.append(weakref.ref(executor))
+        try:
+            raise KeyError
+        except KeyError:
+            raise KeyboardInterrupt from None
+
+    try:
+        job()
+    except KeyboardInterrupt as problem:
+        assert held[0]() is not None
+        _let_go(problem)
+        assert held[0]() is None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,8 +71,24 @@ def ray_session(config: RayChoice) -> Iterator[None]:
     try:
         with _sigterm_interrupts():
             yield
+    except BaseException as problem:
+        _let_go(problem)
+        raise
     finally:
         ray.shutdown()
+
+
+def _let_go(problem: BaseException) -> None:
+    """Drop what the frames of a traceback hold, while Ray is up.
+
+    An executor of Ray Data ends when its iterator is collected; after `ray.shutdown` that would start another
+    Ray (it asks the cluster for its resources).
+    """
+    seen: BaseException | None = problem
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+    gc.collect()
 
 
 @contextmanager
