@@ -71,6 +71,7 @@ def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -
 
     rows = {row["video_id"]: row for row in source.videos().to_pylist()}
     names, failed = _class_names(source) if config.legend else [], 0
+    unlabelled = "min_confidence" in source.info().get("config", {})
     for video_id in videos:
         path = out / f"{video_id}.mp4"
         if video_id not in rows:
@@ -78,7 +79,15 @@ def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -
         uri = rows[video_id]["uri"]
         try:
             frames = source_frames(uri, config.overlay_size)
-            done = export_overlay(source, video_id, frames, path, layout=config.layout, class_names=names)
+            done = export_overlay(
+                source,
+                video_id,
+                frames,
+                path,
+                layout=config.layout,
+                class_names=names,
+                unlabelled=unlabelled,
+            )
         except MediaError as error:
             failed += 1
             say("export", config, f"{uri}: {error}", video_id=video_id)

@@ -47,6 +47,10 @@ FAILURES = frozenset(
 ConfigT = TypeVar("ConfigT")
 
 
+_BEGINS_ANEW = frozenset({"doctor", "export", "inspect", "report", "status"})
+"""Verbs that keep nothing of what was interrupted."""
+
+
 def run_verb(
     verb: str, cls: type[ConfigT], run: Callable[[ConfigT], int], argv: Sequence[str] | None = None
 ) -> int:
@@ -63,9 +67,7 @@ def run_verb(
         return run(config)
     except KeyboardInterrupt:
         again = (
-            ""
-            if not hasattr(config, "output")
-            else "; what is finished stays, the same command may be given again"
+            "" if verb in _BEGINS_ANEW else "; what is finished stays, the same command may be given again"
         )
         say(verb, config, f"interrupted{again}")
         return EXIT_FAILED

@@ -78,7 +78,7 @@ def test_an_object_that_changes_while_it_is_read_is_an_error() -> None:
     source.seek(4 * BLOCK)
     with pytest.raises(MediaError, match="changed") as caught:
         source.read(10)
-    assert caught.value.reason == "unreadable"
+    assert caught.value.reason == "changed"
 
 
 @pytest.mark.parametrize(

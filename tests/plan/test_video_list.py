@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidseg_core.plan import expand_inputs, video_list
+from vidseg_core.plan import expand_inputs, inputs, video_list
 from vidseg_core.plan.video_list import VideoInput, VideoList, alike, text_column
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), max_size=40)
@@ -58,6 +58,9 @@ def test_a_limit_counts_videos_that_differ(tmp_path) -> None:
     twice = [str(tmp_path / "a.mp4"), str(tmp_path / "a.mp4"), str(tmp_path)]
     assert [video.uri[-5:] for video in expand_inputs(twice, limit=2)] == ["a.mp4", "b.mp4"]
     assert len(expand_inputs(twice, limit=9)) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "_AT_LEAST", 1)
+        assert len(expand_inputs(twice, limit=2)) == 2
 
 
 def test_a_video_costs_little_more_than_its_name() -> None:

@@ -29,18 +29,20 @@ FILES = frozenset(
 
 def check_places(config: Any) -> None:
     """`ConfigError` for a file that is not there, or an `output` that cannot be a folder or be written to."""
+    writes = not getattr(config, "dry_run", False)
     for name, value in flat_dict(config).items():
         if not isinstance(value, str) or "://" in value:
             continue
         if name in FILES:
-            check(os.path.isfile(value), f"--{name}", f"{value} does not exist" if value else "is empty")
+            there = "is no file" if os.path.lexists(value) else "does not exist"
+            check(os.path.isfile(value), f"--{name}", f"{value} {there}" if value else "is empty")
         elif name == "output":
-            _check_output(Path(value))
+            _check_output(Path(os.path.expanduser(value)), writes)
 
 
-def _check_output(folder: Path) -> None:
+def _check_output(folder: Path, writes: bool) -> None:
     there = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), None)
     if there is None:
         return
     check(there.is_dir(), "--output", f"{there} is a file, not a folder")
-    check(os.access(there, os.W_OK | os.X_OK), "--output", f"no right to write to {there}")
+    check(not writes or os.access(there, os.W_OK | os.X_OK), "--output", f"no right to write to {there}")

@@ -26,15 +26,18 @@ LOOKS = 12
 
 def even_price(tables: TableSet, interval: float, sides: Literal["one", "two"] = "one") -> float:
     """Total quality that one more key is worth at this interval; `EpisodeError` if there is no telling."""
-    known = [(n, loss) for n in _intervals(tables, interval) if (loss := even_loss(tables, n, sides)) > 0]
+    known = [
+        (n, loss) for n in _intervals(tables, interval, sides) if (loss := even_loss(tables, n, sides)) > 0
+    ]
     if len(known) < 2:
         raise EpisodeError(
             f"what a key is worth every {interval:g} frames cannot be told from these tables (their clips "
             "are too short, or nothing is lost by propagation); leave --episode.interval out"
         )
     n_N, loss_N = np.log(np.array(known)).T
-    b, log_a = np.polyfit(n_N, loss_N, 1)
-    return float(np.exp(log_a) * max(b, 0.1) * interval ** (max(b, 0.1) + 1.0))
+    b = max(float(np.polyfit(n_N, loss_N, 1)[0]), 0.1)
+    log_a = float(np.mean(loss_N - b * n_N))
+    return float(np.exp(log_a) * b * interval ** (b + 1.0))
 
 
 def even_loss(tables: TableSet, interval: int, sides: Literal["one", "two"] = "one") -> float:
@@ -54,7 +57,9 @@ def even_loss(tables: TableSet, interval: int, sides: Literal["one", "two"] = "o
     return float(lost_R.mean()) / interval if len(lost_R) else float("nan")
 
 
-def _intervals(tables: TableSet, interval: float) -> list[int]:
-    step = int(tables.fingerprint.get("two_sided_stride") or 1)
+def _intervals(tables: TableSet, interval: float, sides: Literal["one", "two"]) -> list[int]:
+    """Lengths to look at; two-sided qualities are there for multiples of their stride only."""
+    step = max(1, int(tables.fingerprint.get("two_sided_stride") or 1)) if sides == "two" else 1
     wanted = np.geomspace(max(2.0, interval / SPREAD), interval * SPREAD, LOOKS)
-    return sorted({int(max(1, round(n / step)) * step) for n in wanted if n <= tables.horizon})
+    most = min(tables.horizon, len(tables.quality_RL1) - 1)
+    return sorted({n for w in wanted if (n := int(max(1, round(w / step)) * step)) <= most})

@@ -191,7 +191,7 @@ class S3Source(io.RawIOBase):
             if code in ("404", "NoSuchKey", "NoSuchBucket", "NotFound"):
                 raise MediaError("not_found", f"{self.uri}: no such object ({code})") from None
             if code in ("412", "PreconditionFailed"):
-                raise MediaError("unreadable", f"{self.uri}: the object changed while it was read") from None
+                raise MediaError("changed", f"{self.uri}: the object changed while it was read") from None
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             passing = code in _NOT_THE_OBJECT or status >= 500 or status == 429
             reason = "source_unavailable" if passing else "unreadable"

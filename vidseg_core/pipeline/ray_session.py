@@ -84,10 +84,14 @@ def _let_go(problem: BaseException) -> None:
     An executor of Ray Data ends when its iterator is collected; after `ray.shutdown` that would start another
     Ray (it asks the cluster for its resources).
     """
-    seen: BaseException | None = problem
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__cause__ or seen.__context__
+    waiting: list[BaseException | None] = [problem]
+    seen: set[int] = set()
+    while waiting:
+        error = waiting.pop()
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            traceback.clear_frames(error.__traceback__)
+            waiting += [error.__cause__, error.__context__]
     gc.collect()
 
 

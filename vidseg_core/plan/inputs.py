@@ -179,11 +179,17 @@ def _resolve(uri: str, spec: str, list_path: str) -> str:
     return beside if os.path.exists(beside) else path
 
 
+_AT_LEAST = 4096
+"""Entries looked at together where a limit is nearly reached: many may be named twice."""
+
+
 def _unique(found: Iterator[_Found], limit: int | None) -> pa.Table:
     """The first so many that differ, as rows of `_FOUND`; what a list says twice must agree."""
     rows = _FOUND.empty_table()
     while True:
-        missing = None if limit is None else limit - rows.num_rows
+        if limit is not None and rows.num_rows >= limit:
+            return rows.slice(0, limit)
+        missing = None if limit is None else max(limit - rows.num_rows, _AT_LEAST)
         more = columns_of(islice(found, missing), _FOUND)
         if not more.num_rows:
             return rows

@@ -26,7 +26,12 @@ UNSCORED = ("every", "fixed", "random")
 
 
 def looks_ahead(name: str) -> bool:
-    """Whether it plans windows: its threshold is then the price of a key, not a limit of the score."""
+    """Whether it plans windows: its threshold is then the price of a key, not a limit of the score.
+
+    A class that a run names is not imported to look at it.
+    """
+    if ":" in name:
+        return False
     try:
         return hasattr(SCHEDULERS.find(name), "plan")
     except ValueError:  # a plug-in that is not here
@@ -39,6 +44,8 @@ def threshold_of(options: Mapping[str, Any]) -> float | None:
         return None
     if options.get("threshold") is not None:
         return float(options["threshold"])
+    if ":" in str(options.get("name", "")):
+        return None
     try:
         config = from_dict(SchedulerConfig, dict(options))
         given = {"interval": config.interval, "policy": config.policy}
