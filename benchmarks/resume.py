@@ -67,8 +67,10 @@ def make_done(config: SegmentConfig, videos: int, parts: int, part: Path) -> Non
         close_video(store, row | {"cpu_s": 1.0, "gpu_s": 0.0})
         folder = Path(config.output) / Path(part_key(video.video_id, 0, 0)).parent
         folder.mkdir(parents=True, exist_ok=True)
-        for number in range(parts):
-            os.link(part, folder / Path(part_key(video.video_id, 0, number)).name)
+        first = folder / Path(part_key(video.video_id, 0, 0)).name
+        shutil.copyfile(part, first)  # of its own for each video: a file may have 65,000 links, no more
+        for number in range(1, parts):
+            os.link(first, folder / Path(part_key(video.video_id, 0, number)).name)
 
 
 def to_first_part(config: SegmentConfig, wanted: set[str]) -> tuple[float, float]:

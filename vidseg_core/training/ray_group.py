@@ -61,6 +61,7 @@ def run_group(
 
     folder, gpus = layout.folder.resolve(), {"GPU": 1.0} if layout.gpu else {}
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean here what they mean there
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # a busy machine takes over 60 s
     trainer = TorchTrainer(
         worker,
         train_loop_config={"job": job},
