@@ -24,11 +24,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import av
 import psutil
 
 from benchmarks.memory import _private, _role
-from tests.pipeline.clips import moving_disc, write_video
+from tests.pipeline.clips import looped, moving_disc, write_video
 from vidseg_core.store.run import open_run
 
 FPS, LOOP_FRAMES, GOP = 5, 300, 20
@@ -109,25 +108,6 @@ def count_parts(output: Path) -> int:
     return sum(1 for _ in output.glob("frames/*/part-*.parquet"))
 
 
-def looped(path: Path, frames: int) -> Path:
-    """A video of at least so many frames: the packets of one minute, over and over."""
-    source = write_video(path.with_suffix(".loop.mp4"), moving_disc(LOOP_FRAMES, 64, 96), fps=FPS, gop=GOP)
-    with av.open(str(source)) as loop, av.open(str(path), "w") as out:
-        stream = loop.streams.video[0]
-        copy = out.add_stream_from_template(stream)
-        packets = [p for p in loop.demux(stream) if p.dts is not None and p.pts is not None]
-        times = [(p.pts, p.dts) for p in packets]
-        assert stream.time_base is not None
-        step = round(LOOP_FRAMES / FPS / stream.time_base)
-        for turn in range(-(-frames // LOOP_FRAMES)):
-            for packet, (pts, dts) in zip(packets, times, strict=True):
-                packet.pts, packet.dts = pts + turn * step, dts + turn * step  # type: ignore[operator]
-                packet.stream = copy
-                out.mux(packet)
-    source.unlink()
-    return path
-
-
 def faults(output: Path) -> tuple[int, int]:
     """Rows, and how many of them are there twice."""
     table = open_run(output).frames().to_table(columns=["video_id", "frame_index"])
@@ -155,7 +135,8 @@ def tiny_files(root: Path, files: int) -> dict[str, Any]:
 def long_video(root: Path, hours: float, killed: bool) -> dict[str, Any]:
     """One run over a looped video."""
     frames = round(hours * 3600 * FPS / LOOP_FRAMES) * LOOP_FRAMES
-    video, output = looped(root / f"{frames}.mp4", frames), root / f"out-long-{frames}"
+    clip = write_video(root / "loop.mp4", moving_disc(LOOP_FRAMES, 64, 96), fps=FPS, gop=GOP)
+    video, output = looped(clip, root / f"{frames}.mp4", frames // LOOP_FRAMES), root / f"out-long-{frames}"
     driver = Driver(video, output)
     there = 0
     if killed:

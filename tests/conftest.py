@@ -1,13 +1,18 @@
-"""Shared by all tests: deterministic property tests, and an environment that cannot reach a real cloud."""
+"""Shared by all tests: deterministic property tests, an environment that cannot reach a real cloud, and an
+end that the verdict decides."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.s3_server"]
+pytest_plugins = ["tests.s3_server", "tests.one_ray"]
+
+VERDICT = pytest.StashKey[int]()
 
 settings.register_profile(
     "ci",
@@ -37,3 +42,25 @@ def no_real_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[VERDICT] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave once all is said, with what was said, before the native parts of a dozen libraries come down.
+
+    Ray ends its own workers like this, for the same reason: a thread of one that still runs while another's
+    statics go is a segmentation fault, once in many runs. That our jobs end well is tested on jobs, in
+    processes of their own.
+    """
+    verdict = config.stash.get(VERDICT, None)
+    if verdict is None:
+        return
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(verdict)

@@ -48,6 +48,23 @@ def write_video(
     return path
 
 
+def looped(source: Path, path: Path, turns: int) -> Path:
+    """The packets of a video, so many times over: hours of footage without encoding them."""
+    with av.open(str(source)) as loop, av.open(str(path), "w") as out:
+        stream = loop.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        packets = [p for p in loop.demux(stream) if p.dts is not None and p.pts is not None]
+        times = [(p.pts, p.dts) for p in packets]
+        assert stream.time_base is not None and stream.average_rate is not None
+        step = round(len(packets) / stream.average_rate / stream.time_base)
+        for turn in range(turns):
+            for packet, (pts, dts) in zip(packets, times, strict=True):
+                packet.pts, packet.dts = pts + turn * step, dts + turn * step  # type: ignore[operator]
+                packet.stream = copy
+                out.mux(packet)
+    return path
+
+
 def make_corpus(folder: Path, lengths: tuple[int, ...] = (50, 37, 83)) -> Path:
     """One clip per length in ``folder``."""
     for number, frames in enumerate(lengths):
