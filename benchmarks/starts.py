@@ -27,8 +27,9 @@ from benchmarks.unseen import (
     INTERVALS,
     RESAMPLES,
     SIDES,
-    decision_loss,
+    decision_net,
     even_points,
+    loss_of,
     paced,
     read_at,
     summed,
@@ -39,6 +40,7 @@ from vidseg_core.episodes.oracle import divide, one_sided_curve, two_sided_curve
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.walk import SCORES, counts_T, run_scores
+from vidseg_core.models.decision import DecisionNet
 
 AROUND = (0.85, 1.0, 1.18)
 """Intervals that are read, in units of the one that is shown."""
@@ -91,12 +93,14 @@ def _runs(
     scores: dict[str, list[Callable[[EpisodeTable], np.ndarray]]] = {
         "even" if name == "fixed" else name: [lambda t, s=score: s(t, 0)] for name, score in SCORES.items()
     }
+    nets: list[DecisionNet] = []
     for seed in range(seeds):
-        loss = decision_loss(rest, seed)
+        nets.append(decision_net(rest, seed))
+        loss = loss_of(nets[-1])
         scores.setdefault("dn", []).append(loss)
         scores.setdefault("confidence_sum", []).append(lambda t, f=loss: summed(f(t)))
     found = {name: [_by_score(score, rest, cuts) for score in each] for name, each in scores.items()}
-    return found | {"paced": [paced(rest, cuts, seed) for seed in range(seeds)]}
+    return found | {"paced": [paced(rest, cuts, seed, net) for seed, net in enumerate(nets)]}
 
 
 def _by_score(

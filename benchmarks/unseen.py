@@ -12,7 +12,7 @@ between them. Intervals of which a clip does not hold two on average are left ou
 | dn               | `train-decision`, DVSNet's decision net on cheap features, online                      |
 | confidence_sum   | its expected losses added up since the key, online                                     |
 | policy           | `train-policy`, light, REINFORCE, online; decides at every frame that may be key        |
-| paced            | `train-policy --policy paced` on `moving_share`, rewarded two-sided, online             |
+| paced            | `train-policy --policy paced --decision` on `moving_share`, rewarded two-sided, online  |
 | planner          | `train-planner`, looks ahead, window by window with the masks of its own keys           |
 """
 
@@ -30,6 +30,7 @@ from vidseg_core.episodes.oracle import divide, one_sided_curve, share_of_gap, t
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.episodes.walk import SCORES, counts_T, even_keys, feature, run_scores, two_sided_of
+from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.planner import PlannerFacts
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.scheduling.moving import moving_share
@@ -163,13 +164,14 @@ def _left_out(lessons: Sequence[Lesson], number: int, seeds: int, episodes: int)
     for name in ("random", "frame_difference", "flow_magnitude", "warp_error"):
         found[name] = [_by_score(lambda t, n=name: SCORES[n](t, 0), tables, table)]
     for seed in range(seeds):
-        loss = decision_loss(tables, seed)
+        net = decision_net(tables, seed)
+        loss = loss_of(net)
         found.setdefault("dn", []).append(_by_score(loss, tables, table))
         total: Callable[[EpisodeTable], np.ndarray] = lambda t, f=loss: summed(f(t))  # noqa: E731
         found.setdefault("confidence_sum", []).append(_by_score(total, tables, table))
         if episodes:
             found.setdefault("policy", []).append(_policy(tables, table, seed, episodes))
-            found.setdefault("paced", []).append(paced(tables, [table], seed)[0])
+            found.setdefault("paced", []).append(paced(tables, [table], seed, net)[0])
     made = {
         (name, sides): np.mean([[worth_of(table, keys, sides) for keys in run] for run in runs], axis=0)
         for name, runs in found.items()
@@ -197,11 +199,14 @@ def thresholds_of(score: Callable[[EpisodeTable], np.ndarray], tables: Sequence[
     return np.array([tried[np.argmin(np.abs(np.log(counts * aki / frames)))] for aki in TARGETS])
 
 
-def decision_loss(tables: Sequence[EpisodeTable], seed: int) -> Callable[[EpisodeTable], np.ndarray]:
+def decision_net(tables: Sequence[EpisodeTable], seed: int) -> DecisionNet:
+    """DVSNet's net, on the `flow` features."""
+    training = join_tables([_cheap(t) for t in tables], thinned=True)
+    return train_decision(training, None, DecisionOptions(seed=seed)).net
+
+
+def loss_of(net: DecisionNet) -> Callable[[EpisodeTable], np.ndarray]:
     """Expected loss of every pair."""
-    net = train_decision(
-        join_tables([_cheap(t) for t in tables], thinned=True), None, DecisionOptions(seed=seed)
-    ).net
 
     def loss(table: EpisodeTable) -> np.ndarray:
         deviation = _cheap(table).deviation_TL1F
@@ -252,8 +257,8 @@ def _coarse(table: EpisodeTable, step: int) -> EpisodeTable:
 
 
 def _still(table: EpisodeTable, step: int) -> EpisodeTable:
-    """`_coarse` with the one feature `moving_share` (of groups: the motion since the group before), and with
-    the two-sided table."""
+    """`_coarse` with the feature `moving_share` (of groups: the motion since the group before) before the
+    others, and with the two-sided table."""
     coarse = _coarse(table, step)
     count, wide = coarse.quality_TL1.shape
     row_J1, to_J1 = np.arange(count)[:, None], np.arange(wide)[None]
@@ -265,23 +270,26 @@ def _still(table: EpisodeTable, step: int) -> EpisodeTable:
     between_JE = two_sided_of(table)[::step, : (wide - 1) * step + 1 : step]
     two_JE = (between_JE + key_J) / step - coarse.quality_TL1[:, :1]
     two_JE[:, 0] = 0.0
+    still_JE1 = np.where(exists_JE, share_JE, np.nan)[..., None].astype(np.float32)
     return replace(
         coarse,
-        deviation_TL1F=np.where(exists_JE, share_JE, np.nan)[..., None].astype(np.float32),
-        feature_names=("moving_share",),
+        deviation_TL1F=np.concatenate([still_JE1, coarse.deviation_TL1F], axis=-1),
+        feature_names=("moving_share", *coarse.feature_names),
         two_sided_TL1=two_JE.astype(np.float32),
         fingerprint={**table.fingerprint, "two_sided_stride": "1"},
     )
 
 
-def paced(tables: Sequence[EpisodeTable], cuts: Sequence[EpisodeTable], seed: int) -> list[list[np.ndarray]]:
-    """Keys on each of the cuts for each target of a paced policy."""
+def paced(
+    tables: Sequence[EpisodeTable], cuts: Sequence[EpisodeTable], seed: int, net: DecisionNet
+) -> list[list[np.ndarray]]:
+    """Keys on each of the cuts for each target of a paced policy with the decision net inside."""
     about = tables[0].fingerprint
     step = max(3, int(about["key_stride"]), int(about["two_sided_stride"]))
     episode = EpisodeRecipe(
         frames=270 // step, eta=1.0, history=90 // step, reward="shown", sides="two", interval=25 / step
     )
-    keys = trained([_still(t, step) for t in tables], step, seed, "paced", episode, PACED)
+    keys = trained([_still(t, step) for t in tables], step, seed, "paced", episode, PACED, net)
     return [keys(_still(t, step)) for t in cuts]
 
 
@@ -303,6 +311,7 @@ def trained(
     kind: str,
     episode: EpisodeRecipe,
     reinforce: ReinforceRecipe,
+    decision: DecisionNet | None = None,
 ) -> Callable[[EpisodeTable], list[np.ndarray]]:
     """A policy trained on the coarse `tables`: keys for each target on a coarse table."""
     training = join_tables(tables)
@@ -317,6 +326,7 @@ def trained(
             val_every=10**6,
             save_every=10**6,
             log_every=10**6,
+            decision=decision,
         )
         train_policy(training, None, options)
         net = read_policy(Path(folder) / POLICY)[0]

@@ -15,7 +15,7 @@ from tests.episodes.scenes import CLASSES, GivenKeys, LabelsNet, engine_masks, r
 from vidseg_core.datasets.records import Record
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import TableBuilder, TableOptions
-from vidseg_core.episodes.features import FEATURE_SETS, Features
+from vidseg_core.episodes.features import FEATURE_SETS, Features, spelled_out
 from vidseg_core.episodes.quality import Truth
 from vidseg_core.episodes.store import encode_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
@@ -174,6 +174,14 @@ def test_feature_sets_stand_behind_each_other_without_doubles() -> None:
     assert (table.deviation_TL1F[:, 0] == 0).all()
     with pytest.raises(EpisodeError, match="did you mean 'flow'"):
         Features(("flwo",))
+
+
+def test_a_set_is_a_name_for_its_features() -> None:
+    tables = ("flow_mean", "moving", "moving_share", "frame_difference", "distance")
+    assert spelled_out(("moving_share", "flow"), tables) == ("moving_share", *FEATURE_SETS["flow"].names)
+    assert set(spelled_out(("flow", "flow"), tables)) == set(FEATURE_SETS["flow"].names)
+    assert spelled_out(("moving", "frame_difference"), tables) == ("moving", "frame_difference")
+    assert spelled_out(("scores", "else"), ()) == (*FEATURE_SETS["scores"].names, "else")
 
 
 def test_a_table_built_twice_has_the_same_bytes() -> None:

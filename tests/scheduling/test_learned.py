@@ -25,17 +25,18 @@ from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
 from vidseg_core.episodes.table import EpisodeTable
-from vidseg_core.episodes.table_set import join_tables
+from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy import Policy
 from vidseg_core.models.policy_file import (
     OperatingPoint,
     PolicyFacts,
+    decision_facts,
     policy_bytes,
     policy_digest,
     read_policy,
 )
-from vidseg_core.models.policy_trunk import PolicyError
+from vidseg_core.models.policy_trunk import LightTrunk, PolicyError
 from vidseg_core.pipeline.build import plugin_sources
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.scheduling import Scheduler, build_scheduler
@@ -129,17 +130,25 @@ def test_the_engine_scores_and_decides_as_the_tables_do(
     np.testing.assert_allclose(asked, scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("inside", [(), ("frame_difference", "distance")])
 @pytest.mark.parametrize("sides", ["one", "two"])
 def test_the_frame_before_is_the_tables_across_stored_states(
-    sides: Any, moving_table: EpisodeTable, tmp_path: Path
+    sides: Any, inside: tuple[str, ...], moving_table: EpisodeTable, tmp_path: Path
 ) -> None:
-    """Motion since the frame before, and its sum since the key, come through a state's bytes."""
+    """Motion since the frame before, and its sum since the key, come through a state's bytes; so does what a
+    decision net inside expects."""
     tables = join_tables([moving_table])
-    net = new_policy("paced", tables, seed=0, interval=6.0)
+    decision = expecting(tables, inside) if inside else None
+    net = new_policy("paced", tables, seed=0, interval=6.0, decision=decision)
     with torch.no_grad():
-        net.last.weight[1] += torch.tensor([0.4, 0.3, -0.7, -1.1, 0.2, 0.0])
+        net.last.weight[1] += torch.tensor([0.4, 0.3, -0.7, -1.1, 0.2, 0.0][-net.last.in_features :])
     facts = PolicyFacts(
-        role="policy", kind="paced", feature_names=tables.feature_names, widths=net.widths, fingerprint={}
+        role="policy",
+        kind="paced",
+        feature_names=tables.feature_names,
+        widths=net.widths,
+        fingerprint={},
+        decision=decision_facts(net.decision),
     )
     (tmp_path / "paced.safetensors").write_bytes(policy_bytes(net, facts))
     scheduler = build_scheduler("policy", policy=str(tmp_path / "paced.safetensors"), threshold=0.5)
@@ -168,6 +177,41 @@ def test_the_frame_before_is_the_tables_across_stored_states(
     assert 4 < sum(row.is_key for row in rows) < FRAMES
     asked = [row.decision_score for row in rows if np.isfinite(row.decision_score)]
     np.testing.assert_allclose(asked, scores, atol=1e-6)
+
+
+def expecting(tables: TableSet, names: tuple[str, ...]) -> DecisionNet:
+    """A decision net on some of the features, of which one expects more to be lost the larger they are."""
+    net = DecisionNet("light", names, widths=(1,))
+    places = [tables.feature_names.index(name) for name in names]
+    known = np.isfinite(tables.quality_RL1)
+    net.trunk.set_scaling(torch.from_numpy(tables.deviation_RL1F[known][:, places]))
+    with torch.no_grad():
+        net.trunk.layers[0].weight.fill_(0.5)  # type: ignore[union-attr,operator]
+        net.trunk.layers[0].bias.fill_(2.0)  # type: ignore[union-attr,operator]
+        net.last.weight.fill_(-0.1)
+        net.last.bias.fill_(0.95)
+    return net
+
+
+def test_what_a_net_inside_reads_reaches_the_policy_as_one_number(moving_table: EpisodeTable) -> None:
+    tables = join_tables([moving_table])
+    decision = expecting(tables, ("frame_difference", "distance"))
+    policy = new_policy("paced", tables, seed=0, interval=6.0, decision=decision)
+    with torch.no_grad():
+        policy.last.weight[1, :3] = torch.tensor([0.0, 0.0, 1.0])
+    deviation = tables.deviation_RL1F[0, 1:4]
+    names = tables.feature_names
+    loss = 1.0 - decision.confidence(deviation[:, [names.index(name) for name in decision.feature_names]])
+    trunk = policy.trunk
+    assert isinstance(trunk, LightTrunk)
+    logits = np.sign(np.log(loss)) * np.log1p(np.abs(np.log(loss)))
+    scaled = (logits - trunk.centre_F[-1].item()) * trunk.scale_F[-1].item()
+    steady, lkd = np.zeros(3, np.float32), np.full(3, 6.0, np.float32)
+    rate = policy.key_rate(deviation, steady, lkd)
+    np.testing.assert_allclose(rate, 1 / (1 + np.exp(-scaled)), atol=1e-5)
+    assert np.ptp(rate) > 0.01 and not any(w.requires_grad for w in policy.decision.parameters())  # type: ignore[union-attr]
+    with pytest.raises(PolicyError, match="reads the feature 'warp_mean', which is not among those given"):
+        new_policy("paced", tables, seed=0, interval=6.0, decision=DecisionNet("light", ["warp_mean"]))
 
 
 def test_two_sums_need_two_memories(moving_table: EpisodeTable, tmp_path: Path) -> None:

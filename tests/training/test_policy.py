@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs import cli
 from tests.episodes.tables import random_table
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.train_policy import TrainPolicyConfig
@@ -25,11 +26,14 @@ from vidseg_core.episodes.even import even_loss, even_price
 from vidseg_core.episodes.generated import NAMES, generated_table
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import batch_random, roll_out, sampled, start_random
-from vidseg_core.episodes.table import EpisodeError
+from vidseg_core.episodes.store import write_table
+from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
+from vidseg_core.episodes.walk import with_features
 from vidseg_core.models.policy import PACE, Policy
-from vidseg_core.models.policy_file import read_policy
+from vidseg_core.models.policy_file import PolicyFacts, policy_bytes, policy_digest, read_policy
 from vidseg_core.models.policy_trunk import MapTrunk, PolicyError
+from vidseg_core.store.objects import open_store
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
 from vidseg_core.training.policy_gradient import add_gradients, advantages, weight_of_entropy
 from vidseg_core.training.policy_loop import POLICY, PolicyOptions, new_policy, train_policy
@@ -38,7 +42,11 @@ from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
 @pytest.fixture(scope="module")
 def tables() -> TableSet:
-    return join_tables([generated_table(240, 45, seed=n) for n in range(4)])
+    return join_tables(generated(4))
+
+
+def generated(clips: int) -> list[EpisodeTable]:
+    return [generated_table(240, 45, seed=n) for n in range(clips)]
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +278,65 @@ def test_a_paced_policy_learns_when_to_be_early_or_late(tables: TableSet, tmp_pa
     fixed = operator.operate(lambda deviation, kar, lkd: lkd, np.array([8.5, 14.5]))
     quality = operator.quality_at(learned.key_rate, fixed.aki_P.tolist())
     assert np.mean(quality) > np.mean(fixed.quality_P) + 0.005
+
+
+def test_a_decision_net_inside_stays_as_it_was_and_is_part_of_the_file(
+    tables: TableSet, tmp_path: Path
+) -> None:
+    piled = join_tables([with_features(part, ["piled"]) for part in generated(4)])
+    decision = train_decision(piled, None, DecisionOptions(steps=150)).net
+    before = {name: weight.clone() for name, weight in decision.state_dict().items()}
+    chosen = options(
+        tmp_path,
+        kind="paced",
+        decision=decision,
+        episode=EpisodeRecipe(frames=60, eta=1.0, reward="shown", interval=12.0),
+    )
+    train_policy(tables, None, chosen)
+    learned, facts = read_policy(tmp_path / POLICY, role="policy")
+    assert isinstance(learned, Policy) and learned.decision is not None
+    assert facts.decision == {"kind": "light", "feature_names": ["piled"], "widths": [64, 32]}
+    for name, weight in learned.decision.state_dict().items():
+        assert torch.equal(weight, before[name])
+    assert policy_bytes(learned, facts) == (tmp_path / POLICY).read_bytes()
+    digest = policy_digest(tmp_path / POLICY)
+    with torch.no_grad():
+        learned.decision.last.bias.add_(1e-3)
+    (tmp_path / POLICY).write_bytes(policy_bytes(learned, facts))
+    assert policy_digest(tmp_path / POLICY) != digest
+
+
+def test_a_file_without_a_net_inside_reads_as_it_always_did(small: TableSet, tmp_path: Path) -> None:
+    """Its digest is part of the fingerprint of runs that are to be continued."""
+    train_policy(small, None, options(tmp_path))
+    assert b'"decision"' not in (tmp_path / POLICY).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--policy", "dvrl"], "goes with --policy light or paced"),
+        (["--features", "piled"], "piled: read by the decision net"),
+        (["--features", "no_such"], "no feature 'no_such'"),
+    ],
+)
+def test_features_are_the_policys_or_the_nets(
+    words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(str(tmp_path / "tables"))
+    for table in generated(3):
+        write_table(store, with_features(table, ["piled", "moves"]))
+    piled = join_tables([with_features(part, ["piled"]) for part in generated(2)])
+    net = train_decision(piled, None, DecisionOptions(steps=2)).net
+    facts = PolicyFacts(
+        role="decision", kind="light", feature_names=("piled",), widths=net.widths, fingerprint={}
+    )
+    file = tmp_path / "decision.safetensors"
+    file.write_bytes(policy_bytes(net, facts))
+    known = ["--tables", str(tmp_path / "tables"), "--output", str(tmp_path / "o"), "--decision", str(file)]
+    assert cli.main(["train-policy", *known, "--dry-run", *words]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["train-policy", *known, "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize(

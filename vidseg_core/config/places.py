@@ -20,6 +20,7 @@ FILES = frozenset(
         "feature_weights",
         "propagation.flow_weights",
         "scheduler.policy",
+        "decision",
         "remap",
         "space",
     }

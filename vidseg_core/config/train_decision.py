@@ -26,6 +26,8 @@ class TrainDecisionConfig:
     """local folder for decision.safetensors, curve and run.json"""
     net: Literal["light", "dvrl"] = "light"
     """light: small, for cheap features; dvrl: one convolution and three layers, for conv6 features"""
+    features: tuple[str, ...] = ()
+    """deviation features, or sets of them (flow), of the tables that the net reads; none: all of them"""
     intervals: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
     """average key intervals to find thresholds for; above 1"""
     max_interval: int | None = None
@@ -67,6 +69,7 @@ class TrainDecisionConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
+        object.__setattr__(self, "features", tuple(self.features))
         check(self.net in ("light", "dvrl"), "--net", f"must be light or dvrl, got {self.net!r}")
         check_int("--steps", self.steps, 1)
         check_int("--batch", self.batch, 1, 65_536, "pairs")
@@ -78,7 +81,8 @@ class TrainDecisionConfig:
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the net besides the tables, by option name."""
         places = ("tables", "output", "threads", "dry_run", "log")
-        return {name: value for name, value in flat_dict(self).items() if name not in places}
+        unsaid = () if self.features else ("features",)
+        return {name: value for name, value in flat_dict(self).items() if name not in (*places, *unsaid)}
 
     def to_yaml(self) -> str:
         """This configuration as a ``--config`` file."""

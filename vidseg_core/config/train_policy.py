@@ -30,7 +30,9 @@ class TrainPolicyConfig:
     """light: small, for cheap features; dvrl: the paper's net, for conv6 features; paced: starts as a fixed
     interval (--episode.interval) and learns when to be early or late"""
     features: tuple[str, ...] = ()
-    """deviation features of the tables that the policy reads; none: all of them"""
+    """deviation features (or sets) of the tables that the policy reads; none: all of them"""
+    decision: str | None = None
+    """file of train-decision to put inside: the policy reads what it expects to be lost"""
     intervals: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
     """average key intervals to find thresholds for, and to validate at; above 1"""
     val_clips: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ class TrainPolicyConfig:
 
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {
         "tables": "what to learn from, and where to",
+        "policy": "the policy, and how it is judged",
         "workers": "resources",
         "dry_run": "this run",
     }
@@ -75,6 +78,8 @@ class TrainPolicyConfig:
         check_common(self)
         object.__setattr__(self, "features", tuple(self.features))
         check_kind(self.policy, self.episode)
+        inside = self.decision is None or self.policy != "dvrl"
+        check(inside, "--decision", "goes with --policy light or paced; dvrl reads maps")
         check_episode(self.episode)
         check_reinforce(self.reinforce)
         for name in ("val_every", "save_every", "log_every"):

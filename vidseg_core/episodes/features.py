@@ -66,6 +66,15 @@ FEATURE_SETS: dict[str, FeatureSet] = {
 FEATURE_CHOICES = (*FEATURE_SETS, CONV6)
 
 
+def spelled_out(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Names of features, and of sets for all that they hold; what the tables know as a feature is one."""
+    found: list[str] = []
+    for name in names:
+        chosen = FEATURE_SETS.get(name) if name not in known else None
+        found += [name] if chosen is None else chosen.names
+    return tuple(dict.fromkeys(found))
+
+
 class Features:
     """The chosen sets as one row of numbers per pair."""
 

@@ -8,6 +8,9 @@ what it learns is when to be early or late,
 
     log pi(a1 | s) / pi(a0 | s) = a log(LKD / interval) + b KAR + c D(i -> k); at first a = PACE, b = c = 0.
 
+With a decision net (`models.decision`), frozen, inside, the features that it reads reach the policy as one
+number, the logarithm of what the frame is expected to lose. (Not in the paper either.)
+
 Legend: W decisions, F features; logits_W2 = (a0, a1).
 """
 
@@ -20,7 +23,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidseg_core.models.policy_trunk import build_trunk
+from vidseg_core.models.decision import DecisionNet
+from vidseg_core.models.policy_trunk import PolicyError, build_trunk
 
 KINDS = ("light", "dvrl", "paced")
 WIDTHS = {"light": (64, 32), "dvrl": (1024, 1024, 128), "paced": ()}
@@ -29,6 +33,10 @@ LKD_UNIT = 30.0
 """KAR and LKD enter in these units, so that both are of the order of one."""
 PACE = 3.0
 """How firmly an untrained `paced` policy keeps its interval."""
+EXPECTED_LOSS = "log_expected_loss"
+"""What the trunk sees of a decision net."""
+LEAST_LOSS = 1e-3
+"""Expected losses below are taken for it; a net may expect a little less than none."""
 
 
 class Policy(nn.Module):
@@ -41,13 +49,37 @@ class Policy(nn.Module):
         *,
         fingerprint: Mapping[str, str] | None = None,
         widths: Sequence[int] | None = None,
+        decision: DecisionNet | None = None,
     ) -> None:
         super().__init__()
         self.kind, self.feature_names = kind, tuple(feature_names)
         self.fingerprint = dict(fingerprint or {})
         self.widths = tuple(widths or WIDTHS.get(kind, (1,)))
-        self.trunk = build_trunk(kind, self.feature_names, self.fingerprint, self.widths)
+        self.decision = None if decision is None else decision.eval().requires_grad_(False)
+        seen, self._own, self._for_decision = self.feature_names, list[int](), list[int]()
+        if decision is not None:
+            self._for_decision = [self._place(name) for name in decision.feature_names]
+            self._own = [n for n in range(len(seen)) if n not in self._for_decision]
+            seen = (*(seen[n] for n in self._own), EXPECTED_LOSS)
+        self.trunk = build_trunk(kind, seen, self.fingerprint, self.widths)
         self.last = nn.Linear(self.trunk.width + 2, 2)
+
+    def _place(self, name: str) -> int:
+        if name not in self.feature_names:
+            raise PolicyError(f"the decision net reads the feature {name!r}, which is not among those given")
+        return self.feature_names.index(name)
+
+    def _seen(self, deviation_WF: torch.Tensor) -> torch.Tensor:
+        """What the trunk reads, from all features."""
+        if self.decision is None:
+            return deviation_WF
+        with torch.no_grad():
+            loss_W1 = 1.0 - self.decision(deviation_WF[:, self._for_decision])[:, None]
+        return torch.cat([deviation_WF[:, self._own], torch.log(loss_W1.clamp_min(LEAST_LOSS))], dim=1)
+
+    def set_scaling(self, deviation_WF: torch.Tensor) -> None:
+        """Scale what the trunk reads to these."""
+        self.trunk.set_scaling(self._seen(deviation_WF))
 
     @torch.no_grad()
     def keep_interval(self, frames: float) -> None:
@@ -63,7 +95,7 @@ class Policy(nn.Module):
         if self.kind == "paced":
             lkd_W = torch.log(lkd_W)
         expert_W2 = torch.stack([kar_W / KAR_UNIT, lkd_W], dim=1)
-        return self.last(torch.cat([self.trunk(deviation_WF), expert_W2], dim=1))
+        return self.last(torch.cat([self.trunk(self._seen(deviation_WF)), expert_W2], dim=1))
 
     @torch.inference_mode()
     def key_rate(self, deviation_WF: np.ndarray, kar_W: np.ndarray, lkd_W: np.ndarray) -> np.ndarray:

@@ -58,6 +58,8 @@ class PolicyFacts:
     operating_points: tuple[OperatingPoint, ...] = field(default=())
     summed_points: tuple[OperatingPoint, ...] = field(default=())
     """Of a decision net's losses added up since the key (`confidence_sum`)."""
+    decision: Mapping[str, Any] | None = None
+    """kind, feature_names and widths of the decision net inside a policy."""
 
     def threshold_at(self, aki: float, *, summed: bool = False) -> float:
         """The threshold whose measured interval is nearest (in ratio) to `aki`."""
@@ -69,14 +71,37 @@ class PolicyFacts:
 
 def build_from(facts: PolicyFacts) -> Policy | DecisionNet:
     """A fresh net of this kind."""
-    cls = Policy if facts.role == "policy" else DecisionNet
-    return cls(facts.kind, facts.feature_names, fingerprint=facts.fingerprint, widths=facts.widths)
+    told: dict[str, Any] = {"fingerprint": facts.fingerprint, "widths": facts.widths}
+    if facts.role == "decision":
+        return DecisionNet(facts.kind, facts.feature_names, **told)
+    return Policy(facts.kind, facts.feature_names, **told, decision=_decision_of(facts))
+
+
+def decision_facts(decision: DecisionNet | None) -> dict[str, Any] | None:
+    """How `PolicyFacts` tell of the decision net inside a policy."""
+    if decision is None:
+        return None
+    return {name: getattr(decision, name) for name in ("kind", "feature_names", "widths")}
+
+
+def _decision_of(facts: PolicyFacts) -> DecisionNet | None:
+    if facts.decision is None:
+        return None
+    about = facts.decision
+    return DecisionNet(
+        about["kind"], about["feature_names"], fingerprint=facts.fingerprint, widths=about["widths"]
+    )
+
+
+def _described(facts: PolicyFacts) -> dict[str, Any]:
+    """The facts as they are written; a policy without a net inside reads as it always did."""
+    return {name: value for name, value in asdict(facts).items() if (name, value) != ("decision", None)}
 
 
 def policy_bytes(net: Policy | DecisionNet, facts: PolicyFacts) -> bytes:
     """The file; equal nets and facts have equal bytes."""
     state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
-    return save(state, {METADATA: json.dumps({"version": VERSION} | asdict(facts), sort_keys=True)})
+    return save(state, {METADATA: json.dumps({"version": VERSION} | _described(facts), sort_keys=True)})
 
 
 def read_policy(path: str | Path, role: str | None = None) -> tuple[Policy | DecisionNet, PolicyFacts]:
@@ -117,7 +142,7 @@ def policy_digest(path: str | Path) -> str:
     if is_planner(path):
         return planner_digest(path)
     net, facts = read_policy(path)
-    return digest_state(net.state_dict(), json.loads(json.dumps(asdict(facts))))
+    return digest_state(net.state_dict(), json.loads(json.dumps(_described(facts))))
 
 
 def _facts(path: Path, said: str) -> PolicyFacts:

@@ -22,6 +22,7 @@ import torch
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.policy_trial import PolicyTrial
 from vidseg_core.config.spaces import Space
+from vidseg_core.episodes.features import spelled_out
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import KeyRate
 from vidseg_core.episodes.table import EpisodeError
@@ -205,6 +206,7 @@ def _watch(task: Task, behind: Judge | None) -> Callable[[Row], None]:
 
 def only_features(tables: TableSet, names: tuple[str, ...]) -> TableSet:
     """The set with these features only (a copy of their numbers); unknown ones are told."""
+    names = spelled_out(names, tables.feature_names)
     unknown = [name for name in names if name not in tables.feature_names]
     if unknown:
         raise EpisodeError(

@@ -41,7 +41,9 @@ def run_train_decision(config: TrainDecisionConfig, reporter: Reporter | None = 
     """Train as `config` says; the exit code. What is wrong is raised, each in one sentence."""
     report, folder = reporter or Reporter(config.log), Path(config.output)
     torch.set_num_threads(config.threads)
-    training, validation = open_tables(config.tables, config.val_clips, config.val_share, config.seed)
+    training, validation = open_tables(
+        config.tables, config.val_clips, config.val_share, config.seed, config.features
+    )
     build_trunk(config.net, training.feature_names, training.fingerprint, (1,))
     operator = Operator(training, max_interval=config.max_interval)
     report.say(f"{config.net} decision net; {describe_split(training, validation)}")

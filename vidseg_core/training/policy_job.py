@@ -17,14 +17,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.config.errors import ConfigError, nearest
+from vidseg_core.config.errors import ConfigError, check, nearest
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.config.words import count
+from vidseg_core.episodes.features import FEATURE_SETS, spelled_out
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.episodes.walk import with_features
+from vidseg_core.models.decision import DecisionNet
+from vidseg_core.models.policy_file import policy_digest, read_policy
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
 from vidseg_core.training.claim import claim_folder, fingerprint, interrupted
@@ -53,19 +56,22 @@ walk. `kar_weight`, `lkd_weight`: DVRL Fig. 3, bottom row. `val_quality` is null
 def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None) -> int:
     """Train (or go on) as `config` says; the exit code. What is wrong is raised, each in one sentence."""
     report = reporter or Reporter(config.log)
+    decision = read_decision(config.decision) if config.decision else None
     training, validation = open_tables(
-        config.tables, config.val_clips, config.val_share, config.seed, config.features
+        config.tables, config.val_clips, config.val_share, config.seed, _features(config, decision)
     )
     fields = config.fingerprint_fields() | {
         "tables": training.digest(),
         "validation": validation.digest() if validation is not None else None,
     }
-    options = policy_options(config, fingerprint(fields))
+    if config.decision:
+        fields["decision"] = policy_digest(config.decision)
+    options = policy_options(config, fingerprint(fields), decision)
     options.rules(training).check(training)
     if validation is not None:
         options.rules().check(validation)
-    policy = new_policy(config.policy, training, config.seed, config.episode.interval)
-    weights = sum(weight.numel() for weight in policy.parameters())
+    policy = new_policy(config.policy, training, config.seed, config.episode.interval, decision)
+    weights = sum(weight.numel() for weight in policy.parameters() if weight.requires_grad)
     report.say(f"{config.policy} policy ({weights:,} weights); {describe_split(training, validation)}")
     if config.dry_run:
         return _dry_run(training, options, report)
@@ -88,7 +94,27 @@ def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None
     return 0
 
 
-def policy_options(config: TrainPolicyConfig, fingerprint: str = "") -> PolicyOptions:
+def read_decision(path: str) -> DecisionNet:
+    """The net of a file of train-decision; `PolicyError` for any other file."""
+    net, _ = read_policy(path, role="decision")
+    assert isinstance(net, DecisionNet)
+    return net
+
+
+def _features(config: TrainPolicyConfig, decision: DecisionNet | None) -> tuple[str, ...]:
+    """Those of the tables that are needed; none: all of them."""
+    if decision is None or not config.features:
+        return config.features
+    either = [name for name, chosen in FEATURE_SETS.items() if name in chosen.names]
+    both = sorted(set(spelled_out(config.features, either)) & set(decision.feature_names))
+    problem = f"{', '.join(both[:3])}: read by the decision net, which passes on what it expects to be lost"
+    check(not both, "--features", problem)
+    return (*config.features, *decision.feature_names)
+
+
+def policy_options(
+    config: TrainPolicyConfig, fingerprint: str = "", decision: DecisionNet | None = None
+) -> PolicyOptions:
     """The loop's part of the configuration."""
     return PolicyOptions(
         folder=Path(config.output).resolve(),
@@ -101,6 +127,7 @@ def policy_options(config: TrainPolicyConfig, fingerprint: str = "") -> PolicyOp
         save_every=config.save_every,
         log_every=config.log_every,
         fingerprint=fingerprint,
+        decision=decision,
     )
 
 
@@ -113,7 +140,7 @@ def open_tables(
     """
     tables = load_tables(path)
     if features:
-        tables = [with_features(table, features) for table in tables]
+        tables = [with_features(t, spelled_out(features, t.feature_names)) for t in tables]
     clips = sorted({table.clip for table in tables})
     chosen = _validation_clips(clips, val_clips, val_share, seed)
     return _join(tables, [c for c in clips if c not in chosen]), _join(tables, chosen) if chosen else None  # type: ignore[return-value]
@@ -160,7 +187,7 @@ def _dry_run(training: TableSet, options: PolicyOptions, report: Reporter) -> in
     uniform_SN = batch_random(
         options.seed, 0, range(recipe.batch), recipe.batch, recipe.trials, options.episode.frames - 1
     )
-    policy = new_policy(options.kind, training, options.seed, options.episode.interval)
+    policy = new_policy(options.kind, training, options.seed, options.episode.interval, options.decision)
 
     def rarely(deviation: np.ndarray, kar: np.ndarray, lkd: np.ndarray) -> np.ndarray:
         return np.full(len(policy.key_rate(deviation, kar, lkd)), rare)

@@ -10,6 +10,7 @@ checkpoint ends with the same bits as one that was never stopped.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,8 +25,15 @@ from vidseg_core.episodes.even import even_price
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import batch_random, roll_out, sampled, start_random
 from vidseg_core.episodes.table_set import TableSet
+from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy import Policy
-from vidseg_core.models.policy_file import OperatingPoint, PolicyFacts, policy_bytes, read_policy
+from vidseg_core.models.policy_file import (
+    OperatingPoint,
+    PolicyFacts,
+    decision_facts,
+    policy_bytes,
+    read_policy,
+)
 from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_checkpoint, write_atomically
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loop import TrainingError
@@ -60,6 +68,8 @@ class PolicyOptions:
     log_every: int = 5
     """Batches between validations, checkpoints and rows of the curve."""
     fingerprint: str = ""
+    decision: DecisionNet | None = None
+    """A trained decision net that becomes part of the policy."""
 
     @property
     def batches(self) -> int:
@@ -96,18 +106,30 @@ class PolicyOutcome:
     """The operating points of the file, measured on the training clips."""
 
 
-def new_policy(kind: str, tables: TableSet, seed: int, interval: float | None = None) -> Policy:
+def new_policy(
+    kind: str,
+    tables: TableSet,
+    seed: int,
+    interval: float | None = None,
+    decision: DecisionNet | None = None,
+) -> Policy:
     """A fresh policy whose features are scaled to the tables; the same for the same arguments.
 
-    `interval`: what a `paced` policy starts from, frames.
+    `interval`: what a `paced` policy starts from, frames. `decision`: a trained net to put inside.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        policy = Policy(kind, tables.feature_names, fingerprint=tables.fingerprint)
-    policy.trunk.set_scaling(torch.from_numpy(sample_pairs(tables, seed)[0]))
+        policy = Policy(
+            kind, tables.feature_names, fingerprint=tables.fingerprint, decision=copy.deepcopy(decision)
+        )
+    policy.set_scaling(torch.from_numpy(sample_pairs(tables, seed)[0]))
     if kind == "paced":
         policy.keep_interval(USUAL_INTERVAL if interval is None else interval)
     return policy
+
+
+def _trained(policy: Policy) -> list[torch.nn.Parameter]:
+    return [weight for weight in policy.parameters() if weight.requires_grad]
 
 
 def sample_pairs(tables: TableSet, seed: int, most: int = SAMPLE) -> tuple[np.ndarray, np.ndarray]:
@@ -150,8 +172,10 @@ class _Loop:
     ) -> None:
         self._tables, self._options, self._group, self._watch = tables, options, group, watch
         self._environment = Environment(tables, options.rules(tables))
-        self._policy = new_policy(options.kind, tables, options.seed, options.episode.interval)
-        self._optimiser = torch.optim.RMSprop(self._policy.parameters(), lr=options.reinforce.lr)
+        self._policy = new_policy(
+            options.kind, tables, options.seed, options.episode.interval, options.decision
+        )
+        self._optimiser = torch.optim.RMSprop(_trained(self._policy), lr=options.reinforce.lr)
         self._interval = self._environment.max_interval
         self._judge = self._operator(validation) if validation is not None else None
         self._standing = Standing(seed=options.seed, fingerprint=options.fingerprint)
@@ -254,6 +278,7 @@ class _Loop:
             sides=options.episode.sides,
             seed=options.seed,
             operating_points=points,
+            decision=decision_facts(self._policy.decision),
         )
 
     def _write_row(self, quality: float | None) -> None:
