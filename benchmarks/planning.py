@@ -10,7 +10,8 @@ makes listings and rows up when asked and keeps nothing, so that the memory is t
 and committing masks is the workers' business and not in here.
 
 Printed: peak memory above an empty run, CPU time (there is nothing to wait for), CPU time a video, beside the
-smallest size as the baseline. Asked: time a video within 20 %, memory bounded.
+smallest size as the baseline. Every size is measured again after each larger one, and medians are compared: a
+machine that is shared changes over the half hour. Asked: time a video within 20 %, memory bounded.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,21 +160,42 @@ def main() -> None:
     if args.one:
         print(json.dumps(measured(args.one)))
         return
-    rows: list[dict[str, Any]] = []
-    for videos in args.videos:
-        command = [sys.executable, "-m", "benchmarks.planning", "--one", str(videos)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append(json.loads(done.stdout))
-        row, base = rows[-1], rows[0]
-        each, base_each = row["seconds"] / videos, base["seconds"] / base["videos"]
-        parts = ", ".join(f"{name} {1e6 * row[name] / videos:.0f}" for name in list(row)[3:])
+    rows = [again(videos) for videos in in_turns(args.videos)]
+    each = {size: median(rows, size, "seconds") / size for size in args.videos}
+    for size in args.videos:
+        peak = median(rows, size, "peak_mib")
+        ratio = each[size] / each[args.videos[0]]
         print(
-            f"{videos:>9,} videos: {row['seconds']:7.1f} CPU-s, {1e6 * each:5.0f} us a video "
-            f"({each / base_each:.2f} of the baseline; {parts}), peak {row['peak_mib']:6.0f} MiB",
-            flush=True,
+            f"median: {size:>9,} videos {1e6 * each[size]:5.0f} us a video ({ratio:.2f} of the baseline), "
+            f"peak {peak:4.0f} MiB"
         )
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=1))
+
+
+def in_turns(sizes: Sequence[int]) -> Iterator[int]:
+    """Each size, and behind it all smaller ones once more."""
+    for place, size in enumerate(sizes):
+        yield size
+        yield from sizes[:place]
+
+
+def again(videos: int) -> dict[str, Any]:
+    """One size, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.planning", "--one", str(videos)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    row = json.loads(done.stdout)
+    parts = ", ".join(f"{name} {1e6 * row[name] / videos:.0f}" for name in list(row)[3:])
+    print(
+        f"{videos:>9,} videos: {row['seconds']:7.1f} CPU-s, {1e6 * row['seconds'] / videos:5.0f} us a video "
+        f"({parts}), peak {row['peak_mib']:6.0f} MiB",
+        flush=True,
+    )
+    return row
+
+
+def median(rows: Sequence[dict[str, Any]], videos: int, name: str) -> float:
+    return statistics.median(row[name] for row in rows if row["videos"] == videos)
 
 
 if __name__ == "__main__":

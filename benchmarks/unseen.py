@@ -38,11 +38,12 @@ from vidseg_core.scheduling.plan_features import PLAN_FEATURES
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
 from vidseg_core.training.planner_fit import Lesson, cross_fit, lesson_of, price_at, priced, value_of
-from vidseg_core.training.planner_points import RememberedPairs, table_keys
+from vidseg_core.training.planner_points import table_keys
 from vidseg_core.training.policy_loop import POLICY, PolicyOptions, train_policy
 from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
-TARGETS = (8.0, 15.0, 25.0, 40.0, 60.0)
+TARGETS = (8.0, 10.0, 12.5, 16.0, 20.0, 25.0, 31.0, 40.0, 50.0, 63.0)
+"""Wanted intervals: dense, since quality is concave in keys, and what is read between two of them too low."""
 INTERVALS = (10, 25, 50)
 SIDES = ("one", "two")
 FIXED = tuple(range(4, 13)) + tuple(range(14, 91, 4))
@@ -345,9 +346,13 @@ def _planner(rest: Sequence[Lesson], lesson: Lesson) -> Made:
     """The planner's keys, a price for each target from the other clips."""
     found = cross_fit(rest, folds=3, intervals=INTERVALS, strengths=(0.03, 0.3))
     facts = PlannerFacts(
-        feature_names=PLAN_FEATURES, stride=lesson.stride, window=lesson.table.horizon, fingerprint={}
+        feature_names=PLAN_FEATURES,
+        stride=lesson.stride,
+        window=min(150, 2 * lesson.table.horizon),
+        reach=lesson.table.horizon,
+        fingerprint={},
     )
-    core = PlannerCore(found.model, facts, RememberedPairs())
+    core = PlannerCore(found.model, facts)
     frames = sum(part.table.frames for part in rest)
     made: Made = {}
     for sides in SIDES:

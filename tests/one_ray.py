@@ -31,6 +31,7 @@ def local_ray(s3_endpoint: str, ray_folder: Path) -> Iterator[None]:
     ray_folder.mkdir()
     with pytest.MonkeyPatch.context() as environment:
         environment.chdir(ray_folder)
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("PYTHONPATH", f"{ROOT}:{ray_folder}")
         for name, value in cloud_of(s3_endpoint).items():
             environment.setenv(name, value)

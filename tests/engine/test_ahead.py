@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.engine.toy import ThresholdNet, inputs, moving_clip, plain, truth
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.propagation import build_propagator
 from vidseg_core.scheduling import PlanWindow, WindowScheduler
-from vidseg_core.scheduling.plan_window import plan_labels
+from vidseg_core.scheduling.plan_window import plan_labels, plan_segment, plan_view
 
 
 class Brightest:
@@ -117,10 +119,11 @@ def test_a_stored_state_goes_on_as_if_nothing_had_been(sides: str, level: str) -
     assert plain(rows + ahead(sides=sides, level=level).finish([state])[0]) == plain(straight)
 
 
+@pytest.mark.parametrize("window", [8, 30])
 @pytest.mark.parametrize("max_interval", [9, 10, 20])
-def test_a_damaged_stretch_costs_no_frame(max_interval: int) -> None:
+def test_a_damaged_stretch_costs_no_frame(max_interval: int, window: int) -> None:
     """Damaged candidates leave the forced key, which need not be a multiple of the stride."""
-    scheduler = Brightest(window=8, stride=4)
+    scheduler = Brightest(window=window, stride=4)
     frames = inputs(moving_clip(45), corrupt=(4, 8, 12, 16, 20))
     rows = run(ahead(scheduler, max_interval=max_interval), frames)
     assert [row.frame_index for row in rows] == list(range(100, 145))
@@ -179,9 +182,48 @@ def test_damaged_frames_are_no_keys_and_a_damaged_start_is_left_at_once() -> Non
     assert not set(keys(rows)[1:]) & {1, 4, 6, 8, 10}
 
 
+@pytest.mark.parametrize("max_interval", [5, 6])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_window_longer_than_an_interval_may_be_changes_no_rule(max_interval: int, stride: int) -> None:
+    """What waits beyond the longest interval has its picture when its turn to become key comes."""
+    frames = moving_clip(33)
+    rows = run(ahead(Brightest(11, stride), max_interval=max_interval), inputs(frames))
+    assert [row.frame_index for row in rows] == list(range(100, 133))
+    grays = [plan_view(_gray(frame)) for frame in frames]
+    wanted = plan_segment(
+        Brightest(11, stride).plan,
+        11,
+        stride,
+        grays,
+        lambda key: plan_labels(truth(frames[key]), *grays[key].shape),
+        two_sided=True,
+        max_interval=max_interval,
+    )
+    assert keys(rows) == wanted and max(np.diff(wanted)) <= max_interval
+
+
+@given(
+    st.sets(st.integers(1, 28), max_size=26),
+    st.integers(1, 12),
+    st.integers(1, 4),
+    st.integers(4, 9),
+)
+def test_whatever_is_damaged_every_frame_comes_out(
+    corrupt: set[int], window: int, stride: int, max_interval: int
+) -> None:
+    """A frame that has to become key while it waits has its picture."""
+    if min(window, max_interval) < stride:
+        return
+    frames = inputs(moving_clip(30), corrupt=tuple(corrupt))
+    rows = run(ahead(Brightest(window, stride), max_interval=max_interval), frames)
+    assert [row.frame_index for row in rows] == list(range(100, 130))
+    assert max(np.diff([*keys(rows), 30])) <= max_interval
+
+
 def test_what_plans_nothing_gets_a_key_at_the_end_of_each_window() -> None:
     assert keys(run(ahead(Never()), inputs(moving_clip(20)))) == [0, 6, 12, 18]
     assert keys(run(ahead(Never(), max_interval=4), inputs(moving_clip(9)))) == [0, 4, 8]
+    assert keys(run(ahead(Never(), max_interval=4), inputs(moving_clip(8)))) == [0, 4]
 
 
 def test_no_more_frames_wait_than_the_window_holds() -> None:

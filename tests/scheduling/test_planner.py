@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -31,10 +32,11 @@ from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.pipeline.build import check_parts
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.scheduling import WindowScheduler, build_scheduler
-from vidseg_core.scheduling.plan_features import PLAN_FEATURES
+from vidseg_core.scheduling.plan_features import PLAN_FEATURES, Pairs, distances
 from vidseg_core.scheduling.plan_values import (
     best_keys,
     best_keys_ahead,
+    filled,
     one_sided_value,
     two_sided_value,
 )
@@ -161,17 +163,53 @@ def test_an_interval_is_only_too_long_where_no_frame_may_be_key() -> None:
     assert best_keys_ahead(value_JE, 0.1, may_J, begins_J, 6)[0] == 4
 
 
+def test_far_pairs_are_thinned_and_filled_in() -> None:
+    assert distances(1) == [1] and distances(8) == list(range(1, 9)) and distances(9)[-2:] == [8, 9]
+    assert distances(30) == [1, 2, 3, 4, 5, 6, 7, 8, 11, 14, 17, 20, 23, 26, 29, 30]
+    loss_JE = losses(20, 16, 0)
+    loss_JE[np.add.outer(np.arange(20), np.arange(16)) >= 20] = np.nan
+    np.testing.assert_array_equal(filled(loss_JE), loss_JE)  # all known, nothing to do
+    thinned_JE = np.full_like(loss_JE, np.nan)
+    thinned_JE[:, distances(15)] = loss_JE[:, distances(15)]
+    full_JE = filled(thinned_JE)
+    np.testing.assert_array_equal(np.isfinite(full_JE), np.isfinite(loss_JE))
+    np.testing.assert_array_equal(full_JE[:, distances(15)], loss_JE[:, distances(15)])
+    np.testing.assert_allclose(
+        full_JE[2, 9:11], loss_JE[2, 8] + np.diff(loss_JE[2, [8, 11]]) * [1 / 3, 2 / 3]
+    )
+    assert full_JE[10, 9] == loss_JE[10, 8]
+
+
+def test_pairs_that_are_kept_are_those_that_would_be_made() -> None:
+    grays = [cv2.cvtColor(record.frame_HW3, cv2.COLOR_RGB2GRAY) for record in records(6)]
+    keeps, forgets = Pairs(most=3), Pairs(most=0)
+    for k, i in [(0, 1), (0, 2), (0, 1), (1, 3), (2, 4), (0, 1), (0, 2)]:
+        expected = forgets(grays[i].copy(), grays[k], i - k)
+        for one, other in zip(keeps(grays[i], grays[k], i - k), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_planner_of_before_looks_no_further_than_it_did(tmp_path: Path) -> None:
+    path = tmp_path / "planner.safetensors"
+    path.write_bytes(planner_bytes(a_model(), facts()))
+    assert b'"reach"' not in path.read_bytes() and read_planner(path)[1].longest == WINDOW
+
+
 # --- engine and tables --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("window", [WINDOW, 20])
 @pytest.mark.parametrize("sides", ["one", "two"])
-def test_the_engine_plans_as_the_tables_do(table: EpisodeTable, tmp_path: Path, sides: str) -> None:
+def test_the_engine_plans_as_the_tables_do(
+    table: EpisodeTable, tmp_path: Path, sides: str, window: int
+) -> None:
     path = tmp_path / "planner.safetensors"
-    path.write_bytes(planner_bytes(a_model(), facts()))
+    known = facts(window=window, reach=WINDOW)
+    path.write_bytes(planner_bytes(a_model(), known))
     lesson = lesson_of(table, STRIDE, WINDOW)
     found = []
     for price in (0.2, 1.5):
-        wanted = table_keys(PlannerCore(a_model(), facts()), lesson, price, sides == "two").tolist()
+        wanted = table_keys(PlannerCore(a_model(), known), lesson, price, sides == "two").tolist()
         engine = Engine(
             ThresholdNet(),
             build_scheduler("planner", policy=str(path), threshold=price),
@@ -233,11 +271,12 @@ def test_train_planner_writes_a_file_that_segments(table: EpisodeTable, tmp_path
     for part in (table, built("other", seed=1), built("third", seed=2, frames=30)):
         write_table(open_store(str(sets)), part)
     command = ["train-planner", "--tables", str(sets), "--output", str(output), "--stride", str(STRIDE)]
-    command += ["--window", str(WINDOW), "--intervals", "5", "--folds", "2", "--strengths", "0.1"]
+    command += ["--window", "60", "--intervals", "5", "--folds", "2", "--strengths", "0.1"]
     assert main([*command, "--dry_run"]) == 0 and not output.exists()
     assert main(command) == 0
     written = (output / "planner.safetensors").read_bytes()
     told = read_planner(output / "planner.safetensors")[1]
+    assert (told.window, told.reach, told.longest) == (2 * WINDOW, WINDOW, WINDOW)
     assert {point.sides for point in told.operating_points} == {"one", "two"}
     assert all(2 < point.aki < 12 and 0.3 < point.quality <= 1 for point in told.operating_points)
     assert main(command) == 0  # complete already
@@ -250,8 +289,6 @@ def test_train_planner_writes_a_file_that_segments(table: EpisodeTable, tmp_path
 
 def test_tables_that_a_planner_cannot_learn_from_are_named(table: EpisodeTable) -> None:
     with pytest.raises(EpisodeError, match="clip bare, segment 0: holds no small pictures"):
-        check_table(built("bare", frames=20, pictures=False), STRIDE, WINDOW)
+        check_table(built("bare", frames=20, pictures=False), STRIDE)
     with pytest.raises(EpisodeError, match="only every 2 frames may be key there"):
-        check_table(table, 3, WINDOW)
-    with pytest.raises(EpisodeError, match="a window of 60 frames, but a horizon of 12"):
-        check_table(table, STRIDE, 60)
+        check_table(table, 3)

@@ -37,6 +37,8 @@ SHARES = (0.5, 0.33, 0.25, 0.18, 0.125, 0.083, 0.06, 0.04, 0.03, 0.02)
 """Key shares around which settings are looked at first."""
 GRID = 240
 """Thresholds that are walked to find those shares; walking costs next to nothing."""
+PAIRS = 6000
+"""Kept of a clip that is planned at several prices: those of 1,100 frames, 220 MB."""
 PRICES = 14
 """Prices of a key at which a planner is tried: planning is dearer than walking."""
 HEURISTICS = ("frame_difference", "flow_magnitude", "warp_error")
@@ -124,7 +126,7 @@ def plan_keys(
     table: EpisodeTable, policy: str, prices: Sequence[float], *, two_sided: bool, max_interval: int
 ) -> np.ndarray:
     """bool [P, T]: the keys of a planner on a clip, window by window as the engine plans."""
-    core = PlannerCore(*read_planner(policy), pairs=_Remembered())
+    core = PlannerCore(*read_planner(policy), pairs=Pairs(most=PAIRS))
     grays, masks = table.grays_Thw, table.masks_Thw
     assert grays is not None and masks is not None
     is_key_PT = np.zeros((len(prices), table.frames), dtype=bool)
@@ -136,24 +138,10 @@ def plan_keys(
             list(grays),
             lambda frame: masks[frame],
             two_sided=two_sided,
-            max_interval=min(core.facts.window, max_interval),
+            max_interval=min(core.facts.longest, max_interval),
         )
         is_key_PT[place, keys] = True
     return is_key_PT
-
-
-class _Remembered(Pairs):
-    """Pairs of one clip that is planned at several prices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._known: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-
-    def __call__(self, current: np.ndarray, key: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
-        place = current.__array_interface__["data"][0], key.__array_interface__["data"][0]
-        if place not in self._known:
-            self._known[place] = super().__call__(current, key, distance)
-        return self._known[place]
 
 
 def keys_at(

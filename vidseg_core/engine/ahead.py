@@ -6,7 +6,7 @@ by one, as the engine steps over any frame, with their decisions made. Before th
 nothing to plan from: such frames do not wait, the engine's own rules decide about them.
 
 Invariants:
-- at most `reach` frames of a segment wait;
+- at most `reach` frames of a segment wait, up to twice the longest interval;
 - what a plan is shown depends on the frames of the segment and on its keys, never on how frames arrive;
 - a frame that can become key waits with its picture, any other with its flow picture alone.
 
@@ -20,7 +20,7 @@ import numpy as np
 from vidseg_core.engine.frames import FrameInput
 from vidseg_core.engine.look import gray_of
 from vidseg_core.engine.state import NO_KEY, SegmentState, WaitingFrame
-from vidseg_core.scheduling.plan_window import PlanWindow, next_key, plan_view
+from vidseg_core.scheduling.plan_window import PlanWindow, looked_at, next_key, plan_view
 from vidseg_core.scheduling.protocol import WindowScheduler
 
 
@@ -34,8 +34,8 @@ class Ahead:
                 raise ValueError(f"a scheduler's {name} must be a whole number of at least 1, not {value!r}")
         self._scheduler, self._two_sided, self._max_interval = scheduler, two_sided, max_interval
         self.stride = int(stride)
-        self.reach = min(int(window), max_interval)
-        if self.reach < self.stride:
+        self.reach = looked_at(int(window), max_interval)
+        if min(self.reach, max_interval) < self.stride:
             raise ValueError(
                 f"the scheduler plans keys every {self.stride} frames, but max_interval is {max_interval}"
             )
@@ -47,9 +47,8 @@ class Ahead:
     def keep(self, state: SegmentState, frame: FrameInput, view: np.ndarray) -> None:
         """Let a frame wait; `view` is its flow picture."""
         assert state.key is not None
-        distance = state.next_frame + len(state.waiting) - state.key.ordinal
-        forced = distance == self._max_interval  # whatever is planned: damaged frames may leave no other key
-        may_be_key = forced or distance % self.stride == 0
+        first = state.next_frame - state.key.ordinal
+        distance = first + len(state.waiting)
         state.waiting.append(
             WaitingFrame(
                 frame_index=frame.frame_index,
@@ -57,9 +56,23 @@ class Ahead:
                 is_corrupt=frame.is_corrupt,
                 shape=frame.shape,
                 view=view,
-                frame_HW3=frame.frame_HW3.copy() if may_be_key else None,
+                frame_HW3=frame.frame_HW3.copy() if self._may_be_key(state, first, distance) else None,
             )
         )
+
+    def _may_be_key(self, state: SegmentState, first: int, distance: int) -> bool:
+        """Whatever is planned: may a frame so far behind the last key become one while it waits? `first`: the
+        distance of the first frame that waits.
+
+        Steps begin at the last key, and again at one that `max_interval` forces; where no step was undamaged,
+        a damaged frame is key, and the next one that is not follows it at once.
+        """
+        assert state.key is not None
+        forced = distance // self._max_interval * self._max_interval
+        if state.key.is_corrupt or distance % self.stride == 0 or (distance - forced) % self.stride == 0:
+            return True
+        last_step = min(self.reach, self._max_interval) // self.stride * self.stride
+        return any(frame.is_corrupt for frame in state.waiting[max(0, last_step - first) :])
 
     def decide(self, state: SegmentState, ends: bool) -> bool | None:
         """Is the first waiting frame a key? None: that cannot be known yet."""

@@ -9,7 +9,7 @@ Invariants:
 - what comes out for a segment depends on its frames, seed and name alone: not on V, not on the segments that
   share a step, not on `to_bytes` / `from_bytes` in between;
 - results of a segment come out in frame order, each frame exactly once;
-- at most `max_interval - 1` frames of a segment wait at any time for the next key, and as many more for a
+- at most `max_interval - 1` frames of a segment wait at any time for the next key, and twice as many for a
   scheduler that looks ahead;
 - a step that raises has advanced no state.
 

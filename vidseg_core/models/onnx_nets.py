@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,7 @@ def build_onnx(request: ModelRequest) -> OnnxSegmenter:
 
 def open_session(spec: str, content: bytes, device: str) -> Any:
     """A session on `device` (with the CPU to fall back on) with as many threads as torch has."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # 1.29 and later would send what it sees to its maker
     try:
         import onnxruntime
     except ImportError as error:

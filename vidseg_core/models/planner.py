@@ -55,14 +55,21 @@ class PlannerFacts:
     stride: int
     """Every so many frames behind the last key one may be key."""
     window: int
-    """Frames that are looked ahead; the longest interval."""
+    """Frames that are looked ahead."""
     fingerprint: Mapping[str, str]
     """What the tables were made with."""
+    reach: int = 0
+    """The longest interval that was learned, frames; 0: the window."""
     tables: str = ""
     """Digest of the tables that it learned from."""
     strength: float = 0.0
     """Of the ridge penalty that did best on clips left out."""
     operating_points: tuple[PricePoint, ...] = field(default=())
+
+    @property
+    def longest(self) -> int:
+        """The longest interval that is planned, frames."""
+        return self.reach or self.window
 
     def price_at(self, aki: float, two_sided: bool) -> float:
         """The price whose measured interval is nearest to `aki`; `PolicyError` if none was measured."""
@@ -117,7 +124,8 @@ def planner_bytes(model: PlannerModel, facts: PlannerFacts) -> bytes:
     """The file; equal models and facts have equal bytes."""
     from safetensors.numpy import save
 
-    return save(model.arrays(), {METADATA: json.dumps({"version": VERSION} | asdict(facts), sort_keys=True)})
+    said = {name: value for name, value in asdict(facts).items() if (name, value) != ("reach", 0)}
+    return save(model.arrays(), {METADATA: json.dumps({"version": VERSION} | said, sort_keys=True)})
 
 
 def read_planner(path: str | Path) -> tuple[PlannerModel, PlannerFacts]:

@@ -124,6 +124,7 @@ def _connect(config: RayChoice) -> None:
         except Exception as problem:
             raise ClusterError(_why_not(address, problem)) from problem
         return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that we start tells nobody
     store = (config.object_store_mb or LOCAL_STORE_MB) * 10**6
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that a token is in use
     try:

@@ -21,6 +21,19 @@ SIDES_INPUTS = ("least", "both", "left")
 """What the two-sided loss of an interval is made of; see `sides_inputs`."""
 
 
+def filled(loss_JE: np.ndarray) -> np.ndarray:
+    """Losses of all pairs from those of the pairs looked at (see `plan_features.distances`): linear between
+    two distances, the last one behind it. NaN at e = 0 and past the end."""
+    count, wide = loss_JE.shape
+    full_JE = np.full_like(loss_JE, np.nan)
+    for j in range(count - 1):
+        fits = min(wide, count - j)
+        known = np.flatnonzero(np.isfinite(loss_JE[j, :fits]))
+        if len(known):
+            full_JE[j, 1:fits] = np.interp(np.arange(1, fits), known, loss_JE[j, known])
+    return full_JE
+
+
 def one_sided_value(loss_JE: np.ndarray, frames: int, stride: int) -> np.ndarray:
     """float64 [J, E + 1]: at [j, e] the expected quality of the e groups from key j on; -inf past the end.
 

@@ -65,11 +65,17 @@ def plan_shape(height: int, width: int) -> tuple[int, int]:
     return max(1, round(height * PLAN_SIZE / longest)), max(1, round(width * PLAN_SIZE / longest))
 
 
+def looked_at(window: int, max_interval: int) -> int:
+    """Frames behind the last key that are shown: a plan that ends with a key that has not had its frames yet
+    says little of that key, so more of them than an interval may have; twice as many are enough."""
+    return min(window, 2 * max_interval)
+
+
 def next_key(keys: Sequence[int], window: PlanWindow, stride: int) -> int | None:
     """The planned key that stands; None: no more keys up to the end. `ValueError` for what is no plan.
 
-    Only every `stride`-th frame may be planned. A window that plans no key though the segment goes on gets
-    one as late as may be.
+    Only every `stride`-th frame may be planned. Where a plan leaves more frames without a key than may be, or
+    the segment goes on and it has none, the last frame that may be is taken.
     """
     chosen = [int(key) for key in keys]
     rises = all(a < b for a, b in zip([0, *chosen], chosen, strict=False))
@@ -77,11 +83,11 @@ def next_key(keys: Sequence[int], window: PlanWindow, stride: int) -> int | None
         raise ValueError(
             f"a plan names increasing frames from 1 to {window.frames - 1} in steps of {stride}, not {chosen}"
         )
-    if chosen:
+    if chosen and chosen[0] <= window.max_interval:
         return chosen[0]
-    if window.ends:
+    if not chosen and window.ends and window.frames <= window.max_interval:
         return None
-    places = np.arange(stride, window.frames, stride)
+    places = np.arange(stride, min(window.frames, window.max_interval + 1), stride)
     sound = places[window.sound_T[places]]
     return int(sound[-1] if len(sound) else places[-1])
 
@@ -100,7 +106,7 @@ def plan_segment(
 
     `labels(k)`: N's mask of frame k at the size of the pictures.
     """
-    reach = min(reach, max_interval)
+    reach = looked_at(reach, max_interval)
     keys, frames = [0], len(grays)
     while True:
         last = keys[-1]

@@ -12,7 +12,13 @@ import numpy as np
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, inputs_of, read_planner
 from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES, Pairs, plan_features
-from vidseg_core.scheduling.plan_values import best_keys, best_keys_ahead, one_sided_value, two_sided_value
+from vidseg_core.scheduling.plan_values import (
+    best_keys,
+    best_keys_ahead,
+    filled,
+    one_sided_value,
+    two_sided_value,
+)
 from vidseg_core.scheduling.plan_window import PlanWindow
 from vidseg_core.scheduling.protocol import checked_threshold
 
@@ -57,11 +63,11 @@ class PlannerCore:
     def plan(self, window: PlanWindow, price: float) -> list[int]:
         """Frames of the window that are to be keys, the first one not counted."""
         stride = self.facts.stride
-        reach = max(1, min(self.facts.window, window.max_interval) // stride)
+        reach = max(1, min(self.facts.longest, window.max_interval) // stride)
         places = list(range(0, window.frames, stride))
         grays = [window.grays[place] for place in places]
         features_JEP = plan_features(grays, [window.labels_hw], stride, reach, self._pairs)
-        loss_JE = self.model.loss(inputs_of(features_JEP))
+        loss_JE = filled(self.model.loss(inputs_of(features_JEP)))
         if window.two_sided:
             value_JE = two_sided_value(loss_JE, window.frames, stride, self.model.two_4)
         else:

@@ -62,7 +62,7 @@ class WindowScheduler(Protocol):
     """
 
     window: int
-    """Frames to look ahead; `max_interval` if that is less. No interval is longer."""
+    """Frames to look ahead; twice `max_interval` if that is less."""
 
     stride: int
     """Every so many frames behind the last key one may be key; 1: any."""

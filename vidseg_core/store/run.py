@@ -123,10 +123,11 @@ class Run:
         keys = (info.key for info in self.store.list(VIDEOS_PREFIX) if info.key.endswith(".parquet"))
         with ThreadPoolExecutor(_READERS) as pool:  # a file a video: on S3 it is the waiting that takes long
             while batch := list(islice(keys, _BATCH_VIDEOS)):
-                yield pa.concat_tables(pool.map(self._video_rows, batch)).combine_chunks()
+                found = zip(batch, pool.map(self.store.get, batch), strict=True)
+                yield pa.concat_tables(self._video_rows(*part) for part in found).combine_chunks()
 
-    def _video_rows(self, key: str) -> pa.Table:
-        file = pq.ParquetFile(pa.BufferReader(self.store.get(key)))
+    def _video_rows(self, key: str, data: bytes) -> pa.Table:
+        file = pq.ParquetFile(pa.BufferReader(data))
         where = f"run {self.path}: {key}"
         check_version(file.metadata.metadata, where)
         check_plain(file.schema_arrow, where)

@@ -24,7 +24,13 @@ from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.walk import counts_T, two_sided_of, two_sided_total, walk
 from vidseg_core.models.planner import PlannerModel, inputs_of
 from vidseg_core.scheduling.plan_features import Pairs, plan_features
-from vidseg_core.scheduling.plan_values import best_keys, one_sided_value, sides_inputs, two_sided_value
+from vidseg_core.scheduling.plan_values import (
+    best_keys,
+    filled,
+    one_sided_value,
+    sides_inputs,
+    two_sided_value,
+)
 
 PRICES = np.geomspace(0.01, 40.0, 48)
 """Prices of a key that are tried, in total quality."""
@@ -52,7 +58,7 @@ class Lesson:
         return int(counts_T(self.table).sum())
 
 
-def check_table(table: EpisodeTable, stride: int, window: int) -> None:
+def check_table(table: EpisodeTable, stride: int) -> None:
     """`EpisodeError` for a table that a planner cannot learn from."""
     where = f"clip {table.clip}, segment {table.segment}"
     if table.grays_Thw is None or table.masks_Thw is None:
@@ -62,25 +68,28 @@ def check_table(table: EpisodeTable, stride: int, window: int) -> None:
         raise EpisodeError(
             f"{where}: only every {key_stride} frames may be key there; give a --stride that is a multiple"
         )
-    if window > table.horizon:
-        raise EpisodeError(f"{where}: a window of {window} frames, but a horizon of {table.horizon} only")
     if table.frames <= stride:
         raise EpisodeError(f"{where}: has {table.frames} frame(s), fewer than a stride of {stride}")
 
 
-def lesson_of(table: EpisodeTable, stride: int, window: int) -> Lesson:
-    """What there is to learn from a table; `EpisodeError` as `check_table`."""
-    check_table(table, stride, window)
+def lesson_of(table: EpisodeTable, stride: int, reach: int) -> Lesson:
+    """What there is to learn from a table of intervals of at most `reach` frames; `EpisodeError` as
+    `check_table`."""
+    check_table(table, stride)
     assert table.grays_Thw is not None and table.masks_Thw is not None
     features_JEP = plan_features(
-        list(table.grays_Thw[::stride]), list(table.masks_Thw[::stride]), stride, window // stride, Pairs()
+        list(table.grays_Thw[::stride]),
+        list(table.masks_Thw[::stride]),
+        stride,
+        reach // stride,
+        Pairs(most=0),
     )
     return Lesson(
         table=table,
         stride=stride,
         inputs_JEQ=inputs_of(features_JEP),
-        lost_JE=_lost(table, stride, window // stride),
-        between_JE=_between(table, stride, window // stride),
+        lost_JE=_lost(table, stride, reach // stride),
+        between_JE=_between(table, stride, reach // stride),
     )
 
 
@@ -174,7 +183,7 @@ def _fit_two(model: PlannerModel, lessons: Sequence[Lesson]) -> np.ndarray:
     for lesson in lessons:
         if lesson.between_JE is None:
             return np.zeros(4)
-        inputs_JES = sides_inputs(model.loss(lesson.inputs_JEQ), lesson.stride)
+        inputs_JES = sides_inputs(filled(model.loss(lesson.inputs_JEQ)), lesson.stride)
         parts.append(moments_of(inputs_JES, lesson.between_JE, lesson.table.clip))
     centre_S, scale_S, weight_S1 = ridge(parts, TWO_STRENGTH)
     weight_S = weight_S1[:-1] * scale_S
@@ -196,7 +205,7 @@ class Priced:
 
 def whole_plans(model: PlannerModel, lesson: Lesson, two_sided: bool) -> list[np.ndarray]:
     """The keys of a clip for each of PRICES, planned in one piece with the masks of all frames known."""
-    loss_JE, frames, stride = model.loss(lesson.inputs_JEQ), lesson.table.frames, lesson.stride
+    loss_JE, frames, stride = filled(model.loss(lesson.inputs_JEQ)), lesson.table.frames, lesson.stride
     if two_sided:
         value_JE = two_sided_value(loss_JE, frames, stride, model.two_4)
     else:

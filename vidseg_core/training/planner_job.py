@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -39,7 +39,8 @@ def run_train_planner(config: TrainPlannerConfig, reporter: Reporter | None = No
     clips = len({table.clip for table in tables})
     report.say(f"planner; {count(clips, 'clip')}, {count(frames, 'frame')}, {len(PLAN_FEATURES)} features")
     for table in tables:
-        check_table(table, config.stride, config.window)
+        check_table(table, config.stride)
+    reach = min(config.window, *(table.horizon for table in tables))
     if config.dry_run:
         report.say("the tables are fine; nothing was trained (--dry_run)")
         return 0
@@ -50,18 +51,17 @@ def run_train_planner(config: TrainPlannerConfig, reporter: Reporter | None = No
         report.say(f"{folder} is complete already; nothing to do")
         return 0
     started = time.monotonic()
-    lessons = _lessons(tables, config, report)
+    lessons = _lessons(tables, config, reach, report)
     found = cross_fit(
-        lessons, folds=config.folds, intervals=_learnable(config, lessons), strengths=config.strengths
+        lessons, folds=config.folds, intervals=_learnable(config, reach), strengths=config.strengths
     )
     report.say(f"ridge penalty {found.strength:g}; clips left out plan {found.scores[found.strength]:.4f}")
-    facts = _facts(config, tables, digest, found, ())
+    facts = _facts(config, tables, digest, found, reach)
     points = operating_points(
         found.fold_models, lessons, facts, config.intervals, lambda point: report.say(describe(point))
     )
-    write_atomically(
-        folder / PLANNER, planner_bytes(found.model, _facts(config, tables, digest, found, points))
-    )
+    facts = replace(facts, operating_points=points)
+    write_atomically(folder / PLANNER, planner_bytes(found.model, facts))
     _finish(config, folder, fields, found, points, time.monotonic() - started, report)
     return 0
 
@@ -96,17 +96,19 @@ def describe(point: PricePoint) -> str:
     )
 
 
-def _lessons(tables: Sequence[EpisodeTable], config: TrainPlannerConfig, report: Reporter) -> list[Lesson]:
+def _lessons(
+    tables: Sequence[EpisodeTable], config: TrainPlannerConfig, reach: int, report: Reporter
+) -> list[Lesson]:
     lessons = []
     for number, table in enumerate(tables):
-        lessons.append(lesson_of(table, config.stride, config.window))
+        lessons.append(lesson_of(table, config.stride, reach))
         report.show(f"looked at {number + 1}/{len(tables)} tables", {"tables": number + 1})
     return lessons
 
 
-def _learnable(config: TrainPlannerConfig, lessons: Sequence[Lesson]) -> list[float]:
-    """The wanted intervals that the window allows with room to plan."""
-    return [aki for aki in config.intervals if aki <= 0.8 * config.window] or [config.window / 2]
+def _learnable(config: TrainPlannerConfig, reach: int) -> list[float]:
+    """The wanted intervals that the longest one allows with room to plan."""
+    return [aki for aki in config.intervals if aki <= 0.8 * reach] or [reach / 2]
 
 
 def _facts(
@@ -114,17 +116,17 @@ def _facts(
     tables: Sequence[EpisodeTable],
     digest: str,
     found: CrossFit,
-    points: tuple[PricePoint, ...],
+    reach: int,
 ) -> PlannerFacts:
     shared = {name: value for name, value in tables[0].fingerprint.items() if name not in MAY_DIFFER}
     return PlannerFacts(
         feature_names=PLAN_FEATURES,
         stride=config.stride,
-        window=config.window,
+        window=min(config.window, 2 * reach),
+        reach=reach,
         fingerprint=shared,
         tables=digest,
         strength=found.strength,
-        operating_points=points,
     )
 
 

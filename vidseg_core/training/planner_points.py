@@ -9,13 +9,11 @@ Legend: see `planner_fit`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, PricePoint
-from vidseg_core.scheduling.plan_features import Pairs
 from vidseg_core.scheduling.plan_window import plan_segment
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.planner_fit import Lesson, price_at, priced, value_of
@@ -26,36 +24,19 @@ CLOSE = 0.05
 """An interval this near to the one that was asked for, relatively, needs no correction."""
 
 
-class RememberedPairs(Pairs):
-    """Pairs of a clip that is planned several times; the latest `most` are kept."""
-
-    def __init__(self, most: int = 2500) -> None:
-        super().__init__()
-        self._most = most
-        self._known: OrderedDict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = OrderedDict()
-
-    def __call__(self, current: np.ndarray, key: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
-        place = current.__array_interface__["data"][0], key.__array_interface__["data"][0]
-        if place not in self._known:
-            self._known[place] = super().__call__(current, key, distance)
-            if len(self._known) > self._most:
-                self._known.popitem(last=False)
-        return self._known[place]
-
-
 def table_keys(core: PlannerCore, lesson: Lesson, price: float, two_sided: bool) -> np.ndarray:
     """The keys of a table's segment, window by window, as the engine has them."""
-    table, reach = lesson.table, core.facts.window
+    table = lesson.table
     grays, masks = table.grays_Thw, table.masks_Thw
     assert grays is not None and masks is not None
     keys = plan_segment(
         lambda window: core.plan(window, price),
-        reach,
+        core.facts.window,
         core.facts.stride,
         list(grays),
         lambda frame: masks[frame],
         two_sided=two_sided,
-        max_interval=min(reach, table.horizon),
+        max_interval=min(core.facts.longest, table.horizon),
     )
     return np.array(keys, np.int64)
 
@@ -71,12 +52,11 @@ def operating_points(
     frames = sum(lesson.table.frames for lesson in lessons)
     counted = sum(lesson.counted for lesson in lessons)
     two = all(lesson.between_JE is not None for lesson in lessons)
-    remembered = [RememberedPairs() for _ in lessons]
-    cores = [PlannerCore(*part) for part in zip(models, [facts] * len(lessons), remembered, strict=True)]
+    cores = [PlannerCore(model, facts) for model in models]
     points = []
     for two_sided in (False, True) if two else (False,):
         found = priced(models, lessons, two_sided)
-        for target in (aki for aki in intervals if aki <= facts.window):
+        for target in (aki for aki in intervals if aki <= facts.longest):
             wanted = frames / target
             best: PricePoint | None = None
             aim = wanted
