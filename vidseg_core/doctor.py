@@ -210,6 +210,7 @@ def _run_one_task(address: str) -> Finding:
 
     start = time.monotonic()
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
         answer = ray.get(ray.remote(num_cpus=1)(lambda: os.getpid()).remote(), timeout=120)

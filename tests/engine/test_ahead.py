@@ -218,6 +218,13 @@ def test_whatever_is_damaged_every_frame_comes_out(
     rows = run(ahead(Brightest(window, stride), max_interval=max_interval), frames)
     assert [row.frame_index for row in rows] == list(range(100, 130))
     assert max(np.diff([*keys(rows), 30])) <= max_interval
+    engine = ahead(Brightest(window, stride), max_interval=max_interval)
+    state, again = SegmentState.new(0, "s"), []
+    for frame in frames:
+        again += engine.step([state], [frame])[0]
+        if frame.frame_index % 4 == 2:
+            state = SegmentState.from_bytes(state.to_bytes())
+    assert plain(again + engine.finish([state])[0]) == plain(rows)
 
 
 def test_what_plans_nothing_gets_a_key_at_the_end_of_each_window() -> None:

@@ -181,6 +181,7 @@ def test_a_set_is_a_name_for_its_features() -> None:
     assert spelled_out(("moving_share", "flow"), tables) == ("moving_share", *FEATURE_SETS["flow"].names)
     assert set(spelled_out(("flow", "flow"), tables)) == set(FEATURE_SETS["flow"].names)
     assert spelled_out(("moving", "frame_difference"), tables) == ("moving", "frame_difference")
+    assert spelled_out(("flownet_conv6",), ("conv6_0", "flow_mean", "conv6_1")) == ("conv6_0", "conv6_1")
     assert spelled_out(("scores", "else"), ()) == (*FEATURE_SETS["scores"].names, "else")
 
 

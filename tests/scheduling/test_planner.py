@@ -26,6 +26,7 @@ from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.store import open_store, write_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
+from vidseg_core.models import planner
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, planner_bytes, read_planner
 from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.policy_trunk import PolicyError
@@ -230,12 +231,15 @@ def test_the_engine_plans_as_the_tables_do(
 # --- files --------------------------------------------------------------------------------------------------
 
 
-def test_a_file_gives_back_model_and_facts(tmp_path: Path) -> None:
+def test_a_file_gives_back_model_and_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "planner.safetensors"
     path.write_bytes(planner_bytes(a_model(), facts(strength=0.1)))
     model, told = read_planner(path)
     assert planner_bytes(model, told) == path.read_bytes()
     before = policy_digest(path)
+    with monkeypatch.context() as later:
+        later.setattr(planner, "RULES", planner.RULES + 1)
+        assert policy_digest(path) != before, "a run is not continued under other rules"
     path.write_bytes(planner_bytes(a_model(1), told))
     assert policy_digest(path) != before
 
@@ -266,16 +270,20 @@ def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
 # --- the verb -----------------------------------------------------------------------------------------------
 
 
-def test_train_planner_writes_a_file_that_segments(table: EpisodeTable, tmp_path: Path) -> None:
+def test_train_planner_writes_a_file_that_segments(
+    table: EpisodeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sets, output = tmp_path / "set", tmp_path / "out"
     for part in (table, built("other", seed=1), built("third", seed=2, frames=30)):
         write_table(open_store(str(sets)), part)
     command = ["train-planner", "--tables", str(sets), "--output", str(output), "--stride", str(STRIDE)]
-    command += ["--window", "60", "--intervals", "5", "--folds", "2", "--strengths", "0.1"]
+    command += ["--window", "60", "--intervals", "5", "20", "--folds", "2", "--strengths", "0.1"]
     assert main([*command, "--dry_run"]) == 0 and not output.exists()
     assert main(command) == 0
     written = (output / "planner.safetensors").read_bytes()
     told = read_planner(output / "planner.safetensors")[1]
+    said = capsys.readouterr().err
+    assert "no price is sought for intervals of 20: the longest is 12 frames" in " ".join(said.split())
     assert (told.window, told.reach, told.longest) == (2 * WINDOW, WINDOW, WINDOW)
     assert {point.sides for point in told.operating_points} == {"one", "two"}
     assert all(2 < point.aki < 12 and 0.3 < point.quality <= 1 for point in told.operating_points)
@@ -292,3 +300,5 @@ def test_tables_that_a_planner_cannot_learn_from_are_named(table: EpisodeTable) 
         check_table(built("bare", frames=20, pictures=False), STRIDE)
     with pytest.raises(EpisodeError, match="only every 2 frames may be key there"):
         check_table(table, 3)
+    with pytest.raises(EpisodeError, match=r"a horizon of 12 frame\(s\), less than twice --stride 8"):
+        check_table(table, 8)

@@ -299,6 +299,9 @@ def test_a_decision_net_inside_stays_as_it_was_and_is_part_of_the_file(
     for name, weight in learned.decision.state_dict().items():
         assert torch.equal(weight, before[name])
     assert policy_bytes(learned, facts) == (tmp_path / POLICY).read_bytes()
+    (tmp_path / "bad").write_bytes(policy_bytes(learned, dataclasses.replace(facts, decision={})))
+    with pytest.raises(PolicyError, match="its description is damaged"):
+        read_policy(tmp_path / "bad")
     digest = policy_digest(tmp_path / POLICY)
     with torch.no_grad():
         learned.decision.last.bias.add_(1e-3)
@@ -337,6 +340,10 @@ def test_features_are_the_policys_or_the_nets(
     assert cli.main(["train-policy", *known, "--dry-run", *words]) == 2
     assert says in " ".join(capsys.readouterr().err.split())
     assert cli.main(["train-policy", *known, "--dry-run"]) == 0
+    elsewhere = dataclasses.replace(facts, fingerprint={"tables": "others"})
+    file.write_bytes(policy_bytes(net, elsewhere))
+    assert cli.main(["train-policy", *known, "--dry-run"]) == 2
+    assert "made with another tables than --tables" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

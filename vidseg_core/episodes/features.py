@@ -67,11 +67,15 @@ FEATURE_CHOICES = (*FEATURE_SETS, CONV6)
 
 
 def spelled_out(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Names of features, and of sets for all that they hold; what the tables know as a feature is one."""
+    """Names of features, and of sets for all that they hold. What the tables know as a feature is one, also
+    where a set has its name (moving, frame_difference)."""
     found: list[str] = []
     for name in names:
         chosen = FEATURE_SETS.get(name) if name not in known else None
-        found += [name] if chosen is None else chosen.names
+        if name == CONV6:
+            found += [each for each in known if each.startswith("conv6_")]
+        else:
+            found += [name] if chosen is None else chosen.names
     return tuple(dict.fromkeys(found))
 
 

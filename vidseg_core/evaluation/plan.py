@@ -14,6 +14,7 @@ from vidseg_core.episodes.store import encode_table, load_tables
 from vidseg_core.evaluation.cells import CellKey, stamp_of
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.models.digest import digest_file
+from vidseg_core.models.planner import is_planner, planner_digest
 
 PER_TASK = 8
 """Methods that a task puts a clip through; decoding, N and the flow between neighbours are shared by them."""
@@ -60,7 +61,9 @@ def _files_of(method: MethodConfig) -> dict[str, str]:
     ):
         if ":" in name:
             paths[what] = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
-    return {what: digest_file(Path(path)) for what, path in paths.items() if path}
+    found = {what: digest_file(Path(path)) for what, path in paths.items() if path}
+    policy = paths["policy"]
+    return found | ({"policy": planner_digest(policy)} if policy and is_planner(policy) else {})
 
 
 def _tables_of(path: str) -> dict[str, dict[str, str]]:

@@ -25,6 +25,8 @@ from vidseg_core.models.policy_trunk import PolicyError
 
 METADATA = "vidseg.planner"
 VERSION = 1
+RULES = 2
+"""Raised whenever the same file plans other keys than before: a run is not continued under other rules."""
 
 
 _WITHOUT_TWO = (
@@ -167,9 +169,9 @@ def is_planner(path: str | Path) -> bool:
 
 
 def planner_digest(path: str | Path) -> str:
-    """Hex SHA-256 of what decides: weights, inputs and, through its facts, the default price."""
+    """Hex SHA-256 of what decides: rules, weights, inputs and, through its facts, the default price."""
     model, facts = read_planner(path)
-    return hashlib.sha256(planner_bytes(model, facts)).hexdigest()
+    return hashlib.sha256(b"rules %d\n" % RULES + planner_bytes(model, facts)).hexdigest()
 
 
 def _facts(path: Path, said: str) -> PlannerFacts:

@@ -77,11 +77,14 @@ def build_from(facts: PolicyFacts) -> Policy | DecisionNet:
     return Policy(facts.kind, facts.feature_names, **told, decision=_decision_of(facts))
 
 
+_OF_DECISION = ("kind", "feature_names", "widths")
+
+
 def decision_facts(decision: DecisionNet | None) -> dict[str, Any] | None:
     """How `PolicyFacts` tell of the decision net inside a policy."""
     if decision is None:
         return None
-    return {name: getattr(decision, name) for name in ("kind", "feature_names", "widths")}
+    return {name: getattr(decision, name) for name in _OF_DECISION}
 
 
 def _decision_of(facts: PolicyFacts) -> DecisionNet | None:
@@ -154,6 +157,8 @@ def _facts(path: Path, said: str) -> PolicyFacts:
             values[name] = tuple(OperatingPoint(**point) for point in values.get(name, ()))
         for name in ("feature_names", "widths"):
             values[name] = tuple(values[name])
+        if values.get("decision") is not None:
+            values["decision"] = {name: values["decision"][name] for name in _OF_DECISION}
         if values["role"] not in ("policy", "decision"):
             raise PolicyError(f"{path} holds a net with the unknown role {values['role']!r}")
         return PolicyFacts(**values)

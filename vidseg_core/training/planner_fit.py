@@ -68,6 +68,10 @@ def check_table(table: EpisodeTable, stride: int) -> None:
         raise EpisodeError(
             f"{where}: only every {key_stride} frames may be key there; give a --stride that is a multiple"
         )
+    if table.horizon < 2 * stride:
+        raise EpisodeError(
+            f"{where}: a horizon of {table.horizon} frame(s), less than twice --stride {stride}"
+        )
     if table.frames <= stride:
         raise EpisodeError(f"{where}: has {table.frames} frame(s), fewer than a stride of {stride}")
 

@@ -41,6 +41,9 @@ def run_train_planner(config: TrainPlannerConfig, reporter: Reporter | None = No
     for table in tables:
         check_table(table, config.stride)
     reach = min(config.window, *(table.horizon for table in tables))
+    beyond = [f"{aki:g}" for aki in config.intervals if aki > reach]
+    if beyond:
+        report.say(f"no price is sought for intervals of {', '.join(beyond)}: the longest is {reach} frames")
     if config.dry_run:
         report.say("the tables are fine; nothing was trained (--dry_run)")
         return 0

@@ -56,7 +56,7 @@ walk. `kar_weight`, `lkd_weight`: DVRL Fig. 3, bottom row. `val_quality` is null
 def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None) -> int:
     """Train (or go on) as `config` says; the exit code. What is wrong is raised, each in one sentence."""
     report = reporter or Reporter(config.log)
-    decision = read_decision(config.decision) if config.decision else None
+    decision, made_with = read_decision(config.decision) if config.decision else (None, {})
     training, validation = open_tables(
         config.tables, config.val_clips, config.val_share, config.seed, _features(config, decision)
     )
@@ -65,6 +65,7 @@ def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None
         "validation": validation.digest() if validation is not None else None,
     }
     if config.decision:
+        _check_made_alike(made_with, training.fingerprint)
         fields["decision"] = policy_digest(config.decision)
     options = policy_options(config, fingerprint(fields), decision)
     options.rules(training).check(training)
@@ -94,11 +95,38 @@ def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None
     return 0
 
 
-def read_decision(path: str) -> DecisionNet:
-    """The net of a file of train-decision; `PolicyError` for any other file."""
-    net, _ = read_policy(path, role="decision")
+def read_decision(path: str) -> tuple[DecisionNet, Mapping[str, str]]:
+    """The net of a file of train-decision, and what its tables were made with; `PolicyError` for any other
+    file."""
+    net, facts = read_policy(path, role="decision")
     assert isinstance(net, DecisionNet)
-    return net
+    return net, facts.fingerprint
+
+
+MAY_DIFFER = frozenset(
+    {
+        "class_names",
+        "clip_frames",
+        "features",
+        "horizon",
+        "key_stride",
+        "pictures",
+        "segment_frames",
+        "threads",
+        "two_sided_stride",
+    }
+)
+"""Between the tables of a policy and those of the decision net inside."""
+
+
+def _check_made_alike(one: Mapping[str, str], other: Mapping[str, str]) -> None:
+    differs = [
+        name
+        for name in sorted({*one, *other})
+        if name not in MAY_DIFFER and one.get(name, other.get(name)) != other.get(name, one.get(name))
+    ]
+    problem = f"learned on tables made with another {', '.join(differs)} than --tables"
+    check(not differs, "--decision", problem)
 
 
 def _features(config: TrainPolicyConfig, decision: DecisionNet | None) -> tuple[str, ...]:
