@@ -10,7 +10,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.s3_server", "tests.one_ray"]
+pytest_plugins = ["tests.s3_server"]
 
 VERDICT = pytest.StashKey[int]()
 

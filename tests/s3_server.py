@@ -14,12 +14,6 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 
-def cloud_of(endpoint: str) -> dict[str, str]:
-    """The environment in which everybody finds this S3."""
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    return keys | {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
-
-
 @dataclass(frozen=True)
 class S3Bucket:
     """A fresh bucket; `AWS_ENDPOINT_URL` and credentials are in the environment."""
@@ -71,8 +65,10 @@ def _bucket_maker(s3_endpoint: str) -> Any:
 
 @pytest.fixture
 def s3(s3_endpoint: str, _bucket_maker: Any, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
-    for name, value in cloud_of(s3_endpoint).items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     bucket = f"bucket-{uuid.uuid4().hex[:8]}"
     _bucket_maker.create_bucket(Bucket=bucket)
     return S3Bucket(s3_endpoint, bucket)

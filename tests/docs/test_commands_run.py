@@ -22,7 +22,6 @@ from jobs import cli
 from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, commands, foreign_commands
 from tests.docs.stand_ins import furnish, make_buckets, make_world, small
 from tests.docs.test_commands import understood
-from tests.s3_server import cloud_of
 from vidseg_core.config.schema import flat_dict
 
 NOT_RUN = {
@@ -57,18 +56,33 @@ def lines(page: str) -> list[Command]:
 
 
 @pytest.fixture(scope="module")
-def world(
-    tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str, local_ray: None, ray_folder: Path
-) -> Iterator[Path]:
-    """The stand-ins. All pages are run in `here`, the folder of Ray's workers: plug-ins are found there."""
+def world(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> Iterator[Path]:
+    """The stand-ins, and one Ray whose workers find the S3 and the plug-ins of the pages.
+
+    Its workers stay in the folder in which it was started, so all pages are run in that one, `here`.
+    """
+    import ray
+
     folder = tmp_path_factory.mktemp("world")
+    (folder / "here").mkdir()
     with pytest.MonkeyPatch.context() as environment:
-        environment.chdir(ray_folder)
-        for name, value in cloud_of(s3_endpoint).items():
+        environment.chdir(folder / "here")
+        for name, value in _cloud(s3_endpoint).items():
             environment.setenv(name, value)
         make_world(folder)
         make_buckets(s3_endpoint, folder)
+        environment.setenv("PYTHONPATH", f"{ROOT}:{folder / 'here'}")
+        started = not ray.is_initialized()
+        if started:
+            ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=300_000_000)
         yield folder
+        if started:
+            ray.shutdown()
+
+
+def _cloud(endpoint: str) -> dict[str, str]:
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    return keys | {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture(scope="module")
@@ -79,19 +93,14 @@ def done() -> dict[str, Path]:
 
 @pytest.fixture
 def here(
-    page: str,
-    world: Path,
-    ray_folder: Path,
-    done: dict[str, Path],
-    s3_endpoint: str,
-    monkeypatch: pytest.MonkeyPatch,
+    page: str, world: Path, done: dict[str, Path], s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
     """The folder as a page finds it; what the page made moves to a place of its own afterwards."""
-    folder, kept = ray_folder, world / page
+    folder, kept = world / "here", world / page
     furnish(folder, world)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    for name, value in cloud_of(s3_endpoint).items():
+    for name, value in _cloud(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     yield folder
     kept.mkdir()

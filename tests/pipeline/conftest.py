@@ -1,9 +1,9 @@
-"""Small clips, and a way to run the job inside this process."""
+"""One local Ray for the whole test session, small clips, and a way to run the job inside this process."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,25 @@ from tests.pipeline.clips import make_corpus
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.progress import Reporter
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3_endpoint: str) -> Iterator[None]:
+    """A local cluster, started once: it takes seconds. Its workers find the test's S3."""
+    import ray
+
+    cloud = {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in cloud.items():
+            environment.setenv(name, value)
+        ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=400_000_000)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

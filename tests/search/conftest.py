@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,16 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("space") / "space.yaml"
     path.write_text(SPACES)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def search_ray() -> Iterator[None]:
+    """A local cluster of two CPUs, unless another room's tests have started one."""
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=400_000_000)
+    yield
+    if started:
+        ray.shutdown()

@@ -52,7 +52,7 @@ def plain_loop(chosen: TrainFlowConfig, folder: Path) -> tuple[bytes, list[dict[
 
 
 @pytest.mark.ray
-def test_a_killed_worker_changes_no_byte(tmp_path: Path, local_ray: None) -> None:
+def test_a_killed_worker_changes_no_byte(tmp_path: Path, training_ray: None) -> None:
     rough = tmp_path / "rough"
     chosen = config(rough, steps=STEPS, save_every=1, log_every=2)
     expected, rows = plain_loop(chosen, tmp_path / "plain")
@@ -78,7 +78,7 @@ def test_a_killed_worker_changes_no_byte(tmp_path: Path, local_ray: None) -> Non
 
 
 @pytest.mark.ray
-def test_two_workers_judge_the_same_pairs_and_learn_a_scale_field(tmp_path: Path, local_ray: None) -> None:
+def test_two_workers_judge_the_same_pairs_and_learn_a_scale_field(tmp_path: Path, training_ray: None) -> None:
     chosen = config(
         tmp_path / "two",
         workers=2,
