@@ -190,7 +190,7 @@ def test_pairs_that_are_kept_are_those_that_would_be_made() -> None:
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_planner_of_before_looks_no_further_than_it_did(tmp_path: Path) -> None:
+def test_a_planner_of_before_plans_no_longer_intervals(tmp_path: Path) -> None:
     path = tmp_path / "planner.safetensors"
     path.write_bytes(planner_bytes(a_model(), facts()))
     assert b'"reach"' not in path.read_bytes() and read_planner(path)[1].longest == WINDOW
