@@ -1,7 +1,7 @@
-"""Quality of key frame schedulers at average key intervals of 10, 25 and 50, beside the best possible.
+"""Quality of key frame schedulers at average key intervals of 10, 25, 50 and 100, beside the best possible.
 
-    python -m benchmarks.schedulers [--clips N] [--frames N] [--stride N] [--tables DIR] [--seeds N]
-                                    [--episodes N] [--json FILE] [--data DIR]
+    python -m benchmarks.schedulers [--clips N] [--frames N] [--stride N] [--horizon N] [--tables DIR]
+                                    [--seeds N] [--episodes N] [--json FILE] [--data DIR]
 
 Faces (landmark labels: read "agreement with the landmark labels"), DAVIS sequences and the CamVid clip where
 they are at hand, else generated scenes. The labels play N, so figures show scheduling and propagation alone
@@ -10,7 +10,8 @@ classes that a frame's labels or its mask hold.
 
 Tables are built first (`vidseg build-episodes`; --tables keeps them for another time), then every scheduler
 is valued on them, one-sided and two-sided. `--stride`: only every so many frames may be key, for all
-schedulers and the oracle alike; 1 is exact and costs that much more.
+schedulers and the oracle alike; 1 is exact and costs that much more. An interval is shown for clips of which
+two fit and in whose tables it lies (`--horizon`): 100 needs `--horizon 150 --frames 600` or so.
 
 Each clip: a scheduler gets as many keys as `fixed` has, at most, with a threshold of its own for the clip.
 Corpus: one threshold for all clips of a group, and the oracle divides the same number of keys among them.
@@ -41,7 +42,7 @@ from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.walk import SCORES, counts_T, even_keys, fit_threshold, two_sided_total, walk
 
-INTERVALS = (10, 25, 50)
+INTERVALS = (10, 25, 50, 100)
 SIDES = ("one", "two")
 RANDOM_SEEDS = 8
 BOOTSTRAP = 1000
@@ -181,7 +182,11 @@ def corpus_rows(
 
 
 def _long_enough(tables: Sequence[EpisodeTable], interval: int) -> list[int]:
-    return [place for place, table in enumerate(tables) if table.frames >= 2 * interval]
+    return [
+        place
+        for place, table in enumerate(tables)
+        if table.frames >= 2 * interval and table.horizon > 1.2 * interval
+    ]
 
 
 def _budget(table: EpisodeTable, interval: int) -> int:
@@ -246,6 +251,7 @@ def tables_of(
         output=str(folder / group),
         limit=options.clips,
         clip_frames=options.frames,
+        horizon=options.horizon,
         key_stride=options.stride,
         two_sided_stride=options.stride,
         features=("scores", "flow"),
@@ -263,9 +269,10 @@ def tables_of(
 def print_group(group: str, rows: Sequence[Row]) -> None:
     clips = sorted({row.clip for row in rows if row.clip != "*"})
     print(f"\n{group}: {len(clips)} clips ({', '.join(clips)})")
+    shown = sorted({row.interval for row in rows})
     print(
         f"{'scheduler':18} {'sides':5} "
-        + " ".join(f"| AKI {interval:3}: keys quality share [90 %]      " for interval in INTERVALS)
+        + " ".join(f"| AKI {interval:3}: keys quality share [90 %]      " for interval in shown)
     )
     for what, wanted in (
         ("each clip", [r for r in rows if r.clip != "*"]),
@@ -275,7 +282,7 @@ def print_group(group: str, rows: Sequence[Row]) -> None:
         for sides in SIDES:
             for name in dict.fromkeys(row.scheduler for row in wanted):
                 cells = []
-                for interval in INTERVALS:
+                for interval in shown:
                     cells.append(
                         _cell(
                             [
@@ -320,6 +327,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=4, help="clips of each group")
     parser.add_argument("--frames", type=int, default=151, help="frames of each clip")
     parser.add_argument("--stride", type=int, default=3, help="only every so many frames may be key")
+    parser.add_argument("--horizon", type=int, default=90, help="longest interval in the tables, frames")
     parser.add_argument("--seeds", type=int, default=2, help="nets of each learned kind")
     parser.add_argument("--episodes", type=int, default=800, help="of REINFORCE for each policy; 0: none")
     options = parser.parse_args()
