@@ -3,8 +3,9 @@
     python -m benchmarks.search [--json FILE] [--tables SET] [--trials N] [--quick]
 
 Runs `vidseg tune` (no finalists) on `--tables`, or on generated ones, with two trials at a time, and prints
-the minutes. Then a few trials one at a time and eight at a time: memory of the trials' processes (private
-bytes, so that shared pages count nowhere) and of Ray's object store, at the most that was seen.
+the minutes. Then a few trials one at a time and eight at a time, long enough for all eight to be there at
+once: memory of the trials' processes (private bytes, so that shared pages count nowhere) and of Ray's object
+store, at the most that was seen.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from vidseg_core.store.objects import open_store
 
 SPACE = Path(__file__).parents[1] / "tune_spaces" / "policies.yaml"
 MIB = 2**20
+LONG = 1600
+"""Episodes of the trials whose memory is read: they take longer than eight processes take to start."""
 
 
 class Watch:
@@ -87,8 +90,10 @@ def watched(watch: Watch) -> Iterator[None]:
         thread.join()
 
 
-def search(tables: str, folder: Path, *, trials: int, at_once: int, episodes: int) -> dict[str, Any]:
-    """One search; seconds, memory and what came of it."""
+def search(
+    tables: str, folder: Path, *, trials: int, at_once: int, episodes: int, all_spaces: bool = True
+) -> dict[str, Any]:
+    """One search; seconds, memory and what came of it. Without `all_spaces` only trials that learn."""
     config = TuneConfig(
         tables=tables,
         space=str(SPACE),
@@ -97,6 +102,8 @@ def search(tables: str, folder: Path, *, trials: int, at_once: int, episodes: in
         episodes=episodes,
         finalists=0,
         concurrent=at_once,
+        spaces=() if all_spaces else ("light",),
+        early_stop=all_spaces,
         intervals=(10.0, 25.0, 50.0),
     )
     watch, started = Watch(), time.monotonic()
@@ -146,11 +153,17 @@ def main() -> None:
         size = table_bytes(tables) / MIB
         print(f"tables: {size:.1f} MiB")
         runs = [(trials, 2, episodes)]
-        runs += [] if options.no_memory else [(4, 1, 64), (8, 8, 64)]
+        long = 64 if options.quick else LONG
+        runs += [] if options.no_memory else [(2, 1, long), (8, 8, long)]
         rows = []
         for number, (count, at_once, many) in enumerate(runs):
             found = search(
-                tables, Path(scratch) / f"search-{number}", trials=count, at_once=at_once, episodes=many
+                tables,
+                Path(scratch) / f"search-{number}",
+                trials=count,
+                at_once=at_once,
+                episodes=many,
+                all_spaces=number == 0,
             )
             rows.append(found)
             print(
