@@ -37,6 +37,7 @@ from vidseg_core.scheduling.plan_features import PLAN_FEATURES, Pairs, distances
 from vidseg_core.scheduling.plan_values import (
     best_keys,
     best_keys_ahead,
+    evened,
     filled,
     one_sided_value,
     two_sided_value,
@@ -162,6 +163,18 @@ def test_an_interval_is_only_too_long_where_no_frame_may_be_key() -> None:
     begins_J = np.arange(9) * 3
     assert best_keys(value_JE, 0.1, may_J, begins_J, 6)[0] == 4
     assert best_keys_ahead(value_JE, 0.1, may_J, begins_J, 6)[0] == 4
+
+
+def test_losses_are_evened_out_over_the_keys_beside() -> None:
+    loss_JE = np.full((4, 4), np.nan)
+    for j in range(4):
+        loss_JE[j, 1 : 4 - j] = [0.1 * (j + 1) + 0.01 * e for e in range(1, 4 - j)]
+    even_JE = evened(loss_JE)
+    assert np.array_equal(np.isnan(even_JE), np.isnan(loss_JE))
+    # Frame 2 is under keys 0 and 1, frame 3 under 0, 1 and 2.
+    assert even_JE[0, 2] == pytest.approx((loss_JE[0, 2] + 0.6 * loss_JE[1, 1]) / 1.6)
+    assert even_JE[1, 2] == pytest.approx((loss_JE[1, 2] + 0.6 * (loss_JE[0, 3] + loss_JE[2, 1])) / 2.2)
+    assert even_JE[0, 1] == loss_JE[0, 1]
 
 
 def test_far_pairs_are_thinned_and_filled_in() -> None:

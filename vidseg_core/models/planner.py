@@ -25,7 +25,7 @@ from vidseg_core.models.policy_trunk import PolicyError
 
 METADATA = "vidseg.planner"
 VERSION = 1
-RULES = 2
+RULES = 3
 """Raised whenever the same file plans other keys than before: a run is not continued under other rules."""
 
 

@@ -2,7 +2,8 @@
 
 Model: the frames looked at are `stride` frames apart; a group is such a frame and the stride - 1 behind it.
 The value of an interval is the expected quality of its frames: one-sided the sum over its groups, two-sided
-what both of its keys make of them. With B[j] the best value of the window from group j on, if j is a key,
+what both of its keys make of them, from losses that are evened out over neighbouring keys. With B[j] the best
+value of the window from group j on, if j is a key,
 
     B[j] = max over e of value[j, e] + B[j + e] - price,        B[J] = 0,
 
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
+BESIDE = 0.6
+"""Weight of each neighbouring key in `evened`."""
 SIDES_INPUTS = ("least", "both", "left")
 """What the two-sided loss of an interval is made of; see `sides_inputs`."""
 
@@ -32,6 +35,22 @@ def filled(loss_JE: np.ndarray) -> np.ndarray:
         if len(known):
             full_JE[j, 1:fits] = np.interp(np.arange(1, fits), known, loss_JE[j, known])
     return full_JE
+
+
+def evened(loss_JE: np.ndarray) -> np.ndarray:
+    """Each loss as a weighted mean with those of the same frame under the keys before and after.
+
+    What is predicted of one key has its luck, and the best of many plans is one that was lucky twice, once
+    for each side. One-sided it did not help.
+    """
+    known_JE = np.isfinite(loss_JE)
+    plain_JE = np.where(known_JE, loss_JE, 0.0)
+    total_JE, weight_JE = plain_JE.copy(), known_JE.astype(np.float64)
+    total_JE[:-1, 1:] += BESIDE * plain_JE[1:, :-1]
+    weight_JE[:-1, 1:] += BESIDE * known_JE[1:, :-1]
+    total_JE[1:, :-1] += BESIDE * plain_JE[:-1, 1:]
+    weight_JE[1:, :-1] += BESIDE * known_JE[:-1, 1:]
+    return np.where(known_JE, total_JE / np.maximum(weight_JE, 1.0), np.nan)
 
 
 def one_sided_value(loss_JE: np.ndarray, frames: int, stride: int) -> np.ndarray:
@@ -55,7 +74,7 @@ def one_sided_value(loss_JE: np.ndarray, frames: int, stride: int) -> np.ndarray
 
 def two_sided_value(loss_JE: np.ndarray, frames: int, stride: int, weights: np.ndarray) -> np.ndarray:
     """The same with both sides: frames between two keys lose what `weights` make of `sides_inputs`."""
-    value_JE = one_sided_value(loss_JE, frames, stride)
+    value_JE = one_sided_value(evened(loss_JE), frames, stride)
     inputs_JES = sides_inputs(loss_JE, stride)
     count, wide = loss_JE.shape
     lost_JE = np.clip(inputs_JES @ weights[:-1] + weights[-1], 0.0, 1.0)
@@ -69,9 +88,9 @@ def two_sided_value(loss_JE: np.ndarray, frames: int, stride: int, weights: np.n
 
 def sides_inputs(loss_JE: np.ndarray, stride: int) -> np.ndarray:
     """float64 [J, E + 1, 3]: means over the groups between keys j and j + e of the lesser loss of both sides,
-    of what is lost if both must fail, and of the left side's loss; x as log(1 + 10 x)."""
+    of what is lost if both must fail, and of the left side's loss, all `evened`; x as log(1 + 10 x)."""
     count, wide = loss_JE.shape
-    full_JE = _with_own(loss_JE, stride)
+    full_JE = _with_own(evened(loss_JE), stride)
     inputs_JES = np.zeros((count, wide, len(SIDES_INPUTS)))
     for e in range(1, wide):
         fits = count - e
