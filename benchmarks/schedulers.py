@@ -11,7 +11,8 @@ classes that a frame's labels or its mask hold.
 Tables are built first (`vidseg build-episodes`; --tables keeps them for another time), then every scheduler
 is valued on them, one-sided and two-sided. `--stride`: only every so many frames may be key, for all
 schedulers and the oracle alike; 1 is exact and costs that much more. An interval is shown for clips of which
-two fit and in whose tables it lies (`--horizon`): 100 needs `--horizon 150 --frames 600` or so.
+two fit and whose tables leave it some room (ROOM): 100 needs `--horizon 150 --frames 0`. `--frames 0`: whole
+clips.
 
 Each clip: a scheduler gets as many keys as `fixed` has, at most, with a threshold of its own for the clip.
 Corpus: one threshold for all clips of a group, and the oracle divides the same number of keys among them.
@@ -19,7 +20,8 @@ Corpus: one threshold for all clips of a group, and the oracle divides the same 
 is), with a 90 % bootstrap interval over clips.
 
 Last, learned schedulers and the others on clips that they never saw (`benchmarks.unseen`), where a group has
-three clips at least. `--episodes`: of REINFORCE for each policy, 0 for none; `--seeds`: nets of each kind.
+three clips at least, at 10, 25 and 50. `--episodes`: of REINFORCE for `policy`, 0 for no policies (`paced`
+has its own 800); `--seeds`: nets of each kind.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.walk import SCORES, counts_T, even_keys, fit_threshold, two_sided_total, walk
 
 INTERVALS = (10, 25, 50, 100)
+ROOM = 1.2
+"""The longest interval of the tables, in units of an average interval that is shown, is more than this."""
 SIDES = ("one", "two")
 RANDOM_SEEDS = 8
 BOOTSTRAP = 1000
@@ -185,7 +189,7 @@ def _long_enough(tables: Sequence[EpisodeTable], interval: int) -> list[int]:
     return [
         place
         for place, table in enumerate(tables)
-        if table.frames >= 2 * interval and table.horizon > 1.2 * interval
+        if table.frames >= 2 * interval and table.horizon > ROOM * interval
     ]
 
 
@@ -238,7 +242,7 @@ def sources(data: str | None, clips: int, frames: int) -> dict[str, tuple[str, s
         for group, (layout, folder, split) in places.items()
         if root is not None and (root / folder).is_dir()
     }
-    return found or {"scenes": (f"scenes:videos={clips},frames={frames},height=120,width=160", "all")}
+    return found or {"scenes": (f"scenes:videos={clips},frames={frames or 151},height=120,width=160", "all")}
 
 
 def tables_of(
@@ -325,11 +329,11 @@ def main() -> None:
     parser.add_argument("--data", help="folder with face, davis2016 and camvid (default: $VIDSEG_DATA)")
     parser.add_argument("--tables", help="folder to keep the tables in")
     parser.add_argument("--clips", type=int, default=4, help="clips of each group")
-    parser.add_argument("--frames", type=int, default=151, help="frames of each clip")
+    parser.add_argument("--frames", type=int, default=151, help="frames of each clip; 0: all")
     parser.add_argument("--stride", type=int, default=3, help="only every so many frames may be key")
     parser.add_argument("--horizon", type=int, default=90, help="longest interval in the tables, frames")
     parser.add_argument("--seeds", type=int, default=2, help="nets of each learned kind")
-    parser.add_argument("--episodes", type=int, default=800, help="of REINFORCE for each policy; 0: none")
+    parser.add_argument("--episodes", type=int, default=800, help="of REINFORCE for `policy`; 0: no policies")
     options = parser.parse_args()
     rows: list[Row] = []
     unseen: list[Unseen] = []

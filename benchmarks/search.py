@@ -1,11 +1,12 @@
 """A search of thirty trials on two cores: how long, and how much memory the shared tables save.
 
-    python -m benchmarks.search [--json FILE] [--tables SET] [--trials N] [--quick]
+    python -m benchmarks.search [--json FILE] [--tables SET] [--trials N] [--episodes N] [--no-memory]
+                                [--quick]
 
 Runs `vidseg tune` (no finalists) on `--tables`, or on generated ones, with two trials at a time, and prints
 the minutes. Then a few trials one at a time and eight at a time, long enough for all eight to be there at
 once: memory of the trials' processes (private bytes, so that shared pages count nowhere) and of Ray's object
-store, at the most that was seen.
+store, at the most that was seen. (A process that is alone counts the libraries that it shares with nobody.)
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def main() -> None:
     parser.add_argument("--tables")
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--episodes", type=int, default=240)
-    parser.add_argument("--quick", action="store_true", help="four trials, few episodes")
+    parser.add_argument("--quick", action="store_true", help="few and short trials: whether it runs")
     parser.add_argument("--no-memory", action="store_true", help="time alone")
     options = parser.parse_args()
     trials, episodes = (4, 32) if options.quick else (options.trials, options.episodes)
@@ -175,9 +176,9 @@ def main() -> None:
             )
     if len(rows) > 1:
         one, eight = rows[-2], rows[-1]
-        own = eight["private_mib"] / max(1, eight["trial_processes"])
+        own, alone = (row["private_mib"] / max(1, row["trial_processes"]) for row in (eight, one))
         print(
-            f"eight at a time: {own:.0f} MiB a process (one at a time: {one['private_mib']:.0f}); a copy of "
+            f"eight at a time: {own:.0f} MiB a process (one at a time: {alone:.0f}); a copy of "
             f"the tables in each would be {size:.0f} MiB more"
         )
     if options.json:

@@ -40,6 +40,7 @@ from vidseg_core.scheduling.plan_values import (
     evened,
     filled,
     one_sided_value,
+    sides_inputs,
     two_sided_value,
 )
 from vidseg_core.scheduling.planner import PlannerCore
@@ -177,6 +178,17 @@ def test_losses_are_evened_out_over_the_keys_beside() -> None:
     assert even_JE[0, 1] == loss_JE[0, 1]
 
 
+def test_two_sided_plans_see_losses_evened_out_once_and_one_sided_ones_as_they_are() -> None:
+    loss_JE = np.array([[np.nan, 0.1, 0.4], [np.nan, 0.2, np.nan], [np.nan, np.nan, np.nan]])
+    # Evened out, frame 2 loses 0.325 under key 0 and 0.275 under key 1; a key's own group a third of that.
+    left, right = np.array([0.1 / 3, 0.1]), np.array([0.325, 0.275])
+    parts = (np.minimum(left, right), left * right / (left + right + 1e-6), left)
+    inputs_JES = sides_inputs(loss_JE, 3)
+    assert inputs_JES[0, 2] == pytest.approx([np.log1p(10 * part.mean()) for part in parts])
+    assert one_sided_value(loss_JE, 9, 3)[1, 2] == pytest.approx(3 * (1 - 0.2 / 3) + 3 * (1 - 0.2))
+    assert two_sided_value(loss_JE, 9, 3, np.zeros(4))[1, 2] == pytest.approx(3 * (1 - 0.275 / 3) + 3 * 0.725)
+
+
 def test_far_pairs_are_thinned_and_filled_in() -> None:
     assert distances(1) == [1] and distances(8) == list(range(1, 9)) and distances(9)[-2:] == [8, 9]
     assert distances(30) == [1, 2, 3, 4, 5, 6, 7, 8, 11, 14, 17, 20, 23, 26, 29, 30]
@@ -284,7 +296,10 @@ def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
 
 
 def test_train_planner_writes_a_file_that_segments(
-    table: EpisodeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table: EpisodeTable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sets, output = tmp_path / "set", tmp_path / "out"
     for part in (table, built("other", seed=1), built("third", seed=2, frames=30)):
@@ -306,6 +321,9 @@ def test_train_planner_writes_a_file_that_segments(
     assert (output / "planner.safetensors").read_bytes() == written
     scheduler = build_scheduler("planner", policy=str(output / "planner.safetensors"))
     assert isinstance(scheduler, WindowScheduler) and scheduler.stride == STRIDE
+    monkeypatch.setattr("vidseg_core.training.planner_job.RULES", planner.RULES + 1)
+    assert main(command) != 0  # what other rules made is not complete
+    assert "rules" in capsys.readouterr().err
 
 
 def test_tables_that_a_planner_cannot_learn_from_are_named(table: EpisodeTable) -> None:

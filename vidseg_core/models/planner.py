@@ -24,7 +24,7 @@ import numpy as np
 from vidseg_core.models.policy_trunk import PolicyError
 
 METADATA = "vidseg.planner"
-VERSION = 1
+VERSION = 2
 RULES = 3
 """Raised whenever the same file plans other keys than before: a run is not continued under other rules."""
 

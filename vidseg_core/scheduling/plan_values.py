@@ -38,10 +38,11 @@ def filled(loss_JE: np.ndarray) -> np.ndarray:
 
 
 def evened(loss_JE: np.ndarray) -> np.ndarray:
-    """Each loss as a weighted mean with those of the same frame under the keys before and after.
+    """Each loss as a weighted mean with those of the same frame under the keys before and after, where known.
 
-    What is predicted of one key has its luck, and the best of many plans is one that was lucky twice, once
-    for each side. One-sided it did not help.
+    What is predicted of one key has its luck, and the best of many plans is one that was lucky. For the right
+    side of an interval, whose losses are read as (frame, right key), it evens out over the frames beside.
+    Measured two-sided only (docs/policy.md); on one-sided plans it did not help.
     """
     known_JE = np.isfinite(loss_JE)
     plain_JE = np.where(known_JE, loss_JE, 0.0)

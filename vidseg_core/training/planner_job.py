@@ -17,7 +17,7 @@ from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.config.words import count
 from vidseg_core.episodes.store import encode_table, load_tables
 from vidseg_core.episodes.table import EpisodeTable
-from vidseg_core.models.planner import PlannerFacts, PricePoint, planner_bytes
+from vidseg_core.models.planner import RULES, PlannerFacts, PricePoint, planner_bytes
 from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES
 from vidseg_core.training.checkpoint import write_atomically
@@ -48,7 +48,7 @@ def run_train_planner(config: TrainPlannerConfig, reporter: Reporter | None = No
         report.say("the tables are fine; nothing was trained (--dry_run)")
         return 0
     digest = _digest(tables)
-    fields = config.fingerprint_fields() | {"tables": digest}
+    fields = config.fingerprint_fields() | {"tables": digest, "rules": RULES}
     claim_folder(folder, fields)
     if (folder / RUN).is_file():
         report.say(f"{folder} is complete already; nothing to do")
