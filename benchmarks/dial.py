@@ -28,8 +28,8 @@ from vidseg_core.calibration.search import search
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.datasets.scene_files import make_corpus
-from vidseg_core.pipeline.calibrate import clip_valuer, look_at_all, sample_units
-from vidseg_core.pipeline.calibrate_tasks import SampleTasks, longest_interval, tried_names
+from vidseg_core.pipeline.calibrate import clip_valuer, look_at_all, sample_units, worth_trying
+from vidseg_core.pipeline.calibrate_tasks import SampleTasks, longest_interval
 from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.plan.inputs import expand_inputs
 
@@ -58,12 +58,15 @@ def measure(footage: str, config: SegmentConfig, drops: Sequence[float]) -> list
     report = Reporter("text")
     units = sample_units(config, expand_inputs(config.input), report)
     sample = SampleTasks(config, units)
-    clips, places, _ = look_at_all(config, sample, report)
+    clips, places, _, net_ops = look_at_all(config, sample, report)
+    names = worth_trying(config, net_ops, report)
     rows = []
     for left_out in range(len(clips)):
         video = units[places[left_out]].source
         others = [number for number, place in enumerate(places) if units[place].source != video]
-        rows += [_row(footage, config, drop, clips, places, others, left_out, sample) for drop in drops]
+        rows += [
+            _row(footage, config, drop, clips, places, others, left_out, sample, names) for drop in drops
+        ]
     return rows
 
 
@@ -76,11 +79,12 @@ def _row(
     others: Sequence[int],
     left_out: int,
     sample: SampleTasks,
+    names: Sequence[str],
 ) -> Row:
     report, most = Reporter("text"), longest_interval(config)
     training = [clips[number] for number in others]
     choice = search(
-        families([clip.table for clip in training], tried_names(config), max_interval=most),
+        families([clip.table for clip in training], names, max_interval=most),
         clip_valuer(training, [places[number] for number in others], sample, report),
         budget=None,
         max_drop=max_drop,

@@ -25,20 +25,21 @@ from pathlib import Path
 
 import numpy as np
 
+from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.oracle import divide, one_sided_curve, share_of_gap, two_sided_curve
+from vidseg_core.episodes.planned import PlannedTable
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.episodes.walk import SCORES, counts_T, even_keys, feature, run_scores, two_sided_of
 from vidseg_core.models.decision import DecisionNet
-from vidseg_core.models.planner import PlannerFacts
+from vidseg_core.models.planner import PlannerFacts, PlannerModel
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.scheduling.moving import moving_share
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
 from vidseg_core.training.planner_fit import Lesson, cross_fit, lesson_of, price_at, priced, value_of
-from vidseg_core.training.planner_points import table_keys
 from vidseg_core.training.policy_loop import POLICY, PolicyOptions, train_policy
 from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
@@ -51,6 +52,8 @@ RESAMPLES = 200
 PACED = ReinforceRecipe(
     episodes=800, lr=0.005, epsilon=1.0, entropy=0.02, credit="to_go", baseline="leave_one_out"
 )
+LEARN = TrainPlannerConfig(tables=("tables",), output="planner")
+"""How the planner learns: as by default."""
 Made = dict[tuple[str, str], np.ndarray]
 """(scheduler, sides) -> [targets, 2]: keys and total quality on one clip."""
 
@@ -90,14 +93,14 @@ def unseen_rows(group: str, tables: Sequence[EpisodeTable], *, seeds: int, episo
         for interval in (n for n in INTERVALS if 2 * n <= mean_frames):
             for name in ("fixed", *names):
                 clips = even[sides] if name == "fixed" else [clip[name, sides] for clip in made]
-                rows.append(_row(group, name, sides, interval, tables, clips, even[sides], curves[sides]))
+                rows.append(row_of(group, name, sides, interval, tables, clips, even[sides], curves[sides]))
     return rows
 
 
 # --- values ------------------------------------------------------------------------------------------------
 
 
-def _row(
+def row_of(
     group: str,
     name: str,
     sides: str,
@@ -344,21 +347,36 @@ def trained(
 
 def _planner(rest: Sequence[Lesson], lesson: Lesson) -> Made:
     """The planner's keys, a price for each target from the other clips."""
-    found = cross_fit(rest, folds=3, intervals=INTERVALS, strengths=(0.03, 0.3))
-    facts = PlannerFacts(
-        feature_names=PLAN_FEATURES,
-        stride=lesson.stride,
-        window=min(150, 2 * lesson.table.horizon),
-        reach=lesson.table.horizon,
-        fingerprint={},
-    )
-    core = PlannerCore(found.model, facts)
-    frames = sum(part.table.frames for part in rest)
-    made: Made = {}
-    for sides in SIDES:
-        prices = priced(found.fold_models, rest, sides == "two")
-        keys = [table_keys(core, lesson, price_at(prices, frames / aki), sides == "two") for aki in TARGETS]
-        made["planner", sides] = np.array([worth_of(lesson.table, part, sides) for part in keys])
+    found = cross_fit(rest, folds=LEARN.folds, intervals=INTERVALS)
+    return {
+        ("planner", sides): planner_points([found.model], [lesson], rest, found.fold_models, sides)[0]
+        for sides in SIDES
+    }
+
+
+def planner_points(
+    models: Sequence[PlannerModel],
+    lessons: Sequence[Lesson],
+    priced_on: Sequence[Lesson],
+    priced_by: Sequence[PlannerModel],
+    sides: str,
+) -> list[np.ndarray]:
+    """For each lesson, planned window by window with the model beside it, [targets, 2]: keys and total
+    quality. What a target's price is, other lessons say, with models of theirs."""
+    prices = priced(priced_by, priced_on, sides == "two")
+    frames = sum(part.table.frames for part in priced_on)
+    made = []
+    for model, lesson in zip(models, lessons, strict=True):
+        facts = PlannerFacts(
+            feature_names=PLAN_FEATURES,
+            stride=lesson.stride,
+            window=min(LEARN.window, 2 * lesson.table.horizon),
+            reach=lesson.table.horizon,
+            fingerprint={},
+        )
+        planned = PlannedTable(PlannerCore(model, facts), lesson.table, two_sided=sides == "two")
+        keys = [planned.keys(price_at(prices, frames / aki)) for aki in TARGETS]
+        made.append(np.array([worth_of(lesson.table, part, sides) for part in keys]))
     return made
 
 

@@ -25,6 +25,13 @@ def test_schedulers() -> None:
     assert scoring == set(segment.SCORING_SCHEDULERS)
 
 
+def test_the_planner_in_the_package() -> None:
+    from vidseg_core.models.planner import BUNDLED_PLANNER, planner_file
+
+    assert segment.BUNDLED_PLANNER == BUNDLED_PLANNER == segment.SchedulerConfig(name="planner").policy
+    assert planner_file(BUNDLED_PLANNER).is_file()
+
+
 def test_propagators_and_flows() -> None:
     from vidseg_core.propagation import FLOW_ESTIMATORS, PROPAGATORS
 

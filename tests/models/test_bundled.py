@@ -19,7 +19,10 @@ from vidseg_core.datasets.scenes import Scene
 from vidseg_core.metrics import ConfusionMatrix
 from vidseg_core.models import Segmenter, SegmenterError, build_segmenter, labels_from_scores
 from vidseg_core.models.bundled import BUNDLED
+from vidseg_core.models.planner import BUNDLED_PLANNER, is_planner, planner_file, read_planner
+from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
+from vidseg_core.scheduling.plan_features import PLAN_FEATURES
 
 NAMES = sorted(BUNDLED)
 MOST_BYTES = 6_000_000
@@ -121,3 +124,18 @@ def test_bundled_names_take_other_weights_of_their_net(tmp_path: Path) -> None:
     file = tmp_path / "finer.safetensors"
     file.write_bytes(weights_bytes(weights_of(net), net.class_names))
     assert build_segmenter("tiny-face", weights=str(file)).digest != build_segmenter("tiny-face").digest
+
+
+def test_the_planner_in_the_box_is_the_one_of_its_card_and_plans_both_ways() -> None:
+    path = planner_file(BUNDLED_PLANNER)
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in card and f"# {BUNDLED_PLANNER}" in card
+    assert "python -m benchmarks.tiny_planner" in card
+    _, facts = read_planner(BUNDLED_PLANNER)
+    assert {(point.sides, point.target) for point in facts.operating_points} == {
+        (sides, interval) for sides in ("one", "two") for interval in (10.0, 25.0, 50.0)
+    }
+    assert facts.feature_names == PLAN_FEATURES and not any(
+        "/" in value for value in facts.fingerprint.values()
+    )
+    assert is_planner(BUNDLED_PLANNER) and policy_digest(BUNDLED_PLANNER) == policy_digest(path)

@@ -15,9 +15,10 @@ import pytest
 from tests.pipeline.conftest import small_config
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.segment import SchedulerConfig
-from vidseg_core.pipeline.calibrate import CALIBRATION_KEY
+from vidseg_core.pipeline.calibrate import CALIBRATION_KEY, calibrate
 from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.plan.inputs import expand_inputs
 
 SMALL = {
     "scheduler": SchedulerConfig(max_interval=20),
@@ -79,3 +80,38 @@ def test_what_the_dial_cannot_try_is_told(
     config = small_config(corpus, tmp_path / "out", max_drop=1.0, dry_run=True, **(SMALL | options))
     assert run_segment(config, Reporter("text", printed)) == 2
     assert says in printed.getvalue()
+
+
+def choice_of(corpus: Path, output: Path, **changed: Any) -> tuple[set[str], str]:
+    """(schedulers that were tried, what was said) by a calibration in this process."""
+    printed = io.StringIO()
+    config = small_config(corpus, output, budget=0.2, **(SMALL | changed))
+    choice = calibrate(config, expand_inputs(config.input), Reporter("text", printed))
+    return {row["name"] for row in choice.tried}, printed.getvalue()
+
+
+def test_the_planner_is_tried_where_the_net_costs_enough_or_where_it_is_asked_for(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: dict[str, Any] = {"calibration": CalibrationConfig(clips=2, clip_frames=24)}
+    asked: dict[str, Any] = {"scheduler": SchedulerConfig(name="planner", max_interval=20)}
+    names, said = choice_of(corpus, tmp_path / "a", **free)
+    assert "planner" not in names and "fixed" in names and "the planner is not tried" in said
+    names, said = choice_of(corpus, tmp_path / "b", **free, **asked)
+    assert "planner" in names and "not tried" not in said
+    monkeypatch.setattr("vidseg_core.pipeline.calibrate.PLANS_FROM_OPS", 1e4)
+    names, said = choice_of(corpus, tmp_path / "c", **free)
+    assert "planner" in names and "not tried" not in said
+
+
+@pytest.mark.ray
+def test_a_run_goes_on_with_the_planner_that_was_chosen(
+    corpus: Path, tmp_path: Path, run_job: Callable[..., tuple[int, str]]
+) -> None:
+    only = CalibrationConfig(clips=2, clip_frames=24, schedulers=("planner",), audit_frames=8)
+    code, text = run_job(corpus, tmp_path / "out", budget=0.3, **(SMALL | {"calibration": only}))
+    assert code == 0 and "planner" in text
+    info = json.loads((tmp_path / "out" / "run.json").read_text())
+    scheduler = info["config"]["scheduler"]
+    assert (scheduler["name"], scheduler["policy"]) == ("planner", "tiny-planner")
+    assert 0 < info["dial"]["achieved"]["key_share"] < 0.5 and info["totals"]["keys"] > 2

@@ -24,6 +24,7 @@ from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.planned import PlannedTable
 from vidseg_core.episodes.store import open_store, write_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.models import planner
@@ -44,8 +45,7 @@ from vidseg_core.scheduling.plan_values import (
     two_sided_value,
 )
 from vidseg_core.scheduling.planner import PlannerCore
-from vidseg_core.training.planner_fit import check_table, lesson_of
-from vidseg_core.training.planner_points import table_keys
+from vidseg_core.training.planner_fit import check_table
 
 FRAMES, STRIDE, WINDOW = 44, 2, 12
 
@@ -232,10 +232,12 @@ def test_the_engine_plans_as_the_tables_do(
     path = tmp_path / "planner.safetensors"
     known = facts(window=window, reach=WINDOW)
     path.write_bytes(planner_bytes(a_model(), known))
-    lesson = lesson_of(table, STRIDE, WINDOW)
+    planned = PlannedTable(
+        PlannerCore(a_model(), known), table, two_sided=sides == "two", max_interval=WINDOW
+    )
     found = []
     for price in (0.2, 1.5):
-        wanted = table_keys(PlannerCore(a_model(), known), lesson, price, sides == "two").tolist()
+        wanted = planned.keys(price).tolist()
         engine = Engine(
             ThresholdNet(),
             build_scheduler("planner", policy=str(path), threshold=price),
@@ -288,8 +290,8 @@ def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two_sided_stride.*or give a threshold"):
         check_parts(two_sided)  # before the run begins, not at the first window
     check_parts(replace(two_sided, scheduler=replace(two_sided.scheduler, threshold=0.1)))
-    with pytest.raises(ValueError, match="train-planner"):
-        SchedulerConfig(name="planner")
+    with pytest.raises(ValueError, match="train-policy"):
+        SchedulerConfig(name="policy")
 
 
 # --- the verb -----------------------------------------------------------------------------------------------

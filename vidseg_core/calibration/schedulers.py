@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from vidseg_core.episodes.operate import Operator
+from vidseg_core.episodes.planned import PlannedTable
 from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import join_tables
@@ -30,7 +31,6 @@ from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.planner import read_planner
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.scheduling.plan_features import Pairs
-from vidseg_core.scheduling.plan_window import plan_segment
 from vidseg_core.scheduling.planner import PlannerCore
 
 SHARES = (0.5, 0.33, 0.25, 0.18, 0.125, 0.083, 0.06, 0.04, 0.03, 0.02)
@@ -55,6 +55,17 @@ class Point:
     """Per clip: its key frames, the first 0."""
     share: float
     """Keys per frame in the long run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A planner on the sample."""
+
+    planner: str
+    """Its file, or its name."""
+    prices: Sequence[float]
+    runs: Sequence[np.ndarray]
+    """Per clip what `plan_keys` says of the prices."""
 
 
 class Family(Protocol):
@@ -127,20 +138,10 @@ def plan_keys(
 ) -> np.ndarray:
     """bool [P, T]: the keys of a planner on a clip, window by window as the engine plans."""
     core = PlannerCore(*read_planner(policy), pairs=Pairs(most=PAIRS))
-    grays, masks = table.grays_Thw, table.masks_Thw
-    assert grays is not None and masks is not None
+    planned = PlannedTable(core, table, two_sided=two_sided, max_interval=max_interval)
     is_key_PT = np.zeros((len(prices), table.frames), dtype=bool)
     for place, price in enumerate(prices):
-        keys = plan_segment(
-            lambda window, price=price: core.plan(window, price),
-            core.facts.window,
-            core.facts.stride,
-            list(grays),
-            lambda frame: masks[frame],
-            two_sided=two_sided,
-            max_interval=min(core.facts.longest, max_interval),
-        )
-        is_key_PT[place, keys] = True
+        is_key_PT[place, planned.keys(price)] = True
     return is_key_PT
 
 
@@ -185,12 +186,11 @@ def families(
     *,
     max_interval: int,
     policy: str | None = None,
-    planned: tuple[Sequence[float], Sequence[np.ndarray]] | None = None,
+    planned: Planned | None = None,
 ) -> list[Family]:
     """The schedulers of these names on the sample.
 
-    `policy`: the file that a learned scheduler reads. `planned`: prices and, per clip, what `plan_keys` says
-    of them.
+    `policy`: the file that a learned scheduler reads. `planned`: what the planner does on these clips.
     """
     found: list[Family] = []
     for name in names:
@@ -200,8 +200,8 @@ def families(
             found.append(_heuristic(tables, name, max_interval))
         elif name == "planner":
             assert planned is not None
-            prices, runs = planned
-            found.append(ScoredFamily(name, {"name": name, "policy": policy}, np.array(prices), runs))
+            about = {"name": name, "policy": planned.planner}
+            found.append(ScoredFamily(name, about, np.array(planned.prices), planned.runs))
         else:
             assert policy is not None
             found.append(_learned(tables, name, policy, max_interval))

@@ -19,7 +19,7 @@ TRIED = (
     "confidence_sum",
     "planner",
 )
-"""Schedulers that a calibration can try; the last four with --scheduler.policy only."""
+"""Schedulers that a calibration can try; of the learned ones only the planner needs no file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,8 @@ class CalibrationConfig:
     clip_frames: int = 96
     """frames of each run; 16 to 2000 (a run costs about frames x 45 flows)"""
     schedulers: tuple[str, ...] = ()
-    """those to try; none given: fixed, the three heuristics, and what --scheduler.policy gives"""
+    """those to try; none given: fixed, the three heuristics, what --scheduler.policy gives, and the planner
+    where the net costs enough"""
     quality: Literal["fidelity", "accuracy"] = "fidelity"
     """what --max_drop counts: mean IoU (hard on small classes), or pixels, against the net on every frame"""
     audit_frames: int = 48

@@ -10,6 +10,7 @@ from typing import Any
 
 from vidseg_core.config.errors import check
 from vidseg_core.config.schema import flat_dict
+from vidseg_core.config.segment import BUNDLED_PLANNER
 
 __all__ = ["check_places"]
 
@@ -26,6 +27,8 @@ FILES = frozenset(
     }
 )
 """Options, by dotted name, whose value is one file."""
+IN_THE_PACKAGE = frozenset({("scheduler.policy", BUNDLED_PLANNER)})
+"""Values that name a file of the package."""
 
 
 def check_places(config: Any) -> None:
@@ -33,6 +36,8 @@ def check_places(config: Any) -> None:
     writes = not getattr(config, "dry_run", False)
     for name, value in flat_dict(config).items():
         if not isinstance(value, str) or "://" in value:
+            continue
+        if (name, value) in IN_THE_PACKAGE:
             continue
         if name in FILES:
             there = "is no file" if os.path.lexists(value) else "does not exist"

@@ -18,6 +18,7 @@ from vidseg_core.config.errors import ConfigError, check, check_int, check_name,
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = [
+    "BUNDLED_PLANNER",
     "FLOWS",
     "LEARNED_SCHEDULERS",
     "PROPAGATORS",
@@ -41,6 +42,8 @@ TRAINED_BY = {
     "confidence_sum": "train-decision",
     "planner": "train-planner",
 }
+BUNDLED_PLANNER = "tiny-planner"
+"""The planner in the package: what `planner` reads without a file."""
 SCORING_SCHEDULERS = ("frame_difference", "flow_magnitude", "warp_error", *LEARNED_SCHEDULERS)
 SCHEDULERS = ("every", "fixed", "random", *SCORING_SCHEDULERS)
 PROPAGATORS = ("copy", "flow_warp")
@@ -75,7 +78,8 @@ class SchedulerConfig:
     threshold: float | None = None
     """a frame that scores above it is a key; planner: what a key must add; None: the scheduler's own"""
     policy: str | None = None
-    """policy, confidence, confidence_sum, planner: file that train-policy, -decision or -planner wrote"""
+    """policy, confidence, confidence_sum, planner: file that train-policy, -decision or -planner wrote;
+    planner without one: tiny-planner, which is in the package"""
     max_interval: int = 90
     """a key is forced after so many frames, whatever the scheduler says; 1 to 10000"""
 
@@ -95,6 +99,8 @@ class SchedulerConfig:
             raise ConfigError("--scheduler.max_interval", problem)
 
     def _check_policy(self) -> None:
+        if self.policy is None and self.name == "planner":
+            object.__setattr__(self, "policy", BUNDLED_PLANNER)
         if self.policy is None:
             verb = TRAINED_BY.get(self.name)
             check(verb is None, "--scheduler.policy", f"must name a file of {verb} for {self.name!r}")

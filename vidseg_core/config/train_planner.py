@@ -25,7 +25,7 @@ class TrainPlannerConfig:
     """local folder for planner.safetensors and run.json"""
     stride: int = 3
     """every so many frames behind the last key one may be key; a multiple of the tables' --key_stride"""
-    window: int = 150
+    window: int = 180
     """frames to look ahead, at most twice the tables' --horizon, which limits the intervals, too"""
     intervals: tuple[float, ...] = (10.0, 25.0, 50.0)
     """average key intervals to find prices for; above 1"""

@@ -61,9 +61,10 @@ def _files_of(method: MethodConfig) -> dict[str, str]:
     ):
         if ":" in name:
             paths[what] = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
-    found = {what: digest_file(Path(path)) for what, path in paths.items() if path}
     policy = paths["policy"]
-    return found | ({"policy": planner_digest(policy)} if policy and is_planner(policy) else {})
+    planner = {"policy": planner_digest(policy)} if policy and is_planner(policy) else {}
+    files = {what: path for what, path in paths.items() if path and what not in planner}
+    return planner | {what: digest_file(Path(path)) for what, path in files.items()}
 
 
 def _tables_of(path: str) -> dict[str, dict[str, str]]:

@@ -5,7 +5,8 @@ weights that change with the distance: the expected loss, in [0, 1]. Four more w
 of an interval from the one-sided losses of both of its keys (`scheduling.plan_values`). Linear, because clips
 are few: nets with a hidden layer fitted the training clips better and unseen ones worse.
 
-On disk: one `.safetensors` file, its facts as JSON under `vidseg.planner`.
+On disk: one `.safetensors` file, its facts as JSON under `vidseg.planner`. One lies in the package: where a
+file is asked for, its name `tiny-planner` does as well (card: `bundled/tiny-planner.md`).
 
 Legend: P features, Q = 2 P + 1 inputs (`inputs_of`); everything float64.
 """
@@ -24,6 +25,7 @@ import numpy as np
 from vidseg_core.models.policy_trunk import PolicyError
 
 METADATA = "vidseg.planner"
+BUNDLED_PLANNER = "tiny-planner"
 VERSION = 2
 RULES = 3
 """Raised whenever the same file plans other keys than before: a run is not continued under other rules."""
@@ -122,6 +124,13 @@ MIDDLE = 1.8
 """Logarithm of the distance, in strides, at which weights do not change: 6 strides."""
 
 
+def planner_file(name: str | Path) -> Path:
+    """Where a planner lies: `tiny-planner`, or the path itself."""
+    if str(name) == BUNDLED_PLANNER:
+        return Path(__file__).parent / "bundled" / f"{BUNDLED_PLANNER}.safetensors"
+    return Path(name)
+
+
 def planner_bytes(model: PlannerModel, facts: PlannerFacts) -> bytes:
     """The file; equal models and facts have equal bytes."""
     from safetensors.numpy import save
@@ -131,10 +140,11 @@ def planner_bytes(model: PlannerModel, facts: PlannerFacts) -> bytes:
 
 
 def read_planner(path: str | Path) -> tuple[PlannerModel, PlannerFacts]:
-    """The model and its facts; `PolicyError` for any file that is not such a one."""
+    """The model and its facts of a file or of `tiny-planner`; `PolicyError` for any file that is not such a
+    one."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = planner_file(path)
     if not path.is_file():
         raise PolicyError(f"planner file {path} does not exist")
     try:

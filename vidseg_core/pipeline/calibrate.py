@@ -19,7 +19,7 @@ import numpy as np
 from vidseg_core.calibration.choice import Choice, Valued
 from vidseg_core.calibration.evidence import Clip
 from vidseg_core.calibration.sampling import Run, draw_runs
-from vidseg_core.calibration.schedulers import Point, families, prices_of
+from vidseg_core.calibration.schedulers import Planned, Point, families, prices_of
 from vidseg_core.calibration.search import search
 from vidseg_core.calibration.words import describe, plain_choice
 from vidseg_core.config.errors import ConfigError, check
@@ -31,13 +31,23 @@ from vidseg_core.datasets.records import DatasetError
 from vidseg_core.episodes.sources import Unit
 from vidseg_core.media import MediaError
 from vidseg_core.pipeline.build import plugin_sources
-from vidseg_core.pipeline.calibrate_tasks import SampleTasks, Tasks, longest_interval, on_ray, tried_names
+from vidseg_core.pipeline.calibrate_tasks import (
+    SampleTasks,
+    Tasks,
+    longest_interval,
+    on_ray,
+    planner_of,
+    tried_names,
+)
 from vidseg_core.pipeline.manifest import FingerprintMismatch
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
 CALIBRATION_KEY = "_run/calibration.json"
+PLANS_FROM_OPS = 4e9
+"""Floating point operations of N per frame from which the planner is tried: about .2 s of a core, where
+planning takes some .012 s a frame at a key every 25 (docs/policy.md)."""
 _CHOSEN = frozenset({"scheduler.name", "scheduler.interval", "scheduler.threshold", "scheduler.max_interval"})
 
 
@@ -129,9 +139,9 @@ def calibrate(
         f"{frames:,} frames, the net on each of them"
     )
     sample = tasks(units) if tasks is not None else SampleTasks(config, units)
-    clips, places, net_s = look_at_all(config, sample, report)
+    clips, places, net_s, net_ops = look_at_all(config, sample, report)
     value = clip_valuer(clips, places, sample, report)
-    names = tried_names(config)
+    names = worth_trying(config, net_ops, report)
     found = families(
         [clip.table for clip in clips],
         names,
@@ -157,13 +167,25 @@ def calibrate(
     return choice
 
 
-def _planned(
-    config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks
-) -> tuple[Sequence[float], Sequence[np.ndarray]]:
-    """Prices of a key, and the keys of each clip at each of them."""
-    assert config.scheduler.policy is not None
-    prices = prices_of(config.scheduler.policy, config.propagation.sides == "two")
-    return prices, sample.plan([clip.table for clip in clips], prices)
+def worth_trying(config: SegmentConfig, net_ops: float, report: Reporter) -> tuple[str, ...]:
+    """The schedulers at hand, without a planner that nobody asked for where planning costs more than a tenth
+    of the net's calls that it saves. Judged by operations: seconds would make the choice a matter of luck."""
+    names = tried_names(config)
+    asked = config.scheduler.name == "planner" or "planner" in config.calibration.schedulers
+    if "planner" not in names or asked or net_ops >= PLANS_FROM_OPS:
+        return names
+    report.say(
+        "the planner is not tried: beside a net this cheap, planning costs more than a tenth of what it "
+        "saves (--scheduler.name planner tries it all the same)"
+    )
+    return tuple(name for name in names if name != "planner")
+
+
+def _planned(config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks) -> Planned:
+    """The planner at each of its prices, on each clip."""
+    planner = planner_of(config)
+    prices = prices_of(planner, config.propagation.sides == "two")
+    return Planned(planner, prices, sample.plan([clip.table for clip in clips], prices))
 
 
 def check_dial_here(config: SegmentConfig) -> None:
@@ -175,7 +197,7 @@ def check_dial_here(config: SegmentConfig) -> None:
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
     for tried in config.calibration.schedulers:
-        if tried in LEARNED_SCHEDULERS:
+        if tried in LEARNED_SCHEDULERS and tried != "planner":
             problem = f"{tried!r} needs its file: --scheduler.name {tried} --scheduler.policy FILE"
             check(TRAINED_BY.get(name) == TRAINED_BY[tried], "--calibration.schedulers", problem)
 
@@ -218,9 +240,9 @@ def _unit(video: VideoInput, run: Run) -> Unit:
 
 def look_at_all(
     config: SegmentConfig, sample: SampleTasks, report: Reporter
-) -> tuple[list[Clip], list[int], float]:
-    """Clips that say something, their places in the sample, seconds of N per frame."""
-    clips, places, seconds = [], [], []
+) -> tuple[list[Clip], list[int], float, float]:
+    """Clips that say something, their places in the sample, seconds and operations of N per frame."""
+    clips, places, seconds, operations = [], [], [], []
     two_sided = config.propagation.sides == "two"
     for place, looked in enumerate(sample.look()):
         report.show(
@@ -232,10 +254,11 @@ def look_at_all(
         clips.append(Clip(table=looked.table, two_sided=two_sided, known={}))
         places.append(place)
         seconds.append(looked.net_s)
+        operations.append(looked.net_ops)
     if len(clips) < 2:
         problem = "fewer than two runs of frames say anything about schedules; set the scheduler yourself"
         raise ConfigError("--calibration", problem)
-    return clips, places, float(np.median(seconds))
+    return clips, places, float(np.median(seconds)), float(np.median(operations))
 
 
 def clip_valuer(

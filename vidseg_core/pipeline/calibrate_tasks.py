@@ -16,11 +16,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from vidseg_core.calibration.evidence import Interval, Known, two_sided_values
 from vidseg_core.calibration.schedulers import HEURISTICS, plan_keys
 from vidseg_core.config.dial import TRIED
-from vidseg_core.config.segment import TRAINED_BY, SegmentConfig
+from vidseg_core.config.segment import BUNDLED_PLANNER, TRAINED_BY, SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import Refused, Seen, TableBuilder, TableOptions
@@ -43,14 +44,22 @@ class Looked:
     problem: str
     net_s: float
     """Seconds of N per frame."""
+    net_ops: float = 0.0
+    """Floating point operations of N per frame; 0 where torch does not do them."""
 
 
 def tried_names(config: SegmentConfig) -> tuple[str, ...]:
     """The schedulers at hand, or those that were named."""
     verb = TRAINED_BY.get(config.scheduler.name, "")
-    at_hand = [name for name in TRIED if TRAINED_BY.get(name, verb) == verb]
+    at_hand = [name for name in TRIED if name == "planner" or TRAINED_BY.get(name, verb) == verb]
     named = config.calibration.schedulers
     return tuple(name for name in at_hand if not named or name in named)
+
+
+def planner_of(config: SegmentConfig) -> str:
+    """The run's planner, or the one in the package."""
+    given = config.scheduler.policy if config.scheduler.name == "planner" else None
+    return given or BUNDLED_PLANNER
 
 
 def longest_interval(config: SegmentConfig) -> int:
@@ -89,10 +98,13 @@ def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, See
     builder = sample_builder(config, device)
     try:
         frames = list(read_unit(unit, str(config.working_size), "all"))
+        with FlopCounterMode(display=False) as counter:
+            builder.see(frames[:1])
         started = time.perf_counter()
         seen = builder.see(frames)
         net_s = (time.perf_counter() - started) / max(1, len(frames))
-        return Looked(builder.tabulate(unit.clip, 0, seen), "", net_s), seen
+        net_ops = counter.get_total_flops() / config.key_batch  # one call of the net, filled up
+        return Looked(builder.tabulate(unit.clip, 0, seen), "", net_s, net_ops), seen
     except (Refused, DatasetError, MediaError) as problem:
         return Looked(None, str(problem), 0.0), None
 
@@ -107,11 +119,10 @@ def value_intervals(
 
 def plan_at(table: EpisodeTable, prices: Sequence[float], config: SegmentConfig) -> np.ndarray:
     """What the planner of the run takes as keys, bool [P, T]."""
-    assert config.scheduler.policy is not None
     cv2.setNumThreads(1)
     return plan_keys(
         table,
-        config.scheduler.policy,
+        planner_of(config),
         prices,
         two_sided=config.propagation.sides == "two",
         max_interval=longest_interval(config),

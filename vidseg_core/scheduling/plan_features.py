@@ -8,7 +8,7 @@ the largest of them say what happened in between.
 What a pair loses changes smoothly with its distance: near pairs are all looked at, of the far ones every
 third (`distances`); `plan_values.filled` puts in the others.
 
-Cost: 610 pairs for a window of 150 frames with a step of 3 and a reach of 90.
+Cost: 770 pairs for a window of 180 frames with a step of 3 and a reach of 90.
 
 Legend: J frames looked at, E longest distance in strides (1 = + 1), P features; h, w; gray, labels uint8.
 """

@@ -62,17 +62,26 @@ class PlannerCore:
 
     def plan(self, window: PlanWindow, price: float) -> list[int]:
         """Frames of the window that are to be keys, the first one not counted."""
+        return self.pick(self.worth(window), window, price)
+
+    def worth(self, window: PlanWindow) -> np.ndarray:
+        """float64 [J, E + 1]: the expected total quality of every interval of the window; no price in it."""
         stride = self.facts.stride
         reach = max(1, min(self.facts.longest, window.max_interval) // stride)
-        places = list(range(0, window.frames, stride))
-        grays = [window.grays[place] for place in places]
+        grays = [window.grays[place] for place in self._places(window)]
         features_JEP = plan_features(grays, [window.labels_hw], stride, reach, self._pairs)
         loss_JE = filled(self.model.loss(inputs_of(features_JEP)))
         if window.two_sided:
-            value_JE = two_sided_value(loss_JE, window.frames, stride, self.model.two_4)
-        else:
-            value_JE = one_sided_value(loss_JE, window.frames, stride)
+            return two_sided_value(loss_JE, window.frames, stride, self.model.two_4)
+        return one_sided_value(loss_JE, window.frames, stride)
+
+    def pick(self, value_JE: np.ndarray, window: PlanWindow, price: float) -> list[int]:
+        """The keys that gain more than the price, from what `worth` said."""
+        places = self._places(window)
         begins_J = np.append(places, window.frames)
         choose = best_keys if window.ends else best_keys_ahead
         keys = choose(value_JE, price, window.sound_T[places], begins_J, window.max_interval)
         return [places[key] for key in keys]
+
+    def _places(self, window: PlanWindow) -> list[int]:
+        return list(range(0, window.frames, self.facts.stride))

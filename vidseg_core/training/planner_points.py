@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from vidseg_core.episodes.planned import PlannedTable
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, PricePoint
-from vidseg_core.scheduling.plan_window import plan_segment
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.planner_fit import Lesson, price_at, priced, value_of
 
@@ -22,23 +22,6 @@ ROUNDS = 2
 """Times that a price is corrected."""
 CLOSE = 0.05
 """An interval this near to the one that was asked for, relatively, needs no correction."""
-
-
-def table_keys(core: PlannerCore, lesson: Lesson, price: float, two_sided: bool) -> np.ndarray:
-    """The keys of a table's segment, window by window, as the engine has them."""
-    table = lesson.table
-    grays, masks = table.grays_Thw, table.masks_Thw
-    assert grays is not None and masks is not None
-    keys = plan_segment(
-        lambda window: core.plan(window, price),
-        core.facts.window,
-        core.facts.stride,
-        list(grays),
-        lambda frame: masks[frame],
-        two_sided=two_sided,
-        max_interval=min(core.facts.longest, table.horizon),
-    )
-    return np.array(keys, np.int64)
 
 
 def operating_points(
@@ -52,19 +35,20 @@ def operating_points(
     frames = sum(lesson.table.frames for lesson in lessons)
     counted = sum(lesson.counted for lesson in lessons)
     two = all(lesson.between_JE is not None for lesson in lessons)
-    cores = [PlannerCore(model, facts) for model in models]
     points = []
     for two_sided in (False, True) if two else (False,):
         found = priced(models, lessons, two_sided)
+        planned = [
+            PlannedTable(PlannerCore(model, facts), lesson.table, two_sided=two_sided)
+            for model, lesson in zip(models, lessons, strict=True)
+        ]
         for target in (aki for aki in intervals if aki <= facts.longest):
             wanted = frames / target
             best: PricePoint | None = None
             aim = wanted
             for _ in range(1 + ROUNDS):
                 price = price_at(found, aim)
-                made = [
-                    table_keys(c, lesson, price, two_sided) for c, lesson in zip(cores, lessons, strict=True)
-                ]
+                made = [segment.keys(price) for segment in planned]
                 keys = sum(len(part) for part in made)
                 total = sum(value_of(x.table, part, two_sided) for x, part in zip(lessons, made, strict=True))
                 point = PricePoint(
