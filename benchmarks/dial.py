@@ -1,6 +1,6 @@
 """Does `--max_drop` keep its promise on clips that it has not seen?
 
-    python -m benchmarks.dial [--json FILE] [--data DIR] [--quality accuracy] [--quick]
+    python -m benchmarks.dial [--json FILE] [--data DIR] [--quality accuracy] [--planner] [--quick]
 
 Each clip in turn is left out, with all others of its video: the dial is set on the rest
 (`vidseg_core.calibration`, as `vidseg segment` does) and the chosen scheduler runs over the clip that was
@@ -15,20 +15,19 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.corpus import real_videos
 from vidseg_core.calibration.evidence import Clip
-from vidseg_core.calibration.schedulers import FixedFamily, Point, families, keys_at
+from vidseg_core.calibration.schedulers import FixedFamily, Planned, Point, families, keys_at
 from vidseg_core.calibration.search import search
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.datasets.scene_files import make_corpus
-from vidseg_core.pipeline.calibrate import clip_valuer, look_at_all, sample_units, worth_trying
+from vidseg_core.pipeline.calibrate import clip_valuer, look_at_all, planned_on, sample_units, worth_trying
 from vidseg_core.pipeline.calibrate_tasks import SampleTasks, longest_interval
 from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.plan.inputs import expand_inputs
@@ -60,12 +59,14 @@ def measure(footage: str, config: SegmentConfig, drops: Sequence[float]) -> list
     sample = SampleTasks(config, units)
     clips, places, _, net_ops = look_at_all(config, sample, report)
     names = worth_trying(config, net_ops, report)
+    planned = planned_on(config, clips, sample) if "planner" in names else None
     rows = []
     for left_out in range(len(clips)):
         video = units[places[left_out]].source
         others = [number for number, place in enumerate(places) if units[place].source != video]
         rows += [
-            _row(footage, config, drop, clips, places, others, left_out, sample, names) for drop in drops
+            _row(footage, config, drop, clips, places, others, left_out, sample, names, planned)
+            for drop in drops
         ]
     return rows
 
@@ -80,11 +81,14 @@ def _row(
     left_out: int,
     sample: SampleTasks,
     names: Sequence[str],
+    planned: Planned | None,
 ) -> Row:
     report, most = Reporter("text"), longest_interval(config)
     training = [clips[number] for number in others]
+    if planned is not None:
+        planned = replace(planned, runs=[planned.runs[number] for number in others])
     choice = search(
-        families([clip.table for clip in training], names, max_interval=most),
+        families([clip.table for clip in training], names, max_interval=most, planned=planned),
         clip_valuer(training, [places[number] for number in others], sample, report),
         budget=None,
         max_drop=max_drop,
@@ -131,16 +135,19 @@ def show(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def settings(folder: str, segmenter: str, quality: Any, frames: int, working_size: str) -> SegmentConfig:
+def settings(
+    folder: str, segmenter: str, options: argparse.Namespace, frames: int, working_size: str
+) -> SegmentConfig:
     """One run of frames from each video."""
+    name = "planner" if options.planner else "fixed"
     return SegmentConfig(
         input=(folder,) if "\n" not in folder else tuple(folder.split("\n")),
         output="-",
         segmenter=segmenter,
         working_size=working_size,
         max_drop=1.0,
-        scheduler=SchedulerConfig(max_interval=MAX_INTERVAL),
-        calibration=CalibrationConfig(clips=CLIPS, clip_frames=frames, quality=quality),
+        scheduler=SchedulerConfig(name=name, max_interval=MAX_INTERVAL),
+        calibration=CalibrationConfig(clips=CLIPS, clip_frames=frames, quality=options.quality),
     )
 
 
@@ -151,6 +158,9 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--data")
     parser.add_argument("--quality", choices=("fidelity", "accuracy"), default="fidelity")
+    parser.add_argument(
+        "--planner", action="store_true", help="try tiny-planner, too, cheap as these nets are"
+    )
     parser.add_argument("--footage", choices=("faces", "scenes"), help="one of the two alone")
     parser.add_argument("--frames", type=int, default=FRAMES, help="of each clip")
     parser.add_argument("--quick", action="store_true", help="fewer frames, scenes only")
@@ -160,13 +170,13 @@ def main() -> None:
     rows: list[Row] = []
     faces = [path for path in real_videos(options.data) if path.parent.name == "face"]
     if len(faces) >= 10 and "faces" in wanted:
-        config = settings("\n".join(map(str, faces)), "tiny-face", options.quality, frames, "512")
+        config = settings("\n".join(map(str, faces)), "tiny-face", options, frames, "512")
         rows += measure("faces, tiny-face", config, DROPS)
         print(show(rows), flush=True)
     if "scenes" in wanted:
         with tempfile.TemporaryDirectory() as folder:
             make_corpus(folder, clips=CLIPS, frames=2 * frames, seed=11)
-            config = settings(folder, "plain", options.quality, frames, "256")
+            config = settings(folder, "plain", options, frames, "256")
             rows += measure("scenes, plain", config, DROPS)
     print(show(rows))
     print("kept: clips left out on which the promise held; no gain: the dial ran the net on every frame")

@@ -1,12 +1,13 @@
 """Quality of key frame schedulers at average key intervals of 10, 25, 50 and 100, beside the best possible.
 
     python -m benchmarks.schedulers [--clips N] [--frames N] [--stride N] [--horizon N] [--tables DIR]
-                                    [--seeds N] [--episodes N] [--json FILE] [--data DIR]
+                                    [--seeds N] [--episodes N] [--groups NAME ...] [--json FILE] [--data DIR]
 
 Faces (landmark labels: read "agreement with the landmark labels"), DAVIS sequences and the CamVid clip where
 they are at hand, else generated scenes. The labels play N, so figures show scheduling and propagation alone
 (DIS flow at 256 px, label propagation); a key frame scores 1. Quality: mean over frames of mIoU over the
-classes that a frame's labels or its mask hold.
+classes that a frame's labels or its mask hold. `faces_eq2`: the faces once more, with `tiny-face` for N and
+agreement with its own masks for quality (DVRL Eq. 2). `--groups`: some of faces, faces_eq2, davis, camvid.
 
 Tables are built first (`vidseg build-episodes`; --tables keeps them for another time), then every scheduler
 is valued on them, one-sided and two-sided. `--stride`: only every so many frames may be key, for all
@@ -48,6 +49,7 @@ INTERVALS = (10, 25, 50, 100)
 ROOM = 1.2
 """The longest interval of the tables, in units of an average interval that is shown, is more than this."""
 SIDES = ("one", "two")
+EQ_2 = "faces_eq2"
 RANDOM_SEEDS = 8
 BOOTSTRAP = 1000
 
@@ -229,18 +231,21 @@ def _rows(
 # --- tables ------------------------------------------------------------------------------------------------
 
 
-def sources(data: str | None, clips: int, frames: int) -> dict[str, tuple[str, str]]:
-    """Group -> (data set, split)."""
+def sources(
+    data: str | None, clips: int, frames: int, groups: Sequence[str] = ()
+) -> dict[str, tuple[str, str]]:
+    """Group -> (data set, split); of `groups`, if some are named."""
     root = data_dir(data)
     places = {
         "faces": ("face", "face", "all"),
+        EQ_2: ("face", "face", "all"),
         "davis": ("davis", "davis2016", "all"),
         "camvid": ("camvid", "camvid", "clip_0016E5_15hz"),
     }
     found = {
         group: (f"{layout}:{root / folder}", split)
         for group, (layout, folder, split) in places.items()
-        if root is not None and (root / folder).is_dir()
+        if root is not None and (root / folder).is_dir() and (not groups or group in groups)
     }
     return found or {"scenes": (f"scenes:videos={clips},frames={frames or 151},height=120,width=160", "all")}
 
@@ -259,6 +264,7 @@ def tables_of(
         key_stride=options.stride,
         two_sided_stride=options.stride,
         features=("scores", "flow"),
+        **({"segmenter": "tiny-face", "quality": "fidelity"} if group == EQ_2 else {}),  # type: ignore[arg-type]
     )
     run_build_episodes(config)
     try:
@@ -334,11 +340,12 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=90, help="longest interval in the tables, frames")
     parser.add_argument("--seeds", type=int, default=2, help="nets of each learned kind")
     parser.add_argument("--episodes", type=int, default=800, help="of REINFORCE for `policy`; 0: no policies")
+    parser.add_argument("--groups", nargs="+", default=(), help="only these")
     options = parser.parse_args()
     rows: list[Row] = []
     unseen: list[Unseen] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for group, source in sources(options.data, options.clips, options.frames).items():
+        for group, source in sources(options.data, options.clips, options.frames, options.groups).items():
             tables = tables_of(group, source, options, Path(options.tables or scratch))
             if not tables:
                 continue

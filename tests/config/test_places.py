@@ -28,6 +28,20 @@ print(code, [name for name in ("torch", "ray", "av", "cv2", "pyarrow", "numpy") 
 """
 
 
+def test_the_planner_in_the_package_is_no_missing_file() -> None:
+    for policy in (None, "tiny-planner"):
+        check_places(
+            SegmentConfig(
+                input=("a",), output="new", scheduler=SchedulerConfig(name="planner", policy=policy)
+            )
+        )
+    missing = SchedulerConfig(name="planner", policy="tiny-plan")
+    with pytest.raises(ConfigError, match="tiny-plan does not exist"):
+        check_places(SegmentConfig(input=("a",), output="new", scheduler=missing))
+    with pytest.raises(ConfigError, match="goes with planner, not with 'policy'"):
+        SchedulerConfig(name="policy", policy="tiny-planner")
+
+
 def test_a_wrong_file_or_output_is_told_without_heavy_imports(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     for words, says in (

@@ -65,13 +65,16 @@ def test_a_dry_run_says_what_calibration_costs_and_writes_nothing(corpus: Path, 
     ("options", "says"),
     [
         ({"calibration": CalibrationConfig(schedulers=("policy",))}, "needs its file"),
-        ({"scheduler": SchedulerConfig(name="mine:Own")}, "cannot set the threshold of a plug-in"),
+        (
+            {"scheduler": SchedulerConfig(name="plug_of_the_dial:Own")},
+            "cannot set the threshold of a plug-in",
+        ),
     ],
 )
 def test_what_the_dial_cannot_try_is_told(
     options: dict[str, Any], says: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "plug_of_the_dial.py").write_text(
         "class Own:\n    needs_flow, avoids_corrupt, threshold = False, True, 0.5\n"
         "    def score(self, deviation):\n        return 0.0\n"
     )

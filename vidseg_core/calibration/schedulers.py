@@ -39,8 +39,8 @@ GRID = 240
 """Thresholds that are walked to find those shares; walking costs next to nothing."""
 PAIRS = 6000
 """Kept of a clip that is planned at several prices: those of 1,100 frames, 220 MB."""
-PRICES = 14
-"""Prices of a key at which a planner is tried: planning is dearer than walking."""
+PRICES = 56
+"""Prices of a key at which a planner is tried; windows are looked at once for all of them."""
 HEURISTICS = ("frame_difference", "flow_magnitude", "warp_error")
 
 

@@ -106,6 +106,8 @@ class SchedulerConfig:
             check(verb is None, "--scheduler.policy", f"must name a file of {verb} for {self.name!r}")
             return
         check(bool(self.policy.strip()), "--scheduler.policy", "must name a file")
+        other = self.policy == BUNDLED_PLANNER and self.name in SCHEDULERS and self.name != "planner"
+        check(not other, "--scheduler.policy", f"{BUNDLED_PLANNER} goes with planner, not with {self.name!r}")
         takes = self.name in LEARNED_SCHEDULERS or self.name not in SCHEDULERS
         problem = f"{self.name!r} reads no such file; it goes with {', '.join(LEARNED_SCHEDULERS)}"
         check(takes, "--scheduler.policy", problem)

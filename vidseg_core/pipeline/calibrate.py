@@ -45,9 +45,9 @@ from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
 CALIBRATION_KEY = "_run/calibration.json"
-PLANS_FROM_OPS = 4e9
-"""Floating point operations of N per frame from which the planner is tried: about .2 s of a core, where
-planning takes some .012 s a frame at a key every 25 (docs/policy.md)."""
+PLANS_FROM_OPS = 2e10
+"""Floating point operations of N per frame from which the planner is tried: some .4 s of a core, about where
+planning takes no longer than the keys that even spacing would need for the same masks (docs/policy.md)."""
 _CHOSEN = frozenset({"scheduler.name", "scheduler.interval", "scheduler.threshold", "scheduler.max_interval"})
 
 
@@ -147,7 +147,7 @@ def calibrate(
         names,
         max_interval=longest_interval(config),
         policy=config.scheduler.policy,
-        planned=_planned(config, clips, sample) if "planner" in names else None,
+        planned=planned_on(config, clips, sample) if "planner" in names else None,
     )
     choice = search(
         found,
@@ -168,20 +168,21 @@ def calibrate(
 
 
 def worth_trying(config: SegmentConfig, net_ops: float, report: Reporter) -> tuple[str, ...]:
-    """The schedulers at hand, without a planner that nobody asked for where planning costs more than a tenth
-    of the net's calls that it saves. Judged by operations: seconds would make the choice a matter of luck."""
+    """The schedulers at hand, without a planner that nobody asked for beside a net that is too cheap for it.
+    Judged by operations: seconds would make the choice a matter of luck."""
     names = tried_names(config)
     asked = config.scheduler.name == "planner" or "planner" in config.calibration.schedulers
     if "planner" not in names or asked or net_ops >= PLANS_FROM_OPS:
         return names
+    why = f"the net takes {net_ops / 1e9:.2g} GFLOP a frame, and planning pays from {PLANS_FROM_OPS / 1e9:g}"
+    why = why if net_ops else "what the net costs is not known (torch counts no operations)"
     report.say(
-        "the planner is not tried: beside a net this cheap, planning costs more than a tenth of what it "
-        "saves (--scheduler.name planner tries it all the same)"
+        f"the planner is not tried: {why}; --calibration.schedulers fixed planner tries it all the same"
     )
     return tuple(name for name in names if name != "planner")
 
 
-def _planned(config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks) -> Planned:
+def planned_on(config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks) -> Planned:
     """The planner at each of its prices, on each clip."""
     planner = planner_of(config)
     prices = prices_of(planner, config.propagation.sides == "two")

@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from vidseg_core.calibration.evidence import Interval, Known, two_sided_values
 from vidseg_core.calibration.schedulers import HEURISTICS, plan_keys
@@ -29,6 +28,7 @@ from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.sources import Unit, read_unit
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.media import MediaError
+from vidseg_core.models.operations import operations_of
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.pipeline.build import build_net, build_run_flow
 from vidseg_core.propagation.propagators import build_propagator
@@ -45,7 +45,7 @@ class Looked:
     net_s: float
     """Seconds of N per frame."""
     net_ops: float = 0.0
-    """Floating point operations of N per frame; 0 where torch does not do them."""
+    """Floating point operations of N per frame; 0: not known."""
 
 
 def tried_names(config: SegmentConfig) -> tuple[str, ...]:
@@ -98,12 +98,11 @@ def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, See
     builder = sample_builder(config, device)
     try:
         frames = list(read_unit(unit, str(config.working_size), "all"))
-        with FlopCounterMode(display=False) as counter:
-            builder.see(frames[:1])
+        one_call = operations_of(lambda: builder.see(frames[:1]))
         started = time.perf_counter()
         seen = builder.see(frames)
         net_s = (time.perf_counter() - started) / max(1, len(frames))
-        net_ops = counter.get_total_flops() / config.key_batch  # one call of the net, filled up
+        net_ops = one_call / config.key_batch  # a call is filled up
         return Looked(builder.tabulate(unit.clip, 0, seen), "", net_s, net_ops), seen
     except (Refused, DatasetError, MediaError) as problem:
         return Looked(None, str(problem), 0.0), None

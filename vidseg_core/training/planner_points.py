@@ -35,12 +35,13 @@ def operating_points(
     frames = sum(lesson.table.frames for lesson in lessons)
     counted = sum(lesson.counted for lesson in lessons)
     two = all(lesson.between_JE is not None for lesson in lessons)
+    cores = [PlannerCore(model, facts) for model in models]
     points = []
     for two_sided in (False, True) if two else (False,):
         found = priced(models, lessons, two_sided)
         planned = [
-            PlannedTable(PlannerCore(model, facts), lesson.table, two_sided=two_sided)
-            for model, lesson in zip(models, lessons, strict=True)
+            PlannedTable(core, lesson.table, two_sided=two_sided)
+            for core, lesson in zip(cores, lessons, strict=True)
         ]
         for target in (aki for aki in intervals if aki <= facts.longest):
             wanted = frames / target
