@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from vidseg_core.store import FrameRow, ObjectStore, commit_part, encode_part, encode_videos, part_key
 
@@ -78,6 +82,18 @@ def put_run(store: ObjectStore, *, parts_of: int = 7, frames: int = 60) -> None:
     store.put("_state/video=a/00000-000001-000001.state", b"not a table")
     store.put("run.json", json.dumps({"schema_version": 1, "name": "test"}).encode())
     store.put("_SUCCESS", b"")
+
+
+def older_bytes(table: pa.Table) -> bytes:
+    """A table as versions before wrote it: no checksums, in the footer only the schema's version."""
+    sink = io.BytesIO()
+    dictionary: Any = [name for name in table.column_names if name in ("video_id", "mask_codec")]
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", use_dictionary=dictionary, store_schema=False
+    ) as file:
+        file.add_key_value_metadata({b"vidseg.schema_version": b"1"})
+        file.write_table(table, row_group_size=32)
+    return sink.getvalue()
 
 
 def _cut(frames: int, parts_of: int) -> list[int]:

@@ -87,8 +87,8 @@ def test_video_rows_with_unknown_or_missing_columns_are_refused() -> None:
     row = video_row("v", 3)
     with pytest.raises(ValueError, match=r"video row v: missing or unknown columns \['extra'\]"):
         encode_videos([row | {"extra": 1}])
-    with pytest.raises(ValueError, match=r"\['aki'\]"):
-        encode_videos([{name: value for name, value in row.items() if name != "aki"}])
+    with pytest.raises(ValueError, match=r"\['keys'\]"):
+        encode_videos([{name: value for name, value in row.items() if name != "keys"}])
 
 
 def test_keys_are_built_and_read_back() -> None:

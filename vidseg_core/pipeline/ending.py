@@ -29,7 +29,7 @@ from vidseg_core.plan.video_list import text_column
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import RUN_KEY, STATE_PREFIX, SUCCESS_KEY, VIDEOS_PREFIX
 from vidseg_core.store.objects import ObjectStore
-from vidseg_core.store.parts import encode_videos
+from vidseg_core.store.parts import committed_parts, encode_videos
 from vidseg_core.store.run import open_run
 
 _PACKAGES = ("vidseg", "ray", "torch", "av", "numpy", "pyarrow", "opencv-python-headless", "boto3")
@@ -46,7 +46,12 @@ def video_key(video_id: str) -> str:
 
 
 def close_video(store: ObjectStore, row: Mapping[str, Any]) -> None:
-    """Write the video's row (the first driver's row stands) and drop its saved states."""
+    """Write the video's row (the first driver's row stands) and drop its saved states.
+
+    A row that does not say how many parts the video has gets the number of those that are committed.
+    """
+    if row.get("parts") is None:
+        row = {**row, "parts": sum(1 for _ in committed_parts(store, row["video_id"]))}
     store.put_if_absent(video_key(row["video_id"]), encode_videos([row]))
     for info in list(store.list(f"{STATE_PREFIX}video={row['video_id']}/")):
         store.delete(info.key)

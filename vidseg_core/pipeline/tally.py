@@ -73,7 +73,13 @@ class VideoTally:
             "aki": sums["frames"] / sums["keys"] if sums["keys"] else None,
             "cpu_s": sums["decode_s"] + (0.0 if gpu else sums["engine_s"]),
             "gpu_s": sums["engine_s"] if gpu else 0.0,
+            "parts": self._parts(),
         }
+
+    def _parts(self) -> int | None:
+        """Parts that must be there; None after a fatal verdict: those that were committed before it."""
+        segments = self.segments.values()
+        return None if any(s.fatal for s in segments) else sum(s.parts for s in segments)
 
     def _verdict(self, sums: Mapping[str, Any]) -> tuple[str, str | None]:
         fatal = next((s.fatal for s in self.segments.values() if s.fatal), None)

@@ -34,7 +34,7 @@ from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import commit_part, part_writer
 from vidseg_core.store.run import open_run
-from vidseg_core.store.schema import check_version, frames_schema
+from vidseg_core.store.schema import check_version, conformed, frames_schema
 
 SPAN_BYTES = 64 << 20
 """Parts are merged until their files add up to this many bytes."""
@@ -151,7 +151,7 @@ def _part_table(store: ObjectStore, key: str) -> pa.Table:
     where = f"output {store.root}: {key}"
     check_version(file.metadata.metadata, where)
     check_plain(file.schema_arrow, where)
-    return file.read().cast(frames_schema(file.schema_arrow.names))
+    return conformed(file.read(), frames_schema(file.schema_arrow.names), where)
 
 
 def _keys(store: ObjectStore, video_id: str) -> dict[PartKey, int]:

@@ -126,10 +126,11 @@ def encode_part(
 
 
 def encode_videos(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Parquet bytes of per-video rows: mappings with the names of `VIDEOS_SCHEMA`."""
+    """Parquet bytes of per-video rows: mappings with the names of `VIDEOS_SCHEMA`, nullable ones if known."""
+    needed = {field.name for field in VIDEOS_SCHEMA if not field.nullable}
     for row in rows:
-        if row.keys() != set(VIDEOS_SCHEMA.names):
-            wrong = sorted(row.keys() ^ set(VIDEOS_SCHEMA.names))
+        wrong = sorted((needed - row.keys()) | (row.keys() - set(VIDEOS_SCHEMA.names)))
+        if wrong:
             raise ValueError(f"video row {row.get('video_id')}: missing or unknown columns {wrong}")
     return table_bytes(pa.Table.from_pylist([dict(row) for row in rows], schema=VIDEOS_SCHEMA))
 

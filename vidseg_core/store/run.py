@@ -44,6 +44,7 @@ from vidseg_core.store.schema import (
     SCHEMA_VERSION,
     VIDEOS_SCHEMA,
     check_version,
+    conformed,
     frames_schema,
 )
 
@@ -131,7 +132,7 @@ class Run:
         where = f"run {self.path}: {key}"
         check_version(file.metadata.metadata, where)
         check_plain(file.schema_arrow, where)
-        return file.read(use_threads=False).select(VIDEOS_SCHEMA.names).cast(VIDEOS_SCHEMA)
+        return conformed(file.read(use_threads=False), VIDEOS_SCHEMA, where)
 
     def files(self, video_id: str | None = None) -> Iterator[tuple[str, list[PartKey]]]:
         """For each video (or the one named) its id and the files that hold its rows, in frame order."""
@@ -191,15 +192,26 @@ class Run:
         last = -1
         for key in keys:
             with self._parquet(str(key)) as file:
-                names = columns or frames_schema(file.schema_arrow.names).names
-                wanted = list(dict.fromkeys(("frame_index", *names)))
+                there = file.schema_arrow.names
+                wanted = list(dict.fromkeys(("frame_index", *(columns or frames_schema(there).names))))
+                absent = _absent(wanted, there, f"run {self.path}: {key}")
                 for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
                     for row in batch.to_pylist():
                         if row["frame_index"] <= last:
                             frame = row["frame_index"]
                             raise StoreError(f"run {self.path}: {key}: frame {frame} after frame {last}")
                         last = row["frame_index"]
-                        yield row
+                        yield row | absent
+
+
+def _absent(wanted: Sequence[str], there: Sequence[str], where: str) -> dict[str, None]:
+    """Columns that came after the file was written, as null; `StoreError` for one that no version lacks."""
+    absent = [name for name in wanted if name not in there]
+    schema = frames_schema(there)
+    for name in absent:
+        if name not in schema.names or not schema.field(name).nullable:
+            raise StoreError(f"{where}: there is no column {name!r}")
+    return dict.fromkeys(absent)
 
 
 class _FrameFinder:

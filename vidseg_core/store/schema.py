@@ -69,6 +69,7 @@ VIDEOS_SCHEMA: pa.Schema = pa.schema(
         _column("duration_s", pa.float64(), nullable=True),
         _column("cpu_s", pa.float64()),
         _column("gpu_s", pa.float64()),
+        _column("parts", pa.int64(), nullable=True),  # committed parts; null: written by an older version
     ],
     metadata=_METADATA,
 )
@@ -78,6 +79,16 @@ VIDEOS_SCHEMA: pa.Schema = pa.schema(
 def frames_schema(names: Iterable[str]) -> pa.Schema:
     """The schema of a frame table with these column names."""
     return PSEUDO_SCHEMA if "confidence" in set(names) else FRAMES_SCHEMA
+
+
+def conformed(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """The table in exactly this schema: columns that came with a later version are null in older files."""
+    lacking = [field for field in schema if field.name not in table.column_names]
+    for field in lacking:
+        if not field.nullable:
+            raise StoreError(f"{where}: there is no column {field.name!r}")
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def check_version(metadata: Mapping[bytes, bytes] | None, where: str) -> None:
