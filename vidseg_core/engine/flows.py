@@ -9,7 +9,7 @@ import numpy as np
 from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.stats import EngineStats
 from vidseg_core.propagation.chain import Link, Pair, complete, improve
-from vidseg_core.propagation.flow import FlowEstimator
+from vidseg_core.propagation.flow import FlowEstimator, check_flows
 
 
 class Flows:
@@ -37,4 +37,7 @@ class Flows:
         if not pairs:
             return []
         self._stats.flows += len(pairs)
-        return self.estimator.flow([current for current, _ in pairs], [key for _, key in pairs])
+        pictures = [current for current, _ in pairs]
+        flows = self.estimator.flow(pictures, [key for _, key in pairs])
+        check_flows(flows, pictures, type(self.estimator).__name__)
+        return flows

@@ -17,10 +17,8 @@ import numpy as np
 import torch
 
 from vidseg_core.engine.confidence import LabelRule, pack
-from vidseg_core.models.protocol import ScoresError, Segmenter
-
-MAX_CLASSES = 256
-"""Label maps are uint8."""
+from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError
+from vidseg_core.models.scores import MOST_NAMES, check_scores
 
 
 class ChunkedNet:
@@ -38,21 +36,22 @@ class ChunkedNet:
         device: str | torch.device,
         rule: LabelRule | None = None,
     ) -> None:
-        most = MAX_CLASSES if rule is None else MAX_CLASSES - 1
+        most = MOST_NAMES if rule is None else MOST_NAMES - 1
         if len(segmenter.class_names) > most:
-            raise ValueError(f"at most {most} classes fit into a mask, not {len(segmenter.class_names)}")
+            raise SegmenterError(f"at most {most} classes fit into a mask, not {len(segmenter.class_names)}")
         self.segmenter, self.level, self.batch, self.rule = segmenter, level, batch, rule
         self.device = torch.device(device)
+        self._name = str(getattr(segmenter, "name", type(segmenter).__name__))
 
     @torch.inference_mode()
     def run(self, frames: Sequence[np.ndarray]) -> list[tuple[np.ndarray, Any]]:
         """For each frame_HW3 uint8 its labels_HW and what is carried of it at this level.
 
-        Raises `ScoresError` if the scores of one are not finite.
+        Raises `ScoresError` if the scores of one are not finite, or are not scores of these frames at all.
         """
         results = self._in_chunks(frames, lambda frame_HW3: frame_HW3.shape, self._run_chunk)
         if any(labels_HW is None for labels_HW, _ in results):
-            raise ScoresError("the net gave scores that are NaN or Inf")
+            raise ScoresError(f"segmenter {self._name!r} gave scores that are NaN or Inf")
         return results
 
     @torch.inference_mode()
@@ -67,7 +66,7 @@ class ChunkedNet:
     def _run_chunk(self, frames: list[np.ndarray]) -> list[tuple[np.ndarray | None, Any]]:
         pixels_BHW3 = torch.from_numpy(np.stack(frames)).to(self.device)
         feats = self.segmenter.features(pixels_BHW3.permute(0, 3, 1, 2).float() / 255.0)
-        scores_BCHW = self.segmenter.head(feats)
+        scores_BCHW = self._head(feats, len(frames), (frames[0].shape[0], frames[0].shape[1]))
         results: list[tuple[np.ndarray | None, Any]] = []
         for number in range(len(frames)):
             if not bool(torch.isfinite(scores_BCHW[number]).all()):
@@ -82,8 +81,14 @@ class ChunkedNet:
             results.append((labels_HW, carried))
         return results
 
+    def _head(self, feats: Any, batch: int, size: tuple[int, int] | None) -> torch.Tensor:
+        """N_task, and a look at what it gave; `size` of the frames, None where they are not at hand."""
+        scores_BCHW = self.segmenter.head(feats)
+        check_scores(scores_BCHW, self._name, self.segmenter.class_names, batch, size)
+        return scores_BCHW
+
     def _head_chunk(self, carried: list[Any]) -> list[np.ndarray]:
-        scores_BCHW = self.segmenter.head(_batch_of(carried))
+        scores_BCHW = self._head(_batch_of(carried), len(carried), None)
         return [self._map_of(scores_CHW) for scores_CHW in scores_BCHW]
 
     def _map_of(self, scores_CHW: torch.Tensor) -> np.ndarray:

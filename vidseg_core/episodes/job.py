@@ -24,7 +24,7 @@ from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.episodes.build import Refused
-from vidseg_core.episodes.making import claim_set, make_builder
+from vidseg_core.episodes.making import claim_set, make_builder, try_making
 from vidseg_core.episodes.sources import Unit, class_names, dataset_units, read_unit, video_units
 from vidseg_core.episodes.store import TableKey, encode_table, list_tables
 from vidseg_core.media import MediaError
@@ -70,6 +70,7 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
     report = reporter or Reporter(config.log)
     classes = class_names(config)
     making = make_builder(config, classes, "cpu")
+    note = try_making(config, making, classes)
     if config.dry_run:
         from vidseg_core.episodes.estimate import dry_run
 
@@ -78,8 +79,8 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
     _check_output(store)
     fresh = claim_set(store, making.fingerprint)
     report.say(f"{'new set' if fresh else 'continuing'} -> {store.root}; {config.describe()}")
-    if making.note:
-        report.say(f"note: {making.note}")
+    if note:
+        report.say(f"note: {note}")
     there = {(key.clip, key.segment) for key in list_tables(store)}
     with _ray_when_needed(config) as need_ray:
         units, rows = _plan(config, need_ray)

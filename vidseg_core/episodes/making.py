@@ -14,10 +14,12 @@ import torch
 from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import CONV6, Conv6, Features
 from vidseg_core.episodes.store import TABLE_VERSION
 from vidseg_core.models.registry import build_segmenter
+from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.pipeline.manifest import FingerprintMismatch
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import build_propagator
@@ -32,6 +34,7 @@ class Making:
 
     builder: TableBuilder
     fingerprint: Mapping[str, str]
+    net: ChunkedNet | None
     note: str
 
 
@@ -75,7 +78,21 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
         "class_names": ",".join(names),
         "table_version": str(TABLE_VERSION),
     }
-    return Making(builder=builder, fingerprint=fingerprint, note=_note(net, flow))
+    return Making(builder=builder, fingerprint=fingerprint, net=net, note=_note(net, flow))
+
+
+def try_making(config: BuildEpisodesConfig, making: Making, classes: Sequence[str]) -> str:
+    """Put one frame through N and the plug-ins; what the user should know of N.
+
+    ``SegmenterError`` or ``PluginError`` for what does not fit.
+    """
+    if making.net is None:
+        tried = try_labels(len(classes))
+    else:
+        sizes = trial_sizes(config.working_size)
+        tried = try_net(making.net.segmenter, sizes=sizes, most=MOST_NAMES - 1)
+    try_plugins(config.propagation, lambda: _flow(config, "cpu"), tried)
+    return " ".join(filter(None, (making.note, tried.note)))
 
 
 def claim_set(store: ObjectStore, fingerprint: Mapping[str, str]) -> bool:

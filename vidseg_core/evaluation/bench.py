@@ -28,6 +28,7 @@ from vidseg_core.datasets.records import DatasetError, Record
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import make_view
+from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.sources import dataset_of
 from vidseg_core.evaluation.answers import Answers, Recall, clock_of, recalled
 from vidseg_core.evaluation.clips import Clip, class_names, items_of
@@ -36,6 +37,7 @@ from vidseg_core.evaluation.oracle import Planned, check_tables, oracle_keys
 from vidseg_core.metrics.consistency import PairFlow
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
+from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.pipeline.build import build_run_flow
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import build_propagator
@@ -117,6 +119,24 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
             raise
         raise ConfigError("--methods", f"{method.name}: {problem}") from problem
     return engine, recall
+
+
+def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
+    """Build every method, and put one frame through N and the plug-ins; what the user should know of N.
+
+    ``ConfigError``, ``SegmenterError`` or ``PluginError`` for what does not exist or does not fit.
+    """
+    if bench.net is None:
+        tried, note = try_labels(bench.classes), ""
+    else:
+        tried = try_net(
+            bench.net, sizes=trial_sizes(bench.config.working_size), device=bench.device, most=MOST_NAMES - 1
+        )
+        note = " ".join(filter(None, (bench.net.note, tried.note)))
+    for method in methods:
+        build_method(bench, method, None)
+        try_plugins(method.propagation, lambda m=method: _flow(bench, m), tried)
+    return note
 
 
 def _scheduler(bench: Bench, method: MethodConfig, clip: Clip | None) -> Scheduler | WindowScheduler:

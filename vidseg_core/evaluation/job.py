@@ -16,7 +16,7 @@ from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.evaluation.answers import Answers
-from vidseg_core.evaluation.bench import Bench, ClipTest, build_method, make_bench
+from vidseg_core.evaluation.bench import Bench, ClipTest, make_bench, try_methods
 from vidseg_core.evaluation.cells import claim, list_cells
 from vidseg_core.evaluation.clips import clips_of
 from vidseg_core.evaluation.ending import DONE, SUCCESS_KEY, fingerprint, finish
@@ -35,8 +35,7 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
     report = reporter or Reporter(config.log)
     bench, clips = make_bench(config, "cpu"), clips_of(config)
     methods = config.parsed_methods()
-    for method in methods:
-        build_method(bench, method, None)
+    note = try_methods(bench, methods)
     if not clips:
         raise ConfigError("--data", f"{', '.join(config.data)}: split {config.split!r} has no clips")
     cells = plan(clips, methods, config.tables)
@@ -49,8 +48,8 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
         raise ConfigError("--output", str(problem)) from problem
     fresh = claim(store, fingerprint(config, bench))
     report.say(f"{'new evaluation' if fresh else 'continuing'} -> {store.root}; {config.describe()}")
-    if bench.net is not None and bench.net.note:
-        report.say(f"note: {bench.net.note}")
+    if note:
+        report.say(f"note: {note}")
     store.delete(SUCCESS_KEY)
     there = list_cells(store)
     todo = [cell for cell in cells if cell.key not in there and cell.clip.runs]

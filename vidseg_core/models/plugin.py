@@ -19,29 +19,31 @@ import torch
 
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.protocol import Features, Segmenter, SegmenterError
+from vidseg_core.models.scores import check_names
 
 NEEDED = ("features", "head", "class_names", "stride")
 
 
 class PluginSegmenter:
-    """Gives a plug-in the attributes that it left out; calls go straight through."""
+    """Gives a plug-in the attributes that it left out, and copies to work on: it may change them in place,
+    and frames and features are wanted again."""
 
     def __init__(self, inner: Any, *, spec: str, digest: str) -> None:
         self.inner = inner
         self.name = str(getattr(inner, "name", spec))
-        self.class_names = tuple(inner.class_names)
-        self.stride = int(inner.stride)
+        self.class_names = check_names(self.name, inner.class_names)
+        self.stride = _stride(self.name, inner.stride)
         self.digest = str(getattr(inner, "digest", digest))
         self.trained = bool(getattr(inner, "trained", True))
         self.note = str(getattr(inner, "note", ""))
 
     def features(self, frames_B3HW: torch.Tensor) -> Features:
         """N_feat of the plug-in."""
-        return self.inner.features(frames_B3HW)
+        return self.inner.features(frames_B3HW.clone())
 
     def head(self, feats: Features) -> torch.Tensor:
         """N_task of the plug-in."""
-        return self.inner.head(feats)
+        return self.inner.head(_copied(feats))
 
     def to(self, device: str | torch.device) -> Self:
         """Move the plug-in, if it can be moved."""
@@ -55,7 +57,7 @@ def build_plugin(spec: str, options: Mapping[str, object]) -> Segmenter:
     module_name, _, class_name = spec.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a plug-in's own code runs here
+    except (Exception, SystemExit) as error:  # a plug-in's own code runs here
         problem = f"{type(error).__name__}: {error}"
         raise SegmenterError(f"segmenter {spec!r}: cannot import {module_name!r} ({problem})") from error
     maker = getattr(module, class_name, None)
@@ -63,13 +65,32 @@ def build_plugin(spec: str, options: Mapping[str, object]) -> Segmenter:
         raise SegmenterError(f"segmenter {spec!r}: module {module_name!r} has no class {class_name!r}")
     accepted = inspect.signature(maker).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
-    inner = maker(**{key: value for key, value in options.items() if takes_all or key in accepted})
+    try:
+        inner = maker(**{key: value for key, value in options.items() if takes_all or key in accepted})
+    except (Exception, SystemExit) as error:  # a plug-in's own code
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise SegmenterError(f"segmenter {spec!r} cannot be built ({problem})") from error
     absent = [name for name in NEEDED if not hasattr(inner, name)]
     if absent:
         raise SegmenterError(
             f"segmenter {spec!r} lacks {', '.join(absent)}; see vidseg_core.models.Segmenter"
         )
     return PluginSegmenter(inner, spec=spec, digest=_digest(spec, module, options))
+
+
+def _copied(feats: Any) -> Any:
+    if isinstance(feats, torch.Tensor):
+        return feats.clone()
+    return type(feats)(map(_copied, feats)) if isinstance(feats, tuple | list) else feats
+
+
+def _stride(name: str, stride: Any) -> int:
+    whole = isinstance(stride, int) and not isinstance(stride, bool) and stride >= 1
+    if not whole:
+        raise SegmenterError(
+            f"segmenter {name!r}: stride is {stride!r}, expected a whole number of at least 1"
+        )
+    return stride
 
 
 def _digest(spec: str, module: Any, options: Mapping[str, object]) -> str:

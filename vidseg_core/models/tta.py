@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from vidseg_core.models.protocol import Segmenter, SegmenterError
+from vidseg_core.models.scores import check_scores
 from vidseg_core.models.whole import WholeSegmenter
 
 LEAST = 1e-12
@@ -55,7 +56,10 @@ class TtaSegmenter(WholeSegmenter):
         size = (frames_B3HW.shape[2], frames_B3HW.shape[3])
         total, count = None, 0
         for variant_B3hw, mirrored in self._variants(frames_B3HW):
-            probabilities = self.inner.head(self.inner.features(variant_B3hw)).softmax(dim=1)
+            scores = self.inner.head(self.inner.features(variant_B3hw))
+            shape = variant_B3hw.shape
+            check_scores(scores, self.inner.name, self.class_names, shape[0], (shape[2], shape[3]))
+            probabilities = scores.softmax(dim=1)
             if mirrored:
                 probabilities = probabilities.flip(3)
             probabilities = resized(probabilities, size)

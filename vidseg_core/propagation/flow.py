@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 
-from vidseg_core.propagation.registry import Registry, UnknownNameError
+from vidseg_core.propagation.registry import PluginError, Registry, UnknownNameError
 
 
 @runtime_checkable
@@ -141,6 +141,30 @@ def build_flow(name: str = "dis", **options: Any) -> FlowEstimator:
             f"flow estimator {name!r} lacks {', '.join(lacks)}; see FlowEstimator in propagation/flow.py"
         )
     return estimator
+
+
+def check_flows(flows: Any, current: Sequence[np.ndarray], name: str) -> None:
+    """`PluginError` unless there is one flow_HW2, float32 and finite, for each picture of `current`.
+
+    A flow of another shape would be resized to the picture without a word.
+    """
+    listed = isinstance(flows, Sequence | np.ndarray)
+    if not listed or len(flows) != len(current):
+        got = f"{len(flows)} flows" if listed else f"a {type(flows).__name__}"
+        raise PluginError(f"flow estimator {name!r} gave {got}, expected a list of {len(current)}")
+    for flow_HW2, picture in zip(flows, current, strict=True):
+        if not isinstance(flow_HW2, np.ndarray):
+            raise PluginError(
+                f"flow estimator {name!r} gave a {type(flow_HW2).__name__}, expected numpy arrays"
+            )
+        expected = (*picture.shape[:2], 2)
+        if flow_HW2.shape != expected or flow_HW2.dtype != np.float32:
+            raise PluginError(
+                f"flow estimator {name!r} gave a flow of shape {flow_HW2.shape} and type {flow_HW2.dtype}, "
+                f"expected {expected} (rows, columns, 2) and float32"
+            )
+        if not np.isfinite(flow_HW2).all():
+            raise PluginError(f"flow estimator {name!r} gave a flow that is NaN or Inf")
 
 
 def takes(name: str, option: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkabl
 import numpy as np
 import torch
 
-from vidseg_core.propagation.registry import Registry
+from vidseg_core.propagation.registry import PluginError, Registry
 from vidseg_core.propagation.scale_field import scale_of
 from vidseg_core.propagation.warp import warp_labels, warp_maps
 
@@ -91,6 +91,23 @@ class FlowWarp:
         if scale is not None:
             warped = scale.apply(warped, self.level)
         return warped[0] if single else tuple(warped)
+
+
+def check_carried(moved: Any, carried: Any, name: str) -> None:
+    """`PluginError` unless `moved` is of the kind, shape and type of what was handed in."""
+    if (got := _form(moved)) != (expected := _form(carried)):
+        raise PluginError(f"propagator {name!r} gave {got}, expected {expected}, as it was handed")
+
+
+def _form(carried: Any) -> str:
+    """A `Carried` in words."""
+    if isinstance(carried, np.ndarray | torch.Tensor):
+        kind = "array" if isinstance(carried, np.ndarray) else "tensor"
+        dtype = str(carried.dtype).removeprefix("torch.")
+        return f"{kind} of shape {tuple(carried.shape)} and type {dtype}"
+    if isinstance(carried, tuple | list):
+        return " and ".join(map(_form, carried))
+    return f"a {type(carried).__name__}"
 
 
 def _warped(maps_CHW: torch.Tensor, flow_HW2: np.ndarray) -> torch.Tensor:

@@ -17,6 +17,10 @@ class UnknownNameError(ValueError):
     """A plug-in name that no registry knows; the message suggests the nearest one."""
 
 
+class PluginError(UnknownNameError):
+    """A plug-in that cannot be built, or gives something else than its protocol says."""
+
+
 class Registry:
     """Short names of one kind of plug-in.
 
@@ -65,13 +69,21 @@ class Registry:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             takes = ", ".join(sorted(known)) or "no options"
             raise UnknownNameError(f"{self.kind} {name!r} has no option {option!r}{hint} (takes: {takes})")
-        return factory(**options)
+        if name in self._entries:
+            return factory(**options)
+        try:
+            return factory(**options)
+        except ValueError:
+            raise
+        except (Exception, SystemExit) as error:  # a plug-in's own code runs here
+            problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise PluginError(f"{self.kind} {name!r} cannot be built ({problem})") from error
 
     def _load(self, name: str) -> Callable[..., Any]:
         module_name, _, attribute = name.partition(":")
         try:
             return getattr(importlib.import_module(module_name), attribute)
-        except Exception as error:  # a plug-in's own code runs here
+        except (Exception, SystemExit) as error:  # a plug-in's own code runs here
             problem = f"{type(error).__name__}: {error}"
             raise UnknownNameError(f"{self.kind} {name!r} cannot be loaded ({problem})") from error
 

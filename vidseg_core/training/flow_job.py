@@ -22,6 +22,7 @@ from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
+from vidseg_core.engine.trial import trial_sizes, try_net
 from vidseg_core.models.flow import FlowNet, build_flow_net
 from vidseg_core.models.labels import labels_from_scores
 from vidseg_core.models.protocol import Segmenter
@@ -50,6 +51,12 @@ def run_train_flow(config: TrainFlowConfig, reporter: Reporter | None = None) ->
     device = "cpu" if config.device == "cuda" else str(resolve_device(config.device))
     report.say(f"reading {', '.join((*config.data, *config.pictures))}")
     segmenter = frozen_segmenter(config, device)
+    if segmenter is not None:
+        recipe = config.recipe
+        sizes = trial_sizes(f"{recipe.height}x{recipe.width}")
+        tried = try_net(segmenter, sizes=sizes, batch=recipe.batch, device=device)
+        for note in filter(None, (segmenter.note, tried.note)):
+            report.say(f"note: {note}")
     scale = _scale(config, segmenter, device)
     built = build_flow_net(config.net, config.weights, seed=config.seed, bare=True, scale=scale)
     if built.scale_level and scale is None:

@@ -1,0 +1,201 @@
+"""One small frame through N, the flow and the propagator, before anything is claimed or started.
+
+What a net or a plug-in gives has to fit: scores for every class name at the frame's own size, flows of the
+pictures' size, carried results of the kind and shape that were handed in. What does not fit would either fail
+after an hour, or, worse, run to the end: a resized flow or a transposed mask is not seen in a table.
+
+Model: a textured frame with unequal sides whose remainders are those of the working size, through the code
+that the engine runs (`ChunkedNet`). A net that fails on it gets frames of the working size before it is
+refused: some take one size only, or none so small.
+
+Legend: H, W frame size; h, w flow size; 3 = RGB; 2 = (u, v).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from vidseg_core.engine.confidence import LabelRule
+from vidseg_core.engine.look import make_view, view_size
+from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.media import working_size
+from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError
+from vidseg_core.models.scores import MOST_NAMES, SwappedAxes, check_names
+from vidseg_core.propagation.flow import FlowEstimator, check_flows
+from vidseg_core.propagation.propagators import Propagator, build_propagator, check_carried
+from vidseg_core.propagation.registry import PluginError
+
+_SMALL = (64, 96)
+_ALIKE = 32
+"""Rows and columns of the small frame are these and the working size's remainders of this."""
+_FORMATS = ((16, 9), (4, 3), (1, 1))
+"""Videos that a net may have been made for, where only the longest side is known."""
+_SAME = 1e-2
+"""Scores of one frame may differ by this share of the largest before a net counts as random."""
+_RANDOM = (
+    "The segmenter '{name}' gives other scores for the same frame: masks will change from run to run "
+    "(is it in evaluation mode?)."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A frame that N took, for the parts that come after N."""
+
+    frame_HW3: np.ndarray
+    carried: Callable[[str], Any]
+    """What is kept of the frame as a key, by level."""
+    classes: int
+    note: str = ""
+    """One sentence that a run should show; empty if there is none."""
+
+
+def trial_sizes(spec: int | str) -> list[tuple[int, int]]:
+    """Frame sizes (rows, columns) to try N on, the small one first; `spec` as `media.working_size` has it."""
+    working = list(dict.fromkeys(working_size(w * 1024, h * 1024, spec) for w, h in _FORMATS))
+    rows, columns = working[0] if len(working) == 1 else (8, 8)
+    return [(_SMALL[0] + rows % _ALIKE, _SMALL[1] + columns % _ALIKE), *working]
+
+
+def try_net(
+    net: Segmenter,
+    *,
+    sizes: Sequence[tuple[int, int]],
+    batch: int = 1,
+    device: str | torch.device = "cpu",
+    rule: LabelRule | None = None,
+    most: int = MOST_NAMES,
+) -> Tried:
+    """Run `net` on the first of `sizes` that it takes; `SegmenterError` if there is none.
+
+    Batches have `batch` frames, as the engine's have. `most`: class names that the masks have numbers for.
+    """
+    check_names(net.name, net.class_names, most)
+    first: SegmenterError | None = None
+    for size in sizes:
+        try:
+            return _tried(net, _frame(size), batch, device, rule)
+        except SegmenterError as problem:
+            first = first or problem
+            cause = problem.__cause__
+            if isinstance(cause, SwappedAxes):  # on a square frame that would not be seen
+                break
+            if isinstance(cause, ScoresError) and len(sizes) > 2:  # frames of any size may come
+                break
+    assert first is not None
+    raise first
+
+
+def try_labels(classes: int) -> Tried:
+    """Where labels stand in for N."""
+    frame_HW3 = _frame(_SMALL)
+    labels_HW = np.zeros(_SMALL, np.uint8)
+    return Tried(frame_HW3=frame_HW3, carried=lambda level: labels_HW, classes=classes)
+
+
+def _tried(
+    net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str | torch.device, rule: LabelRule | None
+) -> Tried:
+    def carried(level: str) -> Any:
+        return ChunkedNet(net, level=level, batch=batch, device=device, rule=rule).run([frame_HW3])[0][1]
+
+    try:
+        scores_CHW, again_CHW = carried("scores").float(), carried("scores").float()
+    except ScoresError as problem:
+        raise SegmenterError(str(problem)) from problem
+    except (Exception, SystemExit) as problem:  # a plug-in's own code
+        size = f"{frame_HW3.shape[0]}x{frame_HW3.shape[1]}"
+        raise SegmenterError(
+            f"segmenter {net.name!r} fails on a frame of {size}: {_text(problem)}"
+        ) from problem
+    near = _SAME * float(scores_CHW.abs().max())
+    same = torch.allclose(scores_CHW, again_CHW, rtol=0.0, atol=near)
+    note = "" if same else _RANDOM.format(name=net.name)
+    return Tried(frame_HW3=frame_HW3, carried=carried, classes=len(net.class_names), note=note)
+
+
+class CarryOptions(Protocol):
+    """The options of propagation that every verb has."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def level(self) -> str: ...
+    @property
+    def flow(self) -> str: ...
+    @property
+    def flow_size(self) -> int: ...
+
+
+def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried: Tried) -> None:
+    """The flow and the propagator of `options`, where they are plug-ins, on the tried frame.
+
+    `PluginError` names the one that does not fit; ValueError for a propagator of another level.
+    """
+    if ":" not in options.flow + options.name:
+        return
+    propagator = build_propagator(options.name, level=options.level)
+    flow_hw2 = None
+    if ":" in options.flow:
+        flow_hw2 = try_flow(flow(), options.flow, tried, options.flow_size)
+    elif propagator.needs_flow:
+        rows, columns = tried.frame_HW3.shape[:2]
+        flow_hw2 = np.zeros((*view_size(rows, columns, options.flow_size), 2), np.float32)
+    if ":" in options.name:
+        try_propagator(propagator, options.name, tried, flow_hw2 if propagator.needs_flow else None)
+
+
+def try_flow(flow: FlowEstimator, name: str, tried: Tried, flow_size: int) -> np.ndarray:
+    """A flow_hw2 of the tried frame; `PluginError` unless `flow` gives one for every pair."""
+    frame_HW3 = tried.frame_HW3
+    if flow.channels not in (1, 3):
+        raise PluginError(f"flow estimator {name!r}: channels is {flow.channels!r}, expected 1 or 3")
+    view = make_view(frame_HW3, flow_size, flow.channels)
+    current, key = [view, np.roll(view, 2, axis=1)], [np.roll(view, 1, axis=0), view]
+    flows = _call("flow estimator", name, lambda: flow.flow(current, key))
+    check_flows(flows, current, name)
+    return flows[0]
+
+
+def try_propagator(propagator: Propagator, name: str, tried: Tried, flow_hw2: np.ndarray | None) -> None:
+    """`PluginError` unless `propagator` gives back what it is handed in kind, and leaves that alone."""
+    carried = _call("propagator", name, lambda: tried.carried(propagator.level))
+    before = copy.deepcopy(carried)
+    moved = _call("propagator", name, lambda: propagator.carry(carried, flow_hw2))
+    check_carried(moved, before, name)
+    if not _equal(carried, before):
+        raise PluginError(f"propagator {name!r} changes what it is handed; it must work on a copy")
+    highest = int((moved & 0xFF).max()) if isinstance(moved, np.ndarray) else 0
+    if highest >= tried.classes:
+        raise PluginError(f"propagator {name!r} gave label {highest}: there are {tried.classes} classes")
+
+
+def _frame(size: tuple[int, int]) -> np.ndarray:
+    """A textured frame_HW3, the same every time."""
+    return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def _call(kind: str, name: str, work: Callable[[], Any]) -> Any:
+    """What `work` gives; what it raises becomes one sentence."""
+    try:
+        return work()
+    except (Exception, SystemExit) as problem:  # a plug-in's own code
+        raise PluginError(f"{kind} {name!r} fails on a small frame: {_text(problem)}") from problem
+
+
+def _text(problem: BaseException) -> str:
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray):
+        return bool(np.array_equal(one, other))
+    if isinstance(one, torch.Tensor):
+        return bool(torch.equal(one, other))
+    return all(_equal(a, b) for a, b in zip(one, other, strict=True))
