@@ -40,7 +40,7 @@ def run(clips: Path, output: Path, segmenter: str, **options: Any) -> dict[str, 
 @pytest.mark.parametrize(
     ("segmenter", "reason"),
     [
-        (NAN, "bad_scores: frame 15: the net gave scores that are NaN or Inf"),
+        (NAN, "bad_scores: frame 15: segmenter 'tests:slow' gave scores that are NaN or Inf"),
         (RAISES, "engine_error: frame 15: KeyError: 'no such colour' (failing.py, line"),
     ],
 )
