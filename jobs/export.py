@@ -21,15 +21,13 @@ LEFT_OUT = "; class 0, the background, is left out (--background: not)"
 def run(config: ExportConfig) -> int:
     """Export what `config` names; 3 if the source of some video could not be read (overlay)."""
     from vidseg_core.store import open_run
+    from vidseg_core.store.atomic import make_folder
     from vidseg_core.store.export import export_coco, export_png, is_background
 
     source = open_run(config.run)
     videos = _videos(source, config)
     out = Path(config.output)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("--output", f"{out}: {error.strerror}") from error
+    make_folder(out)
     if config.format == "overlay":
         return _overlays(source, videos, out, config)
     if config.format == "coco":

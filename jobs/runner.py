@@ -38,7 +38,8 @@ FAILURES = frozenset(
     {
         "vidseg_core.pipeline.ray_session.ClusterError",
         "vidseg_core.store.errors.CommitConflict",
-        "vidseg_core.training.checkpoint.SaveError",
+        "vidseg_core.store.errors.DamagedFile",
+        "vidseg_core.store.errors.WriteError",
         "vidseg_core.training.flow.FlowTrainingError",
         "vidseg_core.training.loop.TrainingError",
     }
@@ -66,25 +67,35 @@ def run_verb(
             check_places(config)
         return run(config)
     except KeyboardInterrupt:
-        again = (
-            "" if verb in _BEGINS_ANEW else "; what is finished stays, the same command may be given again"
-        )
-        say(verb, config, f"interrupted{again}")
+        say(verb, config, f"interrupted{_again(verb)}")
         return EXIT_FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except Exception as error:
-        code = _expected(error)
-        if code is None:
-            traceback.print_exc()
-            say(verb, config, f"failed: {type(error).__name__}: {error}")
-            return EXIT_FAILED
-        say(verb, config, str(error))
-        return code
+        return _explain(verb, config, error)
 
 
-def _expected(error: Exception) -> int | None:
+def _explain(verb: str, config: Any, error: Exception) -> int:
+    """One sentence for what a person can understand, a traceback for the rest; the exit code."""
+    from vidseg_core.pipeline.causes import message, raised
+
+    cause = raised(error)
+    code = _expected(cause)
+    if code is None:
+        traceback.print_exception(error)
+        say(verb, config, f"failed: {type(cause).__name__}: {message(cause)}")
+        return EXIT_FAILED
+    say(verb, config, f"{message(cause)}{_again(verb) if type(cause).__name__ == 'WriteError' else ''}")
+    return code
+
+
+def _again(verb: str) -> str:
+    """What a verb that could not end says of what it did."""
+    return "" if verb in _BEGINS_ANEW else "; what is finished stays, the same command may be given again"
+
+
+def _expected(error: BaseException) -> int | None:
     """The exit code of an error that its message explains, by its nearest known class; None for others."""
     for cls in type(error).__mro__:
         name = f"{cls.__module__}.{cls.__qualname__}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import random
 import re
 import socket
 import struct
 import threading
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,6 +45,10 @@ class FaultyS3:
     """Otherwise: the fault of a request, or None."""
     done: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    whole_checksums: bool = False
+    """Whoever asks for a checksum (`x-amz-checksum-mode`) gets that of the whole object, for a range too, as
+    some services do."""
+    asked_for_checksums: int = 0
     over: threading.Event = field(default_factory=threading.Event)
     """Ends every silence."""
 
@@ -96,6 +102,10 @@ def faulty(upstream: str) -> Iterator[FaultyS3]:
                 self._stay_silent()
                 return
             status, headers, data = self._ask(body)
+            if self.headers.get("x-amz-checksum-mode"):
+                state.asked_for_checksums += 1
+                if state.whole_checksums and status in (200, 206):
+                    headers["x-amz-checksum-crc32"] = self._checksum()
             if fault == "lost":
                 self._reset()
             elif fault == "truncated" and len(data) > 1:
@@ -114,10 +124,17 @@ def faulty(upstream: str) -> Iterator[FaultyS3]:
                 pass  # http.server has answered already
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-        def _ask(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        def _checksum(self) -> str:
+            """Of the whole object that the request names."""
+            _, _, whole = self._ask(b"", "GET", ("expect", "connection", "range"))
+            return base64.b64encode(struct.pack(">I", zlib.crc32(whole))).decode()
+
+        def _ask(
+            self, body: bytes, method: str = "", without: Sequence[str] = ("expect", "connection")
+        ) -> tuple[int, dict[str, str], bytes]:
             connection = http.client.HTTPConnection(target.hostname or "", target.port or 80, timeout=30)
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in ("expect", "connection")}
-            connection.request(self.command, self.path, body=body, headers=headers)
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in without}
+            connection.request(method or self.command, self.path, body=body, headers=headers)
             reply = connection.getresponse()
             data = reply.read()
             connection.close()

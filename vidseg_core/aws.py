@@ -1,4 +1,8 @@
-"""What the AWS SDK leaves to its users: bodies that break off.
+"""The client of S3, and what the AWS SDK leaves to its users: bodies that break off.
+
+Inputs and outputs have one client and one configuration; endpoint, region and credentials come from the
+ambient AWS chain (environment, profile, instance role, `AWS_ENDPOINT_URL`) and are never taken as arguments,
+stored or logged.
 
 The SDK repeats requests. The body of an answer to GetObject it reads later, outside of that, and that of an
 error answer too, where an exception of urllib3 comes through as it is.
@@ -6,7 +10,44 @@ error answer too, where an exception of urllib3 comes through as it is.
 
 from __future__ import annotations
 
+import hashlib
+import os
+from functools import lru_cache
 from typing import Any
+
+__all__ = ["NO_CHECKSUMS_ASKED", "get_whole", "s3_client"]
+
+NO_CHECKSUMS_ASKED = "AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required"
+"""The same as a variable of the environment, for clients that are not ours to configure."""
+
+
+def s3_client(*, attempts: int = 6, read_timeout_s: float = 60.0) -> Any:
+    """The boto3 client of this process and of the AWS environment of this moment.
+
+    `attempts`: so often a request is made; `read_timeout_s`: so long the service may be silent. Raises
+    BotoCoreError, and ValueError for an endpoint that is no address.
+    """
+    ambient = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
+    environment = hashlib.sha256(repr(ambient).encode("utf-8", "surrogateescape")).digest()
+    return _client(os.getpid(), environment, attempts, read_timeout_s)
+
+
+@lru_cache(maxsize=8)
+def _client(process: int, environment: bytes, attempts: int, read_timeout_s: float) -> Any:
+    """A client takes a fifth of a second to make, so a process shares it; a fork has its own."""
+    import boto3
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard", "max_attempts": attempts}
+    config = Config(
+        retries=retries,
+        connect_timeout=10,
+        read_timeout=read_timeout_s,
+        max_pool_connections=16,
+        request_checksum_calculation="when_required",  # some services refuse checksums in trailers,
+        response_checksum_validation="when_required",  # some answer a range with that of the whole object
+    )
+    return boto3.Session().client("s3", config=config)
 
 
 def get_whole(client: Any, **where: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vidseg_core import __version__
+from vidseg_core.aws import s3_client
 from vidseg_core.config.schema import redact
 from vidseg_core.config.verbs import DoctorConfig
 
@@ -227,15 +228,12 @@ def check_s3(config: DoctorConfig) -> Iterator[Finding]:
     """List the prefix, then write one small object twice with put-if-absent, and remove it."""
     if config.s3 is None:
         return
-    import boto3
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = config.s3.removeprefix("s3://").partition("/")
     key = "/".join(part for part in (prefix.strip("/"), f"_vidseg-doctor-{uuid.uuid4().hex}") if part)
-    limits = Config(connect_timeout=5, read_timeout=15, retries={"max_attempts": 2, "mode": "standard"})
     try:
-        client: Any = boto3.client("s3", config=limits)
+        client = s3_client(attempts=2, read_timeout_s=15)
         where = f"{config.s3} at {client.meta.endpoint_url}"
         listed = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
         yield Finding("s3 list", "ok", f"{where}: {'has objects' if listed.get('KeyCount') else 'empty'}")

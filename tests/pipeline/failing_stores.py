@@ -19,7 +19,7 @@ class FullDisk(LocalStore):
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """The local store's, while there is room."""
         if key.startswith("frames/") and sum(1 for _ in self.list("frames/")) >= self.most:
-            with self._explain(), open("/dev/full", "wb") as disk:
+            with self._explain(writing=key), open("/dev/full", "wb") as disk:
                 disk.write(data)
                 disk.flush()
         return super().put_if_absent(key, data)

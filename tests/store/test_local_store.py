@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vidseg_core.store import LocalStore, StoreError
+from vidseg_core.store import LocalStore, StoreError, WriteError
 
 KEY = "frames/video=a/part-00000-000000.parquet"
 RACER = """
@@ -118,14 +118,14 @@ def test_a_link_that_a_network_file_system_made_but_reported_as_failed_counts(
     assert store.put_if_absent(KEY, b"ours")
 
 
-def test_a_full_disk_is_a_store_error_and_leaves_nothing(
+def test_a_full_disk_is_a_write_error_and_leaves_nothing(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(StoreError, match=rf"output {store.root}: No space left on device"):
+    with pytest.raises(WriteError, match=rf"{store.root}: cannot write {KEY}: No space left on device$"):
         store.put_if_absent(KEY, b"data")
     assert [name for _, _, names in os.walk(store.root) for name in names] == []
 

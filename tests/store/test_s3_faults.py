@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.config import Config
 
 from tests.s3_faults import FaultyS3, faulty
+from tests.store.builders import HEIGHT, WIDTH, put_run
 from vidseg_core.media import MediaError, source
 from vidseg_core.media.source import open_source
 from vidseg_core.plan import InputError, expand_inputs
@@ -19,6 +19,7 @@ from vidseg_core.store import s3_store
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.parts import commit_part
+from vidseg_core.store.run import open_run
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_bodies_that_always_break_off_are_named(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, service: FaultyS3) -> Iterator[None]:
     """Clients that wait half a second for an answer."""
-    monkeypatch.setattr(s3_store, "_CONFIG", s3_store._CONFIG.merge(Config(read_timeout=0.5)))
+    monkeypatch.setattr(s3_store, "READ_TIMEOUT_S", 0.5)
     monkeypatch.setattr(source, "READ_TIMEOUT_S", 0.5)
     yield
     service.over.set()
@@ -202,3 +203,26 @@ def test_an_s3_that_stays_down_makes_no_video_missing(
     service.chance = lambda request: None
     there, absent = expand_inputs([str(listing)])
     assert there.size == 5 and absent.stamp == "missing"
+
+
+def test_a_service_that_answers_ranges_with_the_whole_checksum_works(
+    s3: Any, store: ObjectStore, service: FaultyS3
+) -> None:
+    """The SDK asks for checksums by itself unless told otherwise, and takes such an answer for damage.
+
+    It was told for outputs, not for inputs: the run ended.
+    """
+    data = bytes(range(256)) * 20_000
+    store.put("clip.mp4", data)
+    store.put("list.csv", f"uri\n{s3.url}/run/clip.mp4\n".encode())
+    put_run(store)
+    service.whole_checksums = True
+    assert [video.size for video in expand_inputs([f"{s3.url}/run/list.csv"])] == [len(data)]
+    source = open_source(f"{s3.url}/run/clip.mp4")
+    source.seek(3_000_000)
+    assert source.read(5) == data[3_000_000:3_000_005]
+    source.close()
+    run = open_run(store.root)
+    assert len(list(run.rows("a"))) == 30 and run.mask("a", 7).shape == (HEIGHT, WIDTH)
+    assert run.frames().to_table(columns=["frame_index"]).num_rows == 90
+    assert service.asked_for_checksums == 0

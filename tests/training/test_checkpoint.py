@@ -7,36 +7,23 @@ from __future__ import annotations
 
 import json
 import pickle
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.disks import little_room
 from tests.training.small import small_config, train_here, weights_in
+from vidseg_core.store.atomic import write_whole
+from vidseg_core.store.errors import WriteError
 from vidseg_core.training.checkpoint import (
     CHECKPOINT,
     CheckpointError,
-    SaveError,
     Standing,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 from vidseg_core.training.claim import interrupted
-
-
-@contextmanager
-def little_room(size: int) -> Iterator[None]:
-    """Inside the block the system refuses to let any file grow beyond `size` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
@@ -56,7 +43,7 @@ def test_a_full_disk_keeps_the_old_checkpoint_whole(tmp_path: Path) -> None:
     before = (tmp_path / CHECKPOINT).read_bytes()
     with (
         little_room(10_000),
-        pytest.raises(SaveError, match=r"cannot write .*checkpoint\.pt: File too large"),
+        pytest.raises(WriteError, match=r"cannot write .*checkpoint\.pt: File too large"),
     ):
         save_checkpoint(tmp_path, Standing(step=2), {"net": {"weight": torch.zeros(10_000)}})
     assert (tmp_path / CHECKPOINT).read_bytes() == before
@@ -66,15 +53,15 @@ def test_a_full_disk_keeps_the_old_checkpoint_whole(tmp_path: Path) -> None:
 def test_training_stops_at_a_full_disk_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     train_here(small_config(tmp_path / "plain"))
     config = small_config(tmp_path / "full")
-    with little_room(100_000), pytest.raises(SaveError, match="the same command goes on"):
+    with little_room(100_000), pytest.raises(WriteError, match="cannot write"):
         train_here(config)
     train_here(config)
     assert weights_in(tmp_path / "full") == weights_in(tmp_path / "plain")
 
 
 def test_a_folder_that_has_gone_away_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SaveError, match="nowhere"):
-        write_atomically(tmp_path / "nowhere" / "file", b"x")
+    with pytest.raises(WriteError, match="nowhere"):
+        write_whole(tmp_path / "nowhere" / "file", b"x")
 
 
 class Trap:

@@ -22,6 +22,8 @@ import numpy as np
 from vidseg_core.datasets.scene_classes import CLASS_NAMES
 from vidseg_core.datasets.scene_config import SceneConfig, corpus_configs
 from vidseg_core.datasets.scenes import Scene
+from vidseg_core.store.atomic import make_folder, write_whole
+from vidseg_core.store.video_file import video_file
 
 CORPUS_FILE = "corpus.json"
 ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
@@ -55,17 +57,17 @@ def write_scene_video(
     labels = Path(labels) if labels is not None else path.with_name(f"{path.stem}_labels")
     if config.height % 2 or config.width % 2:
         raise ValueError(f"a scene video needs even sides, not {config.width}x{config.height}")
-    labels.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(labels)
+    make_folder(path.parent)
     encoder, options = _available_encoder()
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(encoder, rate=config.fps, options=options)
+    with video_file(path) as file:
+        stream: Any = file.container.add_stream(encoder, rate=config.fps, options=options)
         stream.width, stream.height, stream.pix_fmt = config.width, config.height, "yuv420p"
         stream.codec_context.gop_size = gop
         for item in Scene(config):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(item.frame_HW3, format="rgb24")))
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(item.frame_HW3, format="rgb24")))
             _write_png(labels / f"{item.index:06d}.png", item.labels_HW)
-        container.mux(stream.encode(None))
+        file.mux(stream.encode(None))
     return SceneClip(name=path.stem, video=path, labels=labels, config=config)
 
 
@@ -127,7 +129,7 @@ def _write_png(path: Path, labels_HW: np.ndarray) -> None:
     ok, data = cv2.imencode(".png", labels_HW, (cv2.IMWRITE_PNG_COMPRESSION, 4))
     if not ok:
         raise OSError(f"could not encode {path}")
-    path.write_bytes(data.tobytes())
+    write_whole(path, data.tobytes(), sync=False)
 
 
 def _write_corpus_file(folder: Path, clips: Sequence[SceneClip]) -> None:
@@ -141,4 +143,4 @@ def _write_corpus_file(folder: Path, clips: Sequence[SceneClip]) -> None:
         for clip in clips
     ]
     text = json.dumps({"class_names": CLASS_NAMES, "clips": listed}, indent=1)
-    (folder / CORPUS_FILE).write_text(text + "\n", encoding="utf-8")
+    write_whole(folder / CORPUS_FILE, (text + "\n").encode())

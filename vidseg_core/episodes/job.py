@@ -175,7 +175,7 @@ def _build(
     import ray
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends it is said by us, once
     ray.data.DataContext.get_current().enable_progress_bars = False
     device = _device(config, ray.cluster_resources().get("GPU", 0.0))
     settings = replace(config, dry_run=False)

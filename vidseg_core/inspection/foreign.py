@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vidseg_core.store.atomic import make_folder, whole_file, write_whole
 from vidseg_core.store.export.palette import PALETTE
 
 Shot = tuple[str, np.ndarray, np.ndarray]
@@ -34,25 +35,28 @@ def write_fiftyone(out: Path, shots: Iterable[Shot], class_names: Sequence[str])
     """The folder `out/fiftyone`; how many frames."""
     root = out / "fiftyone"
     for part in ("data", "labels"):
-        (root / part).mkdir(parents=True, exist_ok=True)
+        make_folder(root / part)
     count = 0
     for name, frame_HW3, labels_HW in shots:
-        Image.fromarray(frame_HW3).save(root / "data" / f"{name}.jpg", quality=92)
-        Image.fromarray(labels_HW).save(root / "labels" / f"{name}.png")
+        write_whole(root / "data" / f"{name}.jpg", _jpeg(frame_HW3), sync=False)
+        write_whole(root / "labels" / f"{name}.png", _png(labels_HW), sync=False)
         count += 1
     targets = {str(place): name for place, name in enumerate(class_names)}
-    (root / "mask_targets.json").write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
+    write_whole(root / "mask_targets.json", (json.dumps(targets, indent=1) + "\n").encode())
     return count
 
 
 def write_cvat(out: Path, shots: Iterable[Shot], class_names: Sequence[str]) -> int:
     """The folder `out/cvat` with `images/` and `annotations.zip`; how many frames."""
     root = out / "cvat"
-    (root / "images").mkdir(parents=True, exist_ok=True)
+    make_folder(root / "images")
     names = []
-    with zipfile.ZipFile(root / "annotations.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        whole_file(root / "annotations.zip") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         for name, frame_HW3, labels_HW in shots:
-            Image.fromarray(frame_HW3).save(root / "images" / f"{name}.jpg", quality=92)
+            write_whole(root / "images" / f"{name}.jpg", _jpeg(frame_HW3), sync=False)
             _put(archive, f"SegmentationClass/{name}.png", _png(PALETTE[labels_HW]))
             _put(archive, f"SegmentationObject/{name}.png", _png(PALETTE[labels_HW]))
             names.append(name)
@@ -79,6 +83,12 @@ def _plain(name: str) -> str:
 def _png(picture: np.ndarray) -> bytes:
     sink = io.BytesIO()
     Image.fromarray(picture).save(sink, format="png")
+    return sink.getvalue()
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(picture).save(sink, format="jpeg", quality=92)
     return sink.getvalue()
 
 

@@ -28,6 +28,7 @@ from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_pict
 from vidseg_core.report.palette import palette_array
 from vidseg_core.report.pictures import side_by_side
 from vidseg_core.store import Run, open_run
+from vidseg_core.store.atomic import make_folder, whole_text
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.export import (
     export_coco,
@@ -100,10 +101,7 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
     info, out = run.info(), Path(config.output)
     if not run.complete:
         report.say(f"note: {run.path} is not finished (no _SUCCESS); what is committed is shown")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("--output", f"{out}: {error.strerror}") from error
+    make_folder(out)
     videos = run.videos().to_pylist()
     for row in videos:
         if row["status"] == "quarantined" and (not config.video or row["video_id"] in config.video):
@@ -144,11 +142,11 @@ def _show(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
                 look.report.event("frame", video_id=video_id, **dict(zip(HEADS, line, strict=True)))
         else:
             look.report.block(f"{video_id}\n{text_table(lines)}")
-        with open(look.out / f"{video_id}-why.csv", "w", encoding="utf-8", newline="") as file:
+        with whole_text(look.out / f"{video_id}-why.csv", newline="") as file:
             csv.writer(file).writerows([HEADS, *lines])
     if "frame" in config.show:
         folder = look.out / video_id
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         for row in rows:
             frame_HW3, labels_HW = _pair(look, video_id, row, look.config.size)
             shown = (
@@ -249,7 +247,6 @@ def _overlay(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
     except StoreError:
         if video_id not in look.lost:
             raise
-        path.unlink(missing_ok=True)
         return
     look.report.say(f"{count(shown, 'frame')} in {path}")
 

@@ -14,10 +14,9 @@ import io
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, Protocol
 
-from vidseg_core.aws import get_whole
+from vidseg_core.aws import get_whole, s3_client
 from vidseg_core.media.errors import MediaError
 
 BLOCK = 1 << 20
@@ -120,8 +119,8 @@ class S3Source(io.RawIOBase):
             raise MediaError("not_found", f"{uri}: expected s3://bucket/key")
         self.uri, self._bucket, self._key = uri, bucket, key
         self.name = neutral_name(key)
-        self._client = client or s3_client()
-        head = self._call(self._client.head_object)
+        self._given = client
+        head = self._call("head_object")
         self.size, self._etag = int(head["ContentLength"]), head["ETag"]
         self._position, self._next_block, self._ahead = 0, 0, 1
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
@@ -169,9 +168,7 @@ class S3Source(io.RawIOBase):
         self._ahead = min(MAX_AHEAD, self._ahead * 2) if number == self._next_block else 1
         start = number * BLOCK
         stop = min(self.size, start + self._ahead * BLOCK)
-        data = self._call(
-            functools.partial(get_whole, self._client), Range=f"bytes={start}-{stop - 1}", IfMatch=self._etag
-        )["Body"]
+        data = self._call("get_object", Range=f"bytes={start}-{stop - 1}", IfMatch=self._etag)["Body"]
         if len(data) != stop - start:
             raise MediaError("unreadable", f"{self.uri}: S3 returned {len(data)} of {stop - start} bytes")
         for offset in range(0, len(data), BLOCK):
@@ -180,12 +177,14 @@ class S3Source(io.RawIOBase):
         while len(self._blocks) > CACHED_BLOCKS:
             self._blocks.popitem(last=False)
 
-    def _call(self, operation: Callable[..., dict[str, Any]], **arguments: str) -> dict[str, Any]:
-        """The reply of an operation on the object."""
+    def _call(self, operation: str, **arguments: str) -> dict[str, Any]:
+        """The reply of an operation on the object, the body of an answer as bytes."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return operation(Bucket=self._bucket, Key=self._key, **arguments)
+            client = self._given or input_client()
+            ask = functools.partial(get_whole, client) if operation == "get_object" else client.head_object
+            return ask(Bucket=self._bucket, Key=self._key, **arguments)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in ("404", "NoSuchKey", "NoSuchBucket", "NotFound"):
@@ -196,7 +195,7 @@ class S3Source(io.RawIOBase):
             passing = code in _NOT_THE_OBJECT or status >= 500 or status == 429
             reason = "source_unavailable" if passing else "unreadable"
             raise MediaError(reason, f"{self.uri}: S3 refuses it ({code or error})") from None
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, OSError, ValueError) as error:
             raise MediaError("source_unavailable", f"{self.uri}: {error}") from None
 
 
@@ -221,26 +220,6 @@ _NOT_THE_OBJECT = frozenset(
 """Answers that say nothing about the object: credentials that ran out, a service in trouble."""
 
 
-def s3_client() -> Any:
-    """The boto3 client of the ambient AWS chain, one for each setting of the environment."""
-    return _s3_client(*(os.environ.get(name) for name in _AMBIENT))
-
-
-_AMBIENT = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_PROFILE",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-)
-
-
-@functools.cache
-def _s3_client(*_: str | None) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    retries: Any = {"mode": "standard", "max_attempts": 4}
-    config = Config(retries=retries, connect_timeout=10, read_timeout=READ_TIMEOUT_S, max_pool_connections=16)
-    return boto3.Session().client("s3", config=config)
+def input_client() -> Any:
+    """The client that inputs are read with: less patient, since a decoder has a deadline."""
+    return s3_client(attempts=4, read_timeout_s=READ_TIMEOUT_S)

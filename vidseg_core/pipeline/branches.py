@@ -60,7 +60,7 @@ def data_context(store_share: float) -> Iterator[None]:
 
     ``store_share``: at most this share of the object store may hold what is under way.
     """
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends a run is said by us, once
     before = DataContext.get_current()
     context = before.copy()
     context.execution_options.preserve_order = True

@@ -34,6 +34,7 @@ from vidseg_core.pipeline.job import BAD_USAGE, DONE, run_segment
 from vidseg_core.pipeline.progress import Counts, Reporter
 from vidseg_core.pipeline.ray_session import ray_session
 from vidseg_core.store import SUCCESS_KEY, Run, open_run
+from vidseg_core.store.atomic import make_folder
 
 LONGEST = 90
 """Least `scheduler.max_interval`, frames; three times the interval where that is more."""
@@ -66,10 +67,7 @@ def run_demo(config: DemoConfig) -> int:
 def _place(config: DemoConfig) -> Path:
     """The folder of these scenes, made and writable."""
     place = Path(config.output) / f"{config.videos}x{config.frames}-seed{config.seed}"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("--output", f"{place} cannot be made: {error.strerror}") from error
+    make_folder(place)
     if not os.access(place, os.W_OK):
         raise ConfigError("--output", f"{place} is not writable")
     return place

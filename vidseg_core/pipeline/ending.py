@@ -21,6 +21,7 @@ from vidseg_core.config.schema import to_dict
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.pipeline.audit import closing_lines
 from vidseg_core.pipeline.build import NetFacts
+from vidseg_core.pipeline.causes import message, raised
 from vidseg_core.pipeline.decode_stage import verdict_key
 from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.pipeline.progress import Reporter, clock, tame
@@ -185,11 +186,12 @@ def closing_table(
 def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter) -> int:
     """Last words of a run that cannot go on: one sentence for known causes, a traceback for bugs."""
     cause = root_cause(problem)
+    said = message(cause).rstrip(".")
     known = isinstance(cause, _EXPLAINED) or type(cause).__name__ in _TOLD
     if not known:
         report.say(traceback.format_exc(limit=-8))
     report.say(
-        f"failed: {type(cause).__name__}: {str(cause).rstrip('.')}. What is committed in {config.output} "
+        f"failed: {type(cause).__name__}: {said}. What is committed in {config.output} "
         "stays; the same command goes on from here.",
         error=type(cause).__name__,
     )
@@ -200,13 +202,10 @@ def root_cause(problem: BaseException) -> BaseException:
     """The exception that a worker raised, from under what Ray wraps around it."""
     seen = problem
     while type(seen).__name__ not in _TOLD:
-        wrapped = getattr(seen, "cause", None)  # Ray's wrappers are instances of what they wrap, too
-        if wrapped is None and isinstance(seen, StoreError):
+        seen = raised(seen)
+        if isinstance(seen, StoreError) or seen.__cause__ is None:
             break
-        inner = wrapped or seen.__cause__
-        if not isinstance(inner, BaseException) or inner is seen:
-            break
-        seen = inner
+        seen = seen.__cause__
     return seen
 
 

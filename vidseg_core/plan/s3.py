@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from vidseg_core.aws import get_whole
-from vidseg_core.media.source import s3_client
+from vidseg_core.media.source import input_client
 from vidseg_core.plan.errors import InputError
 
 Found = tuple[str, int, str]
@@ -55,7 +55,7 @@ def read(uri: str) -> bytes:
     """The bytes of an object. Raises InputError."""
     bucket, key = split(uri)
     with _Errors(uri):
-        return get_whole(s3_client(), Bucket=bucket, Key=key)["Body"]
+        return get_whole(input_client(), Bucket=bucket, Key=key)["Body"]
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -69,7 +69,7 @@ def split(uri: str) -> tuple[str, str]:
 def _list(spec: str, bucket: str, prefix: str) -> Iterator[Found]:
     with _Errors(spec):
         for page in (
-            s3_client()
+            input_client()
             .get_paginator("list_objects_v2")
             .paginate(Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": PAGE_SIZE})
         ):
@@ -84,7 +84,7 @@ def _head(uri: str) -> tuple[int, str] | None:
     bucket, key = split(uri)
     with _Errors(uri):
         try:
-            reply = s3_client().head_object(Bucket=bucket, Key=key)
+            reply = input_client().head_object(Bucket=bucket, Key=key)
         except ClientError as problem:
             if problem.response.get("ResponseMetadata", {}).get("HTTPStatusCode") not in _NOT_FOR_US:
                 raise  # an S3 that fails says nothing about the object
@@ -107,5 +107,5 @@ class _Errors:
         if isinstance(error, ClientError):
             detail = error.response.get("Error", {})
             raise InputError(f"{self.uri}: S3 says {detail.get('Code')}: {detail.get('Message')}") from None
-        if isinstance(error, BotoCoreError):
+        if isinstance(error, (BotoCoreError, ValueError)) and not isinstance(error, InputError):
             raise InputError(f"{self.uri}: {error}") from None

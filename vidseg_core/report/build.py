@@ -20,6 +20,7 @@ from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.report import of_evaluation, of_run, of_search, of_training
 from vidseg_core.report.page import Section, esc, render
 from vidseg_core.store import open_run, open_store
+from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.objects import ObjectStore
 
@@ -45,15 +46,12 @@ def run_report(config: ReportConfig, reporter: Reporter | None = None) -> int:
     for what, why in found.absent.items():
         report.say(f"not shown: {what}: {why}")
     out = Path(config.output)
-    try:
-        (out / PLOTS).mkdir(parents=True, exist_ok=True)
-        for section in found.sections:
-            for plot, svg in section.plots:
-                (out / PLOTS / f"{plot.name}.svg").write_bytes(svg)
-                (out / PLOTS / f"{plot.name}.png").write_bytes(plot.save("png"))
-        (out / PAGE).write_text(page(config, found), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError("--output", f"{out}: {error.strerror}") from error
+    make_folder(out / PLOTS)
+    for section in found.sections:
+        for plot, svg in section.plots:
+            write_whole(out / PLOTS / f"{plot.name}.svg", svg, sync=False)
+            write_whole(out / PLOTS / f"{plot.name}.png", plot.save("png"), sync=False)
+    write_whole(out / PAGE, page(config, found).encode())
     plots = sum(len(section.plots) for section in found.sections)
     size = (out / PAGE).stat().st_size / 2**20
     report.say(

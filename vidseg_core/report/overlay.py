@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from vidseg_core.report.palette import palette_array
+from vidseg_core.store.atomic import write_whole
 from vidseg_core.store.export.legend import legend_strip, with_legend
 
 INK = (32, 32, 32)
@@ -134,4 +135,4 @@ def save_png(path: str | Path, picture_HW3: np.ndarray) -> None:
     ok, data = cv2.imencode(".png", cv2.cvtColor(picture_HW3, cv2.COLOR_RGB2BGR))
     if not ok:
         raise OSError(f"could not encode {path}")
-    Path(path).write_bytes(data.tobytes())
+    write_whole(path, data.tobytes(), sync=False)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.training.checkpoint import write_atomically
+from vidseg_core.store.atomic import write_whole
 
 TRIALS, PARETO, PICTURE = "trials.parquet", "pareto.parquet", "pareto.png"
 TRIALS_SCHEMA = pa.schema(
@@ -85,7 +85,7 @@ def write_front(folder: Path, outcomes: Sequence[Outcome], finals: Mapping[str, 
     """`pareto.parquet` and its picture; `finals`: by trial what became of it."""
     rows = [_row(outcomes[place]) | finals.get(outcomes[place]["trial"], {}) for place in front(outcomes)]
     _write(folder / PARETO, rows, PARETO_SCHEMA)
-    write_atomically(folder / PICTURE, picture(outcomes, list(finals.values())))
+    write_whole(folder / PICTURE, picture(outcomes, list(finals.values())))
 
 
 def picture(outcomes: Sequence[Outcome], finals: Sequence[Mapping[str, Any]]) -> bytes:
@@ -141,4 +141,4 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> 
     sink = io.BytesIO()
     named = [{name: row.get(name) for name in schema.names} for row in rows]
     pq.write_table(pa.Table.from_pylist(named, schema=schema), sink)
-    write_atomically(path, sink.getvalue())
+    write_whole(path, sink.getvalue())

@@ -35,7 +35,7 @@ from vidseg_core.search.desk import open_desk
 from vidseg_core.search.front import choose_finalists, front, write_front, write_trials
 from vidseg_core.search.space import Definition, open_spaces
 from vidseg_core.search.trial import Task, only_features, read_outcome, run_trial
-from vidseg_core.training.checkpoint import write_atomically
+from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.claim import claim_folder, only_driver
 from vidseg_core.training.policy_job import describe_split, open_tables, run_train_policy
 from vidseg_core.training.policy_loop import POLICY
@@ -319,7 +319,7 @@ def _finish(
         "seconds": round(seconds, 1),
         "finished_unix_s": round(time.time(), 3),
     }
-    write_atomically(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+    write_whole(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
     shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)  # not before: a kill in between would search anew
     files = [
         f"--scheduler.name policy --scheduler.policy {folder / f['finalist'] / POLICY}"

@@ -31,7 +31,7 @@ from vidseg_core.models.policy_file import read_policy
 from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.search.desk import visit
 from vidseg_core.search.space import Definition, scheduler_of
-from vidseg_core.training.checkpoint import write_atomically
+from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.training.loop import TrainingError
 from vidseg_core.training.policy_loop import BEST, POLICY, PolicyOptions, Row, train_policy
 
@@ -75,8 +75,8 @@ def run_trial(drawn: Mapping[str, Any], task: Task) -> None:
         started = time.monotonic()
         outcome = try_point(drawn, task, folder, tables, validation, _judge(desk, name))
         outcome |= {"trial": name, "seconds": round(time.monotonic() - started, 3)}
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / OUTCOME, (json.dumps(outcome, indent=1) + "\n").encode())
+        make_folder(folder)
+        write_whole(folder / OUTCOME, (json.dumps(outcome, indent=1) + "\n").encode())
         desk.tell.remote(name, outcome)
     tune.report({"quality": outcome["quality"], "aki": outcome["aki"]})
 
@@ -158,7 +158,7 @@ def _policy(
         tables, validation = (only_features(each, trial.features) for each in (tables, validation))
     options = _options(trial, task, folder, point)
     options.rules().check(tables)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     batches, stopped = options.batches, ""
     try:
         train_policy(tables, validation, options, watch=_watch(task, behind))

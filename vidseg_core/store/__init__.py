@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidseg_core.store.compact import CompactResult, compact, compact_video
-from vidseg_core.store.errors import CommitConflict, StoreError
+from vidseg_core.store.errors import CommitConflict, DamagedFile, StoreError, WriteError
 from vidseg_core.store.keys import (
     RUN_KEY,
     STATE_PREFIX,
@@ -46,6 +46,7 @@ __all__ = [
     "CommitConflict",
     "CommitResult",
     "CompactResult",
+    "DamagedFile",
     "FrameLike",
     "FrameRow",
     "LocalStore",
@@ -56,6 +57,7 @@ __all__ = [
     "S3Store",
     "StateKey",
     "StoreError",
+    "WriteError",
     "commit_part",
     "committed_parts",
     "compact",

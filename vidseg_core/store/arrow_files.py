@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 from pyarrow import fs
 
+from vidseg_core.aws import NO_CHECKSUMS_ASKED
 from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.s3_store import S3Store
@@ -28,6 +29,7 @@ def arrow_filesystem(store: ObjectStore) -> fs.FileSystem:
 
 
 def _s3_options(store: S3Store) -> dict[str, Any]:
+    os.environ.setdefault(*NO_CHECKSUMS_ASKED)  # Arrow's client has no option for it
     options: dict[str, Any] = {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=6)}
     session = boto3.Session()
     credentials = session.get_credentials()

@@ -10,3 +10,11 @@ class StoreError(Exception):
 class CommitConflict(StoreError):
     """Two writers committed different bytes under one key, so the run is not deterministic (or the key is
     claimed by another run). Nothing has been overwritten."""
+
+
+class DamagedFile(StoreError):
+    """A file of an output does not hold what it should; the message names the file and what to do."""
+
+
+class WriteError(StoreError):
+    """A file could not be written (a full disk, say); what was there before is whole."""

@@ -12,16 +12,17 @@ import errno
 import fcntl
 import os
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from vidseg_core.store.errors import StoreError
+from vidseg_core.store.atomic import write_beside
+from vidseg_core.store.errors import StoreError, WriteError
 from vidseg_core.store.objects import ObjectInfo, check_key
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 _LOCK_NAME = ".commit.lock"
 _SCAN_TRIES = 5
+_NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class LocalStore:
@@ -40,7 +41,7 @@ class LocalStore:
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         target = self.path(key)
-        with self._explain():
+        with self._explain(writing=key):
             if os.path.exists(target):
                 return False
             temporary = _write_temporary(target, data)
@@ -54,7 +55,7 @@ class LocalStore:
 
     def put(self, key: str, data: bytes) -> None:
         target = self.path(key)
-        with self._explain():
+        with self._explain(writing=key):
             temporary = _write_temporary(target, data)
             try:
                 os.replace(temporary, target)
@@ -82,7 +83,7 @@ class LocalStore:
             _unlink_quietly(self.path(key))
 
     def check_writable(self) -> None:
-        with self._explain():
+        with self._explain(writing="anything"):
             made = _make_folders(self._dir)
             try:
                 os.unlink(_write_temporary(os.path.join(self._dir, "probe"), b""))
@@ -103,8 +104,11 @@ class LocalStore:
         return removed
 
     @contextmanager
-    def _explain(self, key: str = "") -> Iterator[None]:
-        """Turn errors of the file system into `StoreError`; with `key`, also name a missing object."""
+    def _explain(self, key: str = "", *, writing: str = "") -> Iterator[None]:
+        """Turn errors of the file system into `StoreError`; with `key`, also name a missing object.
+
+        `writing`: what finds no place, or an error of the disk, is a `WriteError`.
+        """
         try:
             yield
         except FileNotFoundError as error:
@@ -119,6 +123,8 @@ class LocalStore:
             ) from error
         except OSError as error:
             reason = error.strerror or str(error)
+            if writing and error.errno not in _NO_RIGHT:
+                raise WriteError(f"output {self.root}: cannot write {writing}: {reason}") from error
             at = f" ({error.filename})" if error.filename and error.filename != self._dir else ""
             raise StoreError(f"output {self.root}: {reason}{at}") from error
 
@@ -135,18 +141,8 @@ def _make_folders(folder: str) -> list[str]:
 
 def _write_temporary(target: str, data: bytes) -> str:
     """Write and sync `data` next to `target` under a name that no reader sees; returns that name."""
-    folder = os.path.dirname(target)
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        _unlink_quietly(temporary)
-        raise
-    return temporary
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    return write_beside(target, data)
 
 
 def _link_exclusive(temporary: str, target: str) -> bool:

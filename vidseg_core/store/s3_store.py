@@ -4,25 +4,17 @@ Put-if-absent is one `PutObject` with `If-None-Match: *`: S3 answers 412 if the 
 conditional put of the key is under way (then we ask again, and learn who won). The SDK repeats a put whose
 answer was lost; if the first one had arrived, the repetition is told 412 although *we* wrote the object. So
 `False` means "it is there", and `commit_part` compares digests to learn whether it is ours.
-
-Endpoint, region and credentials come from the ambient AWS chain (environment, profile, instance role,
-`AWS_ENDPOINT_URL`) and are never taken as arguments, stored or logged.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import random
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -33,37 +25,22 @@ from botocore.exceptions import (
 )
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from vidseg_core.aws import get_whole
+from vidseg_core.aws import get_whole, s3_client
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.objects import ObjectInfo, check_key
 
 _CONFLICT_TRIES = 8
+READ_TIMEOUT_S = 60.0
+"""So long S3 may be silent before a request is made again."""
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _REFUSED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-_CONFIG = Config(
-    retries={"mode": "standard", "max_attempts": 6},
-    connect_timeout=10,
-    read_timeout=60,
-    max_pool_connections=16,
-    # Checksums in trailers are refused by several S3-compatible services.
-    request_checksum_calculation="when_required",
-    response_checksum_validation="when_required",
-)
-
-
 _AGAIN = retry(
     retry=retry_if_exception_type((IncompleteReadError, ReadTimeoutError, ResponseStreamingError)),
     stop=stop_after_attempt(5),
     wait=wait_random_exponential(multiplier=0.1, max=5.0),
     reraise=True,
 )
-
-
-@lru_cache(maxsize=4)
-def _client(process: int, environment: bytes) -> Any:
-    """A client takes a fifth of a second to make, so the stores of a process share it; a fork has its own."""
-    return boto3.Session().client("s3", config=_CONFIG)
 
 
 class S3Store:
@@ -87,9 +64,8 @@ class S3Store:
     @property
     def client(self) -> Any:
         """The boto3 client of this process and of the AWS environment of this moment."""
-        ambient = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
         try:
-            return _client(os.getpid(), hashlib.sha256(repr(ambient).encode()).digest())
+            return s3_client(read_timeout_s=READ_TIMEOUT_S)
         except ValueError as error:
             raise StoreError(f"output {self.root}: cannot use S3: {error} (see AWS_ENDPOINT_URL)") from error
 

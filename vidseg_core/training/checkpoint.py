@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from vidseg_core.store.atomic import write_whole
 
 CHECKPOINT = "checkpoint.pt"
 VERSION = 1
@@ -25,10 +25,6 @@ VERSION = 1
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or belongs to another run; says which file and what to do."""
-
-
-class SaveError(RuntimeError):
-    """A file of the run could not be written; what was there before is whole."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,23 +44,6 @@ class Standing:
     """The curve so far."""
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Give `path` these bytes in one step; `SaveError` names the reason and leaves what was there."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise SaveError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is whole, "
-            "and the same command goes on from it"
-        ) from error
-
-
 def save_checkpoint(folder: Path, standing: Standing, tensors: dict[str, Any]) -> None:
     """Write `checkpoint.pt` and its JSON; `tensors`: state dicts by name."""
     text = json.dumps(
@@ -72,8 +51,8 @@ def save_checkpoint(folder: Path, standing: Standing, tensors: dict[str, Any]) -
     )
     buffer = io.BytesIO()
     torch.save({"standing": text, **tensors}, buffer)
-    write_atomically(folder / CHECKPOINT, buffer.getvalue())
-    write_atomically(folder / "checkpoint.json", (text + "\n").encode())
+    write_whole(folder / CHECKPOINT, buffer.getvalue())
+    write_whole(folder / "checkpoint.json", (text + "\n").encode())
 
 
 def load_checkpoint(folder: Path, fingerprint: str) -> tuple[Standing, dict[str, Any]] | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.training.checkpoint import CheckpointError, load_checkpoint, write_atomically
+from vidseg_core.store.atomic import make_folder, write_whole
+from vidseg_core.training.checkpoint import CheckpointError, load_checkpoint
 
 MANIFEST = "manifest.json"
 
@@ -23,13 +24,10 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
 
 def claim_folder(folder: Path, fields: Mapping[str, Any]) -> None:
     """Make the folder this run's. `CheckpointError` says what differs from the run that it holds."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("--output", f"{folder}: {error.strerror}") from error
+    make_folder(folder)
     path = folder / MANIFEST
     if not path.is_file():
-        write_atomically(path, (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode())
+        write_whole(path, (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode())
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))

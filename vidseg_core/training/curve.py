@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.training.checkpoint import write_atomically
+from vidseg_core.store.atomic import write_whole
 
 CURVE = "curve.parquet"
 SCHEMA = pa.schema(
@@ -30,4 +30,4 @@ def write_curve(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """All rows so far, in one step."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), sink)
-    write_atomically(folder / CURVE, sink.getvalue())
+    write_whole(folder / CURVE, sink.getvalue())

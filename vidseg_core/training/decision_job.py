@@ -19,7 +19,7 @@ from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.models.policy_file import OperatingPoint, PolicyFacts, policy_bytes
 from vidseg_core.models.policy_trunk import build_trunk
 from vidseg_core.pipeline.progress import Reporter
-from vidseg_core.training.checkpoint import write_atomically
+from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.claim import claim_folder, fingerprint
 from vidseg_core.training.decision_loop import DecisionOptions, DecisionOutcome, train_decision
 from vidseg_core.training.policy_job import (
@@ -103,7 +103,7 @@ def _write(
         operating_points=points,
         summed_points=summed,
     )
-    write_atomically(folder / DECISION, policy_bytes(outcome.net, facts))
+    write_whole(folder / DECISION, policy_bytes(outcome.net, facts))
     write_table_of(outcome.rows, CURVE_SCHEMA, folder / CURVE)
     write_picture(outcome.rows, folder)
 
@@ -130,7 +130,7 @@ def _finish(
         "summed_points": summed_said,
         "finished_unix_s": round(time.time(), 3),
     }
-    write_atomically(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+    write_whole(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
     error = "" if outcome.best_error is None else f"validation error {outcome.best_error:.4f}; "
     report.say(
         f"done: {error}{describe_points(summed_said)}; use it with --scheduler.name confidence_sum "

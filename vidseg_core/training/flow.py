@@ -26,7 +26,9 @@ from torch import nn
 
 from vidseg_core.datasets.records import IGNORE
 from vidseg_core.models.protocol import Segmenter
-from vidseg_core.training.checkpoint import SaveError, Standing, load_checkpoint, save_checkpoint
+from vidseg_core.store.atomic import make_folder
+from vidseg_core.store.errors import WriteError
+from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_checkpoint
 from vidseg_core.training.flow_clips import ClipPair, FlowClip, draw_pair
 from vidseg_core.training.flow_loss import (
     exact_loss,
@@ -294,11 +296,11 @@ class _FlowLoop:
         they must never replace a good checkpoint."""
         if not all(bool(torch.isfinite(weight).all()) for weight in self._net.parameters()):
             self._stop(self._standing.step - 1, self._pairs, what="a weight")
-        problem: SaveError | None = None
+        problem: WriteError | None = None
         try:
             if self._group.rank == 0:
                 self._write()
-        except SaveError as error:
+        except WriteError as error:
             problem = error
         problems = [found for found in self._group.gather(problem) if found is not None]
         if problems:
@@ -311,7 +313,7 @@ class _FlowLoop:
         save_checkpoint(self._options.folder, self._standing, tensors)
 
     def _restore(self) -> None:
-        self._options.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._options.folder)
         found = load_checkpoint(self._options.folder, self._options.fingerprint)
         if found is None:
             return

@@ -31,7 +31,8 @@ from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.propagation.flow import DisFlow, FlowEstimator
 from vidseg_core.propagation.net_flow import NetFlow
 from vidseg_core.propagation.propagators import build_propagator
-from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
+from vidseg_core.store.atomic import write_whole
+from vidseg_core.training.checkpoint import load_checkpoint
 from vidseg_core.training.claim import claim_folder, fingerprint, interrupted, only_driver
 from vidseg_core.training.flow import FlowLoopOptions
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips
@@ -161,7 +162,7 @@ def _finish(
         "curve": found[0].rows if (found := load_checkpoint(folder, options.fingerprint)) else [],
         "scores": [asdict(score) for score in scores],
     }
-    write_atomically(folder / RUN, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+    write_whole(folder / RUN, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
     report.say(
         f"weights in {folder / LAST}; use them with --propagation.flow {config.net} "
         f"--propagation.flow_weights {folder / LAST}"

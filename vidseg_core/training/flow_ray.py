@@ -17,7 +17,9 @@ from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.pipeline.ray_session import ClusterError
-from vidseg_core.training.checkpoint import CheckpointError, SaveError, write_atomically
+from vidseg_core.store.atomic import write_whole
+from vidseg_core.store.errors import WriteError
+from vidseg_core.training.checkpoint import CheckpointError
 from vidseg_core.training.flow import FlowLoopOptions, FlowTrainingError, train_flow
 from vidseg_core.training.flow_clips import FlowClip
 from vidseg_core.training.group import ProcessGroup, Solo
@@ -25,7 +27,7 @@ from vidseg_core.training.ray_group import GroupLayout, answer, run_group, telle
 
 LAST = "last.safetensors"
 EXPLAINED: dict[str, type[Exception]] = {
-    cls.__name__: cls for cls in (FlowTrainingError, CheckpointError, SaveError)
+    cls.__name__: cls for cls in (FlowTrainingError, CheckpointError, WriteError)
 }
 
 
@@ -94,7 +96,7 @@ def _train(job: FlowJob, device: torch.device, group: Solo) -> None:
     )
     if group.rank == 0:
         data = weights_file(state, config.net, step=config.recipe.steps, seed=config.seed)
-        write_atomically(options.folder / LAST, data)
+        write_whole(options.folder / LAST, data)
 
 
 def frozen_segmenter(config: TrainFlowConfig, device: str) -> Segmenter | None:

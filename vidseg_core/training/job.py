@@ -20,7 +20,8 @@ from vidseg_core.config.words import count
 from vidseg_core.models.digest import digest_state
 from vidseg_core.models.trainable import TrainableNet, trainable_net
 from vidseg_core.pipeline.progress import Reporter, clock
-from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
+from vidseg_core.store.atomic import write_whole
+from vidseg_core.training.checkpoint import load_checkpoint
 from vidseg_core.training.claim import claim_folder, fingerprint, interrupted, only_driver
 from vidseg_core.training.curve import write_curve
 from vidseg_core.training.data import TrainingData, open_training_data
@@ -135,7 +136,7 @@ class _Job:
             "versions": _versions(),
             "finished_unix_s": round(time.time(), 3),
         }
-        write_atomically(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+        write_whole(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
         best = (
             f"best val mIoU {outcome.best_miou:.3f} at step {outcome.best_step}"
             if validated

@@ -24,13 +24,9 @@ from torch import nn
 
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.models.trainable import TrainableNet, file_state, weights_bytes
-from vidseg_core.training.checkpoint import (
-    SaveError,
-    Standing,
-    load_checkpoint,
-    save_checkpoint,
-    write_atomically,
-)
+from vidseg_core.store.atomic import write_whole
+from vidseg_core.store.errors import WriteError
+from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_checkpoint
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loss import segmentation_loss
 from vidseg_core.training.optimise import Average, build_optimiser, learning_rate, set_learning_rate
@@ -110,7 +106,7 @@ def train(
     """Train `net` in place to the last step of the recipe, from the folder's checkpoint if there is one.
 
     `watch` is called with each new row. Raises `TrainingError` (with step and frames) when the loss is not
-    finite, `DatasetError` when a sample cannot be read, `CheckpointError` and `SaveError`.
+    finite, `DatasetError` when a sample cannot be read, `CheckpointError` and `WriteError`.
     """
     return _Loop(net, options, validation, group or Solo(), watch).run(batches)
 
@@ -251,7 +247,7 @@ class _Loop:
         """Do `work`; if it fails for one worker, in a way that can be explained, it fails for all."""
         try:
             result, problem = work(), None
-        except (DatasetError, SaveError) as error:
+        except (DatasetError, WriteError) as error:
             if self._group.size == 1:
                 raise
             result, problem = None, error
@@ -286,7 +282,7 @@ class _Loop:
             facts = {"spec": self._net.spec, "step": str(self._standing.step)}
             facts |= {} if miou is None else {"val_miou": f"{miou:.4f}"}
             data = weights_bytes(file_state(self._net, state), self._net.class_names, **facts)
-            write_atomically(self._options.folder / name, data)
+            write_whole(self._options.folder / name, data)
 
     def _save(self) -> None:
         self._require_finite()

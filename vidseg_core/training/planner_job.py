@@ -20,7 +20,7 @@ from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.models.planner import RULES, PlannerFacts, PricePoint, planner_bytes
 from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES
-from vidseg_core.training.checkpoint import write_atomically
+from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.claim import claim_folder, fingerprint
 from vidseg_core.training.planner_fit import CrossFit, Lesson, check_table, cross_fit, lesson_of
 from vidseg_core.training.planner_points import operating_points
@@ -64,7 +64,7 @@ def run_train_planner(config: TrainPlannerConfig, reporter: Reporter | None = No
         found.fold_models, lessons, facts, config.intervals, lambda point: report.say(describe(point))
     )
     facts = replace(facts, operating_points=points)
-    write_atomically(folder / PLANNER, planner_bytes(found.model, facts))
+    write_whole(folder / PLANNER, planner_bytes(found.model, facts))
     _finish(config, folder, fields, found, points, time.monotonic() - started, report)
     return 0
 
@@ -160,7 +160,7 @@ def _finish(
         "operating_points": said,
         "finished_unix_s": round(time.time(), 3),
     }
-    write_atomically(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+    write_whole(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
     report.say(
         f"done in {seconds:.0f} s; use it with --scheduler.name planner "
         f"--scheduler.policy {folder / PLANNER}",

@@ -29,7 +29,8 @@ from vidseg_core.episodes.walk import with_features
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy_file import policy_digest, read_policy
 from vidseg_core.pipeline.progress import Reporter, clock
-from vidseg_core.training.checkpoint import load_checkpoint, write_atomically
+from vidseg_core.store.atomic import write_whole
+from vidseg_core.training.checkpoint import load_checkpoint
 from vidseg_core.training.claim import claim_folder, fingerprint, interrupted
 from vidseg_core.training.policy_loop import POLICY, PolicyOptions, PolicyOutcome, Row, new_policy
 
@@ -267,7 +268,7 @@ def write_table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, path: P
     """The rows as one Parquet file, in one step."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), sink)
-    write_atomically(path, sink.getvalue())
+    write_whole(path, sink.getvalue())
 
 
 def write_picture(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -276,7 +277,7 @@ def write_picture(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
     data = curve_picture(rows)
     if data:
-        write_atomically(folder / PICTURE, data)
+        write_whole(folder / PICTURE, data)
 
 
 def _write_curve(options: PolicyOptions) -> None:
@@ -303,7 +304,7 @@ def _finish(
         "operating_points": outcome.points,
         "finished_unix_s": round(time.time(), 3),
     }
-    write_atomically(options.folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+    write_whole(options.folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
     report.say(
         f"done: {outcome.batches} batches in {clock(outcome.seconds)}, "
         f"{decisions / max(outcome.seconds, 1e-9):,.0f} decisions/s with learning; "

@@ -34,7 +34,8 @@ from vidseg_core.models.policy_file import (
     policy_bytes,
     read_policy,
 )
-from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_checkpoint, write_atomically
+from vidseg_core.store.atomic import write_whole
+from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_checkpoint
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loop import TrainingError
 from vidseg_core.training.policy_gradient import Measured, add_gradients, advantages, weight_of_entropy
@@ -154,7 +155,7 @@ def train_policy(
     """Learn (or go on) and write `policy.safetensors`; `watch` gets each new row of the curve.
 
     Raises `EpisodeError` for rules that the tables do not allow, `PolicyError` for a policy that does not go
-    with the features, `TrainingError` when weights are no longer finite, `CheckpointError` and `SaveError`.
+    with the features, `TrainingError` when weights are no longer finite, `CheckpointError` and `WriteError`.
     """
     return _Loop(tables, validation, options, group or Solo(), watch).run()
 
@@ -261,7 +262,7 @@ class _Loop:
     def _write(self, name: str, policy: Policy, points: tuple[OperatingPoint, ...]) -> None:
         if self._group.rank == 0:
             data = policy_bytes(policy, self._facts(points))
-            write_atomically(self._options.folder / name, data)
+            write_whole(self._options.folder / name, data)
 
     def _facts(self, points: tuple[OperatingPoint, ...]) -> PolicyFacts:
         options = self._options

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from vidseg_core.store.atomic import whole_text
 from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.run import Run
 
@@ -47,7 +48,7 @@ def export_coco(
     skipped = _skipped(class_names or (), background)
     seen: set[int] = set(range(len(class_names or ()))) - skipped
     written = 0
-    with open(out, "w", encoding="utf-8") as file:
+    with whole_text(out) as file:
         file.write('{"annotations": [')
         for video_id in chosen:
             for row in run.rows(video_id, _COLUMNS):

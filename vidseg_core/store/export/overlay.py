@@ -25,6 +25,7 @@ from vidseg_core.store.export.legend import legend_strip, with_legend
 from vidseg_core.store.export.palette import PALETTE
 from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.run import Run
+from vidseg_core.store.video_file import VideoFile, video_file
 
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
 _TICKS = 10_000  # a second; mpeg4 allows up to 65535
@@ -59,21 +60,19 @@ def export_overlay(
     written, tick = 0, -spacing
     encoder: _Encoder | None = None
     strip_HW3: np.ndarray | None = None
-    try:
+    with video_file(out) as file:
         for frame_HW3, row in _paired(frames, run.rows(video_id, _COLUMNS)):
             picture_HW3 = _picture(frame_HW3, row, layout, alpha)
             if strip_HW3 is None:
                 strip_HW3 = legend_strip(class_names, picture_HW3.shape[1], unlabelled=unlabelled)
             picture_HW3 = with_legend(picture_HW3, strip_HW3)
-            encoder = encoder or _Encoder(out, picture_HW3.shape[1], picture_HW3.shape[0], fps)
+            encoder = encoder or _Encoder(file, picture_HW3.shape[1], picture_HW3.shape[0], fps)
             tick = max(round(row["pts_s"] * _TICKS), tick + 1, 0) if row else tick + spacing
             encoder.write(picture_HW3, tick)
             written += 1
-    finally:
-        if encoder:
-            encoder.close()
-    if not written:
-        raise StoreError(f"overlay of {video_id}: no frames given")
+        if encoder is None:
+            raise StoreError(f"overlay of {video_id}: no frames given")
+        encoder.drain()
     return written
 
 
@@ -111,25 +110,25 @@ def _draw_border(picture_HW3: np.ndarray) -> None:
 
 
 class _Encoder:
-    """An mp4 file being written."""
+    """Pictures into a video file."""
 
-    def __init__(self, out: str | Path, width: int, height: int, fps: float) -> None:
-        self._container = av.open(str(out), "w", format="mp4")
-        stream: Any = self._container.add_stream(_encoder_name(), rate=Fraction(fps).limit_denominator(1001))
+    def __init__(self, file: VideoFile, width: int, height: int, fps: float) -> None:
+        rate = Fraction(fps).limit_denominator(1001)
+        stream: Any = file.container.add_stream(_encoder_name(), rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, _TICKS)
         stream.codec_context.thread_count = 1
         stream.bit_rate = max(1_000_000, width * height * 4)
-        self._stream = stream
+        self._file, self._stream = file, stream
 
     def write(self, picture_HW3: np.ndarray, tick: int) -> None:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HW3), format="rgb24")
         frame.pts, frame.time_base = tick, Fraction(1, _TICKS)
-        self._container.mux(self._stream.encode(frame))
+        self._file.mux(self._stream.encode(frame))
 
-    def close(self) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+    def drain(self) -> None:
+        """Write what the encoder still holds."""
+        self._file.mux(self._stream.encode(None))
 
 
 def _encoder_name() -> str:

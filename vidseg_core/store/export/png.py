@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.store.export.palette import PALETTE
 from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.run import Run
@@ -22,12 +24,14 @@ def export_png(
     written = 0
     for video_id in video_ids if video_ids is not None else [found for found, _ in run.files()]:
         folder = Path(out) / video_id
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for row in run.rows(video_id, ("is_key", "height", "width", "mask")):
             if keys_only and not row["is_key"]:
                 continue
             image = Image.fromarray(decode_mask(row["mask"], row["height"], row["width"]))
             image.putpalette(PALETTE.tobytes())
-            image.save(folder / f"{row['frame_index']:08d}.png", optimize=False)
+            sink = io.BytesIO()
+            image.save(sink, format="png", optimize=False)
+            write_whole(folder / f"{row['frame_index']:08d}.png", sink.getvalue(), sync=False)
             written += 1
     return written
