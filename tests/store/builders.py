@@ -46,7 +46,8 @@ def put_parts(
     """Commit one part for each length (0: an empty part), frames from `first` on; returns the next frame."""
     for shard, length in enumerate(lengths):
         rows = [frame_row(first + i, len(video_id)) for i in range(length)]
-        commit_part(store, part_key(video_id, segment, shard), encode_part(video_id, rows, n_classes=CLASSES))
+        key = part_key(video_id, segment, shard)
+        commit_part(store, key, encode_part(video_id, rows, n_classes=CLASSES, key=key))
         first += length
     return first
 
@@ -82,6 +83,13 @@ def put_run(store: ObjectStore, *, parts_of: int = 7, frames: int = 60) -> None:
     store.put("_state/video=a/00000-000001-000001.state", b"not a table")
     store.put("run.json", json.dumps({"schema_version": 1, "name": "test"}).encode())
     store.put("_SUCCESS", b"")
+
+
+def flip(store: ObjectStore, key: str, at: int, bit: int = 0) -> None:
+    """Change one bit of an object; a negative place counts from its end."""
+    data = bytearray(store.get(key))
+    data[at] ^= 1 << bit
+    store.put(key, bytes(data))
 
 
 def older_bytes(table: pa.Table) -> bytes:

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.s3_server import S3Bucket
-from tests.store.builders import labels_of, put_parts, put_run
+from tests.store.builders import frame_row, labels_of, put_parts, put_run
 from vidseg_core.store import (
     FRAMES_SCHEMA,
     VIDEOS_SCHEMA,
     ObjectStore,
     StoreError,
+    encode_part,
     open_run,
     open_store,
     run_digest,
@@ -135,10 +136,10 @@ def test_the_digest_sees_one_frame_less(tmp_path: Path) -> None:
 
 
 def test_the_digest_sees_one_pixel(tmp_path: Path) -> None:
-    for name, seed in (("a", "v"), ("b", "w")):
-        store = open_store(tmp_path / name)
-        put_parts(store, seed, [3])
-    (tmp_path / "b/frames/video=w").rename(tmp_path / "b/frames/video=v")
+    row, key = frame_row(0), "frames/video=v/part-00000-000000.parquet"
+    for name in ("a", "b"):
+        row.labels_HW[0, 0] ^= name == "b"
+        open_store(tmp_path / name).put(key, encode_part("v", [row], key=key))
     assert run_digest(tmp_path / "a") != run_digest(tmp_path / "b")
 
 

@@ -84,3 +84,6 @@ class Chosen:
         for row in self._run.rows(video_id, list(columns) if columns is not None else None):
             if self._chosen is None or row["frame_index"] in self._chosen.get(video_id, ()):
                 yield row
+
+    def labels(self, video_id: str, row: Row) -> np.ndarray:
+        return self._run.labels(video_id, row)

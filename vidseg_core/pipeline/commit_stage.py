@@ -46,10 +46,10 @@ class CommitStage:
         if part.part < 0:
             return receipt
         started = time.perf_counter()
-        data = encode_part(
-            part.video_id, _rows(part, labels_THW), n_classes=self._n_classes, schema=self._schema
-        )
-        result = commit_part(self._store, part_key(part.video_id, part.segment, part.part), data)
+        key = part_key(part.video_id, part.segment, part.part)
+        rows = _rows(part, labels_THW)
+        data = encode_part(part.video_id, rows, n_classes=self._n_classes, schema=self._schema, key=key)
+        result = commit_part(self._store, key, data)
         receipt.frames = len(part.frame_index)
         receipt.keys = sum(part.is_key)
         receipt.labelled = sum(share for share in part.confident_share if share == share)

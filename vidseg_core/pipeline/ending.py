@@ -27,7 +27,7 @@ from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.pipeline.progress import Reporter, clock, tame
 from vidseg_core.pipeline.totals import Totals, totals_of
 from vidseg_core.plan.video_list import text_column
-from vidseg_core.store.errors import StoreError
+from vidseg_core.store.errors import DamagedFile, StoreError
 from vidseg_core.store.keys import RUN_KEY, STATE_PREFIX, SUCCESS_KEY, VIDEOS_PREFIX
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import committed_parts, encode_videos
@@ -53,7 +53,8 @@ def close_video(store: ObjectStore, row: Mapping[str, Any]) -> None:
     """
     if row.get("parts") is None:
         row = {**row, "parts": sum(1 for _ in committed_parts(store, row["video_id"]))}
-    store.put_if_absent(video_key(row["video_id"]), encode_videos([row]))
+    key = video_key(row["video_id"])
+    store.put_if_absent(key, encode_videos([row], key))
     for info in list(store.list(f"{STATE_PREFIX}video={row['video_id']}/")):
         store.delete(info.key)
 
@@ -186,6 +187,9 @@ def closing_table(
 def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter) -> int:
     """Last words of a run that cannot go on: one sentence for known causes, a traceback for bugs."""
     cause = root_cause(problem)
+    if isinstance(cause, DamagedFile):  # which says itself how to go on
+        report.say(f"failed: {cause}.", error=type(cause).__name__)
+        return 1
     said = message(cause).rstrip(".")
     known = isinstance(cause, _EXPLAINED) or type(cause).__name__ in _TOLD
     if not known:

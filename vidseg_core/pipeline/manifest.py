@@ -24,7 +24,7 @@ MANIFEST_KEY = "_run/manifest.json"
 INPUTS_KEY = "_run/inputs.parquet"
 SUCCESS_KEY = "_SUCCESS"
 _SHOWN = 5
-REVISION = 3
+REVISION = 4
 """Raised whenever the same options, weights and frames give other rows than before."""
 
 

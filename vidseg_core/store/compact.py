@@ -25,16 +25,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from vidseg_core.store.checked import read_checked, seal
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.foreign import check_plain
 from vidseg_core.store.keys import FRAMES_PREFIX, SUCCESS_KEY, PartKey, frames_prefix, parse_part_key, visible
 from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import commit_part, part_writer
 from vidseg_core.store.run import open_run
-from vidseg_core.store.schema import check_version, conformed, frames_schema
+from vidseg_core.store.schema import conformed, frames_schema
 
 SPAN_BYTES = 64 << 20
 """Parts are merged until their files add up to this many bytes."""
@@ -82,9 +81,16 @@ def compact_video(store: ObjectStore, video_id: str, *, span_bytes: int = SPAN_B
     keys = _keys(store, video_id)
     kept = set(visible(keys))
     covered = [key for key in keys if key not in kept]
+    _check_spans([key for key in kept if key.is_span] if covered else [], store)
     for key in covered:
         store.delete(str(key))
     return CompactResult(spans, len(covered))
+
+
+def _check_spans(spans: Sequence[PartKey], store: ObjectStore) -> None:
+    """`DamagedFile` unless the spans are what was written: the parts that they cover are deleted next."""
+    for key in map(str, spans):
+        read_checked(store.get(key), key, f"output {store.root}")
 
 
 def _write_spans(store: ObjectStore, video_id: str, span_bytes: int) -> int:
@@ -94,7 +100,8 @@ def _write_spans(store: ObjectStore, video_id: str, span_bytes: int) -> int:
         try:
             for group in _groups(store, video_id, span_bytes):
                 span = PartKey(video_id, group[0].segment, group[0].first, group[-1].last, True)
-                spans += commit_part(store, str(span), _merged(store, group)).created
+                data = _merged(store, group, str(span))
+                spans += commit_part(store, str(span), data).created
             break
         except FileNotFoundError as error:
             if attempt == _TRIES - 1:
@@ -122,19 +129,19 @@ def _groups(store: ObjectStore, video_id: str, span_bytes: int) -> Iterator[list
         yield group
 
 
-def _merged(store: ObjectStore, group: Sequence[PartKey]) -> bytes:
-    """The rows of the parts as one file's bytes, in row groups of `SPAN_GROUP_ROWS`."""
+def _merged(store: ObjectStore, group: Sequence[PartKey], key: str) -> bytes:
+    """The rows of the parts as the bytes of one file with this key, in row groups of `SPAN_GROUP_ROWS`."""
     sink = io.BytesIO()
     schema = _part_table(store, str(group[0])).schema
     pending, last = schema.empty_table(), -1
-    with part_writer(sink, schema) as writer:
-        for key in group:
-            table = _part_table(store, str(key))
+    with part_writer(sink, schema, key) as writer:
+        for part in group:
+            table = _part_table(store, str(part))
             if table.num_rows == 0:
                 continue
             first = table["frame_index"][0].as_py()
             if first <= last:
-                raise StoreError(f"output {store.root}: {key} begins with frame {first}, after frame {last}")
+                raise StoreError(f"output {store.root}: {part} begins with frame {first}, after frame {last}")
             last = table["frame_index"][-1].as_py()
             pending = pa.concat_tables([pending, table])
             whole = pending.num_rows // SPAN_GROUP_ROWS * SPAN_GROUP_ROWS
@@ -143,15 +150,13 @@ def _merged(store: ObjectStore, group: Sequence[PartKey]) -> bytes:
                 pending = pending.slice(whole)
         if pending.num_rows:
             writer.write_table(pending, row_group_size=SPAN_GROUP_ROWS)
-    return sink.getvalue()
+    return seal(sink)
 
 
 def _part_table(store: ObjectStore, key: str) -> pa.Table:
-    file = pq.ParquetFile(io.BytesIO(store.get(key)))
-    where = f"output {store.root}: {key}"
-    check_version(file.metadata.metadata, where)
-    check_plain(file.schema_arrow, where)
-    return conformed(file.read(), frames_schema(file.schema_arrow.names), where)
+    """The rows of a part, each checked: what is read here is written anew and the part is deleted."""
+    table = read_checked(store.get(key), key, f"output {store.root}")
+    return conformed(table, frames_schema(table.column_names), f"output {store.root}: {key}")
 
 
 def _keys(store: ObjectStore, video_id: str) -> dict[PartKey, int]:

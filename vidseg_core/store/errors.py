@@ -13,7 +13,7 @@ class CommitConflict(StoreError):
 
 
 class DamagedFile(StoreError):
-    """A file of an output does not hold what it should; the message names the file and what to do."""
+    """A file of an output does not hold what it should, or is gone; the message names it and what to do."""
 
 
 class WriteError(StoreError):

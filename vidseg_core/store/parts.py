@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vidseg_core.store.checked import damaged, seal, seal_fields, why_damaged
 from vidseg_core.store.errors import CommitConflict
 from vidseg_core.store.keys import (
     FRAMES_PREFIX,
@@ -104,11 +105,17 @@ class CommitResult:
 
 
 def encode_part(
-    video_id: str, rows: Sequence[FrameLike], *, n_classes: int = 0, schema: pa.Schema = FRAMES_SCHEMA
+    video_id: str,
+    rows: Sequence[FrameLike],
+    *,
+    n_classes: int = 0,
+    schema: pa.Schema = FRAMES_SCHEMA,
+    key: str = "",
 ) -> bytes:
     """Parquet bytes of rows of one video with strictly increasing frame numbers; no rows: a valid empty part.
 
-    `schema`: `FRAMES_SCHEMA`, or `PSEUDO_SCHEMA` for rows with confidences.
+    `schema`: `FRAMES_SCHEMA`, or `PSEUDO_SCHEMA` for rows with confidences. `key`: where the part will lie,
+    which readers compare (none: anywhere).
     `class_pixels` has `n_classes` entries, more if a label exceeds them (a void label of 255 is counted too).
     """
     indices = [row.frame_index for row in rows]
@@ -122,30 +129,33 @@ def encode_part(
         record = _record(video_id, row) | mask
         for name, values in columns.items():
             values.append(record[name])
-    return table_bytes(pa.table(columns, schema=schema))
+    return table_bytes(pa.table(columns, schema=schema), key)
 
 
-def encode_videos(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def encode_videos(rows: Sequence[Mapping[str, Any]], key: str = "") -> bytes:
     """Parquet bytes of per-video rows: mappings with the names of `VIDEOS_SCHEMA`, nullable ones if known."""
     needed = {field.name for field in VIDEOS_SCHEMA if not field.nullable}
     for row in rows:
         wrong = sorted((needed - row.keys()) | (row.keys() - set(VIDEOS_SCHEMA.names)))
         if wrong:
             raise ValueError(f"video row {row.get('video_id')}: missing or unknown columns {wrong}")
-    return table_bytes(pa.Table.from_pylist([dict(row) for row in rows], schema=VIDEOS_SCHEMA))
+    return table_bytes(pa.Table.from_pylist([dict(row) for row in rows], schema=VIDEOS_SCHEMA), key)
 
 
-def table_bytes(table: pa.Table) -> bytes:
+def table_bytes(table: pa.Table, key: str = "") -> bytes:
     """A table as Parquet, always with the same options."""
     sink = io.BytesIO()
-    with part_writer(sink, table.schema) as writer:
+    with part_writer(sink, table.schema, key) as writer:
         writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-    return sink.getvalue()
+    return seal(sink)
 
 
 @contextmanager
-def part_writer(sink: Any, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A writer with our options: zstd, statistics where look-ups need them, no embedded Arrow schema."""
+def part_writer(sink: io.BytesIO, schema: pa.Schema, key: str = "") -> Iterator[pq.ParquetWriter]:
+    """A writer with our options: zstd, checksums, statistics where look-ups need them, no Arrow schema.
+
+    Its bytes are those of `seal` afterwards.
+    """
     with pq.ParquetWriter(
         sink,
         schema,
@@ -155,22 +165,29 @@ def part_writer(sink: Any, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         use_dictionary=_among(schema, "video_id", "mask_codec"),
         write_statistics=_among(schema, "video_id", "frame_index", "is_key"),
         store_schema=False,
+        write_page_checksum=True,
     ) as writer:
-        writer.add_key_value_metadata(schema.metadata)
+        writer.add_key_value_metadata({**schema.metadata, **seal_fields(key)})
         yield writer
 
 
 def commit_part(store: ObjectStore, key: str, data: bytes) -> CommitResult:
-    """Put the bytes under the key unless they are there; `CommitConflict` if other bytes are."""
+    """Put the bytes under the key unless they are there.
+
+    `DamagedFile` if a damaged file is there, `CommitConflict` if other bytes are.
+    """
     digest = hashlib.sha256(data).hexdigest()
     if store.put_if_absent(key, data):
         return CommitResult(True, digest)
-    there = hashlib.sha256(store.get(key)).hexdigest()
+    found = store.get(key)
+    there = hashlib.sha256(found).hexdigest()
     if there != digest:
+        if parse_part_key(key) and (why := why_damaged(found, key)):
+            raise damaged(f"output {store.root}: {key}", why)
         raise CommitConflict(
             f"output {store.root}: {key} exists with other content "
             f"(sha256 {there[:12]}, ours {digest[:12]}): "
-            "the same frames gave different results, or another run writes here"
+            "the same frames gave different results, or the video has changed, or another run writes here"
         )
     return CommitResult(False, digest)
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import groupby, islice
 from typing import Any
@@ -24,9 +25,17 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from vidseg_core.store.arrow_files import arrow_filesystem
+from vidseg_core.store.checked import (
+    ARROW_ERRORS,
+    damaged,
+    one_line,
+    open_checked,
+    read_checked,
+    read_group,
+    why_damaged,
+)
 from vidseg_core.store.digest import row_bytes, sized
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.foreign import check_plain
 from vidseg_core.store.keys import (
     FRAMES_PREFIX,
     RUN_KEY,
@@ -43,17 +52,16 @@ from vidseg_core.store.schema import (
     FRAMES_SCHEMA,
     SCHEMA_VERSION,
     VIDEOS_SCHEMA,
-    check_version,
     conformed,
     frames_schema,
 )
 
 _FRAME_COLUMN = FRAMES_SCHEMA.get_field_index("frame_index")
-_BATCH_ROWS = 128
 _BATCH_VIDEOS = 1000
 """Rows of videos that are put together before the next are read."""
 _READERS = 16
 _DIGEST_TRIES = 3
+_CHECKED = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 _MASK_COLUMNS = ("frame_index", "height", "width", "mask", "mask_codec")
 
 
@@ -128,11 +136,8 @@ class Run:
                 yield pa.concat_tables(self._video_rows(*part) for part in found).combine_chunks()
 
     def _video_rows(self, key: str, data: bytes) -> pa.Table:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        where = f"run {self.path}: {key}"
-        check_version(file.metadata.metadata, where)
-        check_plain(file.schema_arrow, where)
-        return conformed(file.read(use_threads=False), VIDEOS_SCHEMA, where)
+        table = read_checked(data, key, f"run {self.path}")
+        return conformed(table, VIDEOS_SCHEMA, f"run {self.path}: {key}")
 
     def files(self, video_id: str | None = None) -> Iterator[tuple[str, list[PartKey]]]:
         """For each video (or the one named) its id and the files that hold its rows, in frame order."""
@@ -145,11 +150,11 @@ class Run:
         """All rows (or those of some videos) as an Arrow dataset (`FRAMES_SCHEMA`, `PSEUDO_SCHEMA`).
 
         A filter on `video_id` opens that video's files only. The files are those of this moment: after a
-        `compact`, ask again.
+        `compact`, ask again. Arrow compares the checksums of pages, and raises `OSError`.
         """
         wanted = [None] if video_ids is None else list(video_ids)
         groups = (group for video_id in wanted for group in self.files(video_id))
-        kind = ds.ParquetFileFormat()
+        kind = ds.ParquetFileFormat(default_fragment_scan_options=_CHECKED)
         fragments = [
             kind.make_fragment(str(key), self._files, partition_expression=ds.field("video_id") == video_id)
             for video_id, keys in groups
@@ -182,11 +187,31 @@ class Run:
         raise KeyError(f"run {self.path}: no frame {frame_index} of video {video_id}")
 
     def _parquet(self, key: str) -> pq.ParquetFile:
-        file = pq.ParquetFile(self._files.open_input_file(key))
-        where = f"run {self.path}: {key}"
-        check_version(file.metadata.metadata, where)
-        check_plain(file.schema_arrow, where)
-        return file
+        with self._reading(key):
+            return open_checked(self._files.open_input_file(key), key, f"run {self.path}")
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        """What goes wrong as a file is read, with its name, and with the frames where it is damaged."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except ARROW_ERRORS as error:
+            where = f"run {self.path}: {key}"
+            if why := why_damaged(self.store.get(key), key):
+                raise damaged(where, why) from None
+            raise StoreError(f"{where} cannot be read: {one_line(error)}") from error
+
+    def labels(self, video_id: str, row: Mapping[str, Any]) -> np.ndarray:
+        """The label map of a row of `rows` that has the columns height, width and mask, uint8 [H, W]."""
+        try:
+            return decode_mask(row["mask"], row["height"], row["width"])
+        except ValueError as error:
+            frame = row["frame_index"]
+            keys = [key for _, found in self.files(video_id) for key in found]
+            where = f"run {self.path}: {_FrameFinder(self, keys).file_of(frame)}"
+            raise damaged(where, f"frame {frame}: {error}") from None
 
     def _rows_of(self, keys: Sequence[PartKey], columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
         last = -1
@@ -195,13 +220,18 @@ class Run:
                 there = file.schema_arrow.names
                 wanted = list(dict.fromkeys(("frame_index", *(columns or frames_schema(there).names))))
                 absent = _absent(wanted, there, f"run {self.path}: {key}")
-                for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
-                    for row in batch.to_pylist():
-                        if row["frame_index"] <= last:
-                            frame = row["frame_index"]
-                            raise StoreError(f"run {self.path}: {key}: frame {frame} after frame {last}")
-                        last = row["frame_index"]
-                        yield row | absent
+                for row in self._stream(file, key, wanted):
+                    if row["frame_index"] <= last:
+                        frame = row["frame_index"]
+                        raise StoreError(f"run {self.path}: {key}: frame {frame} after frame {last}")
+                    last = row["frame_index"]
+                    yield row | absent
+
+    def _stream(self, file: pq.ParquetFile, key: PartKey, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for group in range(file.num_row_groups):
+            with self._reading(str(key)):
+                rows = read_group(file, group, columns).to_pylist()
+            yield from rows
 
 
 def _absent(wanted: Sequence[str], there: Sequence[str], where: str) -> dict[str, None]:
@@ -225,13 +255,21 @@ class _FrameFinder:
 
     def mask(self, frame_index: int) -> np.ndarray:
         """The label map of a frame; `KeyError` if no row has it."""
-        row = self._last[2].get(frame_index) or self._find(frame_index)[frame_index]
-        if row["mask_codec"] != MASK_CODEC:
-            raise StoreError(f"run {self._run.path}: mask codec {row['mask_codec']!r} is not {MASK_CODEC}")
-        return decode_mask(row["mask"], row["height"], row["width"])
+        row = self._last[2].get(frame_index) or self._load(*self._place(frame_index))[frame_index]
+        where, codec = f"run {self._run.path}: {self._keys[self._last[0]]}", row["mask_codec"]
+        if codec != MASK_CODEC:
+            raise StoreError(f"{where}: frame {frame_index}: mask codec {codec!r} is not {MASK_CODEC}")
+        try:
+            return decode_mask(row["mask"], row["height"], row["width"])
+        except ValueError as error:
+            raise damaged(where, f"frame {frame_index}: {error}") from None
 
-    def _find(self, frame_index: int) -> dict[int, dict[str, Any]]:
-        """The rows of the row group that would hold the frame, by frame number."""
+    def file_of(self, frame_index: int) -> PartKey:
+        """The file that holds a frame; `KeyError` if none does."""
+        return self._keys[self._place(frame_index)[0]]
+
+    def _place(self, frame_index: int) -> tuple[int, int]:
+        """The file and the row group that would hold the frame."""
         low, high = 0, len(self._keys)
         while low < high:
             middle = (low + high) // 2
@@ -243,7 +281,7 @@ class _FrameFinder:
             else:
                 for group, (first, last) in enumerate(self._ranges(probe)):
                     if first <= frame_index <= last:
-                        return self._load(probe, group)
+                        return probe, group
                 break
         raise KeyError(frame_index)
 
@@ -260,8 +298,9 @@ class _FrameFinder:
 
     def _load(self, index: int, group: int) -> dict[int, dict[str, Any]]:
         if self._last[:2] != (index, group):
-            with self._run._parquet(str(self._keys[index])) as file:
-                rows = file.read_row_group(group, columns=list(_MASK_COLUMNS)).to_pylist()
+            key = str(self._keys[index])
+            with self._run._parquet(key) as file, self._run._reading(key):
+                rows = read_group(file, group, _MASK_COLUMNS).to_pylist()
             self._last = (index, group, {row["frame_index"]: row for row in rows})
         return self._last[2]
 

@@ -18,7 +18,6 @@ from typing import Any, TextIO
 import numpy as np
 
 from vidseg_core.store.atomic import whole_text
-from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.run import Run
 
 _COLUMNS = ("pts_s", "is_key", "height", "width", "mask")
@@ -55,7 +54,7 @@ def export_coco(
                 if keys_only and not row["is_key"]:
                     continue
                 images.append(_image(len(images) + 1, video_id, row))
-                labels_HW = decode_mask(row["mask"], row["height"], row["width"])
+                labels_HW = run.labels(video_id, row)
                 for annotation in _annotations(labels_HW, len(images), skipped):
                     written += 1
                     seen.add(annotation["category_id"])

@@ -23,7 +23,6 @@ from PIL import Image
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.export.legend import legend_strip, with_legend
 from vidseg_core.store.export.palette import PALETTE
-from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.run import Run
 from vidseg_core.store.video_file import VideoFile, video_file
 
@@ -62,7 +61,8 @@ def export_overlay(
     strip_HW3: np.ndarray | None = None
     with video_file(out) as file:
         for frame_HW3, row in _paired(frames, run.rows(video_id, _COLUMNS)):
-            picture_HW3 = _picture(frame_HW3, row, layout, alpha)
+            mask_HW = run.labels(video_id, row) if row else None
+            picture_HW3 = _picture(frame_HW3, row, mask_HW, layout, alpha)
             if strip_HW3 is None:
                 strip_HW3 = legend_strip(class_names, picture_HW3.shape[1], unlabelled=unlabelled)
             picture_HW3 = with_legend(picture_HW3, strip_HW3)
@@ -87,13 +87,19 @@ def _paired(
         yield frame_HW3, row if row and row["frame_index"] == index else None
 
 
-def _picture(frame_HW3: np.ndarray, row: dict[str, Any] | None, layout: str, alpha: float) -> np.ndarray:
+def _picture(
+    frame_HW3: np.ndarray,
+    row: dict[str, Any] | None,
+    mask_HW: np.ndarray | None,
+    layout: str,
+    alpha: float,
+) -> np.ndarray:
     """One frame of the overlay, uint8 RGB with even sides (the last odd row and column are cut)."""
     height, width = frame_HW3.shape[0] // 2 * 2, frame_HW3.shape[1] // 2 * 2
     frame_HW3 = frame_HW3[:height, :width]
     shown_HW3 = frame_HW3.copy()
-    if row:
-        labels = Image.fromarray(decode_mask(row["mask"], row["height"], row["width"]))
+    if row and mask_HW is not None:
+        labels = Image.fromarray(mask_HW)
         labels_HW = np.asarray(labels.resize((width, height), Image.Resampling.NEAREST))
         seen_HW = PALETTE[labels_HW].any(axis=2)  # class 0, black: the picture stays as it is
         mixed = frame_HW3[seen_HW] * (1 - alpha) + PALETTE[labels_HW[seen_HW]] * alpha

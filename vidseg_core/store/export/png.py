@@ -13,7 +13,6 @@ from PIL import Image
 
 from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.store.export.palette import PALETTE
-from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.run import Run
 
 
@@ -28,7 +27,7 @@ def export_png(
         for row in run.rows(video_id, ("is_key", "height", "width", "mask")):
             if keys_only and not row["is_key"]:
                 continue
-            image = Image.fromarray(decode_mask(row["mask"], row["height"], row["width"]))
+            image = Image.fromarray(run.labels(video_id, row))
             image.putpalette(PALETTE.tobytes())
             sink = io.BytesIO()
             image.save(sink, format="png", optimize=False)
