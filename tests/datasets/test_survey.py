@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs.doctor import main
@@ -89,3 +90,10 @@ def test_the_verdict_is_the_exit_code(
     assert main(["--dataset", str(tmp_path)]) == (0 if whole else 1)
     printed = capsys.readouterr().out
     assert "split train" in printed and ("gtFine/" in printed) is not whole
+
+
+def test_masks_of_0_and_255_fail_with_the_map_to_write(tmp_path: Path) -> None:
+    save(tmp_path / "images/1.png", np.zeros((8, 12, 3), np.uint8))
+    save(tmp_path / "masks/1.png", np.eye(8, 12, dtype=np.uint8) * 255)
+    verdict = next(check_dataset(DoctorConfig(dataset=f"folder:{tmp_path}")))
+    assert verdict.status == "fail" and "255: foreground" in verdict.value

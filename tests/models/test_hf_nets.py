@@ -149,6 +149,34 @@ def test_tensors_of_another_shape_are_refused_in_one_sentence(tmp_path: Path) ->
     assert "\n" not in str(caught.value)
 
 
+def relabelled(folder: Path, names: dict[str, str]) -> str:
+    """The net in `folder` under other labels."""
+    path = folder / "config.json"
+    said = json.loads(path.read_text()) | {"id2label": names, "label2id": {}}
+    path.write_text(json.dumps(said))
+    return f"hf:{folder}"
+
+
+def test_labels_with_gaps_are_named(tmp_path: Path) -> None:
+    spec = relabelled(segformer(tmp_path), {"0": "sky", "1": "road", "7": "car"})
+    message = r"config.json: id2label has 3 names, but none for class 2 .there is 7.: number them from 0 to 2"
+    with pytest.raises(SegmenterError, match=message):
+        build_segmenter(spec)
+
+
+def test_more_labels_than_the_head_has_channels_are_counted(tmp_path: Path) -> None:
+    spec = relabelled(segformer(tmp_path, labels=1), {"0": "background", "1": "road"})
+    message = r"are for 1 class\(es\), but id2label in config.json has 2"
+    with pytest.raises(SegmenterError, match=message) as caught:
+        build_segmenter(spec)
+    assert "report" not in str(caught.value)
+
+
+def test_labels_that_are_called_the_same_are_told_apart(tmp_path: Path) -> None:
+    spec = relabelled(segformer(tmp_path), {"0": "door", "1": "road", "2": "door"})
+    assert build_segmenter(spec).class_names == ("door 0", "road", "door 2")
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     segformer(tmp_path)
     (tmp_path / "config.json").write_text(

@@ -153,6 +153,18 @@ def test_a_preprocessor_config_beside_the_file_is_read(tmp_path: Path) -> None:
     torch.testing.assert_close(scores_of(segmenter, frames()), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_preprocessor_that_exchanges_red_and_blue_is_followed(tmp_path: Path) -> None:
+    spec = f"onnx:{write(tmp_path / 'net.onnx')}"
+    plain = build_segmenter(spec)
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"do_flip_channel_order": true, "do_normalize": false, "do_rescale": true}'
+    )
+    segmenter = build_segmenter(spec)
+    expected = reference(frames().flip(1), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    torch.testing.assert_close(scores_of(segmenter, frames()), expected, rtol=1e-4, atol=1e-5)
+    assert segmenter.digest != plain.digest
+
+
 def test_the_digest_is_of_the_content_and_not_of_the_path(tmp_path: Path) -> None:
     one = write(tmp_path / "one.onnx")
     (tmp_path / "two.onnx").write_bytes(one.read_bytes())

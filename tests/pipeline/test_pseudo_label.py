@@ -14,9 +14,11 @@ import torch
 from tests.engine.toy import Named
 from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.inline import Killed, run_inline
+from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.engine.confidence import IGNORE, LabelRule, pack
+from vidseg_core.pipeline.build import describe_net
 from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.labelling import labelled_text
 from vidseg_core.pipeline.progress import Counts, Reporter
@@ -129,6 +131,12 @@ def test_without_doubt_the_masks_are_those_of_segment(clips: Path) -> None:
     (video_id, _), *_ = ours.files()
     for index in range(21):
         assert np.array_equal(ours.mask(video_id, index), theirs.mask(video_id, index))
+
+
+def test_a_class_map_for_a_teacher_cannot_speak_of_255(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text("classes: [x, y]\nmap: {a: x, b: x, c: x, 255: y}\n")
+    with pytest.raises(ConfigError, match="--remap.*255 is no class of the segmenter"):
+        describe_net(_config(clips, "out", remap=str(tmp_path / "map.yaml")))
 
 
 def test_a_merged_run_says_the_same(clips: Path) -> None:

@@ -146,6 +146,25 @@ def test_bad_usage_ends_with_2_and_one_sentence(
     assert code == 2 and says in printed.err and "Traceback" not in printed.err
 
 
+def test_a_single_sample_for_a_batch_norm_of_one_pixel_ends_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--data", SCENES, "--output", str(tmp_path / "out"), "--segmenter", "smp:DeepLabV3Plus/resnet18"]
+    assert main(["train-segmenter", *argv, "--recipe.batch", "2", "--workers", "2", "--dry-run"]) == 2
+    printed = capsys.readouterr().err
+    assert "--recipe.batch: gives a worker one sample" in printed and "give 4 for 2 workers" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_sample_is_enough_for_a_net_without_such_a_norm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--data", SCENES, "--output", str(tmp_path / "out"), "--segmenter", "tiny:8", "--dry-run"]
+    assert main(["train-segmenter", *argv, "--recipe.batch", "1", "--augment.crop", "64"]) == 0
+    assert main(["train-segmenter", *argv, "--recipe.batch", "1", "--augment.crop", "32"]) == 2
+    assert "give 2 for 1 worker" in capsys.readouterr().err
+
+
 def test_weights_of_another_architecture_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

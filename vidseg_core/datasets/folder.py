@@ -2,8 +2,9 @@
 
 Layout: `images/a.jpg` and `masks/a.png`, or a folder for each clip below both (`images/clip1/000001.jpg`);
 one level higher there may be `train`, `val` and `test`. `classes.txt` names the classes, one a line; without
-it they are counted from the masks. Masks are index images; 255 is ignored. A frame without a mask is
-unlabelled, a mask without a frame is an error.
+it they are counted from the masks. Masks are index images; 255 is ignored. Masks that hold 0 and 255 alone
+are an error: most likely 255 is the class that matters. A frame without a mask is unlabelled, a mask without
+a frame is an error.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from vidseg_core.datasets.listed import SPLIT_ORDER, ImageDataset, Missing
 from vidseg_core.datasets.pictures import IMAGE_SUFFIXES, read_ids
@@ -35,6 +37,7 @@ class FolderDataset(ImageDataset):
         self._parts = {part: self._root / part for part in SPLIT_ORDER if (self._root / part).is_dir()}
         if (self._root / "images").is_dir() or not self._parts:
             self._parts = {"train": self._root}
+        self._is_mapped = bool(spec.option("remap"))
         for part in self._parts.values():
             need_folder(part / "images", "folder", "expected images/ and masks/ with equal file names")
 
@@ -44,18 +47,41 @@ class FolderDataset(ImageDataset):
             return names
         return tuple(f"class{number}" for number in range(self._highest_id() + 1))
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        if not self._is_mapped:  # the map may speak of 255
+            self.check_values()
         return self._classes
 
     def _highest_id(self) -> int:
         """Of all masks: without `classes.txt` nothing else says how many classes there are."""
         highest = -1
-        for part in self._parts.values():
-            for path in _files(part / "masks").values():
-                ids = read_ids(path).astype(np.int16)
-                highest = max(highest, int(ids[ids != IGNORE].max(initial=-1)))
+        for path in self._masks():
+            ids = read_ids(path).astype(np.int16)
+            highest = max(highest, int(ids[ids != IGNORE].max(initial=-1)))
         return highest
+
+    def _masks(self) -> Iterator[Path]:
+        for part in self._parts.values():
+            yield from _files(part / "masks").values()
+
+    def check_values(self) -> None:
+        """`DatasetError` if the masks hold 0 and 255 alone: reads until one holds something else."""
+        ignored = False
+        for path in self._masks():
+            try:
+                there = np.bincount(read_ids(path).reshape(-1), minlength=256)
+            except DatasetError:  # is said when the frame is read
+                return
+            if there[1:IGNORE].any():
+                return
+            ignored |= bool(there[IGNORE])
+        if ignored:
+            names = self._classes or ("class0",)
+            raise DatasetError(
+                f"{self._root}: its masks hold 0 and 255 only, and 255 is ignored: only {names[0]} is left; "
+                f"if 255 is a class, give ?remap=FILE.yaml with the lines {_binary_map(names)}"
+            )
 
     def missing(self) -> Iterator[Missing]:
         for part in self._parts.values():
@@ -66,6 +92,16 @@ class FolderDataset(ImageDataset):
 
     def _list(self) -> Mapping[str, Iterable[Item]]:
         return {split: list(_items(part)) for split, part in self._parts.items()}
+
+
+def _binary_map(names: tuple[str, ...]) -> str:
+    """The two lines of a class map for masks of 0 and 255."""
+    first = "background" if names == ("class0",) else names[0]
+    classes = [first, *(names[1:] or ("foreground",))]
+    old_to_new = dict(zip(names, classes, strict=False)) | {IGNORE: classes[1]}
+    lines = ({"classes": classes}, {"map": old_to_new})
+    said = (yaml.safe_dump(line, default_flow_style=None, sort_keys=False, width=10_000) for line in lines)
+    return " and ".join(text.strip() for text in said)
 
 
 def _items(part: Path) -> Iterable[Item]:

@@ -8,8 +8,8 @@ Split: where the architecture's last layer is a classifying convolution, N_task 
 before it. Mask2Former and MaskFormer classify masks: their evidence for class c at a pixel is the sum over
 queries q of p_q(c) m_q(pixel); those maps are the features, and N_task brings them to the frame's size and
 takes the logarithm, so that a softmax gives the evidence back, normalised. For others N_feat is the whole
-net, its logits are the features, and N_task is the upsampling. `preprocessor_config.json` gives mean and
-deviation, if it is there.
+net, its logits are the features, and N_task is the upsampling. `preprocessor_config.json` says how colours
+are fed (see `preprocessor`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from vidseg_core.models.hub import has_safetensors, hub_folder, is_hub_id
+from vidseg_core.models.preprocessor import Preprocessing, read_preprocessing
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.request import UNTRAINED, ModelRequest, measured_stride, seeded
-from vidseg_core.models.split import IMAGENET_MEAN, IMAGENET_STD, SplitNet, SplitOptions, SplitSegmenter
+from vidseg_core.models.split import SplitNet, SplitOptions, SplitSegmenter
 from vidseg_core.models.torchvision_compat import import_torchvision
 from vidseg_core.models.weights import WeightsFile, fit_weights
 
@@ -69,9 +72,9 @@ class HfNet(SplitNet):
 
     multiple = MULTIPLE
 
-    def __init__(self, model: Any, normalisation: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
+    def __init__(self, model: Any, colours: Preprocessing) -> None:
         super().__init__()
-        self.mean, self.std = normalisation  # type: ignore[assignment]
+        self.mean, self.std, self.bgr = colours.mean, colours.std, colours.bgr
         self.classify: nn.Module = nn.Identity()
         self.kind = str(model.config.model_type)
         path = CLASSIFIERS.get(self.kind)
@@ -85,6 +88,8 @@ class HfNet(SplitNet):
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat. UperNet is entered by its parts, because it upsamples after its classifier."""
+        if self.bgr:
+            frames_B3HW = frames_B3HW.flip(1)
         if self.kind == "upernet":
             maps = self.model.backbone.forward_with_filtered_kwargs(frames_B3HW).feature_maps
             return (self.model.decode_head(maps),)
@@ -112,19 +117,19 @@ def build_hf(request: ModelRequest) -> SplitSegmenter:
     file = request.read()
     config = _read_config(transformers, folder, request, file)
     model, trained = _load(transformers, folder, config, request, file)
-    known = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    if file is not None and file.class_names is not None:
-        known = file.class_names
+    known = file.class_names if file is not None else None
+    colours = read_preprocessing(folder)
+    architecture = json.dumps(config.to_diff_dict(), sort_keys=True, default=str)
     options = SplitOptions(
         name=request.spec,
-        class_names=request.names_for(config.num_labels, known),
+        class_names=request.names_for(config.num_labels, known or _labels(config)),
         trained=trained,
         note="" if trained else UNTRAINED.format(spec=request.spec, seed=request.seed),
-        architecture=json.dumps(config.to_diff_dict(), sort_keys=True, default=str),
+        architecture=f"{architecture} BGR" if colours.bgr else architecture,
         precision=request.precision,
         channels_last=request.channels_last,
     )
-    return SplitSegmenter(HfNet(model, normalisation_of(folder)), options)
+    return SplitSegmenter(HfNet(model, colours), options)
 
 
 def _folder(request: ModelRequest) -> Path | None:
@@ -182,7 +187,27 @@ def _config_beside(transformers: Any, folder: Path) -> Any:
         raise SegmenterError(
             f"{folder} holds a {config.model_type} net, which cannot be used to segment here"
         )
+    _check_labels(folder / "config.json", config)
     return config
+
+
+def _check_labels(path: Path, config: Any) -> None:
+    """Class i needs the name `id2label[i]`, for every i."""
+    there = set(config.id2label)
+    absent = [number for number in range(len(there)) if number not in there]
+    if absent:
+        odd = ", ".join(str(number) for number in sorted(there - set(range(len(there))), key=str)[:3])
+        raise SegmenterError(
+            f"{path}: id2label has {len(there)} names, but none for class {absent[0]} (there is {odd}): "
+            f"number them from 0 to {len(there) - 1}"
+        )
+
+
+def _labels(config: Any) -> tuple[str, ...]:
+    """The names in `id2label`; one that several classes share gets the class's number behind it."""
+    names = [str(config.id2label[number]) for number in range(config.num_labels)]
+    times = Counter(names)
+    return tuple(f"{name} {number}" if times[name] > 1 else name for number, name in enumerate(names))
 
 
 def _check_no_reference(folder: Path, config: Any) -> None:
@@ -262,6 +287,7 @@ def _pretrained(auto: Any, folder: Path, config: Any) -> nn.Module:
             use_safetensors=has_safetensors(folder),
             weights_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             dtype=torch.float32,
         )
     except (OSError, ValueError, RuntimeError, ImportError, pickle.UnpicklingError) as error:
@@ -270,27 +296,30 @@ def _pretrained(auto: Any, folder: Path, config: Any) -> nn.Module:
         if type(error).__name__ != "SafetensorError":
             raise
         raise SegmenterError(f"the weights in {folder} cannot be loaded: {_sentence(error)}") from error
+    if report["mismatched_keys"]:
+        raise SegmenterError(_mismatch(folder, config, sorted(report["mismatched_keys"])))
     absent = sorted(report["missing_keys"])
     if absent:
         raise SegmenterError(f"the weights in {folder} lack {len(absent)} tensors, the first is {absent[0]}")
     return model.eval()
 
 
+def _mismatch(folder: Path, config: Any, keys: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> str:
+    """What is wrong with weights of another shape; the classifying layer says how many labels are right."""
+    for name, there, wanted in keys:
+        classifies = name.startswith(f"{CLASSIFIERS.get(config.model_type)}.") or "classifier" in name
+        if classifies and there[0] != wanted[0]:
+            return (
+                f"the weights in {folder} are for {there[0]} class(es), but id2label in config.json has "
+                f"{config.num_labels}"
+            )
+    name, there, wanted = keys[0]
+    return (
+        f"the weights in {folder} do not fit config.json: {name} is {tuple(there)}, not {tuple(wanted)}"
+        + (f", and {len(keys) - 1} more" if len(keys) > 1 else "")
+    )
+
+
 def _sentence(error: Exception) -> str:
     """The first of what a library has to say, on one line."""
     return " ".join(str(error).split())[:300]
-
-
-def normalisation_of(folder: Path | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation in `preprocessor_config.json`, else ImageNet's."""
-    path = folder / "preprocessor_config.json" if folder is not None else None
-    if path is None or not path.is_file():
-        return IMAGENET_MEAN, IMAGENET_STD
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        mean, std = said.get("image_mean", IMAGENET_MEAN), said.get("image_std", IMAGENET_STD)
-        if said.get("do_normalize", True) is False:
-            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        return tuple(map(float, mean)), tuple(map(float, std))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise SegmenterError(f"{path} is not a readable preprocessor config: {error}") from error

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from vidseg_core.models.geometry import pad_to_multiple
-from vidseg_core.models.hf_nets import normalisation_of
+from vidseg_core.models.preprocessor import read_preprocessing
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.request import ModelRequest
 from vidseg_core.models.tta import resized
@@ -59,9 +59,10 @@ class OnnxSegmenter(WholeSegmenter):
         self._port = read_port(request.spec, self._session)
         self._device = torch.device("cpu")
         metadata = _metadata(request.spec, self._session)
-        mean, std = normalisation_of(folder)
-        self._mean = _triple(request.spec, metadata.get("mean", mean), "mean")
-        self._std = _triple(request.spec, metadata.get("std", std), "std")
+        colours = read_preprocessing(folder)
+        self._bgr = colours.bgr
+        self._mean = _triple(request.spec, metadata.get("mean", colours.mean), "mean")
+        self._std = _triple(request.spec, metadata.get("std", colours.std), "std")
         self._output, self._scores_first = self._find_scores()
         found = self._trial().shape[1]
         asked = request.asked_classes()
@@ -74,6 +75,8 @@ class OnnxSegmenter(WholeSegmenter):
             "class_names": list(self.class_names),
             "normalisation": [self._mean.tolist(), self._std.tolist()],
         }
+        if self._bgr:
+            identity["colours"] = "BGR"
         self.digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def to(self, device: str | torch.device) -> Self:
@@ -108,6 +111,7 @@ class OnnxSegmenter(WholeSegmenter):
             fed = (frames_B3hw * 255.0).round().clamp(0, 255).numpy()
         else:
             fed = ((frames_B3hw - self._mean) / self._std).numpy()
+        fed = fed[:, ::-1] if self._bgr else fed
         fed = fed if port.channels_first else fed.transpose(0, 2, 3, 1)
         fed = np.ascontiguousarray(fed).astype(port.dtype)
         count = len(fed)

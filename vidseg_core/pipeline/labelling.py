@@ -29,9 +29,12 @@ def class_map(config: SegmentConfig, teacher_classes: Sequence[str]) -> ClassMap
     if not isinstance(config, PseudoLabelConfig) or config.remap is None:
         return None
     try:
-        return load_class_map(config.remap, teacher_classes)
+        found = load_class_map(config.remap, teacher_classes)
     except DatasetError as problem:
         raise ConfigError("--remap", str(problem)) from problem
+    if found.ignored_to is not None:
+        raise ConfigError("--remap", f"class map {config.remap}: 255 is no class of the segmenter")
+    return found
 
 
 def labelled_text(counts: Counts) -> str:

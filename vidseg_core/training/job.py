@@ -6,6 +6,7 @@ one run, and the same command goes on with it until its last step.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -14,6 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.config.words import count
@@ -39,6 +43,7 @@ def run_train_segmenter(config: TrainSegmenterConfig, reporter: Reporter | None 
     net = trainable_net(
         config.segmenter, class_names=data.class_names, seed=config.seed, weights=config.weights
     )
+    _check_share(config, net)
     report.say(_describe(config, data, net))
     if config.dry_run:
         from vidseg_core.training.estimate import dry_run
@@ -176,6 +181,28 @@ class _Watch:
             self._report.say(text)
         else:
             self._report.show(text, {**row}, force=self._report.is_json)
+
+
+def _check_share(config: TrainSegmenterConfig, net: TrainableNet) -> None:
+    """`ConfigError` where a worker's single sample would leave a batch norm one value to learn from.
+
+    Such a norm follows a map of one pixel: a pooled branch, or the deepest map of a small crop. It is found
+    without arithmetic, on torch's `meta` device.
+    """
+    recipe, crop = config.recipe, config.augment.crop
+    if recipe.batch > config.workers:
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(net).to("meta").train()(torch.zeros(1, 3, crop, crop, device="meta"))
+    except ValueError as problem:
+        if "more than 1 value per channel" not in str(problem):
+            raise
+        text = (
+            f"gives a worker one sample a step, but {config.segmenter} has a batch norm after a map of one "
+            f"pixel and needs two: give {2 * config.workers} for {count(config.workers, 'worker')}"
+        )
+        raise ConfigError("--recipe.batch", text) from problem
 
 
 def _describe(config: TrainSegmenterConfig, data: TrainingData, net: TrainableNet) -> str:
