@@ -5,6 +5,7 @@ A picture is *bad* when its middle is bright in the red channel only; see `bad_c
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -53,3 +54,39 @@ class RaisesOnRed(SlowPlain):
         if bool(is_bad(frames_B3HW).any()):
             raise KeyError("no such colour")
         return self._net.features(frames_B3HW)
+
+
+class Died(BaseException):
+    """The process is gone, as far as a test in one process can show it."""
+
+
+class DiesOnRed(SlowPlain):
+    """Takes its process along for a batch that holds a bad picture."""
+
+    delay_s = 0.0
+
+    def features(self, frames_B3HW: torch.Tensor) -> Any:
+        """The plain net's."""
+        if bool(is_bad(frames_B3HW).any()):
+            self.die()
+        return self._net.features(frames_B3HW)
+
+    def die(self) -> None:
+        """As a test sees it."""
+        raise Died
+
+
+class CrashesOnRed(DiesOnRed):
+    """The same, and it is meant."""
+
+    def die(self) -> None:
+        """No word, no cleaning up."""
+        os._exit(139)
+
+
+class LeavesOnRed(DiesOnRed):
+    """A net that calls `sys.exit` for a bad picture."""
+
+    def die(self) -> None:
+        """Politely."""
+        raise SystemExit(3)

@@ -8,7 +8,7 @@ committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,7 +36,10 @@ class Killed(Exception):
 
 
 def run_inline(
-    config: SegmentConfig, branches: int, tick: Callable[[str], None] = lambda where: None
+    config: SegmentConfig,
+    branches: int,
+    tick: Callable[[str], None] = lambda where: None,
+    make_engine: Callable[..., Callable[[pa.Table], Iterable[pa.Table]]] = EngineStage,
 ) -> None:
     """One driver over ``config``.
 
@@ -67,7 +70,7 @@ def run_inline(
                 if tally.done:
                     close_video(store, tally.row("cpu"))
     for group in assign_branches([frames for frames, _ in segments], branches):
-        engine = EngineStage(config, store, "cpu")
+        engine = make_engine(config, store, "cpu")
         units = interleave([segments[i][1] for i in group], config.lanes)
         for batch in _batches(
             [_shipped(shard) for unit in units for shard in decode(unit.row)], config.lanes

@@ -26,6 +26,7 @@ from vidseg_core.pipeline.commit_stage import CommitStage, commit_parts
 from vidseg_core.pipeline.decode_stage import DecodeStage, decode_units
 from vidseg_core.pipeline.engine_stage import EngineStage
 from vidseg_core.pipeline.plan_stage import PlannedUnit
+from vidseg_core.pipeline.ray_process import RayProcess
 from vidseg_core.pipeline.ray_session import DECODE_CPUS, Sizing, check_store
 from vidseg_core.store.objects import ObjectStore
 
@@ -102,6 +103,7 @@ def _branch(blocks: BranchPlan, stages: Stages) -> Dataset:
                 "store": stages.store,
                 "device": sizing.device,
                 "commit": None if apart else stages.commit,
+                "process": RayProcess,
             },
             batch_format="pyarrow",
             batch_size=config.lanes,

@@ -42,6 +42,15 @@ def verdict_key(video_id: str) -> str:
     return f"_state/video={video_id}/verdict.json"
 
 
+def known_verdict(store: ObjectStore, video_id: str) -> tuple[str, str] | None:
+    """(reason code, sentence) of the fatal verdict on a video, if there is one."""
+    try:
+        verdict = json.loads(store.get(verdict_key(video_id)))
+    except FileNotFoundError:
+        return None
+    return verdict["reason"], verdict["error"]
+
+
 class DecodeStage:
     """The decode function of a branch; small and picklable, so that Ray ships it as a plain task."""
 
@@ -59,7 +68,7 @@ class DecodeStage:
     def _decode(self, message: UnitMessage, unit: DecodeUnit) -> Iterator[pa.Table]:
         start = message.first_shard + message.skip_shards
         planned = range(start, start + message.take_shards)
-        fatal, error = self._known_verdict(message.video_id)
+        fatal, error = known_verdict(self._store, message.video_id) or (None, None)
         done, attempts = 0, 0
         while fatal is None and error is None and done < len(planned) and not self._drain.is_set():
             try:
@@ -125,13 +134,6 @@ class DecodeStage:
             return None, text
         self._store.put(verdict_key(video_id), json.dumps({"reason": problem.reason, "error": text}).encode())
         return problem.reason, text
-
-    def _known_verdict(self, video_id: str) -> tuple[str | None, str | None]:
-        try:
-            verdict = json.loads(self._store.get(verdict_key(video_id)))
-        except FileNotFoundError:
-            return None, None
-        return verdict["reason"], verdict["error"]
 
 
 def decode_units(batch: pa.Table, stage: DecodeStage) -> Iterator[pa.Table]:

@@ -28,7 +28,14 @@ from vidseg_core.pipeline.progress import Reporter, clock, tame
 from vidseg_core.pipeline.totals import Totals, totals_of
 from vidseg_core.plan.video_list import text_column
 from vidseg_core.store.errors import DamagedFile, StoreError
-from vidseg_core.store.keys import RUN_KEY, STATE_PREFIX, SUCCESS_KEY, VIDEOS_PREFIX
+from vidseg_core.store.keys import (
+    ENGINE_PREFIX,
+    RUN_KEY,
+    STATE_PREFIX,
+    SUCCESS_KEY,
+    VIDEOS_PREFIX,
+    video_key,
+)
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import committed_parts, encode_videos
 from vidseg_core.store.run import open_run
@@ -39,11 +46,6 @@ _EXPLAINED = (StoreError, OSError, SourceUnavailable)
 """Errors whose message says all; others come with a traceback."""
 _TOLD = ("ClusterError", "EngineBroken")
 """The same, by name: their modules are heavy to import. What lies under them has been put into words."""
-
-
-def video_key(video_id: str) -> str:
-    """Where a video's row lives."""
-    return f"{VIDEOS_PREFIX}{video_id}.parquet"
 
 
 def close_video(store: ObjectStore, row: Mapping[str, Any]) -> None:
@@ -116,6 +118,8 @@ def finish(
     if dial is not None:
         info["dial"] = dict(dial)
     store.put(RUN_KEY, json.dumps(info, indent=1, sort_keys=True, default=str).encode())
+    for mark in list(store.list(ENGINE_PREFIX)):
+        store.delete(mark.key)
     store.put_if_absent(SUCCESS_KEY, b"")
     _closing(report, store, found, seconds, dial)
     return found.exit_code

@@ -6,14 +6,15 @@ that is resumed, finds the state that belongs to the next shard there and nowher
 between the two, the shard is replayed from the state before it and gives the same rows.
 
 What the engine raises on one segment ends that video and no other (`failures`); when memory does not suffice
-for so many lanes, fewer are stepped at once.
+for so many lanes, fewer are stepped at once. When the process itself dies, the one that takes its place runs
+the shards that were in hand one at a time, and gives up a video of which processes die alone (`deaths`).
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,8 @@ from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.build import build_engine, new_state
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.cursor import ROW_FIELDS, SegmentCursor
-from vidseg_core.pipeline.decode_stage import verdict_key
+from vidseg_core.pipeline.deaths import Deaths, Lonely, Process, crash_reason, memory_failure, start_failure
+from vidseg_core.pipeline.decode_stage import known_verdict, verdict_key
 from vidseg_core.pipeline.failures import (
     MOST_FAILURES,
     EngineBroken,
@@ -37,7 +39,7 @@ from vidseg_core.pipeline.failures import (
 )
 from vidseg_core.pipeline.rows import PartMessage, ShardMessage, messages, pictures_of, to_table
 from vidseg_core.pipeline.saved import CursorError
-from vidseg_core.store.keys import state_key
+from vidseg_core.store.keys import START_PLACE, shard_place, state_key, video_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 
@@ -61,54 +63,94 @@ class EngineStage:
     """
 
     def __init__(
-        self, config: SegmentConfig, store: ObjectStore, device: str, commit: CommitStage | None = None
+        self,
+        config: SegmentConfig,
+        store: ObjectStore,
+        device: str,
+        commit: CommitStage | None = None,
+        process: Callable[[], Process] = Lonely,
     ) -> None:
         self._config = config
         self._commit = commit
         self._store = store
-        self._engine: Engine = build_engine(config, device)
+        self._deaths = Deaths(store, process())
+        self._careful = False
+        self._broken: EngineBroken | None = None
+        self._start(device)
+        self._crashed: dict[str, tuple[str, str]] = {}
         self._cursors: dict[tuple[str, int], SegmentCursor] = {}
         self._dead: set[tuple[str, int]] = set()
         self._drained: set[tuple[str, int]] = set()
         self._most_lanes = max(1, config.lanes)
         self._failed_in_a_row = 0
 
+    def _start(self, device: str) -> None:
+        """Make the engine, unless one process after the other died of that."""
+        toll = self._deaths.enter(START_PLACE) if self._deaths.careful else None
+        if toll is not None and toll.is_final:
+            self._broken = start_failure(toll, self._config)  # raised where Ray hands it on: in a call
+        else:
+            self._engine: Engine = build_engine(self._config, device)
+        self._deaths.leave()
+
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Advance every segment that has a shard in ``batch``; several at once when they differ."""
+        if self._broken is not None:
+            raise self._broken
+        self._careful = self._deaths.careful
         for group in _lockstep_groups(messages(batch, ShardMessage)):
             yield from self._advance(group)
+        self._deaths.count_call()
 
     def _advance(self, group: Sequence[_Shard]) -> Iterator[pa.Table]:
-        live, outcome = [], []
-        for shard in group:
-            (live if self._enter(shard[0]) else outcome).append(shard)
-        if live:
+        """One shard each of some segments. What comes out has the order of ``group``, however they are run: a
+        call that is made again after a death is taken on where the first one stopped."""
+        live = [shard for shard in group if self._enter(shard[0])]
+        if live and not self._careful:
             self._run(live)
-        for message, _ in [*outcome, *(shard for shard in live if shard[0].fatal)]:
-            yield self._hand_out(self._death(message), ())
-        for message, _ in live:
-            if not message.fatal:
+        for shard in group:
+            message, is_live = shard[0], any(shard is other for other in live)
+            if is_live and self._careful:
+                self._run_alone(shard)
+            if is_live and not message.fatal:
                 yield from self._leave(message)
+            else:
+                yield self._hand_out(self._death(message), ())
 
     def _enter(self, message: ShardMessage) -> bool:
         """Fetch the segment's cursor; False when this shard ends the segment, for good or for this driver."""
         key = (message.video_id, message.segment)
+        if message.fatal is None and message.video_id in self._crashed:
+            message.fatal, message.error = self._crashed[message.video_id]
         if message.drained or key in self._drained:
             self._drained.add(key)
             return False
         if message.fatal is not None or key in self._dead:
             return False
         if key not in self._cursors:
-            self._cursors[key] = self._restore(message)
+            cursor = self._restore(message)
+            if cursor is None:
+                message.fatal, message.error = self._why_ended(message)
+                return False
+            self._cursors[key] = cursor
         self._cursors[key].take_shard(message.shard, len(message.frame_index))
         return True
 
-    def _restore(self, message: ShardMessage) -> SegmentCursor:
+    def _restore(self, message: ShardMessage) -> SegmentCursor | None:
+        """Where the segment stands before this shard; None if no state says so."""
         if message.shard == 0:
             return SegmentCursor(state=new_state(self._config, message.video_id, message.segment))
         for state in list_states(self._store, message.video_id):
             if (state.segment, state.next_shard) == (message.segment, message.shard):
                 return SegmentCursor.from_bytes(self._store.get(str(state)))
+        return None
+
+    def _why_ended(self, message: ShardMessage) -> tuple[str, str]:
+        """The end of a segment whose shards still come: a process before this one gave its video up."""
+        if known := known_verdict(self._store, message.video_id):
+            return known
+        if self._store.exists(video_key(message.video_id)):
+            return "closed", "the video's row is written"
         raise CursorError(
             f"video {message.video_id}, segment {message.segment}: no saved state for shard {message.shard}"
         )
@@ -126,6 +168,27 @@ class EngineStage:
                 self._finish(lane)
         self._account(live, [lane.cursor for lane in lanes], time.perf_counter() - started)
 
+    def _run_alone(self, shard: _Shard) -> None:
+        """Run one shard and nothing else, unless another engine has given its video up, or processes died of
+        it so often that this one does."""
+        message, _ = shard
+        if known := known_verdict(self._store, message.video_id):
+            message.fatal, message.error = known
+            return
+        toll = self._deaths.enter(shard_place(message.video_id, message.segment, message.shard))
+        if toll.is_final:
+            if toll.memory_kills >= toll.crashes:
+                self._deaths.leave()
+                raise memory_failure(f"video {message.video_id}", self._config)
+            message.fatal, message.error = crash_reason(message.segment, message.frame_index)
+            self._deaths.give_up(message.video_id, message.error)
+            self._end_video(message)
+            self._crashed[message.video_id] = message.fatal, message.error
+            return
+        self._run([shard])
+        if message.fatal:
+            self._deaths.leave()
+
     def _step(self, lanes: Sequence[_Lane], t: int) -> None:
         """One frame of each lane. Who cannot be stepped ends alone: a step that raised has advanced no state,
         so the lanes are tried again in halves."""
@@ -134,7 +197,7 @@ class EngineStage:
             rows = self._engine.step([lane.cursor.state for lane in lanes], frames)
         except StateError:
             raise
-        except Exception as problem:
+        except (Exception, SystemExit) as problem:
             if len(lanes) == 1:
                 self._fail(lanes[0].message, lanes[0].message.frame_index[t], problem)
                 return
@@ -156,12 +219,12 @@ class EngineStage:
             lane.cursor.add(self._engine.finish([lane.cursor.state])[0])
         except StateError:
             raise
-        except Exception as problem:
+        except (Exception, SystemExit) as problem:
             self._fail(lane.message, lane.cursor.state.last_frame_index, problem)
         else:
             self._failed_in_a_row = 0
 
-    def _fail(self, message: ShardMessage, frame: int, problem: Exception) -> None:
+    def _fail(self, message: ShardMessage, frame: int, problem: BaseException) -> None:
         """The video ends here, for a reason that later units of it learn too; unless the device failed."""
         if is_device_fault(problem):
             raise EngineBroken(f"the device failed: {problem}") from problem
@@ -173,9 +236,13 @@ class EngineStage:
                 f"{self._failed_in_a_row} segments in a row failed in the engine, the last one (video "
                 f"{message.video_id}): {message.error}; --retry_quarantined tries again those put aside"
             ) from problem
+        self._end_video(message)
+        free_memory()
+
+    def _end_video(self, message: ShardMessage) -> None:
+        """Later units of the video learn that it has ended."""
         verdict = json.dumps({"reason": message.fatal, "error": message.error}).encode()
         self._store.put(verdict_key(message.video_id), verdict)
-        free_memory()
 
     def _account(self, live: Sequence[_Shard], cursors: Sequence[SegmentCursor], seconds: float) -> None:
         telemetry.count("engine_seconds", seconds)
@@ -199,7 +266,10 @@ class EngineStage:
             last[0].closes_segment = True
             last[0].totals = cursor.totals_dict()
             del self._cursors[message.video_id, message.segment]
-        yield self._hand_out(*last)
+        committed = self._hand_out(*last)
+        if self._careful:
+            self._deaths.passed()
+        yield committed
 
     def _hand_out(self, part: PartMessage, labels_THW: Sequence[np.ndarray]) -> pa.Table:
         """The part for the commit stage, or its receipt."""

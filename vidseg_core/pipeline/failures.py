@@ -41,7 +41,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def reason_of(problem: Exception) -> tuple[str, str]:
+def reason_of(problem: BaseException) -> tuple[str, str]:
     """(reason code, one sentence) for the video's row."""
     if is_out_of_memory(problem):
         text = "the engine needs more memory than there is, even for this video alone"

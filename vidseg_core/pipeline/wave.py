@@ -50,7 +50,7 @@ _DRAINED_IN_A_ROW = 64
 _REPLAYED_CALLS = 4
 """More than an engine actor has in flight: a restarted one asks for the state before the oldest of them."""
 _MOST_LOSSES = 5
-"""So many times in a wave cells may die; then the run ends."""
+"""So many times in a wave videos may be left open, because a cell died; then the run ends."""
 
 
 class WaveRunner:
@@ -101,14 +101,17 @@ class WaveRunner:
             cells, open_videos = self._run_plan(plan)
             if self._drain.requested:
                 raise Drained
-            if cells is None or not cells.lost:
+            if cells is None or not open_videos:
                 return
-            why = cells.lost[-1]
+            why = cells.lost[-1] if cells.lost else "some of their receipts never came"
+            what = f"a cell was lost ({type(why).__name__})" if cells.lost else why
             left = f"{count(len(open_videos), 'video')} left open, to be planned again"
-            self._report.say(f"a cell was lost ({type(why).__name__}); {left}")
+            self._report.say(f"{what}; {left}")
             self._counted = open_videos
             plan = Planning([v for v in plan.videos if v.video_id in open_videos], self._plan)
-        raise ClusterError(f"cells were lost {1 + _MOST_LOSSES} times in one wave; the last time: {why}")
+        raise ClusterError(
+            f"videos were left open {1 + _MOST_LOSSES} times in one wave; the last time: {why}"
+        )
 
     def _run_plan(self, plan: Planning) -> tuple[Cells | None, dict[str, VideoTally]]:
         """The cells that ran (None: there was nothing to run), and what they left open by video id."""

@@ -4,6 +4,9 @@
     frames/video=<id>/span-<segment>-<first>-<last>.parquet  rows of shards first..last, merged by `compact`
     videos/<name>.parquet                                    rows about videos
     _state/video=<id>/<segment>-<next_shard>-<next_part>.state
+    _state/video=<id>/alone-<segment>-<shard>-<process>.<fate>  a process that ran this shard alone
+    _state/engine/start-<process>.<fate>                     one that was starting its engine
+    _state/engine/crash-<id>                                 a video that no engine process survived
     run.json, _SUCCESS
 
 Names sort in frame order within a kind, and every span sorts after every part of its video. (A paged listing
@@ -22,6 +25,10 @@ from vidseg_core.store.errors import StoreError
 FRAMES_PREFIX = "frames/"
 VIDEOS_PREFIX = "videos/"
 STATE_PREFIX = "_state/"
+ENGINE_PREFIX = f"{STATE_PREFIX}engine/"
+CRASH_PREFIX = f"{ENGINE_PREFIX}crash-"
+START_PLACE = f"{ENGINE_PREFIX}start"
+"""Place of the processes that died while their engine was made."""
 RUN_KEY = "run.json"
 SUCCESS_KEY = "_SUCCESS"
 
@@ -34,6 +41,7 @@ _SPAN_PATTERN = re.compile(
 _STATE_PATTERN = re.compile(
     rf"_state/video={_ID}/(?P<segment>\d{{5,}})-(?P<shard>\d{{6,}})-(?P<part>\d{{6,}})\.state"
 )
+_ATTEMPT_PATTERN = re.compile(r"-(?P<process>\w+)\.(?P<fate>[a-z-]+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -85,6 +93,32 @@ def state_key(video_id: str, segment: int, next_shard: int, next_part: int) -> s
     """The key of a segment's state after the shards before `next_shard`."""
     name = f"{_number(segment):05d}-{_number(next_shard):06d}-{_number(next_part):06d}.state"
     return f"{STATE_PREFIX}video={_check_id(video_id)}/{name}"
+
+
+def video_key(video_id: str) -> str:
+    """Where a video's row lives."""
+    return f"{VIDEOS_PREFIX}{_check_id(video_id)}.parquet"
+
+
+def shard_place(video_id: str, segment: int, shard: int) -> str:
+    """What the keys of the processes that ran this shard alone begin with."""
+    return f"{STATE_PREFIX}video={_check_id(video_id)}/alone-{_number(segment):05d}-{_number(shard):06d}"
+
+
+def attempt_key(place: str, process: str, fate: str) -> str:
+    """The key that says what became of a process at a place."""
+    return f"{place}-{process}.{fate}"
+
+
+def parse_attempt(place: str, key: str) -> tuple[str, str] | None:
+    """(process, fate) of a key at a place; None for any other key."""
+    match = _ATTEMPT_PATTERN.fullmatch(key.removeprefix(place))
+    return match and (match["process"], match["fate"])
+
+
+def crash_key(video_id: str) -> str:
+    """The key that counts a video among those in a row on which engine processes died."""
+    return f"{CRASH_PREFIX}{_check_id(video_id)}"
 
 
 def parse_part_key(key: str) -> PartKey | None:
