@@ -3,6 +3,8 @@ odd."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,6 +82,16 @@ class NotANumber(Channels):
 class Ends(Channels):
     def head(self, feats: Any) -> Any:
         raise SystemExit(3)
+
+
+class Dies(Channels):
+    def features(self, frames_B3HW: torch.Tensor) -> Any:
+        os._exit(0)
+
+
+class IsKilled(Channels):
+    def head(self, feats: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGSEGV)
 
 
 class Raises(Channels):
@@ -272,6 +284,11 @@ class FirstFlowOnly(Still):
 
 class TwoChannels(Still):
     channels = 2
+
+
+class DyingFlow(Still):
+    def one(self, rows: int, columns: int) -> Any:
+        os._exit(139)
 
 
 class RaisingFlow(Still):

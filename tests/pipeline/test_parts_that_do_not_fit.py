@@ -43,6 +43,8 @@ ODD_NETS = {
     "Doubled": "another batch size",
     "NotANumber": "NaN or Inf",
     "Ends": "SystemExit: 3",
+    "Dies": r"ends the process \(exit status 0\)",
+    "IsKilled": r"ends the process \(signal SIGSEGV\)",
     "Raises": "KeyError: 'no such layer'",
     "CannotBegin": "cannot be built .FileNotFoundError: my_weights.pt",
     "TooFewNames": "3 channels, but class_names has 2 .red, green",
@@ -65,6 +67,7 @@ ODD_FLOWS = {
     "NanFlow": "NaN",
     "FirstFlowOnly": "1 flows, expected a list of 2",
     "TwoChannels": "channels is 2",
+    "DyingFlow": r"ends the process \(exit status 139\)",
     "RaisingFlow": "SystemExit: no licence",
 }
 ODD_PROPAGATORS = {

@@ -24,9 +24,12 @@ import torch
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.look import make_view, view_size
 from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.engine.rehearsal import how_it_ends
 from vidseg_core.media import working_size
+from vidseg_core.models.plugin import PluginSegmenter
 from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError
 from vidseg_core.models.scores import MOST_NAMES, SwappedAxes, check_names
+from vidseg_core.models.tta import TtaSegmenter
 from vidseg_core.propagation.flow import FlowEstimator, check_flows
 from vidseg_core.propagation.propagators import Propagator, build_propagator, check_carried
 from vidseg_core.propagation.registry import PluginError
@@ -105,12 +108,14 @@ def _tried(
     def carried(level: str) -> Any:
         return ChunkedNet(net, level=level, batch=batch, device=device, rule=rule).run([frame_HW3])[0][1]
 
+    size = f"{frame_HW3.shape[0]}x{frame_HW3.shape[1]}"
+    if _is_foreign(net) and (end := how_it_ends(lambda: carried("scores"))):
+        raise SegmenterError(f"segmenter {net.name!r} ends the process ({end}) on a frame of {size}")
     try:
         scores_CHW, again_CHW = carried("scores").float(), carried("scores").float()
     except ScoresError as problem:
         raise SegmenterError(str(problem)) from problem
     except (Exception, SystemExit) as problem:  # a plug-in's own code
-        size = f"{frame_HW3.shape[0]}x{frame_HW3.shape[1]}"
         raise SegmenterError(
             f"segmenter {net.name!r} fails on a frame of {size}: {_text(problem)}"
         ) from problem
@@ -131,6 +136,10 @@ class CarryOptions(Protocol):
     def flow(self) -> str: ...
     @property
     def flow_size(self) -> int: ...
+
+
+def _is_foreign(net: Any) -> bool:
+    return isinstance(net.inner if isinstance(net, TtaSegmenter) else net, PluginSegmenter)
 
 
 def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried: Tried) -> None:
@@ -182,7 +191,9 @@ def _frame(size: tuple[int, int]) -> np.ndarray:
 
 
 def _call(kind: str, name: str, work: Callable[[], Any]) -> Any:
-    """What `work` gives; what it raises becomes one sentence."""
+    """What `work` gives; what it raises, or how it ends the process, becomes one sentence."""
+    if end := how_it_ends(work):
+        raise PluginError(f"{kind} {name!r} ends the process ({end}) on a small frame")
     try:
         return work()
     except (Exception, SystemExit) as problem:  # a plug-in's own code
