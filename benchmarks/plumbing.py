@@ -1,12 +1,12 @@
 """End-to-end frames/s of the job (constant segmenter, ``copy``, masks written) over raw decode on the same
 cores.
 
-    python -m benchmarks.plumbing [--json FILE] [--data DIR] [--repeat N] [--copies N]
+    python -m benchmarks.plumbing [--json FILE] [--data DIR] [--repeat N] [--copies N] [--against REV]
 
 Baseline: PyAV decode + reformat to the same RGB size in one process per core, nothing else, longest video
 first. Job and baseline alternate; the median of their ratios is printed. Ray is up before the clock starts,
 and a job on one clip has made its worker processes; planning, engine start, encoding, commits and the run's
-end are inside.
+end are inside. `--against`: the job alone, beside that of another version (see `against`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from pathlib import Path
 import av
 import ray
 
+from benchmarks import against
 from benchmarks.corpus import link_corpus, real_videos
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.media import working_size
 from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.ray_session import LOCAL_STORE_MB
+from vidseg_core.store.run import open_run
 
 
 def decode_raw(path: str) -> int:
@@ -70,6 +72,26 @@ def job(folder: Path, output: Path) -> float:
     return time.perf_counter() - started
 
 
+def start_ray() -> None:
+    """One node with all cores."""
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        num_cpus=os.cpu_count() or 1,
+        object_store_memory=LOCAL_STORE_MB * 10**6,
+        log_to_driver=False,
+    )
+
+
+def one_turn(one: Path, folder: Path, output: Path) -> against.Figures:
+    """The job's frames/s on ``folder``, after a job on the single clip in ``one``."""
+    start_ray()
+    job(one, output / "cold")
+    seconds = job(folder, output / "timed")
+    run = open_run(str(output / "timed"))
+    return {"job_fps": sum(run.videos().column("frames").to_pylist()) / seconds}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -78,7 +100,11 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--copies", type=int, default=12)
+    against.add_options(parser)
     args = parser.parse_args()
+    if args.once:
+        against.answer(one_turn(*map(Path, args.once)))
+        return
     videos = real_videos(args.data)
     if not videos:
         raise SystemExit("benchmarks.plumbing needs real videos: give --data DIR (with videos/ and face/)")
@@ -86,14 +112,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = link_corpus(videos, args.copies, Path(scratch) / "in")
         paths = [str(p) for p in folder.iterdir()]
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            num_cpus=cores,
-            object_store_memory=LOCAL_STORE_MB * 10**6,
-            log_to_driver=False,
-        )
-        cold = job(link_corpus(videos[:1], 1, Path(scratch) / "one"), Path(scratch) / "cold")
+        one = link_corpus(videos[:1], 1, Path(scratch) / "one")
+        if args.against:
+            words = [str(one), str(folder)]
+            row = against.compare(
+                "benchmarks.plumbing", args.against, args.turns, lambda out: [*words, str(out)]
+            )
+            _write(args.json, row)
+            return
+        start_ray()
+        cold = job(one, Path(scratch) / "cold")
         print(f"first job on a cold Ray, one clip: {cold:.1f} s")
         raw, full, frames = [], [], 0
         for turn in range(args.repeat):
@@ -114,8 +142,12 @@ def main() -> None:
         f"plumbing: {frames} frames, {cores} cores: raw {row['raw_fps']:.1f} fps, "
         f"job {row['job_fps']:.1f} fps, ratio {row['ratio']:.3f} (asked 0.80, goal 0.90)"
     )
-    if args.json:
-        Path(args.json).write_text(json.dumps(row, indent=1))
+    _write(args.json, row)
+
+
+def _write(path: str | None, row: dict) -> None:
+    if path:
+        Path(path).write_text(json.dumps(row, indent=1))
 
 
 if __name__ == "__main__":

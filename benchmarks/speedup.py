@@ -1,11 +1,12 @@
 """The whole job with a heavy net on key frames only, over the same job with the net on every frame.
 
-    python -m benchmarks.speedup [--json FILE] [--data DIR] [--repeat N] [--frames N]
+    python -m benchmarks.speedup [--json FILE] [--data DIR] [--repeat N] [--frames N] [--against REV]
 
 DeepLabV3+ ResNet-50 at 512x512 (random weights serve for speed), DIS label propagation, fixed schedule at AKI
 10, 25 and 50; the baseline is ``every``. ``every`` runs on the clip's first ``--every-frames`` frames only
 (its cost per frame is constant) and both are compared by frames/s net of the job's fixed start-up, which a
-run on one frame measures. One- and two-sided propagation are both printed.
+run on one frame measures. One- and two-sided propagation are both printed. `--against`: frames/s beside those
+of another version (see `against`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import ray
 
+from benchmarks import against
 from benchmarks.corpus import real_videos
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.pipeline.job import run_segment
@@ -73,6 +76,47 @@ def seconds_of(clips: list[Path], output: Path, scheduler: SchedulerConfig, side
     return time.perf_counter() - started
 
 
+def make_clips(source: Path, folder: Path, every_frames: int, frames: int) -> None:
+    """One clip of each length per core: `one`, `short` and `long`."""
+    folder.mkdir()
+    for name, length in (("one", 1), ("short", every_frames), ("long", frames)):
+        for core in range(os.cpu_count() or 1):
+            cut(source, length, folder / f"{name}{core}.mp4")
+
+
+def one_turn(clips: Path, output: Path, every_frames: int, frames: int) -> list[dict[str, Any]]:
+    """A row for each interval and side, all over the same baseline."""
+    one, short, full = (sorted(clips.glob(f"{name}*.mp4")) for name in ("one", "short", "long"))
+    every, rows = SchedulerConfig(name="every"), []
+    start_up = seconds_of(one, output / "one", every, "one")
+    base = seconds_of(short, output / "every", every, "one") - start_up
+    every_fps = len(short) * (every_frames - 1) / base
+    for interval in ASKED:
+        fixed = SchedulerConfig(name="fixed", interval=interval)
+        for sides in ("one", "two"):
+            out = output / f"{interval}-{sides}"
+            spent = seconds_of(full, out, fixed, sides) - start_up
+            fps = len(full) * (frames - 1) / spent
+            keys = sum(open_run(out).videos().column("keys").to_pylist())
+            rows.append(
+                {"interval": interval, "sides": sides, "fps": fps, "ratio": fps / every_fps}
+                | {"every_fps": every_fps, "aki": len(full) * frames / keys}
+            )
+    return rows
+
+
+def start_ray(clips: Path, output: Path) -> None:
+    """One node with all cores, whose worker processes exist; the files are in the page cache."""
+    ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count() or 1, log_to_driver=False)
+    seconds_of(sorted(clips.glob("one*.mp4")), output / "warm", SchedulerConfig(name="every"), "one")
+
+
+def figures_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Frames/s by name."""
+    found = {"every_fps": rows[0]["every_fps"]}
+    return found | {f"aki{row['interval']}_{row['sides']}_fps": row["fps"] for row in rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -82,48 +126,52 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--frames", type=int, default=600, help="frames of each clip, one clip per core")
     parser.add_argument("--every-frames", type=int, default=40, help="frames of each clip for the baseline")
+    against.add_options(parser)
     args = parser.parse_args()
+    if args.once:
+        clips, output = map(Path, args.once[:2])
+        start_ray(clips, output)
+        against.answer(figures_of(one_turn(clips, output, *map(int, args.once[2:]))))
+        return
     videos = real_videos(args.data)
     if not videos:
         raise SystemExit("benchmarks.speedup needs real videos: give --data DIR (with videos/ and face/)")
     source = next((v for v in videos if "solidWhite" in v.name), videos[0])
-    cores = os.cpu_count() or 1
-    ray.init(address="local", include_dashboard=False, num_cpus=cores, log_to_driver=False)
-    rows: list[dict] = []
+    lengths = (args.every_frames, args.frames)
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        short = [cut(source, args.every_frames, place / f"short{i}.mp4") for i in range(cores)]
-        full = [cut(source, args.frames, place / f"long{i}.mp4") for i in range(cores)]
-        one = [cut(source, 1, place / f"one{i}.mp4") for i in range(cores)]
-        every = SchedulerConfig(name="every")
-        seconds_of(one, place / "warm", every, "one")  # worker processes exist, files are in the page cache
-        for turn in range(args.repeat):
-            start_up = seconds_of(one, place / f"one-{turn}", every, "one")
-            base = seconds_of(short, place / f"every-{turn}", every, "one") - start_up
-            every_fps = cores * (args.every_frames - 1) / base
-            for interval in ASKED:
-                fixed = SchedulerConfig(name="fixed", interval=interval)
-                for sides in ("one", "two"):
-                    out = place / f"{interval}-{sides}-{turn}"
-                    spent = seconds_of(full, out, fixed, sides) - start_up
-                    fps = cores * (args.frames - 1) / spent
-                    keys = sum(open_run(out).videos().column("keys").to_pylist())
-                    rows.append(
-                        {"interval": interval, "sides": sides, "fps": fps, "ratio": fps / every_fps}
-                        | {"every_fps": every_fps, "aki": cores * args.frames / keys, "turn": turn}
-                    )
-                    print(
-                        f"AKI {interval} {sides}-sided: {fps:.2f} fps, every {every_fps:.2f} fps, "
-                        f"ratio {fps / every_fps:.1f}"
-                    )
+        clips = Path(scratch) / "in"
+        make_clips(source, clips, *lengths)
+        if args.against:
+            found: Any = against.compare(
+                "benchmarks.speedup",
+                args.against,
+                args.turns,
+                lambda out: [str(clips), str(out), *map(str, lengths)],
+            )
+        else:
+            start_ray(clips, Path(scratch))
+            found = repeated(clips, Path(scratch), args.repeat, lengths)
+    if args.json:
+        Path(args.json).write_text(json.dumps(found, indent=1))
+
+
+def repeated(clips: Path, scratch: Path, turns: int, lengths: tuple[int, int]) -> list[dict[str, Any]]:
+    """The rows of all turns, and the medians printed."""
+    rows: list[dict[str, Any]] = []
+    for turn in range(turns):
+        for row in one_turn(clips, scratch / f"turn-{turn}", *lengths):
+            rows.append(row | {"turn": turn})
+            print(
+                f"AKI {row['interval']} {row['sides']}-sided: {row['fps']:.2f} fps, "
+                f"every {row['every_fps']:.2f} fps, ratio {row['ratio']:.1f}"
+            )
     for interval, asked in ASKED.items():
         for sides in ("one", "two"):
             ratio = statistics.median(
                 r["ratio"] for r in rows if (r["interval"], r["sides"]) == (interval, sides)
             )
             print(f"speedup: AKI {interval}, {sides}-sided: {ratio:.1f}x over every (asked {asked:.0f}x)")
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1))
+    return rows
 
 
 if __name__ == "__main__":
