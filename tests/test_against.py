@@ -1,0 +1,57 @@
+"""Promise: a comparison of two versions measures each with its own code, in turns that change places, and
+leaves no worktree behind.
+
+Why: figures of two versions that were taken an hour apart compared the machine's other work, not the code.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import against
+
+
+def worktrees() -> str:
+    done = subprocess.run(
+        ["git", "-C", str(against.HERE), "worktree", "list"], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_the_other_version_is_a_checkout_with_our_benchmarks_and_goes_away(tmp_path: Path) -> None:
+    before = worktrees()
+    with pytest.raises(KeyboardInterrupt), against.checkout("HEAD") as folder:
+        assert (folder / "vidseg_core" / "__init__.py").is_file() and str(folder) in worktrees()
+        ours = (against.HERE / "benchmarks" / "against.py").read_bytes()
+        assert (folder / "benchmarks" / "against.py").read_bytes() == ours
+        raise KeyboardInterrupt
+    assert not folder.exists() and worktrees() == before
+
+
+def test_an_unknown_revision_is_one_sentence() -> None:
+    with pytest.raises(SystemExit, match="git rev-parse"):
+        against.compare("benchmarks.plumbing", "no-such-revision", 1, lambda out: [])
+
+
+def test_turns_change_places_and_medians_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[bool] = []
+
+    def turn(module: str, place: Path, words: list[str]) -> dict[str, float]:
+        order.append(place == against.HERE)
+        return {"fps": [10.0, 40.0, 20.0][(len(order) - 1) // 2] * (0.5 if place == against.HERE else 1.0)}
+
+    monkeypatch.setattr(against, "_turn", turn)
+    row = against.compare("benchmarks.plumbing", "HEAD", 3, lambda out: [str(out)])
+    assert order == [False, True, True, False, False, True]
+    assert row["medians"]["fps"] == {"there": 20.0, "here": 10.0, "ratio": 0.5}
+
+
+def test_a_turn_that_ran_other_code_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("from benchmarks import against; against.answer({'fps': 1.0})")
+    (tmp_path / "benchmarks").symlink_to(against.HERE / "benchmarks")
+    (tmp_path / "vidseg_core").symlink_to(against.HERE / "vidseg_core")
+    with pytest.raises(SystemExit, match="the turn ran the code of"):
+        against._turn("other", tmp_path, [])
