@@ -247,6 +247,17 @@ def test_a_net_that_takes_no_frame_of_the_working_size_is_refused() -> None:
         describe_net(config("AtLeast128", working_size="64"))
 
 
+def test_a_net_for_gpus_alone_is_left_untried_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    facts = describe_net(config("Raises", device="cuda", propagation=carrying(name="Keeps")))
+    assert "could not be tried before the run" in facts.note
+    with pytest.raises(SegmenterError, match="fails on a frame"):
+        describe_net(config("Raises", device="auto"))
+    for name in ("Swapped", "Ends", "Dies"):
+        with pytest.raises(SegmenterError):
+            describe_net(config(name, device="cuda"))
+
+
 def test_flows_may_come_in_one_array() -> None:
     describe_net(config(propagation=carrying(flow="Stacked", name="Keeps")))
 

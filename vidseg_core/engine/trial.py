@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +45,9 @@ _RANDOM = (
     "The segmenter '{name}' gives other scores for the same frame: masks will change from run to run "
     "(is it in evaluation mode?)."
 )
+_UNTRIED = (
+    "The segmenter '{name}' does not run on this machine's CPU, so it could not be tried before the run."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +74,33 @@ def try_net(
     *,
     sizes: Sequence[tuple[int, int]],
     batch: int = 1,
-    device: str | torch.device = "cpu",
+    device: str = "cpu",
     rule: LabelRule | None = None,
     most: int = MOST_NAMES,
 ) -> Tried:
-    """Run `net` on the first of `sizes` that it takes; `SegmenterError` if there is none.
+    """Run `net` (which is on the CPU) on the first of `sizes` that it takes; `SegmenterError` if none.
 
     Batches have `batch` frames, as the engine's have. `most`: class names that the masks have numbers for.
+    `device`: cpu, auto or cuda, as the run has it. A net that fails on the CPU, and may run on a GPU, is
+    moved to one; where there is none here it is left untried.
     """
     check_names(net.name, net.class_names, most)
+    try:
+        return _first_that_fits(net, sizes, batch, "cpu", rule)
+    except SegmenterError as problem:
+        cause = problem.__cause__
+        if device == "cpu" or cause is None or isinstance(cause, ScoresError | SystemExit):
+            raise
+        if torch.cuda.is_available():
+            return _first_that_fits(net.to("cuda"), sizes, batch, "cuda", rule)
+        if device != "cuda":
+            raise
+        return replace(try_labels(len(net.class_names)), note=_UNTRIED.format(name=net.name))
+
+
+def _first_that_fits(
+    net: Segmenter, sizes: Sequence[tuple[int, int]], batch: int, device: str, rule: LabelRule | None
+) -> Tried:
     first: SegmenterError | None = None
     for size in sizes:
         try:
@@ -96,15 +117,15 @@ def try_net(
 
 
 def try_labels(classes: int) -> Tried:
-    """Where labels stand in for N."""
-    frame_HW3 = _frame(_SMALL)
-    labels_HW = np.zeros(_SMALL, np.uint8)
-    return Tried(frame_HW3=frame_HW3, carried=lambda level: labels_HW, classes=classes)
+    """Zeros, where labels stand in for N, or N cannot run here."""
+
+    def carried(level: str) -> Any:
+        return np.zeros(_SMALL, np.uint8) if level == "labels" else torch.zeros(classes, *_SMALL)
+
+    return Tried(frame_HW3=_frame(_SMALL), carried=carried, classes=classes)
 
 
-def _tried(
-    net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str | torch.device, rule: LabelRule | None
-) -> Tried:
+def _tried(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str, rule: LabelRule | None) -> Tried:
     def carried(level: str) -> Any:
         return ChunkedNet(net, level=level, batch=batch, device=device, rule=rule).run([frame_HW3])[0][1]
 

@@ -90,7 +90,8 @@ def try_making(config: BuildEpisodesConfig, making: Making, classes: Sequence[st
         tried = try_labels(len(classes))
     else:
         sizes = trial_sizes(config.working_size)
-        tried = try_net(making.net.segmenter, sizes=sizes, most=MOST_NAMES - 1)
+        net = making.net.segmenter
+        tried = try_net(net, sizes=sizes, device=config.device, most=MOST_NAMES - 1)
     try_plugins(config.propagation, lambda: _flow(config, "cpu"), tried)
     return " ".join(filter(None, (making.note, tried.note)))
 

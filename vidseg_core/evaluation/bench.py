@@ -130,7 +130,10 @@ def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
         tried, note = try_labels(bench.classes), ""
     else:
         tried = try_net(
-            bench.net, sizes=trial_sizes(bench.config.working_size), device=bench.device, most=MOST_NAMES - 1
+            bench.net,
+            sizes=trial_sizes(bench.config.working_size),
+            device=bench.config.device,
+            most=MOST_NAMES - 1,
         )
         note = " ".join(filter(None, (bench.net.note, tried.note)))
     for method in methods:

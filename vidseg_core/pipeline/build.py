@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import torch
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
-from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
+from vidseg_core.engine.trial import trial_sizes, try_net, try_plugins
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.policy_file import policy_digest
-from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError
+from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
@@ -67,7 +67,7 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     net = build_net(config, "cpu")
     classes = class_map(config, net.class_names)
     flow = build_run_flow(config, "cpu") if config.propagation.flow != "dis" else None
-    notes = [net.note, *_try_out(config, net)]
+    notes = [net.note, _try_out(config, net)]
     if flow is not None and not getattr(flow, "trained", True):
         notes.append(_UNTRAINED_FLOW.format(name=config.propagation.flow))
     return NetFacts(
@@ -80,38 +80,24 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     )
 
 
-def _try_out(config: SegmentConfig, net: Segmenter) -> Iterator[str]:
-    """One frame through N and the plug-ins after it; gives sentences for the user."""
-    options = config.propagation
-    tried = _try_net(config, net)
-    if tried is None:
-        yield f"The segmenter '{net.name}' runs on a GPU only, so it could not be tried here."
-        return
-    yield tried.note
+def _try_out(config: SegmentConfig, net: Segmenter) -> str:
+    """One frame through N and the plug-ins after it; what the user should know of N."""
+    rule = label_rule(config, net.class_names)
+    tried = try_net(
+        net,
+        sizes=trial_sizes(config.working_size_spec),
+        batch=config.key_batch,
+        device=config.device,
+        rule=rule,
+        most=MOST_NAMES if rule is None else MOST_NAMES - 1,
+    )
     try:
-        try_plugins(options, lambda: build_run_flow(config, "cpu"), tried)
+        try_plugins(config.propagation, lambda: build_run_flow(config, "cpu"), tried)
     except ConfigError:
         raise
     except ValueError as problem:
         raise ConfigError("--propagation.flow or --propagation.name", str(problem)) from problem
-
-
-def _try_net(config: SegmentConfig, net: Segmenter) -> Tried | None:
-    """N on a frame, on the CPU; on a GPU if it works nowhere else; None where that would be elsewhere."""
-    rule = label_rule(config, net.class_names)
-    ask: dict[str, Any] = {"sizes": trial_sizes(config.working_size_spec), "batch": config.key_batch}
-    ask |= {"rule": rule, "most": MOST_NAMES if rule is None else MOST_NAMES - 1}
-    try:
-        return try_net(net, **ask)
-    except SegmenterError as problem:
-        fits = not isinstance(problem.__cause__, Exception) or isinstance(problem.__cause__, ScoresError)
-        if config.device == "cpu" or fits:
-            raise
-        if torch.cuda.is_available():
-            return try_net(net.to("cuda"), device="cuda", **ask)
-        if config.device == "cuda":
-            return None
-        raise
+    return tried.note
 
 
 def build_engine(config: SegmentConfig, device: str) -> Engine:
