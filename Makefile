@@ -1,13 +1,16 @@
 # Everything that a contributor runs. PYTHON is the interpreter of the environment to use.
 PYTHON ?= python
 
-.PHONY: demo test check audit format lint types docs
+.PHONY: demo test test-all check audit format lint types docs
 
 demo:            ## generated scenes, three schedulers, one comparison (./vidseg-demo)
 	$(PYTHON) -m jobs.demo
 
 test:            ## all tests
 	$(PYTHON) -m pytest
+
+test-all:        ## all tests, properties with several hundred examples each
+	HYPOTHESIS_PROFILE=all $(PYTHON) -m pytest
 
 check: lint types audit test
 

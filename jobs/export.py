@@ -76,7 +76,7 @@ def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -
             raise ConfigError("--video", f"{video_id} is not finished in {config.run}; finish the run first")
         uri = rows[video_id]["uri"]
         try:
-            frames = source_frames(uri, config.overlay_size)
+            frames = source_frames(uri, config.overlay_size, rows[video_id]["stream"])
             done = export_overlay(
                 source,
                 video_id,

@@ -127,7 +127,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_a_video_in_s3_gives_the_frames_of_the_local_one(endpoint: str, tmp_path: Path) -> None:
-    local = clips.make(tmp_path, "open_gop.mp4")
+    local = clips.make(tmp_path, "b_frames.mp4")
     client = boto3.client("s3", endpoint_url=endpoint)
     client.create_bucket(Bucket="films")
     client.put_object(Bucket="films", Key="a b/ä.mp4", Body=local.read_bytes())
@@ -149,7 +149,7 @@ def test_a_video_in_s3_gives_the_frames_of_the_local_one(endpoint: str, tmp_path
 
 
 def test_another_object_under_the_same_key_is_not_decoded(endpoint: str, tmp_path: Path) -> None:
-    local = clips.make(tmp_path, "open_gop.mp4")
+    local = clips.make(tmp_path, "b_frames.mp4")
     client = boto3.client("s3", endpoint_url=endpoint)
     client.create_bucket(Bucket="films")
     client.put_object(Bucket="films", Key="a.mp4", Body=local.read_bytes())

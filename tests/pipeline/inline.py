@@ -46,13 +46,7 @@ def run_inline(
     ``tick(where)`` is called at every point where a kill could strike and may raise.
     """
     store, limits = open_store(config.output), MediaLimits()
-    options = PlanOptions(
-        working_size=config.working_size_spec,
-        segment_frames=config.segment_frames,
-        shard_frames=config.shard_frames,
-        single_shards=config.lanes > 1,
-    )
-    plan, decode = PlanStage(store, limits, options), DecodeStage(store, limits)
+    plan, decode = PlanStage(store, limits, PlanOptions.of(config)), DecodeStage(store, limits)
     classes = len(describe_net(config).class_names)
     commit = CommitStage(store, classes, confidence=isinstance(config, PseudoLabelConfig))
     videos = expand_inputs(config.input).without(closed_videos(store))

@@ -29,11 +29,11 @@ class FailingChild:
     def __init__(self, reason: str, times: int) -> None:
         self.reason, self.left = reason, times
 
-    def probe(self, uri: str) -> Any:
+    def probe(self, uri: str, stream: int | None = None) -> Any:
         if self.left:
             self.left -= 1
             raise MediaError(self.reason, f"{uri}: no")
-        return child_for_this_process(MediaLimits()).probe(uri)
+        return child_for_this_process(MediaLimits()).probe(uri, stream)
 
 
 @pytest.fixture

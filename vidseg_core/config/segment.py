@@ -177,8 +177,10 @@ class MaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MediaConfig:
-    """Limits for untrusted files; a video that breaks one is quarantined, the others go on."""
+    """What is read of a file, and limits for untrusted ones; a video that breaks one is quarantined."""
 
+    stream: int | None = None
+    """number of the stream to read, counted over all streams of a file; default: the one that is the video"""
     max_pixels: int = 64_000_000
     """largest frame, width x height in pixels"""
     decode_deadline_s: float = 120.0
@@ -187,6 +189,8 @@ class MediaConfig:
     """address space of a decoder beyond its start, MiB; at least 64"""
 
     def __post_init__(self) -> None:
+        if self.stream is not None:
+            check_int("--media.stream", self.stream, 0)
         check_int("--media.max_pixels", self.max_pixels, 1, unit="pixel(s)")
         check_positive("--media.decode_deadline_s", self.decode_deadline_s, "seconds")
         check_int("--media.memory_mib", self.memory_mib, 64, unit="MiB")
@@ -403,6 +407,7 @@ _FINGERPRINT = frozenset(
         "tta.scales",
         "tta.flip",
         "masks.size",
+        "media.stream",
         "segment_frames",
         "shard_frames",
         "seed",

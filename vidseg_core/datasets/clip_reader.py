@@ -39,8 +39,11 @@ _inherited: list[tuple[DecodeChild | None, _Cursor | None]] = []
 class ClipReader:
     """Reads frames of videos by number; see the module. Not thread-safe."""
 
-    def __init__(self, memory_bytes: int = MEMORY_BYTES, disk_bytes: int | None = None) -> None:
-        self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
+    def __init__(
+        self, memory_bytes: int = MEMORY_BYTES, disk_bytes: int | None = None, stream: int | None = None
+    ) -> None:
+        """`stream`: number of the stream to read in every file; None: the one that is the video."""
+        self._memory_bytes, self._disk_bytes, self._stream = memory_bytes, disk_bytes, stream
         self._pid = getpid()
         self._child: DecodeChild | None = None
         self._indices: dict[str, VideoIndex] = {}
@@ -55,11 +58,11 @@ class ClipReader:
         """Size and frames of a video, asked once. `DatasetError` if it cannot be opened."""
         if getpid() != self._pid:
             _inherited.append((self._child, self._cursor))
-            self.__init__(self._memory_bytes, self._disk_bytes)
+            self.__init__(**self.__getstate__())
         if uri not in self._indices:
             self._close_cursor()
             try:
-                self._indices[uri] = self._process().probe(uri)
+                self._indices[uri] = self._process().probe(uri, self._stream)
             except MediaError as error:
                 raise DatasetError(f"{error}") from error
         return self._indices[uri]
@@ -86,7 +89,7 @@ class ClipReader:
         self._aside.close()
         if self._child is not None:
             self._child.close()
-        self.__init__(self._memory_bytes, self._disk_bytes)
+        self.__init__(**self.__getstate__())
 
     def _kept(self, clip: _Clip, number: int) -> np.ndarray | None:
         held = self._frames.get((clip, number))
@@ -134,7 +137,11 @@ class ClipReader:
             self._cursor = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"memory_bytes": self._memory_bytes, "disk_bytes": self._disk_bytes}
+        return {
+            "memory_bytes": self._memory_bytes,
+            "disk_bytes": self._disk_bytes,
+            "stream": self._stream,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)

@@ -38,6 +38,8 @@ class Unit:
     """The data set's name of the clip; empty for a plain video."""
     start: int
     stop: int
+    stream: int | None = None
+    """Of a plain video: the stream to read; None: the one that is the video."""
 
     @property
     def frames(self) -> int:
@@ -127,7 +129,7 @@ def _clip(item: Item) -> str:
 
 
 def _read_video(unit: Unit, size: str) -> Iterator[Record]:
-    reader, lost, problem = _reader(), 0, ""
+    reader, lost, problem = _reader(unit.stream), 0, ""
     index = reader.index(unit.source)
     height, width = working_size(index.width, index.height, size if "x" in size else int(size))
     for number in range(unit.start, unit.stop):
@@ -142,5 +144,5 @@ def _read_video(unit: Unit, size: str) -> Iterator[Record]:
 
 
 @lru_cache(maxsize=1)
-def _reader() -> ClipReader:
-    return ClipReader()
+def _reader(stream: int | None) -> ClipReader:
+    return ClipReader(stream=stream)

@@ -7,6 +7,7 @@ shown alone, and the exit code is 3.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,10 +116,21 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
         out=out,
         class_names=list(info.get("segmenter", {}).get("class_names", ())),
         reasons=Reasons(info),
-        reader=ClipReader(),
+        reader=ClipReader(stream=_stream(run)),
         uris=uris,
         unlabelled="min_confidence" in info.get("config", {}),
     )
+
+
+def _stream(run: Run) -> int | None:
+    """The stream that the run was told to read."""
+    from vidseg_core.pipeline.manifest import MANIFEST_KEY
+
+    try:
+        manifest = json.loads(run.store.get(MANIFEST_KEY))
+    except (FileNotFoundError, ValueError):
+        return None
+    return manifest.get("config", {}).get("media.stream")
 
 
 def _planned_uris(run: Run) -> dict[str, str]:
@@ -205,7 +217,7 @@ def _sheet(look: _Look, video_id: str, rows: Sequence[Row]) -> np.ndarray:
         missing = SHEET_COLUMNS - len(part) if start else 0
         blocks.append(
             SheetRow(
-                title=f"{part[0]['pts_s']:.1f} s",
+                title="" if part[0]["pts_s"] is None else f"{part[0]['pts_s']:.1f} s",
                 pictures=[*pictures, *[empty] * missing],
                 keys=[*(bool(row["is_key"]) for row in part), *[False] * missing],
                 captions=[*(_caption(row, look.reasons) for row in part), *[""] * missing],

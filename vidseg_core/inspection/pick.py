@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -51,8 +52,10 @@ def wanted(row: Row, config: InspectConfig) -> bool:
         number = row["frame_index"]
         parts = parse_frames(config.frames)
         return any(first <= number <= last and (number - first) % step == 0 for first, last, step in parts)
-    low = config.from_s or 0.0
-    return low <= row["pts_s"] and (config.to_s is None or row["pts_s"] < config.to_s)
+    if config.from_s is None and config.to_s is None:
+        return True
+    seconds = row["pts_s"]  # a frame without a time is in no span of time
+    return seconds is not None and (config.from_s or 0.0) <= seconds < (config.to_s or math.inf)
 
 
 def telling(rows: Sequence[Row], count: int) -> list[Row]:

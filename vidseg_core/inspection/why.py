@@ -90,7 +90,7 @@ def table(rows: Sequence[Mapping[str, Any]], reasons: Reasons, class_names: Sequ
         lines.append(
             [
                 str(row["frame_index"]),
-                f"{row['pts_s']:.2f}",
+                "-" if row["pts_s"] is None else f"{row['pts_s']:.2f}",
                 marked,
                 str(row["lkd"]),
                 _kar(row),

@@ -43,7 +43,7 @@ class Reader:
 
     The named object's `decode_unit` and `probe` attributes are used where it has them; an object without
     either is itself the decode function. Signatures as `media.decode_unit` and `media.probe`; extra keyword
-    arguments (`beat`, `new_memory`) are passed to the built-in ones only.
+    arguments (`stream`, `beat`, `new_memory`) are passed to the built-in ones only.
     """
 
     def __init__(self, spec: str) -> None:
@@ -58,10 +58,10 @@ class Reader:
             if self.own_probe is None and self.own_decode is None:
                 self.own_decode = target
 
-    def probe(self, uri: str, limits: MediaLimits, beat: Callable[[], None]) -> Any:
+    def probe(self, uri: str, limits: MediaLimits, stream: int | None, beat: Callable[[], None]) -> Any:
         if self.own_probe is not None:
             return self.own_probe(uri, limits)
-        return probe(uri, limits, beat=beat)
+        return probe(uri, limits, stream=stream, beat=beat)
 
     def decode(
         self, unit: DecodeUnit, beat: Callable[[], None], new_memory: NewMemory, **arguments: Any
@@ -100,7 +100,7 @@ class Server:
 
     def _probe(self, request: dict[str, Any]) -> None:
         self._limit_memory(0)
-        index = self.reader.probe(request["uri"], self.limits, self._beat)
+        index = self.reader.probe(request["uri"], self.limits, request["stream"], self._beat)
         send(self.replies, {"kind": "index", **index.to_dict()})
 
     def _decode(self, request: dict[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """Decoding one unit into shards of frames.
 
 Model: a fresh decoder starts at the unit's key frame; a decoded frame finds its number by its presentation
-time (in an irregular video: by counting). Frames before the unit, strays and doubles are dropped; the first
-frame at or behind `end_pts` shows that the unit is complete (decoders deliver in presentation order).
+time (in an irregular video: by counting). Frames before the unit are dropped; the first frame at or after
+`end_pts` shows that the unit is complete (decoders deliver in presentation order).
 Invariant: exactly the planned shards come out, in order, whatever happens; shard s of a unit holds planned
-frames s*shard_frames .. (s+1)*shard_frames - 1, less those that were lost.
+frames s*shard_frames .. (s+1)*shard_frames - 1, less those that were lost. What was lost, and what came out
+that the plan does not know, is in `error` of a shard.
 
 Frames are scaled by swscale (bilinear) straight to the working size, whatever their own size, so a change of
 resolution inside a stream is no event; most of them only when somebody asks for their colours (`pictures`).
@@ -26,7 +27,7 @@ from av.video.frame import VideoFrame
 
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import check_picture, open_video
-from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits
+from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits, seconds_of
 from vidseg_core.media.packets import FrameStream
 from vidseg_core.media.pictures import Layout, Pictures, PictureWriter, slot_bytes_of
 from vidseg_core.media.source import check_stamp
@@ -46,8 +47,8 @@ def decode_unit(
 ) -> Iterator[FrameShard]:
     """Yields the unit's shards from number `skip_shards` on: ceil(n / shard_frames) - skip_shards of them.
 
-    An error inside the stream leaves the shard it happens in shorter and those after it empty, with the text
-    in `error`; it does not raise. Raises MediaError when the file cannot be opened or read (any more): that
+    An error inside the stream leaves shards shorter or empty, with the text in `error`; it does not raise.
+    Raises MediaError when the file cannot be opened or read (any more): that
     is no property of the video, and may pass; and `changed` when it is another file than `unit.stamp` says.
     `new_memory` lets the caller own the memory; `beat` is called while progress is made.
     """
@@ -66,7 +67,8 @@ def decode_unit(
         if ordinal // shard_frames == writer.shard:
             writer.add(ordinal, frame)
     while writer.shard < shards:
-        yield writer.take(numbered.error)
+        is_last = writer.shard == shards - 1
+        yield writer.take(numbered.error, told=is_last)
 
 
 class _NumberedFrames:
@@ -75,11 +77,12 @@ class _NumberedFrames:
     def __init__(self, unit: DecodeUnit, limits: MediaLimits) -> None:
         self.unit, self.limits = unit, limits
         self.error: str | None = None
+        self._strays = 0
 
     def __iter__(self) -> Iterator[tuple[int, VideoFrame]]:
         unit = self.unit
         start = None if unit.first_frame == 0 else int(unit.frame_pts[0])
-        with open_video(unit.uri, self.limits) as video:
+        with open_video(unit.uri, self.limits, stream=unit.stream) as video:
             self._source = video.source
             self.check()
             frames = FrameStream(video, start_pts=start, start_dts=unit.key_dts, end_pts=unit.end_pts)
@@ -92,37 +95,45 @@ class _NumberedFrames:
                     raise
                 self.error = str(error)
             else:
-                self.error = frames.error
+                self.error = "; ".join(text for text in (frames.error, self._surplus()) if text) or None
                 self.check()
 
     def check(self) -> None:
         """MediaError changed if the file is not what it was when its run began."""
         check_stamp(self.unit.uri, self._source, self.unit.stamp)
 
+    def _surplus(self) -> str | None:
+        if not self._strays:
+            return None
+        return (
+            f"{self._strays} frame{'s' if self._strays > 1 else ''} came out that the packets do not announce"
+        )
+
     def _by_time(self, frames: FrameStream) -> Iterator[tuple[int, VideoFrame]]:
-        pts = self.unit.frame_pts
+        """To the first frame of the next unit; at the end of the file all that is left is read, too."""
+        pts, end = self.unit.frame_pts, self.unit.end_pts
         last, total = -1, len(pts)
         for frame in frames:
-            if frame.pts is None:
-                continue
-            if self.unit.end_pts is not None and frame.pts >= self.unit.end_pts:
+            if frame.pts is not None and end is not None and frame.pts >= end:
                 return
-            ordinal = int(np.searchsorted(pts, frame.pts))
+            ordinal = total if frame.pts is None else int(np.searchsorted(pts, frame.pts))
             if ordinal >= total or pts[ordinal] != frame.pts or ordinal <= last:
+                self._strays += frame.pts is None or frame.pts >= pts[0]
                 continue
             check_picture(self.unit.uri, frame.width, frame.height, self.limits)
             yield ordinal, frame
             last = ordinal
-            if last == total - 1:
+            if last == total - 1 and end is not None:
                 return
 
     def _by_count(self, frames: FrameStream) -> Iterator[tuple[int, VideoFrame]]:
         total = len(self.unit.frame_pts)
         for ordinal, frame in enumerate(frames):
+            if ordinal >= total:
+                self._strays += 1
+                continue
             check_picture(self.unit.uri, frame.width, frame.height, self.limits)
             yield ordinal, frame
-            if ordinal == total - 1:
-                return
 
 
 class _ShardWriter:
@@ -152,8 +163,8 @@ class _ShardWriter:
         self._ordinals.append(ordinal)
         self._corrupt.append(frame.is_corrupt)
 
-    def take(self, error: str | None = None) -> FrameShard:
-        """The shard as filled so far, with `error` or a plain count if frames are missing."""
+    def take(self, error: str | None = None, told: bool = False) -> FrameShard:
+        """The shard as filled so far; with `error`, or a plain count, if frames are missing, or if `told`."""
         unit, ordinals = self.unit, np.array(self._ordinals, dtype=np.int64)
         planned = min(self.shard_frames, len(unit.frame_pts) - self.shard * self.shard_frames)
         missing = planned - len(ordinals)
@@ -162,12 +173,12 @@ class _ShardWriter:
         memory = self._memory if self._memory is not None else self.new_memory(0)
         out = FrameShard(
             frame_index=unit.first_frame + ordinals,
-            pts_s=unit.frame_pts[ordinals] * unit.time_base_num / unit.time_base_den,
+            pts_s=seconds_of(unit.frame_pts[ordinals], unit.time_base_num, unit.time_base_den),
             is_corrupt=np.array(self._corrupt, dtype=bool),
             pictures=Pictures(
                 memory, list(self._layouts), self._layout_of, height=unit.height, width=unit.width
             ),
-            error=error if missing else None,
+            error=error if missing or told else None,
         )
         self.shard += 1
         self._begin()

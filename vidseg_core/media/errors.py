@@ -1,6 +1,6 @@
 """What can go wrong with a video, as exceptions that carry a stable short code.
 
-Model: every failure of this room is a `MediaError` whose `reason` is one of `REASONS`. The code ends up in
+Model: every failure of this package is a `MediaError` whose `reason` is one of `REASONS`. The code ends up in
 the `reason` column of a quarantined video, so it never changes; the message is for people and may.
 """
 

@@ -1,23 +1,23 @@
 """Guarded opening of untrusted video files.
 
-Model: one of *our* file objects goes in, a container with one chosen video stream comes out. What the file
-says is never followed: formats that refer to other files are off the list (`FORMATS`), no protocol is
-allowed, nested opens are refused. The codec context carries the pixel limit (the one given to the container
-alone does not reach h264) and decodes on one thread.
+Model: one of *our* file objects goes in, a container with one video stream comes out (which: `streams`).
+What the file says is never followed: formats that refer to other files are off the list (`FORMATS`), no
+protocol is allowed, nested opens are refused. The codec context carries the pixel limit (the one given to the
+container alone does not reach h264) and decodes on one thread.
 Invariant: container and source are closed when the `with` block is left, however it is left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import av
 import av.container
 import av.error
-from av.stream import Discard, Disposition
+from av.stream import Discard
 from av.video.stream import VideoStream
 
 from vidseg_core.media.errors import MediaError
@@ -29,8 +29,6 @@ FORMATS = (
     "ogg,mxf,gxf,nut,dv,yuv4mpegpipe,gif,rm,mp3,aac,wav,flac,w64,amr"
 )
 """Demuxers that read one self-contained file (the audio ones so that they are named as such)."""
-
-AUDIO_ONLY = frozenset({"mp3", "aac", "wav", "flac", "w64", "amr"})
 
 CODEC_SLACK = 1 << 18
 """Pixels: a decoder counts the picture as it pads it; the exact limit is held by `check_picture`."""
@@ -62,6 +60,10 @@ _CONTAINER_MAGIC = (
 )
 
 
+_RIFF_KINDS = (b"AVI ", b"AVIX", b"AVI\x19", b"AMV ", b"WAVE")
+"""Other RIFF files are no videos of ours, however sound (an animated WebP, a cursor)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """An open container, its chosen video stream, and the file object below."""
@@ -73,33 +75,41 @@ class Opened:
 
 
 @contextmanager
-def open_video(uri: str, limits: MediaLimits, source: Source | None = None) -> Iterator[Opened]:
-    """Opens `uri` under guard; the stream is the first one that is not cover art.
+def open_video(
+    uri: str, limits: MediaLimits, *, stream: int, source: Source | None = None
+) -> Iterator[Opened]:
+    """Opens stream number `stream` of `uri` under guard; nothing of the other streams is read.
 
     `source` given: read from that (and leave it open) instead of opening anew. Raises MediaError;
     av.error.FFmpegError of later reads pass through.
     """
-    if source is not None:
-        yield from _open_on(uri, source, limits)
+    if source is None:
+        with (
+            closing(open_source(uri)) as source,
+            open_video(uri, limits, stream=stream, source=source) as video,
+        ):
+            yield video
         return
-    source = open_source(uri)
-    try:
-        yield from _open_on(uri, source, limits)
-    finally:
-        source.close()
+    with open_container(uri, source, limits) as container:
+        chosen = next((s for s in container.streams.video if s.index == stream), None)
+        if chosen is None:
+            raise MediaError("no_video_stream", f"{uri}: stream {stream} is no video stream")
+        for other in container.streams:
+            if other is not chosen:
+                other.discard = Discard.all
+        _limit_codec(uri, chosen, limits)
+        yield Opened(container, chosen, source, uri)
 
 
-def _open_on(uri: str, source: Source, limits: MediaLimits) -> Iterator[Opened]:
+@contextmanager
+def open_container(uri: str, source: Source, limits: MediaLimits) -> Iterator[av.container.InputContainer]:
+    """The container in `source`, with all of its streams. Raises MediaError."""
     source.seek(0)
-    container = None
+    container = _open(uri, source, limits)
     try:
-        container = _open_container(uri, source, limits)
-        stream = _choose_stream(uri, container)
-        _limit_codec(uri, stream, limits)
-        yield Opened(container, stream, source, uri)
+        yield container
     finally:
-        if container is not None:
-            container.close()
+        container.close()
 
 
 def check_picture(uri: str, width: int, height: int, limits: MediaLimits) -> None:
@@ -109,7 +119,7 @@ def check_picture(uri: str, width: int, height: int, limits: MediaLimits) -> Non
         raise MediaError("too_large", text)
 
 
-def _open_container(uri: str, source: Source, limits: MediaLimits) -> av.container.InputContainer:
+def _open(uri: str, source: Source, limits: MediaLimits) -> av.container.InputContainer:
     head = source.read(4096) or b""
     source.seek(0)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_REFERRING):
@@ -127,6 +137,7 @@ def _open_container(uri: str, source: Source, limits: MediaLimits) -> av.contain
         )
     except (av.error.FFmpegError, UnicodeError, ValueError) as error:
         known = any(head[at : at + len(magic)] == magic for at, magic in _CONTAINER_MAGIC)
+        known &= head[:4] != b"RIFF" or head[8:12] in _RIFF_KINDS
         if isinstance(error, av.error.ArgumentError) and not known:
             message = f"{uri}: format not allowed (only self-contained video files are)"
             raise MediaError("forbidden_format", message) from None
@@ -137,17 +148,6 @@ def _open_container(uri: str, source: Source, limits: MediaLimits) -> av.contain
 
 def _refuse_open(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
     raise PermissionError(f"the file refers to another one ({url}); that is not followed")
-
-
-def _choose_stream(uri: str, container: av.container.InputContainer) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams or container.format.name in AUDIO_ONLY:
-        raise MediaError("no_video_stream", f"{uri}: no video stream ({container.format.name})")
-    stream = streams[0]
-    for other in container.streams:
-        if other is not stream:
-            other.discard = Discard.all
-    return stream
 
 
 def _limit_codec(uri: str, stream: VideoStream, limits: MediaLimits) -> None:

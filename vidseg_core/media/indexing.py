@@ -2,15 +2,14 @@
 
 Model: the demuxer's packets give the presentation time of every frame; the first frames decoded from the
 start, and one frame at a few key frames, show whether these times are what the decoder delivers. If they
-are, the video is `regular`. If times are missing, doubled or contradict the decoder, the video is decoded
-once to count its frames: the decoder's output order is the presentation order then, and the sorted times
-(made up where missing) are its times.
-Invariant: for an undamaged video `frame_pts` lists exactly the frames that a sequential decode delivers, in
-order.
+are, the video is `regular`. If times are missing, doubled, step back (recordings that were joined, a stream
+that was reset) or contradict the decoder, the video is decoded once, plainly, and each frame keeps the time
+that it has there, or none.
+Invariant: for an undamaged video `frame_pts` lists exactly the frames that a plain decode delivers, in its
+order. Decoding of units checks it, and reports every frame that is missing or that nobody announced.
 
-A key frame is a safe start only if no packet before it in the file is to be shown after it. Frames that
-follow a key packet but are shown before it (open GOP) belong to the unit before. Interlaced video is
-described by its woven frames.
+Frames that follow a key packet but are shown before it (open GOP) belong to the unit before. Interlaced video
+is described by its woven frames.
 """
 
 from __future__ import annotations
@@ -26,10 +25,11 @@ import numpy as np
 
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import Opened, check_picture, open_video
-from vidseg_core.media.model import NO_DTS, MediaLimits, VideoIndex
+from vidseg_core.media.model import NO_TIME, MediaLimits, VideoIndex
 from vidseg_core.media.packet_list import PacketList, read_packets
 from vidseg_core.media.packets import FrameStream
 from vidseg_core.media.source import open_source
+from vidseg_core.media.streams import Choice, choose_stream
 
 HEAD_FRAMES = 12
 """Frames decoded from the start to see whether packet times and decoder agree."""
@@ -37,6 +37,8 @@ MAX_LOST_IN_HEAD = 6
 """So many of these may be lost in a stream that shows damage; more, and packets do not tell frames."""
 KEY_CHECKS = 4
 """Key frames at which a start is tried."""
+MOST_REORDERED = 16
+"""Frames that a decoder may hold back (the picture buffer of H.264 and HEVC)."""
 
 Beat = Callable[[], None]
 Reopen = Callable[[], AbstractContextManager[Opened]]
@@ -46,19 +48,31 @@ def _no_beat() -> None:
     """Nobody watches the progress."""
 
 
-def probe(uri: str, limits: MediaLimits | None = None, *, beat: Beat = _no_beat) -> VideoIndex:
-    """Indexes a local path or s3:// object. `beat` is called while progress is made. Raises MediaError."""
+def probe(
+    uri: str,
+    limits: MediaLimits | None = None,
+    *,
+    stream: int | None = None,
+    beat: Beat = _no_beat,
+) -> VideoIndex:
+    """Indexes a local path or s3:// object: its stream number `stream`, or the one that is the video.
+
+    `beat` is called while progress is made. Raises MediaError.
+    """
     limits = limits or MediaLimits()
     try:
         with contextlib.closing(open_source(uri)) as source:
-            return _probe(lambda: open_video(uri, limits, source), limits, beat)
+            choice = choose_stream(uri, source, limits, stream)
+            return _probe(
+                lambda: open_video(uri, limits, stream=choice.stream, source=source), choice, limits, beat
+            )
     except (av.error.MemoryError, MemoryError):
         raise MediaError("too_large", f"{uri}: needs more memory than the limit allows") from None
     except OSError as error:
         raise MediaError("unreadable", f"{uri}: reading failed ({error})") from None
 
 
-def _probe(reopen: Reopen, limits: MediaLimits, beat: Beat) -> VideoIndex:
+def _probe(reopen: Reopen, choice: Choice, limits: MediaLimits, beat: Beat) -> VideoIndex:
     with reopen() as video:
         packets = read_packets(video, beat)
     with reopen() as video:
@@ -66,11 +80,12 @@ def _probe(reopen: Reopen, limits: MediaLimits, beat: Beat) -> VideoIndex:
     times = _Times.of(packets)
     if times is None or not times.trim_to(head):
         with reopen() as video:
-            return _index_by_decoding(video, packets, head, beat)
+            return _index_by_decoding(video, choice, packets, head, beat)
     keys = times.safe_keys()
     if not _starts_work(reopen, times, keys, beat):
         keys = keys[:1]
-    return _regular_index(packets, head, times, keys)
+    damage = [text for text in (times.damage, packets.damage) if text]
+    return _index(packets, choice, head, times.sorted, keys, regular=True, damage="; ".join(damage) or None)
 
 
 @dataclass(slots=True)
@@ -117,20 +132,30 @@ def quarter_turns(degrees: float) -> int:
 class _Times:
     """Presentation times from packets: sorted, unique, with what is needed to find safe starts."""
 
-    def __init__(self, pts: np.ndarray, dts: np.ndarray, key: np.ndarray, discarded_key_first: bool) -> None:
-        self.pts, self.dts, self.key = pts, dts, key
-        self.sorted = np.sort(pts)
-        self.discarded_key_first = discarded_key_first
+    def __init__(self, packets: PacketList) -> None:
+        self.pts = np.array(packets.pts, dtype=np.int64)
+        self.dts = np.array([NO_TIME if t is None else t for t in packets.dts], dtype=np.int64)
+        self.key, self.start = np.array(packets.key, dtype=bool), np.array(packets.start, dtype=bool)
+        self.sorted = np.sort(self.pts)
+        self.discarded_key_first = packets.discarded_key_first
         self.damage: str | None = None
 
     @classmethod
     def of(cls, packets: PacketList) -> _Times | None:
-        """None if times are missing or doubled."""
-        if None in packets.pts or len(set(packets.pts)) != len(packets.pts):
+        """None if times are missing or doubled, or step back, or do not say what the bitstream does."""
+        if packets.is_joined or None in packets.pts or len(set(packets.pts)) != len(packets.pts):
             return None
-        dts = np.array([NO_DTS if t is None else t for t in packets.dts], dtype=np.int64)
-        pts = np.array(packets.pts, dtype=np.int64)
-        return cls(pts, dts, np.array(packets.key, dtype=bool), packets.discarded_key_first)
+        times = cls(packets)
+        return None if times._step_back() else times
+
+    def _step_back(self) -> bool:
+        """Decode times fall, a start is shown no later than a packet before it, or a packet before more
+        others than a decoder can hold back."""
+        known = self.dts[self.dts != NO_TIME]
+        latest = np.maximum.accumulate(self.pts)
+        early = self.start[1:] & (self.pts[1:] < latest[:-1])
+        far = self.pts[MOST_REORDERED + 1 :] < latest[: -MOST_REORDERED - 1]
+        return bool(np.any(np.diff(known) < 0) or np.any(early) or np.any(far))
 
     def trim_to(self, head: _Head) -> bool:
         """Drops frames that are there but cannot be decoded at the start; False: they disagree."""
@@ -159,12 +184,10 @@ class _Times:
         return int(np.count_nonzero(self.pts < self.pts[keys[0]]))
 
     def safe_keys(self) -> list[tuple[int, int]]:
-        """(frame number, dts) of the starts: frame 0, and each key shown after all packets before it."""
-        latest = np.maximum.accumulate(self.pts)
-        before = np.concatenate([[np.iinfo(np.int64).min], latest[:-1]])
-        safe = self.key & (self.pts > before) & (self.pts > self.sorted[0])
+        """(frame number, dts) of the starts: frame 0, and each packet that proves itself."""
+        safe = self.start & (self.pts > self.sorted[0])
         numbers = np.searchsorted(self.sorted, self.pts[safe])
-        return [(0, NO_DTS), *zip(numbers.tolist(), self.dts[safe].tolist(), strict=True)]
+        return [(0, NO_TIME), *zip(numbers.tolist(), self.dts[safe].tolist(), strict=True)]
 
 
 def _starts_work(reopen: Reopen, times: _Times, keys: Sequence[tuple[int, int]], beat: Beat) -> bool:
@@ -186,42 +209,30 @@ def _starts_work(reopen: Reopen, times: _Times, keys: Sequence[tuple[int, int]],
     return True
 
 
-def _regular_index(
-    packets: PacketList, head: _Head, times: _Times, keys: Sequence[tuple[int, int]]
+def _index_by_decoding(
+    video: Opened, choice: Choice, packets: PacketList, head: _Head, beat: Beat
 ) -> VideoIndex:
-    damage = [text for text in (times.damage, packets.damage, head.error) if text]
-    return _index(packets, head, times.sorted, keys, regular=True, damage="; ".join(damage) or None)
-
-
-def _index_by_decoding(video: Opened, packets: PacketList, head: _Head, beat: Beat) -> VideoIndex:
     frames = FrameStream(video)
-    shown: list[int | None] = []
+    shown: list[int] = []
+    woven = False
     for frame in frames:
         beat()
-        shown.append(frame.pts)
+        woven |= frame.interlaced_frame
+        shown.append(NO_TIME if frame.pts is None else frame.pts)
     if not shown:
         raise MediaError("no_frames", f"{video.uri}: not one frame can be decoded ({frames.error})")
-    pts = _increasing(shown, packets.frame_duration)
-    damage = "; ".join(dict.fromkeys(text for text in (packets.damage, frames.error) if text)) or None
-    return _index(packets, head, pts, [(0, NO_DTS)], regular=False, damage=damage)
-
-
-def _increasing(shown: Sequence[int | None], step: int) -> np.ndarray:
-    """Times for frames in display order: the given ones sorted; if not usable, each a step after the last."""
-    given = sorted(t for t in shown if t is not None)
-    if len(given) == len(shown) and len(set(given)) == len(given):
-        return np.array(given, dtype=np.int64)
-    out: list[int] = []
-    for time in shown:
-        last = out[-1] if out else None
-        if time is None or (last is not None and time <= last):
-            time = 0 if last is None else last + step
-        out.append(time)
-    return np.array(out, dtype=np.int64)
+    lost = len(packets.pts) - len(shown) if packets.frame_each and not woven else 0
+    missing = f"{lost} of {len(packets.pts)} frames did not come out of the decoder" if lost > 0 else None
+    damage = (
+        "; ".join(dict.fromkeys(text for text in (packets.damage, frames.error, missing) if text)) or None
+    )
+    pts = np.array(shown, dtype=np.int64)
+    return _index(packets, choice, head, pts, [(0, NO_TIME)], regular=False, damage=damage)
 
 
 def _index(
     packets: PacketList,
+    choice: Choice,
     head: _Head,
     pts: np.ndarray,
     keys: Sequence[tuple[int, int]],
@@ -230,7 +241,8 @@ def _index(
     damage: str | None,
 ) -> VideoIndex:
     num, den = packets.time_base
-    span = int(pts[-1] - pts[0]) + (packets.last_duration or packets.frame_duration)
+    given = pts[pts != NO_TIME]
+    span = int(np.ptp(given)) + (packets.last_duration or packets.frame_duration) if len(given) else np.nan
     return VideoIndex(
         codec=packets.codec,
         container=packets.container,
@@ -246,5 +258,7 @@ def _index(
         key_indices=np.array([number for number, _ in keys], dtype=np.int64),
         key_dts=np.array([dts for _, dts in keys], dtype=np.int64),
         regular=regular,
+        stream=choice.stream,
+        other_streams=choice.others,
         damage=damage,
     )

@@ -1,8 +1,8 @@
-"""The nouns of the room: limits, index of a video, unit of decoding, shard of frames.
+"""The nouns of the package: limits, index of a video, unit of decoding, shard of frames.
 
-Model: a video is a list of presentation times (`VideoIndex.frame_pts`); frame number = position in that
-list. A `DecodeUnit` is a run of frames that a fresh decoder, started at one container key frame, delivers
-alone; a `FrameShard` is what comes out of it, piece by piece.
+Model: a video is what one plain decode of its stream delivers, packets in file order; frame number = place in
+that output (`VideoIndex.frame_pts`). A `DecodeUnit` is a run of frames that a fresh decoder, started at one
+proven key frame, delivers alone; a `FrameShard` is what comes out of it, piece by piece.
 Invariant: numbers and bytes of a frame depend on the file and the unit only, never on what was decoded
 before.
 
@@ -20,8 +20,13 @@ import numpy as np
 if TYPE_CHECKING:
     from vidseg_core.media.pictures import Pictures
 
-NO_DTS = int(np.iinfo(np.int64).min)
-"""Stands for "no decode time known" in arrays."""
+NO_TIME = int(np.iinfo(np.int64).min)
+"""Stands for a time that the container does not give, in arrays of presentation or decode times."""
+
+
+def seconds_of(pts: np.ndarray, num: int, den: int) -> np.ndarray:
+    """float64 seconds of int64 times in units of num/den; NaN for `NO_TIME`."""
+    return np.where(pts == NO_TIME, np.nan, pts * num / den)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +82,18 @@ class VideoIndex(_Plain):
     """Frames the container claims to hold; 0: it says nothing."""
     duration_s: float
     frame_pts: np.ndarray
-    """int64[N], strictly increasing presentation times of the frames to expect, in time base units."""
+    """int64[N] presentation times of the frames to expect, in time base units, as the container gives them
+    (`NO_TIME`: it does not); strictly increasing in a regular video."""
     key_indices: np.ndarray
     """int64[K] frame numbers at which a fresh decoder may start; `key_indices[0] == 0`."""
     key_dts: np.ndarray
-    """int64[K] decode times of those key packets, `NO_DTS` where there is none."""
+    """int64[K] decode times of those key packets, `NO_TIME` where there is none."""
     regular: bool
-    """False: packet times cannot be trusted; indexed by decoding once, one unit, frame number = ordinal."""
+    """False: packet times do not tell the frames; indexed by decoding once, one unit."""
+    stream: int = 0
+    """Number of the video stream among all streams of the file."""
+    other_streams: str | None = None
+    """What else the file holds, in words."""
     damage: str | None = None
     """What the index already knows to be missing or broken; None: nothing."""
 
@@ -99,11 +109,11 @@ class DecodeUnit(_Plain):
     uri: str
     first_frame: int
     frame_pts: np.ndarray
-    """int64[n], strictly increasing."""
+    """int64[n], as `VideoIndex.frame_pts`."""
     end_pts: int | None
     """Presentation time of the first frame after the unit; None: the unit ends with the file."""
     key_dts: int
-    """Decode time of its key packet (`NO_DTS`: unknown); not used if first_frame == 0."""
+    """Decode time of its key packet (`NO_TIME`: unknown); not used if first_frame == 0."""
     regular: bool
     time_base_num: int
     time_base_den: int
@@ -111,24 +121,26 @@ class DecodeUnit(_Plain):
     width: int
     """Output width, after rotation, pixels."""
     height: int
+    stream: int = 0
     stamp: str = ""
     """What `Source.stamp` must say, now and at every shard; "": anything."""
 
 
 @dataclass(slots=True, eq=False)
 class FrameShard:
-    """Consecutive frames of a unit; a frame that was lost is a gap in `frame_index`."""
+    """Consecutive frames of a unit; the number of a frame that was lost stays free."""
 
     frame_index: np.ndarray
     """int64[T], video-wide, strictly increasing."""
     pts_s: np.ndarray
-    """float64[T], presentation times in seconds as the container gives them (a start offset is kept)."""
+    """float64[T], presentation times in seconds as the container gives them (a start offset is kept); NaN
+    where it gives none."""
     is_corrupt: np.ndarray
     """bool[T], the decoder's own flag."""
     pictures: Pictures
     """As they travel: colours are made when asked for."""
     error: str | None = None
-    """Why the shard holds fewer frames than planned; None: it holds them all."""
+    """Why the shard is not what was planned (frames missing, packets refused, surplus); None: it is."""
 
     @property
     def frames_THW3(self) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Everything the packets of a stream tell without decoding, and what the container claims to hold.
+"""Everything the packets of a stream say without decoding, and what the container claims to hold.
 
 Model: one pass of the demuxer over the file; a packet is one frame to be shown, unless the container discards
-it (edit lists) or it is known to be a hidden reference.
+it (edit lists) or it is a hidden reference. Decoding may start at a packet that the container calls a key
+(its demuxer seeks to those only) and whose bitstream proves it.
 Invariant: a file that ends early or cannot be read to its end gives the packets that are there, and `damage`
 says so.
 """
@@ -15,9 +16,8 @@ from dataclasses import dataclass, field
 
 import av
 import av.error
-from av.packet import Packet
-from av.video.stream import VideoStream
 
+from vidseg_core.media.bitstream import ONE_PACKET_ONE_FRAME, StartProof, is_hidden
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import Opened
 from vidseg_core.media.packets import demux, describe_error, is_key
@@ -25,18 +25,26 @@ from vidseg_core.media.packets import demux, describe_error, is_key
 
 @dataclass(slots=True)
 class PacketList:
-    """The packets of the stream in file order, discarded ones left out of `pts`, `dts`, `key`."""
+    """The packets of the stream in file order, discarded and hidden ones left out of the four lists."""
 
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
     key: list[bool] = field(default_factory=list)
+    """The container's flag."""
+    start: list[bool] = field(default_factory=list)
+    """A fresh decoder may start here, going by flag and bitstream."""
     last_duration: int = 0
     declared: int = 0
     container: str = ""
     codec: str = ""
+    """Name of its decoder."""
+    frame_each: bool = False
+    """A packet is a frame, going by the codec."""
     time_base: tuple[int, int] = (1, 1)
     frame_duration: int = 1
     discarded_key_first: bool = False
+    is_joined: bool = False
+    """The bitstream itself shows that recordings were joined."""
     damage: str | None = None
 
 
@@ -45,18 +53,25 @@ def read_packets(video: Opened, beat: Callable[[], None]) -> PacketList:
     base = stream.time_base
     if base is None or base <= 0:
         raise MediaError("corrupt_header", f"{video.uri}: the video stream has no time base")
+    codec = stream.codec_context
+    name, proof = codec.codec.canonical_name, StartProof(codec)
     rate = stream.average_rate or stream.guessed_rate
     out = PacketList(
         declared=max(0, stream.frames),
         container=video.container.format.name,
-        codec=stream.codec_context.name,
+        codec=codec.name,
+        frame_each=name in ONE_PACKET_ONE_FRAME,
         time_base=(base.numerator, base.denominator),
         frame_duration=max(1, round(1 / (rate * base))) if rate else 1,
     )
+    is_cut = False
     try:
         for packet in demux(video):
             beat()
-            if packet.size == 0 or _is_hidden(out.codec, packet):
+            if packet.size == 0:
+                continue
+            proven, is_cut = proof.sees(packet), packet.is_corrupt
+            if is_hidden(name, packet):
                 continue
             if packet.is_discard:
                 out.discarded_key_first |= not out.pts and is_key(packet)
@@ -64,22 +79,21 @@ def read_packets(video: Opened, beat: Callable[[], None]) -> PacketList:
             out.pts.append(packet.pts)
             out.dts.append(packet.dts)
             out.key.append(is_key(packet))
+            out.start.append(proven and is_key(packet))
             out.last_duration = packet.duration or out.last_duration
-        missing = _entries_behind_the_end(video)
+        missing = _entries_after_the_end(video)
         if missing:
             out.damage = f"the file ends before {missing} of the frames it lists"
+        elif is_cut:
+            out.damage = "the file ends in the middle of a frame"
         else:
             out.damage = _shortness(video, out)
     except av.error.FFmpegError as error:
         out.damage = f"cannot be read to its end ({describe_error(error)})"
+    out.is_joined = proof.is_joined
     if not out.pts:
         raise MediaError("no_frames", f"{video.uri}: no video frames ({out.damage or 'empty stream'})")
     return out
-
-
-def _is_hidden(codec: str, packet: Packet[VideoStream]) -> bool:
-    """A VP8 packet that is a reference only: its `show_frame` bit is not set (RFC 6386, section 9.1)."""
-    return codec == "vp8" and not memoryview(packet)[0] & 0x10
 
 
 def _shortness(video: Opened, packets: PacketList) -> str | None:
@@ -111,7 +125,7 @@ def _declared_seconds(video: Opened) -> float | None:
     return video.container.duration / 1e6 if alone and video.container.duration else None
 
 
-def _entries_behind_the_end(video: Opened) -> int:
-    """Entries of the container's own index (mp4, avi) that lie behind the end of the file."""
+def _entries_after_the_end(video: Opened) -> int:
+    """Entries of the container's own index (mp4, avi) that lie after the end of the file."""
     end = video.source.size
     return sum(entry.pos + entry.size > end for entry in video.stream.index_entries)

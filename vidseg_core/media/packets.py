@@ -1,9 +1,9 @@
 """From packets to frames: where to start, when to stop, what an error costs.
 
 Model: decoding starts at the very packet that the index names as key (seeking is only the way to get near
-it), is fed packet by packet, and never recovers by guessing: an error before the first frame is stepped
-over, an error after frames have come ends the stream there and its text is kept. Damage in a packet that is
-shown behind the end costs nothing: the decoder is drained.
+it), is fed packet by packet, and never recovers by guessing: a packet that the decoder refuses is skipped and
+counted, as in one plain run over the file. Damage in a packet that is shown after the end costs nothing: the
+decoder is drained.
 """
 
 from __future__ import annotations
@@ -20,25 +20,37 @@ from av.video.stream import VideoStream
 
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import Opened
-from vidseg_core.media.model import NO_DTS
+from vidseg_core.media.model import NO_TIME
 
 
 @dataclass(slots=True)
 class FrameStream:
-    """Iterates over the decoded frames; afterwards `error` says what ended it early (None: nothing)."""
+    """Iterates over the decoded frames; afterwards `error` says what went wrong (None: nothing)."""
 
     video: Opened
     start_pts: int | None = None
     """Presentation time of the key packet to start with; None: the file's start."""
-    start_dts: int = NO_DTS
+    start_dts: int = NO_TIME
     end_pts: int | None = None
     """Packets to be shown from here on belong to others; they are read only to bring out the last frames."""
-    error: str | None = None
+    refused: int = field(default=0, init=False)
+    """Packets that the decoder refused."""
     landed: bool = field(default=True, init=False)
     """False: the key packet could only be found by reading from the file's start, or not at all."""
 
+    _first: str = field(default="", init=False)
+    _broken: str | None = field(default=None, init=False)
+
+    @property
+    def error(self) -> str | None:
+        """Refused packets, and what ended the reading early."""
+        texts = [self._broken] if self._broken else []
+        if self.refused:
+            packets = f"{self.refused} packet{'s' if self.refused > 1 else ''}"
+            texts.insert(0, f"{packets} could not be decoded ({self._first})")
+        return "; ".join(texts) or None
+
     def __iter__(self) -> Iterator[VideoFrame]:
-        shown = 0
         for packet in self._packets():
             try:
                 frames = self.video.stream.decode(packet)
@@ -51,15 +63,10 @@ class FrameStream:
                     with contextlib.suppress(av.error.FFmpegError):
                         yield from self.video.stream.decode(None)
                     return
-                self.error = describe_error(error)
-                if shown:
-                    return
+                self._first = self._first or describe_error(error)
+                self.refused += 1
                 continue
-            for frame in frames:
-                if not shown:
-                    self.error = None
-                shown += 1
-                yield frame
+            yield from frames
 
     def _is_behind_the_end(self, packet: Packet[VideoStream] | None) -> bool:
         if packet is None or packet.pts is None or self.end_pts is None:
@@ -72,14 +79,14 @@ class FrameStream:
         try:
             yield from source
         except av.error.FFmpegError as error:
-            self.error = describe_error(error)
+            self._broken = f"cannot be read to its end ({describe_error(error)})"
             yield None
         except OSError as error:
             raise MediaError("unreadable", f"{self.video.uri}: reading failed ({error})") from None
 
     def _from_key(self) -> Iterator[Packet[VideoStream]]:
         assert self.start_pts is not None
-        targets = [self.start_pts, *([self.start_dts] if self.start_dts != NO_DTS else [])]
+        targets = [self.start_pts, *([self.start_dts] if self.start_dts != NO_TIME else [])]
         for target in targets:
             try:
                 self.video.container.seek(target, stream=self.video.stream, backward=True)
@@ -93,12 +100,12 @@ class FrameStream:
         self.video.container.seek(0, backward=True, any_frame=True)
         found = self._skip_to_key(to_the_end=True)
         if found is None:
-            self.error = "the key frame to start with is not in the file"
+            self._broken = "the key frame to start with is not in the file"
             return
         yield from found
 
     def _skip_to_key(self, to_the_end: bool = False) -> Iterator[Packet[VideoStream]] | None:
-        """The stream from the key packet on, or None if the landing place lies behind it."""
+        """The stream from the key packet on, or None if the landing place lies after it."""
         packets = demux(self.video)
         for packet in packets:
             if is_key(packet) and packet.pts == self.start_pts and not packet.is_discard:
@@ -108,7 +115,7 @@ class FrameStream:
         return None
 
     def _is_past(self, packet: Packet[VideoStream]) -> bool:
-        if packet.dts is not None and self.start_dts != NO_DTS:
+        if packet.dts is not None and self.start_dts != NO_TIME:
             return packet.dts > self.start_dts
         return (
             packet.pts is not None
@@ -121,7 +128,7 @@ class FrameStream:
 def demux(video: Opened) -> Iterator[Packet[VideoStream]]:
     """Packets of the chosen stream; last of all the empty packet that drains the decoder.
 
-    When further streams turn up behind the header (MPEG-TS), PyAV may trip over them after that last packet.
+    When further streams turn up after the header (MPEG-TS), PyAV may trip over them after that last packet.
     """
     try:
         yield from video.container.demux(video.stream)

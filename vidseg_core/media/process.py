@@ -71,9 +71,9 @@ class DecodeChild:
         """Process id of the child; None if there is none now."""
         return self._process.popen.pid if self._process else None
 
-    def probe(self, uri: str) -> VideoIndex:
+    def probe(self, uri: str, stream: int | None = None) -> VideoIndex:
         """`media.probe` in the child. Raises MediaError, MediaTimeout, MediaCrash."""
-        self._request({"kind": "probe", "uri": uri}, uri)
+        self._request({"kind": "probe", "uri": uri, "stream": stream}, uri)
         message = self._receive(uri)
         try:
             return VideoIndex.from_dict(message)

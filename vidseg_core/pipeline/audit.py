@@ -96,7 +96,7 @@ def audit(config: SegmentConfig, store: ObjectStore, frames: int) -> Audited | N
 def compare(config: SegmentConfig, root: str, places: Sequence[Place]) -> list[list[float]]:
     """What a task does: for each place the quality of its frames' masks; frames that are lost are left
     out."""
-    run, reader = open_run(root), ClipReader()
+    run, reader = open_run(root), ClipReader(stream=config.media.stream)
     segmenter = build_net(config, "cpu")
     net = ChunkedNet(segmenter, level="labels", batch=config.key_batch, device="cpu")
     classes = len(segmenter.class_names)

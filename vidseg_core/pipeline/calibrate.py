@@ -205,7 +205,7 @@ def check_dial_here(config: SegmentConfig) -> None:
 
 def sample_units(config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> list[Unit]:
     """The runs of frames to look at; a video that cannot be opened is passed over (the job will say why)."""
-    reader = ClipReader()
+    reader = ClipReader(stream=config.media.stream)
 
     def frames_of(number: int) -> int:
         try:
@@ -225,10 +225,10 @@ def sample_units(config: SegmentConfig, inputs: Sequence[VideoInput], report: Re
         reader.close()
     if len(runs) < config.calibration.clips:
         report.say(f"note: the corpus has room for {len(runs)} of {config.calibration.clips} runs of frames")
-    return [_unit(inputs[run.video], run) for run in runs]
+    return [_unit(inputs[run.video], run, config.media.stream) for run in runs]
 
 
-def _unit(video: VideoInput, run: Run) -> Unit:
+def _unit(video: VideoInput, run: Run, stream: int | None) -> Unit:
     return Unit(
         clip=f"{video.video_id}-{run.start}",
         segment=0,
@@ -236,6 +236,7 @@ def _unit(video: VideoInput, run: Run) -> Unit:
         video_id="",
         start=run.start,
         stop=run.stop,
+        stream=stream,
     )
 
 

@@ -7,6 +7,7 @@ it is an estimate for one core of *this* machine.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def dry_run(config: SegmentConfig, report: Reporter) -> int:
     try:
         for video in sample:
             try:
-                index = child.probe(video.uri)
+                index = child.probe(video.uri, config.media.stream)
             except MediaError as problem:
                 sums.refused += 1
                 why = str(problem).removeprefix(f"{video.uri}: ")
@@ -114,7 +115,7 @@ def _add(sums: PlanSums, index: VideoIndex, config: SegmentConfig) -> None:
     plans = plan_segments(index, segment_frames=config.segment_frames, shard_frames=length)
     sums.opened += 1
     sums.frames += index.frames
-    sums.seconds += index.duration_s
+    sums.seconds += 0.0 if math.isnan(index.duration_s) else index.duration_s
     sums.segments += len(plans)
     sums.parts += sum(unit.shards for plan in plans for unit in plan.units)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import (
     DecodeUnit,
     MediaError,
@@ -28,11 +29,14 @@ from vidseg_core.media import (
 from vidseg_core.pipeline.patience import patiently
 from vidseg_core.pipeline.rows import UnitMessage, messages, to_table, unit_table
 from vidseg_core.pipeline.saved import read_saved
-from vidseg_core.plan.segments import SegmentPlan, UnitPlan, plan_segments, shard_length
+from vidseg_core.plan.segments import UNIT_FRAMES, SegmentPlan, UnitPlan, plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import StateKey
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import committed_parts, list_states
+
+_MOST_SPLIT = 4 * UNIT_FRAMES
+"""A unit with more frames is decoded in one call, also for several lanes: each call begins at its start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,19 @@ class PlanOptions:
     shard_frames: int
     """At most: fewer where frames are large."""
     single_shards: bool
-    """One decode call per shard (several lanes) instead of per unit."""
+    """One decode call per shard (several lanes) instead of per unit, where units are short."""
+    stream: int | None = None
+    """The stream to read; None: the one that is the video."""
+
+    @classmethod
+    def of(cls, config: SegmentConfig) -> PlanOptions:
+        return cls(
+            working_size=config.working_size_spec,
+            segment_frames=config.segment_frames,
+            shard_frames=config.shard_frames,
+            single_shards=config.lanes > 1,
+            stream=config.media.stream,
+        )
 
 
 @dataclass(slots=True)
@@ -97,7 +113,8 @@ class PlanStage:
     def plan(self, video: VideoInput) -> pa.Table:
         """Index and cut one video; presentation times of the units follow each other in the blob."""
         try:
-            index = patiently(lambda: child_for_this_process(self._limits).probe(video.uri))
+            child = child_for_this_process(self._limits)
+            index = patiently(lambda: child.probe(video.uri, self._options.stream))
         except MediaError as problem:
             return to_table(VideoWork(video.video_id, video.uri, reason=problem.reason, message=str(problem)))
         work, pts = self._work(video, index)
@@ -197,7 +214,7 @@ def planned_units(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list
             decode = DecodeUnit(**unit["unit"], frame_pts=pts[offset : offset + frames])
             offset += frames
             message = UnitMessage(**unit)
-            for piece in _split(message) if single_shards else [message]:
+            for piece in _split(message) if single_shards and frames <= _MOST_SPLIT else [message]:
                 rows.append(PlannedUnit(unit_table(piece, decode), frames, shard_bytes))
         tables.append(rows)
     return tables
@@ -246,6 +263,8 @@ def _facts(index: VideoIndex) -> dict[str, Any]:
         "height": index.height,
         "declared_frames": index.declared_frames or None,
         "duration_s": duration if math.isfinite(duration) else None,
+        "stream": index.stream,
+        "other_streams": index.other_streams,
     }
 
 

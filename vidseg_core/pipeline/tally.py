@@ -92,14 +92,15 @@ class VideoTally:
             *([f"lost_frames: {lost} of {self.frames} could not be decoded"] if lost > 0 else []),
             *([f"corrupt_frames: {sums['corrupt']} decoded with errors"] if sums["corrupt"] else []),
             *([f"damaged: {self.damage}"] if self.damage else []),
-            *([sums["error"]] if sums["error"] else []),
+            *([sums["error"]] if sums["error"] and sums["error"] not in (self.damage or "") else []),
         ]
         return ("partial", "; ".join(reasons)) if reasons else ("ok", None)
 
 
 def quarantine_row(video_id: str, uri: str, reason: str, message: str) -> dict[str, Any]:
     """The row of a video that could not be opened at all."""
-    empty = dict.fromkeys(("codec", "width", "height", "declared_frames", "aki", "duration_s"))
+    unknown = ("codec", "width", "height", "declared_frames", "aki", "duration_s", "stream", "other_streams")
+    empty = dict.fromkeys(unknown)
     return empty | {
         "video_id": video_id,
         "uri": uri,

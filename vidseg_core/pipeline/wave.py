@@ -68,13 +68,7 @@ class WaveRunner:
     ) -> None:
         self._config, self._store, self._counts, self._report = config, store, counts, report
         self._drain, self._said = drain, False
-        options = PlanOptions(
-            working_size=config.working_size_spec,
-            segment_frames=config.segment_frames,
-            shard_frames=config.shard_frames,
-            single_shards=config.lanes > 1,
-        )
-        self._plan = PlanStage(store, limits, options)
+        self._plan = PlanStage(store, limits, PlanOptions.of(config))
         self._decode = DecodeStage(store, limits, drain.mark())
         self._commit = CommitStage(
             store, len(net.class_names), confidence=isinstance(config, PseudoLabelConfig)

@@ -1,7 +1,7 @@
 """A video cut into units, shards and segments.
 
-Model: units begin at key frames where a fresh decoder may start; the next unit begins at the first such key
-at least `unit_frames` after the last one's start. A segment is a run of whole units with at least
+Model: units begin at proven key frames, where a fresh decoder may start; the next unit begins at the first
+such key at least `unit_frames` after the last one's start. A segment is a run of whole units with at least
 `segment_frames` frames (0: the whole video). A shard is up to `shard_frames` frames of one unit, fewer where
 frames are large (`shard_length`); shards are numbered within their segment.
 Invariant: units depend on the video alone. Units of a segment are contiguous, segments cover every frame
@@ -48,7 +48,7 @@ class UnitPlan:
     def decode_unit(
         self, uri: str, index: VideoIndex, *, height: int, width: int, stamp: str = ""
     ) -> DecodeUnit:
-        """What `media.decode_unit` needs; of `index` only rotation, time base and regularity are used.
+        """What `media.decode_unit` needs; of `index`: stream, rotation, time base and regularity.
 
         `stamp`: of the file that the run listed (`media.stamp_of`).
         """
@@ -64,6 +64,7 @@ class UnitPlan:
             rotation=index.rotation,
             width=width,
             height=height,
+            stream=index.stream,
             stamp=stamp,
         )
 

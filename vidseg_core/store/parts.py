@@ -37,6 +37,8 @@ from vidseg_core.store.mask_codec import MASK_CODEC, encode_runs, label_runs
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.schema import FRAMES_SCHEMA, VIDEOS_SCHEMA
 
+NO_TIME_GIVEN = "not_given"
+"""Reason for a frame without a time: the container gives it none."""
 ROW_GROUP_ROWS = 32
 """Rows decompressed to look at one frame."""
 
@@ -73,9 +75,9 @@ class FrameRow:
     """One segmented frame."""
 
     frame_index: int
-    """In presentation order, from the start of the video."""
+    """In the order of a plain decode, from the start of the video."""
     pts_s: float
-    """Presentation time in seconds."""
+    """Presentation time in seconds; NaN if the container gives none (stored as null, with a reason)."""
     is_key: bool
     key_frame_index: int
     """The key frame whose result this frame shows; itself for a key frame."""
@@ -236,11 +238,12 @@ def _mask_fields(labels_HW: np.ndarray, n_classes: int) -> dict[str, Any]:
 
 
 def _record(video_id: str, row: FrameLike) -> dict[str, Any]:
-    score = float(row.decision_score)
+    score, seconds = float(row.decision_score), float(row.pts_s)
     return {
         "video_id": video_id,
         "frame_index": int(row.frame_index),
-        "pts_s": float(row.pts_s),
+        "pts_s": None if math.isnan(seconds) else seconds,
+        "pts_reason": NO_TIME_GIVEN if math.isnan(seconds) else None,
         "is_key": bool(row.is_key),
         "key_frame_index": int(row.key_frame_index),
         "decision_score": None if math.isnan(score) else score,

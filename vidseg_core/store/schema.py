@@ -24,8 +24,8 @@ def _column(name: str, kind: pa.DataType, *, nullable: bool = False) -> pa.Field
 FRAMES_SCHEMA: pa.Schema = pa.schema(
     [
         _column("video_id", pa.string()),
-        _column("frame_index", pa.int64()),  # presentation order in the whole video, from 0
-        _column("pts_s", pa.float64()),  # presentation time, seconds
+        _column("frame_index", pa.int64()),  # output order of a plain decode of the video, from 0
+        _column("pts_s", pa.float64(), nullable=True),  # presentation time, seconds; null: see pts_reason
         _column("is_key", pa.bool_()),
         _column("key_frame_index", pa.int64()),  # the key frame whose result was used (itself for a key)
         _column("decision_score", pa.float64(), nullable=True),  # null: no decision was asked for
@@ -37,6 +37,7 @@ FRAMES_SCHEMA: pa.Schema = pa.schema(
         _column("mask", pa.binary()),
         _column("mask_codec", pa.string()),
         _column("class_pixels", pa.list_(_column("element", pa.int64()))),  # index = class id
+        _column("pts_reason", pa.string(), nullable=True),  # why there is no pts_s; null: there is one
     ],
     metadata=_METADATA,
 )
@@ -70,6 +71,10 @@ VIDEOS_SCHEMA: pa.Schema = pa.schema(
         _column("cpu_s", pa.float64()),
         _column("gpu_s", pa.float64()),
         _column("parts", pa.int64(), nullable=True),  # committed parts; null: written by an older version
+        _column(
+            "stream", pa.int32(), nullable=True
+        ),  # number of the video stream in the file; null: not opened
+        _column("other_streams", pa.string(), nullable=True),  # what else the file holds; null: nothing
     ],
     metadata=_METADATA,
 )

@@ -1,8 +1,8 @@
 """A video to look at: the masks over the frames, or beside them, key frames with a white border.
 
-The frames are the caller's (this room reads no media): pairs of frame number and RGB picture, in order.
-Frames without a row are shown bare; a legend of the classes may go below. Presentation times are kept, so a
-variable frame rate stays one.
+The frames are the caller's (this package reads no media): pairs of frame number and RGB picture, in order.
+Frames without a row are shown bare; a legend of the classes may go below. Presentation times that move on are
+kept, so a variable frame rate stays one.
 
 Legend: `_HW` height, width, `_HW3` with RGB.
 """
@@ -67,13 +67,19 @@ def export_overlay(
                 strip_HW3 = legend_strip(class_names, picture_HW3.shape[1], unlabelled=unlabelled)
             picture_HW3 = with_legend(picture_HW3, strip_HW3)
             encoder = encoder or _Encoder(file, picture_HW3.shape[1], picture_HW3.shape[0], fps)
-            tick = max(round(row["pts_s"] * _TICKS), tick + 1, 0) if row else tick + spacing
+            tick = _next_tick(tick, row["pts_s"] if row else None, spacing)
             encoder.write(picture_HW3, tick)
             written += 1
         if encoder is None:
             raise StoreError(f"overlay of {video_id}: no frames given")
         encoder.drain()
     return written
+
+
+def _next_tick(last: int, seconds: float | None, spacing: int) -> int:
+    """When a frame is shown: at its time, or a spacing after the last where that is unknown or steps back."""
+    tick = None if seconds is None else max(0, round(seconds * _TICKS))
+    return last + spacing if tick is None or tick <= last else tick
 
 
 def _paired(

@@ -1,0 +1,123 @@
+"""Whether an HEVC picture in the middle of a stream is shown after all pictures before it.
+
+Model: a decoder that runs through a clean random access picture (CRA) numbers it from the pictures before
+(picture order count, ITU-T H.265, 8.3.1); one that starts there numbers from it. In a sound stream both show
+the same. Where recordings were cut and joined, the number may fall back, and the decoder that runs through
+shows less, in another order.
+Invariant: `moves_on` is True only if the count of the picture is above all counts since the last picture that
+every decoder starts anew at (IDR, BLA, after an end of sequence).
+"""
+
+from __future__ import annotations
+
+_BLA, _CRA, _EOS, _SPS, _PPS = range(16, 19), 21, 36, 33, 34
+_IDR = (19, 20)
+_HEAD = 96
+"""Bytes of a unit that hold all that is read here."""
+
+
+class PictureOrder:
+    """Follows the first slice of each picture; every NAL unit of the stream goes through `read`."""
+
+    def __init__(self) -> None:
+        self._sps: dict[int, tuple[int, bool]] = {}
+        self._pps: dict[int, tuple[int, bool, int]] = {}
+        self._before = self._most = 0
+        self._known = False
+        self._ended = True
+        self.fell_back = False
+        """Whether a random access picture was numbered below one before it: recordings were joined here."""
+
+    def read(self, unit: memoryview | bytes) -> bool:
+        """For the first slice of a picture: whether it is shown after all before it. Else False."""
+        kind = unit[0] >> 1 & 63
+        try:
+            if kind == _EOS:
+                self._ended = True
+            elif kind == _SPS:
+                self._take_sps(_Bits(unit))
+            elif kind == _PPS:
+                self._take_pps(_Bits(unit))
+            elif kind < 32:
+                return self._take_slice(kind, (unit[1] & 7) - 1, _Bits(unit))
+        except (IndexError, KeyError):
+            self._known = False
+        return False
+
+    def _take_sps(self, bits: _Bits) -> None:
+        """7.3.2.2, to log2_max_pic_order_cnt_lsb_minus4."""
+        bits.take(4)
+        layers = bits.take(3)
+        bits.take(1 + 96)
+        present = [(bits.take(1), bits.take(1)) for _ in range(layers)]
+        bits.take(2 * (8 - layers) if layers else 0)
+        for profile, level in present:
+            bits.take(88 * profile + 8 * level)
+        number = bits.golomb()
+        planes = bits.golomb() == 3 and bool(bits.take(1))
+        bits.golombs(2)
+        if bits.take(1):
+            bits.golombs(4)
+        bits.golombs(2)
+        self._sps[number] = (bits.golomb() + 4, planes)
+
+    def _take_pps(self, bits: _Bits) -> None:
+        """7.3.2.3.1, to num_extra_slice_header_bits."""
+        number, sps = bits.golomb(), bits.golomb()
+        bits.take(1)
+        self._pps[number] = (sps, bool(bits.take(1)), bits.take(3))
+
+    def _take_slice(self, kind: int, layer: int, bits: _Bits) -> bool:
+        """7.3.6.1 and 8.3.1."""
+        if not bits.take(1):
+            return False
+        if 16 <= kind <= 23:
+            bits.take(1)
+        sps, has_output_flag, extra = self._pps[bits.golomb()]
+        width, planes = self._sps[sps]
+        bits.take(extra)
+        bits.golomb()
+        bits.take(has_output_flag + 2 * planes)
+        low = 0 if kind in _IDR else bits.take(width)
+        anew = self._ended or kind in _IDR or kind in _BLA
+        count = low if anew else self._nearest(low, 1 << width)
+        moves_on = anew or (self._known and count > self._most)
+        self.fell_back |= self._known and kind == _CRA and not moves_on
+        self._most = count if anew else max(self._most, count)
+        self._known |= anew
+        self._ended = False
+        if layer == 0 and not (kind < 16 and kind % 2 == 0) and not 6 <= kind <= 9:
+            self._before = count
+        return moves_on
+
+    def _nearest(self, low: int, span: int) -> int:
+        """The count with these low bits that is nearest to the last reference's."""
+        high = self._before - self._before % span
+        gap = low - self._before % span
+        return high + low + (span if gap <= -span // 2 else -span if gap > span // 2 else 0)
+
+
+class _Bits:
+    """Reads the payload of a NAL unit from its first bit on, emulation prevention taken out (7.4.2)."""
+
+    def __init__(self, unit: memoryview | bytes) -> None:
+        payload = bytes(unit[2:_HEAD]).replace(b"\0\0\3", b"\0\0")
+        self._bits, self._at = "".join(f"{byte:08b}" for byte in payload), 0
+
+    def take(self, count: int) -> int:
+        """The next `count` bits as a number. IndexError if they are not there."""
+        self._at += count
+        if self._at > len(self._bits):
+            raise IndexError(count)
+        return int(self._bits[self._at - count : self._at] or "0", 2)
+
+    def golomb(self) -> int:
+        """ue(v), 9.2."""
+        zeros = self._bits.find("1", self._at) - self._at
+        if zeros < 0:
+            raise IndexError(zeros)
+        self.take(zeros)
+        return self.take(zeros + 1) - 1
+
+    def golombs(self, count: int) -> list[int]:
+        return [self.golomb() for _ in range(count)]
