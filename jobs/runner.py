@@ -6,6 +6,7 @@ quarantined.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -58,6 +59,8 @@ def run_verb(
     """Parse `argv` (None: the process's own) as a `cls`, call `run` with it and return the exit code."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # plug-ins beside the user; after everything that is installed
+    if isinstance(sys.stdout, io.TextIOWrapper):  # letters that a locale lacks are spelled out, as in errors
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         config = parse(verb, cls, sys.argv[1:] if argv is None else argv)
     except SystemExit as stop:
@@ -78,9 +81,12 @@ def run_verb(
 
 def _explain(verb: str, config: Any, error: Exception) -> int:
     """One sentence for what a person can understand, a traceback for the rest; the exit code."""
-    from vidseg_core.pipeline.causes import message, raised
+    from vidseg_core.pipeline.causes import about_a_name, message, raised
 
     cause = raised(error)
+    if named := about_a_name(cause):
+        say(verb, config, named)
+        return EXIT_USAGE
     code = _expected(cause)
     if code is None:
         traceback.print_exception(error)

@@ -4,16 +4,22 @@ name that leads nowhere is an error that repeats it.
 
 from __future__ import annotations
 
+import io
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
+from vidseg_core.media.source import open_source
 from vidseg_core.plan import InputError, expand_inputs, make_video_id, s3
 
 
@@ -88,11 +94,71 @@ def test_strange_names_are_kept_as_they_are(tmp_path: Path) -> None:
     assert all(video.video_id.isascii() and "/" not in video.video_id for video in found)
 
 
-def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
-    with open(os.fsencode(tmp_path) + b"/\xff.mp4", "wb"):
-        pass
-    with pytest.raises(InputError, match="UTF-8"):
-        expand_inputs([str(tmp_path)])
+def test_a_name_that_is_not_utf8_has_an_address_that_leads_to_it(tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/caf\xe9 #1.mp4", "wb") as file:
+        file.write(b"123")
+    touch(tmp_path / "other.mp4")
+    found, _ = expand_inputs([str(tmp_path)])
+    assert found.uri == f"file://{tmp_path}/caf%E9%20%231.mp4" and found.size == 3
+    assert found.video_id.isascii()
+    assert list(expand_inputs([found.uri])) == [found]
+    assert list(expand_inputs([write_list(tmp_path / "l.csv", [{"uri": found.uri}])])) == [found]
+    with closing(open_source(found.uri)) as source:
+        assert source.read() == b"123"
+
+
+LIST = pa.table({"uri": ["a.mp4"], "video_id": ["one"]})
+
+
+def _written(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+BAD_LISTS = {
+    "twice.csv": (b"uri,uri\na.mp4,b.mp4\n", "several columns 'uri'"),
+    "twice.parquet": (
+        _written(pa.Table.from_arrays([*LIST.columns, LIST["uri"]], names=["uri", "video_id", "uri"])),
+        "several columns 'uri'",
+    ),
+    "ids-twice.parquet": (
+        _written(pa.Table.from_arrays([*LIST.columns, LIST["uri"]], names=["uri", "video_id", "video_id"])),
+        "several columns 'video_id'",
+    ),
+    "numbers.parquet": (_written(pa.table({"uri": [1, 2]})), "column 'uri' holds int64, not text"),
+    "bytes.parquet": (_written(pa.table({"uri": [b"a.mp4"]})), "column 'uri' holds binary, not text"),
+    "null.parquet": (_written(pa.table({"uri": [None]})), "column 'uri' holds null, not text"),
+    "gap.parquet": (_written(pa.table({"uri": ["a.mp4", None]})), "row 2 has no uri"),
+    "empty.csv": (b"", "no column 'uri'"),
+    "empty.parquet": (b"", "not a readable Parquet file"),
+    "half.parquet": (_written(LIST)[:-40], "not a readable Parquet file"),
+    "text.parquet": (b"uri\na.mp4\n", "not a readable Parquet file"),
+    "zip.csv": (b"PK\x03\x04\xff\xfe\x00", "no.* 'uri'|not a readable CSV"),
+    "utf16.csv": ("uri\na.mp4\n".encode("utf-16"), "not a readable CSV file"),
+    "nul.csv": (b"uri\na\x00.mp4\n", "not a"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LISTS)
+def test_a_damaged_or_odd_list_is_one_sentence(name: str, tmp_path: Path) -> None:
+    data, why = BAD_LISTS[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=why) as caught:
+        expand_inputs([str(tmp_path / name)])
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@given(st.data())
+def test_no_damage_to_a_list_is_anything_but_an_input_error(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        kind = data.draw(st.sampled_from(["l.csv", "l.parquet"]))
+        whole = bytearray(_written(LIST) if kind == "l.parquet" else b"uri,video_id\na.mp4,one\n")
+        for _ in range(data.draw(st.integers(1, 4))):
+            whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+        Path(folder, kind).write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+        with suppress(InputError):
+            expand_inputs([f"{folder}/{kind}"])
 
 
 def test_limit_takes_the_first(tree: Path) -> None:

@@ -7,6 +7,7 @@ for whoever looks at a value, in any process that has imported Ray.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.episodes.store import decode_table
 from vidseg_core.episodes.table import EpisodeError
-from vidseg_core.pipeline.manifest import INPUTS_KEY, claim_output
+from vidseg_core.pipeline.manifest import INPUTS_KEY, MANIFEST_KEY, claim_output, fingerprint
 from vidseg_core.plan import InputError, expand_inputs
 from vidseg_core.store import FRAMES_SCHEMA, VIDEOS_SCHEMA, open_run, open_store
 from vidseg_core.store.compact import compact_video
@@ -107,8 +108,11 @@ def _compact(folder: Path) -> None:
     compact_video(open_store(folder), "x")
 
 
+MANIFEST = fingerprint({}, "0" * 64)
+
+
 def _claim(folder: Path) -> None:
-    claim_output(open_store(folder), {"fingerprint": "x"}, [])
+    claim_output(open_store(folder), MANIFEST, [])
 
 
 def _as_data_set(folder: Path) -> None:
@@ -139,7 +143,7 @@ def test_a_run_from_elsewhere_runs_nothing(
 ) -> None:
     folder = tmp_path / "run"
     written(trapped(evidence, column, schema), folder / key)
-    for name, text in (("_SUCCESS", ""), ("run.json", "{}"), ("_run/manifest.json", '{"fingerprint": "x"}')):
+    for name, text in (("_SUCCESS", ""), ("run.json", "{}"), (MANIFEST_KEY, json.dumps(MANIFEST))):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     with pytest.raises(StoreError, match=f"column '{column}' is of the type"):

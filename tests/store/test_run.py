@@ -180,7 +180,7 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_run_json_is_named(store: ObjectStore) -> None:
     store.put("run.json", b"{half")
-    with pytest.raises(StoreError, match=r"run\.json is not JSON"):
+    with pytest.raises(StoreError, match=r"run\.json is damaged"):
         open_run(store.root)
 
 

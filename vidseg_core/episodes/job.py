@@ -32,8 +32,8 @@ from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore, open_store
+from vidseg_core.store.small_files import read_table
 
 SEGMENTS_KEY = "segments.parquet"
 DONE, QUARANTINED = 0, 3
@@ -291,6 +291,9 @@ def _finish(
 def read_segments(store: ObjectStore) -> list[dict[str, Any]]:
     """The rows of a set's segments so far."""
     try:
-        return read_plain(store.get(SEGMENTS_KEY), f"{store.root}/{SEGMENTS_KEY}").to_pylist()
+        data = store.get(SEGMENTS_KEY)
     except FileNotFoundError:
         return []
+    remedy = "remove it, and vidseg build-episodes lists what it finds"
+    table = read_table(data, f"{store.root}: {SEGMENTS_KEY}", remedy, SEGMENTS_SCHEMA, ("clip", "segment"))
+    return table.to_pylist()

@@ -24,6 +24,7 @@ from vidseg_core.pipeline.manifest import FingerprintMismatch
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
 
 MANIFEST_KEY = "_run/manifest.json"
 
@@ -117,7 +118,7 @@ def claim_set(store: ObjectStore, fingerprint: Mapping[str, str]) -> bool:
 
 def read_fingerprint(store: ObjectStore) -> dict[str, str]:
     """What the set in `store` was made with; `FileNotFoundError` if none was begun there."""
-    return json.loads(store.get(MANIFEST_KEY))["fingerprint"]
+    return read_object(store, MANIFEST_KEY, {"fingerprint!": {}}, OTHER_OUTPUT)["fingerprint"]
 
 
 def _net(config: BuildEpisodesConfig, device: str) -> ChunkedNet | None:

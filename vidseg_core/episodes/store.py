@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from vidseg_core.config.errors import nearest
-from vidseg_core.episodes.table import EpisodeError, EpisodeTable
+from vidseg_core.episodes.table import DamagedTable, EpisodeError, EpisodeTable
 from vidseg_core.plan.ids import is_safe_id
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.foreign import check_plain
@@ -75,14 +75,14 @@ def write_table(store: ObjectStore, table: EpisodeTable) -> CommitResult:
 
 def read_table(store: ObjectStore, key: TableKey) -> EpisodeTable:
     """One table: mapped into memory from a local disk, read whole from elsewhere."""
-    where = f"{store.root}/{key}"
+    where = f"{store.root}: {key}"
     if isinstance(store, LocalStore):
         try:
             data = pa.memory_map(os.path.join(store.root, str(key))).read_buffer()
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowInvalid) as problem:
-            raise EpisodeError(f"{where} cannot be read: {problem}") from problem
+            raise DamagedTable(f"{where} cannot be read: {problem}; {_REMEDY}") from problem
     else:
         data = pa.py_buffer(store.get(str(key)))
     return decode_table(data, where)
@@ -155,35 +155,44 @@ def encode_table(table: EpisodeTable) -> bytes:
 
 
 def decode_table(data: pa.Buffer | bytes, where: str = "episode table") -> EpisodeTable:
-    """The table in these bytes, its arrays read-only views of them; `EpisodeError` for anything else."""
+    """The table in these bytes, its arrays read-only views of them.
+
+    `DamagedTable` for anything else, `EpisodeError` for a table of another version.
+    """
     try:
         reader = pa.ipc.open_file(data)
         check_plain(reader.schema, where)
-        batch = reader.get_batch(0)
         about = json.loads((reader.schema.metadata or {})[_METADATA])
         version = about["version"]
-        columns = {name: _values(batch.column(name)) for name in reader.schema.names}
+        if version == TABLE_VERSION:
+            batch = reader.get_batch(0)
+            batch.validate(full=True)
+            columns = {name: _values(batch.column(name)) for name in reader.schema.names}
+            return check_table(_table_of(columns, about), where)
     except StoreError as problem:
         raise EpisodeError(str(problem)) from problem
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as problem:
-        raise EpisodeError(f"{where} is no episode table, or not whole ({problem})") from problem
-    if version != TABLE_VERSION:
-        raise EpisodeError(f"{where}: table version {version}, this program reads {TABLE_VERSION}")
-    names = tuple(about["feature_names"])
-    quality_TL1 = columns[_QUALITY]
-    return check_table(
-        EpisodeTable(
-            clip=about["clip"],
-            segment=about["segment"],
-            quality_TL1=quality_TL1,
-            deviation_TL1F=columns[_DEVIATION].reshape(*quality_TL1.shape, len(names)),
-            feature_names=names,
-            two_sided_TL1=columns.get(_TWO_SIDED),
-            grays_Thw=_pictures(columns.get(_GRAYS), about),
-            masks_Thw=_pictures(columns.get(_MASKS), about),
-            fingerprint=about["fingerprint"],
-        ),
-        where,
+    except _NO_TABLE as problem:
+        raise DamagedTable(f"{where} is no episode table, or not whole ({problem}); {_REMEDY}") from problem
+    raise EpisodeError(f"{where}: table version {version}, this program reads {TABLE_VERSION}")
+
+
+_NO_TABLE = (pa.ArrowException, OSError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+"""What bytes that are no table raise; an `EpisodeError` is a ValueError."""
+_REMEDY = "remove it, and vidseg build-episodes makes it again"
+
+
+def _table_of(columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> EpisodeTable:
+    names, quality_TL1 = tuple(map(str, about["feature_names"])), columns[_QUALITY]
+    return EpisodeTable(
+        clip=str(about["clip"]),
+        segment=int(about["segment"]),
+        quality_TL1=quality_TL1,
+        deviation_TL1F=columns[_DEVIATION].reshape(*quality_TL1.shape, len(names)),
+        feature_names=names,
+        two_sided_TL1=columns.get(_TWO_SIDED),
+        grays_Thw=_pictures(columns.get(_GRAYS), about),
+        masks_Thw=_pictures(columns.get(_MASKS), about),
+        fingerprint=dict(about["fingerprint"]),
     )
 
 

@@ -15,9 +15,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vidseg_core.store.errors import DamagedFile
+
 
 class EpisodeError(ValueError):
     """A table that cannot be built, read or used as asked; one sentence that says which and why."""
+
+
+class DamagedTable(DamagedFile, EpisodeError):
+    """A committed table that is not whole, or not what was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

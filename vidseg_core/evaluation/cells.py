@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseg_core.pipeline.manifest import FingerprintMismatch
-from vidseg_core.store.errors import StoreError
-from vidseg_core.store.foreign import read_plain
+from vidseg_core.store.errors import DamagedFile, StoreError
 from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.small_files import OTHER_OUTPUT, json_object, read_object, read_table
 
 EVALUATION_VERSION = 2
 CHANGED = {1: "its fps and latency include reading the frames, today's do not"}
@@ -57,6 +57,7 @@ FRAME_FIELDS: list[tuple[str, pa.DataType]] = [
     ("wait_frames", pa.int32()),
 ]
 """What is kept of a frame, in a cell and in the table of frames."""
+_CELL_REMEDY = "remove it, and vidseg evaluate makes it again"
 CELL_SCHEMA = pa.schema(
     [
         *FRAME_FIELDS,
@@ -112,7 +113,7 @@ def put_cell(
 
 def read_summary(store: ObjectStore, key: CellKey) -> dict[str, Any]:
     """A cell's summary."""
-    return _summary(pq.read_schema(io.BytesIO(_get(store, str(key)))), f"{store.root}/{key}")
+    return read_cell(store, key, ("number",))[0]
 
 
 def read_cell(
@@ -120,9 +121,11 @@ def read_cell(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Summary and rows of a cell (these columns only)."""
     data = _get(store, str(key))
-    where = f"{store.root}/{key}"
-    table = read_plain(data, where, columns)
-    return _summary(pq.read_schema(io.BytesIO(data)), where), table
+    where = f"{store.root}: {key}"
+    schema = CELL_SCHEMA if columns is None else pa.schema([CELL_SCHEMA.field(name) for name in columns])
+    needed = [name for name in ("number", "height", "width", "mask") if name in schema.names]
+    table = read_table(data, where, _CELL_REMEDY, schema, needed)
+    return _summary(table.schema, where), table
 
 
 def _get(store: ObjectStore, key: str) -> bytes:
@@ -136,7 +139,8 @@ def _summary(schema: pa.Schema, where: str) -> dict[str, Any]:
     text = (schema.metadata or {}).get(_SUMMARY)
     if text is None:
         raise StoreError(f"{where}: not a cell of vidseg evaluate")
-    return {name: _float(value) for name, value in json.loads(text).items()}
+    found = json_object(text, where, {}, _CELL_REMEDY)
+    return {name: _float(value) for name, value in found.items()}
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -176,10 +180,15 @@ def put_net(
 def read_net(store: ObjectStore, clip: str, stamp: str) -> tuple[list[dict[str, Any]], float]:
     """N's masks and the seconds of a call; no rows if they have not been put."""
     try:
-        table = read_plain(store.get(net_key(clip, stamp)), f"{store.root}/{net_key(clip, stamp)}")
+        data = store.get(net_key(clip, stamp))
     except FileNotFoundError:
         return [], 0.0
-    return table.to_pylist(), float((table.schema.metadata or {}).get(b"vidseg.call_s", b"0"))
+    where = f"{store.root}: {net_key(clip, stamp)}"
+    table = read_table(data, where, _CELL_REMEDY, NET_SCHEMA, NET_SCHEMA.names)
+    try:
+        return table.to_pylist(), float((table.schema.metadata or {}).get(b"vidseg.call_s", b"0"))
+    except ValueError as error:
+        raise DamagedFile(f"{where} is damaged ({error}); {_CELL_REMEDY}") from None
 
 
 # --- whose output ------------------------------------------------------------------------------------------
@@ -208,18 +217,18 @@ def claim(store: ObjectStore, fingerprint: Mapping[str, Any]) -> bool:
 def read_manifest(store: ObjectStore) -> dict[str, Any]:
     """`StoreError` if the place holds no evaluation, or one of another version."""
     try:
-        found = json.loads(store.get(MANIFEST_KEY))
+        found = read_object(store, MANIFEST_KEY, {"fingerprint": {}}, OTHER_OUTPUT)
     except FileNotFoundError:
         found = {}
-    except ValueError as error:
-        raise StoreError(f"{store.root}: {MANIFEST_KEY} is not JSON ({error})") from error
-    if not isinstance(found, dict) or found.get("kind") != "evaluate":
+    if found.get("kind") != "evaluate":
         raise StoreError(f"{store.root} is not the output of vidseg evaluate")
     if found.get("version") != EVALUATION_VERSION:
         version = found.get("version")
         older = CHANGED.get(version) if isinstance(version, int) else None
         why = f": {older}; evaluate again into another output" if older else ""
         raise StoreError(f"{store.root}: evaluation version {version}, this reads {EVALUATION_VERSION}{why}")
+    if "fingerprint" not in found:
+        raise DamagedFile(f"{store.root}: {MANIFEST_KEY} is damaged (no fingerprint); {OTHER_OUTPUT}")
     return found
 
 

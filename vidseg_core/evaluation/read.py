@@ -5,7 +5,6 @@ Only finished cells are shown; a run that was cut off has no tables yet, and say
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from vidseg_core.datasets.records import DatasetError, Record
 from vidseg_core.episodes.sources import dataset_of
@@ -27,14 +27,28 @@ from vidseg_core.evaluation.ending import (
     RUN_KEY,
     SUCCESS_KEY,
 )
+from vidseg_core.evaluation.tables import FRAMES_SCHEMA, METHODS_SCHEMA, QUARANTINE_SCHEMA, RESULTS_SCHEMA
 from vidseg_core.media import MediaError
 from vidseg_core.plan.ids import safe_video_id
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.objects import ObjectStore, open_store
+from vidseg_core.store.small_files import NUMBER, Shape, read_object, read_table
 
 Row = dict[str, Any]
+_RUN_SHAPE: Shape = {
+    "config!": {"segmenter!": str, "data!": [str], "split!": str, "working_size!": (str, int), "fps": NUMBER},
+    "fingerprint!": {},
+    "class_names!": [str],
+    "cells!": {},
+}
+_TABLES = {
+    RESULTS_KEY: RESULTS_SCHEMA,
+    METHODS_KEY: METHODS_SCHEMA,
+    FRAMES_KEY: FRAMES_SCHEMA,
+    QUARANTINE_KEY: QUARANTINE_SCHEMA,
+}
+_REMEDY = "the same vidseg evaluate writes it again"
 
 
 def open_evaluation(path: str | os.PathLike[str]) -> Evaluation:
@@ -68,7 +82,7 @@ class Evaluation:
     @cached_property
     def info(self) -> Row:
         """The content of `run.json`."""
-        return json.loads(self.store.get(RUN_KEY))
+        return read_object(self.store, RUN_KEY, _RUN_SHAPE, _REMEDY)
 
     @property
     def config(self) -> Row:
@@ -104,7 +118,7 @@ class Evaluation:
     @cached_property
     def frames(self) -> dict[tuple[str, str], dict[str, np.ndarray]]:
         """(clip, method_id) -> columns of its frames, in order."""
-        table = read_plain(self.store.get(FRAMES_KEY), f"{self.store.root}/{FRAMES_KEY}")
+        table = self._read(FRAMES_KEY)
         found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         clips, ids = table.column("clip").to_pylist(), table.column("method_id").to_pylist()
         names = [n for n in table.column_names if n not in ("clip", "method", "point", "method_id")]
@@ -164,7 +178,12 @@ class Evaluation:
         return {(key.clip, key.method): key for key in keys}
 
     def _table(self, key: str) -> list[Row]:
-        return read_plain(self.store.get(key), f"{self.store.root}/{key}").to_pylist()
+        return self._read(key).to_pylist()
+
+    def _read(self, key: str) -> pa.Table:
+        schema = _TABLES[key]
+        needed = [name for name in ("clip", "method", "method_id") if name in schema.names]
+        return read_table(self.store.get(key), f"{self.store.root}: {key}", _REMEDY, schema, needed)
 
 
 def _none(value: Any) -> bool:

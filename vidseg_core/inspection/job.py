@@ -135,12 +135,11 @@ def _stream(run: Run) -> int | None:
 
 def _planned_uris(run: Run) -> dict[str, str]:
     """Addresses of videos that are not closed yet, from the run's own list of inputs."""
-    from vidseg_core.pipeline.manifest import INPUTS_KEY
-    from vidseg_core.store.foreign import read_plain
+    from vidseg_core.pipeline.manifest import read_inputs
 
     try:
-        rows = read_plain(run.store.get(INPUTS_KEY), f"{run.path}/{INPUTS_KEY}").to_pylist()
-    except (FileNotFoundError, OSError):
+        rows = read_inputs(run.store).to_pylist()
+    except FileNotFoundError:
         return {}
     return {row["video_id"]: row["uri"] for row in rows}
 

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 from vidseg_core.aws import get_whole, s3_client
+from vidseg_core.local_name import bytes_of
 from vidseg_core.media.errors import MediaError
 
 BLOCK = 1 << 20
@@ -59,7 +60,7 @@ class LocalSource(io.FileIO):
 
     def __init__(self, path: str) -> None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(bytes_of(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise MediaError("not_found", f"{path}: no such file") from None
         except (OSError, ValueError) as error:

@@ -42,7 +42,9 @@ from vidseg_core.pipeline.calibrate_tasks import (
 from vidseg_core.pipeline.manifest import FingerprintMismatch
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.plan.video_list import VideoInput
+from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.small_files import NUMBER, OTHER_OUTPUT, read_object
 
 CALIBRATION_KEY = "_run/calibration.json"
 PLANS_FROM_OPS = 2e10
@@ -68,10 +70,19 @@ def chosen_config(
         choice = calibrate(config, inputs, report, on_ray(config))
         found = {"asked_for": ask, "choice": choice.to_json(), "decided_unix_s": round(time.time(), 3)}
         store.put_if_absent(CALIBRATION_KEY, json.dumps(found, indent=1, sort_keys=True).encode())
-    there = json.loads(store.get(CALIBRATION_KEY))
+    there = _read(store)
     _check_ask(there["asked_for"], json.loads(json.dumps(ask)), store.root)
-    choice = Choice(**there["choice"])
-    return with_choice(config, choice), choice
+    try:
+        choice = Choice(**there["choice"])
+        return with_choice(config, choice), choice
+    except (TypeError, ValueError) as error:
+        raise DamagedFile(f"{store.root}: {CALIBRATION_KEY} is damaged ({error}); {OTHER_OUTPUT}") from None
+
+
+def _read(store: ObjectStore) -> dict[str, Any]:
+    """What was chosen when the run began, and for what."""
+    choice = {"settings!": {}, "key_share!": NUMBER, "fidelity!": NUMBER, "note!": str}
+    return read_object(store, CALIBRATION_KEY, {"asked_for!": {}, "choice!": choice}, OTHER_OUTPUT)
 
 
 def with_choice(config: SegmentConfig, choice: Choice) -> SegmentConfig:
@@ -117,8 +128,7 @@ def check_ask(config: SegmentConfig, inputs: Sequence[VideoInput], store: Object
     """``FingerprintMismatch`` or ``ConfigError`` for what a run with this dial would refuse."""
     check_dial_here(config)
     if is_calibrated(store):
-        there = json.loads(store.get(CALIBRATION_KEY))["asked_for"]
-        _check_ask(there, json.loads(json.dumps(_ask(config, inputs, net))), store.root)
+        _check_ask(_read(store)["asked_for"], json.loads(json.dumps(_ask(config, inputs, net))), store.root)
 
 
 # --- the sample -------------------------------------------------------------------------------------------

@@ -25,3 +25,17 @@ def _inside(problem: BaseException) -> BaseException | None:
 def message(problem: BaseException) -> str:
     """What the exception says."""
     return _ADVICE.sub("", str(problem))
+
+
+def about_a_name(problem: BaseException) -> str | None:
+    """One sentence for a name that cannot be written in this locale, or is no text at all; else None."""
+    if not isinstance(problem, UnicodeEncodeError):
+        return None
+    if problem.encoding == "ascii":
+        return (
+            f"this locale knows ASCII letters only, and {problem.object!r} has others; set LC_ALL=C.UTF-8, "
+            "or PYTHONUTF8=1"
+        )
+    if any("\ud800" <= letter <= "\udfff" for letter in problem.object):
+        return f"the name {problem.object!r} is not valid UTF-8; rename it"
+    return None

@@ -30,7 +30,9 @@ from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.drain import DrainMark
 from vidseg_core.pipeline.patience import may_pass
 from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, shard_table
+from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.small_files import read_object
 
 FATAL_REASONS = frozenset(
     {"decode_timeout", "decode_crash", "too_large", "unreadable", "not_found", "changed"}
@@ -45,8 +47,8 @@ def verdict_key(video_id: str) -> str:
 def known_verdict(store: ObjectStore, video_id: str) -> tuple[str, str] | None:
     """(reason code, sentence) of the fatal verdict on a video, if there is one."""
     try:
-        verdict = json.loads(store.get(verdict_key(video_id)))
-    except FileNotFoundError:
+        verdict = read_object(store, verdict_key(video_id), {"reason!": str, "error!": str}, "")
+    except (FileNotFoundError, DamagedFile):  # then it is found out again
         return None
     return verdict["reason"], verdict["error"]
 

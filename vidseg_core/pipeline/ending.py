@@ -21,7 +21,7 @@ from vidseg_core.config.schema import to_dict
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.pipeline.audit import closing_lines
 from vidseg_core.pipeline.build import NetFacts
-from vidseg_core.pipeline.causes import message, raised
+from vidseg_core.pipeline.causes import about_a_name, message, raised
 from vidseg_core.pipeline.decode_stage import verdict_key
 from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.pipeline.progress import Reporter, clock, tame
@@ -194,6 +194,9 @@ def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter)
     if isinstance(cause, DamagedFile):  # which says itself how to go on
         report.say(f"failed: {cause}.", error=type(cause).__name__)
         return 1
+    if named := about_a_name(cause):
+        report.say(f"error: {named}", error=type(cause).__name__)
+        return 2
     said = message(cause).rstrip(".")
     known = isinstance(cause, _EXPLAINED) or type(cause).__name__ in _TOLD
     if not known:

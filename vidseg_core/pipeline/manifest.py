@@ -15,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.plan.video_list import VideoInput, VideoList
-from vidseg_core.store.foreign import read_plain
+from vidseg_core.plan.video_list import SCHEMA, VideoInput, VideoList
+from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.schema import SCHEMA_VERSION
+from vidseg_core.store.small_files import OTHER_OUTPUT, read_object, read_table
 
 MANIFEST_KEY = "_run/manifest.json"
 INPUTS_KEY = "_run/inputs.parquet"
@@ -46,8 +47,8 @@ def fingerprint(fields: dict[str, Any], segmenter_digest: str, flow_digest: str 
     }
     if flow_digest:
         content["flow_weights_sha256"] = flow_digest
-    text = json.dumps(content, sort_keys=True, default=str)
-    return json.loads(text) | {"fingerprint": hashlib.sha256(text.encode()).hexdigest()}
+    plain = json.loads(json.dumps(content, default=str))
+    return plain | {"fingerprint": _digest(plain)}
 
 
 def claim_output(store: ObjectStore, manifest: dict[str, Any], inputs: Sequence[VideoInput]) -> bool:
@@ -70,8 +71,28 @@ def check_claim(store: ObjectStore, manifest: dict[str, Any], inputs: Sequence[V
         _check_inputs(store, inputs)
 
 
+def read_manifest(store: ObjectStore) -> dict[str, Any]:
+    """The manifest of the run in `store`; `FileNotFoundError` if there is none."""
+    found = read_object(store, MANIFEST_KEY, {"config!": {}, "fingerprint!": str}, OTHER_OUTPUT)
+    if found["fingerprint"] != _digest({name: said for name, said in found.items() if name != "fingerprint"}):
+        where = f"{store.root}: {MANIFEST_KEY}"
+        raise DamagedFile(f"{where} is damaged (its fingerprint is another's); {OTHER_OUTPUT}")
+    return found
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_inputs(store: ObjectStore) -> pa.Table:
+    """The videos of the run in `store` (`plan.video_list.SCHEMA`); `FileNotFoundError` as above."""
+    return read_table(
+        store.get(INPUTS_KEY), f"{store.root}: {INPUTS_KEY}", OTHER_OUTPUT, SCHEMA, SCHEMA.names
+    )
+
+
 def _check_manifest(store: ObjectStore, manifest: dict[str, Any]) -> None:
-    there = json.loads(store.get(MANIFEST_KEY))
+    there = read_manifest(store)
     if there.get("fingerprint") == manifest["fingerprint"]:
         return
     differs = [
@@ -104,7 +125,7 @@ def _inputs_bytes(inputs: Sequence[VideoInput]) -> bytes:
 
 
 def _check_inputs(store: ObjectStore, inputs: Sequence[VideoInput]) -> None:
-    there = read_plain(store.get(INPUTS_KEY), f"{store.root}/{INPUTS_KEY}")
+    there = read_inputs(store)
     ours = _inputs_table(inputs)
     if there.equals(ours):
         return

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 _TERMINAL_S, _LOG_S = 0.5, 10.0
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def tame(text: str, *, lines: bool = True) -> str:

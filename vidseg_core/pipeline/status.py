@@ -6,16 +6,13 @@ of videos and the newest state of each open segment are read. Memory: a count pe
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
-import pyarrow.parquet as pq
-
-from vidseg_core.pipeline.manifest import INPUTS_KEY, MANIFEST_KEY
+from vidseg_core.pipeline.manifest import MANIFEST_KEY, read_inputs, read_manifest
 from vidseg_core.pipeline.progress import clock
 from vidseg_core.pipeline.saved import CursorError, read_saved
 from vidseg_core.store.errors import StoreError
@@ -80,10 +77,10 @@ def read_status(output: str) -> RunStatus:
     """The status of the run at ``output``; `StoreError` if there is none."""
     store = open_store(output)
     try:
-        manifest = json.loads(store.get(MANIFEST_KEY))
+        manifest = read_manifest(store)
     except FileNotFoundError:
         raise StoreError(f"{output} holds no run of vidseg segment ({MANIFEST_KEY} is missing)") from None
-    config = manifest.get("config", {})
+    config = manifest["config"]
     status = RunStatus(
         output=store.root,
         complete=store.exists(SUCCESS_KEY),
@@ -99,7 +96,7 @@ def read_status(output: str) -> RunStatus:
 
 def _inputs(store: ObjectStore) -> int:
     try:
-        return pq.ParquetFile(io.BytesIO(store.get(INPUTS_KEY))).metadata.num_rows
+        return read_inputs(store).num_rows
     except FileNotFoundError:  # a driver died between the two
         return 0
 

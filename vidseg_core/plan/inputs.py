@@ -18,12 +18,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
 
 from vidseg_core.config.schema import redact
+from vidseg_core.local_name import FILE_SCHEME, python_name, text_of
 from vidseg_core.plan import lists, s3
 from vidseg_core.plan.errors import InputError
 from vidseg_core.plan.ids import make_video_id, safe_video_id
@@ -93,27 +93,22 @@ def _some(entries: Iterable[_T], otherwise: str) -> Iterator[_T]:
 
 def _local_path(spec: str, named: str) -> str:
     """Path of a spec without an S3 scheme; file:// addresses are accepted."""
-    if spec.startswith("file://"):
-        return unquote(urlsplit(spec).path)
-    if _SCHEME.match(spec):
+    if _SCHEME.match(spec) and not spec.startswith(FILE_SCHEME):
         raise InputError(f"{named}: only local paths and s3:// addresses can be read")
-    if not spec or "\0" in spec:
+    path = python_name(spec)
+    if not path or "\0" in path:
         raise InputError(f"{named!r}: not a path")
-    return os.path.expanduser(spec)
+    return os.path.expanduser(path)
 
 
 def _local(path: str, video_id: str | None = None) -> _Found:
     """A local file; one that cannot be looked at keeps size 0 and shows its fault when it is opened."""
     real = os.path.realpath(path)
     try:
-        real.encode("utf-8")
-    except UnicodeEncodeError:
-        raise InputError(f"{real!r}: the name is not valid UTF-8, rename it") from None
-    try:
         info = os.stat(real)
     except OSError:
-        return _Found(real, 0, "missing", video_id)
-    return _Found(real, info.st_size, str(info.st_mtime_ns), video_id)
+        return _Found(text_of(real), 0, "missing", video_id)
+    return _Found(text_of(real), info.st_size, str(info.st_mtime_ns), video_id)
 
 
 def _directory(path: str) -> Iterator[_Found]:

@@ -57,14 +57,17 @@ def _parquet_rows(spec: str, file: Any) -> Iterator[Row]:
         _check_columns(spec, table.schema_arrow.names)
         columns = [name for name in ("uri", "video_id") if name in table.schema_arrow.names]
         check_plain((table.schema_arrow.field(name) for name in columns), spec)
+        _check_text(spec, table.schema_arrow.field("uri").type)
         number = 0
         for batch in table.iter_batches(batch_size=4096, columns=columns):
             for row in batch.to_pylist():
                 number += 1
                 yield _row(spec, number, row["uri"], row.get("video_id"))
+    except InputError:
+        raise
     except StoreError as error:
         raise InputError(str(error)) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{spec}: not a readable Parquet file ({error})") from None
 
 
@@ -73,6 +76,17 @@ def _check_columns(spec: str, names: Any) -> None:
         raise InputError(
             f"{spec}: the list has no column 'uri' (columns: {', '.join(map(str, names)) or 'none'})"
         )
+    for name in ("uri", "video_id"):
+        if list(names).count(name) > 1:
+            raise InputError(f"{spec}: the list has several columns {name!r}")
+
+
+def _check_text(spec: str, kind: Any) -> None:
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise InputError(f"{spec}: column 'uri' holds {kind}, not text")
 
 
 def _row(spec: str, number: int, uri: Any, video_id: Any) -> Row:

@@ -6,7 +6,6 @@ all can be shown is that an error.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,16 @@ from pathlib import Path
 from vidseg_core import __version__
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.report import ReportConfig
-from vidseg_core.evaluation.cells import MANIFEST_KEY
+from vidseg_core.evaluation.cells import CELLS_PREFIX, MANIFEST_KEY
 from vidseg_core.evaluation.read import open_evaluation
 from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.report import of_evaluation, of_run, of_search, of_training
 from vidseg_core.report.page import Section, esc, render
 from vidseg_core.store import open_run, open_store
 from vidseg_core.store.atomic import make_folder, write_whole
-from vidseg_core.store.errors import StoreError
+from vidseg_core.store.errors import DamagedFile, StoreError
 from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.small_files import read_object
 
 PAGE, PLOTS = "index.html", "plots"
 
@@ -62,7 +62,7 @@ def run_report(config: ReportConfig, reporter: Reporter | None = None) -> int:
 
 def gather(config: ReportConfig) -> Gathered:
     """The sections of all inputs; `StoreError` if there are none."""
-    found, problems = Gathered(), []
+    found, problems = Gathered(), list[StoreError]()
     kinds = [_kind(path) for path in config.input]
     for number, (path, kind) in enumerate(zip(config.input, kinds, strict=True), 1):
         suffix = f" {number}" if kinds.count(kind) > 1 else ""
@@ -70,12 +70,13 @@ def gather(config: ReportConfig) -> Gathered:
             _add(config, path, kind, suffix, found)
         except ConfigError:
             raise
-        except (StoreError, OSError, ValueError, KeyError) as problem:  # a damaged table or run.json too
-            text = str(problem) if isinstance(problem, StoreError) else f"{path} is damaged: {problem!r}"
-            problems.append(text)
-            found.absent[path] = text
+        except _UNREADABLE as problem:
+            known = isinstance(problem, StoreError)
+            problems.append(problem if known else DamagedFile(f"{path} is damaged: {problem!r}"))
+            found.absent[path] = str(problems[-1])
     if not found.sections:
-        raise StoreError("; ".join(problems))
+        kind = DamagedFile if any(isinstance(problem, DamagedFile) for problem in problems) else StoreError
+        raise kind("; ".join(map(str, problems)))
     if config.clip is not None and found.clips and config.clip not in found.clips:
         raise ConfigError("--clip", f"no clip {config.clip!r}{nearest(config.clip, found.clips)}")
     for kind, hint in _WANTED.items():
@@ -84,6 +85,8 @@ def gather(config: ReportConfig) -> Gathered:
     return found
 
 
+_UNREADABLE = (StoreError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+"""What an input that is damaged in a way nobody looks for raises too."""
 _WANTED = {
     "curves and masks of methods": "give an output of vidseg evaluate as --input",
     "training curves": "give an output of vidseg train-policy, train-segmenter, ... as --input",
@@ -107,9 +110,9 @@ def _kind(path: str) -> str:
 def _is_evaluation(store: ObjectStore) -> bool:
     """Also one of another version, which will be told when it is opened."""
     try:
-        return json.loads(store.get(MANIFEST_KEY)).get("kind") == "evaluate"
-    except (ValueError, AttributeError):
-        return False
+        return read_object(store, MANIFEST_KEY, {}, "").get("kind") == "evaluate"
+    except DamagedFile:
+        return next(iter(store.list(CELLS_PREFIX)), None) is not None
 
 
 def _add(config: ReportConfig, path: str, kind: str, suffix: str, found: Gathered) -> None:

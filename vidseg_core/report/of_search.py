@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.style import COLOURS, Plot, legend
-from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.small_files import read_table
 
 TRIALS_KEY = "trials.parquet"
 COSTS: Mapping[str, str] = {
@@ -49,7 +49,8 @@ def is_search(store: ObjectStore) -> bool:
 
 def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, str]]:
     """The Pareto front and the trials on it."""
-    rows = read_plain(store.get(TRIALS_KEY), f"{store.root}/{TRIALS_KEY}").to_pylist()
+    remedy = "the same vidseg tune writes it again"
+    rows = read_table(store.get(TRIALS_KEY), f"{store.root}: {TRIALS_KEY}", remedy).to_pylist()
     names = list(rows[0]) if rows else []
     cost = next((name for name in COSTS if name in names), None)
     gain = next((name for name in GAINS if name in names), None)

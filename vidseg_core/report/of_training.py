@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,10 +12,12 @@ from matplotlib.ticker import MaxNLocator
 
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.style import COLOURS, Plot
-from vidseg_core.store.foreign import read_plain
 from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.small_files import Shape, read_object, read_table
 
 CURVE_KEY, RUN_KEY = "curve.parquet", "run.json"
+_RUN_SHAPE: Shape = {"verb": str, "operating_points": [{}]}
+_REMEDY = f"remove it and {RUN_KEY}, and the same training command writes both again"
 STEPS = ("step", "batch", "epoch", "update")
 """Columns that may be the x axis, the first that is there."""
 WORDS: Mapping[str, str] = {
@@ -46,7 +47,7 @@ def is_training(store: ObjectStore) -> bool:
 
 def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, str]]:
     """The curves, and the outcome where the run was finished."""
-    table = read_plain(store.get(CURVE_KEY), f"{store.root}/{CURVE_KEY}")
+    table = read_table(store.get(CURVE_KEY), f"{store.root}: {CURVE_KEY}", _REMEDY)
     columns = {name: _numbers(table.column(name).to_pylist()) for name in table.column_names}
     step = next((name for name in STEPS if name in columns), None)
     section = Section(f"Training{suffix}")
@@ -126,10 +127,9 @@ def curves_plot(columns: Mapping[str, np.ndarray], step: str, shown: Sequence[st
 
 def _facts(store: ObjectStore) -> dict[str, Any]:
     try:
-        found = json.loads(store.get(RUN_KEY))
-    except (FileNotFoundError, ValueError):
+        return read_object(store, RUN_KEY, _RUN_SHAPE, _REMEDY)
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _numbers(values: Sequence[Any]) -> np.ndarray:

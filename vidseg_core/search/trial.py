@@ -32,6 +32,7 @@ from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.search.desk import visit
 from vidseg_core.search.space import Definition, scheduler_of
 from vidseg_core.store.atomic import make_folder, write_whole
+from vidseg_core.store.small_files import NUMBER, json_object
 from vidseg_core.training.loop import TrainingError
 from vidseg_core.training.policy_loop import BEST, POLICY, PolicyOptions, Row, train_policy
 
@@ -84,9 +85,11 @@ def run_trial(drawn: Mapping[str, Any], task: Task) -> None:
 def read_outcome(folder: Path) -> dict[str, Any] | None:
     """What a trial that ended has found."""
     try:
-        return json.loads((folder / OUTCOME).read_text())
+        data = (folder / OUTCOME).read_bytes()
     except FileNotFoundError:
         return None
+    shape = {"quality!": NUMBER, "aki!": NUMBER, "trial!": str, "seconds!": NUMBER}
+    return json_object(data, str(folder / OUTCOME), shape, "remove it, and the trial is made again")
 
 
 Judge = Callable[[int, float], bool]

@@ -13,6 +13,7 @@ import boto3
 from pyarrow import fs
 
 from vidseg_core.aws import NO_CHECKSUMS_ASKED
+from vidseg_core.store.errors import StoreError
 from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.s3_store import S3Store
@@ -21,11 +22,19 @@ from vidseg_core.store.s3_store import S3Store
 def arrow_filesystem(store: ObjectStore) -> fs.FileSystem:
     """An Arrow file system whose paths are the keys of `store`. Credentials that expire are those of now."""
     if isinstance(store, LocalStore):
-        return fs.SubTreeFileSystem(os.path.abspath(store.root), fs.LocalFileSystem(use_mmap=False))
+        return fs.SubTreeFileSystem(_text(store), fs.LocalFileSystem(use_mmap=False))
     if isinstance(store, S3Store):
         base = f"{store.bucket}/{store.prefix}" if store.prefix else store.bucket
         return fs.SubTreeFileSystem(base, fs.S3FileSystem(**_s3_options(store)))
     raise TypeError(f"no Arrow file system for {store!r}")
+
+
+def _text(store: LocalStore) -> str:
+    """The root as Arrow takes it, in any locale."""
+    try:
+        return os.fsencode(store.path("x")).decode("utf-8").removesuffix("/x")
+    except UnicodeDecodeError:
+        raise StoreError(f"{store.root!r}: the name is not valid UTF-8, and Arrow reads no other") from None
 
 
 def _s3_options(store: S3Store) -> dict[str, Any]:

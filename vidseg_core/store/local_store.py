@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from vidseg_core.local_name import python_name
 from vidseg_core.store.atomic import write_beside
 from vidseg_core.store.errors import StoreError, WriteError
 from vidseg_core.store.objects import ObjectInfo, check_key
@@ -30,7 +31,7 @@ class LocalStore:
 
     def __init__(self, root: str) -> None:
         self.root = os.path.expanduser(root)
-        self._dir = os.path.abspath(self.root)
+        self._dir = os.path.abspath(python_name(self.root))
 
     def __repr__(self) -> str:
         return f"LocalStore({self.root!r})"

@@ -9,7 +9,6 @@ Legend: `_HW` height, width.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +54,7 @@ from vidseg_core.store.schema import (
     conformed,
     frames_schema,
 )
+from vidseg_core.store.small_files import NUMBER, TEXT, Shape, read_object
 
 _FRAME_COLUMN = FRAMES_SCHEMA.get_field_index("frame_index")
 _BATCH_VIDEOS = 1000
@@ -62,6 +62,15 @@ _BATCH_VIDEOS = 1000
 _READERS = 16
 _DIGEST_TRIES = 3
 _CHECKED = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+_RUN_SHAPE: Shape = {
+    "schema_version": int,
+    "config": {
+        "scheduler": {"name": str, "interval": NUMBER, "threshold": (*NUMBER, type(None))},
+        "propagation": {},
+    },
+    "segmenter": {"name": TEXT, "weights_sha256": TEXT, "class_names": [str]},
+}
+_RUN_REMEDY = f"remove it and {SUCCESS_KEY}, and the command that made the run writes it again"
 _MASK_COLUMNS = ("frame_index", "height", "width", "mask", "mask_codec")
 
 
@@ -114,14 +123,9 @@ class Run:
     def info(self) -> dict[str, Any]:
         """The content of `run.json`; empty if the run has not written it yet."""
         try:
-            found = json.loads(self.store.get(RUN_KEY))
+            return read_object(self.store, RUN_KEY, _RUN_SHAPE, _RUN_REMEDY)
         except FileNotFoundError:
             return {}
-        except ValueError as error:
-            raise StoreError(f"run {self.path}: {RUN_KEY} is not JSON ({error})") from error
-        if not isinstance(found, dict):
-            raise StoreError(f"run {self.path}: {RUN_KEY} is not a JSON object")
-        return found
 
     def videos(self) -> pa.Table:
         """One row per video that is done (`VIDEOS_SCHEMA`)."""

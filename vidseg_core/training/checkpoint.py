@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from vidseg_core.store.atomic import write_whole
+from vidseg_core.store.errors import DamagedFile
 
 CHECKPOINT = "checkpoint.pt"
 VERSION = 1
@@ -25,6 +25,10 @@ VERSION = 1
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or belongs to another run; says which file and what to do."""
+
+
+class DamagedCheckpoint(DamagedFile, CheckpointError):
+    """A checkpoint that cannot be read."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,8 +71,10 @@ def load_checkpoint(folder: Path, fingerprint: str) -> tuple[Standing, dict[str,
         if version != VERSION:
             raise CheckpointError(f"{path} was written by another version of vidseg; use another --output")
         standing = Standing(**said)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint; remove it to start anew") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # PyTorch's reader raises whatever the bytes lead it to
+        raise DamagedCheckpoint(f"{path} is not a readable checkpoint; remove it to start anew") from error
     if standing.fingerprint != fingerprint:
         raise CheckpointError(
             f"{folder} holds a run of another recipe, data or seed; use another --output, or remove it"

@@ -12,6 +12,7 @@ from typing import Any
 
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.store.atomic import make_folder, write_whole
+from vidseg_core.store.small_files import OTHER_OUTPUT, json_object
 from vidseg_core.training.checkpoint import CheckpointError, load_checkpoint
 
 MANIFEST = "manifest.json"
@@ -29,10 +30,7 @@ def claim_folder(folder: Path, fields: Mapping[str, Any]) -> None:
     if not path.is_file():
         write_whole(path, (json.dumps(fields, indent=1, sort_keys=True) + "\n").encode())
         return
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not readable; use another --output") from error
+    there = json_object(path.read_bytes(), str(path), {}, OTHER_OUTPUT)
     ours = json.loads(json.dumps(fields))
     names = sorted(name for name in {*there, *ours} if there.get(name) != ours.get(name))
     if names:

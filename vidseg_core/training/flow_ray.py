@@ -19,7 +19,7 @@ from vidseg_core.models.registry import build_segmenter
 from vidseg_core.pipeline.ray_session import ClusterError
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.store.errors import WriteError
-from vidseg_core.training.checkpoint import CheckpointError
+from vidseg_core.training.checkpoint import CheckpointError, DamagedCheckpoint
 from vidseg_core.training.flow import FlowLoopOptions, FlowTrainingError, train_flow
 from vidseg_core.training.flow_clips import FlowClip
 from vidseg_core.training.group import ProcessGroup, Solo
@@ -27,7 +27,7 @@ from vidseg_core.training.ray_group import GroupLayout, answer, run_group, telle
 
 LAST = "last.safetensors"
 EXPLAINED: dict[str, type[Exception]] = {
-    cls.__name__: cls for cls in (FlowTrainingError, CheckpointError, WriteError)
+    cls.__name__: cls for cls in (FlowTrainingError, CheckpointError, DamagedCheckpoint, WriteError)
 }
 
 

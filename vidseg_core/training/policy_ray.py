@@ -20,7 +20,7 @@ from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.pipeline.ray_session import ClusterError
 from vidseg_core.store.errors import WriteError
-from vidseg_core.training.checkpoint import CheckpointError
+from vidseg_core.training.checkpoint import CheckpointError, DamagedCheckpoint
 from vidseg_core.training.group import ProcessGroup, Solo
 from vidseg_core.training.loop import TrainingError
 from vidseg_core.training.policy_loop import PolicyOptions, PolicyOutcome, Row, train_policy
@@ -28,7 +28,8 @@ from vidseg_core.training.policy_progress import followed, teller
 
 RAY_FOLDER = "_ray"
 EXPLAINED: dict[str, type[Exception]] = {
-    cls.__name__: cls for cls in (TrainingError, EpisodeError, PolicyError, CheckpointError, WriteError)
+    cls.__name__: cls
+    for cls in (TrainingError, EpisodeError, PolicyError, CheckpointError, DamagedCheckpoint, WriteError)
 }
 
 

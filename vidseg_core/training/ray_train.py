@@ -16,7 +16,7 @@ from vidseg_core.datasets.records import DatasetError
 from vidseg_core.models.trainable import trainable_net
 from vidseg_core.pipeline.ray_session import ClusterError
 from vidseg_core.store.errors import WriteError
-from vidseg_core.training.checkpoint import CheckpointError
+from vidseg_core.training.checkpoint import CheckpointError, DamagedCheckpoint
 from vidseg_core.training.data import TrainingData
 from vidseg_core.training.group import ProcessGroup, Solo
 from vidseg_core.training.loop import LoopOptions, Outcome, Row, TrainingError, train
@@ -27,7 +27,7 @@ from vidseg_core.training.validate import Validation
 KEPT_FRAMES = 64
 """Validation frames that a worker keeps in memory."""
 EXPLAINED: dict[str, type[Exception]] = {
-    cls.__name__: cls for cls in (TrainingError, DatasetError, CheckpointError, WriteError)
+    cls.__name__: cls for cls in (TrainingError, DatasetError, CheckpointError, DamagedCheckpoint, WriteError)
 }
 
 
