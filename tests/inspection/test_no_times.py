@@ -1,5 +1,5 @@
-"""Promise: a video whose frames have no times, or times that step back, can be looked at and exported like any
-other.
+"""Promise: a video whose frames have no times, or times that step back, can be looked at and exported like
+any other.
 
 What motivated it: times that are unknown are null since they are no longer made up, and every reader of
 `pts_s` had counted on a number.
