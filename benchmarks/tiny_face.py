@@ -32,7 +32,7 @@ from vidseg_core.datasets.face_classes import FACE_CLASSES
 from vidseg_core.datasets.records import IGNORE, Record
 from vidseg_core.metrics import ConfusionMatrix
 from vidseg_core.models import Segmenter, build_segmenter
-from vidseg_core.report.palette import palette_array
+from vidseg_core.store.export.palette import PALETTE
 from vidseg_core.training.samples import resized
 
 FACE = slice(1, None)
@@ -185,7 +185,7 @@ def leave_out(
 def write_sheet(net: Segmenter, clip: Clip, path: Path) -> None:
     """Frame, the net's mask and the labels' mask, for four frames, as one picture to look at."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colours = palette_array()
+    colours = PALETTE
     rows = []
     for place in spread(len(clip.records), 4):
         record = clip.records[place]

@@ -26,7 +26,6 @@ from vidseg_core.inspection.why import HEADS, Reasons, table, text_table
 from vidseg_core.media import MediaError, working_size
 from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_picture, save_png
-from vidseg_core.report.palette import palette_array
 from vidseg_core.report.pictures import side_by_side
 from vidseg_core.store import Run, open_run
 from vidseg_core.store.atomic import make_folder, whole_text
@@ -175,7 +174,7 @@ def _show(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
 
 def _with_legend(look: _Look, picture_HW3: np.ndarray) -> np.ndarray:
     width = picture_HW3.shape[1]
-    strip_HW3 = legend_strip(look.legend, width, palette=palette_array(), unlabelled=look.unlabelled)
+    strip_HW3 = legend_strip(look.legend, width, unlabelled=look.unlabelled)
     return with_legend(picture_HW3, strip_HW3)
 
 

@@ -12,8 +12,8 @@ from vidseg_core.config.report import ReportConfig
 from vidseg_core.evaluation.read import Evaluation
 from vidseg_core.report.curves import Curve, number
 from vidseg_core.report.page import Section, class_legend, esc
-from vidseg_core.report.palette import PALETTE_RGB
 from vidseg_core.report.pictures import jpeg_uri, over, shown_labels, side_by_side
+from vidseg_core.store.export.palette import PALETTE
 
 MOST_ROWS = 6
 """Methods in mask strips and histograms."""
@@ -68,7 +68,7 @@ def strips_section(
         for name, cells in rows
     )
     section.text(f"Clip {clip}: the same frames, keys of none of these methods (DVRL Fig. 8).")
-    section.parts.append(class_legend(data.class_names, PALETTE_RGB))
+    section.parts.append(class_legend(data.class_names, PALETTE.tolist()))
     section.parts.append(
         f'<div class="scroll"><table class="strip"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"

@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidseg_core.report.palette import palette_array
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.store.export.legend import legend_strip, with_legend
+from vidseg_core.store.export.palette import PALETTE
 
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)
@@ -36,7 +36,7 @@ def blend(frame_HW3: np.ndarray, labels_HW: np.ndarray, *, opacity: float = 0.65
         size = (frame_HW3.shape[1], frame_HW3.shape[0])
         labels_HW = cv2.resize(labels_HW, size, interpolation=cv2.INTER_NEAREST)
     share = round(opacity * 256)
-    mixed = frame_HW3.astype(np.uint16) * (256 - share) + palette_array()[labels_HW].astype(np.uint16) * share
+    mixed = frame_HW3.astype(np.uint16) * (256 - share) + PALETTE[labels_HW].astype(np.uint16) * share
     shown = (mixed >> 8).astype(np.uint8)
     background = labels_HW == 0
     shown[background] = frame_HW3[background]
@@ -47,7 +47,7 @@ def blend(frame_HW3: np.ndarray, labels_HW: np.ndarray, *, opacity: float = 0.65
 
 def mask_picture(labels_HW: np.ndarray) -> np.ndarray:
     """uint8 RGB: the mask alone, in palette colours."""
-    return palette_array()[labels_HW]
+    return PALETTE[labels_HW]
 
 
 def _edges(labels_HW: np.ndarray) -> np.ndarray:
@@ -99,9 +99,7 @@ def contact_sheet(
             left = ROW_LABEL_WIDTH + column * (cell_width + GAP) + GAP
             cell = _cell(picture, (cell_height, cell_width), row, column)
             sheet[corner : corner + cell_height, left : left + cell_width] = cell
-    return with_legend(
-        sheet, legend_strip(class_names, sheet_width, palette=palette_array(), unlabelled=unlabelled)
-    )
+    return with_legend(sheet, legend_strip(class_names, sheet_width, unlabelled=unlabelled))
 
 
 def _cell(picture: np.ndarray, size: tuple[int, int], row: SheetRow, column: int) -> np.ndarray:

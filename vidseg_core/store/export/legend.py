@@ -23,7 +23,6 @@ def legend_strip(
     class_names: Sequence[str],
     width: int,
     *,
-    palette: np.ndarray = PALETTE,
     unlabelled: bool = False,
     most_rows: int = 6,
 ) -> np.ndarray:
@@ -41,7 +40,7 @@ def legend_strip(
     for number, row in enumerate(rows):
         top = _ROW * number + 4
         for left, (label, name) in zip(row, waiting, strict=False):
-            fill = tuple(int(part) for part in palette[label]) if label else _PAPER
+            fill = tuple(int(part) for part in PALETTE[label]) if label else _PAPER
             pen.rectangle((left, top + 1, left + _BOX, top + 1 + _BOX), fill=fill, outline=_INK)
             pen.text((left + _BOX + 6, top), name, fill=_INK, font=_font())
     if rest:

@@ -1,4 +1,4 @@
-"""A colour for each of the 256 labels, told apart also with colour-blind eyes.
+"""A colour for each of the 256 labels, the same wherever masks are shown, also for colour-blind eyes.
 
 Labels 1 to 7 have the hues of Okabe and Ito ("Color Universal Design", 2008), label 0 is black and label 255
 (void, by custom) grey. Later labels repeat the hues lighter or darker: with many classes no palette is safe
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_HUES = (
+OKABE_ITO: tuple[tuple[int, int, int], ...] = (
+    (0, 0, 0),
     (230, 159, 0),
     (86, 180, 233),
     (0, 158, 115),
@@ -18,6 +19,8 @@ _HUES = (
     (213, 94, 0),
     (204, 121, 167),
 )
+"""8-bit RGB: black and seven hues."""
+_HUES = OKABE_ITO[1:]
 _SHADES = (0.0, 0.55, -0.45, 0.3, -0.25)
 _GOLDEN = 0.618034
 
