@@ -4,6 +4,7 @@ announced; runs without a flow net keep the fingerprint that they always had.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline.build import build_engine, build_run_flow, describe_net
 from vidseg_core.pipeline.manifest import fingerprint
+from vidseg_core.propagation import DisFlow
 
 
 def config(flow: str, weights: Path | None = None) -> SegmentConfig:
@@ -64,3 +66,15 @@ def test_weights_for_another_net_or_for_none_are_refused(file: Path) -> None:
         config("dis", file)
     with pytest.raises(ConfigError, match="flow_weights: flow 'vidseg_core.propagation:DisFlow' takes no"):
         build_run_flow(config("vidseg_core.propagation:DisFlow", file), "cpu")
+
+
+@pytest.mark.parametrize(("threads", "device", "expected"), [(0, "cpu", 1), (3, "cpu", 3), (5, "cuda", 5)])
+def test_dis_works_on_as_many_pairs_at_a_time_as_asked(threads: int, device: str, expected: int) -> None:
+    asked = SegmentConfig(input=("a",), output="b", flow_threads=threads)
+    flow = build_run_flow(asked, device)
+    assert isinstance(flow, DisFlow) and flow.threads == expected
+
+
+def test_on_a_gpu_flow_has_some_threads_by_default() -> None:
+    flow = build_run_flow(SegmentConfig(input=("a",), output="b"), "cuda")
+    assert isinstance(flow, DisFlow) and flow.threads == min(4, os.cpu_count() or 1)

@@ -257,7 +257,9 @@ class SegmentConfig:
     lanes: int = 1
     """segments that one worker advances together (batches on a GPU); 1 to 256"""
     gpus_per_worker: float | None = None
-    """GPU share of a worker, above 0 up to 8; None: 1 on cuda, 0 on cpu"""
+    """GPU share of a worker, above 0 up to 1; None: 1 on cuda, 0 on cpu"""
+    flow_threads: int = 0
+    """pairs of frames that 'dis' works on side by side; 0: 1 on cpu, on cuda up to 4 as the host has cores"""
     ray_address: str | None = None
     """Ray cluster to join; None: $RAY_ADDRESS, else a local one"""
     object_store_mb: int | None = None
@@ -327,13 +329,11 @@ class SegmentConfig:
         check_int("--workers", self.workers, 0)
         check_int("--decoders", self.decoders, 0)
         check_int("--lanes", self.lanes, 1, 256, "segment(s)")
+        check_int("--flow_threads", self.flow_threads, 0, 256)
         if self.gpus_per_worker is not None:
             check_positive("--gpus_per_worker", self.gpus_per_worker)
-            share = self.gpus_per_worker
-            whole = share <= 1 or share == int(share)
-            check(
-                share <= 8 and whole, "--gpus_per_worker", f"must be a share up to 1, or 2 to 8, got {share}"
-            )
+            problem = f"must be at most 1: a worker uses one GPU, got {self.gpus_per_worker:g}"
+            check(self.gpus_per_worker <= 1, "--gpus_per_worker", problem)
             check(self.device != "cpu", "--gpus_per_worker", "makes no sense with --device cpu")
         if self.object_store_mb is not None:
             check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")

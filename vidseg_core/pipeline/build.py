@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ _UNTRAINED_FLOW = (
     "The flow net '{name}' has random weights: masks between keys mean nothing, only their speed does; "
     "give --propagation.flow_weights, or use dis or tiny-flow."
 )
+_MOST_FLOW_THREADS = 4
+"""Of an engine on a GPU, if nobody says otherwise: an engine more on the host wants cores, too."""
 _TAKES_INTERVAL = frozenset({"fixed", "random"})
 
 
@@ -129,7 +132,8 @@ def build_engine(config: SegmentConfig, device: str) -> Engine:
 
 
 def build_run_flow(config: SegmentConfig, device: str) -> FlowEstimator:
-    """F of the run; what an estimator has no option for (`device`, `weights`, `seed`) it is not told.
+    """F of the run; what an estimator has no option for (`device`, `weights`, `seed`, `threads`) it is not
+    told.
 
     ``ConfigError`` when weights are given to one that takes none or are for another level,
     ``SegmenterError`` when they do not fit.
@@ -137,7 +141,8 @@ def build_run_flow(config: SegmentConfig, device: str) -> FlowEstimator:
     name, weights = config.propagation.flow, config.propagation.flow_weights
     if weights is not None and not takes(name, "weights"):
         raise ConfigError("--propagation.flow_weights", f"flow {name!r} takes no weights")
-    asked = {"device": device, "weights": weights, "seed": config.seed}
+    threads = config.flow_threads or (1 if device == "cpu" else min(_MOST_FLOW_THREADS, os.cpu_count() or 1))
+    asked = {"device": device, "weights": weights, "seed": config.seed, "threads": threads}
     flow = build_flow(name, **{option: value for option, value in asked.items() if takes(name, option)})
     scaled, level = getattr(flow, "scale_level", None), config.propagation.level
     if scaled not in (None, level) and level != "labels":
