@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs import segment
 from vidseg_core.config.cli import parse
 from vidseg_core.config.segment import SegmentConfig
 
@@ -29,9 +31,29 @@ def groups(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_command_is_one_that_the_verb_takes(job: dict[str, Any]) -> None:
     words = shlex.split(job["spec"]["entrypoint"])
-    assert words[:3] == ["python", "-m", "jobs.segment"]
-    config = parse("segment", SegmentConfig, words[3:])
+    assert words[:4] == ["python", "-m", "jobs.attempt", "segment"]
+    config = parse("segment", SegmentConfig, words[4:])
     assert config.device == "cuda" and config.output.startswith("s3://")
+
+
+@pytest.mark.parametrize(("verdict", "seen"), [(0, 0), (1, 1), (2, 2), (3, 0)])
+def test_what_is_tried_again_is_what_another_attempt_can_change(
+    verdict: int,
+    seen: int,
+    job: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """KubeRay tries again, on a new cluster, whatever does not exit with 0; three quarantined videos of a
+    million were tried on three more clusters."""
+    (weights := tmp_path / "street.safetensors").touch()
+    words = shlex.split(job["spec"]["entrypoint"].replace("/nets/street.safetensors", str(weights)))
+    given: list[SegmentConfig] = []
+    monkeypatch.setattr(segment, "run", lambda config: given.append(config) or verdict)
+    assert importlib.import_module(words[2]).main(words[3:]) == seen
+    assert job["spec"]["backoffLimit"] > 0 and given[0].output == "s3://bucket/masks/2024"
+    assert ("quarantined" in capsys.readouterr().err) == (verdict == 3)
 
 
 def test_groups_are_bounded_and_their_requests_are_their_limits(job: dict[str, Any]) -> None:
