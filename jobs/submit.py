@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from jobs.runner import run_verb
 from vidseg_core.config.errors import ConfigError, check, check_name
@@ -26,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         check_name("VERB", inner[0], CLUSTER_VERBS)
         _check_secrets(inner)
-        _check_command(inner)
+        _check_command(inner, config.working_dir)
         return submit(config, inner[0], inner[1:])
 
     return run_verb("submit", SubmitConfig, run, options)
@@ -40,15 +42,22 @@ def _check_secrets(inner: Sequence[str]) -> None:
         check(redact(value) == value, "VERB", problem)
 
 
-def _check_command(inner: Sequence[str]) -> None:
-    """A slip in the options of the main jobs is told here, not in a log of the cluster."""
-    from vidseg_core.config.cli import parse
+def _check_command(inner: Sequence[str], folder: str | None) -> None:
+    """A slip in the options of the main jobs is told here, not in a log of the cluster.
+
+    The job starts inside ``--working_dir``, so relative names are looked up there.
+    """
+    from vidseg_core.config.cli import parse, take_option
     from vidseg_core.config.pseudo_label import PseudoLabelConfig
     from vidseg_core.config.segment import SegmentConfig
 
     known = {"segment": SegmentConfig, "pseudo-label": PseudoLabelConfig}
-    if inner[0] in known:
-        parse(inner[0], known[inner[0]], inner[1:])
+    with contextlib.chdir(folder or "."):
+        for file in take_option(inner[1:], "config")[0] if folder else ():
+            problem = f"there is no {file} inside --working_dir {folder}, where the job starts"
+            check(Path(file).is_absolute() or Path(file).is_file(), "--config", problem)
+        if inner[0] in known:
+            parse(inner[0], known[inner[0]], inner[1:])
 
 
 if __name__ == "__main__":

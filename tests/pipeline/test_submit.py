@@ -147,6 +147,44 @@ def test_without_the_token_nobody_gets_in(cluster: dict[str, str]) -> None:
         assert cluster["RAY_AUTH_TOKEN"] not in refused.stderr
 
 
+def run_main(words: list[str]) -> int:
+    from jobs.submit import main
+
+    try:
+        return main(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def test_a_folder_that_is_too_large_is_named_before_it_is_sent(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server answered with an HTTP error after the upload."""
+    with (tmp_path / "film.mp4").open("wb") as film:
+        film.truncate(101 * 2**20)
+    words = ["--address", "http://127.0.0.1:1", "--working_dir", str(tmp_path), "--dry-run", "--", "segment"]
+    words += ["--input", "a", "--output", "b"]
+    assert run_main(words) == 2
+    said = capfd.readouterr().err
+    assert f"--working_dir: {tmp_path} takes 101 MiB, more than the 100 MiB" in said and "film.mp4" in said
+    (tmp_path / ".rayignore").write_text("*.mp4\n")
+    assert run_main(words) == 0
+
+
+def test_config_is_looked_up_where_the_job_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "job.yaml").write_text("input: [a]\noutput: b\n")
+    (tmp_path / "here.yaml").write_text("input: [a]\noutput: b\n")
+    monkeypatch.chdir(tmp_path)
+    options = ["--working_dir", "sent", "--dry-run", "--"]
+    assert run_main([*options, "segment", "--config", "job.yaml"]) == 0
+    for verb in ("segment", "evaluate"):
+        assert run_main([*options, verb, "--config", "here.yaml"]) == 2
+        assert "there is no here.yaml inside --working_dir sent" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -165,12 +203,7 @@ def test_without_the_token_nobody_gets_in(cluster: dict[str, str]) -> None:
 def test_bad_usage_is_told_before_anything_is_sent(
     words: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from jobs.submit import main
-
-    try:
-        code = main(words)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
+    code = run_main(words)
     told = capfd.readouterr().err
     assert code in (1, 2) and message in told and "secret" not in told, told
 

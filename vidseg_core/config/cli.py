@@ -20,7 +20,7 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.help import render_help
 from vidseg_core.config.schema import blame, load_yaml, option_types, unchecked
 
-__all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_QUARANTINED", "EXIT_USAGE", "parse"]
+__all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_QUARANTINED", "EXIT_USAGE", "parse", "take_option"]
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -37,7 +37,7 @@ def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         print(render_help(verb, cls, shutil.get_terminal_size().columns), end="")
         raise SystemExit(EXIT_OK)
     try:
-        files, arguments = _take(arguments, "config")
+        files, arguments = take_option(arguments, "config")
         draft = _draft(cls, files)
         arguments = _gather_repeated(cls, arguments)
         _check_numbers(cls, arguments)
@@ -79,7 +79,7 @@ def _option_name(token: str) -> str:
     return token[2:].partition("=")[0].replace("-", "_") if token.startswith("--") else ""
 
 
-def _take(arguments: list[str], name: str) -> tuple[list[str], list[str]]:
+def take_option(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
     """The values given to the one-value option `name`, and the arguments without it."""
     taken: list[str] = []
     rest: list[str] = []

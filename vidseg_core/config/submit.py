@@ -39,7 +39,7 @@ class SubmitConfig:
     address: str | None = None
     """http://HOST:PORT of the cluster's job server; default $RAY_API_SERVER_ADDRESS, else this machine's"""
     working_dir: str | None = None
-    """folder that goes along (YAML files, plug-ins), at most 500 MiB; the job starts inside it"""
+    """folder to send (YAML files, plug-ins), at most 100 MiB; the job starts and looks up --config in it"""
     follow: bool = True
     """print the job's log until it ends; --no-follow returns at once"""
     stop: bool = False

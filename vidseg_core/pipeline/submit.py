@@ -13,21 +13,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
+import os
 import re
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_fixed
 
+from vidseg_core.config.cli import EXIT_QUARANTINED
+from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.submit import SubmitConfig
 from vidseg_core.pipeline.ray_session import ClusterError
 
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 _POLL_S = 1.0
+_ENTRY_BYTES = 100
+"""What a file takes in an archive beside its contents and its name, twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ def entrypoint(verb: str, arguments: Sequence[str]) -> str:
 def submit(config: SubmitConfig, verb: str, arguments: Sequence[str]) -> int:
     """Submit (or find) the job, follow it if asked to; the exit code of its driver."""
     name, command = job_name(verb, arguments), entrypoint(verb, arguments)
+    if config.working_dir is not None and not config.stop:
+        check_size(config.working_dir)
     if config.dry_run:
         _say(f"would submit {name} to {config.place}: {command}")
         return 0
@@ -74,6 +83,33 @@ def submit(config: SubmitConfig, verb: str, arguments: Sequence[str]) -> int:
     if not config.follow:
         return 0
     return _follow(client, job)
+
+
+def check_size(folder: str) -> None:
+    """`ConfigError` for a folder that is more than a job server takes; it is sent as it is, uncompressed."""
+    from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE as LIMIT
+    from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE
+    from ray._private.runtime_env import packaging
+
+    root, sizes = Path(folder).resolve(), dict[Path, int]()
+
+    def weigh(path: Path) -> None:
+        if path.is_file():
+            name = path.relative_to(root)
+            sizes[name] = path.stat().st_size + _ENTRY_BYTES + 2 * len(str(name))
+
+    silent = logging.getLogger(f"{__name__}.silent")
+    silent.disabled = True
+    heeds_git = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
+    packaging._dir_travel(root, [], weigh, include_gitignore=heeds_git, logger=silent)
+    total, largest = sum(sizes.values()), max(sizes, key=lambda name: sizes[name], default=Path())
+    if total > LIMIT:
+        problem = (
+            f"{folder} takes {total / 2**20:,.0f} MiB, more than the {LIMIT / 2**20:.0f} MiB that a job "
+            f"server accepts (the largest file: {largest}, {sizes[largest] / 2**20:,.0f} MiB); list in its "
+            ".rayignore what need not go along"
+        )
+        raise ConfigError("--working_dir", problem)
 
 
 def _client(config: SubmitConfig) -> Any:
@@ -150,8 +186,9 @@ def _follow(client: Any, job: str) -> int:
     while str(info.status.value) not in _OVER:
         time.sleep(_POLL_S)
         info = client.get_job_info(job)
-    _say(f"{job}: {info.status.value.lower()}")
     code = info.driver_exit_code
+    aside = ", finished with videos quarantined" if code == EXIT_QUARANTINED else ""
+    _say(f"{job}: {info.status.value.lower()}{aside}")
     if code is not None and code >= 0:  # below: it was ended by a signal
         return int(code)
     return 0 if info.status.value == "SUCCEEDED" else 1
