@@ -28,7 +28,7 @@ from benchmarks.corpus import link_corpus, real_videos
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.media import working_size
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.ray_session import LOCAL_STORE_MB
+from vidseg_core.pipeline.local_ray import LOCAL_STORE_MB
 from vidseg_core.store.run import open_run
 
 

@@ -62,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage(), end="", file=sys.stderr)
         return 2
     module = importlib.import_module(f"jobs.{verb.replace('-', '_')}")
-    return module.main(arguments[1:])
+    if argv is not None:
+        return module.main(arguments[1:])
+    sys.argv = [f"vidseg {verb}", *arguments[1:]]  # the process's own, so that nothing comes after the verb
+    return module.main()
 
 
 if __name__ == "__main__":

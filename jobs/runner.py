@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
+from vidseg_core.pipeline.interrupts import asked_to_end, end_with, heard
 
 __all__ = ["FAILURES", "USAGE_ERRORS", "run_verb", "say"]
 
@@ -49,8 +50,24 @@ FAILURES = frozenset(
 ConfigT = TypeVar("ConfigT")
 
 
-_BEGINS_ANEW = frozenset({"doctor", "export", "inspect", "report", "status"})
-"""Verbs that keep nothing of what was interrupted."""
+_ON = "what is finished stays; the same command goes on from there"
+_AGAIN = "nothing of it is kept; the same command begins again"
+_ANEW = "nothing was changed; the same command begins again"
+AFTERWARDS = {
+    "segment": "what is committed stays; the same command goes on from here",
+    "pseudo-label": "what is committed stays; the same command goes on from here",
+    "tune": "what was tried stays; the same command goes on from there",
+    "train-decision": _AGAIN,
+    "train-planner": _AGAIN,
+    "compact": "what is merged stays; the same command merges the rest",
+    "export": "files that are finished stay; the same command writes all of them again",
+    "doctor": _ANEW,
+    "status": _ANEW,
+    "report": _ANEW,
+    "inspect": "pictures that are finished stay; the same command begins again",
+    "submit": "a job that was submitted goes on; the same command follows it, --stop ends it",
+}
+"""What an interrupted verb leaves, and how to go on; jobs that know more raise `KeyboardInterrupt(text)`."""
 
 
 def run_verb(
@@ -65,17 +82,28 @@ def run_verb(
         config = parse(verb, cls, sys.argv[1:] if argv is None else argv)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE
+    with heard(lambda: _say_interrupted(verb, config)):
+        code = _run(verb, config, run)
+    if argv is None:
+        end_with(code)
+    return code
+
+
+def _run(verb: str, config: ConfigT, run: Callable[[ConfigT], int]) -> int:
     try:
         if verb != "doctor":  # which tells of its places in its own table
             check_places(config)
         return run(config)
-    except KeyboardInterrupt:
-        say(verb, config, f"interrupted{_again(verb)}")
+    except KeyboardInterrupt as stop:
+        _say_interrupted(verb, config, str(stop))
         return EXIT_FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except Exception as error:
+        if asked_to_end():
+            _say_interrupted(verb, config)
+            return EXIT_FAILED
         return _explain(verb, config, error)
 
 
@@ -92,13 +120,17 @@ def _explain(verb: str, config: Any, error: Exception) -> int:
         traceback.print_exception(error)
         say(verb, config, f"failed: {type(cause).__name__}: {message(cause)}")
         return EXIT_FAILED
-    say(verb, config, f"{message(cause)}{_again(verb) if type(cause).__name__ == 'WriteError' else ''}")
+    again = f"; {_afterwards(verb)}" if type(cause).__name__ == "WriteError" else ""
+    say(verb, config, f"{message(cause)}{again}")
     return code
 
 
-def _again(verb: str) -> str:
-    """What a verb that could not end says of what it did."""
-    return "" if verb in _BEGINS_ANEW else "; what is finished stays, the same command may be given again"
+def _afterwards(verb: str) -> str:
+    return AFTERWARDS.get(verb, _ON)
+
+
+def _say_interrupted(verb: str, config: Any, afterwards: str = "") -> None:
+    say(verb, config, f"interrupted; {afterwards or _afterwards(verb)}")
 
 
 def _expected(error: BaseException) -> int | None:

@@ -8,7 +8,6 @@ the worst finding: exit code 1 if any is ``fail``, else 0; ``warn`` means slower
 from __future__ import annotations
 
 import json
-import logging
 import os
 import platform
 import shutil
@@ -209,15 +208,18 @@ def _reachable(address: str) -> Finding:
 def _run_one_task(address: str) -> Finding:
     import ray
 
-    start = time.monotonic()
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from vidseg_core.pipeline import local_ray
+
+    start, ours = time.monotonic(), None
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+        if address == "local":
+            ours = local_ray.LocalRay()
+        else:
+            ray.init(address=address, **local_ray.QUIET)
         answer = ray.get(ray.remote(num_cpus=1)(lambda: os.getpid()).remote(), timeout=120)
         have = ray.cluster_resources()
     finally:
-        ray.shutdown()
+        ours.stop() if ours else ray.shutdown()
     share = f"{have.get('CPU', 0):.0f} CPU, {have.get('GPU', 0):.0f} GPU"
     room = f"{have.get('object_store_memory', 0) / GIB:.1f} GiB for objects"
     text = f"{share}, {room}, {time.monotonic() - start:.0f} s to the first answer"

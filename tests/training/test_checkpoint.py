@@ -23,7 +23,7 @@ from vidseg_core.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from vidseg_core.training.claim import interrupted
+from vidseg_core.training.claim import says_how_to_go_on
 
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
@@ -34,8 +34,9 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
     assert torch.equal(found[1]["net"]["weight"], torch.arange(4.0))
     said = json.loads((tmp_path / "checkpoint.json").read_text())
     assert (said["step"], said["seed"], said["best_miou"]) == (7, 3, 0.25)
-    assert interrupted(tmp_path, "f") == "interrupted; the same command goes on from step 7"
-    assert "begins again" in interrupted(tmp_path / "empty", "f")
+    for folder, words in ((tmp_path, "goes on from step 7"), (tmp_path / "empty", "begins again")):
+        with pytest.raises(KeyboardInterrupt, match=words), says_how_to_go_on(folder, "f"):
+            raise KeyboardInterrupt
 
 
 def test_a_full_disk_keeps_the_old_checkpoint_whole(tmp_path: Path) -> None:

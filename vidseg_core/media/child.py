@@ -211,7 +211,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reader", default="")
     options = parser.parse_args(arguments)
     _die_with_parent(options.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # whoever asks the parent to end may ask its children, too
+        signal.signal(number, signal.SIG_IGN)
     av.logging.set_level(None)
     limits = MediaLimits(max_pixels=options.max_pixels, memory_bytes=options.memory_bytes)
     try:

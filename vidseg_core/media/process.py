@@ -295,6 +295,7 @@ def _spawn(command: list[str], pass_fds: tuple[int, ...]) -> subprocess.Popen[by
             stderr=subprocess.PIPE,
             pass_fds=pass_fds,
             env=env,
+            process_group=0,  # signals to the group are for the parent, which ends the child
         )
 
     return _spawner[1].submit(start).result()

@@ -12,14 +12,13 @@ written is told, and tried again until the run ends. A second SIGTERM ends the d
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from secrets import token_hex
-from types import FrameType
 
+from vidseg_core.pipeline import interrupts
 from vidseg_core.store.keys import STATE_PREFIX
 from vidseg_core.store.objects import ObjectStore
 
@@ -99,19 +98,9 @@ class Drain:
 
     @contextmanager
     def on_sigterm(self) -> Iterator[None]:
-        """SIGTERM requests the drain inside the block (in the main thread; elsewhere nothing changes)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handler(number: int, frame: FrameType | None) -> None:
-            if self.requested:
-                raise KeyboardInterrupt
-            self.request()
-
-        before = signal.signal(signal.SIGTERM, handler)
+        """The first SIGTERM requests the drain inside the block (see `interrupts`)."""
         try:
-            yield
+            with interrupts.sigterm_drains(self.request):
+                yield
         finally:
-            signal.signal(signal.SIGTERM, before)
             self.close()

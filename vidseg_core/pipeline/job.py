@@ -22,6 +22,7 @@ from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
 from vidseg_core.pipeline.build import NetFacts, describe_net
 from vidseg_core.pipeline.drain import Drain, Drained
+from vidseg_core.pipeline.interrupts import asked_to_end
 from vidseg_core.pipeline.labelling import labelled_text
 from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, claim_output
 from vidseg_core.pipeline.output import manifest_of, open_output
@@ -39,7 +40,7 @@ def run_segment(config: SegmentConfig, reporter: Reporter | None = None) -> int:
     """Run (or continue) the job that ``config`` describes; the process exit code (DESIGN section 5).
 
     0 all done, 1 failed but resumable, 2 bad usage, 3 finished with videos quarantined. Problems are
-    reported, not raised.
+    reported, not raised; a `KeyboardInterrupt` is raised.
     """
     report = reporter or Reporter(config.log)
     try:
@@ -51,13 +52,12 @@ def run_segment(config: SegmentConfig, reporter: Reporter | None = None) -> int:
     except (ConfigError, InputError, SegmenterError, FingerprintMismatch) as problem:
         report.say(f"error: {problem}", error=type(problem).__name__)
         return BAD_USAGE
-    except KeyboardInterrupt:
-        report.say("interrupted; what is committed stays. The same command goes on from here.")
-        return FAILED
     except Drained:
         report.say("ended as asked; what was in flight is committed. The same command goes on from here.")
         return FAILED
     except Exception as problem:
+        if asked_to_end():
+            raise KeyboardInterrupt from problem
         return ending.explain_failure(problem, config, report)
 
 

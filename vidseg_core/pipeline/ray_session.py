@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import re
-import signal
-import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
 from typing import Protocol
 
 import ray
 
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.pipeline import interrupts, local_ray
+from vidseg_core.pipeline.local_ray import LocalRay
 
 MAX_BRANCHES = 8
 """Keyed branches that one streaming executor drives well; where there is room for more there are `cells`."""
-LOCAL_STORE_MB = 2_000
-"""Object store of a Ray that we start: small enough that its pages are used again and stay warm."""
 DECODE_CPUS = 1.0
 """What a decode task asks of Ray: more decoders than cores cost more page faults than they hide waits."""
 _SHOWN = 400
@@ -59,23 +55,21 @@ class RayChoice(Protocol):
 
 @contextmanager
 def ray_session(config: RayChoice) -> Iterator[None]:
-    """Ray is up inside the block. A Ray that the caller had started is used and left running.
-
-    SIGTERM inside is Ctrl-C, unless the job listens to it on its own: Ray's way is to end with a traceback.
-    """
-    if ray.is_initialized():
-        with _sigterm_interrupts():
+    """Ray is up inside the block. A Ray that the caller had started is used and left running."""
+    with interrupts.heard():
+        if ray.is_initialized():
             yield
-        return
-    _connect(config)
-    try:
-        with _sigterm_interrupts():
-            yield
-    except BaseException as problem:
-        _let_go(problem)
-        raise
-    finally:
-        ray.shutdown()
+            return
+        ours = None
+        try:
+            ours = _connect(config)
+            with interrupts.standing_on(ours.stands) if ours else nullcontext():
+                yield
+        except BaseException as problem:
+            _let_go(problem)
+            raise
+        finally:
+            ours.stop() if ours else ray.shutdown()
 
 
 def _let_go(problem: BaseException) -> None:
@@ -95,48 +89,18 @@ def _let_go(problem: BaseException) -> None:
     gc.collect()
 
 
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM takes the way of SIGINT (in the main thread; elsewhere nothing changes)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        interrupt = signal.getsignal(signal.SIGINT)
-        if callable(interrupt):
-            interrupt(number, frame)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _connect(config: RayChoice) -> None:
+def _connect(config: RayChoice) -> LocalRay | None:
+    """Join the cluster that is named, or start a Ray of our own."""
     address = config.ray_address or os.environ.get("RAY_ADDRESS")
-    quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
-    if address:
-        try:
-            ray.init(address=address, **quiet)
-        except Exception as problem:
-            raise ClusterError(_why_not(address, problem)) from problem
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that we start tells nobody
-    store = (config.object_store_mb or LOCAL_STORE_MB) * 10**6
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # that a token is in use
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            num_cpus=os.cpu_count(),
-            object_store_memory=store,
-            **quiet,
-        )
+        if not address:
+            return LocalRay(config.object_store_mb)
+        with local_ray.our_signals():
+            ray.init(address=address, **local_ray.QUIET)
     except Exception as problem:
-        raise ClusterError(f"a local Ray does not start (is the machine overloaded?): {problem}") from problem
+        why = f"a local Ray does not start (is the machine overloaded?): {problem}"
+        raise ClusterError(_why_not(address, problem) if address else why) from problem
+    return None
 
 
 def _why_not(address: str, problem: Exception) -> str:

@@ -91,11 +91,7 @@ def _search(
 
     started = time.monotonic()
     with ray_session(config):
-        try:
-            _run_trials(config, definition, folder, report)
-        except KeyboardInterrupt:
-            report.say("interrupted; what was tried stays. The same command goes on.")
-            return 1
+        _run_trials(config, definition, folder, report)
         outcomes = read_outcomes(folder)
         write_trials(folder, outcomes)
         _say_front(outcomes, report)
@@ -113,6 +109,7 @@ def _run_trials(config: TuneConfig, definition: Definition, folder: Path, report
     import ray
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # read when Tune is imported: the progress line is ours
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it ends the search as if all were tried
     from ray import tune
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

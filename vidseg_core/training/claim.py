@@ -54,12 +54,17 @@ def only_driver(folder: Path) -> Iterator[None]:
         yield
 
 
-def interrupted(folder: Path, fingerprint: str, unit: str = "step") -> str:
-    """What a run that was asked to end says: how it goes on."""
-    found = load_checkpoint(folder, fingerprint)
-    if found is None:
-        return "interrupted before the first checkpoint (--save_every); the same command begins again"
-    return f"interrupted; the same command goes on from {unit} {found[0].step}"
+@contextmanager
+def says_how_to_go_on(folder: Path, fingerprint: str, unit: str = "step") -> Iterator[None]:
+    """A `KeyboardInterrupt` leaves the block with the step that the same command goes on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        found = load_checkpoint(folder, fingerprint)
+        if found is None:
+            text = "there is no checkpoint yet (--save_every); the same command begins again"
+            raise KeyboardInterrupt(text) from None
+        raise KeyboardInterrupt(f"the same command goes on from {unit} {found[0].step}") from None
 
 
 def _difference(name: str, there: Any, ours: Any) -> str:

@@ -33,7 +33,7 @@ from vidseg_core.propagation.net_flow import NetFlow
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.checkpoint import load_checkpoint
-from vidseg_core.training.claim import claim_folder, fingerprint, interrupted, only_driver
+from vidseg_core.training.claim import claim_folder, fingerprint, only_driver, says_how_to_go_on
 from vidseg_core.training.flow import FlowLoopOptions
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips
 from vidseg_core.training.flow_ray import LAST, frozen_segmenter
@@ -83,11 +83,8 @@ def run_train_flow(config: TrainFlowConfig, reporter: Reporter | None = None) ->
         fingerprint=fingerprint(fields),
     )
     with only_driver(folder):
-        try:
+        with says_how_to_go_on(options.folder, options.fingerprint):
             _train(config, learn, options, scale, report)
-        except KeyboardInterrupt:
-            report.say(interrupted(options.folder, options.fingerprint))
-            return 1
         _finish(config, options, learn, held, segmenter, device, report)
     return 0
 

@@ -26,7 +26,7 @@ from vidseg_core.models.trainable import TrainableNet, trainable_net
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.checkpoint import load_checkpoint
-from vidseg_core.training.claim import claim_folder, fingerprint, interrupted, only_driver
+from vidseg_core.training.claim import claim_folder, fingerprint, only_driver, says_how_to_go_on
 from vidseg_core.training.curve import write_curve
 from vidseg_core.training.data import TrainingData, open_training_data
 from vidseg_core.training.loop import BEST, LAST, Outcome, Row, total_parameters
@@ -81,10 +81,8 @@ class _Job:
         if begun:
             report.say(f"going on from step {begun} of {steps}")
         try:
-            outcome = self._train(begun)
-        except KeyboardInterrupt:
-            report.say(interrupted(folder, self._fingerprint))
-            return 1
+            with says_how_to_go_on(folder, self._fingerprint):
+                outcome = self._train(begun)
         finally:
             self._write_curve()
         self._finish(outcome)

@@ -31,7 +31,7 @@ from vidseg_core.models.policy_file import policy_digest, read_policy
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.checkpoint import load_checkpoint
-from vidseg_core.training.claim import claim_folder, fingerprint, interrupted
+from vidseg_core.training.claim import claim_folder, fingerprint, says_how_to_go_on
 from vidseg_core.training.policy_loop import POLICY, PolicyOptions, PolicyOutcome, Row, new_policy
 
 RUN, CURVE = "run.json", "curve.parquet"
@@ -86,10 +86,8 @@ def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None
     if begun:
         report.say(f"going on from batch {begun} of {options.batches}")
     try:
-        outcome = _train(config, options, training, validation, report)
-    except KeyboardInterrupt:
-        report.say(interrupted(options.folder, options.fingerprint, "batch"))
-        return 1
+        with says_how_to_go_on(options.folder, options.fingerprint, "batch"):
+            outcome = _train(config, options, training, validation, report)
     finally:
         _write_curve(options)
     _finish(config, options, outcome, report)

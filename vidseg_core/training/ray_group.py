@@ -11,18 +11,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vidseg_core.pipeline.ray_session import ClusterError
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 PROGRESS = "progress.jsonl"
 """One line for each new point of the curve, for whoever watches the run."""
@@ -55,14 +57,33 @@ def run_group(
     Raises one of `explained` if that is what a worker returned, and `ClusterError` when workers died too
     often.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    folder, gpus = layout.folder.resolve(), {"GPU": 1.0} if layout.gpu else {}
+    folder = layout.folder.resolve()
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean here what they mean there
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # a busy machine takes over 60 s
-    trainer = TorchTrainer(
+    try:
+        with _Follower(folder / PROGRESS, watch):
+            result = _trainer(worker, job, layout, folder).fit()
+    except TrainingFailedError as error:
+        raise ClusterError(f"training workers failed too often: {_reason(error)}") from error
+    finally:
+        shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
+    return _outcome(getattr(result, "return_value", None), explained)
+
+
+def _trainer(
+    worker: Callable[[dict[str, Any]], dict[str, Any]], job: Any, layout: GroupLayout, folder: Path
+) -> TorchTrainer:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Ctrl-C stays with `interrupts`: Ray Train's handler ends the process as if all were well."""
+
+    gpus = {"GPU": 1.0} if layout.gpu else {}
+    return Trainer(
         worker,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if layout.gpu else "gloo"),
@@ -77,14 +98,6 @@ def run_group(
             failure_config=FailureConfig(max_failures=layout.max_failures),
         ),
     )
-    try:
-        with _own_interrupts(), _Follower(folder / PROGRESS, watch):
-            result = trainer.fit()
-    except TrainingFailedError as error:
-        raise ClusterError(f"training workers failed too often: {_reason(error)}") from error
-    finally:
-        shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
-    return _outcome(getattr(result, "return_value", None), explained)
 
 
 def answer(work: Callable[[], Any], explained: Explained) -> dict[str, Any]:
@@ -115,20 +128,6 @@ def teller(folder: Path) -> Callable[[Any], None]:
             file.write(json.dumps(row) + "\n")
 
     return tell
-
-
-@contextmanager
-def _own_interrupts() -> Iterator[None]:
-    """Ray Train answers Ctrl-C by ending the process as if all were well; here it stays a
-    `KeyboardInterrupt`."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as stop:
-        raise KeyboardInterrupt from stop
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
 
 
 def _outcome(returned: Any, explained: Explained) -> Any:

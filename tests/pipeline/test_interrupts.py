@@ -1,0 +1,135 @@
+"""Promise: a command that is asked to end (SIGTERM, Ctrl-C) drains or ends with one sentence and exit code 1.
+
+`timeout` and `uv run` send each signal twice, and the second one broke into the end of the first with a
+traceback. Where Ray had been ended by the same signal, the driver waited a minute for it.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vidseg_core.pipeline import interrupts
+from vidseg_core.pipeline.interrupts import asked_to_end, heard, sigterm_drains
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN])
+def test_sigterm_is_ctrl_c_inside_and_what_it_was_before_outside(interrupt: object) -> None:
+    before, ours = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, interrupt)  # type: ignore[arg-type]
+    try:
+        with heard(), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) is interrupt
+    finally:
+        signal.signal(signal.SIGINT, ours)
+    assert signal.getsignal(signal.SIGTERM) == before and not asked_to_end()
+
+
+def test_a_signal_that_is_sent_twice_asks_once() -> None:
+    drains: list[bool] = []
+    with heard(), sigterm_drains(lambda: drains.append(True)):
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+    assert drains == [True] and not asked_to_end()
+
+
+def test_a_second_one_later_interrupts_the_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "AGAIN_S", 0.0)
+    drains: list[bool] = []
+    with sigterm_drains(lambda: drains.append(True)):
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert asked_to_end()
+    assert drains == [True]
+
+
+def test_ctrl_c_does_not_drain() -> None:
+    with sigterm_drains(lambda: pytest.fail("it drains")), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+# ends that the process does not survive --------------------------------------------------------------------
+
+
+def ended(work: str) -> tuple[int, str]:
+    """Exit code and standard error of a process that does `work` where it is heard."""
+    program = (
+        "import os, signal, subprocess, sys, time\n"
+        "from vidseg_core.pipeline import interrupts\n"
+        "words = lambda: print('last words', file=sys.stderr)\n"
+        "ask = lambda: signal.raise_signal(signal.SIGTERM)\n"
+        f"{work}\n"
+        "time.sleep(60)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_later_signal_ends_what_is_ending_with_its_children() -> None:
+    code, errors = ended(
+        "interrupts.AGAIN_S = 0\n"
+        "with interrupts.heard(words):\n"
+        "    child = subprocess.Popen(['sleep', '60'])\n"
+        "    print(child.pid, file=sys.stderr, flush=True)\n"
+        "    try: ask()\n"
+        "    finally: ask()"
+    )
+    child, _, words = errors.partition("\n")
+    assert (code, words) == (1, "last words\n")
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_one_whose_ray_was_ended_with_it_does_not_wait_for_its_drain() -> None:
+    code, errors = ended(
+        "stack = [interrupts.heard(words), interrupts.standing_on(lambda: False)]\n"
+        "stack += [interrupts.sigterm_drains(lambda: None)]\n"
+        "for block in stack: block.__enter__()\n"
+        "ask()"
+    )
+    assert (code, errors) == (1, "last words\n")
+
+
+def test_one_where_nobody_hears_the_interrupt_ends_all_the_same() -> None:
+    code, errors = ended(
+        "interrupts.CLEANUP_S = 0\n"
+        "with interrupts.heard(words):\n"
+        "    try: ask()\n"
+        "    except KeyboardInterrupt: time.sleep(60)"
+    )
+    assert (code, errors) == (1, "last words\n")
+
+
+def test_after_the_verb_a_signal_changes_no_exit_code() -> None:
+    assert ended("with interrupts.heard(words): pass\ninterrupts.end_with(3)\nask()") == (3, "")
+
+
+def test_a_verb_says_what_stays(tmp_path: Path) -> None:
+    """Of a process: `jobs.runner` hears from the first line on."""
+    program = (
+        "import os, signal, sys\n"
+        "from jobs import runner\n"
+        "from vidseg_core.config.verbs import CompactConfig\n"
+        "def run(config): os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
+        "raise SystemExit(runner.run_verb('compact', CompactConfig, run))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--run", "r"], cwd=ROOT, capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr == "vidseg compact: interrupted; what is merged stays; the same command merges the rest\n"
+    )
