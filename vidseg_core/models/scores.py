@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from vidseg_core.config.words import count
 from vidseg_core.models.protocol import ScoresError, SegmenterError
 
 MOST_NAMES = 256
@@ -74,7 +75,7 @@ def check_names(name: str, class_names: Any, most: int = MOST_NAMES) -> tuple[st
         raise SegmenterError(f"{said} has {twice[0]!r} more than once: each class needs its own")
     if not 2 <= len(class_names) <= most:
         few = ": with one class every pixel would get it" if len(class_names) == 1 else ""
-        raise SegmenterError(f"{said} has {len(class_names)} names, expected 2 to {most}{few}")
+        raise SegmenterError(f"{said} has {count(len(class_names), 'name')}, expected 2 to {most}{few}")
     return tuple(class_names)
 
 
