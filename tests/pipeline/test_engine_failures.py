@@ -120,3 +120,18 @@ def test_a_device_that_fails_is_no_videos_fault(
     monkeypatch.undo()
     rows = run(clips, tmp_path / "out", "plain", lanes=3)
     assert {row["status"] for row in rows.values()} == {"ok"}, "no verdict was left behind"
+
+
+def test_a_worker_that_ray_ends_blames_no_video(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray raises SystemExit in the middle of a step when an actor's owner is gone: a net does not do that."""
+    scope: dict[str, Any] = {}
+    exec(
+        compile("def step(self, states, frames): raise SystemExit(1)", "python/ray/_raylet.pyx", "exec"),
+        scope,
+    )
+    monkeypatch.setattr(Engine, "step", scope["step"])
+    with pytest.raises(SystemExit):
+        run(clips, tmp_path / "out", "plain")
+    assert not list(tmp_path.glob("out/videos/*"))

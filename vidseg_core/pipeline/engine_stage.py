@@ -33,6 +33,7 @@ from vidseg_core.pipeline.failures import (
     MOST_FAILURES,
     EngineBroken,
     free_memory,
+    is_asked_to_end,
     is_device_fault,
     is_out_of_memory,
     reason_of,
@@ -198,6 +199,8 @@ class EngineStage:
         except StateError:
             raise
         except (Exception, SystemExit) as problem:
+            if is_asked_to_end(problem):
+                raise
             if len(lanes) == 1:
                 self._fail(lanes[0].message, lanes[0].message.frame_index[t], problem)
                 return
@@ -220,6 +223,8 @@ class EngineStage:
         except StateError:
             raise
         except (Exception, SystemExit) as problem:
+            if is_asked_to_end(problem):
+                raise
             self._fail(lane.message, lane.cursor.state.last_frame_index, problem)
         else:
             self._failed_in_a_row = 0

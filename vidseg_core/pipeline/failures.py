@@ -22,6 +22,12 @@ class EngineBroken(RuntimeError):
     """The engine fails whatever it is given."""
 
 
+def is_asked_to_end(problem: BaseException) -> bool:
+    """Ray ends this process: its handler of SIGTERM raises wherever the code is, by no video's fault."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    return isinstance(problem, SystemExit) and bool(frames) and frames[-1].filename.endswith("_raylet.pyx")
+
+
 def is_out_of_memory(problem: BaseException) -> bool:
     """Of the device or of this process."""
     return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (
