@@ -72,7 +72,7 @@ def main() -> None:
         table = {
             name: {"iou": matrix.iou().tolist(), "mean": matrix.mean_iou()} for name, matrix in rows.items()
         }
-        options.json.write_text(json.dumps(table, indent=1) + "\n")
+        options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -234,7 +234,7 @@ def main() -> None:
         f"{row['doubled']} rows double, {row['missing']} missing"
     )
     if args.json:
-        Path(args.json).write_text(json.dumps(row, indent=1))
+        Path(args.json).write_text(json.dumps(row, indent=1), encoding="utf-8")
     raise SystemExit(0 if same and not row["doubled"] and not row["missing"] else 1)
 
 

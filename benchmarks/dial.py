@@ -181,7 +181,9 @@ def main() -> None:
     print(show(rows))
     print("kept: clips left out on which the promise held; no gain: the dial ran the net on every frame")
     if options.json:
-        Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        Path(options.json).write_text(
+            json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ def main() -> None:
         if args.only != "files":
             found["long"] = [long_video(root, args.hours / 10, False), long_video(root, args.hours, True)]
     if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=1))
+        Path(args.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
     rows = [row for part in found.values() for row in part]
     raise SystemExit(any(row["doubled"] or row["missing"] for row in rows))
 

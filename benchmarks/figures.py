@@ -372,7 +372,7 @@ def main() -> None:
         for group in groups_of(options):
             rows += make(group, options)
     if options.json:
-        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
+        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def main() -> None:
         rows += [{"group": group, **asdict(score)} for score in scores]
     print("\n".join(summaries))
     if options.json:
-        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
+        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

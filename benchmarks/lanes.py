@@ -214,7 +214,9 @@ def main() -> None:
     ]
     print("the same masks for every number of lanes: yes")
     if options.json:
-        Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        Path(options.json).write_text(
+            json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

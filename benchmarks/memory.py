@@ -130,7 +130,7 @@ def main() -> None:
             f"memory: {role}: {args.frames[1]} over {args.frames[0]} frames: {long[role] / short[role]:.3f}"
         )
     if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1))
+        Path(args.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

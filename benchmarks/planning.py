@@ -170,7 +170,7 @@ def main() -> None:
             f"peak {peak:4.0f} MiB"
         )
     if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1))
+        Path(args.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 def in_turns(sizes: Sequence[int]) -> Iterator[int]:

@@ -147,7 +147,7 @@ def main() -> None:
 
 def _write(path: str | None, row: dict) -> None:
     if path:
-        Path(path).write_text(json.dumps(row, indent=1))
+        Path(path).write_text(json.dumps(row, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -298,7 +298,7 @@ def main() -> None:
                 f"better in {won} of {len(gains)} seeds"
             )
     if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=1))
+        Path(args.json).write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 def _corpora(which: str, data: str | None, scratch: Path) -> list[Corpus]:

@@ -136,7 +136,9 @@ def main() -> None:
         f"ratio {resumed / fresh:.2f}"
     )
     if args.json:
-        Path(args.json).write_text(json.dumps({"resumed_s": resumed, "fresh_s": fresh} | took, indent=1))
+        Path(args.json).write_text(
+            json.dumps({"resumed_s": resumed, "fresh_s": fresh} | took, indent=1), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ def main() -> None:
         found |= train_all(tables)
         print(f"trained in {found['trained_s'] / 60:.1f} min by the clock, operating points included")
     if chosen.json:
-        Path(chosen.json).write_text(json.dumps(found, indent=1) + "\n")
+        Path(chosen.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def main() -> None:
         if args.only != "nodes":
             found["branches"] = compare_branches(Path(scratch))
     if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=1))
+        Path(args.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

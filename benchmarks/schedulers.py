@@ -361,7 +361,7 @@ def main() -> None:
             "seen": [asdict(row) | {"share": row.share} for row in rows],
             "unseen": [asdict(row) for row in unseen],
         }
-        Path(options.json).write_text(json.dumps(data, indent=1) + "\n")
+        Path(options.json).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

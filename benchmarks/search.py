@@ -182,7 +182,9 @@ def main() -> None:
             f"the tables in each would be {size:.0f} MiB more"
         )
     if options.json:
-        Path(options.json).write_text(json.dumps({"table_mib": size, "runs": rows}, indent=1) + "\n")
+        Path(options.json).write_text(
+            json.dumps({"table_mib": size, "runs": rows}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def _generated(folder: Path, frames: int) -> Path:

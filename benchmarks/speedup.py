@@ -152,7 +152,7 @@ def main() -> None:
             start_ray(clips, Path(scratch))
             found = repeated(clips, Path(scratch), args.repeat, lengths)
     if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=1))
+        Path(args.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def repeated(clips: Path, scratch: Path, turns: int, lengths: tuple[int, int]) -> list[dict[str, Any]]:

@@ -183,7 +183,7 @@ def main() -> None:
     rows = measure(load_tables(options.tables), options.seeds, options.starts)
     show(rows)
     if options.json is not None:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

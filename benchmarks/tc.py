@@ -142,7 +142,9 @@ def main() -> None:
                 f" {row.plain_ms:14.1f}  {row.difference:.5f}"
             )
     if options.json:
-        Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        Path(options.json).write_text(
+            json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def main() -> None:
         print_row(name, matrix)
     if options.json:
         table = {"steps": what.recipe.steps, "folds": options.folds, "iou": as_json(rows)}
-        options.json.write_text(json.dumps(table, indent=1) + "\n")
+        options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     rows = measure(options.tables)
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main() -> None:
         cells = "".join(f"{iou:12.3f}" for iou in matrix.iou())
         print(f"{name:12s}{cells}{matrix.mean_iou():8.3f}")
     if options.json:
-        options.json.write_text(json.dumps(table, indent=1) + "\n")
+        options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -154,7 +154,9 @@ def main() -> None:
         raise SystemExit("error: the plain loop and one worker ended with other weights")
     print("the plain loop and one worker on Ray: the same weights")
     if options.json:
-        Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        Path(options.json).write_text(
+            json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

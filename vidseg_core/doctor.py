@@ -143,7 +143,7 @@ def _cgroup_limit() -> int | None:
     """Memory limit of this container in bytes, if it has one."""
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            text = Path(path).read_text().strip()
+            text = Path(path).read_text(encoding="utf-8").strip()
         except OSError:
             continue
         return int(text) if text.isdigit() else None

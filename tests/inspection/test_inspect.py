@@ -112,7 +112,7 @@ def look(run: Path, out: Path, **options: Any) -> tuple[int, str]:
 def test_every_chosen_frame_says_why(run: Path, tmp_path: Path) -> None:
     code, said = look(run, tmp_path / "out", show=("why",), frames="0,9-11,13")
     assert code == 0 and "quarantined: bad.mp4: crash: it died" in said  # the address once
-    with open(tmp_path / "out" / f"{VIDEO}-why.csv", newline="") as file:
+    with open(tmp_path / "out" / f"{VIDEO}-why.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["frame"] for row in rows] == ["0", "9", "10", "11", "13"]
     assert rows[0]["why"] == "key: the first frame of its segment always is"
@@ -159,7 +159,7 @@ def test_schedulers_that_do_not_look_give_no_scores_as_reasons(run: Path, tmp_pa
 
 def why(run: Path, out: Path, frames: str) -> list[dict[str, str]]:
     assert look(run, out, show=("why",), frames=frames)[0] == 0
-    with open(out / f"{VIDEO}-why.csv", newline="") as file:
+    with open(out / f"{VIDEO}-why.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -209,7 +209,7 @@ def test_a_time_range_becomes_a_clip(run: Path, tmp_path: Path) -> None:
 
 def test_frames_that_tell_the_most_are_chosen_when_none_are_named(run: Path, tmp_path: Path) -> None:
     look(run, tmp_path / "out", show=("why",), limit=6)
-    with open(tmp_path / "out" / f"{VIDEO}-why.csv", newline="") as file:
+    with open(tmp_path / "out" / f"{VIDEO}-why.csv", encoding="utf-8", newline="") as file:
         numbers = [int(row["frame"]) for row in csv.DictReader(file)]
     assert len(numbers) == 6 and {0, 9, 10} <= set(numbers) and numbers == sorted(numbers)
 

@@ -62,7 +62,7 @@ def whole(path: Path, index: VideoIndex) -> DecodeUnit:
 
 def is_running(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
 

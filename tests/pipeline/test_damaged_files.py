@@ -7,6 +7,7 @@ in pages of traceback that named no file, with "the same command goes on from he
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,9 +23,10 @@ from hypothesis import strategies as st
 
 from jobs import cli
 from tests.store.builders import put_run
+from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.episodes.store import decode_table, encode_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
-from vidseg_core.pipeline.ending import video_key
+from vidseg_core.pipeline.ending import explain_failure
 from vidseg_core.pipeline.manifest import (
     INPUTS_KEY,
     MANIFEST_KEY,
@@ -33,8 +35,18 @@ from vidseg_core.pipeline.manifest import (
     fingerprint,
     read_inputs,
 )
+from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.plan.video_list import VideoInput
-from vidseg_core.store import RUN_KEY, DamagedFile, StoreError, open_run, open_store
+from vidseg_core.store import (
+    RUN_KEY,
+    CommitConflict,
+    DamagedFile,
+    StoreError,
+    WriteError,
+    open_run,
+    open_store,
+)
+from vidseg_core.store.keys import video_key
 from vidseg_core.store.small_files import NUMBER, json_object, read_table
 
 MANIFEST = fingerprint({"scheduler.name": "fixed", "scheduler.interval": 6}, "0" * 64)
@@ -80,7 +92,7 @@ def test_a_damaged_file_is_named_by_every_verb_that_reads_it(
     path = run / key
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     places = {"RUN": str(run), "OUT": str(run.parent / "out")}
-    words = [places.get(word, word) for word in VERBS[verb]]
+    words = [places[word] if word in places else word for word in VERBS[verb]]
     assert cli.main(words) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said and f"{key} is damaged" in said and "; " in said.splitlines()[-1]
@@ -96,6 +108,37 @@ def test_a_run_json_of_another_shape_is_named(
         open_run(run)
     assert cli.main(["export", "--run", str(run), "--format", "coco", "--output", str(run / "o")]) == 1
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [("inspect", "--show", "sheet"), ("inspect", "--export", "cvat"), ("export", "--format", "coco")]
+)
+def test_a_run_with_more_names_than_labels_can_be_shown(
+    words: tuple[str, ...], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"name": "plain", "class_names": [f"class number {n}" for n in range(300)]}
+    (run / RUN_KEY).write_text(json.dumps(RUN_JSON | {"segmenter": names}), encoding="utf-8")
+    code = cli.main([*words, "--run", str(run), "--output", str(run.parent / "out")])
+    assert code in (0, 3) and "Traceback" not in capsys.readouterr().err  # 3: the films are gone
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (
+            WriteError("output x: cannot write y: No space left on device"),
+            "; the same command goes on from here",
+        ),
+        (CommitConflict("output x: y exists with other content"), "stays.\n"),
+        (DamagedFile("x: y is damaged; remove it"), "failed: x: y is damaged; remove it.\n"),
+        (ZeroDivisionError("a bug"), "; the same command tries again from here"),
+    ],
+)
+def test_that_the_same_command_goes_on_is_said_where_it_does(problem: Exception, said: str) -> None:
+    text = io.StringIO()
+    config = SegmentConfig(input=("in",), output="out")
+    assert explain_failure(problem, config, Reporter("text", text)) == 1
+    assert said in text.getvalue() and ("goes on" in text.getvalue()) == ("goes on" in said)
 
 
 def test_what_is_said_to_help_does(run: Path) -> None:

@@ -6,6 +6,7 @@ ended in a traceback and folders in an untrue "not valid UTF-8".
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -84,3 +85,25 @@ def test_an_output_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 2 and b"not valid UTF-8" in done.stderr and b"Traceback" not in done.stderr
+
+
+def _opens_text(call: ast.Call) -> bool:
+    """Whether a call opens, reads or writes a file as text in whatever encoding the locale has."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    builtin = isinstance(call.func, ast.Name) and name == "open"
+    if not builtin and name not in ("read_text", "write_text"):
+        return False
+    modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+    binary = builtin and any("b" in mode and set(mode) <= set("rwxab+") for mode in modes)
+    return not binary and all(keyword.arg != "encoding" for keyword in call.keywords)
+
+
+def test_every_file_of_text_says_its_encoding() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in ("vidseg_core", "jobs", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and _opens_text(node)
+    ]
+    assert found == []

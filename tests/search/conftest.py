@@ -44,7 +44,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def space_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("space") / "space.yaml"
-    path.write_text(SPACES)
+    path.write_text(SPACES, encoding="utf-8")
     return str(path)
 
 

@@ -148,3 +148,8 @@ def test_readers_take_the_span_and_skip_what_it_covers() -> None:
 def test_spans_that_overlap_in_part_are_an_error() -> None:
     with pytest.raises(StoreError, match="would be read twice"):
         visible([PartKey("a", 0, 0, 4, True), PartKey("a", 0, 3, 8, True)])
+
+
+def test_more_classes_than_a_mask_can_hold_are_one_sentence() -> None:
+    with pytest.raises(StoreError, match="video a: masks are of 8 bits, 256 classes at most, not 300"):
+        encode_part("a", [frame_row(0)], n_classes=300)

@@ -128,7 +128,7 @@ def _workers() -> list[psutil.Process]:
 
 def _saved_step(checkpoint: Path) -> int:
     try:
-        return json.loads(checkpoint.read_text())["step"]
+        return json.loads(checkpoint.read_text(encoding="utf-8"))["step"]
     except (OSError, ValueError):
         return 0
 

@@ -94,7 +94,7 @@ def test_two_workers_play_the_same_episodes(tables: str, tmp_path: Path, trainin
 def kill_worker(checkpoint: Path, step: int, killed: list[int], over: threading.Event) -> None:
     """SIGKILL the process that trains once it has got to `step`."""
     while not over.is_set():
-        if checkpoint.is_file() and json.loads(checkpoint.read_text())["step"] >= step:
+        if checkpoint.is_file() and json.loads(checkpoint.read_text(encoding="utf-8"))["step"] >= step:
             for process in psutil.Process().children(recursive=True):
                 if "RayTrainWorker" in " ".join(_command_line(process)):
                     process.kill()

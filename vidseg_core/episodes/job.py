@@ -31,7 +31,7 @@ from vidseg_core.media import MediaError
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput
-from vidseg_core.store.errors import StoreError
+from vidseg_core.store.errors import StoreError, WriteError
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.small_files import read_table
 
@@ -105,6 +105,8 @@ def _ray_when_needed(config: BuildEpisodesConfig) -> Iterator[Callable[[], None]
 def _check_output(store: ObjectStore) -> None:
     try:
         store.check_writable()
+    except WriteError:  # a full disk is no wrong option
+        raise
     except StoreError as problem:
         raise ConfigError("--output", str(problem)) from problem
 

@@ -23,7 +23,7 @@ from vidseg_core.evaluation.ending import DONE, SUCCESS_KEY, fingerprint, finish
 from vidseg_core.evaluation.plan import Cell, plan, quarantined
 from vidseg_core.evaluation.tasks import run_tasks
 from vidseg_core.pipeline.progress import Reporter, clock
-from vidseg_core.store.errors import StoreError
+from vidseg_core.store.errors import StoreError, WriteError
 from vidseg_core.store.objects import open_store
 
 SAMPLE_FRAMES = 12
@@ -44,6 +44,8 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
     store = open_store(config.output)
     try:
         store.check_writable()
+    except WriteError:  # a full disk is no wrong option
+        raise
     except StoreError as problem:
         raise ConfigError("--output", str(problem)) from problem
     fresh = claim(store, fingerprint(config, bench))

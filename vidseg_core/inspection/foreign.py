@@ -68,7 +68,7 @@ def write_cvat(out: Path, shots: Iterable[Shot], class_names: Sequence[str]) -> 
 def label_map(class_names: Sequence[str]) -> str:
     """`name:r,g,b::` for each class; class 0 is CVAT's background."""
     lines = ["# label:color_rgb:parts:actions"]
-    for place, name in enumerate(class_names):
+    for place, name in enumerate(class_names[: len(PALETTE)]):  # a mask holds no other
         red, green, blue = (int(part) for part in PALETTE[place])
         shown = BACKGROUND if place == 0 else _plain(name)
         lines.append(f"{shown}:{red},{green},{blue}::")

@@ -191,7 +191,7 @@ def shard_head(shard: FrameShard) -> dict[str, Any]:
 
 
 def _address_space_bytes() -> int:
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[0]) * mmap.PAGESIZE
 
 

@@ -27,7 +27,7 @@ from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.pipeline.progress import Reporter, clock, tame
 from vidseg_core.pipeline.totals import Totals, totals_of
 from vidseg_core.plan.video_list import text_column
-from vidseg_core.store.errors import DamagedFile, StoreError
+from vidseg_core.store.errors import CommitConflict, DamagedFile, StoreError
 from vidseg_core.store.keys import (
     ENGINE_PREFIX,
     RUN_KEY,
@@ -192,7 +192,7 @@ def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter)
     """Last words of a run that cannot go on: one sentence for known causes, a traceback for bugs."""
     cause = root_cause(problem)
     if isinstance(cause, DamagedFile):  # which says itself how to go on
-        report.say(f"failed: {cause}.", error=type(cause).__name__)
+        report.say(f"failed: {message(cause)}.", error=type(cause).__name__)
         return 1
     if named := about_a_name(cause):
         report.say(f"error: {named}", error=type(cause).__name__)
@@ -203,10 +203,18 @@ def explain_failure(problem: Exception, config: SegmentConfig, report: Reporter)
         report.say(traceback.format_exc(limit=-8))
     report.say(
         f"failed: {type(cause).__name__}: {said}. What is committed in {config.output} "
-        "stays; the same command goes on from here.",
+        f"stays{_how_to_go_on(cause)}.",
         error=type(cause).__name__,
     )
     return 1
+
+
+def _how_to_go_on(cause: BaseException) -> str:
+    """What the same command will do: go on where something outside was wrong, else only try again."""
+    if isinstance(cause, CommitConflict):
+        return ""
+    outside = isinstance(cause, _EXPLAINED) or type(cause).__name__ == "ClusterError"
+    return f"; the same command {'goes on' if outside else 'tries again'} from here"
 
 
 def root_cause(problem: BaseException) -> BaseException:

@@ -29,7 +29,7 @@ from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Counts, Reporter
 from vidseg_core.plan.inputs import InputError, expand_inputs
 from vidseg_core.plan.video_list import VideoList
-from vidseg_core.store.errors import StoreError
+from vidseg_core.store.errors import StoreError, WriteError
 from vidseg_core.store.objects import ObjectStore
 
 WAVE_VIDEOS = 2_000
@@ -163,6 +163,8 @@ class _Job:
 def _check_output(store: ObjectStore) -> None:
     try:
         store.check_writable()
+    except WriteError:  # a full disk is no wrong option
+        raise
     except StoreError as problem:
         raise ConfigError("--output", str(problem)) from problem
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseg_core.store.checked import damaged, seal, seal_fields, why_damaged
-from vidseg_core.store.errors import CommitConflict
+from vidseg_core.store.errors import CommitConflict, StoreError
 from vidseg_core.store.keys import (
     FRAMES_PREFIX,
     STATE_PREFIX,
@@ -40,6 +40,8 @@ from vidseg_core.store.schema import FRAMES_SCHEMA, VIDEOS_SCHEMA
 NO_TIME_GIVEN = "not_given"
 """Reason for a frame without a time: the container gives it none."""
 ROW_GROUP_ROWS = 32
+MOST_CLASSES = 256
+"""A mask is of 8 bits."""
 """Rows decompressed to look at one frame."""
 
 
@@ -120,6 +122,10 @@ def encode_part(
     which readers compare (none: anywhere).
     `class_pixels` has `n_classes` entries, more if a label exceeds them (a void label of 255 is counted too).
     """
+    if n_classes > MOST_CLASSES:
+        raise StoreError(
+            f"video {video_id}: masks are of 8 bits, {MOST_CLASSES} classes at most, not {n_classes}"
+        )
     indices = [row.frame_index for row in rows]
     if any(later <= earlier for earlier, later in pairwise(indices)):
         raise ValueError(f"video {video_id}: frame numbers of a part must increase, got {indices}")

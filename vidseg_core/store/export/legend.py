@@ -31,7 +31,7 @@ def legend_strip(
     `unlabelled`: the colour of 255 too. What `most_rows` have no room for is counted at the end. Height 0
     where there are no names.
     """
-    entries = list(enumerate(class_names))
+    entries = list(enumerate(class_names[: len(PALETTE)]))  # a mask holds no other
     if class_names and unlabelled and len(class_names) <= UNLABELLED:
         entries.append((UNLABELLED, "no label"))
     rows, rest = _rows([name for _, name in entries], width, most_rows)
