@@ -63,7 +63,7 @@ def make_done(config: SegmentConfig, videos: int, parts: int, part: Path) -> Non
     for video in inputs[:videos]:
         row: dict[str, Any] = {"video_id": video.video_id, "uri": video.uri, "status": "ok", "reason": None}
         row |= {"codec": "h264", "width": 96, "height": 64, "declared_frames": FRAMES, "duration_s": 1.0}
-        row |= {"decoded_frames": 8 * parts, "corrupt_frames": 0, "keys": parts, "aki": 8.0}
+        row |= {"decoded_frames": 8 * parts, "corrupt_frames": 0, "keys": parts, "aki": 8.0, "parts": parts}
         close_video(store, row | {"cpu_s": 1.0, "gpu_s": 0.0})
         folder = Path(config.output) / Path(part_key(video.video_id, 0, 0)).parent
         folder.mkdir(parents=True, exist_ok=True)

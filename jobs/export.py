@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.runner import run_verb, say
+from vidseg_core.config.cli import EXIT_FAILED
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.verbs import ExportConfig
 from vidseg_core.config.words import count
@@ -19,15 +20,30 @@ LEFT_OUT = "; class 0, the background, is left out (--background: not)"
 
 
 def run(config: ExportConfig) -> int:
-    """Export what `config` names; 3 if the source of some video could not be read (overlay)."""
+    """Export what `config` names; 1 if some of the run's frames are missing, 3 if the source of some video
+    could not be read (overlay)."""
+    from vidseg_core.pipeline.whole import lacking
     from vidseg_core.store import open_run
     from vidseg_core.store.atomic import make_folder
-    from vidseg_core.store.export import export_coco, export_png, is_background
+    from vidseg_core.store.checked import HOW_TO_REPAIR
 
     source = open_run(config.run)
-    videos = _videos(source, config)
+    faults = lacking(source.store, video_ids=config.video or None, count_rows=True)
+    videos = _videos(source, config, {fault.video_id for fault in faults})
     out = Path(config.output)
     make_folder(out)
+    code = _written(source, videos, out, config)
+    for fault in faults:
+        say("export", config, f"{source.path}: {fault}", video_id=fault.video_id)
+    if faults:
+        say("export", config, f"the export is not whole, since {config.run} is not; {HOW_TO_REPAIR}")
+    return EXIT_FAILED if faults else code
+
+
+def _written(source: Run, videos: list[str], out: Path, config: ExportConfig) -> int:
+    """Write what is there; the exit code."""
+    from vidseg_core.store.export import export_coco, export_png, is_background
+
     if config.format == "overlay":
         return _overlays(source, videos, out, config)
     if config.format == "coco":
@@ -49,13 +65,15 @@ def run(config: ExportConfig) -> int:
     return 0
 
 
-def _videos(source: Run, config: ExportConfig) -> list[str]:
+def _videos(source: Run, config: ExportConfig, damaged: set[str]) -> list[str]:
     """The ids to export: all that have frames, or those asked for, each checked."""
     known = [video_id for video_id, _ in source.files()]
     for video_id in config.video:
-        if video_id not in known:
+        if video_id not in known and video_id not in damaged:
             raise ConfigError("--video", f"{config.run} has no video {video_id!r}{nearest(video_id, known)}")
-    return list(dict.fromkeys(config.video)) or known
+    if not config.video:
+        return known
+    return [video_id for video_id in dict.fromkeys(config.video) if video_id in known]
 
 
 def _class_names(source: Run) -> list[str]:
@@ -72,6 +90,8 @@ def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -
     unlabelled = "min_confidence" in source.info().get("config", {})
     for video_id in videos:
         path = out / f"{video_id}.mp4"
+        if video_id not in rows and source.complete:  # its row is missing, which is said at the end
+            continue
         if video_id not in rows:
             raise ConfigError("--video", f"{video_id} is not finished in {config.run}; finish the run first")
         uri = rows[video_id]["uri"]

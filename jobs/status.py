@@ -10,12 +10,12 @@ from vidseg_core.config.verbs import StatusConfig
 
 
 def run(config: StatusConfig) -> int:
-    """Print the status of the run."""
+    """Print the status of the run; 1 if something that was committed is missing or damaged."""
     from vidseg_core.pipeline.status import as_json, as_text, read_status
 
-    status = read_status(config.run)
+    status = read_status(config.run, verify=config.verify)
     print(as_json(status) if config.log == "json" else as_text(status))
-    return 0
+    return 0 if status.sound else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Promise: ``vidseg compact`` and ``vidseg export`` work on a run, and name what is wrong with one.
+"""Promise: ``vidseg compact`` and ``vidseg export`` work on a run; every verb names what is wrong with one.
 
 The run is written by hand through the store, so that these tests need neither Ray nor a net.
 """
@@ -6,14 +6,19 @@ The run is written by hand through the store, so that these tests need neither R
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from jobs import cli
+from tests.store.builders import older_bytes
+from vidseg_core.pipeline.manifest import MANIFEST_KEY, fingerprint
 from vidseg_core.store import (
     RUN_KEY,
     SUCCESS_KEY,
@@ -69,7 +74,7 @@ def run(tmp_path: Path) -> Path:
     store = open_store(str(tmp_path / "run"))
     for shard in range(4):
         rows = [row(number) for number in range(5 * shard, 5 * shard + 5)]
-        commit_part(store, part_key(VIDEO, 0, shard), encode_part(VIDEO, rows))
+        commit_part(store, part_key(VIDEO, 0, shard), encode_part(VIDEO, rows, n_classes=2))
     video = {
         "video_id": VIDEO,
         "uri": str(tmp_path / "clip.mp4"),
@@ -93,6 +98,11 @@ def run(tmp_path: Path) -> Path:
     )
     store.put(SUCCESS_KEY, b"")
     return tmp_path / "run"
+
+
+def with_manifest(run: Path) -> None:
+    """What `status` needs."""
+    open_store(run).put(MANIFEST_KEY, json.dumps(fingerprint({}, "x")).encode())
 
 
 def test_compact_merges_parts_and_keeps_the_rows(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,3 +184,56 @@ def test_an_output_that_cannot_be_made_is_named(
 def test_the_rows_are_readable_after_compact(run: Path) -> None:
     cli.main(["compact", "--run", str(run)])
     assert np.array_equal(open_run(str(run)).mask(VIDEO, 13), mask(13))
+
+
+@pytest.mark.parametrize("gone", ["part-00000-000001.parquet", ""], ids=["a part", "its folder"])
+@pytest.mark.parametrize("verb", ["png", "coco", "overlay", "report", "inspect", "status"])
+def test_what_a_run_lacks_is_said_and_the_exit_code_is_1(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, gone: str
+) -> None:
+    with_manifest(run)
+    place = run / f"frames/video={VIDEO}/{gone}"
+    place.unlink() if gone else shutil.rmtree(place)
+    out = str(tmp_path / "out")
+    commands = {
+        "report": ["report", "--input", str(run), "--output", out],
+        "inspect": ["inspect", "--run", str(run), "--output", out],
+        "status": ["status", str(run)],
+    }
+    export = ["export", "--run", str(run), "--output", out, "--format", verb]
+    assert cli.main(commands.get(verb, export)) == 1
+    said = "".join(capsys.readouterr())
+    assert f"frames/video={VIDEO}/{gone}" in said and "is missing" in said and "Traceback" not in said
+    if verb == "png" and gone:
+        assert len(list((tmp_path / "out").rglob("*.png"))) == 15
+
+
+@pytest.mark.parametrize("verb", ["png", "coco", "overlay", "report", "inspect", "compact", "verify"])
+def test_a_damaged_part_is_named_and_the_exit_code_is_1(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    with_manifest(run)
+    bad = f"frames/video={VIDEO}/part-00000-000002.parquet"
+    data = (run / bad).read_bytes()
+    (run / bad).write_bytes(data[: len(data) // 2])
+    out = str(tmp_path / "out")
+    commands = {
+        "report": ["report", "--input", str(run), "--output", out],
+        "inspect": ["inspect", "--run", str(run), "--output", out],
+        "compact": ["compact", "--run", str(run)],
+        "verify": ["status", str(run), "--verify"],
+    }
+    export = ["export", "--run", str(run), "--output", out, "--format", verb]
+    assert cli.main(commands.get(verb, export)) == 1
+    said = "".join(capsys.readouterr())
+    assert bad in said and "is damaged" in said and "Traceback" not in said
+
+
+def test_status_verify_counts_what_it_read(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_manifest(run)
+    assert cli.main(["status", str(run), "--verify"]) == 0
+    assert "5 files read, 0 damaged" in capsys.readouterr().out
+    older = run / f"frames/video={VIDEO}/part-00000-000001.parquet"
+    older.write_bytes(older_bytes(pq.read_table(pa.BufferReader(older.read_bytes()))))
+    assert cli.main(["status", str(run), "--verify"]) == 0
+    assert "1 have no checksums (older version): their masks were decoded" in capsys.readouterr().out

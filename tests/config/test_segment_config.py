@@ -169,6 +169,7 @@ SPEED_ONLY = {
     "flow_threads",
     "ray_address",
     "retry_quarantined",
+    "repair",
     "object_store_mb",
     "dry_run",
     "limit",

@@ -19,13 +19,15 @@ from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline.build import describe_net
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.decode_stage import DecodeStage
-from vidseg_core.pipeline.ending import close_video, closed_videos
+from vidseg_core.pipeline.ending import close_video
 from vidseg_core.pipeline.engine_stage import EngineStage
+from vidseg_core.pipeline.kept import cannot, kept_videos
 from vidseg_core.pipeline.order import interleave
 from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage, input_tables, planned_units, read_works
 from vidseg_core.pipeline.rows import Receipt, messages
 from vidseg_core.pipeline.tally import quarantine_row
 from vidseg_core.pipeline.wave import tally_of
+from vidseg_core.pipeline.whole import closed_videos
 from vidseg_core.plan.branches import assign_branches
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store.objects import open_store
@@ -46,7 +48,8 @@ def run_inline(
     ``tick(where)`` is called at every point where a kill could strike and may raise.
     """
     store, limits = open_store(config.output), MediaLimits()
-    plan, decode = PlanStage(store, limits, PlanOptions.of(config)), DecodeStage(store, limits)
+    options = PlanOptions.of(config, kept_videos(store))
+    plan, decode = PlanStage(store, limits, options), DecodeStage(store, limits)
     classes = len(describe_net(config).class_names)
     commit = CommitStage(store, classes, confidence=isinstance(config, PseudoLabelConfig))
     videos = expand_inputs(config.input).without(closed_videos(store))
@@ -55,6 +58,8 @@ def run_inline(
         for answer in plan(block):
             for work, blob in read_works(answer):
                 if work.reason is not None:
+                    if work.kept is not None:
+                        raise cannot(work.kept, work.reason)
                     row = quarantine_row(work.video_id, work.uri, work.reason, work.message or "")
                     close_video(store, row)
                     continue

@@ -68,7 +68,10 @@ def test_a_clock_that_runs_backwards_changes_nothing(
         assert read_status(config.output).idle_s == 0.0
     run_inline(config, 2)
     text = io.StringIO()
-    assert ending.finish(store, config, manifest, net, started, Reporter("text", text)) == 0
+    assert (
+        ending.finish(store, config, manifest, net, ending.run_totals(store), started, Reporter("text", text))
+        == 0
+    )
     assert rows_without_package(tmp_path / "out") == rows_without_package(tmp_path / "plain")
     assert "-" not in next(line for line in text.getvalue().splitlines() if "this driver's time" in line)
 

@@ -18,8 +18,10 @@ from vidseg_core.pipeline.manifest import SUCCESS_KEY
 from vidseg_core.pipeline.patience import ATTEMPTS, SourceUnavailable
 from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage
 from vidseg_core.pipeline.rows import messages
+from vidseg_core.pipeline.whole import closed_videos
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store import open_store
+from vidseg_core.store.keys import video_key
 from vidseg_core.store.run import open_run
 
 
@@ -84,9 +86,9 @@ def test_quarantined_videos_can_be_tried_again(clip: Path, tmp_path: Path) -> No
     config = SegmentConfig(input=(str(clip),), output=str(tmp_path / "out"), segmenter="constant")
     run_inline(config, 1)
     (row,) = open_run(store.root).videos().to_pylist()
-    store.delete(ending.video_key(row["video_id"]))
+    store.delete(video_key(row["video_id"]))
     ending.close_video(store, row | {"status": "quarantined", "reason": "decode_crash: died"})
     store.put(SUCCESS_KEY, b"")
     assert ending.forget_quarantined(store) == 1
-    assert not store.exists(SUCCESS_KEY) and not len(ending.closed_videos(store))
+    assert not store.exists(SUCCESS_KEY) and not len(closed_videos(store))
     assert ending.forget_quarantined(store) == 0

@@ -46,7 +46,7 @@ def test_files_have_the_schema_and_say_its_version(data: bytes, schema: pa.Schem
     assert file.schema_arrow.equals(schema, check_metadata=False)
     fields = file.metadata.metadata
     assert fields.pop(b"vidseg.schema_version") == b"1"
-    assert set(fields) - {b"vidseg.key"} == {b"vidseg.footer_crc32"}
+    assert set(fields) - {b"vidseg.key"} == {b"vidseg.crc32"}
 
 
 def test_other_versions_and_foreign_files_are_refused() -> None:

@@ -269,6 +269,8 @@ class SegmentConfig:
     """plan and estimate, run nothing"""
     retry_quarantined: bool = False
     """try videos again that this run has quarantined before"""
+    repair: bool = False
+    """read all that is committed, and make again what of it is damaged or missing"""
     limit: int | None = None
     """only the first so many videos; at least 1"""
     log: Literal["text", "json"] = "text"

@@ -45,11 +45,14 @@ class CompactConfig:
 class StatusConfig:
     """Where a run stands: videos, frames, what is quarantined and why, what is open. Works while it runs.
 
-    Reads the output only, so it tells of a run on any cluster, and of one that crashed.
+    Reads the output only, so it tells of a run on any cluster, and of one that crashed. Exit code 1 if
+    something that was committed is missing or damaged.
     """
 
     run: str
     """folder or s3://bucket/prefix of a run of vidseg segment"""
+    verify: bool = False
+    """also read every file and compare checksums; of runs of older versions, decode every mask"""
     log: Literal["text", "json"] = "text"
     """a table, or one JSON object"""
 

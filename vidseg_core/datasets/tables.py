@@ -13,15 +13,13 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.listed import ListedDataset, Missing
 from vidseg_core.datasets.pictures import check_ids
 from vidseg_core.datasets.records import DatasetError, Item, Record
 from vidseg_core.datasets.spec import DatasetSpec
 from vidseg_core.store import Run, StoreError, open_run
-from vidseg_core.store.foreign import check_plain
+from vidseg_core.store.soundness import Claims, missing, raise_for
 
 CONFIDENCE = "confidence"
 LABELLED = "confident_share"
@@ -67,7 +65,9 @@ class MaskTables(ListedDataset):
                 yield Missing(f"{uri} not found: the source of some masks; sources=FOLDER says where", True)
 
     def _list(self) -> Mapping[str, Iterable[Item]]:
-        videos = self._run.videos().select(["video_id", "uri"]).to_pylist()
+        table = self._run.videos()
+        raise_for(f"run {self.where}", list(missing(self._run, Claims([table]))))
+        videos = table.select(["video_id", "uri"]).to_pylist()
         items = [item for video in videos for item in self._items(video["video_id"], video["uri"])]
         return {"train": items}
 
@@ -84,15 +84,13 @@ class MaskTables(ListedDataset):
             )
 
     def _rows(self, video_id: str) -> Iterator[dict[str, Any]]:
-        for fragment in self._run.frames([video_id]).get_fragments():
-            schema: pa.Schema = fragment.physical_schema
-            check_plain(schema, f"tables: {self.where}")
-            if self._least is not None and CONFIDENCE not in schema.names:
-                raise DatasetError(f"tables: {self.where}: min_confidence needs a confidence column")
-            columns = [name for name in _COLUMNS if name in schema.names]
-            for row in fragment.to_table(schema=schema, columns=columns).to_pylist():
-                if self._wanted(row):
-                    yield row
+        if not any(self._run.files(video_id)):
+            return
+        names = self._run.frames([video_id]).schema.names
+        if self._least is not None and CONFIDENCE not in names:
+            raise DatasetError(f"tables: {self.where}: min_confidence needs a confidence column")
+        rows = self._run.rows(video_id, [name for name in _COLUMNS if name in names])
+        yield from filter(self._wanted, rows)
 
     def _wanted(self, row: Mapping[str, Any]) -> bool:
         if row["is_corrupt"] or (self._keys_only and not row["is_key"]):

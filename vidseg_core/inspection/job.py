@@ -25,6 +25,7 @@ from vidseg_core.inspection.pick import Chosen, Row, rows_of, videos_of
 from vidseg_core.inspection.why import HEADS, Reasons, table, text_table
 from vidseg_core.media import MediaError, working_size
 from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.pipeline.whole import lacking
 from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_picture, save_png
 from vidseg_core.report.pictures import side_by_side
 from vidseg_core.store import Run, open_run
@@ -38,6 +39,7 @@ from vidseg_core.store.export import (
     legend_strip,
     with_legend,
 )
+from vidseg_core.store.soundness import raise_for
 
 DONE, SOURCE_LOST = 0, 3
 SHEET_COLUMNS = 4
@@ -70,8 +72,12 @@ class _Look:
 
 
 def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
-    """Show and export what `config` asks for; 3 if some source could not be read. Raises on bad usage."""
+    """Show and export what `config` asks for; 3 if some source could not be read. Raises on bad usage, and
+    in the end where the run lacks frames."""
     report, run = reporter or Reporter(config.log), open_run(config.run)
+    faults = lacking(run.store, video_ids=config.video or None)
+    if faults and not any(run.files()):
+        raise_for(f"run {run.path}", faults)
     look = _begin(run, config, report)
     chosen: dict[str, set[int]] = {}
     try:
@@ -94,6 +100,7 @@ def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
         look.reader.close()
     for video_id, why in look.lost.items():
         report.say(f"{video_id}: shown without its frames: {why}", video_id=video_id)
+    raise_for(f"run {run.path}", faults)
     return SOURCE_LOST if look.lost else DONE
 
 

@@ -14,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import av
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidseg_core.config.schema import to_dict
@@ -26,14 +25,12 @@ from vidseg_core.pipeline.decode_stage import verdict_key
 from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.pipeline.progress import Reporter, clock, tame
 from vidseg_core.pipeline.totals import Totals, totals_of
-from vidseg_core.plan.video_list import text_column
 from vidseg_core.store.errors import CommitConflict, DamagedFile, StoreError
 from vidseg_core.store.keys import (
     ENGINE_PREFIX,
     RUN_KEY,
     STATE_PREFIX,
     SUCCESS_KEY,
-    VIDEOS_PREFIX,
     video_key,
 )
 from vidseg_core.store.objects import ObjectStore
@@ -61,26 +58,20 @@ def close_video(store: ObjectStore, row: Mapping[str, Any]) -> None:
         store.delete(info.key)
 
 
-def closed_videos(store: ObjectStore) -> pa.ChunkedArray:
-    """Ids of the videos that have their row already, as a column."""
-    names = (info.key.removeprefix(VIDEOS_PREFIX) for info in store.list(VIDEOS_PREFIX))
-    return text_column(name.removesuffix(".parquet") for name in names)
-
-
 def run_totals(store: ObjectStore) -> Totals:
     """The totals of all rows of ``videos/``."""
     return totals_of(open_run(store.root).video_batches())
 
 
 def forget_quarantined(store: ObjectStore) -> int:
-    """Drop the rows and verdicts of quarantined videos and the run's end; how many there were."""
+    """Drop the run's end, then the rows and verdicts of quarantined videos; how many there were."""
     rows = run_totals(store).not_ok.filter(pc.field("status") == "quarantined")
     bad = rows["video_id"].to_pylist()
+    if bad:
+        store.delete(SUCCESS_KEY)
     for video_id in bad:
         store.delete(verdict_key(video_id))
         store.delete(video_key(video_id))
-    if bad:
-        store.delete(SUCCESS_KEY)
     return len(bad)
 
 
@@ -89,15 +80,15 @@ def finish(
     config: SegmentConfig,
     manifest: Mapping[str, Any],
     net: NetFacts,
+    found: Totals,
     started: float,
     report: Reporter,
     dial: Mapping[str, Any] | None = None,
 ) -> int:
-    """Totals from the rows themselves, ``run.json``, then ``_SUCCESS``, then the closing table.
+    """``run.json`` with the totals that were found, then ``_SUCCESS``, then the closing table.
 
     ``dial``: what was promised and achieved, where --budget or --max_drop chose the scheduler.
     """
-    found = run_totals(store)
     totals = found.figures
     seconds = time.monotonic() - started
     info = {

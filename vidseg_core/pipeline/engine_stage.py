@@ -143,7 +143,10 @@ class EngineStage:
             return SegmentCursor(state=new_state(self._config, message.video_id, message.segment))
         for state in list_states(self._store, message.video_id):
             if (state.segment, state.next_shard) == (message.segment, message.shard):
-                return SegmentCursor.from_bytes(self._store.get(str(state)))
+                try:
+                    return SegmentCursor.from_bytes(self._store.get(str(state)))
+                except CursorError as problem:
+                    raise CursorError(f"{self._store.root}: {state}: {problem}") from None
         return None
 
     def _why_ended(self, message: ShardMessage) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from vidseg_core.pipeline.build import build_engine, describe_net, new_state
 from vidseg_core.pipeline.manifest import MANIFEST_KEY, SUCCESS_KEY, check_claim
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.pipeline.whole import repair
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.segments import plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
@@ -45,6 +46,9 @@ def dry_run(config: SegmentConfig, report: Reporter) -> int:
     """Print plan and estimate; exit code 0, or 3 when a sampled video would be quarantined."""
     videos = expand_inputs(config.input, limit=config.limit)
     _check_place(config, videos, report)
+    if config.repair:
+        repair(open_output(config.output), report, dry=True)
+        return 0
     limits = MediaLimits(
         max_pixels=config.media.max_pixels,
         deadline_s=config.media.decode_deadline_s,

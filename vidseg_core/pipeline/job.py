@@ -24,14 +24,16 @@ from vidseg_core.pipeline.build import NetFacts, describe_net
 from vidseg_core.pipeline.drain import Drain, Drained
 from vidseg_core.pipeline.interrupts import asked_to_end
 from vidseg_core.pipeline.labelling import labelled_text
-from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, claim_output
+from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, InputsDiffer, claim_output
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Counts, Reporter
+from vidseg_core.pipeline.whole import closed_videos, repair, whole_totals
 from vidseg_core.plan.inputs import InputError, expand_inputs
 from vidseg_core.plan.video_list import VideoList
-from vidseg_core.store.errors import StoreError, WriteError
+from vidseg_core.store.errors import DamagedFile, StoreError, WriteError
 from vidseg_core.store.objects import ObjectStore
 
+_SHOWN = 5
 WAVE_VIDEOS = 2_000
 DONE, FAILED, BAD_USAGE, QUARANTINED = 0, 1, 2, 3
 
@@ -51,7 +53,7 @@ def run_segment(config: SegmentConfig, reporter: Reporter | None = None) -> int:
         return _Job(config, report).run()
     except (ConfigError, InputError, SegmenterError, FingerprintMismatch) as problem:
         report.say(f"error: {problem}", error=type(problem).__name__)
-        return BAD_USAGE
+        return FAILED if config.repair and isinstance(problem, InputsDiffer) else BAD_USAGE
     except Drained:
         report.say("ended as asked; what was in flight is committed. The same command goes on from here.")
         return FAILED
@@ -100,10 +102,12 @@ class _Job:
         manifest = manifest_of(config, net)
         self._report.bind(run=manifest["fingerprint"][:12])
         fresh = claim_output(store, manifest, inputs)
+        if config.repair:
+            repair(store, self._report)
         if config.retry_quarantined:
             self._retry_quarantined()
         if store.exists(SUCCESS_KEY):
-            found = ending.run_totals(store)
+            found = whole_totals(store, inputs)
             aside = found.figures["quarantined"]
             hint = (
                 f" ({count(aside, 'video')} quarantined; --retry_quarantined tries them again)"
@@ -115,7 +119,8 @@ class _Job:
         self._greet(inputs, net, fresh)
         self._run_waves(inputs, net)
         achieved = None if choice is None else self._achieved(choice)
-        return ending.finish(store, config, manifest, net, self._started, self._report, achieved)
+        found = whole_totals(store, inputs)
+        return ending.finish(store, config, manifest, net, found, self._started, self._report, achieved)
 
     def _achieved(self, choice: Choice) -> dict[str, Any]:
         """What the run came to beside what was promised."""
@@ -146,7 +151,7 @@ class _Job:
         from vidseg_core.pipeline.ray_session import ray_session
         from vidseg_core.pipeline.wave import WaveRunner
 
-        todo = inputs.without(ending.closed_videos(self._store))
+        todo = inputs.without(closed_videos(self._store))
         counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
         if not todo:
             return
@@ -155,6 +160,8 @@ class _Job:
             runner = WaveRunner(self._config, self._store, self._limits, net, counts, self._report, drain)
             self._report.start_clock()
             runner.run(_waves(todo))
+        if runner.given_up:
+            raise DamagedFile("; ".join(map(str, runner.given_up[:_SHOWN])))
         self._report.tick(counts, force=True)
         if isinstance(self._config, PseudoLabelConfig) and (told := labelled_text(counts)):
             self._report.say(told)

@@ -33,6 +33,10 @@ class FingerprintMismatch(ValueError):
     """The output belongs to a run with another configuration, other weights or other inputs."""
 
 
+class InputsDiffer(FingerprintMismatch):
+    """The inputs are not those that the run was begun with."""
+
+
 def fingerprint(fields: dict[str, Any], segmenter_digest: str, flow_digest: str = "") -> dict[str, Any]:
     """The manifest.
 
@@ -136,7 +140,7 @@ def _check_inputs(store: ObjectStore, inputs: Sequence[VideoInput]) -> None:
     missing = [old[v]["uri"] for v in old if v not in new]
     found = [("changed since", changed), ("not part of it", added), ("missing now", missing)]
     parts = [f"{len(uris)} {what} ({_some(uris)})" for what, uris in found if uris]
-    raise FingerprintMismatch(
+    raise InputsDiffer(
         f"--input: {store.root} was begun with other videos: {'; '.join(parts)}. "
         "Give the same inputs to continue that run, or choose another output."
     )

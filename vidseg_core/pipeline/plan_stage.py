@@ -8,7 +8,7 @@ state that no missing part precedes is chosen, and the units before it are dropp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -26,9 +26,10 @@ from vidseg_core.media import (
     usual_bytes,
     working_size,
 )
+from vidseg_core.pipeline.kept import kept_key, read_row
 from vidseg_core.pipeline.patience import patiently
 from vidseg_core.pipeline.rows import UnitMessage, messages, to_table, unit_table
-from vidseg_core.pipeline.saved import read_saved
+from vidseg_core.pipeline.saved import CursorError, Saved, read_saved
 from vidseg_core.plan.segments import UNIT_FRAMES, SegmentPlan, UnitPlan, plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import StateKey
@@ -51,15 +52,18 @@ class PlanOptions:
     """One decode call per shard (several lanes) instead of per unit, where units are short."""
     stream: int | None = None
     """The stream to read; None: the one that is the video."""
+    kept: frozenset[str] = frozenset()
+    """Videos that are done but for parts that are missing (`kept`)."""
 
     @classmethod
-    def of(cls, config: SegmentConfig) -> PlanOptions:
+    def of(cls, config: SegmentConfig, kept: frozenset[str] = frozenset()) -> PlanOptions:
         return cls(
             working_size=config.working_size_spec,
             segment_frames=config.segment_frames,
             shard_frames=config.shard_frames,
             single_shards=config.lanes > 1,
             stream=config.media.stream,
+            kept=kept,
         )
 
 
@@ -91,6 +95,8 @@ class VideoWork:
     frames_left: int = 0
     damage: str | None = None
     segments: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[str, Any] | None = None
+    """The video's row, where it was done before."""
 
     def works(self) -> list[SegmentWork]:
         """The segments, typed."""
@@ -112,15 +118,22 @@ class PlanStage:
 
     def plan(self, video: VideoInput) -> pa.Table:
         """Index and cut one video; presentation times of the units follow each other in the blob."""
+        kept = None
+        if video.video_id in self._options.kept:
+            kept = read_row(self._store, video.video_id, kept_key(video.video_id))
         try:
             child = child_for_this_process(self._limits)
             index = patiently(lambda: child.probe(video.uri, self._options.stream))
         except MediaError as problem:
-            return to_table(VideoWork(video.video_id, video.uri, reason=problem.reason, message=str(problem)))
-        work, pts = self._work(video, index)
+            return to_table(_failed(video, problem.reason, str(problem), kept))
+        if kept is not None and (why := _other_video(kept, _facts(index))):
+            return to_table(_failed(video, "changed", why, kept))
+        work, pts = self._work(video, index, kept)
         return to_table(work, np.ascontiguousarray(pts))
 
-    def _work(self, video: VideoInput, index: VideoIndex) -> tuple[VideoWork, np.ndarray]:
+    def _work(
+        self, video: VideoInput, index: VideoIndex, kept: dict[str, Any] | None
+    ) -> tuple[VideoWork, np.ndarray]:
         size = working_size(index.width, index.height, self._options.working_size)
         usual = usual_bytes(index.pix_fmt, (index.height, index.width), size)
         length = shard_length(self._options.shard_frames, usual)
@@ -129,6 +142,10 @@ class PlanStage:
         states = list(list_states(self._store, video.video_id)) if committed else []
         segments, pts = [], []
         for plan in plans:
+            if kept is not None and committed.issuperset((plan.segment, p) for p in range(_parts_of(plan))):
+                done = SegmentWork(plan.segment, _parts_of(plan), _parts_of(plan), frames_left=0, totals={})
+                segments.append(asdict(done))
+                continue
             segment, times = self._segment(video, index, plan, size, committed, states)
             segments.append(asdict(segment))
             pts.extend(times)
@@ -140,6 +157,7 @@ class PlanStage:
             frames_left=sum(s["frames_left"] for s in segments),
             damage=index.damage,
             segments=segments,
+            kept=kept,
         )
         return work, np.concatenate(pts) if pts else np.zeros(0, dtype=np.int64)
 
@@ -152,13 +170,12 @@ class PlanStage:
         committed: set[tuple[int, int]],
         states: Sequence[StateKey],
     ) -> tuple[SegmentWork, list[np.ndarray]]:
-        parts = sum(unit.shards for unit in plan.units)
+        parts = _parts_of(plan)
         prefix = next((p for p in range(parts) if (plan.segment, p) not in committed), parts)
-        point = resume_point((s for s in states if s.segment == plan.segment), prefix)
+        point, saved = self._saved([s for s in states if s.segment == plan.segment], prefix)
         start = point.next_shard if point else 0
         work = SegmentWork(plan.segment, parts, point.next_part if point else 0, frames_left=0)
-        if point:
-            saved = read_saved(self._store.get(str(point)))
+        if saved:
             work.frames_done, work.keys_done = saved.frames_in_parts, saved.keys_in_parts
             if start == parts:
                 work.totals = asdict(saved.totals)
@@ -176,6 +193,16 @@ class PlanStage:
             work.frames_left += max(0, unit.frames - skip * unit.shard_frames)
             times.append(decode.frame_pts)
         return work, times
+
+    def _saved(self, states: Sequence[StateKey], prefix: int) -> tuple[StateKey | None, Saved | None]:
+        """The state to go on from, and its sums; a damaged one is passed over for the one before it."""
+        left = list(states)
+        while point := resume_point(left, prefix):
+            try:
+                return point, read_saved(self._store.get(str(point)))
+            except (CursorError, FileNotFoundError):
+                left.remove(point)
+        return None, None
 
 
 @dataclass(slots=True)
@@ -245,6 +272,20 @@ def _unit_dict(
     )
     usual = usual_bytes(index.pix_fmt, (index.height, index.width), (decode.height, decode.width))
     return asdict(message) | {"frames": len(decode.frame_pts), "shard_bytes": usual * unit.shard_frames}
+
+
+def _failed(video: VideoInput, reason: str, message: str, kept: dict[str, Any] | None) -> VideoWork:
+    return VideoWork(video.video_id, video.uri, reason=reason, message=message, kept=kept)
+
+
+def _other_video(kept: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
+    """What says, before anything is written, that a video is not the one whose frames are there."""
+    differs = [f"{name} is {value}, not {kept[name]}" for name, value in facts.items() if kept[name] != value]
+    return ", ".join(differs) or None
+
+
+def _parts_of(plan: SegmentPlan) -> int:
+    return sum(unit.shards for unit in plan.units)
 
 
 def _committed(store: ObjectStore, video_id: str) -> set[tuple[int, int]]:

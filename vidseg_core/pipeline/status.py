@@ -9,24 +9,29 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 
+import pyarrow as pa
+
+from vidseg_core.config.words import count
 from vidseg_core.pipeline.manifest import MANIFEST_KEY, read_inputs, read_manifest
 from vidseg_core.pipeline.progress import clock
 from vidseg_core.pipeline.saved import CursorError, read_saved
+from vidseg_core.pipeline.whole import lacking
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import (
     FRAMES_PREFIX,
     STATE_PREFIX,
     SUCCESS_KEY,
-    VIDEOS_PREFIX,
     StateKey,
     parse_part_key,
     parse_state_key,
 )
 from vidseg_core.store.objects import ObjectStore, open_store
-from vidseg_core.store.run import open_run
+from vidseg_core.store.run import Run
+from vidseg_core.store.schema import VIDEOS_SCHEMA
+from vidseg_core.store.soundness import Claims, Verified, damaged_files
 
 _SHOWN = 10
 _DRAIN_S = 600.0
@@ -67,14 +72,30 @@ class RunStatus:
     """Quarantined videos by reason code."""
     open_videos: list[OpenVideo] = field(default_factory=list)
     draining: bool = False
+    missing: list[str] = field(default_factory=list)
+    """What was committed and is not there."""
+    damaged: list[str] = field(default_factory=list)
+    """Files that are not what was written; looked for only when asked."""
+    verified_files: int = 0
+    """Files that were read for that."""
+    without_checksums: int = 0
+    """Of them, written by an older version: their masks were decoded."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is missing or damaged, as far as was looked."""
+        return not self.missing and not self.damaged
 
     @property
     def done(self) -> int:
         return self.ok + self.partial + self.quarantined
 
 
-def read_status(output: str) -> RunStatus:
-    """The status of the run at ``output``; `StoreError` if there is none."""
+def read_status(output: str, *, verify: bool = False) -> RunStatus:
+    """The status of the run at ``output``; `StoreError` if there is none.
+
+    ``verify``: read every part, span and row of a video.
+    """
     store = open_store(output)
     try:
         manifest = read_manifest(store)
@@ -89,9 +110,19 @@ def read_status(output: str) -> RunStatus:
         segmenter=str(config.get("segmenter", "?")),
         videos_total=_inputs(store),
     )
-    closed = _count_rows(store, output, status)
+    bad = _verify(store, status) if verify else ()
+    closed = _count_rows(store, status, bad)
     _count_open(store, status, closed)
     return status
+
+
+def _verify(store: ObjectStore, status: RunStatus) -> set[str]:
+    """Read all that is committed; the keys of damaged files."""
+    verified = Verified()
+    faults = list(damaged_files(Run(store), verified))
+    status.damaged = list(map(str, faults))
+    status.verified_files, status.without_checksums = verified.files, verified.without_checksums
+    return {fault.key for fault in faults}
 
 
 def _inputs(store: ObjectStore) -> int:
@@ -101,10 +132,11 @@ def _inputs(store: ObjectStore) -> int:
         return 0
 
 
-def _count_rows(store: ObjectStore, output: str, status: RunStatus) -> set[str]:
-    if next(iter(store.list(VIDEOS_PREFIX)), None) is None:
-        return set()
-    rows = open_run(output).videos().to_pydict()
+def _count_rows(store: ObjectStore, status: RunStatus, bad: Collection[str]) -> set[str]:
+    """Count the rows of videos, and compare what they say with what is there."""
+    table = pa.concat_tables([VIDEOS_SCHEMA.empty_table(), *Run(store).video_batches(skip=bad)])
+    status.missing = [str(fault) for fault in lacking(store, Claims([table])) if fault.key not in bad]
+    rows = table.to_pydict()
     counts = Counter(rows["status"])
     status.ok, status.partial, status.quarantined = (counts[n] for n in ("ok", "partial", "quarantined"))
     status.frames, status.keys = sum(rows["decoded_frames"]), sum(rows["keys"])
@@ -167,7 +199,7 @@ def as_json(status: RunStatus) -> str:
 def as_text(status: RunStatus) -> str:
     """A table."""
     if status.complete:
-        state = "complete"
+        state = "complete" if status.sound else "finished, but not all of it is there as it was"
     elif status.idle_s is None:
         state = "begun, nothing committed yet"
     else:
@@ -194,7 +226,25 @@ def as_text(status: RunStatus) -> str:
     ]
     if len(status.open_videos) > _SHOWN:
         lines.append(("", f"... and {len(status.open_videos) - _SHOWN} more"))
-    if not status.complete:
+    lines += _faults("missing", status.missing) + _faults("damaged", status.damaged)
+    if status.verified_files:
+        lines.append(("verified", _verified(status)))
+    if not status.sound:
+        lines.append(("to go on", "vidseg segment --repair, with the options of the run"))
+    elif not status.complete:
         lines.append(("to go on", "the command that began the run, again"))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)
+
+
+def _faults(name: str, faults: list[str]) -> list[tuple[str, str]]:
+    more = [("", f"... and {len(faults) - _SHOWN:,} more")] if len(faults) > _SHOWN else []
+    return [(name, fault) for fault in faults[:_SHOWN]] + more
+
+
+def _verified(status: RunStatus) -> str:
+    older = status.without_checksums
+    text = f"{count(status.verified_files, 'file')} read, {len(status.damaged):,} damaged"
+    return text + (
+        f"; {older:,} have no checksums (older version): their masks were decoded" if older else ""
+    )

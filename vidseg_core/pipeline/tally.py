@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vidseg_core.pipeline.kept import put_back
 from vidseg_core.pipeline.rows import Receipt
 
 
@@ -41,6 +42,8 @@ class VideoTally:
     frames_done: int = 0
     """Frames in parts that are committed, and keys among them."""
     keys_done: int = 0
+    kept: Mapping[str, Any] | None = None
+    """The row of a video that was done before: it comes back as it was."""
 
     def take(self, receipt: Receipt) -> bool:
         """Count a receipt; True when the video became complete with it."""
@@ -59,6 +62,9 @@ class VideoTally:
 
     def row(self, device: str) -> dict[str, Any]:
         """The video's row (``VIDEOS_SCHEMA``)."""
+        if self.kept is not None:
+            fatal = next((s.totals.get("error") or s.fatal for s in self.segments.values() if s.fatal), None)
+            return put_back(self.kept, sum(s.parts for s in self.segments.values()), fatal)
         sums = _sums([segment.totals for segment in self.segments.values()])
         status, reason = self._verdict(sums)
         gpu = device == "cuda"

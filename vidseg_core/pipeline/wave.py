@@ -21,9 +21,10 @@ from vidseg_core.pipeline.branches import Stages, packed, share_of_store
 from vidseg_core.pipeline.build import NetFacts
 from vidseg_core.pipeline.cells import Cells
 from vidseg_core.pipeline.commit_stage import CommitStage
-from vidseg_core.pipeline.decode_stage import DecodeStage
+from vidseg_core.pipeline.decode_stage import DecodeStage, verdict_key
 from vidseg_core.pipeline.drain import Drain, Drained
 from vidseg_core.pipeline.ending import close_video
+from vidseg_core.pipeline.kept import cannot, kept_videos
 from vidseg_core.pipeline.order import interleave
 from vidseg_core.pipeline.plan_stage import (
     PlannedUnit,
@@ -41,6 +42,8 @@ from vidseg_core.pipeline.rows import Receipt, messages
 from vidseg_core.pipeline.tally import SegmentTally, VideoTally, quarantine_row
 from vidseg_core.plan.branches import assign_branches
 from vidseg_core.plan.video_list import VideoInput
+from vidseg_core.store.errors import DamagedFile
+from vidseg_core.store.keys import video_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 
@@ -68,7 +71,9 @@ class WaveRunner:
     ) -> None:
         self._config, self._store, self._counts, self._report = config, store, counts, report
         self._drain, self._said = drain, False
-        self._plan = PlanStage(store, limits, PlanOptions.of(config))
+        self.given_up: list[DamagedFile] = []
+        """Why videos that were done before lack frames, and go on doing so."""
+        self._plan = PlanStage(store, limits, PlanOptions.of(config, kept_videos(store)))
         self._decode = DecodeStage(store, limits, drain.mark())
         self._commit = CommitStage(
             store, len(net.class_names), confidence=isinstance(config, PseudoLabelConfig)
@@ -197,7 +202,11 @@ class WaveRunner:
         self._report.tick(self._counts)
 
     def _close(self, tally: VideoTally, pool: ThreadPoolExecutor) -> None:
-        row = tally.row(self._device)
+        try:
+            row = tally.row(self._device)
+        except DamagedFile as problem:
+            self._give_up(tally.video_id, problem, pool)
+            return
         self._counts.videos += 1
         if row["status"] == "quarantined":
             self._counts.quarantined += 1
@@ -205,11 +214,21 @@ class WaveRunner:
         self._jobs.append(pool.submit(close_video, self._store, row))
 
     def _quarantine(self, work: VideoWork, pool: ThreadPoolExecutor) -> None:
+        if work.kept is not None:
+            self._give_up(work.video_id, cannot(work.kept, f"{work.reason}: {work.message}"), pool)
+            return
         row = quarantine_row(work.video_id, work.uri, work.reason or "", work.message or "")
         self._counts.videos += 1
         self._counts.quarantined += 1
         telemetry.count("quarantined", reason=work.reason or "")
         self._jobs.append(pool.submit(close_video, self._store, row))
+
+    def _give_up(self, video_id: str, problem: DamagedFile, pool: ThreadPoolExecutor) -> None:
+        """A video that was done cannot be completed again: it stays open, and the others run on."""
+        if self._store.exists(video_key(video_id)):  # another driver has completed it
+            return
+        self.given_up.append(problem)
+        self._jobs.append(pool.submit(self._store.delete, verdict_key(video_id)))
 
     def _count_plan(self, tally: VideoTally) -> None:
         """Count what is planned; of a video that a lost cell left, only what its receipts did not tell."""
@@ -241,6 +260,7 @@ def tally_of(work: VideoWork) -> VideoTally:
         segments,
         frames_done=sum(s.frames_done for s in works),
         keys_done=sum(s.keys_done for s in works),
+        kept=work.kept,
     )
 
 

@@ -16,6 +16,7 @@ from vidseg_core.config.report import ReportConfig
 from vidseg_core.evaluation.cells import CELLS_PREFIX, MANIFEST_KEY
 from vidseg_core.evaluation.read import open_evaluation
 from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.pipeline.whole import lacking
 from vidseg_core.report import of_evaluation, of_run, of_search, of_training
 from vidseg_core.report.page import Section, esc, render
 from vidseg_core.store import open_run, open_store
@@ -24,6 +25,8 @@ from vidseg_core.store.errors import DamagedFile, StoreError
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import read_object
 
+DONE, FAILED = 0, 1
+MOST_FAULTS = 10
 PAGE, PLOTS = "index.html", "plots"
 
 
@@ -37,6 +40,8 @@ class Gathered:
     """Input -> its net, where it has one."""
     kinds: list[str] = field(default_factory=list)
     clips: set[str] = field(default_factory=set)
+    damaged: bool = False
+    """Whether something that a run had committed is missing or damaged."""
 
 
 def run_report(config: ReportConfig, reporter: Reporter | None = None) -> int:
@@ -57,7 +62,7 @@ def run_report(config: ReportConfig, reporter: Reporter | None = None) -> int:
     report.say(
         f"{out / PAGE}: {len(found.sections)} sections, {plots} plots, {size:.1f} MiB", page=str(out / PAGE)
     )
-    return 0
+    return FAILED if found.damaged else DONE
 
 
 def gather(config: ReportConfig) -> Gathered:
@@ -71,6 +76,7 @@ def gather(config: ReportConfig) -> Gathered:
         except ConfigError:
             raise
         except _UNREADABLE as problem:
+            found.damaged |= isinstance(problem, DamagedFile)
             known = isinstance(problem, StoreError)
             problems.append(problem if known else DamagedFile(f"{path} is damaged: {problem!r}"))
             found.absent[path] = str(problems[-1])
@@ -133,6 +139,11 @@ def _add(config: ReportConfig, path: str, kind: str, suffix: str, found: Gathere
         found.kinds.append("training curves")
     else:
         run = open_run(path)
+        faults = lacking(run.store, count_rows=True)
+        found.damaged |= bool(faults)
+        found.absent |= {f"{fault.key} of {path}": f"it {fault.why}" for fault in faults[:MOST_FAULTS]}
+        if len(faults) > MOST_FAULTS:
+            found.absent[f"more of {path}"] = f"{len(faults) - MOST_FAULTS} more files are missing"
         parts, absent = of_run.sections(run, config, suffix)
         found.nets[path] = of_run.net_of(run)
     found.sections += parts

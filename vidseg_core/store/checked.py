@@ -1,13 +1,14 @@
 """Our Parquet files, written and read so that damage is found and named, never taken for data.
 
-Model: three things in a file speak for its content. Every page has a CRC-32 (Parquet's own, which Arrow
+Model: four things in a file speak for its content. Every page has a CRC-32 (Parquet's own, which Arrow
 compares as it reads; see `read_group` for what it does not cover). The footer has a CRC-32 of itself in its
 metadata, taken while that place was blank; so names, counts, offsets and statistics are as they were written.
-And the footer says under which key the file was written, so that a file under another's name is not read as
-the other's rows.
-Invariant: with any one bit changed, a file is either reported as damaged or gives the rows that were written.
+Beside it stands that of all bytes before the footer, for those who read them all. And the footer says under
+which key the file was written, so that a file under another's name is not read as the other's rows.
+Invariant: with any one bit changed, whoever reads rows is told or gets those that were written, and whoever
+reads all bytes (`why_damaged`) is told.
 
-Files of older versions have none of the three: of those the masks are decoded and compared with
+Files of older versions have none of the four: of those the masks are decoded and compared with
 `class_pixels`, where somebody asks for it (`why_damaged`).
 """
 
@@ -30,8 +31,11 @@ from vidseg_core.store.keys import parse_part_key
 from vidseg_core.store.mask_codec import MASK_CODEC, decode_mask
 from vidseg_core.store.schema import VERSION_KEY, check_version
 
-CRC_KEY, PLACE_KEY = b"vidseg.footer_crc32", b"vidseg.key"
-_BLANK = b"--------"
+CRC_KEY, PLACE_KEY = b"vidseg.crc32", b"vidseg.key"
+HOW_TO_REPAIR = "vidseg segment --repair, with the options of that run, makes it again"
+_BLANK = b"-" * 8
+_DIGITS = 2 * len(_BLANK)
+"""Of the checksums: first that of the bytes before the footer, then the footer's."""
 _MAGIC = b"PAR1"
 _TAIL = 64 << 10
 """Bytes read at once from the end of a file: most footers are shorter."""
@@ -42,16 +46,17 @@ ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)
 
 def seal_fields(key: str) -> dict[bytes, bytes]:
     """Metadata of a footer that `seal` completes; no key: the file may lie anywhere."""
-    return {CRC_KEY: _BLANK} | ({PLACE_KEY: key.encode()} if key else {})
+    return {CRC_KEY: 2 * _BLANK} | ({PLACE_KEY: key.encode()} if key else {})
 
 
 def seal(file: io.BytesIO) -> bytes:
-    """The bytes of a finished file whose footer has `seal_fields`, with the footer's checksum in place."""
+    """The bytes of a finished file whose footer has `seal_fields`, with the checksums in place."""
     with file.getbuffer() as data:
         start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
         footer = bytes(data[start:])
-        at = start + _crc_at(footer)
-        data[at : at + len(_BLANK)] = b"%08x" % zlib.crc32(footer)
+        at = start + footer.index(2 * _BLANK, footer.index(CRC_KEY))
+        data[at : at + len(_BLANK)] = _crc(data[:start])
+        data[at + len(_BLANK) : at + _DIGITS] = _crc(data[start:])
     return file.getvalue()
 
 
@@ -104,16 +109,14 @@ def read_group(file: pq.ParquetFile, group: int, columns: Sequence[str] | None =
     return table
 
 
-def has_checksums(file: pq.ParquetFile) -> bool:
+def is_sealed(data: bytes) -> bool:
     """Whether a file was written with checksums; those of older versions were not."""
-    return CRC_KEY in (file.metadata.metadata or {})
+    return CRC_KEY in data[-int.from_bytes(data[-8:-4], "little") - 8 :]
 
 
 def damaged(where: str, why: str) -> DamagedFile:
     """What says that a committed file is damaged, why, and what to do."""
-    return DamagedFile(
-        f"{where} is damaged ({why}); vidseg segment --repair, with the options of that run, makes it again"
-    )
+    return DamagedFile(f"{where} is damaged ({why}); {HOW_TO_REPAIR}")
 
 
 def one_line(error: BaseException) -> str:
@@ -132,6 +135,8 @@ def _opened(source: Any, key: str, output: str) -> pq.ParquetFile:
         fields = metadata.metadata or {}
     except ARROW_ERRORS as error:
         raise _Unsound(f"the footer cannot be read: {one_line(error)}") from None
+    if CRC_KEY not in fields and (CRC_KEY in footer or PLACE_KEY in footer):
+        raise _Unsound("it has lost its checksum")
     if CRC_KEY in fields and not _is_sound(footer, fields[CRC_KEY]):
         if VERSION_KEY in fields:  # another one may take its checksum in another way
             check_version(fields, f"{output}: {key}")
@@ -150,10 +155,15 @@ def _read(data: bytes, key: str, output: str) -> pa.Table:
     for group in range(file.num_row_groups):
         try:
             groups.append(read_group(file, group))
+            groups[-1].validate(full=not is_sealed(data))  # of older versions: text that is no UTF-8
         except ARROW_ERRORS as error:
             raise _Unsound(f"{_frames_of(file, group)}{one_line(error)}") from None
         if parse_part_key(key) is not None:
-            last = _check_frames(groups[-1], key, last, decode=not has_checksums(file))
+            last = _check_frames(groups[-1], key, last, decode=not is_sealed(data))
+    digits = (file.metadata.metadata or {}).get(CRC_KEY)
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    if digits is not None and digits[: len(_BLANK)] != _crc(memoryview(data)[:start]):
+        raise _Unsound("the checksum of all pages does not match")
     return pa.concat_tables(groups)
 
 
@@ -167,15 +177,14 @@ def _footer(source: Any) -> bytes:
     return tail[-length:] if length <= len(tail) else source.read_at(length, size - length)
 
 
-def _crc_at(footer: bytes) -> int:
-    """Where the checksum's digits begin: after its name and a byte or two of Thrift."""
-    return footer.index(_BLANK, footer.index(CRC_KEY))
-
-
 def _is_sound(footer: bytes, digits: bytes) -> bool:
-    at = footer.find(digits, footer.find(CRC_KEY) + len(CRC_KEY))
-    blank = footer[:at] + _BLANK + footer[at + len(digits) :]
-    return digits == b"%08x" % zlib.crc32(blank)
+    at = footer.find(digits, footer.find(CRC_KEY) + len(CRC_KEY)) + len(_BLANK)
+    blank = footer[:at] + _BLANK + footer[at + len(_BLANK) :]
+    return len(digits) == _DIGITS and digits[len(_BLANK) :] == _crc(blank)
+
+
+def _crc(data: bytes | memoryview) -> bytes:
+    return b"%08x" % zlib.crc32(data)
 
 
 def _frames_of(file: pq.ParquetFile, group: int) -> str:

@@ -2,7 +2,7 @@
 
     frames/video=<id>/part-<segment>-<shard>.parquet         rows of one shard
     frames/video=<id>/span-<segment>-<first>-<last>.parquet  rows of shards first..last, merged by `compact`
-    videos/<name>.parquet                                    rows about videos
+    videos/<id>.parquet                                      the row of a video
     _state/video=<id>/<segment>-<next_shard>-<next_part>.state
     _state/video=<id>/alone-<segment>-<shard>-<process>.<fate>  a process that ran this shard alone
     _state/engine/start-<process>.<fate>                     one that was starting its engine

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -131,9 +131,13 @@ class Run:
         """One row per video that is done (`VIDEOS_SCHEMA`)."""
         return pa.concat_tables([VIDEOS_SCHEMA.empty_table(), *self.video_batches()])
 
-    def video_batches(self) -> Iterator[pa.Table]:
-        """The same rows, some thousand at a time: a run may have more videos than fit memory."""
-        keys = (info.key for info in self.store.list(VIDEOS_PREFIX) if info.key.endswith(".parquet"))
+    def video_batches(self, skip: Collection[str] = ()) -> Iterator[pa.Table]:
+        """The same rows, some thousand at a time: a run may have more videos than fit memory.
+
+        `skip`: keys of rows that are left out.
+        """
+        listed = (info.key for info in self.store.list(VIDEOS_PREFIX) if info.key.endswith(".parquet"))
+        keys = (key for key in listed if key not in skip)
         with ThreadPoolExecutor(_READERS) as pool:  # a file a video: on S3 it is the waiting that takes long
             while batch := list(islice(keys, _BATCH_VIDEOS)):
                 found = zip(batch, pool.map(self.store.get, batch), strict=True)
@@ -193,6 +197,11 @@ class Run:
     def _parquet(self, key: str) -> pq.ParquetFile:
         with self._reading(key):
             return open_checked(self._files.open_input_file(key), key, f"run {self.path}")
+
+    def rows_in(self, key: PartKey) -> int:
+        """Rows of a file, going by its footer."""
+        with self._parquet(str(key)) as file:
+            return file.metadata.num_rows
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
