@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from jobs.utf8 import begin_again_in_utf8
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
 from vidseg_core.pipeline.interrupts import asked_to_end, end_with, heard
@@ -74,6 +75,7 @@ def run_verb(
     verb: str, cls: type[ConfigT], run: Callable[[ConfigT], int], argv: Sequence[str] | None = None
 ) -> int:
     """Parse `argv` (None: the process's own) as a `cls`, call `run` with it and return the exit code."""
+    begin_again_in_utf8()
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # plug-ins beside the user; after everything that is installed
     if isinstance(sys.stdout, io.TextIOWrapper):  # letters that a locale lacks are spelled out, as in errors

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.runner import run_verb
 from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import run_inline
+from vidseg_core.config.verbs import CompactConfig
 from vidseg_core.store import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +70,7 @@ def test_an_ascii_locale_gives_the_rows_and_addresses_of_any_other(
     same = ("video_id", "uri", "status", "decoded_frames", "keys")
     assert [there[name] for name in same] == [here[name] for name in same]
     run = os.fsencode(output)
-    assert "1/1" not in _in_ascii("-m", "jobs.status", run, code=2)  # no manifest: this was no job on Ray
+    assert "résultats holds no run" in _in_ascii("-m", "jobs.status", run, code=2)  # has no manifest
     assert "frames in" in _in_ascii(
         "-m", "jobs.export", "--run", run, "--format", "overlay", "--output", run + b"-\xc3\xa9"
     )
@@ -85,6 +87,16 @@ def test_an_output_whose_name_is_not_utf8_is_named(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 2 and b"not valid UTF-8" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_a_word_that_ray_cannot_be_told_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def run(config: CompactConfig) -> int:
+        "caf\udce9.mp4".encode()
+        return 0
+
+    assert run_verb("compact", CompactConfig, run, ["--run", "x"]) == 2
+    said = capsys.readouterr().err
+    assert "'caf\\udce9.mp4' is not valid UTF-8; rename it" in said and "Traceback" not in said
 
 
 def _opens_text(call: ast.Call) -> bool:

@@ -37,5 +37,5 @@ def about_a_name(problem: BaseException) -> str | None:
             "or PYTHONUTF8=1"
         )
     if any("\ud800" <= letter <= "\udfff" for letter in problem.object):
-        return f"the name {problem.object!r} is not valid UTF-8; rename it"
+        return f"{problem.object!r} is not valid UTF-8; rename it, or name its folder instead"
     return None

@@ -97,6 +97,8 @@ def _connect(config: RayChoice) -> LocalRay | None:
             return LocalRay(config.object_store_mb)
         with local_ray.our_signals():
             ray.init(address=address, **local_ray.QUIET)
+    except UnicodeEncodeError:  # Ray is told the command line, and takes UTF-8 only
+        raise
     except Exception as problem:
         why = f"a local Ray does not start (is the machine overloaded?): {problem}"
         raise ClusterError(_why_not(address, problem) if address else why) from problem
