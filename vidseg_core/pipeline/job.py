@@ -107,7 +107,7 @@ class _Job:
         if config.retry_quarantined:
             self._retry_quarantined()
         if store.exists(SUCCESS_KEY):
-            found = whole_totals(store, inputs)
+            found = whole_totals(store, inputs, finished=True)
             aside = found.figures["quarantined"]
             hint = (
                 f" ({count(aside, 'video')} quarantined; --retry_quarantined tries them again)"
@@ -119,7 +119,7 @@ class _Job:
         self._greet(inputs, net, fresh)
         self._run_waves(inputs, net)
         achieved = None if choice is None else self._achieved(choice)
-        found = whole_totals(store, inputs)
+        found = whole_totals(store, inputs, finished=False)
         return ending.finish(store, config, manifest, net, found, self._started, self._report, achieved)
 
     def _achieved(self, choice: Choice) -> dict[str, Any]:

@@ -60,13 +60,17 @@ def lacking(
     return faults + rows + list(_run_json(store))
 
 
-def whole_totals(store: ObjectStore, inputs: VideoList) -> Totals:
-    """The totals of a run in which nothing is missing; `DamagedFile` names what is."""
+def whole_totals(store: ObjectStore, inputs: VideoList, *, finished: bool) -> Totals:
+    """The totals of a run in which nothing is missing; `DamagedFile` names what is.
+
+    `finished`: it must have its ``run.json``, too.
+    """
     run, claims = Run(store), Claims()
     totals = totals_of(claims.of(run.video_batches()))
     left = inputs.without(closed_videos(store)).table["video_id"].to_pylist()
     faults = [_no_row(video_id) for video_id in left]
-    raise_for(f"output {store.root}", faults + list(missing(run, claims)))
+    faults += [*missing(run, claims), *(_run_json(store) if finished else ())]
+    raise_for(f"output {store.root}", faults)
     return totals
 
 
@@ -108,6 +112,7 @@ def faults_of(store: ObjectStore, verified: Verified) -> tuple[list[Fault], list
 
 def repair(store: ObjectStore, report: Reporter, *, dry: bool = False) -> None:
     """Take away what is damaged, so that the run makes it again; `dry`: only say what that is."""
+    report.say(f"repair: reading every file of {store.root}")
     verified = Verified()
     damaged, absent = faults_of(store, verified)
     for fault in [*damaged, *absent]:

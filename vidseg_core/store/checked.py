@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -74,7 +74,7 @@ def open_checked(source: Any, key: str, output: str) -> pq.ParquetFile:
 def read_checked(data: bytes, key: str, output: str) -> pa.Table:
     """The whole table of a part, a span or a row of `videos/`, every byte of it checked; errors as above."""
     try:
-        return _read(data, key, output)
+        return pa.concat_tables(_tables(data, key, output))
     except _Unsound as problem:
         raise damaged(f"{output}: {key}", str(problem)) from None
 
@@ -85,7 +85,8 @@ def why_damaged(data: bytes, key: str) -> str | None:
     None for sound ones, and for those of older versions in which nothing is found.
     """
     try:
-        _read(data, key, "it")
+        for _ in _tables(data, key, "it"):
+            pass
     except (_Unsound, StoreError) as problem:
         return str(problem)
     return None
@@ -149,22 +150,22 @@ def _opened(source: Any, key: str, output: str) -> pq.ParquetFile:
     return file
 
 
-def _read(data: bytes, key: str, output: str) -> pa.Table:
-    file, last = _opened(pa.BufferReader(data), key, output), -1
-    groups = [file.schema_arrow.empty_table()]
+def _tables(data: bytes, key: str, output: str) -> Iterator[pa.Table]:
+    """The row groups of a file, checked one after the other; the first is empty and has the schema."""
+    file, last, sealed = _opened(pa.BufferReader(data), key, output), -1, is_sealed(data)
+    yield file.schema_arrow.empty_table()
     for group in range(file.num_row_groups):
         try:
-            groups.append(read_group(file, group))
-            groups[-1].validate(full=not is_sealed(data))  # of older versions: text that is no UTF-8
+            table = read_group(file, group)
+            table.validate(full=not sealed)  # of older versions: text that is no UTF-8
         except ARROW_ERRORS as error:
             raise _Unsound(f"{_frames_of(file, group)}{one_line(error)}") from None
         if parse_part_key(key) is not None:
-            last = _check_frames(groups[-1], key, last, decode=not is_sealed(data))
-    digits = (file.metadata.metadata or {}).get(CRC_KEY)
+            last = _check_frames(table, key, last, decode=not sealed)
+        yield table
     start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    if digits is not None and digits[: len(_BLANK)] != _crc(memoryview(data)[:start]):
+    if sealed and (file.metadata.metadata or {})[CRC_KEY][: len(_BLANK)] != _crc(memoryview(data)[:start]):
         raise _Unsound("the checksum of all pages does not match")
-    return pa.concat_tables(groups)
 
 
 def _footer(source: Any) -> bytes:

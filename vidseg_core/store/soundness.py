@@ -36,6 +36,8 @@ from vidseg_core.store.schema import VIDEOS_SCHEMA
 
 _COLUMNS = ("video_id", "status", "decoded_frames", "parts")
 _READERS = 16
+_WHOLE_READERS = 8
+"""Of whole files at a time, each as large as a span may be."""
 _BATCH = 1000
 _MOST_GAPS = 1000
 """Of a video, which are named."""
@@ -110,7 +112,7 @@ def damaged_files(run: Run, found: Verified) -> Iterator[Fault]:
 
     keys = (info.key for prefix in (VIDEOS_PREFIX, FRAMES_PREFIX) for info in run.store.list(prefix))
     ours = (key for key in keys if parse_part_key(key) or _row_of(key))
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_WHOLE_READERS) as pool:
         while batch := list(islice(ours, _BATCH)):
             for key, (why, sealed) in zip(batch, pool.map(look, batch), strict=True):
                 found.files += 1
