@@ -49,6 +49,8 @@ FAILURES = frozenset(
 )
 
 ConfigT = TypeVar("ConfigT")
+OOM_RETRIES = ("RAY_task_oom_retries", "3")
+"""What Ray's memory monitor ends is tried so often, not for ever; Ray reads it when it is imported."""
 
 
 _ON = "what is finished stays; the same command goes on from there"
@@ -76,6 +78,7 @@ def run_verb(
 ) -> int:
     """Parse `argv` (None: the process's own) as a `cls`, call `run` with it and return the exit code."""
     begin_again_in_utf8()
+    os.environ.setdefault(*OOM_RETRIES)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # plug-ins beside the user; after everything that is installed
     if isinstance(sys.stdout, io.TextIOWrapper):  # letters that a locale lacks are spelled out, as in errors

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.pipeline.commit_stage import CommitStage, commit_parts
@@ -28,6 +29,7 @@ from vidseg_core.pipeline.engine_stage import EngineStage
 from vidseg_core.pipeline.plan_stage import PlannedUnit
 from vidseg_core.pipeline.ray_process import RayProcess
 from vidseg_core.pipeline.ray_session import DECODE_CPUS, Sizing, check_store
+from vidseg_core.pipeline.worker_watch import WorkerWatch
 from vidseg_core.store.objects import ObjectStore
 
 _COMMITS_AT_ONCE = 1
@@ -40,6 +42,14 @@ _SHARDS_AHEAD = 2.0
 
 BranchPlan = list[pa.Table]
 """The units of a branch, in blocks of one decode task each."""
+
+
+class _Watch(WorkerWatch, ExecutionCallback):
+    """Ray Data makes one for each execution of a graph, and ends that with what it raises."""
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Called several times a second, also while nothing comes out."""
+        self.look()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +80,7 @@ def data_context(store_share: float) -> Iterator[None]:
     context.override_object_store_memory_limit_fraction = store_share
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.custom_execution_callback_classes = [*before.custom_execution_callback_classes, _Watch]
     DataContext._set_current(context)
     try:
         yield
@@ -166,4 +177,6 @@ def run_branches(plans: Sequence[BranchPlan], stages: Stages) -> Generator[pa.Ta
     with data_context(stages.store_share):
         first, *others = [_branch(blocks, stages) for blocks in plans]
         union = first.union(*others) if others else first
-        yield from union.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for receipts in union.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            WorkerWatch.progress += 1
+            yield receipts

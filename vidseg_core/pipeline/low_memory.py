@@ -27,12 +27,24 @@ def advice(config: object) -> str:
     return f"{options}give the machine more memory (and look at what else runs on it)"
 
 
-def killed_task(text: str, config: object) -> str:
-    """One sentence of what Ray says, in a page, of a task that was ended too often."""
+def is_kill(text: str) -> bool:
+    """Whether Ray speaks of its memory monitor."""
+    return "running low on memory" in text
+
+
+def killed(text: str, config: object) -> str:
+    """One sentence of what Ray says, in a page, when it gives up what its memory monitor ends."""
     task, node, figures = _TASK.search(text), _NODE.search(text), _FIGURES.search(text)
     who = f" ({task[1]})" if task else ""
     where = f" on node {node[1]}" if node else ""
-    used = f": {figures[1]} of {figures[2]} GB are in use there" if figures else ""
+    used = f" ({figures[1]} of {figures[2]} GB are in use there)" if figures else ""
+    what = f"a worker{who}{where}{used}, and each that took its place"
+    return f"Ray's memory monitor ended {what}; {advice(config)}"
+
+
+def died() -> str:
+    """One sentence for workers that die of something else."""
     return (
-        f"Ray's memory monitor ended a task{who}{where} each time that it was tried{used}; {advice(config)}"
+        "the worker process of a task died, and each that took its place: a crash of native code, or the "
+        "kernel ended it for want of memory"
     )

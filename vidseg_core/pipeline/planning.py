@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import ray
 
 from vidseg_core.pipeline.plan_stage import PlanStage, input_tables
+from vidseg_core.pipeline.worker_watch import TASK_TRIES, WorkerWatch
 from vidseg_core.plan.video_list import VideoInput
 
 _TASKS_PER_CPU = 2
@@ -27,6 +28,8 @@ _UNDER_WAY = 4
 _SHARE_AHEAD = 4
 """One CPU in so many plans ahead; the others decode."""
 _PUMP_EVERY_S = 0.5
+_ASK_EVERY_S = 1.0
+"""While no answer comes: whether to stop."""
 
 
 class Planning:
@@ -53,12 +56,16 @@ class Planning:
         for _ in range(min(self._few - busy, len(self._waiting))):
             self._send()
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The planner's answers, in order."""
-        while self._waiting or self._sent:
+    def tables(self, stop: Callable[[], bool] = lambda: False) -> Iterator[pa.Table]:
+        """The planner's answers, in order; no more of them once ``stop()``."""
+        watch = WorkerWatch()
+        while (self._waiting or self._sent) and not stop():
             while self._waiting and len(self._sent) < self._many:
                 self._send()
-            yield ray.get(self._sent.popleft())
+            if ray.wait([self._sent[0]], timeout=_ASK_EVERY_S)[0]:
+                WorkerWatch.progress += 1
+                yield ray.get(self._sent.popleft())
+            watch.look()
 
     def close(self) -> None:
         """Give up what has not been read; the few tasks under way end by themselves."""
@@ -69,6 +76,6 @@ class Planning:
         self._sent.append(_plan_table.remote(self._waiting.popleft(), self._stage))
 
 
-@ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")
+@ray.remote(num_cpus=1, max_retries=TASK_TRIES - 1, scheduling_strategy="SPREAD")
 def _plan_table(videos: pa.Table, stage: PlanStage) -> pa.Table:
     return pa.concat_tables(stage(videos))

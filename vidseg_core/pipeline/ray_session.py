@@ -14,8 +14,9 @@ from typing import Protocol
 import ray
 
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.pipeline import interrupts, local_ray
+from vidseg_core.pipeline import interrupts, local_ray, raylet_words
 from vidseg_core.pipeline.local_ray import LocalRay
+from vidseg_core.pipeline.worker_watch import in_words
 
 MAX_BRANCHES = 8
 """Keyed branches that one streaming executor drives well; where there is room for more there are `cells`."""
@@ -56,7 +57,7 @@ class RayChoice(Protocol):
 @contextmanager
 def ray_session(config: RayChoice) -> Iterator[None]:
     """Ray is up inside the block. A Ray that the caller had started is used and left running."""
-    with interrupts.heard():
+    with interrupts.heard(), in_words(config, ClusterError):
         if ray.is_initialized():
             yield
             return
@@ -91,6 +92,7 @@ def _let_go(problem: BaseException) -> None:
 
 def _connect(config: RayChoice) -> LocalRay | None:
     """Join the cluster that is named, or start a Ray of our own."""
+    raylet_words.shorten()
     address = config.ray_address or os.environ.get("RAY_ADDRESS")
     try:
         if not address:

@@ -131,9 +131,7 @@ class WaveRunner:
         """Tallies by video id, and (frames left, unit rows) of every open segment."""
         tallies: dict[str, VideoTally] = {}
         segments: list[tuple[int, list[PlannedUnit]]] = []
-        for table in plan.tables():
-            if self._drain.requested:
-                break
+        for table in plan.tables(lambda: self._drain.requested):
             for work, blob in read_works(table):
                 if work.reason is not None:
                     self._quarantine(work, pool)

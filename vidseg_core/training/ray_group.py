@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vidseg_core.pipeline.low_memory import is_kill, killed
 from vidseg_core.pipeline.ray_session import ClusterError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 PROGRESS = "progress.jsonl"
 """One line for each new point of the curve, for whoever watches the run."""
 RAY_FOLDER = "_ray"
+MOST_STARTS = 3
+"""So often a group of workers that cannot be started is tried again; Ray would try for ever."""
 Explained = Mapping[str, type[Exception]]
 
 
@@ -66,7 +69,7 @@ def run_group(
         with _Follower(folder / PROGRESS, watch):
             result = _trainer(worker, job, layout, folder).fit()
     except TrainingFailedError as error:
-        raise ClusterError(f"training workers failed too often: {_reason(error)}") from error
+        raise ClusterError(f"training workers failed too often: {reason(error, layout)}") from error
     finally:
         shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
     return _outcome(getattr(result, "return_value", None), explained)
@@ -95,7 +98,9 @@ def _trainer(
         run_config=RunConfig(
             name=uuid.uuid4().hex,
             storage_path=str(folder / RAY_FOLDER),
-            failure_config=FailureConfig(max_failures=layout.max_failures),
+            failure_config=FailureConfig(
+                max_failures=layout.max_failures, controller_failure_limit=MOST_STARTS
+            ),
         ),
     )
 
@@ -138,8 +143,10 @@ def _outcome(returned: Any, explained: Explained) -> Any:
     raise explained[returned["kind"]](returned["message"])
 
 
-def _reason(error: Exception) -> str:
-    """The last line of what a worker said."""
+def reason(error: Exception, layout: object) -> str:
+    """The last line of what a worker said; what Ray's memory monitor says, in a sentence."""
+    if is_kill(str(error)):
+        return killed(str(error), layout)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
