@@ -60,7 +60,7 @@ def worker(local_ray: None) -> Any:
 def judged(worker: Any, name: str) -> str:
     """What became of a process, once it is known: a call may still reach one that is about to be killed."""
     for _ in range(100):
-        fate = ray.get(worker.fate_of.remote(name))
+        fate: Any = ray.get(worker.fate_of.remote(name))
         if fate != Fate.RUNNING:
             return fate
         time.sleep(0.1)
