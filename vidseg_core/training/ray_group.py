@@ -69,7 +69,7 @@ def run_group(
         with _Follower(folder / PROGRESS, watch):
             result = _trainer(worker, job, layout, folder).fit()
     except TrainingFailedError as error:
-        raise ClusterError(f"training workers failed too often: {reason(error, layout)}") from error
+        raise ClusterError(f"training workers failed too often: {_reason(error, layout)}") from error
     finally:
         shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
     return _outcome(getattr(result, "return_value", None), explained)
@@ -143,7 +143,7 @@ def _outcome(returned: Any, explained: Explained) -> Any:
     raise explained[returned["kind"]](returned["message"])
 
 
-def reason(error: Exception, layout: object) -> str:
+def _reason(error: Exception, layout: object) -> str:
     """The last line of what a worker said; what Ray's memory monitor says, in a sentence."""
     if is_kill(str(error)):
         return killed(str(error), layout)
