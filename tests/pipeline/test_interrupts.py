@@ -9,13 +9,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from vidseg_core.pipeline import interrupts
-from vidseg_core.pipeline.interrupts import asked_to_end, heard, sigterm_drains
+from vidseg_core.pipeline.interrupts import asked_to_end, drains, heard
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,26 +35,41 @@ def test_sigterm_is_ctrl_c_inside_and_what_it_was_before_outside(interrupt: obje
 
 
 def test_a_signal_that_is_sent_twice_asks_once() -> None:
-    drains: list[bool] = []
-    with heard(), sigterm_drains(lambda: drains.append(True)):
+    asked: list[bool] = []
+    with heard(), drains(lambda: asked.append(True)):
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
-    assert drains == [True] and not asked_to_end()
+    assert asked == [True] and not asked_to_end()
+
+
+def test_two_at_the_very_same_moment_ask_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handler of the second ran within that of the first, which went on as if it were the second."""
+    start = threading.Thread.start
+
+    def twice(thread: threading.Thread) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", twice)
+    asked: list[bool] = []
+    with heard(), drains(lambda: asked.append(True)):
+        signal.raise_signal(signal.SIGTERM)
+    assert asked == [True] and not asked_to_end()
 
 
 def test_a_second_one_later_interrupts_the_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interrupts, "AGAIN_S", 0.0)
-    drains: list[bool] = []
-    with sigterm_drains(lambda: drains.append(True)):
+    asked: list[bool] = []
+    with drains(lambda: asked.append(True)):
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
         assert asked_to_end()
-    assert drains == [True]
+    assert asked == [True]
 
 
 def test_ctrl_c_does_not_drain() -> None:
-    with sigterm_drains(lambda: pytest.fail("it drains")), pytest.raises(KeyboardInterrupt):
+    with drains(lambda: pytest.fail("it drains")), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 
 
@@ -96,7 +112,7 @@ def test_a_later_signal_ends_what_is_ending_with_its_children() -> None:
 def test_one_whose_ray_was_ended_with_it_does_not_wait_for_its_drain() -> None:
     code, errors = ended(
         "stack = [interrupts.heard(words), interrupts.standing_on(lambda: False)]\n"
-        "stack += [interrupts.sigterm_drains(lambda: None)]\n"
+        "stack += [interrupts.drains(lambda: None)]\n"
         "for block in stack: block.__enter__()\n"
         "ask()"
     )
@@ -111,6 +127,19 @@ def test_one_where_nobody_hears_the_interrupt_ends_all_the_same() -> None:
         "    except KeyboardInterrupt: time.sleep(60)"
     )
     assert (code, errors) == (1, "last words\n")
+
+
+def test_an_interrupt_that_is_lost_is_raised_again_without_a_word() -> None:
+    """Raised where nothing can be raised, here in a finaliser, as in the callbacks of FFmpeg's writers."""
+    code, errors = ended(
+        "class Loses:\n"
+        "    def __del__(self): ask()\n"
+        "with interrupts.heard(words):\n"
+        "    Loses()\n"
+        "    try: time.sleep(40)\n"
+        "    except KeyboardInterrupt: sys.exit('heard')"
+    )
+    assert (code, errors) == (1, "heard\n")
 
 
 def test_after_the_verb_a_signal_changes_no_exit_code() -> None:

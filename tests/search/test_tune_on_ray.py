@@ -1,8 +1,8 @@
 """Promise: a search whose driver is killed goes on where it stood: trials that had ended are not made
 again, and there are as many as were asked for. Afterwards the tables, the picture and a finalist's policy
-are there.
+are there. One that is interrupted says so: Ray Tune ended the search at Ctrl-C as if all were tried.
 
-This test starts two local Ray clusters and takes about a minute.
+This test starts three local Ray clusters and takes more than a minute.
 """
 
 from __future__ import annotations
@@ -49,16 +49,30 @@ def outcomes(output: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in output.glob("trials/*/outcome.json")}
 
 
+def begin(line: list[str], output: Path, done: int) -> subprocess.Popen[str]:
+    """A driver that has got to so many trials."""
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    driver = subprocess.Popen(
+        line,
+        cwd=REPO,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 300
+    while len(outcomes(output)) < done:
+        assert driver.poll() is None, driver.stderr and driver.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return driver
+
+
 def test_a_killed_driver_goes_on_where_it_stood(tables: str, space_file: str, tmp_path: Path) -> None:
     output = tmp_path / "out"
     line = command(tables, space_file, output)
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    first = subprocess.Popen(line, cwd=REPO, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not outcomes(output):
-        assert first.poll() is None, first.stderr and first.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    first = begin(line, output, 1)
     family = psutil.Process(first.pid).children(recursive=True)
     first.send_signal(signal.SIGKILL)
     first.wait()
@@ -69,10 +83,20 @@ def test_a_killed_driver_goes_on_where_it_stood(tables: str, space_file: str, tm
             continue
     psutil.wait_procs(family, timeout=30)
     before = outcomes(output)
-    assert 1 <= len(before) < TRIALS and not (output / "run.json").exists()
 
-    second = subprocess.run(line, cwd=REPO, env=environment, capture_output=True, text=True)
-    assert second.returncode == 0, second.stderr
+    second = begin(line, output, len(before) + 1)
+    os.killpg(second.pid, signal.SIGINT)
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 1 and "Traceback" not in errors
+    assert errors.endswith(
+        "vidseg tune: interrupted; what was tried stays; the same command goes on from there\n"
+    )
+    before |= outcomes(output)
+    assert 2 <= len(before) < TRIALS and not (output / "run.json").exists()
+
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    third = subprocess.run(line, cwd=REPO, env=environment, capture_output=True, text=True)
+    assert third.returncode == 0, third.stderr
     after = outcomes(output)
     assert len(after) == TRIALS and before.items() <= after.items()
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -89,6 +94,32 @@ def test_two_workers_play_the_same_episodes(tables: str, tmp_path: Path, trainin
     for one, two in zip(rows, curve, strict=True):
         assert (one["decisions"], one["length"]) == (two["decisions"], two["length"])
         assert one["mean_return"] == pytest.approx(two["mean_return"], rel=1e-4)
+
+
+@pytest.mark.ray
+def test_ctrl_c_says_where_it_goes_on(tables: str, tmp_path: Path) -> None:
+    """Ray Train's own handler ended the process without a word."""
+    output = tmp_path / "out"
+    options = f"--tables {tables} --output {output} --episode.frames 40 --episode.eta 0.2 --intervals 8"
+    options += " --reinforce.episodes 20000 --reinforce.batch 2 --reinforce.trials 4"
+    options += " --save_every 1 --object_store_mb 128"
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "jobs.train_policy", *options.split()],
+        cwd=Path(__file__).parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (output / "checkpoint.json").exists():
+        assert driver.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 1 and "Traceback" not in errors
+    said = errors.splitlines()[-1]
+    assert re.fullmatch(r"vidseg train-policy: interrupted; the same command goes on from batch \d+", said)
 
 
 def kill_worker(checkpoint: Path, step: int, killed: list[int], over: threading.Event) -> None:

@@ -100,7 +100,7 @@ class Drain:
     def on_sigterm(self) -> Iterator[None]:
         """The first SIGTERM requests the drain inside the block (see `interrupts`)."""
         try:
-            with interrupts.sigterm_drains(self.request):
+            with interrupts.drains(self.request):
                 yield
         finally:
             self.close()

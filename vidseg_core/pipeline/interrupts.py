@@ -5,7 +5,7 @@ SIGTERM asks it to instead. Terminals, `timeout` and `uv run` send a signal two 
 what comes within `AGAIN_S` is the same request. One that comes later raises, or ends the process at once if
 that has been tried: all that matters is in the output already.
 Invariant: a process that was asked to end does, also when what it stands on (a Ray of its own) was ended with
-it, and when nobody hears the exception.
+it, and when the exception is lost on its way: that is raised again, and after `CLEANUP_S` it is over.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -26,16 +27,24 @@ CLEANUP_S = 30.0
 _LOOK_EVERY_S = 0.5
 
 
+class Asked(KeyboardInterrupt):
+    """What a signal raises."""
+
+
 class _Ear:
     """What was asked so far, and what is to be done about it."""
 
     def __init__(self, last_words: Callable[[], None]) -> None:
         self._last_words = last_words
         self.drain: Callable[[], None] | None = None
+        self.drained_by = {signal.SIGTERM}
         self.stands: Callable[[], bool] = lambda: True
+        self._busy = False
         self._heard: float | None = None
         self._drains = False
         self._raised: float | None = None
+        self._asked: weakref.ref[Asked] | None = None
+        self._swallowed = False
         self.closed = threading.Event()
 
     @property
@@ -43,6 +52,18 @@ class _Ear:
         return self._raised is not None
 
     def hear(self, number: int, frame: FrameType | None) -> None:
+        if self._busy:  # a second one in the middle of this
+            return
+        self._busy = True
+        try:
+            self._take(number)
+        finally:
+            self._busy = False
+
+    def _take(self, number: int) -> None:
+        if self._swallowed:
+            self._swallowed = False
+            raise self._new()
         now = time.monotonic()
         if self._heard is not None and now - self._heard < AGAIN_S:
             return
@@ -51,18 +72,29 @@ class _Ear:
         self._heard = now
         if self._raised is not None:
             self.end_now()
-        if number == signal.SIGTERM and self.drain is not None and not self._drains:
+        if number in self.drained_by and self.drain is not None and not self._drains:
             self._drains = True
             self.drain()
             return
         self._raised = now
-        raise KeyboardInterrupt
+        raise self._new()
+
+    def _new(self) -> Asked:
+        asked = Asked()
+        self._asked = weakref.ref(asked)
+        return asked
 
     def _watch(self) -> None:
+        was_gone = False
         while not self.closed.wait(_LOOK_EVERY_S):
             late = self._raised is not None and time.monotonic() - self._raised > CLEANUP_S
             if late or not self.stands():
                 self.end_now()
+            gone = self._asked is not None and self._asked() is None
+            if gone and was_gone:  # a callback from C may have swallowed it
+                self._swallowed, gone = True, False
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            was_gone = gone
 
     def end_now(self) -> None:
         """The last words, then the end of this process and of all that it has started."""
@@ -98,11 +130,14 @@ def heard(last_words: Callable[[], None] = _no_words) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _heeded()}
     for number in before:
         signal.signal(number, ear.hear)
+    tell = sys.unraisablehook
+    sys.unraisablehook = lambda found: None if found.exc_type is Asked else tell(found)
     try:
         yield
     finally:
         _ear = None
         ear.closed.set()
+        sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -125,12 +160,13 @@ def end_with(code: int) -> None:
 
 
 @contextmanager
-def sigterm_drains(drain: Callable[[], None]) -> Iterator[None]:
-    """Inside, the first SIGTERM calls `drain` and raises nothing."""
+def drains(drain: Callable[[], None], *, ctrl_c: bool = False) -> Iterator[None]:
+    """Inside, the first SIGTERM (with `ctrl_c` the first SIGINT, too) calls `drain` and raises nothing."""
     with heard():
         ear = _ear_here()
         if ear is not None:
             ear.drain = drain
+            ear.drained_by = {signal.SIGTERM, signal.SIGINT} if ctrl_c else {signal.SIGTERM}
         try:
             yield
         finally:

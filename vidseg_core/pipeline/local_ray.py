@@ -58,7 +58,7 @@ class LocalRay:
     def stands(self) -> bool:
         """No daemon was ended by a signal (then all were sent it), and those that are needed are there."""
         codes = [(daemon.poll(), _name(daemon)) for daemon in self._daemons]
-        return all(code is None or (code > 0 and name not in _NEEDED) for code, name in codes)
+        return all(code is None or (code >= 0 and name not in _NEEDED) for code, name in codes)
 
     def stop(self) -> None:
         """End it."""

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ from vidseg_core.config.tune import TuneConfig
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.models.policy_file import read_policy
+from vidseg_core.pipeline.interrupts import drains
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.pipeline.ray_session import ClusterError
 from vidseg_core.search.desk import open_desk
@@ -109,7 +111,7 @@ def _run_trials(config: TuneConfig, definition: Definition, folder: Path, report
     import ray
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # read when Tune is imported: the progress line is ours
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it ends the search as if all were tried
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see `_ends_saved`
     from ray import tune
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -132,13 +134,33 @@ def _run_trials(config: TuneConfig, definition: Definition, folder: Path, report
     desk = open_desk(desk_name, config.tables, config.val_clips, config.val_share, config.seed)
     trainable = tune.with_resources(partial(run_trial, task=task), {"cpu": share})
     try:
-        with _progress(folder, trials_of(config), report):
+        with _progress(folder, trials_of(config), report), _ends_saved():
             results = _tuner(config, folder, trainable, definition, at_once).fit()
     finally:
         ray.kill(desk)
     if results.num_errors:
         last = str(results.errors[0]).strip().splitlines()[-1]
         raise ClusterError(f"{results.num_errors} trial(s) failed: {last}. The same command tries them again")
+
+
+@contextmanager
+def _ends_saved() -> Iterator[None]:
+    """A signal ends the search with its state saved, and is a `KeyboardInterrupt` then.
+
+    At SIGUSR1 Tune saves and returns as if all were tried. Before it listens there is nothing to save.
+    """
+    asked: list[bool] = []
+
+    def stop() -> None:
+        asked.append(True)
+        if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGUSR1)
+
+    with drains(stop, ctrl_c=True):
+        yield
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _tuner(config: TuneConfig, folder: Path, trainable: Any, definition: Definition, at_once: int) -> Any:
