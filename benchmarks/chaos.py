@@ -6,10 +6,14 @@
 Three Ray nodes on this machine; inputs on disk, the output on an S3 server behind a proxy that fails two
 requests in a hundred (500, SlowDown, resets, broken bodies, lost answers). Every few seconds one of these is
 killed: an engine actor, a decode process, the Ray worker of one, a whole node (another takes its place), or
-the driver (started again). After `--faults` kills the run is left in peace until it ends.
+the driver (started again); or the driver is killed, bits of committed parts are flipped and others deleted,
+and the next driver has `--repair`. One clip more kills the engine's process whenever it gets to its red
+picture; it must be quarantined (`engine_crash`), and is left out of all comparisons. After `--faults` kills
+the run is left in peace until it ends. Then parts are damaged once more: a plain driver must refuse the run
+(exit code 1), and one with `--repair` make it whole.
 
 Baseline: the same stages in this process, one after the other, on local disk. Printed: faults survived by
-kind, whether the digests agree, rows that are double or missing (asked: none).
+kind, repairs, whether the digests agree, rows that are double or missing (asked: none).
 """
 
 from __future__ import annotations
@@ -34,10 +38,13 @@ from typing import Any
 
 import boto3
 import psutil
+import pyarrow.compute as pc
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from ray.cluster_utils import Cluster
 from werkzeug.serving import make_server
 
+from benchmarks.damage import damage_parts
+from benchmarks.fragile import SPEC, deadly_clip
 from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.inline import run_inline
 from tests.s3_faults import FaultyS3, faulty
@@ -46,15 +53,16 @@ from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, Segme
 from vidseg_core.store.run import open_run, run_digest
 
 STORE = 150_000_000
-KINDS = ("engine actor", "decode process", "decode worker", "node", "driver")
+KINDS = ("engine actor", "decode process", "decode worker", "node", "driver", "damaged parts")
+DEADLY = "deadly.mp4"
 OPTIONS: dict[str, Any] = {
-    "segmenter": "plain",
+    "segmenter": SPEC,
     "scheduler": SchedulerConfig(name="fixed", interval=7),
     "propagation": PropagationConfig(flow_size=64),
     "segment_frames": 30,
     "shard_frames": 8,
 }
-WORDS = ["--segmenter", "plain", "--scheduler.name", "fixed", "--scheduler.interval", "7", "--workers", "2"]
+WORDS = ["--segmenter", SPEC, "--scheduler.name", "fixed", "--scheduler.interval", "7", "--workers", "2"]
 WORDS += ["--propagation.flow_size", "64", "--segment_frames", "30", "--shard_frames", "8"]
 
 
@@ -66,7 +74,11 @@ class Chaos:
     output: str
     dice: random.Random
     survived: Counter[str] = field(default_factory=Counter)
+    damaged: Counter[str] = field(default_factory=Counter)
     drivers: int = 0
+    repairs: int = 0
+    repairing: bool = False
+    """Parts have been damaged since a driver ended well."""
 
     def __post_init__(self) -> None:
         self.cluster = Cluster(
@@ -81,6 +93,9 @@ class Chaos:
     def _new_driver(self) -> subprocess.Popen[str]:
         self.drivers += 1
         words = ["--input", str(self.clips), "--output", self.output, "--ray_address", self.cluster.address]
+        if self.repairing:
+            self.repairs += 1
+            words.append("--repair")
         return subprocess.Popen(
             [sys.executable, "-m", "jobs.segment", *words, *WORDS],
             text=True,
@@ -98,6 +113,7 @@ class Chaos:
                     self._kill_something()
                 continue
             if self.driver.returncode in (0, 3):
+                self.repairing = False
                 return self.driver.returncode
             print(f"a driver ended with {self.driver.returncode}: {errors[-400:]}", flush=True)
             if self.drivers > faults + 5:
@@ -106,9 +122,11 @@ class Chaos:
 
     def _kill_something(self) -> None:
         kind = self.dice.choice(KINDS)
-        if kind == "driver":
+        if kind in ("driver", "damaged parts"):
             self.driver.kill()
             self.driver.communicate()
+            if kind == "damaged parts" and not self._damage():
+                kind = "driver"
             self.driver = self._new_driver()
         elif kind == "node":
             self.cluster.remove_node(self.nodes.pop(0), allow_graceful=False)
@@ -123,6 +141,25 @@ class Chaos:
                 return
         self.survived[kind] += 1
         print(f"killed: {kind} ({sum(self.survived.values())})", flush=True)
+
+    def _damage(self) -> bool:
+        """Whether there was a part to damage."""
+        done = damage_parts(self.output, self.dice)
+        self.damaged += done
+        self.repairing = self.repairing or bool(done)
+        return bool(done)
+
+    def damage_the_end(self) -> int:
+        """Damages a run that has ended; a plain driver must refuse it, the next repairs it: its exit code."""
+        self._damage()
+        self.repairing = False
+        self.driver = self._new_driver()
+        self.driver.communicate()
+        if self.driver.returncode != 1:
+            raise SystemExit(f"a damaged run was taken for whole: exit code {self.driver.returncode}")
+        self.repairing = True
+        self.driver = self._new_driver()
+        return self.run(0, 10.0)
 
     def close(self) -> None:
         self.driver.kill()
@@ -201,17 +238,22 @@ def main() -> None:
         started = time.perf_counter()
         run_inline(SegmentConfig(input=(str(clips),), output=f"{scratch}/quiet", **OPTIONS), 2)
         quiet_s = time.perf_counter() - started
+        write_video(clips / DEADLY, deadly_clip(40, from_frame=20))
         with s3_service(args.share, args.seed) as (proxy, output):
             chaos = Chaos(clips, output, random.Random(args.seed))
             started = time.perf_counter()
             try:
-                code = chaos.run(args.faults, args.every)
+                chaos.run(args.faults, args.every)
+                code = chaos.damage_the_end()
             finally:
                 chaos.close()
             took_s = time.perf_counter() - started
             proxy.chance = lambda request: None
-            same = run_digest(output) == run_digest(f"{scratch}/quiet")
+            rows = open_run(output).videos().to_pylist()
+            deadly = next(row for row in rows if row["uri"].endswith(DEADLY))
+            same = run_digest(output, without={deadly["video_id"]}) == run_digest(f"{scratch}/quiet")
             table = open_run(output).frames().to_table(columns=["video_id", "frame_index"])
+        table = table.filter(pc.field("video_id") != deadly["video_id"])
         places = set(zip(*table.to_pydict().values(), strict=True))
     row = {
         "videos": args.videos,
@@ -220,7 +262,10 @@ def main() -> None:
         "digests_equal": same,
         "doubled": table.num_rows - len(places),
         "missing": frames - len(places),
+        "deadly_clip": deadly["reason"],
         "survived": dict(chaos.survived),
+        "damaged": dict(chaos.damaged),
+        "repairs": chaos.repairs,
         "s3_faults": dict(proxy.done),
         "drivers": chaos.drivers,
         "seconds": round(took_s, 1),
@@ -228,14 +273,16 @@ def main() -> None:
     }
     kills, stumbles = sum(chaos.survived.values()), sum(proxy.done.values())
     print(
-        f"chaos: {args.videos} videos, {frames:,} frames: {kills} kills ({dict(chaos.survived)}) and "
-        f"{stumbles} S3 faults ({dict(proxy.done)}) survived by {chaos.drivers} drivers in {took_s:.0f} s "
-        f"(undisturbed, without Ray: {quiet_s:.0f} s); digests {'equal' if same else 'DIFFER'}, "
-        f"{row['doubled']} rows double, {row['missing']} missing"
+        f"chaos: {args.videos} videos, {frames:,} frames: {kills} kills ({dict(chaos.survived)}), "
+        f"{sum(chaos.damaged.values())} damaged parts ({dict(chaos.damaged)}) and {stumbles} S3 faults "
+        f"({dict(proxy.done)}) survived by {chaos.drivers} drivers, {chaos.repairs} with --repair, in "
+        f"{took_s:.0f} s (undisturbed, without Ray: {quiet_s:.0f} s); the deadly clip: {deadly['reason']}; "
+        f"digests {'equal' if same else 'DIFFER'}, {row['doubled']} rows double, {row['missing']} missing"
     )
     if args.json:
         Path(args.json).write_text(json.dumps(row, indent=1), encoding="utf-8")
-    raise SystemExit(0 if same and not row["doubled"] and not row["missing"] else 1)
+    fine = same and not row["doubled"] and not row["missing"]
+    raise SystemExit(0 if fine and str(deadly["reason"]).startswith("engine_crash") else 1)
 
 
 if __name__ == "__main__":

@@ -90,8 +90,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     return run
 
 
-def run_digest(path: str | os.PathLike[str]) -> str:
+def run_digest(path: str | os.PathLike[str], *, without: Collection[str] = ()) -> str:
     """SHA-256, hexadecimal, over all frame rows of the run, independent of how they are cut into files.
+
+    `without`: ids of videos to leave out.
 
     Videos come in the order of their folders (`video=<id>/`), frames in theirs. Memory: a row group and one
     video's listing. `StoreError` if a frame comes twice or out of order.
@@ -99,7 +101,8 @@ def run_digest(path: str | os.PathLike[str]) -> str:
     run = open_run(path)
     total = hashlib.sha256()
     for video_id, _ in run.files():
-        total.update(_video_digest(run, video_id))
+        if video_id not in without:
+            total.update(_video_digest(run, video_id))
     return total.hexdigest()
 
 
