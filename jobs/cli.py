@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from jobs.utf8 import begin_again_in_utf8
 from vidseg_core import __version__
 
 __all__ = ["VERBS", "main"]
@@ -44,6 +45,8 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``vidseg`` with `argv` (None: the process's own) and return the exit code."""
+    if argv is None:
+        begin_again_in_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] in (["--version"], ["-V"]):
         print(f"vidseg {__version__}")

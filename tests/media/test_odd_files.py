@@ -169,3 +169,20 @@ def test_decoding_starts_where_the_bitstream_proves_it(what: str, tmp_path: Path
     changes, starts = STARTS[what]
     index = probe(str(make(tmp_path, Recipe(**changes))))
     assert len(index.key_indices) == starts
+
+
+def _by_an_old_encoder(packet: Any) -> None:
+    """x264 says its number in the first packet; FFmpeg decodes lossless pictures by it."""
+    data = bytes(memoryview(packet))
+    packet.update(data.replace(b"x264 - core 165", b"x264 - core 148").replace(b"core 164", b"core 148"))
+
+
+@pytest.mark.parametrize("partitions", ["i8x8", "all"])
+def test_lossless_pictures_of_old_encoders_are_those_of_a_plain_decode(
+    partitions: str, tmp_path: Path
+) -> None:
+    options = clips.x264(f"qp=0:keyint=10:min-keyint=2:scenecut=0:8x8dct=1:partitions={partitions}")
+    path = clips.write(tmp_path / "lossless.mkv", options=options, alter=_by_an_old_encoder)
+    assert b"core 148" in path.read_bytes()
+    _, index = check(path)
+    assert len(index.key_indices) == 1

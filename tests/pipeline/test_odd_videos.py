@@ -7,9 +7,11 @@ up, and a cover was segmented in place of the film; `ok`, all of it.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.media import clips
@@ -17,6 +19,8 @@ from tests.media.odd_files import Recipe, make
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import run_inline
 from vidseg_core.config.segment import MediaConfig
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.pipeline.source_frames import source_frames
 from vidseg_core.store import open_run
 
 
@@ -59,3 +63,14 @@ def test_a_stream_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
     video, _ = rows_of(path, tmp_path / "run", media=MediaConfig(stream=1))
     assert video["status"] == "quarantined" and video["stream"] is None
     assert video["reason"].startswith("no_video_stream: ") and "1: audio aac" in video["reason"]
+
+
+def test_what_a_net_learns_from_a_run_are_the_frames_that_were_segmented(tmp_path: Path) -> None:
+    path = make(tmp_path, Recipe(codec="h264", container="mkv", still="before"))
+    rows_of(path, tmp_path / "run", media=MediaConfig(stream=0))
+    named = {"schema_version": 1, "segmenter": {"class_names": [f"class {i}" for i in range(8)]}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(named))
+    dataset = open_dataset(f"tables:{tmp_path / 'run'}")
+    (item,) = dataset.items("train")
+    ((_, expected_HW3),) = source_frames(str(path), 48, stream=0)
+    np.testing.assert_array_equal(dataset.read(item).frame_HW3, expected_HW3)

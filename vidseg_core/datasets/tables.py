@@ -41,7 +41,7 @@ class MaskTables(ListedDataset):
         self._sources = spec.option("sources")
         self._keys_only = spec.flag("keys")
         self._least = _share(spec.option("min_confidence"))
-        self._reader = ClipReader()
+        self._readers: dict[int | None, ClipReader] = {}
         self._classes = tuple(map(str, self._run.info().get("segmenter", {}).get("class_names", ())))
 
     @cached_property
@@ -67,12 +67,13 @@ class MaskTables(ListedDataset):
     def _list(self) -> Mapping[str, Iterable[Item]]:
         table = self._run.videos()
         raise_for(f"run {self.where}", list(missing(self._run, Claims([table]))))
-        videos = table.select(["video_id", "uri"]).to_pylist()
-        items = [item for video in videos for item in self._items(video["video_id"], video["uri"])]
+        videos = table.select(["video_id", "uri", "stream"]).to_pylist()
+        items = [item for video in videos for item in self._items(**video)]
         return {"train": items}
 
-    def _items(self, video_id: str, uri: str) -> Iterator[Item]:
+    def _items(self, video_id: str, uri: str, stream: int | None) -> Iterator[Item]:
         source = str(Path(self._sources) / PurePosixPath(uri).name) if self._sources else uri
+        known = {} if stream is None else {"stream": stream}
         for row in self._rows(video_id):
             extra = {key: row[key] for key in ("height", "width", CONFIDENCE) if row.get(key) is not None}
             yield Item(
@@ -80,7 +81,7 @@ class MaskTables(ListedDataset):
                 frame_index=row["frame_index"],
                 image=source,
                 label=self.where,
-                extra=extra,
+                extra=extra | known,
             )
 
     def _rows(self, video_id: str) -> Iterator[dict[str, Any]]:
@@ -109,9 +110,15 @@ class MaskTables(ListedDataset):
         return Record(
             video_id=item.video_id,
             frame_index=item.frame_index,
-            frame_HW3=self._reader.frame(item.image, item.frame_index, height, width),
+            frame_HW3=self._reader_of(item).frame(item.image, item.frame_index, height, width),
             labels_HW=check_ids(labels_HW, len(self._classes), where),
         )
+
+    def _reader_of(self, item: Item) -> ClipReader:
+        """A reader of the stream that was segmented."""
+        stream = item.extra.get("stream")
+        number = None if stream is None else int(stream)
+        return self._readers.setdefault(number, ClipReader(stream=number))
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in super().__getstate__().items() if key != "_run"}

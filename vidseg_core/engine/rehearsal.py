@@ -28,12 +28,15 @@ def how_it_ends(work: Callable[[], object]) -> str:
     if child == 0:
         _run(work, answer)
     os.close(answer)
-    there, _, _ = select.select([answers], [], [], PATIENCE_S)
-    lives = not there or bool(os.read(answers, 1))
-    os.close(answers)
-    if not there:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    has_ended = False
+    try:
+        has_ended = bool(select.select([answers], [], [], PATIENCE_S)[0])
+        lives = not has_ended or bool(os.read(answers, 1))
+    finally:
+        os.close(answers)
+        if not has_ended:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
     if lives:
         return ""
     code = os.waitstatus_to_exitcode(status)

@@ -7,7 +7,6 @@ shown alone, and the exit code is 3.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,14 +128,13 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
 
 
 def _stream(run: Run) -> int | None:
-    """The stream that the run was told to read."""
-    from vidseg_core.pipeline.manifest import MANIFEST_KEY
+    """The stream that the run was asked to read."""
+    from vidseg_core.pipeline.manifest import read_manifest
 
     try:
-        manifest = json.loads(run.store.get(MANIFEST_KEY))
-    except (FileNotFoundError, ValueError):
+        return read_manifest(run.store)["config"].get("media.stream")
+    except FileNotFoundError:
         return None
-    return manifest.get("config", {}).get("media.stream")
 
 
 def _planned_uris(run: Run) -> dict[str, str]:

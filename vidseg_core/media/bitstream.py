@@ -12,6 +12,7 @@ Every packet of the stream goes through `sees`, in file order.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 from av.packet import Packet
@@ -102,9 +103,8 @@ class StartProof:
     def _reader_for(self, codec: VideoCodecContext) -> Reader | None:
         """The proof for a codec; None: there is none."""
         extradata, name = codec.extradata or b"", codec.codec.canonical_name
-        if name == "h264" and "444" not in (codec.pix_fmt or ""):
-            # The first packet alone names the encoder, by which FFmpeg decodes 4:4:4 of old ones otherwise.
-            return _ParameterSets(_h264_header(extradata), _h264_kind).sees
+        if name == "h264":
+            return _H264(_h264_header(extradata)).sees
         if name == "hevc":
             hevc = _Hevc(_hevc_header(extradata))
             self._hevc = hevc.order
@@ -150,11 +150,13 @@ class _ParameterSets:
         self._header, self._length_bytes = header
         self._kind = kind
         self._seen: set[bytes] = set()
+        self.brought: set[bytes] = set()
+        """By the last packet."""
 
     def sees(self, data: memoryview) -> bool:
+        self.brought = brought = set[bytes]()
         if self._header is None:
             return False
-        brought: set[bytes] = set()
         for unit in _nal_units(data, self._length_bytes):
             kind = self._kind(unit[0])
             if kind == _SET:
@@ -164,6 +166,35 @@ class _ParameterSets:
                 return kind == _START and self._seen <= self._header | brought
         self._seen |= brought
         return False
+
+
+class _H264:
+    """An IDR picture with its parameter sets.
+
+    FFmpeg decodes some streams of x264 by the encoder's number, which stands in the first packet only:
+    lossless ones and 4:4:4 (profile 244), and all of its first years. These have no other start.
+    """
+
+    _OLDEST = 34
+
+    def __init__(self, header: Header) -> None:
+        self._sets = _ParameterSets(header, _h264_kind)
+        self._by_number = any(map(self._is_244, header[0] or ()))
+        self._length_bytes = header[1]
+        self._is_first = True
+
+    def sees(self, data: memoryview) -> bool:
+        if self._is_first:
+            self._is_first = False
+            said = re.search(rb"x264 - core (\d+)", bytes(data[:4096]))
+            self._by_number |= said is not None and int(said[1]) < self._OLDEST
+        proven = self._sets.sees(data)
+        self._by_number |= any(map(self._is_244, self._sets.brought))
+        return proven and not self._by_number
+
+    @staticmethod
+    def _is_244(unit: bytes) -> bool:
+        return unit[0] & 31 == 7 and unit[1:2] == b"\xf4"
 
 
 class _Hevc:

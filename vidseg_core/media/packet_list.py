@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 import av
 import av.error
+from av.packet import Packet
+from av.video.stream import VideoStream
 
 from vidseg_core.media.bitstream import ONE_PACKET_ONE_FRAME, StartProof, is_hidden
 from vidseg_core.media.errors import MediaError
@@ -47,6 +49,17 @@ class PacketList:
     """The bitstream itself shows that recordings were joined."""
     damage: str | None = None
 
+    def add(self, packet: Packet[VideoStream], proven: bool) -> None:
+        """A packet that is to be shown, unless the container discards it."""
+        if packet.is_discard:
+            self.discarded_key_first |= not self.pts and is_key(packet)
+            return
+        self.pts.append(packet.pts)
+        self.dts.append(packet.dts)
+        self.key.append(is_key(packet))
+        self.start.append(proven and is_key(packet))
+        self.last_duration = packet.duration or self.last_duration
+
 
 def read_packets(video: Opened, beat: Callable[[], None]) -> PacketList:
     stream = video.stream
@@ -71,29 +84,23 @@ def read_packets(video: Opened, beat: Callable[[], None]) -> PacketList:
             if packet.size == 0:
                 continue
             proven, is_cut = proof.sees(packet), packet.is_corrupt
-            if is_hidden(name, packet):
-                continue
-            if packet.is_discard:
-                out.discarded_key_first |= not out.pts and is_key(packet)
-                continue
-            out.pts.append(packet.pts)
-            out.dts.append(packet.dts)
-            out.key.append(is_key(packet))
-            out.start.append(proven and is_key(packet))
-            out.last_duration = packet.duration or out.last_duration
-        missing = _entries_after_the_end(video)
-        if missing:
-            out.damage = f"the file ends before {missing} of the frames it lists"
-        elif is_cut:
-            out.damage = "the file ends in the middle of a frame"
-        else:
-            out.damage = _shortness(video, out)
+            if not is_hidden(name, packet):
+                out.add(packet, proven)
+        out.damage = _early_end(video, out, is_cut)
     except av.error.FFmpegError as error:
         out.damage = f"cannot be read to its end ({describe_error(error)})"
     out.is_joined = proof.is_joined
     if not out.pts:
         raise MediaError("no_frames", f"{video.uri}: no video frames ({out.damage or 'empty stream'})")
     return out
+
+
+def _early_end(video: Opened, packets: PacketList, is_cut: bool) -> str | None:
+    """A note if the file ends before it should; `is_cut`: in its last packet."""
+    missing = _entries_after_the_end(video)
+    if missing:
+        return f"the file ends before {missing} of the frames it lists"
+    return "the file ends in the middle of a frame" if is_cut else _shortness(video, packets)
 
 
 def _shortness(video: Opened, packets: PacketList) -> str | None:

@@ -88,6 +88,12 @@ class Toll:
         return max(self.crashes, self.memory_kills) >= MOST_DEATHS
 
 
+def forget_given_up(store: ObjectStore) -> None:
+    """Begins the count of videos in a row anew, as every driver does."""
+    for info in list(store.list(CRASH_PREFIX)):
+        store.delete(info.key)
+
+
 class Deaths:
     """Marks of one process, and the count of others' at the places that it comes to."""
 
@@ -146,8 +152,7 @@ class Deaths:
             )
 
     def _forget_given_up(self) -> None:
-        for info in list(self._store.list(CRASH_PREFIX)):
-            self._store.delete(info.key)
+        forget_given_up(self._store)
         self._any_given_up = False
 
     def _judged(self, place: str, name: str) -> Fate:

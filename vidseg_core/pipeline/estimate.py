@@ -18,13 +18,14 @@ from vidseg_core.config.words import count
 from vidseg_core.engine import FrameInput
 from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
 from vidseg_core.pipeline.build import build_engine, describe_net, new_state
-from vidseg_core.pipeline.manifest import MANIFEST_KEY, SUCCESS_KEY, check_claim
+from vidseg_core.pipeline.manifest import MANIFEST_KEY, check_claim
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.pipeline.whole import repair
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.segments import plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
+from vidseg_core.store.keys import SUCCESS_KEY
 
 SAMPLE = 64
 _TRIAL_FRAMES = 24

@@ -21,16 +21,18 @@ from vidseg_core.media import MediaLimits
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
 from vidseg_core.pipeline.build import NetFacts, describe_net
+from vidseg_core.pipeline.deaths import forget_given_up
 from vidseg_core.pipeline.drain import Drain, Drained
 from vidseg_core.pipeline.interrupts import asked_to_end
 from vidseg_core.pipeline.labelling import labelled_text
-from vidseg_core.pipeline.manifest import SUCCESS_KEY, FingerprintMismatch, InputsDiffer, claim_output
+from vidseg_core.pipeline.manifest import FingerprintMismatch, InputsDiffer, claim_output
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Counts, Reporter
 from vidseg_core.pipeline.whole import closed_videos, repair, whole_totals
 from vidseg_core.plan.inputs import InputError, expand_inputs
 from vidseg_core.plan.video_list import VideoList
 from vidseg_core.store.errors import DamagedFile, StoreError, WriteError
+from vidseg_core.store.keys import SUCCESS_KEY
 from vidseg_core.store.objects import ObjectStore
 
 _SHOWN = 5
@@ -155,6 +157,7 @@ class _Job:
         counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
         if not todo:
             return
+        forget_given_up(self._store)
         drain = Drain(self._store, self._report.say)
         with ray_session(self._config), drain.on_sigterm():
             runner = WaveRunner(self._config, self._store, self._limits, net, counts, self._report, drain)

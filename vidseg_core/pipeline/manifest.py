@@ -23,7 +23,6 @@ from vidseg_core.store.small_files import OTHER_OUTPUT, read_object, read_table
 
 MANIFEST_KEY = "_run/manifest.json"
 INPUTS_KEY = "_run/inputs.parquet"
-SUCCESS_KEY = "_SUCCESS"
 _SHOWN = 5
 REVISION = 4
 """Raised whenever the same options, weights and frames give other rows than before."""

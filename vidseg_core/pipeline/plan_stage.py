@@ -280,7 +280,8 @@ def _failed(video: VideoInput, reason: str, message: str, kept: dict[str, Any] |
 
 def _other_video(kept: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
     """What says, before anything is written, that a video is not the one whose frames are there."""
-    differs = [f"{name} is {value}, not {kept[name]}" for name, value in facts.items() if kept[name] != value]
+    known = {name: value for name, value in facts.items() if kept[name] is not None}
+    differs = [f"{name} is {value}, not {kept[name]}" for name, value in known.items() if kept[name] != value]
     return ", ".join(differs) or None
 
 

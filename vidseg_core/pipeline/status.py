@@ -230,7 +230,7 @@ def as_text(status: RunStatus) -> str:
     if status.verified_files:
         lines.append(("verified", _verified(status)))
     if not status.sound:
-        lines.append(("to go on", "vidseg segment --repair, with the options of the run"))
+        lines.append(("to go on", "the command that began the run, with --repair"))
     elif not status.complete:
         lines.append(("to go on", "the command that began the run, again"))
     width = max(len(name) for name, _ in lines)

@@ -32,7 +32,7 @@ from vidseg_core.store.mask_codec import MASK_CODEC, decode_mask
 from vidseg_core.store.schema import VERSION_KEY, check_version
 
 CRC_KEY, PLACE_KEY = b"vidseg.crc32", b"vidseg.key"
-HOW_TO_REPAIR = "vidseg segment --repair, with the options of that run, makes it again"
+HOW_TO_REPAIR = "the command of that run with --repair makes it again (not in runs of older versions)"
 _BLANK = b"-" * 8
 _DIGITS = 2 * len(_BLANK)
 """Of the checksums: first that of the bytes before the footer, then the footer's."""
@@ -189,7 +189,12 @@ def _crc(data: bytes | memoryview) -> bytes:
 
 
 def _frames_of(file: pq.ParquetFile, group: int) -> str:
-    """Which frames a row group holds, as the beginning of a sentence; empty where that is not known."""
+    """Which frames a row group holds, as the beginning of a sentence; empty where that is not known.
+
+    Of a footer without a checksum nothing is asked: Arrow ends the process on one that contradicts itself.
+    """
+    if CRC_KEY not in (file.metadata.metadata or {}):
+        return ""
     columns = file.metadata.row_group(group)
     for number, name in enumerate(file.schema_arrow.names):
         if name == "frame_index":

@@ -40,9 +40,9 @@ from vidseg_core.store.schema import FRAMES_SCHEMA, VIDEOS_SCHEMA
 NO_TIME_GIVEN = "not_given"
 """Reason for a frame without a time: the container gives it none."""
 ROW_GROUP_ROWS = 32
+"""Rows decompressed to look at one frame."""
 MOST_CLASSES = 256
 """A mask is of 8 bits."""
-"""Rows decompressed to look at one frame."""
 
 
 class FrameLike(Protocol):

@@ -70,7 +70,7 @@ _RUN_SHAPE: Shape = {
     },
     "segmenter": {"name": TEXT, "weights_sha256": TEXT, "class_names": [str]},
 }
-_RUN_REMEDY = "vidseg segment --repair, with the options of that run, writes it again"
+_RUN_REMEDY = "the command of that run with --repair writes it again"
 _MASK_COLUMNS = ("frame_index", "height", "width", "mask", "mask_codec")
 
 
