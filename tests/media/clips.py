@@ -41,10 +41,11 @@ def write(
     container_options: dict[str, str] | None = None,
     pts: Sequence[int] | None = None,
     rotation: int = 0,
-    alter: Callable[[Any], None] = lambda packet: None,
+    alter: Callable[[Any], Any] = lambda packet: None,
     audio: bool = False,
 ) -> Path:
-    """Encodes `frames` pictures; `pts` in units of 1/(40*rate) s; `alter` may change each packet."""
+    """Encodes `frames` pictures; `pts` in units of 1/(40*rate) s; `alter` may change each packet, or give
+    another in its place."""
     base = Fraction(1, 40 * rate)
     chosen = options or ({"x264-params": STEADY} if codec == "libx264" else {})
     with av.open(str(path), "w", container_options=container_options or {}) as container:
@@ -62,16 +63,27 @@ def write(
             frame.time_base = stream.codec_context.time_base
             frame.pts = pts[number] if pts else number * step
             for packet in stream.encode(frame):
-                alter(packet)
-                container.mux(packet)
+                container.mux(alter(packet) or packet)
             if sound is not None:
                 silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
                 silence.sample_rate, silence.pts = 48000, number * 1024
                 container.mux(sound.encode(silence))
         for packet in stream.encode(None):
-            alter(packet)
-            container.mux(packet)
+            container.mux(alter(packet) or packet)
     return path
+
+
+def with_bytes(packet: Any, data: bytes) -> av.Packet:
+    """The packet with other contents, of any length."""
+    other = av.Packet(data)
+    other.pts, other.dts, other.time_base, other.stream = (
+        packet.pts,
+        packet.dts,
+        packet.time_base,
+        packet.stream,
+    )
+    other.is_keyframe, other.duration = packet.is_keyframe, packet.duration
+    return other
 
 
 STEADY = "no-mbtree=1"

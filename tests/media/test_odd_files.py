@@ -186,3 +186,58 @@ def test_lossless_pictures_of_old_encoders_are_those_of_a_plain_decode(
     assert b"core 148" in path.read_bytes()
     _, index = check(path)
     assert len(index.key_indices) == 1
+
+
+def test_where_chroma_lies_may_change_in_the_middle(tmp_path: Path) -> None:
+    parts = [
+        clips.write(tmp_path / f"{place}.ts", options=clips.x264(f"keyint=20:scenecut=0:chromaloc={place}"))
+        for place in (0, 2)
+    ]
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    index = probe(str(both))
+    assert by_units(both, index=index, size=56).same_pixels(plainly(both, index, size=56))
+
+
+def _upside_down_note(packet: Any) -> Any:
+    """A comment by which FFmpeg knows an encoder that wrote pictures from below."""
+    data, note = bytes(memoryview(packet)), b"Intel(R) JPEG Library, version 1.5\0"
+    return clips.with_bytes(
+        packet, data[:2] + b"\xff\xfe" + (len(note) + 2).to_bytes(2, "big") + note + data[2:]
+    )
+
+
+@pytest.mark.parametrize("size", [96, 56])
+def test_pictures_that_are_stored_from_below_are_upright(size: int, tmp_path: Path) -> None:
+    path = clips.write(
+        tmp_path / "note.mkv",
+        codec="mjpeg",
+        pix_fmt="yuvj420p",
+        frames=5,
+        options={},
+        alter=_upside_down_note,
+    )
+    index = probe(str(path))
+    found = by_units(path, index=index, size=size)
+    assert found.count == 5 and found.same_pixels(plainly(path, index, size=size))
+
+
+def _with_grain() -> Any:
+    """Describes, in the first packet, film grain that stays in force (ITU-T H.265, D.2.20)."""
+    bits = "0" + "00" + "0" + "00" + "0011" + "100" + "00000000" + "000" + "00000000" + "11111111" + "1" * 8
+    payload = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    left = [b"\0\0\0\1\x4e\x01" + bytes([19, len(payload)]) + payload + b"\x80"]
+    return lambda packet: clips.with_bytes(packet, left.pop() + bytes(packet)) if left else None
+
+
+def test_film_grain_that_stays_in_force_leaves_one_unit(tmp_path: Path) -> None:
+    options = {
+        **clips.X265_OPEN,
+        "x265-params": "keyint=8:min-keyint=8:open-gop=0:repeat-headers=1:pools=none:log-level=none",
+    }
+    path = clips.write(
+        tmp_path / "grain.ts", codec="libx265", options=options, frames=32, alter=_with_grain()
+    )
+    assert len(check(path)[1].key_indices) == 1
+    plain = clips.write(tmp_path / "plain.ts", codec="libx265", options=options, frames=32)
+    assert len(probe(str(plain)).key_indices) == 4

@@ -144,28 +144,28 @@ NAL unit of a packet (0: units stand between start codes)."""
 
 
 class _ParameterSets:
-    """Parameter sets seen so far: a start must bring all of them that the header lacks."""
+    """Parameter sets: they stand in the stream's header, or a start brings all that ever came in packets."""
 
     def __init__(self, header: Header, kind: Kind) -> None:
         self._header, self._length_bytes = header
         self._kind = kind
         self._seen: set[bytes] = set()
         self.brought: set[bytes] = set()
-        """By the last packet."""
+        """By the last packet before its picture."""
 
     def sees(self, data: memoryview) -> bool:
-        self.brought = brought = set[bytes]()
-        if self._header is None:
-            return False
+        self.brought = set()
+        picture: int | None = None
         for unit in _nal_units(data, self._length_bytes):
             kind = self._kind(unit[0])
             if kind == _SET:
-                brought.add(bytes(unit).rstrip(b"\0"))
-            elif kind != _REST:  # the sets of a picture come before its slices
-                self._seen |= brought
-                return kind == _START and self._seen <= self._header | brought
-        self._seen |= brought
-        return False
+                found = bytes(unit).rstrip(b"\0")
+                self._seen.add(found)
+                if picture is None:  # those that follow it are for the next
+                    self.brought.add(found)
+            elif kind != _REST and picture is None:
+                picture = kind
+        return self._header is not None and picture == _START and self._seen <= self.brought
 
 
 class _H264:
@@ -198,21 +198,48 @@ class _H264:
 
 
 class _Hevc:
-    """An IRAP picture with its parameter sets that is shown after all before it."""
+    """An IRAP picture with its parameter sets that is shown after all before it.
+
+    Film grain that is described once stays in force, also after pictures that everything else begins anew at.
+    """
 
     def __init__(self, header: Header) -> None:
         self._sets, self.order = _ParameterSets(header, _hevc_kind), PictureOrder()
-        self._length_bytes = header[1]
+        self._length_bytes, self._has_grain = header[1], False
         for unit in header[0] or ():
             self.order.read(unit)
 
     def sees(self, data: memoryview) -> bool:
-        moves_on = [self.order.read(unit) for unit in _nal_units(data, self._length_bytes)]
-        return self._sets.sees(data) and any(moves_on)
+        moves_on = False
+        for unit in _nal_units(data, self._length_bytes):
+            moves_on |= self.order.read(unit)
+            self._has_grain |= unit[0] >> 1 & 63 == _PREFIX_SEI and _FILM_GRAIN in _sei_types(bytes(unit[2:]))
+        return self._sets.sees(data) and moves_on and not self._has_grain
+
+
+_PREFIX_SEI, _FILM_GRAIN = 39, 19
+
+
+def _sei_types(payload: bytes) -> set[int]:
+    """Types of the messages of an SEI unit (ITU-T H.265, 7.3.5)."""
+    found, at = set[int](), 0
+    while at + 2 <= len(payload):
+        numbers = [0, 0]
+        for place in (0, 1):
+            while at < len(payload) and payload[at] == 0xFF:
+                numbers[place] += 255
+                at += 1
+            numbers[place] += payload[at] if at < len(payload) else 0
+            at += 1
+        found.add(numbers[0])
+        at += numbers[1]
+    return found
 
 
 def _nal_units(data: memoryview, length_bytes: int) -> Iterator[memoryview]:
     """The NAL units of a packet, none of them empty; ends where the packet makes no sense."""
+    if length_bytes and data[:4] == b"\0\0\0\1":
+        return  # start codes in spite of the header: FFmpeg reads them so, nothing is proven here
     if length_bytes:
         at = 0
         while at + length_bytes < len(data):
@@ -320,7 +347,9 @@ class _Av1:
                 self._seen |= brought
                 if not self._seen <= self._header | brought or not self._seen or not body:
                     return False
-                full = all(not header[0] & 0x08 for header in self._seen)  # no reduced_still_picture_header
+                full = all(
+                    header and not header[0] & 0x08 for header in self._seen
+                )  # no reduced still picture
                 return full and body[0] & 0xF0 == 0x10  # show_existing_frame 0, KEY_FRAME, show_frame 1
         self._seen |= brought
         return False
@@ -348,24 +377,32 @@ def _obus(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 class _Jpeg:
-    """A picture that brings every table that the stream has ever had (ITU-T T.81, B.2.4)."""
+    """A picture that brings every table and every note that the stream has ever had (ITU-T T.81, B.2.4)."""
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()
+        self._seen: set[int | bytes] = set()
 
     def sees(self, data: memoryview) -> bool:
         brought = _jpeg_tables(bytes(data))
         self._seen |= brought
-        return any(table < 16 for table in brought) and self._seen <= brought
+        return any(isinstance(table, int) and table < 16 for table in brought) and self._seen <= brought
 
 
-def _jpeg_tables(data: bytes) -> set[int]:
-    """Quantisation tables (0 to 15) and Huffman tables (from 256 on) before the first scan."""
-    found: set[int] = set()
+def _jpeg_tables(data: bytes) -> set[int | bytes]:
+    """What a decoder keeps of what stands before the first scan.
+
+    Quantisation tables (0 to 15), Huffman tables (from 256 on), which application segments there are (from
+    512 on), and comments, by which FFmpeg knows encoders and colours.
+    """
+    found: set[int | bytes] = set()
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         marker, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         place, stop = at + 4, min(at + 2 + size, len(data))
+        if marker == 0xFE:
+            found.add(data[place:stop])
+        elif marker >> 4 == 0xE:
+            found.add(512 + marker)
         while marker == 0xDB and place < stop:
             found.add(data[place] & 15)
             place += 129 if data[place] >> 4 else 65

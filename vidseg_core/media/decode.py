@@ -28,7 +28,7 @@ from av.video.frame import VideoFrame
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import check_picture, open_video
 from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits, seconds_of
-from vidseg_core.media.packets import FrameStream
+from vidseg_core.media.packets import FrameStream, describe_error
 from vidseg_core.media.pictures import Layout, Pictures, PictureWriter, slot_bytes_of
 from vidseg_core.media.source import check_stamp
 
@@ -157,7 +157,11 @@ class _ShardWriter:
         if self._memory is None:
             planned = len(self.unit.frame_pts) - self.shard * self.shard_frames
             self._memory = self.new_memory(min(self.shard_frames, planned))
-        layout = self._writer.write(frame, self._memory[self._used :])
+        try:
+            layout = self._writer.write(frame, self._memory[self._used :])
+        except av.error.FFmpegError as error:
+            text = f"pictures of the format {frame.format.name} cannot be converted ({describe_error(error)})"
+            raise MediaError("no_frames", f"{self.unit.uri}: {text}") from None
         self._used += layout.bytes
         self._layout_of.append(self._layouts.setdefault(layout, len(self._layouts)))
         self._ordinals.append(ordinal)

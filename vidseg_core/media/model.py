@@ -26,7 +26,7 @@ NO_TIME = int(np.iinfo(np.int64).min)
 
 def seconds_of(pts: np.ndarray, num: int, den: int) -> np.ndarray:
     """float64 seconds of int64 times in units of num/den; NaN for `NO_TIME`."""
-    return np.where(pts == NO_TIME, np.nan, pts * num / den)
+    return np.where(pts == NO_TIME, np.nan, pts.astype(np.float64) * num / den)
 
 
 @dataclass(frozen=True, kw_only=True)

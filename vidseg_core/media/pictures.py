@@ -206,6 +206,8 @@ class PictureWriter:
         self._height, self._width, self._rotation = height, width, rotation
         self._rgb = Layout("rgb24", width, height)
         self._known: dict[tuple[Any, ...], Layout] = {}
+        self._keys = 0
+        """Key frames in a row: where all are, every codec is one whose chroma lies still."""
 
     def write(self, frame: VideoFrame, room: np.ndarray) -> Layout:
         """Puts `frame` at the start of `room` (uint8, `slot_bytes_of` bytes at least)."""
@@ -220,10 +222,13 @@ class PictureWriter:
 
     def _layout(self, frame: VideoFrame) -> Layout:
         name, w, h = frame.format.name, frame.width, frame.height
+        self._keys = self._keys + 1 if frame.key_frame else 0
         if frame.interlaced_frame or not travels_planar(name, w, h, self._height, self._width):
             return self._rgb
+        if any(plane.line_size < 0 for plane in frame.planes):  # upside down
+            return self._rgb
         kind = (name, w, h, int(frame.colorspace), int(frame.color_range))
-        if kind not in self._known:
+        if 0 < self._keys < 4 or kind not in self._known:  # where chroma lies may change at a key frame
             chroma = chroma_location(frame)
             planar = None if chroma is None else Layout(*kind, chroma, self._rotation)
             self._known[kind] = planar or self._rgb
@@ -273,6 +278,8 @@ def write_rgb(frame: VideoFrame, rotation: int, out_HW3: np.ndarray) -> None:
     if rotation % 180:
         height, width = width, height
     scaled = frame.reformat(width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
+    if scaled.planes[0].line_size < 0:  # upside down, and handed back as it is
+        scaled = frame.reformat(width, height, "bgr24", threads=1).reformat(format="rgb24", threads=1)
     rows = plane_of(scaled.planes[0], height, width * 3)
     out_HW3[...] = np.rot90(_as_pixels(rows, width), quarter_turns(rotation))
 

@@ -268,6 +268,7 @@ class _Process:
         os.close(self._memory_fd)
         self._memory = None
         words = self._last_words.decode("utf-8", "replace").strip()
+        words = words.rpartition("\n")[2] if "Traceback (most recent call last)" in words else words
         how = "killed" if died is None else f"signal {-died}" if died < 0 else f"exit code {died}"
         return f"{how}: {words}" if words else how
 

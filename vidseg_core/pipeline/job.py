@@ -25,7 +25,7 @@ from vidseg_core.pipeline.deaths import forget_given_up
 from vidseg_core.pipeline.drain import Drain, Drained
 from vidseg_core.pipeline.interrupts import asked_to_end
 from vidseg_core.pipeline.labelling import labelled_text
-from vidseg_core.pipeline.manifest import FingerprintMismatch, InputsDiffer, claim_output
+from vidseg_core.pipeline.manifest import MANIFEST_KEY, FingerprintMismatch, InputsDiffer, claim_output
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.progress import Counts, Reporter
 from vidseg_core.pipeline.whole import closed_videos, repair, whole_totals
@@ -103,6 +103,8 @@ class _Job:
         config, store = self._config, self._store
         manifest = manifest_of(config, net)
         self._report.bind(run=manifest["fingerprint"][:12])
+        if config.repair and not store.exists(MANIFEST_KEY):
+            raise ConfigError("--repair", f"{store.root} holds no run that could be repaired")
         fresh = claim_output(store, manifest, inputs)
         if config.repair:
             repair(store, self._report)
