@@ -43,7 +43,7 @@ def _check_secrets(inner: Sequence[str]) -> None:
 
 
 def _check_command(inner: Sequence[str], folder: str | None) -> None:
-    """A slip in the options of the main jobs is told here, not in a log of the cluster.
+    """A slip in the options of the main jobs is reported here, not in a log of the cluster.
 
     The job starts inside ``--working_dir``, so relative names are looked up there.
     """

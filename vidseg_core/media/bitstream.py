@@ -12,7 +12,6 @@ Every packet of the stream goes through `sees`, in file order.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 from av.packet import Packet
@@ -20,6 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidseg_core.media.hevc_order import PictureOrder
+from vidseg_core.media.nal_units import H264Starts, HevcStarts, h264_header, hevc_header, start_codes
 
 INTRA_ONLY = frozenset(
     {
@@ -104,9 +104,9 @@ class StartProof:
         """The proof for a codec; None: there is none."""
         extradata, name = codec.extradata or b"", codec.codec.canonical_name
         if name == "h264":
-            return _H264(_h264_header(extradata)).sees
+            return H264Starts(h264_header(extradata)).sees
         if name == "hevc":
-            hevc = _Hevc(_hevc_header(extradata))
+            hevc = HevcStarts(hevc_header(extradata))
             self._hevc = hevc.order
             return hevc.sees
         if name == "av1":
@@ -131,201 +131,6 @@ def is_hidden(codec: str, packet: Packet[VideoStream]) -> bool:
         existing, _, shown = _vp9_flags(data[0])
         return not existing and not shown and data[-1] & 0xE0 != 0xC0
     return False
-
-
-# --- H.264 and HEVC ----------------------------------------------------------------------------------------
-
-_SET, _START, _OTHER_PICTURE, _REST = range(4)
-"""Kinds of NAL units: parameter set, slice of a picture to start at, slice of another one, anything else."""
-Kind = Callable[[int], int]
-Header = tuple[frozenset[bytes] | None, int]
-"""Parameter sets that the stream's header holds (None: it cannot be read); bytes of the length before each
-NAL unit of a packet (0: units stand between start codes)."""
-
-
-class _ParameterSets:
-    """Parameter sets: they stand in the stream's header, or a start brings all that ever came in packets."""
-
-    def __init__(self, header: Header, kind: Kind) -> None:
-        self._header, self._length_bytes = header
-        self._kind = kind
-        self._seen: set[bytes] = set()
-        self.brought: set[bytes] = set()
-        """By the last packet before its picture."""
-
-    def sees(self, data: memoryview) -> bool:
-        self.brought = set()
-        picture: int | None = None
-        for unit in _nal_units(data, self._length_bytes):
-            kind = self._kind(unit[0])
-            if kind == _SET:
-                found = bytes(unit).rstrip(b"\0")
-                self._seen.add(found)
-                if picture is None:  # those that follow it are for the next
-                    self.brought.add(found)
-            elif kind != _REST and picture is None:
-                picture = kind
-        return self._header is not None and picture == _START and self._seen <= self.brought
-
-
-class _H264:
-    """An IDR picture with its parameter sets.
-
-    FFmpeg decodes some streams of x264 by the encoder's number, which stands in the first packet only:
-    lossless ones and 4:4:4 (profile 244), and all of its first years. These have no other start.
-    """
-
-    _OLDEST = 34
-
-    def __init__(self, header: Header) -> None:
-        self._sets = _ParameterSets(header, _h264_kind)
-        self._by_number = any(map(self._is_244, header[0] or ()))
-        self._length_bytes = header[1]
-        self._is_first = True
-
-    def sees(self, data: memoryview) -> bool:
-        if self._is_first:
-            self._is_first = False
-            said = re.search(rb"x264 - core (\d+)", bytes(data[:4096]))
-            self._by_number |= said is not None and int(said[1]) < self._OLDEST
-        proven = self._sets.sees(data)
-        self._by_number |= any(map(self._is_244, self._sets.brought))
-        return proven and not self._by_number
-
-    @staticmethod
-    def _is_244(unit: bytes) -> bool:
-        return unit[0] & 31 == 7 and unit[1:2] == b"\xf4"
-
-
-class _Hevc:
-    """An IRAP picture with its parameter sets that is shown after all before it.
-
-    Film grain that is described once stays in force, also after pictures that everything else begins anew at.
-    """
-
-    def __init__(self, header: Header) -> None:
-        self._sets, self.order = _ParameterSets(header, _hevc_kind), PictureOrder()
-        self._length_bytes, self._has_grain = header[1], False
-        for unit in header[0] or ():
-            self.order.read(unit)
-
-    def sees(self, data: memoryview) -> bool:
-        moves_on = False
-        for unit in _nal_units(data, self._length_bytes):
-            moves_on |= self.order.read(unit)
-            self._has_grain |= unit[0] >> 1 & 63 == _PREFIX_SEI and _FILM_GRAIN in _sei_types(bytes(unit[2:]))
-        return self._sets.sees(data) and moves_on and not self._has_grain
-
-
-_PREFIX_SEI, _FILM_GRAIN = 39, 19
-
-
-def _sei_types(payload: bytes) -> set[int]:
-    """Types of the messages of an SEI unit (ITU-T H.265, 7.3.5)."""
-    found, at = set[int](), 0
-    while at + 2 <= len(payload):
-        numbers = [0, 0]
-        for place in (0, 1):
-            while at < len(payload) and payload[at] == 0xFF:
-                numbers[place] += 255
-                at += 1
-            numbers[place] += payload[at] if at < len(payload) else 0
-            at += 1
-        found.add(numbers[0])
-        at += numbers[1]
-    return found
-
-
-def _nal_units(data: memoryview, length_bytes: int) -> Iterator[memoryview]:
-    """The NAL units of a packet, none of them empty; ends where the packet makes no sense."""
-    if length_bytes and data[:4] == b"\0\0\0\1":
-        return  # start codes in spite of the header: FFmpeg reads them so, nothing is proven here
-    if length_bytes:
-        at = 0
-        while at + length_bytes < len(data):
-            size = int.from_bytes(data[at : at + length_bytes], "big")
-            at += length_bytes
-            if not 0 < size <= len(data) - at:
-                return
-            yield data[at : at + size]
-            at += size
-        return
-    for at, stop in _start_codes(bytes(data)):
-        yield data[at:stop]
-
-
-def _start_codes(data: bytes) -> Iterator[tuple[int, int]]:
-    """(begin, end) of what follows each start code 00 00 01, if it is anything."""
-    at = data.find(b"\0\0\1")
-    while at >= 0:
-        stop = data.find(b"\0\0\1", at + 3)
-        end = stop if stop >= 0 else len(data)
-        if at + 3 < end:
-            yield at + 3, end
-        at = stop
-
-
-def _h264_kind(first: int) -> int:
-    """ITU-T H.264, table 7-1."""
-    number = first & 31
-    if number in (7, 8):
-        return _SET
-    return _START if number == 5 else _OTHER_PICTURE if 1 <= number <= 4 else _REST
-
-
-def _hevc_kind(first: int) -> int:
-    """ITU-T H.265, table 7-1."""
-    number = first >> 1 & 63
-    if number in (32, 33, 34):
-        return _SET
-    return _START if 16 <= number <= 21 else _OTHER_PICTURE if number < 32 else _REST
-
-
-def _h264_header(extradata: bytes) -> Header:
-    """Of an `avcC` record (ISO/IEC 14496-15, 5.3.3.1), or of units with start codes."""
-    if not extradata.startswith(b"\1"):
-        return _plain_sets(extradata, _h264_kind), 0
-    try:
-        found, at = _prefixed(extradata, 6, extradata[5] & 31)
-        more, _ = _prefixed(extradata, at + 1, extradata[at])
-    except (IndexError, ValueError):
-        return None, 0
-    return frozenset(found + more), (extradata[4] & 3) + 1
-
-
-def _hevc_header(extradata: bytes) -> Header:
-    """Of an `hvcC` record (ISO/IEC 14496-15, 8.3.3.1), or of units with start codes."""
-    if extradata[:3] in (b"", b"\0\0\0", b"\0\0\1"):
-        return _plain_sets(extradata, _hevc_kind), 0
-    found: list[bytes] = []
-    try:
-        at = 23
-        for _ in range(extradata[22]):
-            units, at = _prefixed(extradata, at + 3, int.from_bytes(extradata[at + 1 : at + 3], "big"))
-            found += units
-    except (IndexError, ValueError):
-        return None, 0
-    return frozenset(found), (extradata[21] & 3) + 1
-
-
-def _plain_sets(extradata: bytes, kind: Kind) -> frozenset[bytes]:
-    units = (extradata[at:stop] for at, stop in _start_codes(extradata))
-    return frozenset(unit.rstrip(b"\0") for unit in units if kind(unit[0]) == _SET)
-
-
-def _prefixed(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
-    """`count` units, each after its length in 16 bits, from `at` on; and where they end."""
-    units = []
-    for _ in range(count):
-        size = int.from_bytes(data[at : at + 2], "big")
-        at += 2 + size
-        if not size or at > len(data):
-            raise ValueError("cut short")
-        units.append(data[at - size : at].rstrip(b"\0"))
-    return units, at
-
-
-# --- the others --------------------------------------------------------------------------------------------
 
 
 class _Av1:
@@ -432,7 +237,7 @@ def _vp9_flags(first: int) -> tuple[int, int, int]:
 def _mpeg_starts(data: memoryview) -> bool:
     """Sequence header, closed group, I picture (ISO/IEC 13818-2, 6.3.3, 6.3.8 and 6.3.9)."""
     has_sequence = is_closed = False
-    for at, stop in _start_codes(bytes(data)):
+    for at, stop in start_codes(bytes(data)):
         code = data[at]
         if code == 0xB3:
             has_sequence = True

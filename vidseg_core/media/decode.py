@@ -68,7 +68,7 @@ def decode_unit(
             writer.add(ordinal, frame)
     while writer.shard < shards:
         is_last = writer.shard == shards - 1
-        yield writer.take(numbered.error, told=is_last)
+        yield writer.take(numbered.error, always=is_last)
 
 
 class _NumberedFrames:
@@ -167,8 +167,8 @@ class _ShardWriter:
         self._ordinals.append(ordinal)
         self._corrupt.append(frame.is_corrupt)
 
-    def take(self, error: str | None = None, told: bool = False) -> FrameShard:
-        """The shard as filled so far; with `error`, or a plain count, if frames are missing, or if `told`."""
+    def take(self, error: str | None = None, always: bool = False) -> FrameShard:
+        """The shard as filled so far; with `error`, or a plain count, if frames are missing, or if `always`."""
         unit, ordinals = self.unit, np.array(self._ordinals, dtype=np.int64)
         planned = min(self.shard_frames, len(unit.frame_pts) - self.shard * self.shard_frames)
         missing = planned - len(ordinals)
@@ -182,7 +182,7 @@ class _ShardWriter:
             pictures=Pictures(
                 memory, list(self._layouts), self._layout_of, height=unit.height, width=unit.width
             ),
-            error=error if missing or told else None,
+            error=error if missing or always else None,
         )
         self.shard += 1
         self._begin()

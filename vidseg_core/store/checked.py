@@ -5,8 +5,8 @@ compares as it reads; see `read_group` for what it does not cover). The footer h
 metadata, taken while that place was blank; so names, counts, offsets and statistics are as they were written.
 Beside it stands that of all bytes before the footer, for those who read them all. And the footer says under
 which key the file was written, so that a file under another's name is not read as the other's rows.
-Invariant: with any one bit changed, whoever reads rows is told or gets those that were written, and whoever
-reads all bytes (`why_damaged`) is told.
+Invariant: with any one bit changed, whoever reads rows gets an error or those that were written, and whoever
+reads all bytes (`why_damaged`) gets the reason.
 
 Files of older versions have none of the four: of those the masks are decoded and compared with
 `class_pixels`, where somebody asks for it (`why_damaged`).
