@@ -204,7 +204,7 @@ def _check_labels(path: Path, config: Any) -> None:
 
 
 def _labels(config: Any) -> tuple[str, ...]:
-    """The names in `id2label`; one that several classes share gets the class's number behind it."""
+    """The names in `id2label`; one that several classes share gets the class's number after it."""
     names = [str(config.id2label[number]) for number in range(config.num_labels)]
     times = Counter(names)
     return tuple(f"{name} {number}" if times[name] > 1 else name for number, name in enumerate(names))
