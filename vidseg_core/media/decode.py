@@ -168,7 +168,7 @@ class _ShardWriter:
         self._corrupt.append(frame.is_corrupt)
 
     def take(self, error: str | None = None, always: bool = False) -> FrameShard:
-        """The shard as filled so far; with `error`, or a plain count, where frames are missing or `always`."""
+        """The shard as filled so far; with `error`, or a plain count, if frames are missing or `always`."""
         unit, ordinals = self.unit, np.array(self._ordinals, dtype=np.int64)
         planned = min(self.shard_frames, len(unit.frame_pts) - self.shard * self.shard_frames)
         missing = planned - len(ordinals)
