@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.s3_server"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Begun in the background of a shell that ignores Ctrl-C there; tests send it to themselves and to jobs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 VERDICT = pytest.StashKey[int]()
 

@@ -6,6 +6,7 @@ Why: figures of two versions that were taken an hour apart compared the machine'
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,11 +15,26 @@ import pytest
 from benchmarks import against
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small repository in the place of this one, which may lie here without its history."""
+    place = tmp_path_factory.mktemp("here")
+    for folder in ("benchmarks", "vidseg_core"):
+        (place / folder).mkdir()
+        (place / folder / "__init__.py").write_text("")
+    shutil.copy(against.__file__, place / "benchmarks")
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "begun"]):
+        subprocess.run(["git", "-C", str(place), *_NOBODY, *words], check=True)
+    monkeypatch.setattr(against, "HERE", place)
+    return place
+
+
+_NOBODY = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+
+
 def worktrees() -> str:
-    done = subprocess.run(
-        ["git", "-C", str(against.HERE), "worktree", "list"], capture_output=True, text=True, check=True
-    )
-    return done.stdout
+    words = ["git", "-C", str(against.HERE), "worktree", "list"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_other_version_is_a_checkout_with_our_benchmarks_and_goes_away(tmp_path: Path) -> None:

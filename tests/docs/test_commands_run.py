@@ -30,6 +30,7 @@ NOT_RUN = {
     r"make audit": "tests/security/test_audit.py runs the same script",
     r"python -m benchmarks\.": "minutes to hours each; that module and options exist is in test_commands.py",
     r"ray job (submit|stop)": "needs a job server; tests/pipeline/test_submit.py speaks to one",
+    r"python -m jobs\.attempt VERB": "is a pattern; tests/config/test_deploy.py runs it",
     r"kubectl ": "needs Kubernetes; tests/config/test_deploy.py reads the files",
     r"vidseg submit ": "needs a job server, as above; the command behind its -- is run here",
 }
