@@ -2,7 +2,7 @@
 
     python -m tests.pipeline.three_nodes CLIPS OUTPUT
 
-Prints how many parts were there when the node died and when the other had joined, then the exit code.
+Prints how many parts were there when the node died and when the other had joined; exits with the job's code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def parts(output: Path) -> int:
 
 
 def disturb(cluster: Cluster, victim: object, output: Path, done: threading.Event) -> None:
-    """Kills the node once parts come, then adds one."""
+    """Kills the node once parts come, then adds one and waits until it has joined."""
     while parts(output) < 3 and not done.is_set():
         time.sleep(0.05)
     before = parts(output)
@@ -51,11 +51,9 @@ def main(clips: Path, output: Path) -> int:
     thread.start()  # nodes are added by the main thread: they want its signals
     disturb(cluster, nodes[0], output, done)
     thread.join()
-    code = codes[0]
-    print(f"code {code}, {len([n for n in ray.nodes() if n['Alive']])} nodes alive", flush=True)
     ray.shutdown()
     cluster.shutdown()
-    return code
+    return codes[0]
 
 
 if __name__ == "__main__":
