@@ -25,7 +25,6 @@ from tests.engine.toy import (
     truth,
 )
 from vidseg_core.engine import Engine, FrameInput, SegmentState
-from vidseg_core.engine.net import labels_from_scores
 from vidseg_core.propagation import build_propagator
 from vidseg_core.scheduling import Deviation, build_scheduler
 
@@ -157,14 +156,6 @@ def test_results_do_not_alias_the_frame_that_was_handed_in() -> None:
         rows += engine.step([state], [frame])[0]
         buffer_HW3[:] = 77
     assert plain(rows + engine.finish([state])[0]) == expected
-
-
-@pytest.mark.parametrize("classes", [1, 2, 19, 256])
-def test_the_mask_is_the_class_of_the_highest_score_and_the_lower_id_on_a_tie(classes: int) -> None:
-    scores_CHW = np.random.default_rng(classes).integers(0, 9, (classes, 31, 33)).astype(np.float32)
-    labels_HW = labels_from_scores(torch.from_numpy(scores_CHW))
-    np.testing.assert_array_equal(labels_HW, scores_CHW.argmax(0))
-    assert labels_HW.dtype == np.uint8
 
 
 def test_a_scheduler_that_reads_the_flow_must_say_so() -> None:

@@ -96,12 +96,15 @@ def test_a_plugin_needs_four_names_and_gets_the_rest(tmp_path: Path, monkeypatch
         build_segmenter("my_plugin_nets:Halfway")
 
 
-def test_labels_are_the_argmax_and_ties_go_to_the_lower_id() -> None:
-    scores = torch.randint(0, 4, (2, 9, 17, 13), generator=torch.Generator().manual_seed(0)).float()
+@pytest.mark.parametrize("classes", [1, 2, 19, 256])
+def test_labels_are_the_argmax_and_ties_go_to_the_lower_id(classes: int) -> None:
+    random = torch.Generator().manual_seed(classes)
+    scores = torch.randint(0, 4, (2, classes, 17, 13), generator=random).float()
     expected = torch.zeros(2, 17, 13, dtype=torch.uint8)
-    for number in range(8, -1, -1):
+    for number in range(classes - 1, -1, -1):
         expected[scores[:, number] == scores.amax(dim=1)] = number
-    assert torch.equal(labels_from_scores(scores), expected)
+    labels = labels_from_scores(scores)
+    assert torch.equal(labels, expected) and labels.dtype == torch.uint8
 
 
 def test_importing_the_room_loads_no_model_library() -> None:

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidseg_core.grid import pixel_grid
 from vidseg_core.propagation import Copy, FlowWarp, Propagator, UnknownNameError, build_propagator
 from vidseg_core.propagation.warp import (
-    pixel_grid,
     resize_flow,
     warp_error,
     warp_labels,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from vidseg_core.engine.confidence import LabelRule, pack
+from vidseg_core.models.labels import labels_from_scores
 from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError
 from vidseg_core.models.scores import MOST_NAMES, check_scores
 
@@ -60,19 +61,19 @@ class ChunkedNet:
         if self.level == "labels":
             return list(carried)
         if self.level == "scores":
-            return [self._map_of(scores_CHW) for scores_CHW in carried]
+            return [self._maps_of(scores_CHW[None])[0] for scores_CHW in carried]
         return self._in_chunks(carried, _shapes, self._head_chunk)
 
     def _run_chunk(self, frames: list[np.ndarray]) -> list[tuple[np.ndarray | None, Any]]:
         pixels_BHW3 = torch.from_numpy(np.stack(frames)).to(self.device)
         feats = self.segmenter.features(pixels_BHW3.permute(0, 3, 1, 2).float() / 255.0)
         scores_BCHW = self._head(feats, len(frames), (frames[0].shape[0], frames[0].shape[1]))
+        sound_B = torch.isfinite(scores_BCHW).flatten(1).all(1).tolist()
         results: list[tuple[np.ndarray | None, Any]] = []
-        for number in range(len(frames)):
-            if not bool(torch.isfinite(scores_BCHW[number]).all()):
+        for number, labels_HW in enumerate(self._maps_of(scores_BCHW)):
+            if not sound_B[number]:
                 results.append((None, None))  # a frame that fills up the batch may do that
                 continue
-            labels_HW = self._map_of(scores_BCHW[number])
             carried: Any = labels_HW
             if self.level == "scores":
                 carried = scores_BCHW[number].clone()
@@ -88,12 +89,14 @@ class ChunkedNet:
         return scores_BCHW
 
     def _head_chunk(self, carried: list[Any]) -> list[np.ndarray]:
-        scores_BCHW = self._head(_batch_of(carried), len(carried), None)
-        return [self._map_of(scores_CHW) for scores_CHW in scores_BCHW]
+        return self._maps_of(self._head(_batch_of(carried), len(carried), None))
 
-    def _map_of(self, scores_CHW: torch.Tensor) -> np.ndarray:
-        labels_HW = labels_from_scores(scores_CHW)
-        return labels_HW if self.rule is None else pack(labels_HW, scores_CHW)
+    def _maps_of(self, scores_BCHW: torch.Tensor) -> list[np.ndarray]:
+        """labels_HW of each frame, with confidences where there is a rule; one copy from the device."""
+        labels_BHW = labels_from_scores(scores_BCHW).cpu().numpy()
+        if self.rule is None:
+            return [labels_HW.copy() for labels_HW in labels_BHW]  # kept masks do not keep their batch
+        return [pack(labels_HW, scores) for labels_HW, scores in zip(labels_BHW, scores_BCHW, strict=True)]
 
     def settle(self, labels_HW: np.ndarray) -> tuple[np.ndarray, float, float]:
         """What the table says: labels_HW uint8, mean confidence, labelled share (NaN without a rule)."""
@@ -111,22 +114,6 @@ class ChunkedNet:
             for place, result in zip(places, run(chunk + filler), strict=False):
                 results[place] = result
         return results
-
-
-def labels_from_scores(scores_CHW: torch.Tensor) -> np.ndarray:
-    """labels_HW uint8: the class of the highest score, the lower id on a tie.
-
-    A running maximum over the classes reads memory in order; arg max over the first axis does not (4 against
-    44 ms for 19 classes at 512 x 512 on one core). Ids ascend, so the winner's id is a running maximum too.
-    """
-    best_HW = scores_CHW[0].clone()
-    labels_HW = torch.zeros(best_HW.shape, dtype=torch.uint8, device=scores_CHW.device)
-    wins_HW = torch.empty(best_HW.shape, dtype=torch.bool, device=scores_CHW.device)
-    for class_id in range(1, scores_CHW.shape[0]):
-        torch.gt(scores_CHW[class_id], best_HW, out=wins_HW)
-        torch.maximum(best_HW, scores_CHW[class_id], out=best_HW)
-        labels_HW = torch.maximum(labels_HW, wins_HW.to(torch.uint8) * class_id)
-    return labels_HW.cpu().numpy()
 
 
 def _chunks_of_one_shape(shapes: list[Hashable], batch: int) -> Iterator[list[int]]:

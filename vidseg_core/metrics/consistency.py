@@ -26,12 +26,12 @@ Shape suffixes: H W rows and columns of the masks, h w of the flow; 2 = (x, y); 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 
+from vidseg_core.grid import pixel_grid
 from vidseg_core.metrics.confusion import count_pairs, iou_of
 
 RELATIVE, ABSOLUTE = 0.01, 0.5
@@ -89,16 +89,7 @@ def _grid_map(flow_hw2: np.ndarray, height: int, width: int) -> np.ndarray:
     if (rows, columns) != (height, width):
         scaled_hw2 = flow_hw2 * np.array([width / columns, height / rows], np.float32)
         flow_hw2 = cv2.resize(scaled_hw2, (width, height), interpolation=cv2.INTER_LINEAR)
-    return cv2.add(flow_hw2, _grid(height, width))
-
-
-@lru_cache(maxsize=8)
-def _grid(height: int, width: int) -> np.ndarray:
-    """grid_HW2 float32: the coordinates (x, y) of each pixel. Read-only."""
-    grid_y, grid_x = np.mgrid[0:height, 0:width].astype(np.float32)
-    grid_HW2 = np.stack([grid_x, grid_y], axis=2)
-    grid_HW2.flags.writeable = False
-    return grid_HW2
+    return cv2.add(flow_hw2, pixel_grid(height, width))
 
 
 def _grown(mask_hw: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -26,16 +26,18 @@ def check_frames(frames_B3HW: torch.Tensor) -> None:
         raise SegmenterError(f"a segmenter takes float RGB in 0..1, not {frames_B3HW.dtype}: divide by 255")
 
 
-def padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """The smallest (rows, columns) that hold `size` and divide by `multiple`."""
-    rows, columns = size
-    return -(-rows // multiple) * multiple, -(-columns // multiple) * multiple
+def padded_size(size: tuple[int, int], multiple: int, least: int = 0) -> tuple[int, int]:
+    """The smallest (rows, columns) that hold `size`, are at least `least` and divide by `multiple`."""
+    rows, columns = (max(-(-side // multiple) * multiple, least) for side in size)
+    return rows, columns
 
 
-def pad_to_multiple(frames_B3HW: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Repeat the bottom row and the right column until both sides divide by `multiple`; a view if they do."""
+def pad_to_multiple(frames_B3HW: torch.Tensor, multiple: int, least: int = 0) -> torch.Tensor:
+    """Repeat the bottom row and the right column until both sides divide by `multiple` and are `least` or
+    more; the frames themselves if they do. A flow of two padded pictures, cropped, is the flow of the two.
+    """
     size = (frames_B3HW.shape[2], frames_B3HW.shape[3])
-    rows, columns = padded_size(size, multiple)
+    rows, columns = padded_size(size, multiple, least)
     if (rows, columns) == size:
         return frames_B3HW
     return F.pad(frames_B3HW, (0, columns - size[1], 0, rows - size[0]), mode="replicate")

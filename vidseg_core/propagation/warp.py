@@ -9,7 +9,6 @@ Legend: H, W the size at hand; 2 = (x, y); labels and gray uint8, flow and maps 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -17,21 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from vidseg_core.grid import pixel_grid
+
 WINDOW = 9
 """Side in pixels, at flow size, of the square over which errors are summed before they are compared."""
 
 _ONE_MAP: Any = None
 """cv2.remap's second map, which a two-channel first map makes needless."""
-
-
-@lru_cache(maxsize=16)
-def pixel_grid(height: int, width: int) -> np.ndarray:
-    """grid_HW2 float32, read-only: the pixel coordinates (x, y) themselves."""
-    grid_HW2 = np.empty((height, width, 2), np.float32)
-    grid_HW2[..., 0] = np.arange(width, dtype=np.float32)[None, :]
-    grid_HW2[..., 1] = np.arange(height, dtype=np.float32)[:, None]
-    grid_HW2.flags.writeable = False
-    return grid_HW2
 
 
 def resize_flow(flow_HW2: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as functional
 
 from vidseg_core.datasets.records import IGNORE
-from vidseg_core.models.flow.layers import backward_warp, grow_flow, pixel_grid
+from vidseg_core.models.flow.layers import backward_warp, grow_flow, places_of
 from vidseg_core.propagation.scale_field import grow_scale
 
 ROBUST = 0.7
@@ -119,7 +119,7 @@ def _one_hot(labels_Bhw: torch.Tensor, classes: int) -> torch.Tensor:
 def _inside(flow_B2hw: torch.Tensor) -> torch.Tensor:
     """(B, 1, h, w): 1 where the flow points into the key picture."""
     height, width = flow_B2hw.shape[-2:]
-    place = (pixel_grid(height, width, flow_B2hw) + flow_B2hw).detach()
+    place = places_of(flow_B2hw).detach()
     x, y = place[:, :1], place[:, 1:]
     return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).to(flow_B2hw.dtype)
 

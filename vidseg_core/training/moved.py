@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from vidseg_core.propagation.warp import pixel_grid
+from vidseg_core.grid import pixel_grid
 
 MOST_BLOBS = 4
 SHIFT_PX = (0.3, 24.0)

@@ -1,4 +1,4 @@
-"""What flow nets have in common: warping, cost volumes, sizes that are no multiple of their stride.
+"""What flow nets have in common: warping, cost volumes, layers.
 
 Convention (as in `propagation.flow`): a flow goes from the current picture to the key, in pixels of the
 picture it belongs to; `backward_warp` reads the key there.
@@ -13,11 +13,13 @@ import torch.nn.functional as functional
 from torch import nn
 
 
-def pixel_grid(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """grid_12hw: the pixel coordinates (x, y) themselves, on the device of `like`."""
-    y_h = torch.arange(height, dtype=like.dtype, device=like.device)
-    x_w = torch.arange(width, dtype=like.dtype, device=like.device)
-    return torch.stack([x_w[None, :].expand(height, width), y_h[:, None].expand(height, width)])[None]
+def places_of(flow_B2hw: torch.Tensor) -> torch.Tensor:
+    """place_B2hw: the coordinates (x, y) in the key's picture that each pixel's flow points to."""
+    height, width = flow_B2hw.shape[-2:]
+    y_h = torch.arange(height, dtype=flow_B2hw.dtype, device=flow_B2hw.device)
+    x_w = torch.arange(width, dtype=flow_B2hw.dtype, device=flow_B2hw.device)
+    grid_2hw = torch.stack([x_w[None, :].expand(height, width), y_h[:, None].expand(height, width)])
+    return grid_2hw + flow_B2hw
 
 
 def backward_warp(maps_BChw: torch.Tensor, flow_B2hw: torch.Tensor, padding: str = "border") -> torch.Tensor:
@@ -27,7 +29,7 @@ def backward_warp(maps_BChw: torch.Tensor, flow_B2hw: torch.Tensor, padding: str
     `padding="zeros"` gives zeros.
     """
     height, width = maps_BChw.shape[-2:]
-    place_B2hw = pixel_grid(height, width, flow_B2hw) + flow_B2hw
+    place_B2hw = places_of(flow_B2hw)
     size_2 = torch.tensor([width, height], dtype=place_B2hw.dtype, device=place_B2hw.device)
     grid_Bhw2 = (place_B2hw.permute(0, 2, 3, 1) * 2.0 + 1.0) / size_2 - 1.0
     return functional.grid_sample(
@@ -57,16 +59,6 @@ def grow_flow(flow_B2hw: torch.Tensor, height: int, width: int) -> torch.Tensor:
     scale_2 = torch.tensor([width / columns, height / rows], dtype=flow_B2hw.dtype, device=flow_B2hw.device)
     grown = functional.interpolate(flow_B2hw, (height, width), mode="bilinear", align_corners=False)
     return grown * scale_2[None, :, None, None]
-
-
-def pad_to_multiple(picture_B3hw: torch.Tensor, multiple: int, least: int = 0) -> torch.Tensor:
-    """The picture grown to the right and below by its border, so that both sides are multiples and at least
-    `least`. A flow of the grown pair, cropped, is the flow of the pair: padding scales nothing."""
-    height, width = picture_B3hw.shape[-2:]
-    grown_h, grown_w = (max(-(-side // multiple) * multiple, least) for side in (height, width))
-    if (grown_h, grown_w) == (height, width):
-        return picture_B3hw
-    return functional.pad(picture_B3hw, (0, grown_w - width, 0, grown_h - height), mode="replicate")
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
