@@ -18,13 +18,13 @@ import numpy as np
 import torch
 import yaml
 
+from vidseg_core.config.recipes import AugmentRecipe, TrainRecipe
 from vidseg_core.datasets.records import Item, Record
 from vidseg_core.metrics import ConfusionMatrix
 from vidseg_core.models import Segmenter, build_segmenter, labels_from_scores
 from vidseg_core.models.trainable import trainable_net
 from vidseg_core.training.loop import LoopOptions, train
 from vidseg_core.training.loss import balance_weights
-from vidseg_core.training.recipe import AugmentRecipe, TrainRecipe
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet
 
 

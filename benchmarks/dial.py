@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.corpus import real_videos
+from vidseg_core.calibration.calibrate import clip_valuer, look_at_all, planned_on, sample_units, worth_trying
 from vidseg_core.calibration.evidence import Clip
 from vidseg_core.calibration.schedulers import FixedFamily, Planned, Point, families, keys_at
 from vidseg_core.calibration.search import search
+from vidseg_core.calibration.tasks import SampleTasks, longest_interval
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.datasets.scene_files import make_corpus
-from vidseg_core.pipeline.calibrate import clip_valuer, look_at_all, planned_on, sample_units, worth_trying
-from vidseg_core.pipeline.calibrate_tasks import SampleTasks, longest_interval
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.plan.inputs import expand_inputs
 
 DROPS = (0.5, 1.0, 2.0, 5.0)

@@ -46,9 +46,9 @@ from vidseg_core.episodes.table_set import join_tables
 from vidseg_core.episodes.walk import SCORES, fit_threshold
 from vidseg_core.evaluation.job import run_evaluate
 from vidseg_core.evaluation.read import open_evaluation
+from vidseg_core.kit.ray_session import ray_session
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.ray_session import ray_session
 from vidseg_core.report.build import run_report
 from vidseg_core.report.curves import curves_of, shares
 from vidseg_core.search.job import run_tune

@@ -29,11 +29,12 @@ import torch
 
 from benchmarks.committed import Committed, Memory, committed, measure, trained
 from benchmarks.corpus import data_dir
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
+from vidseg_core.config.recipes import AugmentRecipe
 from vidseg_core.config.segment import SchedulerConfig, TtaConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import IGNORE, Record
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import SceneClip, read_labels, write_scene_video
 from vidseg_core.models.trainable import trainable_net
@@ -42,7 +43,6 @@ from vidseg_core.pipeline.source_frames import source_frames
 from vidseg_core.training.data import TrainingData
 from vidseg_core.training.loop import LoopOptions, train
 from vidseg_core.training.loss import balance_weights
-from vidseg_core.training.recipe import AugmentRecipe
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet, resized
 
 TEACHER, STUDENT = "tiny:16", "tiny:8"
@@ -112,7 +112,7 @@ def scene_corpus(folder: Path) -> Corpus:
         clips.append(_scene(write_scene_video(folder / f"scene{number:02d}.mp4", config)))
     return Corpus(
         name="scenes",
-        class_names=CLASS_NAMES,
+        class_names=SCENE_CLASSES,
         recipe=committed("tiny-scenes"),
         train=clips[:10],
         val=clips[10:],

@@ -36,10 +36,10 @@ from ray.cluster_utils import Cluster
 
 from tests.pipeline.clips import moving_disc, write_video
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.registry import build_segmenter
-from vidseg_core.pipeline import ray_session
+from vidseg_core.pipeline import sizing
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.progress import Reporter
 
 SLEEP_S = 0.5
 STORE = 200_000_000
@@ -168,7 +168,7 @@ def branch_rate(inputs: Path, output: Path, branches: int, cells: int) -> dict[s
         "shard_frames": BRANCH_FRAMES,
         "workers": branches,
     }
-    ray_session.MAX_BRANCHES = branches // cells
+    sizing.MAX_BRANCHES = branches // cells
     samples = watched(inputs, output, **options)
     driver = 1000 * slope(samples, 1, 2)
     executor = driver if cells == 1 else 1000 * cells * slope(samples, 1, 3)

@@ -28,7 +28,7 @@ import ray
 from benchmarks.rollouts import wide_table
 from vidseg_core.config.tune import TuneConfig
 from vidseg_core.episodes.store import load_tables, write_table
-from vidseg_core.pipeline.ray_session import ray_session
+from vidseg_core.kit.ray_session import ray_session
 from vidseg_core.search.job import run_tune
 from vidseg_core.store.objects import open_store
 

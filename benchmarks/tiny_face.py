@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.committed import Committed, committed, fit, measure, predict
 from benchmarks.corpus import data_dir
-from vidseg_core.datasets.face_classes import FACE_CLASSES
+from vidseg_core.classes import FACE_CLASSES
 from vidseg_core.datasets.records import IGNORE, Record
 from vidseg_core.metrics import ConfusionMatrix
 from vidseg_core.models import Segmenter, build_segmenter

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.committed import committed, fit, measure
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import Record
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
 from vidseg_core.models import build_segmenter
 
 
@@ -37,12 +37,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     what = committed("tiny-scenes")
     if options.export:
-        print(fit(what, records_of(what.extra["data"][0]), CLASS_NAMES, options.export))
+        print(fit(what, records_of(what.extra["data"][0]), SCENE_CLASSES, options.export))
         return
     measured = records_of(what.extra["val"][0])
     table = {}
     for name in ("tiny-scenes", "plain"):
-        matrix = measure(build_segmenter(name), measured, len(CLASS_NAMES))
+        matrix = measure(build_segmenter(name), measured, len(SCENE_CLASSES))
         table[name] = {"iou": matrix.iou().tolist(), "mean": matrix.mean_iou()}
         cells = "".join(f"{iou:12.3f}" for iou in matrix.iou())
         print(f"{name:12s}{cells}{matrix.mean_iou():8.3f}")

@@ -25,17 +25,17 @@ import cv2
 import pyarrow.parquet as pq
 import torch
 
+from vidseg_core.config.recipes import AugmentRecipe, TrainRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.open import open_dataset
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.kit.ray_session import ray_session
 from vidseg_core.models.trainable import trainable_net
-from vidseg_core.pipeline.progress import Reporter
-from vidseg_core.pipeline.ray_session import ray_session
 from vidseg_core.training.curve import CURVE
 from vidseg_core.training.data import open_training_data
 from vidseg_core.training.job import run_train_segmenter
 from vidseg_core.training.loop import LAST, train
 from vidseg_core.training.ray_train import loop_options
-from vidseg_core.training.recipe import AugmentRecipe, TrainRecipe
 
 SCENES = "scenes:videos=8,frames=15,height=240,width=320"
 AUGMENT: dict[str, Any] = {"rotate": 15.0, "colour": 0.5, "blur": 0.2}

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.oracle import divide, one_sided_curve, share_of_gap, two_sided_curve
@@ -41,7 +42,6 @@ from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
 from vidseg_core.training.planner_fit import Lesson, cross_fit, lesson_of, price_at, priced, value_of
 from vidseg_core.training.policy_loop import POLICY, PolicyOptions, train_policy
-from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
 TARGETS = (8.0, 10.0, 12.5, 16.0, 20.0, 25.0, 31.0, 40.0, 50.0, 63.0)
 """Wanted intervals: dense, since quality is concave in keys, and what is read between two of them too low."""

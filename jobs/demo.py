@@ -10,7 +10,7 @@ from vidseg_core.config.verbs import DemoConfig
 
 def run(config: DemoConfig) -> int:
     """Make the scenes, run the schedulers, print the comparison."""
-    from vidseg_core.pipeline.demo import run_demo
+    from vidseg_core.demo.demo import run_demo
 
     return run_demo(config)
 

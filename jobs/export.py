@@ -22,7 +22,7 @@ LEFT_OUT = "; class 0, the background, is left out (--background: not)"
 def run(config: ExportConfig) -> int:
     """Export what `config` names; 1 if some of the run's frames are missing, 3 if the source of some video
     could not be read (overlay)."""
-    from vidseg_core.pipeline.whole import lacking
+    from vidseg_core.kit.whole import lacking
     from vidseg_core.store import open_run
     from vidseg_core.store.atomic import make_folder
     from vidseg_core.store.checked import HOW_TO_REPAIR

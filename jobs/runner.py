@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from jobs.utf8 import begin_again_in_utf8
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
-from vidseg_core.pipeline.interrupts import asked_to_end, end_with, heard
+from vidseg_core.kit.interrupts import asked_to_end, end_with, heard
 
 __all__ = ["FAILURES", "USAGE_ERRORS", "run_verb", "say"]
 
@@ -30,16 +30,16 @@ USAGE_ERRORS = frozenset(
         "vidseg_core.episodes.table.EpisodeError",
         "vidseg_core.models.policy_trunk.PolicyError",
         "vidseg_core.models.protocol.SegmenterError",
-        "vidseg_core.pipeline.manifest.FingerprintMismatch",
+        "vidseg_core.kit.manifest.FingerprintMismatch",
         "vidseg_core.plan.errors.InputError",
-        "vidseg_core.propagation.registry.UnknownNameError",
+        "vidseg_core.registry.UnknownNameError",
         "vidseg_core.store.errors.StoreError",
         "vidseg_core.training.checkpoint.CheckpointError",
     }
 )
 FAILURES = frozenset(
     {
-        "vidseg_core.pipeline.ray_session.ClusterError",
+        "vidseg_core.kit.ray_session.ClusterError",
         "vidseg_core.store.errors.CommitConflict",
         "vidseg_core.store.errors.DamagedFile",
         "vidseg_core.store.errors.WriteError",
@@ -114,7 +114,7 @@ def _run(verb: str, config: ConfigT, run: Callable[[ConfigT], int]) -> int:
 
 def _explain(verb: str, config: Any, error: Exception) -> int:
     """One sentence for what a person can understand, a traceback for the rest; the exit code."""
-    from vidseg_core.pipeline.causes import about_a_name, message, raised
+    from vidseg_core.kit.causes import about_a_name, message, raised
 
     cause = raised(error)
     if named := about_a_name(cause):
@@ -154,6 +154,6 @@ def say(verb: str, config: Any, message: str, *, event: str = "error", **fields:
     if getattr(config, "log", "text") == "json":
         print(json.dumps({"event": event, "verb": verb, "message": message, **fields}), file=sys.stderr)
     else:
-        from vidseg_core.pipeline.progress import tame
+        from vidseg_core.kit.progress import tame
 
         print(f"vidseg {verb}: {tame(message)}", file=sys.stderr)

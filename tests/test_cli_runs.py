@@ -18,7 +18,7 @@ from PIL import Image
 
 from jobs import cli
 from tests.store.builders import older_bytes
-from vidseg_core.pipeline.manifest import MANIFEST_KEY, fingerprint
+from vidseg_core.kit.manifest import MANIFEST_KEY, fingerprint
 from vidseg_core.store import (
     RUN_KEY,
     SUCCESS_KEY,

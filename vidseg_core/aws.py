@@ -15,10 +15,12 @@ import os
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["NO_CHECKSUMS_ASKED", "get_whole", "s3_client"]
+__all__ = ["NO_CHECKSUMS_ASKED", "get_whole", "input_client", "s3_client"]
 
 NO_CHECKSUMS_ASKED = "AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required"
 """The same as a variable of the environment, for clients that are not ours to configure."""
+INPUT_TIMEOUT_S = 20.0
+"""S3 may be silent for so long while inputs are read, before a request is made again."""
 
 
 def s3_client(*, attempts: int = 6, read_timeout_s: float = 60.0) -> Any:
@@ -30,6 +32,11 @@ def s3_client(*, attempts: int = 6, read_timeout_s: float = 60.0) -> Any:
     ambient = sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))
     environment = hashlib.sha256(repr(ambient).encode("utf-8", "surrogateescape")).digest()
     return _client(os.getpid(), environment, attempts, read_timeout_s)
+
+
+def input_client() -> Any:
+    """The client that inputs are read with: less patient, since a decoder has a deadline."""
+    return s3_client(attempts=4, read_timeout_s=INPUT_TIMEOUT_S)
 
 
 @lru_cache(maxsize=8)

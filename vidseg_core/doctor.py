@@ -208,7 +208,7 @@ def _reachable(address: str) -> Finding:
 def _run_one_task(address: str) -> Finding:
     import ray
 
-    from vidseg_core.pipeline import local_ray
+    from vidseg_core.kit import local_ray
 
     start, ours = time.monotonic(), None
     try:

@@ -15,6 +15,7 @@ import pytest
 import ray
 
 from tests.datasets.miniatures import columns, frame_of, labelled_video, save
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.ray_source import (
     ROW_SCHEMA,
@@ -25,7 +26,6 @@ from vidseg_core.datasets.ray_source import (
     task_runs,
 )
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, iter_records
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def rows_of(dataset: FrameDataset, on_error: RowErrors) -> list[dict[str, object
 def test_rows_from_ray_are_the_records_in_order(some_ray: None, tmp_path: Path) -> None:
     for name in ("one", "two"):
         labelled_video(tmp_path, name, 9)
-    (tmp_path / "classes.txt").write_text("\n".join(CLASS_NAMES))
+    (tmp_path / "classes.txt").write_text("\n".join(SCENE_CLASSES))
     dataset = open_dataset(f"{tmp_path}?size=24")
     rows = ray_dataset(dataset, "train").take_all()
     expected = list(iter_records(dataset, "train"))

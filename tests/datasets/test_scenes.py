@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from vidseg_core.datasets.scene_classes import CLASS_NAMES, FAMILY_RGB
+from vidseg_core.classes import SCENE_CLASSES, SCENE_RGB
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scenes import Scene
 
@@ -53,13 +53,13 @@ def test_shapes_and_types_at_any_size(size: tuple[int, int]) -> None:
     item = Scene(dataclasses.replace(SMALL, height=size[0], width=size[1], noise=0)).frame(3)
     assert item.frame_HW3.shape == (*size, 3) and item.labels_HW.shape == size
     assert item.frame_HW3.dtype == item.labels_HW.dtype == np.uint8
-    assert item.labels_HW.max() < len(CLASS_NAMES)
+    assert item.labels_HW.max() < len(SCENE_CLASSES)
 
 
 def test_labelled_pixels_have_the_colour_family_of_their_class() -> None:
-    families = np.array(FAMILY_RGB, dtype=np.float64)
+    families = np.array(SCENE_RGB, dtype=np.float64)
     families /= families.sum(axis=1, keepdims=True)
-    sums, seen = np.zeros((len(CLASS_NAMES), 3)), np.zeros(len(CLASS_NAMES))
+    sums, seen = np.zeros((len(SCENE_CLASSES), 3)), np.zeros(len(SCENE_CLASSES))
     for seed in range(4):
         for index in (0, 39):
             item = Scene(dataclasses.replace(SMALL, seed=seed, shapes=10)).frame(index)
@@ -69,7 +69,7 @@ def test_labelled_pixels_have_the_colour_family_of_their_class() -> None:
                 seen[label] += len(colours)
     assert (seen > 100).all()
     nearest = [int(np.abs(families - mean).sum(axis=1).argmin()) for mean in sums / seen[:, None]]
-    assert nearest == list(range(len(CLASS_NAMES)))
+    assert nearest == list(range(len(SCENE_CLASSES)))
 
 
 def test_colour_edges_lie_on_label_edges() -> None:

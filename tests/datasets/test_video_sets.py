@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from tests.datasets.miniatures import columns, labelled_video, run_over, save
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.datasets import clip_reader
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.frame_files import FrameFiles
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import DatasetError, iter_records
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
 from vidseg_core.datasets.scene_files import SceneClip, make_corpus
 from vidseg_core.datasets.scenes import Scene
 
@@ -124,7 +124,7 @@ def test_a_full_disk_costs_frames_put_aside_but_no_error() -> None:
 def test_face_pairs_each_frame_with_its_label(tmp_path: Path) -> None:
     made = labelled_video(tmp_path, "one", 6)
     labelled_video(tmp_path, "two", 3, seed=1)
-    (tmp_path / "classes.txt").write_text("\n".join(CLASS_NAMES))
+    (tmp_path / "classes.txt").write_text("\n".join(SCENE_CLASSES))
     dataset = open_dataset(f"face:{tmp_path}")
     assert [(i.video_id, i.frame_index) for i in dataset.items("train")][4:8] == [
         ("one", 4),
@@ -139,7 +139,7 @@ def test_face_pairs_each_frame_with_its_label(tmp_path: Path) -> None:
 
 def test_a_generated_corpus_is_a_face_set_with_its_own_classes(tmp_path: Path) -> None:
     make_corpus(tmp_path, clips=1, frames=2, height=32, width=48)
-    assert open_dataset(f"{tmp_path}").class_names == CLASS_NAMES
+    assert open_dataset(f"{tmp_path}").class_names == SCENE_CLASSES
     (tmp_path / "corpus.json").unlink()
     assert open_dataset(f"face:{tmp_path}").class_names[2] == "eyes"
 

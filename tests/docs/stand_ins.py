@@ -19,8 +19,8 @@ import torch
 from tests.datasets.miniatures import columns, frame_of, save
 from tests.docs.documents import CARDS, DOCUMENTS, ROOT, blocks
 from tests.models.test_hf_nets import segformer
+from vidseg_core.classes import FACE_CLASSES
 from vidseg_core.datasets.camvid import CAMVID_GROUPS
-from vidseg_core.datasets.face_classes import FACE_CLASSES
 from vidseg_core.datasets.scene_config import corpus_configs
 from vidseg_core.datasets.scene_files import make_corpus, read_labels, write_scene_video
 from vidseg_core.models.flow import build_flow_net

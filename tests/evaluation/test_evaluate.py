@@ -37,10 +37,10 @@ from vidseg_core.evaluation.job import run_evaluate
 from vidseg_core.evaluation.plan import chunks, plan
 from vidseg_core.evaluation.read import open_evaluation
 from vidseg_core.evaluation.tasks import run_task
+from vidseg_core.kit.manifest import FingerprintMismatch
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.metrics import ConfusionMatrix, PairFlow, TemporalConsistency
 from vidseg_core.models.registry import build_segmenter
-from vidseg_core.pipeline.manifest import FingerprintMismatch
-from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.scheduling import build_scheduler

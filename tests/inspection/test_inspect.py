@@ -26,7 +26,7 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.inspect import InspectConfig, parse_frames
 from vidseg_core.inspection.job import run_inspect
 from vidseg_core.inspection.why import Reasons
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.store import FrameRow, encode_part, encode_videos, open_run, open_store, part_key
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.export import PALETTE

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidseg_core.datasets.face_classes import FACE_CLASSES
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
+from vidseg_core.classes import FACE_CLASSES, SCENE_CLASSES
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scenes import Scene
 from vidseg_core.metrics import ConfusionMatrix
@@ -57,7 +56,7 @@ def test_files_and_cards_are_package_data(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "stride"), [("tiny-face", FACE_CLASSES, 8), ("tiny-scenes", CLASS_NAMES, 4)]
+    ("name", "classes", "stride"), [("tiny-face", FACE_CLASSES, 8), ("tiny-scenes", SCENE_CLASSES, 4)]
 )
 def test_they_are_trained_and_know_their_classes(name: str, classes: tuple[str, ...], stride: int) -> None:
     segmenter = build_segmenter(name)
@@ -78,7 +77,7 @@ def test_the_halves_are_the_net(spec: str) -> None:
 
 
 def test_tiny_scenes_is_good_on_scenes_of_other_seeds() -> None:
-    segmenter, matrix = build_segmenter("tiny-scenes"), ConfusionMatrix(len(CLASS_NAMES))
+    segmenter, matrix = build_segmenter("tiny-scenes"), ConfusionMatrix(len(SCENE_CLASSES))
     for seed, lighting in enumerate((0.0, 0.5, 1.0)):
         scene = Scene(SceneConfig(seed=90_000 + seed, lighting=lighting))
         for index in range(0, len(scene), 40):

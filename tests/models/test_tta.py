@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from vidseg_core.config import SegmentConfig, TtaConfig
+from vidseg_core.engine.assemble import build_net
 from vidseg_core.models import Features, Segmenter, SegmenterError, build_segmenter
 from vidseg_core.models.tta import TtaSegmenter, with_tta
-from vidseg_core.pipeline.build import build_net
 
 
 def frames(height: int = 40, width: int = 56) -> torch.Tensor:

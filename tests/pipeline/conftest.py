@@ -11,8 +11,8 @@ import pytest
 
 from tests.pipeline.clips import make_corpus
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.progress import Reporter
 
 
 @pytest.fixture(scope="session")

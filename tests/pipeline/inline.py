@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.engine.assemble import describe_net
+from vidseg_core.kit.whole import closed_videos
 from vidseg_core.media import MediaLimits
-from vidseg_core.pipeline.build import describe_net
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.decode_stage import DecodeStage
 from vidseg_core.pipeline.ending import close_video
@@ -27,7 +28,6 @@ from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage, input_tables
 from vidseg_core.pipeline.rows import Receipt, messages
 from vidseg_core.pipeline.tally import quarantine_row
 from vidseg_core.pipeline.wave import tally_of
-from vidseg_core.pipeline.whole import closed_videos
 from vidseg_core.plan.branches import assign_branches
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store.objects import open_store

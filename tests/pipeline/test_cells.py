@@ -20,13 +20,13 @@ from tests.pipeline.clips import make_corpus, write_video
 from tests.pipeline.conftest import small_config
 from tests.pipeline.failing import bad_clip
 from tests.pipeline.inline import rows_without_package, run_inline
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaLimits
-from vidseg_core.pipeline import job, ray_session
+from vidseg_core.pipeline import job, sizing
 from vidseg_core.pipeline.failures import MOST_FAILURES
 from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage
 from vidseg_core.pipeline.planning import Planning
-from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store.objects import open_store
 from vidseg_core.store.run import open_run
@@ -55,7 +55,7 @@ def test_several_cells_give_the_same_rows(
     run_job: Callable[..., tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_session, "MAX_BRANCHES", 2)  # three branches: a cell of two, and one of one
+    monkeypatch.setattr(sizing, "MAX_BRANCHES", 2)  # three branches: a cell of two, and one of one
     code, text = run_job(clips, tmp_path / "out", workers=3)
     assert code == 0, text
     assert rows_without_package(tmp_path / "out") == expected
@@ -64,7 +64,7 @@ def test_several_cells_give_the_same_rows(
 def test_a_killed_cell_loses_and_doubles_nothing(
     clips: Path, expected: list[tuple], tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_session, "MAX_BRANCHES", 1)
+    monkeypatch.setattr(sizing, "MAX_BRANCHES", 1)
     output, said, codes = tmp_path / "out", io.StringIO(), []
     config = small_config(clips, output, segmenter="tests.pipeline.slow:SlowPlain")
     thread = threading.Thread(target=lambda: codes.append(run_segment(config, Reporter("json", said))))
@@ -85,7 +85,7 @@ def test_a_killed_cell_loses_and_doubles_nothing(
 def test_an_error_in_a_cell_is_told_as_one_in_the_driver(
     tmp_path: Path, run_job: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_session, "MAX_BRANCHES", 1)
+    monkeypatch.setattr(sizing, "MAX_BRANCHES", 1)
     for number in range(2 * MOST_FAILURES):
         write_video(tmp_path / f"in/{number}.mp4", bad_clip(2, from_frame=0))
     code, text = run_job(tmp_path / "in", tmp_path / "out", segmenter="tests.pipeline.failing:RaisesOnRed")

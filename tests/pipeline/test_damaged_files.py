@@ -26,8 +26,7 @@ from tests.store.builders import put_run
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.episodes.store import decode_table, encode_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
-from vidseg_core.pipeline.ending import explain_failure
-from vidseg_core.pipeline.manifest import (
+from vidseg_core.kit.manifest import (
     INPUTS_KEY,
     MANIFEST_KEY,
     FingerprintMismatch,
@@ -35,7 +34,8 @@ from vidseg_core.pipeline.manifest import (
     fingerprint,
     read_inputs,
 )
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.pipeline.ending import explain_failure
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store import (
     RUN_KEY,

@@ -21,11 +21,11 @@ from tests.pipeline.clips import make_corpus, write_video
 from tests.pipeline.conftest import small_config
 from tests.pipeline.failing import bad_clip
 from tests.pipeline.inline import rows_without_package, run_inline
-from vidseg_core.pipeline import worker_watch
+from vidseg_core.kit import worker_watch
+from vidseg_core.kit.worker_watch import WorkersDie
 from vidseg_core.pipeline.branches import data_context
 from vidseg_core.pipeline.deaths import Fate
 from vidseg_core.pipeline.ray_process import RayProcess
-from vidseg_core.pipeline.worker_watch import WorkersDie
 from vidseg_core.store.run import open_run
 
 pytestmark = pytest.mark.ray

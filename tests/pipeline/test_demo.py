@@ -25,9 +25,9 @@ from vidseg_core.config.verbs import DemoConfig
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import open_corpus
 from vidseg_core.datasets.scenes import Scene
-from vidseg_core.pipeline.demo import run_demo
-from vidseg_core.pipeline.demo_calibrate import calibrate, count_keys, first_frames
-from vidseg_core.pipeline.demo_pictures import clip_frames
+from vidseg_core.demo.demo import run_demo
+from vidseg_core.demo.pictures import clip_frames
+from vidseg_core.demo.thresholds import calibrate, count_keys, first_frames
 from vidseg_core.store import open_run, run_digest
 
 pytestmark = pytest.mark.ray

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from tests.pipeline.conftest import small_config
+from vidseg_core.calibration.calibrate import CALIBRATION_KEY, calibrate
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.segment import SchedulerConfig
-from vidseg_core.pipeline.calibrate import CALIBRATION_KEY, calibrate
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.plan.inputs import expand_inputs
 
 SMALL = {
@@ -102,7 +102,7 @@ def test_the_planner_is_tried_where_the_net_costs_enough_or_where_it_is_asked_fo
     assert "planner" not in names and "fixed" in names and "the planner is not tried" in said
     names, said = choice_of(corpus, tmp_path / "b", **free, **asked)
     assert "planner" in names and "not tried" not in said
-    monkeypatch.setattr("vidseg_core.pipeline.calibrate.PLANS_FROM_OPS", 1e4)
+    monkeypatch.setattr("vidseg_core.calibration.calibrate.PLANS_FROM_OPS", 1e4)
     names, said = choice_of(corpus, tmp_path / "c", **free)
     assert "planner" in names and "not tried" not in said
 

@@ -14,8 +14,10 @@ import ray
 from ray._private.utils import check_version_info
 
 from tests.pipeline.conftest import small_config
-from vidseg_core.pipeline import ray_session
-from vidseg_core.pipeline.ray_session import ClusterError, check_store
+from vidseg_core.kit import ray_session
+from vidseg_core.kit.ray_session import ClusterError
+from vidseg_core.pipeline import sizing
+from vidseg_core.pipeline.sizing import check_store
 
 
 def refusal_of_rays_own(metadata: dict[str, str]) -> Exception:
@@ -82,7 +84,7 @@ def test_nodes_without_cpus_need_no_store(monkeypatch: pytest.MonkeyPatch) -> No
     head = {"Alive": True, "Resources": {"object_store_memory": 80e6}}
     gone = {"Alive": False, "Resources": {"object_store_memory": 1e6, "CPU": 4.0}}
     worker = {"Alive": True, "Resources": {"object_store_memory": 2e9, "CPU": 4.0}}
-    monkeypatch.setattr(ray_session, "ray", SimpleNamespace(nodes=lambda: [head, gone, worker]))
+    monkeypatch.setattr(sizing, "ray", SimpleNamespace(nodes=lambda: [head, gone, worker]))
     check_store(100_000_000)
     with pytest.raises(ClusterError):
         check_store(1_500_000_000)

@@ -15,13 +15,13 @@ import pytest
 from tests.pipeline.clips import make_corpus, moving_disc, write_video
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import Killed, rows_without_package, run_inline
+from vidseg_core.engine.assemble import describe_net
+from vidseg_core.kit.manifest import claim_output
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline import ending
-from vidseg_core.pipeline.build import describe_net
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.manifest import claim_output
 from vidseg_core.pipeline.output import manifest_of
-from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.pipeline.status import read_status
 from vidseg_core.plan import expand_inputs
 from vidseg_core.store.objects import open_store

@@ -11,11 +11,11 @@ import pytest
 
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SegmentConfig
+from vidseg_core.engine.assemble import build_engine, build_run_flow, describe_net
+from vidseg_core.kit.manifest import fingerprint
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.protocol import SegmenterError
-from vidseg_core.pipeline.build import build_engine, build_run_flow, describe_net
-from vidseg_core.pipeline.manifest import fingerprint
 from vidseg_core.propagation import DisFlow
 
 

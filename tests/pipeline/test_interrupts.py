@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from vidseg_core.pipeline import interrupts
-from vidseg_core.pipeline.interrupts import asked_to_end, drains, heard
+from vidseg_core.kit import interrupts
+from vidseg_core.kit.interrupts import asked_to_end, drains, heard
 
 ROOT = Path(__file__).parents[2]
 

@@ -28,7 +28,7 @@ DRIVER = """
 import json, os, signal, sys
 from types import SimpleNamespace
 import psutil, ray
-from vidseg_core.pipeline.ray_session import ray_session
+from vidseg_core.kit.ray_session import ray_session
 
 def look():
     return {"argv": sys.orig_argv, "folder": os.getcwd()}

@@ -17,9 +17,9 @@ import pytest
 
 from tests.pipeline.clips import make_corpus
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.pipeline import raylet_words, worker_watch
-from vidseg_core.pipeline.low_memory import advice, killed
-from vidseg_core.pipeline.worker_watch import (
+from vidseg_core.kit import raylet_words, worker_watch
+from vidseg_core.kit.low_memory import advice, killed
+from vidseg_core.kit.worker_watch import (
     MOST_CRASHES,
     MOST_KILLS,
     ShortOfMemory,

@@ -15,8 +15,8 @@ import pytest
 from tests.pipeline.conftest import small_config
 from tests.pipeline.poison import write_poison
 from vidseg_core.config.segment import SchedulerConfig
+from vidseg_core.kit.progress import Counts, Reporter, clock, progress_line
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.progress import Counts, Reporter, clock, progress_line
 
 
 def said(folder: Path | str, output: Path | str, style: str = "text", **options: Any) -> tuple[int, str]:

@@ -22,12 +22,12 @@ from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig, TtaConfig
 from vidseg_core.config.train_flow import TrainFlowConfig
+from vidseg_core.engine.assemble import build_engine, describe_net
 from vidseg_core.engine.trial import trial_sizes
 from vidseg_core.episodes.job import run_build_episodes
 from vidseg_core.evaluation.job import run_evaluate
 from vidseg_core.models.protocol import ScoresError, SegmenterError
-from vidseg_core.pipeline.build import build_engine, describe_net
-from vidseg_core.propagation.registry import PluginError
+from vidseg_core.registry import PluginError
 from vidseg_core.training.flow_job import run_train_flow
 
 PARTS = "tests.pipeline.odd_parts:"
@@ -216,7 +216,7 @@ def test_a_net_that_works_in_place_does_not_spoil_the_mirror_image() -> None:
     frames_B3HW = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     scores = []
     for net in ("Channels", "InPlace"):
-        from vidseg_core.pipeline.build import build_net
+        from vidseg_core.engine.assemble import build_net
 
         averaged = build_net(config(net, tta=TtaConfig(flip=True)), "cpu")
         scores.append(averaged.head(averaged.features(frames_B3HW.clone())))

@@ -12,12 +12,12 @@ import pytest
 from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.inline import run_inline
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.kit.whole import closed_videos
 from vidseg_core.media import MediaError, MediaLimits, child_for_this_process
 from vidseg_core.pipeline import ending, patience, plan_stage
 from vidseg_core.pipeline.patience import ATTEMPTS, SourceUnavailable
 from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage
 from vidseg_core.pipeline.rows import messages
-from vidseg_core.pipeline.whole import closed_videos
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store import open_store
 from vidseg_core.store.keys import SUCCESS_KEY, video_key

@@ -17,11 +17,11 @@ from tests.pipeline.inline import Killed, run_inline
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.engine.assemble import describe_net
 from vidseg_core.engine.confidence import IGNORE, LabelRule, pack
-from vidseg_core.pipeline.build import describe_net
+from vidseg_core.kit.progress import Counts, Reporter
+from vidseg_core.pipeline.ending import labelled_text
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.labelling import labelled_text
-from vidseg_core.pipeline.progress import Counts, Reporter
 from vidseg_core.store import PSEUDO_SCHEMA, compact, open_run, run_digest
 
 

@@ -23,15 +23,16 @@ from tests.pipeline.inline import Killed, run_inline
 from tests.s3_server import S3Bucket
 from tests.store.builders import flip
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.engine.assemble import describe_net
+from vidseg_core.kit.manifest import claim_output
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.kit.whole import lacking, whole_totals
 from vidseg_core.pipeline import ending
-from vidseg_core.pipeline.build import describe_net
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.pipeline.manifest import claim_output
 from vidseg_core.pipeline.output import manifest_of
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.pipeline.repair import repair
 from vidseg_core.pipeline.status import read_status
 from vidseg_core.pipeline.tally import quarantine_row
-from vidseg_core.pipeline.whole import lacking, repair, whole_totals
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store import compact, open_run, open_store
 from vidseg_core.store.errors import DamagedFile

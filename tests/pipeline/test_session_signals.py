@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from vidseg_core.pipeline import ray_session
+from vidseg_core.kit import ray_session
 
 
 def test_what_a_failing_job_held_is_gone_before_ray_is(monkeypatch: pytest.MonkeyPatch) -> None:

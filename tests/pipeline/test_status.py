@@ -12,8 +12,8 @@ from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import Killed, run_inline
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.pipeline.build import describe_net
-from vidseg_core.pipeline.manifest import claim_output
+from vidseg_core.engine.assemble import describe_net
+from vidseg_core.kit.manifest import claim_output
 from vidseg_core.pipeline.output import manifest_of
 from vidseg_core.pipeline.status import read_status
 from vidseg_core.plan.inputs import expand_inputs

@@ -23,7 +23,7 @@ from tests.evaluation.test_evaluate import config as evaluation
 from tests.evaluation.test_evaluate import evaluate_here
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.report import ReportConfig
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.report.build import gather, run_report
 from vidseg_core.report.curves import curves_of, shares
 from vidseg_core.report.of_run import outline, score_plot, spread

@@ -19,6 +19,7 @@ from tests.episodes.scenes import CLASSES, records
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.assemble import plugin_sources
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
@@ -37,7 +38,6 @@ from vidseg_core.models.policy_file import (
     read_policy,
 )
 from vidseg_core.models.policy_trunk import LightTrunk, PolicyError
-from vidseg_core.pipeline.build import plugin_sources
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.scheduling import Scheduler, build_scheduler
 from vidseg_core.scheduling.feature_sets import FeatureReader

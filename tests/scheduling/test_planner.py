@@ -21,6 +21,7 @@ from tests.episodes.scenes import CLASSES, records
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.assemble import check_parts
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
@@ -31,7 +32,6 @@ from vidseg_core.models import planner
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, planner_bytes, read_planner
 from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.policy_trunk import PolicyError
-from vidseg_core.pipeline.build import check_parts
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.scheduling import WindowScheduler, build_scheduler
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES, Pairs, distances

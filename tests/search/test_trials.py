@@ -17,7 +17,7 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.tune import TuneConfig
 from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.episodes.walk import fixed_keys
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.search.desk import GRACE, OTHERS, Desk
 from vidseg_core.search.front import choose_finalists, front, picture
 from vidseg_core.search.job import run_tune

@@ -22,10 +22,10 @@ from jobs.runner import say
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.schema import from_dict, load_yaml
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.pipeline.ending import closing_table
-from vidseg_core.pipeline.progress import Reporter
 
 TAGS = (
     "!!python/object/apply:os.mkdir [{place}]",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.models.test_onnx import write
-from vidseg_core.pipeline import ray_session
+from vidseg_core.kit import ray_session
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -25,7 +25,7 @@ from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import write_scene_video
 from vidseg_core.inspection.foreign import write_cvat, write_fiftyone
 from vidseg_core.inspection.job import run_inspect
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.report.build import run_report
 from vidseg_core.store import WriteError, compact, open_run, open_store
 from vidseg_core.store.atomic import whole_file, write_whole

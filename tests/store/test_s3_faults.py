@@ -12,7 +12,7 @@ import pytest
 
 from tests.s3_faults import FaultyS3, faulty
 from tests.store.builders import HEIGHT, WIDTH, put_run
-from vidseg_core.media import MediaError, source
+from vidseg_core.media import MediaError
 from vidseg_core.media.source import open_source
 from vidseg_core.plan import InputError, expand_inputs
 from vidseg_core.store import s3_store
@@ -90,7 +90,7 @@ def test_bodies_that_always_break_off_are_named(
 def impatient(monkeypatch: pytest.MonkeyPatch, service: FaultyS3) -> Iterator[None]:
     """Clients that wait half a second for an answer."""
     monkeypatch.setattr(s3_store, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(source, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(aws, "INPUT_TIMEOUT_S", 0.5)
     yield
     service.over.set()
 

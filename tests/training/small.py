@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import torch
 
+from vidseg_core.config.recipes import AugmentRecipe, TrainRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.models.trainable import TrainableNet, trainable_net
 from vidseg_core.training.data import TrainingData, open_training_data
 from vidseg_core.training.loop import LoopOptions, Outcome, train
 from vidseg_core.training.ray_train import loop_options
-from vidseg_core.training.recipe import AugmentRecipe, TrainRecipe
 from vidseg_core.training.samples import Batch
 from vidseg_core.training.validate import Validation
 

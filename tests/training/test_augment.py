@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidseg_core.config.recipes import AugmentRecipe
 from vidseg_core.datasets.records import IGNORE, Record
 from vidseg_core.training.augment import augment
-from vidseg_core.training.recipe import AugmentRecipe
 
 COLOURS = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 EVERYTHING: dict[str, Any] = dict(

@@ -19,7 +19,7 @@ from tests.training.small import STEPS, Stopped, make_folder, small_config, trai
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import DatasetError
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.training.checkpoint import CheckpointError
 from vidseg_core.training.claim import claim_folder, fingerprint, only_driver
 from vidseg_core.training.data import open_training_data

@@ -20,6 +20,7 @@ import torch
 from jobs import cli
 from tests.episodes.tables import random_table
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.episodes.environment import Environment, EpisodeRules
 from vidseg_core.episodes.even import even_loss, even_price
@@ -37,7 +38,6 @@ from vidseg_core.store.objects import open_store
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
 from vidseg_core.training.policy_gradient import add_gradients, advantages, weight_of_entropy
 from vidseg_core.training.policy_loop import POLICY, PolicyOptions, new_policy, train_policy
-from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,16 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.episodes.generated import generated_table
 from vidseg_core.episodes.store import write_table
 from vidseg_core.episodes.table import EpisodeError
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.store.objects import open_store
 from vidseg_core.training.checkpoint import CheckpointError
 from vidseg_core.training.policy_job import open_tables, policy_options, run_train_policy
 from vidseg_core.training.policy_loop import POLICY, train_policy
-from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
 BATCHES = 8
 

@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.recipes import FlowRecipe
 from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.datasets.open import open_dataset
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.registry import build_segmenter
-from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.propagation.warp import warp_error
 from vidseg_core.training.flow import FlowData, FlowLoopOptions, FlowTrainingError, train_flow
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips, draw_pair
 from vidseg_core.training.flow_job import _Watch, run_train_flow
 from vidseg_core.training.flow_loss import exact_loss, label_loss, photometric_loss, task_loss
-from vidseg_core.training.flow_recipe import FlowRecipe
 from vidseg_core.training.flow_score import mean_by_gap, score_clip, table
 from vidseg_core.training.moved import moved_pair
 

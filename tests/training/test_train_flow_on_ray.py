@@ -17,9 +17,9 @@ from tests.training.test_policy_on_ray import kill_worker
 from tests.training.test_train_flow import SMALL, config
 from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.datasets.open import open_dataset
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
-from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.propagation.net_flow import NetFlow
 from vidseg_core.training.checkpoint import CheckpointError
 from vidseg_core.training.flow import FlowLoopOptions, train_flow

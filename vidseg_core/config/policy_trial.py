@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vidseg_core.config.errors import check_int
+from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_policy import check_episode, check_kind, check_range, check_reinforce
-from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
 __all__ = ["PolicyTrial"]
 

@@ -36,7 +36,7 @@ class PseudoLabelConfig(SegmentConfig):
         check(number, "--min_confidence", f"must be a number from 0 to 1, got {self.min_confidence!r}")
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        """As `SegmentConfig`, and the threshold; the remap counts by its content (`pipeline.build`)."""
+        """As `SegmentConfig`, and the threshold; the remap counts by its content (`engine.assemble`)."""
         return {**super().fingerprint_fields(), "min_confidence": float(self.min_confidence)}
 
     def describe(self) -> str:

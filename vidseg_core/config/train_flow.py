@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.errors import check, check_int, check_name, check_positive
+from vidseg_core.config.recipes import FlowRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 from vidseg_core.config.segment import FLOWS, SEGMENTER_PREFIXES, SEGMENTERS
-from vidseg_core.training.flow_recipe import FlowRecipe
 
 __all__ = ["TRAINABLE_FLOWS", "TrainFlowConfig"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.errors import check, check_int, check_positive
+from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
-from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
 KINDS = ("light", "dvrl", "paced")
 __all__ = ["TrainPolicyConfig", "check_common", "check_episode", "check_kind", "check_reinforce"]

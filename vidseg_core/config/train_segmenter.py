@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.errors import check, check_int, check_positive
+from vidseg_core.config.recipes import AugmentRecipe, TrainRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
-from vidseg_core.training.recipe import AugmentRecipe, TrainRecipe
 
 __all__ = ["TrainSegmenterConfig"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidseg_core.datasets.face_classes import FACE_CLASSES
+from vidseg_core.classes import FACE_CLASSES
 from vidseg_core.datasets.listed import ImageDataset, Missing
 from vidseg_core.datasets.pictures import check_ids, read_stored
 from vidseg_core.datasets.places import need_folder

@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.config.errors import nearest
 from vidseg_core.datasets.listed import ListedDataset
 from vidseg_core.datasets.records import DatasetError, Item, Record
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
 from vidseg_core.datasets.scene_config import corpus_configs
 from vidseg_core.datasets.scenes import Scene
 from vidseg_core.datasets.spec import DatasetSpec
@@ -42,7 +42,7 @@ class GeneratedScenes(ListedDataset):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return CLASS_NAMES
+        return SCENE_CLASSES
 
     def _list(self) -> Mapping[str, Iterable[Item]]:
         clips = self._configs.items()

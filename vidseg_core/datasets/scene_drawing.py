@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import RandomState
 
+from vidseg_core.classes import SCENE_CLASSES, SCENE_RGB
 from vidseg_core.datasets.fixed_point import ONE, TURN, UNIT, cosine, layered_noise, random_stream, sine
-from vidseg_core.datasets.scene_classes import CLASS_NAMES, FAMILY_RGB
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_motion import ShotMotion
 
@@ -164,19 +164,19 @@ def _paint_background(random: RandomState, config: SceneConfig) -> np.ndarray:
     side = min(config.height, config.width)
     relief = layered_noise(random, rows, columns, (side // 4, side // 10, side // 24, 4))
     tint = layered_noise(random, rows, columns, (side // 3, side // 7))
-    base, other = (np.array(FAMILY_RGB[0]) + random.randint(-20, 21, 3) for _ in range(2))
+    base, other = (np.array(SCENE_RGB[0]) + random.randint(-20, 21, 3) for _ in range(2))
     mixed = base * (256 - tint[:, :, None]) + other * tint[:, :, None]
     return np.clip(mixed * (relief[:, :, None] + 130) >> 16, 0, 255).astype(np.uint8)
 
 
 def _dress_shapes(random: RandomState, config: SceneConfig) -> list[Thing]:
     """Every class appears before any appears again; the order of depth is random."""
-    labels = [1 + number % (len(CLASS_NAMES) - 1) for number in range(config.shapes)]
-    offset = int(random.randint(len(CLASS_NAMES) - 1))
-    labels = [1 + (label - 1 + offset) % (len(CLASS_NAMES) - 1) for label in labels]
+    labels = [1 + number % (len(SCENE_CLASSES) - 1) for number in range(config.shapes)]
+    offset = int(random.randint(len(SCENE_CLASSES) - 1))
+    labels = [1 + (label - 1 + offset) % (len(SCENE_CLASSES) - 1) for label in labels]
     random.shuffle(labels)
     return [
-        Thing(kind=CLASS_NAMES[label], label=label, tile_3=_tile(random, FAMILY_RGB[label], jitter=18))
+        Thing(kind=SCENE_CLASSES[label], label=label, tile_3=_tile(random, SCENE_RGB[label], jitter=18))
         for label in labels
     ]
 
@@ -195,7 +195,7 @@ def _tile(random: RandomState, base_rgb: tuple[int, int, int], *, jitter: int) -
 
 
 def _place_clutter(random: RandomState, config: SceneConfig) -> list[tuple[Thing, Pose]]:
-    kinds = CLASS_NAMES[1:]
+    kinds = SCENE_CLASSES[1:]
     return [
         (
             Thing(

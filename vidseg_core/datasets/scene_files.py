@@ -19,7 +19,7 @@ import av
 import cv2
 import numpy as np
 
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.datasets.scene_config import SceneConfig, corpus_configs
 from vidseg_core.datasets.scenes import Scene
 from vidseg_core.store.atomic import make_folder, write_whole
@@ -142,5 +142,5 @@ def _write_corpus_file(folder: Path, clips: Sequence[SceneClip]) -> None:
         }
         for clip in clips
     ]
-    text = json.dumps({"class_names": CLASS_NAMES, "clips": listed}, indent=1)
+    text = json.dumps({"class_names": SCENE_CLASSES, "clips": listed}, indent=1)
     write_whole(folder / CORPUS_FILE, (text + "\n").encode())

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_drawing import ShotPainter
 from vidseg_core.datasets.scene_motion import ShotMotion, plan_motion, shot_lengths
@@ -29,13 +29,13 @@ class SceneFrame(NamedTuple):
     frame_HW3: np.ndarray
     """uint8 RGB."""
     labels_HW: np.ndarray
-    """uint8 class ids, an index into `CLASS_NAMES`; every pixel has one."""
+    """uint8 class ids, an index into `SCENE_CLASSES`; every pixel has one."""
 
 
 class Scene:
     """A clip that is drawn on demand; keeps the textures of one shot at a time."""
 
-    class_names = CLASS_NAMES
+    class_names = SCENE_CLASSES
 
     def __init__(self, config: SceneConfig) -> None:
         self.config = config

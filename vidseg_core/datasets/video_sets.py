@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vidseg_core.classes import FACE_CLASSES
 from vidseg_core.datasets.clip_reader import ClipReader
-from vidseg_core.datasets.face_classes import FACE_CLASSES
 from vidseg_core.datasets.listed import ListedDataset, Missing
 from vidseg_core.datasets.pictures import check_ids, read_ids
 from vidseg_core.datasets.places import need_folder, read_class_list

@@ -32,7 +32,7 @@ from vidseg_core.models.scores import MOST_NAMES, SwappedAxes, check_names
 from vidseg_core.models.tta import TtaSegmenter
 from vidseg_core.propagation.flow import FlowEstimator, check_flows
 from vidseg_core.propagation.propagators import Propagator, build_propagator, check_carried
-from vidseg_core.propagation.registry import PluginError
+from vidseg_core.registry import PluginError
 
 _SMALL = (64, 96)
 _ALIKE = 32

@@ -24,7 +24,7 @@ from vidseg_core.episodes.job import chosen_videos
 from vidseg_core.episodes.making import make_builder
 from vidseg_core.episodes.sources import Unit, dataset_units, read_unit, video_units
 from vidseg_core.episodes.table import EpisodeError
-from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.scheduling.plan_window import PLAN_SIZE
 
 SAMPLE_FRAMES = 24

@@ -27,8 +27,8 @@ from vidseg_core.episodes.build import Refused
 from vidseg_core.episodes.making import claim_set, make_builder, try_making
 from vidseg_core.episodes.sources import Unit, class_names, dataset_units, read_unit, video_units
 from vidseg_core.episodes.store import TableKey, encode_table, list_tables
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import MediaError
-from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.errors import StoreError, WriteError
@@ -96,7 +96,7 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
 @contextmanager
 def _ray_when_needed(config: BuildEpisodesConfig) -> Iterator[Callable[[], None]]:
     """A function that brings Ray up, to go down with the block; a complete set never waits for it."""
-    from vidseg_core.pipeline.ray_session import ray_session
+    from vidseg_core.kit.ray_session import ray_session
 
     with ExitStack() as stack:
         yield lambda: stack.enter_context(ray_session(config))

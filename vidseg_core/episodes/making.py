@@ -18,9 +18,9 @@ from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugi
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import CONV6, Conv6, Features
 from vidseg_core.episodes.store import TABLE_VERSION
+from vidseg_core.kit.manifest import FingerprintMismatch
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
-from vidseg_core.pipeline.manifest import FingerprintMismatch
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.store.objects import ObjectStore

@@ -26,6 +26,7 @@ from vidseg_core.config.methods import MethodConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError, Record
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.assemble import build_run_flow
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import make_view
 from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
@@ -38,7 +39,6 @@ from vidseg_core.metrics.consistency import PairFlow
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
-from vidseg_core.pipeline.build import build_run_flow
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.scheduling import SCHEDULERS, Scheduler, WindowScheduler, build_scheduler

@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.pipeline.manifest import FingerprintMismatch
+from vidseg_core.kit.manifest import FingerprintMismatch
 from vidseg_core.store.errors import DamagedFile, StoreError
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, json_object, read_object, read_table

@@ -24,8 +24,8 @@ from vidseg_core.evaluation.tables import (
     numbers,
     table,
 )
-from vidseg_core.pipeline.ending import versions
-from vidseg_core.pipeline.progress import Reporter
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.kit.versions import versions
 from vidseg_core.store.objects import ObjectStore
 
 DONE, QUARANTINED = 0, 3

@@ -22,7 +22,7 @@ from vidseg_core.evaluation.clips import clips_of
 from vidseg_core.evaluation.ending import DONE, SUCCESS_KEY, fingerprint, finish
 from vidseg_core.evaluation.plan import Cell, plan, quarantined
 from vidseg_core.evaluation.tasks import run_tasks
-from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.store.errors import StoreError, WriteError
 from vidseg_core.store.objects import open_store
 

@@ -19,8 +19,8 @@ from vidseg_core.evaluation.cells import list_cells, put_cell, put_net, read_net
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.evaluation.plan import Cell, chunks, quarantined
 from vidseg_core.evaluation.tables import method_columns
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import MediaError
-from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.store.objects import ObjectStore, open_store
 
 
@@ -28,7 +28,7 @@ def run_tasks(config: EvaluateConfig, todo: Sequence[Cell], report: Reporter) ->
     """Everything on Ray; rows of what was put aside."""
     import ray
 
-    from vidseg_core.pipeline.ray_session import ray_session
+    from vidseg_core.kit.ray_session import ray_session
 
     bad: list[dict[str, Any]] = []
     with ray_session(config):

@@ -22,9 +22,9 @@ from vidseg_core.datasets.records import DatasetError
 from vidseg_core.inspection.foreign import Shot, write_cvat, write_fiftyone
 from vidseg_core.inspection.pick import Chosen, Row, rows_of, videos_of
 from vidseg_core.inspection.why import HEADS, Reasons, table, text_table
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.kit.whole import lacking
 from vidseg_core.media import MediaError, working_size
-from vidseg_core.pipeline.progress import Reporter
-from vidseg_core.pipeline.whole import lacking
 from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_picture, save_png
 from vidseg_core.report.pictures import side_by_side
 from vidseg_core.store import Run, open_run
@@ -129,7 +129,7 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
 
 def _stream(run: Run) -> int | None:
     """The stream that the run was asked to read."""
-    from vidseg_core.pipeline.manifest import read_manifest
+    from vidseg_core.kit.manifest import read_manifest
 
     try:
         return read_manifest(run.store)["config"].get("media.stream")
@@ -139,7 +139,7 @@ def _stream(run: Run) -> int | None:
 
 def _planned_uris(run: Run) -> dict[str, str]:
     """Addresses of videos that are not closed yet, from the run's own list of inputs."""
-    from vidseg_core.pipeline.manifest import read_inputs
+    from vidseg_core.kit.manifest import read_inputs
 
     try:
         rows = read_inputs(run.store).to_pylist()

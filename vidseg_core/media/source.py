@@ -16,7 +16,7 @@ import stat
 from collections import OrderedDict
 from typing import Any, Protocol
 
-from vidseg_core.aws import get_whole, s3_client
+from vidseg_core.aws import get_whole, input_client
 from vidseg_core.local_name import bytes_of
 from vidseg_core.media.errors import MediaError
 
@@ -25,8 +25,6 @@ MAX_AHEAD = 8
 BAD_PLACE = -errno.EINVAL
 """What `seek` answers when a damaged file leads to a place that cannot be."""
 CACHED_BLOCKS = 24
-READ_TIMEOUT_S = 20
-"""So long S3 may be silent before a request is made again."""
 
 
 class Source(Protocol):
@@ -219,8 +217,3 @@ _NOT_THE_OBJECT = frozenset(
     }
 )
 """Answers that say nothing about the object: credentials that ran out, a service in trouble."""
-
-
-def input_client() -> Any:
-    """The client that inputs are read with: less patient, since a decoder has a deadline."""
-    return s3_client(attempts=4, read_timeout_s=READ_TIMEOUT_S)

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vidseg_core.datasets.face_classes import FACE_CLASSES
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
+from vidseg_core.classes import FACE_CLASSES, SCENE_CLASSES
 from vidseg_core.models.request import ModelRequest, assemble
 from vidseg_core.models.split import SplitSegmenter
 from vidseg_core.models.tiny import tiny_recipe
@@ -40,7 +39,7 @@ class Bundled:
 
 
 BUNDLED: Mapping[str, Bundled] = {
-    "tiny-scenes": Bundled(width=12, classes=len(CLASS_NAMES)),
+    "tiny-scenes": Bundled(width=12, classes=len(SCENE_CLASSES)),
     "tiny-face": Bundled(width=16, classes=len(FACE_CLASSES), reduce=2),
 }
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vidseg_core.datasets.scene_classes import CLASS_NAMES, FAMILY_RGB
+from vidseg_core.classes import SCENE_CLASSES, SCENE_RGB
 from vidseg_core.models.split import SplitNet, SplitOptions, SplitSegmenter
 
 NOTE = (
@@ -39,8 +39,8 @@ class PlainNet(SplitNet):
         kernel = (binomial[:, None] * binomial[None, :]).expand(3, 1, 4, 4)
         self.blur = nn.Conv2d(3, 3, 4, stride=2, groups=3, bias=False)
         self.blur.weight = nn.Parameter(kernel.clone())
-        self.classify = nn.Conv2d(3, len(CLASS_NAMES), 1)
-        prototypes_CF = chromaticity(torch.tensor(FAMILY_RGB).float().view(-1, 3, 1, 1) / 255.0)[:, :, 0, 0]
+        self.classify = nn.Conv2d(3, len(SCENE_CLASSES), 1)
+        prototypes_CF = chromaticity(torch.tensor(SCENE_RGB).float().view(-1, 3, 1, 1) / 255.0)[:, :, 0, 0]
         self.classify.weight = nn.Parameter(SHARPNESS * 2.0 * prototypes_CF[:, :, None, None])
         self.classify.bias = nn.Parameter(-SHARPNESS * prototypes_CF.square().sum(dim=1))
 
@@ -63,7 +63,7 @@ def build_plain(*, name: str = "plain", precision: str = "fp32") -> SplitSegment
     """The segmenter `plain`, on the CPU."""
     options = SplitOptions(
         name=name,
-        class_names=CLASS_NAMES,
+        class_names=SCENE_CLASSES,
         trained=False,
         note=NOTE,
         architecture="plain-1",

@@ -23,13 +23,13 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.kit.worker_watch import WorkerWatch
 from vidseg_core.pipeline.commit_stage import CommitStage, commit_parts
 from vidseg_core.pipeline.decode_stage import DecodeStage, decode_units
 from vidseg_core.pipeline.engine_stage import EngineStage
 from vidseg_core.pipeline.plan_stage import PlannedUnit
 from vidseg_core.pipeline.ray_process import RayProcess
-from vidseg_core.pipeline.ray_session import DECODE_CPUS, Sizing, check_store
-from vidseg_core.pipeline.worker_watch import WorkerWatch
+from vidseg_core.pipeline.sizing import DECODE_CPUS, Sizing, check_store
 from vidseg_core.store.objects import ObjectStore
 
 _COMMITS_AT_ONCE = 1

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from secrets import token_hex
 
-from vidseg_core.pipeline import interrupts
+from vidseg_core.kit import interrupts
 from vidseg_core.store.keys import STATE_PREFIX
 from vidseg_core.store.objects import ObjectStore
 

@@ -6,25 +6,23 @@ A video's row, the run's ``run.json`` and ``_SUCCESS``, the closing table, a fai
 from __future__ import annotations
 
 import json
-import platform
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import av
 import pyarrow.compute as pc
 
+from vidseg_core.calibration.audit import closing_lines
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.pipeline.audit import closing_lines
-from vidseg_core.pipeline.build import NetFacts
-from vidseg_core.pipeline.causes import about_a_name, message, raised
+from vidseg_core.engine.assemble import NetFacts
+from vidseg_core.kit.causes import about_a_name, message, raised
+from vidseg_core.kit.progress import Counts, Reporter, clock, tame
+from vidseg_core.kit.totals import Totals, totals_of
+from vidseg_core.kit.versions import versions
 from vidseg_core.pipeline.decode_stage import verdict_key
 from vidseg_core.pipeline.patience import SourceUnavailable
-from vidseg_core.pipeline.progress import Reporter, clock, tame
-from vidseg_core.pipeline.totals import Totals, totals_of
 from vidseg_core.store.errors import CommitConflict, DamagedFile, StoreError
 from vidseg_core.store.keys import (
     ENGINE_PREFIX,
@@ -37,8 +35,9 @@ from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import committed_parts, encode_videos
 from vidseg_core.store.run import open_run
 
-_PACKAGES = ("vidseg", "ray", "torch", "av", "numpy", "pyarrow", "opencv-python-headless", "boto3")
 _REASONS_SHOWN = 20
+_LITTLE = 0.05
+"""Below this share of labelled pixels the person is told: hardly anything can be learned."""
 _EXPLAINED = (StoreError, OSError, SourceUnavailable)
 """Errors whose message says all; others come with a traceback."""
 _TOLD = ("ClusterError", "EngineBroken")
@@ -116,19 +115,6 @@ def finish(
     return found.exit_code
 
 
-def versions() -> dict[str, str]:
-    """Versions that matter for the result, FFmpeg's libraries included."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    for library, numbers in sorted(av.library_versions.items()):
-        found[f"ffmpeg.{library}"] = ".".join(map(str, numbers))
-    return found
-
-
 def _closing(
     report: Reporter,
     store: ObjectStore,
@@ -176,6 +162,20 @@ def closing_table(
         text += f"\n  {row['status']}: {uri}\n      {reason.replace(f'{uri}: ', '')}"
     if len(bad) > _REASONS_SHOWN:
         text += f"\n  ... and {len(bad) - _REASONS_SHOWN} more, see videos/ in the output"
+    return text
+
+
+def labelled_text(counts: Counts) -> str:
+    """How much of what a driver looked at came out with a label; empty if it looked at nothing."""
+    frames = counts.frames - counts.resumed_frames
+    if frames <= 0:
+        return ""
+    share = counts.labelled / frames
+    text = f"labelled: {100 * share:.1f} % of the pixels; the others are doubtful (255)"
+    if share < _LITTLE:
+        text += (
+            ": hardly anything can be learned from that. Is the teacher trained? Else lower --min_confidence"
+        )
     return text
 
 

@@ -22,9 +22,9 @@ import pyarrow as pa
 
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult, StateError
+from vidseg_core.engine.assemble import build_engine, new_state
 from vidseg_core.media import Pictures
 from vidseg_core.pipeline import telemetry
-from vidseg_core.pipeline.build import build_engine, new_state
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.cursor import ROW_FIELDS, SegmentCursor
 from vidseg_core.pipeline.deaths import Deaths, Lonely, Process, crash_reason, memory_failure, start_failure

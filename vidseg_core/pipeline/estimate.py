@@ -16,12 +16,12 @@ from random import Random
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine import FrameInput
+from vidseg_core.engine.assemble import build_engine, describe_net, new_state
+from vidseg_core.kit.manifest import MANIFEST_KEY, check_claim
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
-from vidseg_core.pipeline.build import build_engine, describe_net, new_state
-from vidseg_core.pipeline.manifest import MANIFEST_KEY, check_claim
 from vidseg_core.pipeline.output import manifest_of, open_output
-from vidseg_core.pipeline.progress import Reporter, clock
-from vidseg_core.pipeline.whole import repair
+from vidseg_core.pipeline.repair import repair
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.segments import plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
@@ -72,7 +72,7 @@ def dry_run(config: SegmentConfig, report: Reporter) -> int:
     finally:
         child.close()
     if config.has_dial:
-        from vidseg_core.pipeline.calibrate_cost import say_cost
+        from vidseg_core.calibration.cost import say_cost
 
         say_cost(config, videos, report)
     scale = len(videos) / len(sample) if sample else 1.0
@@ -86,7 +86,7 @@ def _check_place(config: SegmentConfig, videos: Sequence[VideoInput], report: Re
     net = describe_net(config)
     manifest = manifest_of(config, net)
     if config.has_dial:  # what will be chosen is not known yet
-        from vidseg_core.pipeline.calibrate import check_ask
+        from vidseg_core.calibration.calibrate import check_ask
 
         check_ask(config, videos, store, net.digest + net.flow_digest)
         return

@@ -17,18 +17,18 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
+from vidseg_core.engine.assemble import NetFacts, describe_net
+from vidseg_core.kit.interrupts import asked_to_end
+from vidseg_core.kit.manifest import MANIFEST_KEY, FingerprintMismatch, InputsDiffer, claim_output
+from vidseg_core.kit.progress import Counts, Reporter
+from vidseg_core.kit.whole import closed_videos, whole_totals
 from vidseg_core.media import MediaLimits
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
-from vidseg_core.pipeline.build import NetFacts, describe_net
 from vidseg_core.pipeline.deaths import forget_given_up
 from vidseg_core.pipeline.drain import Drain, Drained
-from vidseg_core.pipeline.interrupts import asked_to_end
-from vidseg_core.pipeline.labelling import labelled_text
-from vidseg_core.pipeline.manifest import MANIFEST_KEY, FingerprintMismatch, InputsDiffer, claim_output
 from vidseg_core.pipeline.output import manifest_of, open_output
-from vidseg_core.pipeline.progress import Counts, Reporter
-from vidseg_core.pipeline.whole import closed_videos, repair, whole_totals
+from vidseg_core.pipeline.repair import repair
 from vidseg_core.plan.inputs import InputError, expand_inputs
 from vidseg_core.plan.video_list import VideoList
 from vidseg_core.store.errors import DamagedFile, StoreError, WriteError
@@ -88,8 +88,8 @@ class _Job:
 
     def _run_by_dial(self, inputs: VideoList, net: NetFacts) -> int:
         """Choose scheduler and threshold first, or take what this run chose when it began."""
-        from vidseg_core.pipeline.calibrate import chosen_config, is_calibrated
-        from vidseg_core.pipeline.ray_session import ray_session
+        from vidseg_core.calibration.calibrate import chosen_config, is_calibrated
+        from vidseg_core.kit.ray_session import ray_session
 
         with ExitStack() as stack:
             if not is_calibrated(self._store):
@@ -128,8 +128,8 @@ class _Job:
 
     def _achieved(self, choice: Choice) -> dict[str, Any]:
         """What the run came to beside what was promised."""
-        from vidseg_core.pipeline.audit import audit, outcome
-        from vidseg_core.pipeline.ray_session import ray_session
+        from vidseg_core.calibration.audit import audit, outcome
+        from vidseg_core.kit.ray_session import ray_session
 
         frames, audited = self._config.calibration.audit_frames, None
         if frames:
@@ -152,7 +152,7 @@ class _Job:
             self._report.say(f"note: {net.note}")
 
     def _run_waves(self, inputs: VideoList, net: NetFacts) -> None:
-        from vidseg_core.pipeline.ray_session import ray_session
+        from vidseg_core.kit.ray_session import ray_session
         from vidseg_core.pipeline.wave import WaveRunner
 
         todo = inputs.without(closed_videos(self._store))
@@ -168,7 +168,7 @@ class _Job:
         if runner.given_up:
             raise DamagedFile("; ".join(map(str, runner.given_up[:_SHOWN])))
         self._report.tick(counts, force=True)
-        if isinstance(self._config, PseudoLabelConfig) and (told := labelled_text(counts)):
+        if isinstance(self._config, PseudoLabelConfig) and (told := ending.labelled_text(counts)):
             self._report.say(told)
 
 

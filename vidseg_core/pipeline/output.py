@@ -6,8 +6,8 @@ from typing import Any
 
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.pipeline.build import NetFacts, check_parts, plugin_sources
-from vidseg_core.pipeline.manifest import fingerprint
+from vidseg_core.engine.assemble import NetFacts, check_parts, plugin_sources
+from vidseg_core.kit.manifest import fingerprint
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.objects import ObjectStore, open_store
 

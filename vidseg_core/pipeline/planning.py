@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 import ray
 
+from vidseg_core.kit.worker_watch import TASK_TRIES, WorkerWatch
 from vidseg_core.pipeline.plan_stage import PlanStage, input_tables
-from vidseg_core.pipeline.worker_watch import TASK_TRIES, WorkerWatch
 from vidseg_core.plan.video_list import VideoInput
 
 _TASKS_PER_CPU = 2

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 
 from vidseg_core.config.words import count
-from vidseg_core.pipeline.manifest import MANIFEST_KEY, read_inputs, read_manifest
-from vidseg_core.pipeline.progress import clock
+from vidseg_core.kit.manifest import MANIFEST_KEY, read_inputs, read_manifest
+from vidseg_core.kit.progress import clock
+from vidseg_core.kit.whole import lacking
 from vidseg_core.pipeline.saved import CursorError, read_saved
-from vidseg_core.pipeline.whole import lacking
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import (
     FRAMES_PREFIX,

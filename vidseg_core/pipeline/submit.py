@@ -29,7 +29,7 @@ from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_f
 from vidseg_core.config.cli import EXIT_QUARANTINED
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.submit import SubmitConfig
-from vidseg_core.pipeline.ray_session import ClusterError
+from vidseg_core.kit.ray_session import ClusterError
 
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 _POLL_S = 1.0

@@ -15,10 +15,12 @@ from typing import Any
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
+from vidseg_core.engine.assemble import NetFacts
+from vidseg_core.kit.progress import Counts, Reporter
+from vidseg_core.kit.ray_session import ClusterError
 from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.branches import Stages, packed, share_of_store
-from vidseg_core.pipeline.build import NetFacts
 from vidseg_core.pipeline.cells import Cells
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.decode_stage import DecodeStage, verdict_key
@@ -36,9 +38,8 @@ from vidseg_core.pipeline.plan_stage import (
     resume_point,
 )
 from vidseg_core.pipeline.planning import Planning
-from vidseg_core.pipeline.progress import Counts, Reporter
-from vidseg_core.pipeline.ray_session import ClusterError, size_up
 from vidseg_core.pipeline.rows import Receipt, messages
+from vidseg_core.pipeline.sizing import size_up
 from vidseg_core.pipeline.tally import SegmentTally, VideoTally, quarantine_row
 from vidseg_core.plan.branches import assign_branches
 from vidseg_core.plan.video_list import VideoInput

@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from vidseg_core.aws import get_whole
-from vidseg_core.media.source import input_client
+from vidseg_core.aws import get_whole, input_client
 from vidseg_core.plan.errors import InputError
 
 Found = tuple[str, int, str]

@@ -12,7 +12,7 @@ from vidseg_core.propagation.propagators import (
     Propagator,
     build_propagator,
 )
-from vidseg_core.propagation.registry import Registry, UnknownNameError
+from vidseg_core.registry import Registry, UnknownNameError
 
 __all__ = [
     "FLOW_ESTIMATORS",

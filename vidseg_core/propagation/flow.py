@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 
-from vidseg_core.propagation.registry import PluginError, Registry, UnknownNameError
+from vidseg_core.registry import PluginError, Registry, UnknownNameError
 
 
 @runtime_checkable

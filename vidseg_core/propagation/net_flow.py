@@ -22,8 +22,8 @@ import torch
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import frozen
 from vidseg_core.models.geometry import pad_to_multiple
-from vidseg_core.propagation.registry import UnknownNameError
 from vidseg_core.propagation.scale_field import ScaledFlow, ScaleField
+from vidseg_core.registry import UnknownNameError
 
 CPU_BATCH, GPU_BATCH = 1, 8
 

@@ -18,9 +18,9 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkabl
 import numpy as np
 import torch
 
-from vidseg_core.propagation.registry import PluginError, Registry
 from vidseg_core.propagation.scale_field import scale_of
 from vidseg_core.propagation.warp import warp_labels, warp_maps
+from vidseg_core.registry import PluginError, Registry
 
 Level: TypeAlias = Literal["labels", "scores", "features"]
 LEVELS: tuple[str, ...] = get_args(Level)

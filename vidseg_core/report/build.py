@@ -15,8 +15,8 @@ from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.evaluation.cells import CELLS_PREFIX, MANIFEST_KEY
 from vidseg_core.evaluation.read import open_evaluation
-from vidseg_core.pipeline.progress import Reporter
-from vidseg_core.pipeline.whole import lacking
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.kit.whole import lacking
 from vidseg_core.report import of_evaluation, of_run, of_search, of_training
 from vidseg_core.report.page import Section, esc, render
 from vidseg_core.store import open_run, open_store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vidseg_core.propagation.registry import Registry
+from vidseg_core.registry import Registry
 from vidseg_core.scheduling.confidence import Confidence, ConfidenceSum
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.every import Every

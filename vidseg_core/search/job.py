@@ -29,10 +29,10 @@ from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.config.tune import TuneConfig
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.table_set import TableSet
+from vidseg_core.kit.interrupts import drains
+from vidseg_core.kit.progress import Reporter, clock
+from vidseg_core.kit.ray_session import ClusterError
 from vidseg_core.models.policy_file import read_policy
-from vidseg_core.pipeline.interrupts import drains
-from vidseg_core.pipeline.progress import Reporter, clock
-from vidseg_core.pipeline.ray_session import ClusterError
 from vidseg_core.search.desk import open_desk
 from vidseg_core.search.front import choose_finalists, front, write_front, write_trials
 from vidseg_core.search.space import Definition, open_spaces
@@ -89,7 +89,7 @@ def _fields(config: TuneConfig, tables: TableSet, validation: TableSet) -> dict[
 def _search(
     config: TuneConfig, definition: Definition, folder: Path, validation: TableSet, report: Reporter
 ) -> int:
-    from vidseg_core.pipeline.ray_session import ray_session
+    from vidseg_core.kit.ray_session import ray_session
 
     started = time.monotonic()
     with ray_session(config):

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from vidseg_core.config.recipes import AugmentRecipe
 from vidseg_core.datasets.records import IGNORE, Record
-from vidseg_core.training.recipe import AugmentRecipe
 
 __all__ = ["augment"]
 

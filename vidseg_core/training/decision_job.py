@@ -16,9 +16,9 @@ from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
 from vidseg_core.episodes.table_set import TableSet
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.policy_file import OperatingPoint, PolicyFacts, policy_bytes
 from vidseg_core.models.policy_trunk import build_trunk
-from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.claim import claim_folder, fingerprint
 from vidseg_core.training.decision_loop import DecisionOptions, DecisionOutcome, train_decision

@@ -7,9 +7,9 @@ import time
 import torch
 
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.registry import resolve_device
 from vidseg_core.models.trainable import TrainableNet
-from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.training.data import TrainingData
 from vidseg_core.training.loss import segmentation_loss
 from vidseg_core.training.validate import Validation

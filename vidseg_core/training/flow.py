@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vidseg_core.config.recipes import FlowRecipe
 from vidseg_core.datasets.records import IGNORE
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.store.atomic import make_folder
@@ -38,7 +39,6 @@ from vidseg_core.training.flow_loss import (
     task_loss,
     warp_scaled,
 )
-from vidseg_core.training.flow_recipe import FlowRecipe
 from vidseg_core.training.group import Solo
 from vidseg_core.training.moved import MovedPair, moved_pair, vary
 from vidseg_core.training.optimise import Average, build_optimiser, learning_rate, set_learning_rate

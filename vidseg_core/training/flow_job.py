@@ -23,11 +23,11 @@ from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine.trial import trial_sizes, try_net
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.flow import FlowNet, build_flow_net
 from vidseg_core.models.labels import labels_from_scores
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import resolve_device
-from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.propagation.flow import DisFlow, FlowEstimator
 from vidseg_core.propagation.net_flow import NetFlow
 from vidseg_core.propagation.propagators import build_propagator
@@ -96,7 +96,7 @@ def _train(
     scale: tuple[str, int] | None,
     report: Reporter,
 ) -> None:
-    from vidseg_core.pipeline.ray_session import ray_session
+    from vidseg_core.kit.ray_session import ray_session
     from vidseg_core.training.flow_ray import fit_flow
 
     found = load_checkpoint(options.folder, options.fingerprint)

@@ -12,11 +12,11 @@ import ray
 import torch
 
 from vidseg_core.config.train_flow import TrainFlowConfig
+from vidseg_core.kit.ray_session import ClusterError
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
-from vidseg_core.pipeline.ray_session import ClusterError
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.store.errors import WriteError
 from vidseg_core.training.checkpoint import CheckpointError, DamagedCheckpoint

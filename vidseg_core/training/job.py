@@ -21,9 +21,9 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.config.words import count
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.digest import digest_state
 from vidseg_core.models.trainable import TrainableNet, trainable_net
-from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.checkpoint import load_checkpoint
 from vidseg_core.training.claim import claim_folder, fingerprint, only_driver, says_how_to_go_on
@@ -89,7 +89,7 @@ class _Job:
         return 0
 
     def _train(self, begun: int) -> Outcome:
-        from vidseg_core.pipeline.ray_session import ray_session
+        from vidseg_core.kit.ray_session import ray_session
         from vidseg_core.training.ray_train import WorkerJob, fit, lay_out
 
         config, data = self._config, self._data

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vidseg_core.config.recipes import TrainRecipe
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.models.trainable import TrainableNet, file_state, weights_bytes
 from vidseg_core.store.atomic import write_whole
@@ -30,7 +31,6 @@ from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_chec
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loss import segmentation_loss
 from vidseg_core.training.optimise import Average, build_optimiser, learning_rate, set_learning_rate
-from vidseg_core.training.recipe import TrainRecipe
 from vidseg_core.training.samples import Batch
 from vidseg_core.training.validate import Validation
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from vidseg_core.training.recipe import TrainRecipe
+from vidseg_core.config.recipes import TrainRecipe
 
 MOMENTUM = 0.9
 

@@ -17,8 +17,8 @@ from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.config.words import count
 from vidseg_core.episodes.store import encode_table, load_tables
 from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.planner import RULES, PlannerFacts, PricePoint, planner_bytes
-from vidseg_core.pipeline.progress import Reporter
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.claim import claim_folder, fingerprint

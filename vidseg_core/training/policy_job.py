@@ -26,9 +26,9 @@ from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.episodes.walk import with_features
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy_file import policy_digest, read_policy
-from vidseg_core.pipeline.progress import Reporter, clock
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.checkpoint import load_checkpoint
 from vidseg_core.training.claim import claim_folder, fingerprint, says_how_to_go_on
@@ -237,7 +237,7 @@ def _train(
     validation: TableSet | None,
     report: Reporter,
 ) -> PolicyOutcome:
-    from vidseg_core.pipeline.ray_session import ray_session
+    from vidseg_core.kit.ray_session import ray_session
     from vidseg_core.training.policy_ray import fit_policy
 
     with ray_session(config):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.episodes.environment import Environment, EpisodeRules
 from vidseg_core.episodes.even import even_price
 from vidseg_core.episodes.operate import Operator
@@ -39,7 +40,6 @@ from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_chec
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loop import TrainingError
 from vidseg_core.training.policy_gradient import Measured, add_gradients, advantages, weight_of_entropy
-from vidseg_core.training.policy_recipe import EpisodeRecipe, ReinforceRecipe
 
 POLICY = "policy.safetensors"
 """What training is for; written at the end."""

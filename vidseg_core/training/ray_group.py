@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vidseg_core.pipeline.low_memory import is_kill, killed
-from vidseg_core.pipeline.ray_session import ClusterError
+from vidseg_core.kit.low_memory import is_kill, killed
+from vidseg_core.kit.ray_session import ClusterError
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer

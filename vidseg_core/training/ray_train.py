@@ -13,8 +13,8 @@ import torch
 
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.kit.ray_session import ClusterError
 from vidseg_core.models.trainable import trainable_net
-from vidseg_core.pipeline.ray_session import ClusterError
 from vidseg_core.store.errors import WriteError
 from vidseg_core.training.checkpoint import CheckpointError, DamagedCheckpoint
 from vidseg_core.training.data import TrainingData

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import torch
 
+from vidseg_core.config.recipes import AugmentRecipe
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
-from vidseg_core.training.recipe import AugmentRecipe
 
 _ORDER, _VARY = 1, 2
 """Streams of random numbers that never meet: the order of items, the variation of a sample."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from vidseg_core.calibration.calibrate import sample_units
+from vidseg_core.calibration.tasks import longest_interval, sample_builder
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.episodes.build import TableOptions
 from vidseg_core.episodes.estimate import work_of
 from vidseg_core.episodes.sources import read_unit
-from vidseg_core.pipeline.calibrate import sample_units
-from vidseg_core.pipeline.calibrate_tasks import longest_interval, sample_builder
-from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.plan.video_list import VideoInput
 
 _TRIAL_FRAMES = 16

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.datasets.scene_files import SceneClip, read_labels
 from vidseg_core.metrics import ConfusionMatrix, join, key_statistics, measure_fidelity
 from vidseg_core.store import Run, decode_mask
@@ -45,7 +45,7 @@ class Score:
 
 def measure(run: Run, reference: Run, clips: Sequence[SceneClip]) -> Score:
     """Compare ``run`` with the truth of ``clips`` and with ``reference``, the net on every frame."""
-    truth = ConfusionMatrix(len(CLASS_NAMES))
+    truth = ConfusionMatrix(len(SCENE_CLASSES))
     schedules = []
     for clip in clips:
         is_key = []
@@ -54,7 +54,7 @@ def measure(run: Run, reference: Run, clips: Sequence[SceneClip]) -> Score:
             truth.update(labels_of(row), read_labels(clip.labels, row["frame_index"]))
         schedules.append(key_statistics(is_key))
     keys = join(schedules)
-    fidelity = measure_fidelity(_stream(run, clips), _stream(reference, clips), len(CLASS_NAMES))
+    fidelity = measure_fidelity(_stream(run, clips), _stream(reference, clips), len(SCENE_CLASSES))
     videos = run.videos().to_pylist()
     seconds = sum(video["cpu_s"] + video["gpu_s"] for video in videos)
     return Score(

@@ -21,17 +21,7 @@ from vidseg_core.calibration.evidence import Clip
 from vidseg_core.calibration.sampling import Run, draw_runs
 from vidseg_core.calibration.schedulers import Planned, Point, families, prices_of
 from vidseg_core.calibration.search import search
-from vidseg_core.calibration.words import describe, plain_choice
-from vidseg_core.config.errors import ConfigError, check
-from vidseg_core.config.pseudo_label import PseudoLabelConfig
-from vidseg_core.config.segment import LEARNED_SCHEDULERS, TRAINED_BY, SchedulerConfig, SegmentConfig
-from vidseg_core.config.words import count
-from vidseg_core.datasets.clip_reader import ClipReader
-from vidseg_core.datasets.records import DatasetError
-from vidseg_core.episodes.sources import Unit
-from vidseg_core.media import MediaError
-from vidseg_core.pipeline.build import plugin_sources
-from vidseg_core.pipeline.calibrate_tasks import (
+from vidseg_core.calibration.tasks import (
     SampleTasks,
     Tasks,
     longest_interval,
@@ -39,8 +29,18 @@ from vidseg_core.pipeline.calibrate_tasks import (
     planner_of,
     tried_names,
 )
-from vidseg_core.pipeline.manifest import FingerprintMismatch
-from vidseg_core.pipeline.progress import Reporter, clock
+from vidseg_core.calibration.words import describe, plain_choice
+from vidseg_core.config.errors import ConfigError, check
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
+from vidseg_core.config.segment import LEARNED_SCHEDULERS, TRAINED_BY, SchedulerConfig, SegmentConfig
+from vidseg_core.config.words import count
+from vidseg_core.datasets.clip_reader import ClipReader
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.engine.assemble import plugin_sources
+from vidseg_core.episodes.sources import Unit
+from vidseg_core.kit.manifest import FingerprintMismatch
+from vidseg_core.kit.progress import Reporter, clock
+from vidseg_core.media import MediaError
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.objects import ObjectStore

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vidseg_core.datasets.scene_classes import CLASS_NAMES
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.datasets.scene_files import SceneClip, read_labels
-from vidseg_core.pipeline.demo_measure import Score, clip_rows, labels_of, video_id_of
+from vidseg_core.demo.measure import Score, clip_rows, labels_of, video_id_of
 from vidseg_core.pipeline.source_frames import source_frames
 from vidseg_core.report import SheetRow, blend, contact_sheet, save_png
 from vidseg_core.store import Run
@@ -44,7 +44,7 @@ def write_video(path: Path, run: Run, clip: SceneClip) -> int:
         path,
         layout="side",
         fps=float(clip.config.fps),
-        class_names=CLASS_NAMES,
+        class_names=SCENE_CLASSES,
     )
 
 
@@ -59,7 +59,7 @@ def write_sheet(path: Path, clip: SceneClip, runs: Mapping[str, tuple[Run, Score
         SheetRow(title="truth", pictures=truth),
         *(_row(name, run, score, clip, frames) for name, (run, score) in runs.items()),
     ]
-    save_png(path, contact_sheet(rows, [f"frame {n}" for n in numbers], class_names=CLASS_NAMES))
+    save_png(path, contact_sheet(rows, [f"frame {n}" for n in numbers], class_names=SCENE_CLASSES))
 
 
 def _row(name: str, run: Run, score: Score, clip: SceneClip, frames: Mapping[int, np.ndarray]) -> SheetRow:

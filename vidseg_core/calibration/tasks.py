@@ -22,6 +22,7 @@ from vidseg_core.calibration.schedulers import HEURISTICS, plan_keys
 from vidseg_core.config.dial import TRIED
 from vidseg_core.config.segment import BUNDLED_PLANNER, TRAINED_BY, SegmentConfig
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.engine.assemble import build_net, build_run_flow
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import Refused, Seen, TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
@@ -30,7 +31,6 @@ from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.media import MediaError
 from vidseg_core.models.operations import operations_of
 from vidseg_core.models.policy_file import read_policy
-from vidseg_core.pipeline.build import build_net, build_run_flow
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.scheduling.feature_sets import NEEDS_NO_FLOW
 from vidseg_core.scheduling.moving import MOVING_NAMES

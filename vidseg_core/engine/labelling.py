@@ -11,9 +11,6 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine.confidence import LabelRule
-from vidseg_core.pipeline.progress import Counts
-
-_LITTLE = 0.05
 
 
 def label_rule(config: SegmentConfig, teacher_classes: Sequence[str]) -> LabelRule | None:
@@ -35,20 +32,6 @@ def class_map(config: SegmentConfig, teacher_classes: Sequence[str]) -> ClassMap
     if found.ignored_to is not None:
         raise ConfigError("--remap", f"class map {config.remap}: 255 is no class of the segmenter")
     return found
-
-
-def labelled_text(counts: Counts) -> str:
-    """How much of what a driver looked at came out with a label; empty if it looked at nothing."""
-    frames = counts.frames - counts.resumed_frames
-    if frames <= 0:
-        return ""
-    share = counts.labelled / frames
-    text = f"labelled: {100 * share:.1f} % of the pixels; the others are doubtful (255)"
-    if share < _LITTLE:
-        text += (
-            ": hardly anything can be learned from that. Is the teacher trained? Else lower --min_confidence"
-        )
-    return text
 
 
 def digest_with(classes: ClassMap | None, net_digest: str) -> str:

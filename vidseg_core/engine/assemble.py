@@ -15,6 +15,7 @@ import torch
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.labelling import class_map, digest_with, label_rule
 from vidseg_core.engine.trial import trial_sizes, try_net, try_plugins
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.policy_file import policy_digest
@@ -22,7 +23,6 @@ from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
-from vidseg_core.pipeline.labelling import class_map, digest_with, label_rule
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.scheduling import Scheduler, WindowScheduler, build_scheduler

@@ -20,10 +20,10 @@ from vidseg_core.calibration.choice import Choice, interval_of_mean
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.engine.assemble import build_net
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.quality import Truth
 from vidseg_core.media import MediaError, working_size
-from vidseg_core.pipeline.build import build_net
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.run import open_run
 

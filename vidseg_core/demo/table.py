@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vidseg_core.config.segment import SchedulerConfig
-from vidseg_core.pipeline.demo_measure import Score
+from vidseg_core.demo.measure import Score
 
 _HEADERS = ("AKI", "mIoU:\ntruth", "mIoU:\nevery", "pixels:\nevery", "calls\nsaved", "fps per\nworker")
 _NOTES = """\

@@ -26,13 +26,13 @@ from vidseg_core.config.segment import (
 )
 from vidseg_core.config.verbs import DemoConfig
 from vidseg_core.datasets.scene_files import SceneClip, make_corpus, open_corpus
-from vidseg_core.pipeline.demo_calibrate import calibrate, first_frames
-from vidseg_core.pipeline.demo_measure import Score, measure
-from vidseg_core.pipeline.demo_pictures import clip_frames, write_sheet, write_video
-from vidseg_core.pipeline.demo_table import Line, print_lines
+from vidseg_core.demo.measure import Score, measure
+from vidseg_core.demo.pictures import clip_frames, write_sheet, write_video
+from vidseg_core.demo.table import Line, print_lines
+from vidseg_core.demo.thresholds import calibrate, first_frames
+from vidseg_core.kit.progress import Counts, Reporter
+from vidseg_core.kit.ray_session import ray_session
 from vidseg_core.pipeline.job import BAD_USAGE, DONE, run_segment
-from vidseg_core.pipeline.progress import Counts, Reporter
-from vidseg_core.pipeline.ray_session import ray_session
 from vidseg_core.store import SUCCESS_KEY, Run, open_run
 from vidseg_core.store.atomic import make_folder
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from vidseg_core.config.segment import PropagationConfig, SegmentConfig
 from vidseg_core.engine import FrameInput
-from vidseg_core.pipeline.build import build_engine, new_state
+from vidseg_core.engine.assemble import build_engine, new_state
 from vidseg_core.scheduling import Scheduler
 
 FRAMES, CLIPS = 480, 4

@@ -1,0 +1,167 @@
+"""What training does, as data: the part of a configuration that decides the weights.
+
+Invariant: equal recipe, data and seed give equal final weights on one kind of machine, whatever is killed on
+the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["AugmentRecipe", "EpisodeRecipe", "FlowRecipe", "ReinforceRecipe", "TrainRecipe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentRecipe:
+    """How a training sample is varied. Everything off gives plain resized crops."""
+
+    crop: int = 192
+    """side of the square crop that the net sees, pixels; 32 to 2048"""
+    scale_min: float = 0.5
+    """smallest random scale of the frame before cropping"""
+    scale_max: float = 2.0
+    """largest random scale"""
+    flip: bool = True
+    """mirror half of the samples left to right"""
+    rotate: float = 0.0
+    """largest rotation to either side, degrees"""
+    colour: float = 0.0
+    """strength of brightness, contrast, saturation and hue changes; 0 to 1"""
+    blur: float = 0.0
+    """share of samples that are blurred, lose resolution, or show strong compression or noise; 0 to 1"""
+    stretch: float = 0.0
+    """largest change of the aspect ratio, as a share; 0 to 1"""
+    focus: float = 0.0
+    """share of crops taken around a pixel of a class drawn at random, which favours rare classes; 0 to 1"""
+    behind: float = 0.0
+    """share of samples with another frame around one that is smaller than the crop; 0 to 1"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """Optimisation: cross-entropy with ignored pixels, poly schedule (DVRL 4.2, DVSNet 4.1)."""
+
+    steps: int = 2000
+    """optimiser steps"""
+    batch: int = 8
+    """samples per step, over all workers"""
+    optimiser: Literal["sgd", "adamw"] = "adamw"
+    """sgd (momentum 0.9) or adamw"""
+    lr: float = 3e-3
+    """learning rate at the start of the poly schedule"""
+    poly: float = 0.9
+    """power of the poly schedule: lr x (1 - step / steps) ** power"""
+    warmup: int = 50
+    """steps of linear warm-up"""
+    weight_decay: float = 1e-4
+    """weight decay"""
+    class_balance: float = 0.0
+    """0: plain cross-entropy; 1: classes weighted by the inverse of their frequency; between: a power"""
+    dice: float = 0.0
+    """weight of a soft Dice loss beside cross-entropy; 0: none"""
+    ema: float = 0.0
+    """decay of an exponential moving average of the weights, which is what is saved; 0: none"""
+
+
+# --- flow -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowRecipe:
+    """How a flow net learns: the pairs of a step, the weights of the losses, and the optimiser."""
+
+    height: int = 96
+    """rows of a crop, pixels"""
+    width: int = 128
+    """columns of a crop, pixels"""
+    max_gap: int = 30
+    """largest distance to the key, frames"""
+    exact_share: float = 0.5
+    """share of made pairs with exact flow"""
+    task: float = 1.0
+    """weight: warped labels or scores"""
+    photo: float = 3.0
+    """weight: warped pictures"""
+    smooth: float = 0.05
+    """weight: roughness, beside photo"""
+    warm_share: float = 0.2
+    """share of steps until full task and photo"""
+
+    steps: int = 2600
+    """optimiser steps"""
+    batch: int = 8
+    """pairs per step"""
+    lr: float = 1e-3
+    """learning rate of AdamW at the start"""
+    poly: float = 0.9
+    """power of the poly schedule"""
+    warmup: int = 100
+    """steps of linear warm-up"""
+    weight_decay: float = 1e-4
+    """weight decay"""
+    ema: float = 0.998
+    """decay of the average that is saved; 0: none"""
+
+    @property
+    def train(self) -> TrainRecipe:
+        """The optimiser's part, as every loop takes it."""
+        return TrainRecipe(
+            steps=self.steps,
+            batch=self.batch,
+            lr=self.lr,
+            poly=self.poly,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            ema=self.ema,
+        )
+
+
+# --- policy: DVRL's numbers (section 4.2), and what the paper leaves to choose ---------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRecipe:
+    """What one episode is."""
+
+    frames: int = 270
+    """frames of an episode at most, the first key included; 30 for snippets; at least 2"""
+    eta: float = 0.06
+    """share of keys in the history above which an episode ends; above 0 to 1"""
+    history: int = 90
+    """decisions that the share of keys looks back on (policies for segment need 90)"""
+    max_interval: int | None = None
+    """a key is forced after so many frames; None: the horizon of the tables"""
+    reward: Literal["gain", "shown"] = "gain"
+    """gain: what a key improves (DVRL Eq. 1, 2); shown: the quality of every frame as it is shown"""
+    sides: Literal["one", "two"] = "one"
+    """two: frames between keys show the better side (with reward shown)"""
+    interval: float | None = None
+    """with reward shown, a key costs what it is worth when keys come evenly so many frames apart; None: keys
+    are free (up to eta)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforceRecipe:
+    """The policy gradient."""
+
+    episodes: int = 2400
+    """episodes to learn from"""
+    batch: int = 8
+    """episodes per step"""
+    trials: int = 32
+    """walks of each episode, K"""
+    lr: float = 1e-3
+    """learning rate of RMSProp"""
+    gamma: float = 1.0
+    """discount per frame, above 0 to 1"""
+    epsilon: float = 0.98
+    """no action is drawn with a larger probability; 0.5 to 1"""
+    entropy: float = 0.14
+    """weight of the entropy, lambda_1"""
+    entropy_over: Literal["mean", "sum"] = "mean"
+    """entropy of a decision on average, or summed over a walk like the rewards"""
+    credit: Literal["return", "to_go"] = "return"
+    """what a decision is credited with: the whole return, or the rewards from it on"""
+    baseline: Literal["none", "mean", "leave_one_out"] = "none"
+    """taken off the credit: nothing (as the paper), the mean over trials, or over the other trials"""

@@ -1,0 +1,1 @@
+"""``vidseg demo``: generated scenes through the real job, once per scheduler, and a comparison."""
