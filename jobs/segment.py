@@ -10,9 +10,10 @@ from vidseg_core.config.segment import SegmentConfig
 
 def run(config: SegmentConfig) -> int:
     """Segment everything that `config` names; continues a run that was stopped."""
+    from vidseg_core.calibration.dial import SampleDial
     from vidseg_core.pipeline.job import run_segment
 
-    return run_segment(config)
+    return run_segment(config, dial=SampleDial() if config.has_dial else None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline.clips import make_corpus
+from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.job import run_segment
@@ -46,7 +47,7 @@ def run_job(local_ray: None) -> Callable[..., tuple[int, str]]:
 
     def run(folder: Path | str, output: Path | str, **options: Any) -> tuple[int, str]:
         text = io.StringIO()
-        code = run_segment(small_config(folder, output, **options), Reporter("text", text))
+        code = run_segment(small_config(folder, output, **options), Reporter("text", text), SampleDial())
         return code, text.getvalue()
 
     return run

@@ -14,6 +14,7 @@ import pytest
 
 from tests.pipeline.conftest import small_config
 from vidseg_core.calibration.calibrate import CALIBRATION_KEY, calibrate
+from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.kit.progress import Reporter
@@ -56,7 +57,7 @@ def test_the_choice_is_made_once_kept_and_told(
 def test_a_dry_run_says_what_calibration_costs_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:
     printed = io.StringIO()
     config = small_config(corpus, tmp_path / "out", max_drop=1.0, dry_run=True, **SMALL)
-    assert run_segment(config, Reporter("text", printed)) == 0
+    assert run_segment(config, Reporter("text", printed), SampleDial()) == 0
     assert "calibration would look at 3 runs, 72 frames" in printed.getvalue()
     assert not list((tmp_path / "out").rglob("*.json"))
 
@@ -81,7 +82,7 @@ def test_what_the_dial_cannot_try_is_told(
     monkeypatch.syspath_prepend(str(tmp_path))
     printed = io.StringIO()
     config = small_config(corpus, tmp_path / "out", max_drop=1.0, dry_run=True, **(SMALL | options))
-    assert run_segment(config, Reporter("text", printed)) == 2
+    assert run_segment(config, Reporter("text", printed), SampleDial()) == 2
     assert says in printed.getvalue()
 
 

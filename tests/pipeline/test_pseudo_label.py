@@ -139,6 +139,11 @@ def test_a_class_map_for_a_teacher_cannot_speak_of_255(clips: Path, tmp_path: Pa
         describe_net(_config(clips, "out", remap=str(tmp_path / "map.yaml")))
 
 
+def test_no_dial_chooses_how_labels_are_made() -> None:
+    with pytest.raises(ConfigError, match="--max_drop: goes with vidseg segment, not with pseudo-label"):
+        PseudoLabelConfig(input=("in",), output="out", max_drop=1.0)
+
+
 def test_a_merged_run_says_the_same(clips: Path) -> None:
     run_inline(_config(clips, "merged"), 1)
     before = run_digest(clips / "merged")

@@ -31,7 +31,6 @@ from vidseg_core.calibration.tasks import (
 )
 from vidseg_core.calibration.words import describe, plain_choice
 from vidseg_core.config.errors import ConfigError, check
-from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import LEARNED_SCHEDULERS, TRAINED_BY, SchedulerConfig, SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
@@ -202,9 +201,6 @@ def planned_on(config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks
 def check_dial_here(config: SegmentConfig) -> None:
     """``ConfigError`` for what the dial cannot do."""
     option = "--budget" if config.budget is not None else "--max_drop"
-    check(
-        not isinstance(config, PseudoLabelConfig), option, "goes with vidseg segment, not with pseudo-label"
-    )
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
     for tried in config.calibration.schedulers:

@@ -32,6 +32,8 @@ class PseudoLabelConfig(SegmentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        option = "--budget" if self.budget is not None else "--max_drop"
+        check(not self.has_dial, option, "goes with vidseg segment, not with pseudo-label")
         number = isinstance(self.min_confidence, (int, float)) and 0 <= self.min_confidence <= 1
         check(number, "--min_confidence", f"must be a number from 0 to 1, got {self.min_confidence!r}")
 

@@ -1,1 +1,1 @@
-"""What every verb needs around its work: messages, signals, a Ray session, whose output it is, what is missing."""
+"""What every verb needs around its work: messages, signals, a Ray session, claim and check of an output."""

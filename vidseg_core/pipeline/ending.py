@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from vidseg_core.calibration.audit import closing_lines
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine.assemble import NetFacts
@@ -83,10 +82,12 @@ def finish(
     started: float,
     report: Reporter,
     dial: Mapping[str, Any] | None = None,
+    promised: Sequence[tuple[str, str]] = (),
 ) -> int:
     """``run.json`` with the totals that were found, then ``_SUCCESS``, then the closing table.
 
-    ``dial``: what was promised and achieved, where --budget or --max_drop chose the scheduler.
+    ``dial``: what was promised and achieved, where --budget or --max_drop chose the scheduler; ``promised``:
+    the same as lines of the table.
     """
     totals = found.figures
     seconds = time.monotonic() - started
@@ -111,7 +112,7 @@ def finish(
     for mark in list(store.list(ENGINE_PREFIX)):
         store.delete(mark.key)
     store.put_if_absent(SUCCESS_KEY, b"")
-    _closing(report, store, found, seconds, dial)
+    _closing(report, store, found, seconds, dial, promised)
     return found.exit_code
 
 
@@ -121,6 +122,7 @@ def _closing(
     found: Totals,
     seconds: float,
     dial: Mapping[str, Any] | None,
+    promised: Sequence[tuple[str, str]],
 ) -> None:
     totals, bad = found.figures, found.not_ok.to_pylist()
     if report.is_json:
@@ -129,7 +131,6 @@ def _closing(
         for row in bad:
             report.event("video", **{k: row[k] for k in ("video_id", "uri", "status", "reason")})
         return
-    promised = closing_lines(dial) if dial is not None else []
     report.block(closing_table(totals, bad, seconds, store.root, promised))
 
 

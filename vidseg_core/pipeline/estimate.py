@@ -20,6 +20,7 @@ from vidseg_core.engine.assemble import build_engine, describe_net, new_state
 from vidseg_core.kit.manifest import MANIFEST_KEY, check_claim
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
+from vidseg_core.pipeline.dial import Dial, needed
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.repair import repair
 from vidseg_core.plan.inputs import expand_inputs
@@ -43,10 +44,11 @@ class PlanSums:
     refused: int = 0
 
 
-def dry_run(config: SegmentConfig, report: Reporter) -> int:
+def dry_run(config: SegmentConfig, report: Reporter, dial: Dial | None = None) -> int:
     """Print plan and estimate; exit code 0, or 3 when a sampled video would be quarantined."""
     videos = expand_inputs(config.input, limit=config.limit)
-    _check_place(config, videos, report)
+    dial = needed(dial, config)
+    _check_place(config, videos, report, dial)
     if config.repair:
         repair(open_output(config.output), report, dry=True)
         return 0
@@ -71,24 +73,22 @@ def dry_run(config: SegmentConfig, report: Reporter) -> int:
             trial = trial or _try_out(child, video, index, config)
     finally:
         child.close()
-    if config.has_dial:
-        from vidseg_core.calibration.cost import say_cost
-
-        say_cost(config, videos, report)
+    if dial is not None:
+        dial.say_cost(config, videos, report)
     scale = len(videos) / len(sample) if sample else 1.0
     _print(report, config, len(videos), sums, scale, trial)
     return 3 if sums.refused else 0
 
 
-def _check_place(config: SegmentConfig, videos: Sequence[VideoInput], report: Reporter) -> None:
+def _check_place(
+    config: SegmentConfig, videos: Sequence[VideoInput], report: Reporter, dial: Dial | None
+) -> None:
     """Refuse now what the run would refuse (other inputs or options than the output's), writing nothing."""
     store = open_output(config.output)
     net = describe_net(config)
     manifest = manifest_of(config, net)
-    if config.has_dial:  # what will be chosen is not known yet
-        from vidseg_core.calibration.calibrate import check_ask
-
-        check_ask(config, videos, store, net.digest + net.flow_digest)
+    if dial is not None:  # what will be chosen is not known yet
+        dial.check(config, videos, store, net.digest + net.flow_digest)
         return
     if store.exists(MANIFEST_KEY):
         check_claim(store, manifest, videos)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
-from vidseg_core.calibration.choice import Choice
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
@@ -26,6 +24,7 @@ from vidseg_core.media import MediaLimits
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
 from vidseg_core.pipeline.deaths import forget_given_up
+from vidseg_core.pipeline.dial import Dial, needed
 from vidseg_core.pipeline.drain import Drain, Drained
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.repair import repair
@@ -40,8 +39,10 @@ WAVE_VIDEOS = 2_000
 DONE, FAILED, BAD_USAGE, QUARANTINED = 0, 1, 2, 3
 
 
-def run_segment(config: SegmentConfig, reporter: Reporter | None = None) -> int:
-    """Run (or continue) the job that ``config`` describes; the process exit code (DESIGN section 5).
+def run_segment(config: SegmentConfig, reporter: Reporter | None = None, dial: Dial | None = None) -> int:
+    """Run (or continue) the job that ``config`` describes; the process exit code.
+
+    `dial`: what chooses the scheduler where the configuration asks for that (--budget, --max_drop).
 
     0 all done, 1 failed but resumable, 2 bad usage, 3 finished with videos quarantined. Problems are
     reported, not raised; a `KeyboardInterrupt` is raised.
@@ -51,8 +52,8 @@ def run_segment(config: SegmentConfig, reporter: Reporter | None = None) -> int:
         if config.dry_run:
             from vidseg_core.pipeline.estimate import dry_run
 
-            return dry_run(config, report)
-        return _Job(config, report).run()
+            return dry_run(config, report, dial)
+        return _Job(config, report, dial).run()
     except (ConfigError, InputError, SegmenterError, FingerprintMismatch) as problem:
         report.say(f"error: {problem}", error=type(problem).__name__)
         return FAILED if config.repair and isinstance(problem, InputsDiffer) else BAD_USAGE
@@ -68,8 +69,9 @@ def run_segment(config: SegmentConfig, reporter: Reporter | None = None) -> int:
 class _Job:
     """One driver of one run."""
 
-    def __init__(self, config: SegmentConfig, report: Reporter) -> None:
+    def __init__(self, config: SegmentConfig, report: Reporter, dial: Dial | None) -> None:
         self._config = config
+        self._dial = needed(dial, config)
         self._report = report
         self._store: ObjectStore = open_output(config.output)
         self._started = time.monotonic()
@@ -82,24 +84,13 @@ class _Job:
         inputs = expand_inputs(self._config.input, limit=self._config.limit)
         _check_output(self._store)
         net = describe_net(self._config)
-        if not self._config.has_dial:
-            return self._run(inputs, net, None)
-        return self._run_by_dial(inputs, net)
+        if self._dial is None:
+            return self._run(inputs, net)
+        digest = net.digest + net.flow_digest
+        with self._dial.chosen(self._config, inputs, self._store, digest, self._report) as self._config:
+            return self._run(inputs, net)
 
-    def _run_by_dial(self, inputs: VideoList, net: NetFacts) -> int:
-        """Choose scheduler and threshold first, or take what this run chose when it began."""
-        from vidseg_core.calibration.calibrate import chosen_config, is_calibrated
-        from vidseg_core.kit.ray_session import ray_session
-
-        with ExitStack() as stack:
-            if not is_calibrated(self._store):
-                stack.enter_context(ray_session(self._config))
-            self._config, choice = chosen_config(
-                self._config, inputs, self._store, net.digest + net.flow_digest, self._report
-            )
-            return self._run(inputs, net, choice)
-
-    def _run(self, inputs: VideoList, net: NetFacts, choice: Choice | None) -> int:
+    def _run(self, inputs: VideoList, net: NetFacts) -> int:
         config, store = self._config, self._store
         manifest = manifest_of(config, net)
         self._report.bind(run=manifest["fingerprint"][:12])
@@ -122,21 +113,19 @@ class _Job:
             return found.exit_code
         self._greet(inputs, net, fresh)
         self._run_waves(inputs, net)
-        achieved = None if choice is None else self._achieved(choice)
+        achieved, promised = self._achieved()
         found = whole_totals(store, inputs, finished=False)
-        return ending.finish(store, config, manifest, net, found, self._started, self._report, achieved)
+        return ending.finish(
+            store, config, manifest, net, found, self._started, self._report, achieved, promised
+        )
 
-    def _achieved(self, choice: Choice) -> dict[str, Any]:
-        """What the run came to beside what was promised."""
-        from vidseg_core.calibration.audit import audit, outcome
-        from vidseg_core.kit.ray_session import ray_session
-
-        frames, audited = self._config.calibration.audit_frames, None
-        if frames:
-            self._report.say(f"audit: the net on {frames} frames more")
-            with ray_session(self._config):
-                audited = audit(self._config, self._store, frames)
-        return outcome(choice, ending.run_totals(self._store).figures, audited)
+    def _achieved(self) -> tuple[dict[str, Any] | None, list[tuple[str, str]]]:
+        """What the run came to beside what was promised, where a dial chose; and the same for people."""
+        if self._dial is None:
+            return None, []
+        totals = ending.run_totals(self._store).figures
+        found = self._dial.outcome(self._config, self._store, totals, self._report)
+        return found, self._dial.closing_lines(found)
 
     def _retry_quarantined(self) -> None:
         """Forget the rows of quarantined videos, so that they are planned again."""
