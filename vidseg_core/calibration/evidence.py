@@ -12,18 +12,14 @@ Legend: T frames; h, w flow size.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from vidseg_core.episodes.build import Seen, TableBuilder
+from vidseg_core.episodes.build import Between, Seen, TableBuilder
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.walk import checked_keys, walk
-from vidseg_core.propagation.chain import Link
-from vidseg_core.propagation.two_sided import choose, prefer_right
-from vidseg_core.propagation.warp import warp_error
 
 Interval = tuple[int, int]
 """A key and the key after it."""
@@ -38,55 +34,18 @@ def intervals_of(schedules: Iterable[np.ndarray]) -> set[Interval]:
 
 
 def two_sided_values(builder: TableBuilder, seen: Seen, wanted: Iterable[Interval]) -> Known:
-    """The value of each interval, as `engine.finalise` puts its frames together."""
+    """The value of each interval."""
     after: dict[int, list[int]] = defaultdict(list)
     for k, n in wanted:
         after[k].append(n)
     known: Known = {}
-    ahead: dict[int, list[_Side]] = {}
+    between = Between(builder, seen)
     for k in sorted(after):
-        for passed in [n for n in ahead if n <= k]:
-            del ahead[passed]
-        left = _sides(builder, seen, k, max(after[k]) - k - 1, forward=True)
-        for n in sorted(after[k]):
-            if len(ahead.get(n, ())) < n - k - 1:
-                ahead[n] = _sides(builder, seen, n, n - k - 1, forward=False)
-            known[k, n] = _between(builder, seen, k, n, left, ahead[n])
+        ends = sorted(after[k])
+        links = builder.links(seen, k, forward=True, reach=ends[-1] - k - 1)
+        left = builder.sides(links, builder.carry(seen, k, links))
+        known |= {(k, n): value for n, value in zip(ends, between.values(k, ends, left), strict=True)}
     return known
-
-
-@dataclass(slots=True)
-class _Side:
-    """What one key says of one frame."""
-
-    carried: Any
-    error_hw: np.ndarray
-
-
-def _sides(builder: TableBuilder, seen: Seen, key: int, reach: int, *, forward: bool) -> list[_Side]:
-    propagator = builder.propagator
-    sides = []
-    for link in builder.links(seen, key, forward=forward, reach=reach):
-        flow_hw2 = link.flow_hw2 if propagator.needs_flow else None
-        carried = propagator.carry(seen.carried[key], flow_hw2)
-        sides.append(_Side(carried, _error(link, flow_hw2)))
-    return sides
-
-
-def _error(link: Link, flow_hw2: np.ndarray | None) -> np.ndarray:
-    return warp_error(link.current, link.key, flow_hw2)
-
-
-def _between(
-    builder: TableBuilder, seen: Seen, k: int, n: int, left: Sequence[_Side], right: Sequence[_Side]
-) -> float:
-    total = 0.0
-    for frame in range(k + 1, n):
-        a, b = left[frame - k - 1], right[n - frame - 1]
-        advantage_hw = prefer_right(a.error_hw, b.error_hw, right_is_nearer=n - frame < frame - k)
-        labels_HW = builder.labels_of(choose(a.carried, b.carried, advantage_hw))
-        total += seen.truths[frame].quality(labels_HW)
-    return total
 
 
 @dataclass(slots=True)

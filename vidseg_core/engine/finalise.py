@@ -17,9 +17,8 @@ from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame, PendingFrame
 from vidseg_core.engine.stats import EngineStats
 from vidseg_core.propagation.chain import Link
-from vidseg_core.propagation.propagators import Propagator, check_carried
-from vidseg_core.propagation.two_sided import choose, prefer_right
-from vidseg_core.propagation.warp import warp_error
+from vidseg_core.propagation.propagators import Propagator
+from vidseg_core.propagation.two_sided import better_side, carry_along, side_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,23 +64,14 @@ class Finaliser:
         return [[next(rest) for _ in lane] for lane in lanes]
 
     def _carry(self, sides: _Sides) -> Any:
-        left_flow_hw2 = sides.left_link.flow_hw2 if self._propagator.needs_flow else None
-        left = self._moved(sides.left.carried, left_flow_hw2)
+        propagator = self._propagator
+        left = carry_along(propagator, sides.left.carried, sides.left_link)
         if sides.right is None or sides.right_link is None:
             return left
-        right_flow_hw2 = sides.right_link.flow_hw2
-        right = self._moved(sides.right.carried, right_flow_hw2)
-        advantage_hw = prefer_right(
-            warp_error(sides.frame.view, sides.left.view, left_flow_hw2),
-            warp_error(sides.frame.view, sides.right.view, right_flow_hw2),
-            right_is_nearer=sides.right_link.distance < sides.left_link.distance,
+        right = carry_along(propagator, sides.right.carried, sides.right_link)
+        return better_side(
+            side_of(propagator, left, sides.left_link), side_of(propagator, right, sides.right_link)
         )
-        return choose(left, right, advantage_hw)
-
-    def _moved(self, carried: Any, flow_hw2: np.ndarray | None) -> Any:
-        moved = self._propagator.carry(carried, flow_hw2)
-        check_carried(moved, carried, type(self._propagator).__name__)
-        return moved
 
 
 def _sides_of(gap: Gap) -> list[_Sides]:

@@ -18,7 +18,7 @@ Legend: T frames, L horizon (1 = + 1), F features; H, W working size; h, w flow 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,8 +33,7 @@ from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.propagation.chain import Link, Pair, complete
 from vidseg_core.propagation.flow import FlowEstimator
 from vidseg_core.propagation.propagators import Propagator
-from vidseg_core.propagation.two_sided import choose, prefer_right
-from vidseg_core.propagation.warp import warp_error
+from vidseg_core.propagation.two_sided import Side, better_side, carry_along, side_of
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.plan_window import plan_labels, plan_view
 
@@ -88,14 +87,6 @@ class Seen:
     """What N gave, at the propagator's level; label maps with `void` where labels play N."""
     masks: list[np.ndarray] = field(default_factory=list)
     truths: list[Truth] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Side:
-    """What one key says of one frame, for two-sided propagation."""
-
-    labels_HW: np.ndarray
-    error: np.ndarray
 
 
 class TableBuilder:
@@ -161,16 +152,16 @@ class TableBuilder:
         deviation_TL1F[:, 0] = 0.0
         for k in range(count):
             quality_TL1[k, 0] = seen.truths[k].quality(seen.masks[k])
-        two = _TwoSided(self, seen) if self.options.two_sided_stride else None
+        two = _TwoSidedTable(self, seen) if self.options.two_sided_stride else None
         for k in range(0, count, self.options.key_stride):
             links = self.links(seen, k, forward=True)
-            sides = self._sides(seen, k, links)
-            for link, labels_HW in zip(links, sides, strict=True):
+            moved = self.carry(seen, k, links)
+            for link, carried in zip(links, moved, strict=True):
                 truth = seen.truths[k + link.distance]
-                quality_TL1[k, link.distance] = truth.quality(labels_HW)
+                quality_TL1[k, link.distance] = truth.quality(self.labels_of(carried))
             self._deviations(deviation_TL1F[k], links)
             if two is not None:
-                two.add(k, links, sides)
+                two.add(k, links, moved)
         grays_Thw, masks_Thw = _pictures(seen) if self.options.pictures else (None, None)
         return EpisodeTable(
             clip=clip,
@@ -244,19 +235,18 @@ class TableBuilder:
             return []
         return self._flow.flow([current for current, _ in pairs], [key for _, key in pairs])
 
-    def _sides(self, seen: Seen, k: int, links: Sequence[Link]) -> list[np.ndarray]:
-        """labels_HW of each link's frame as key k propagates them."""
-        needs_flow = self.propagator.needs_flow
-        masks: list[np.ndarray] = []
-        for link in links:
-            masks.append(
-                self.labels_of(self.propagator.carry(seen.carried[k], link.flow_hw2 if needs_flow else None))
-            )
-        return masks
+    def carry(self, seen: Seen, k: int, links: Sequence[Link]) -> list[Any]:
+        """What is kept of key k, at each link's frame."""
+        return [carry_along(self.propagator, seen.carried[k], link) for link in links]
+
+    def sides(self, links: Sequence[Link], moved: Sequence[Any]) -> list[Side]:
+        """The same with what tells two sides apart."""
+        return [side_of(self.propagator, *each) for each in zip(moved, links, strict=True)]
 
     def pairs(self, seen: Seen, k: int) -> list[np.ndarray]:
         """labels_HW of the frames behind key k, as far as the horizon."""
-        return self._sides(seen, k, self.links(seen, k, forward=True))
+        moved = self.carry(seen, k, self.links(seen, k, forward=True))
+        return [self.labels_of(carried) for carried in moved]
 
     def labels_of(self, carried: Any) -> np.ndarray:
         """labels_HW of what the propagator carries."""
@@ -275,52 +265,59 @@ class TableBuilder:
             row_L1F[1 : 1 + len(links), self.features.cheap :] = conv6_nC
 
 
-class _TwoSided:
-    """The two-sided table, filled key by key; keeps what the keys ahead say of the frames before them."""
+class Between:
+    """What the frames strictly between two keys are worth; keys are asked for from the first to the last.
+
+    Invariant: the frames are put together as `engine.finalise` does it.
+    """
 
     def __init__(self, builder: TableBuilder, seen: Seen) -> None:
         self._builder, self._seen = builder, seen
+        self._before: dict[int, list[Side]] = {}
+        """Key -> its sides of the frames 1, 2, ... before it, as far as they may still be asked for."""
+
+    def values(self, k: int, ends: Sequence[int], left: Sequence[Side]) -> list[float]:
+        """For each key of `ends` the sum of the qualities between key k and it, frames without truth left
+        out. `left`: the sides of k, of the frames 1, 2, ... after it."""
+        for n in [n for n in self._before if n <= k]:
+            del self._before[n]
+        found = []
+        for n in ends:
+            if n not in self._before:
+                links = self._builder.links(self._seen, n, forward=False, reach=n - k - 1)
+                self._before[n] = self._builder.sides(links, self._builder.carry(self._seen, n, links))
+            del self._before[n][n - k - 1 :]
+            found.append(self._value(k, n, left, self._before[n]))
+        return found
+
+    def _value(self, k: int, n: int, left: Sequence[Side], right: Sequence[Side]) -> float:
+        total = 0.0
+        for frame in range(k + 1, n):
+            truth = self._seen.truths[frame]
+            if truth.counted:
+                carried = better_side(left[frame - k - 1], right[n - frame - 1])
+                total += truth.quality(self._builder.labels_of(carried))
+        return total
+
+
+class _TwoSidedTable:
+    """The two-sided table, filled key by key."""
+
+    def __init__(self, builder: TableBuilder, seen: Seen) -> None:
+        self._builder, self._between = builder, Between(builder, seen)
         self._stride, self._horizon = builder.options.two_sided_stride, builder.options.horizon
-        self._ahead: dict[int, list[_Side]] = {}
-        """Key -> what it says of the frames 1, 2, ... before it."""
         self.table_TL1 = np.full((len(seen.views), self._horizon + 1), np.nan, np.float32)
 
-    def add(self, k: int, links: Sequence[Link], masks: Sequence[np.ndarray]) -> None:
+    def add(self, k: int, links: Sequence[Link], moved: Sequence[Any]) -> None:
         """All intervals that key k begins."""
         if k % self._stride:
             return
-        needs_flow = self._builder.propagator.needs_flow
-        left = [_side(link, mask_HW, needs_flow) for link, mask_HW in zip(links, masks, strict=True)]
         self.table_TL1[k, 0] = 0.0
-        last = min(k + self._horizon, len(self._seen.views) - 1)
-        for n in range(k + self._stride, last + 1, self._stride):
-            self.table_TL1[k, n - k] = self._between(k, n, left, self._before(k, n))
-        for passed in [n for n in self._ahead if n <= k + self._stride]:
-            del self._ahead[passed]
-        for n, sides in self._ahead.items():
-            del sides[max(0, n - k - self._stride - 1) :]  # frames before the next key to come
-
-    def _before(self, k: int, n: int) -> list[_Side]:
-        """What key n says of the frames before it, back to the one after k at least."""
-        if n not in self._ahead:
-            links = self._builder.links(self._seen, n, forward=False)[: n - k - 1]
-            masks = self._builder._sides(self._seen, n, links)
-            needs_flow = self._builder.propagator.needs_flow
-            self._ahead[n] = [_side(link, mask, needs_flow) for link, mask in zip(links, masks, strict=True)]
-        return self._ahead[n]
-
-    def _between(self, k: int, n: int, left: Sequence[_Side], right: Sequence[_Side]) -> float:
-        """Sum of the qualities of the frames strictly between the keys, those without truth left out."""
-        return sum(self._qualities(k, n, left, right), 0.0)
-
-    def _qualities(self, k: int, n: int, left: Sequence[_Side], right: Sequence[_Side]) -> Iterator[float]:
-        for frame in range(k + 1, n):
-            truth = self._seen.truths[frame]
-            if not truth.counted:
-                continue
-            a, b = left[frame - k - 1], right[n - frame - 1]
-            advantage_hw = prefer_right(a.error, b.error, right_is_nearer=n - frame < frame - k)
-            yield truth.quality(choose(a.labels_HW, b.labels_HW, advantage_hw))
+        last = min(k + self._horizon, len(self.table_TL1) - 1)
+        ends = range(k + self._stride, last + 1, self._stride)
+        values = self._between.values(k, ends, self._builder.sides(links, moved))
+        for n, value in zip(ends, values, strict=True):
+            self.table_TL1[k, n - k] = value
 
 
 def _pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
@@ -328,11 +325,6 @@ def _pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     grays = [plan_view(gray_of(view)) for view in seen.views]
     masks = [plan_labels(mask_HW, *gray.shape) for mask_HW, gray in zip(seen.masks, grays, strict=True)]
     return np.stack(grays), np.stack(masks)
-
-
-def _side(link: Link, labels_HW: np.ndarray, needs_flow: bool) -> _Side:
-    error = warp_error(link.current, link.key, link.flow_hw2 if needs_flow else None)
-    return _Side(labels_HW, error)
 
 
 def _deviation(link: Link, before: np.ndarray, memory: float) -> Deviation:
