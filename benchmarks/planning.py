@@ -40,8 +40,7 @@ from vidseg_core.pipeline.rows import Receipt
 from vidseg_core.pipeline.wave import tally_of
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput, VideoList
-from vidseg_core.store.keys import VIDEOS_PREFIX, video_key
-from vidseg_core.store.objects import ObjectInfo
+from vidseg_core.store.keys import VIDEOS_PREFIX, ObjectInfo, video_key
 from vidseg_core.store.parts import encode_videos
 from vidseg_core.store.run import Run
 

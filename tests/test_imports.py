@@ -1,4 +1,4 @@
-"""Promise: the arrows between the packages of `vidseg_core` point one way, and nothing at or below the engine
+"""Promise: the arrows between packages and between modules of `vidseg_core` point one way, and nothing at or below the engine
 knows Ray.
 
 Why: thirteen packages imported each other in a circle once, so that none could be read or moved alone.
@@ -105,6 +105,11 @@ def test_packages_import_each_other_one_way() -> None:
         if (package(module), package(other)) == (one, two)
     ]
     assert not found, f"{' -> '.join(found)}: {'; '.join(sorted(why)[:20])}"
+
+
+def test_modules_import_each_other_one_way() -> None:
+    found = cycle(arrows())
+    assert not found, " -> ".join(found)
 
 
 @pytest.mark.parametrize("package", FOREIGN_TO_RAY)

@@ -1,6 +1,6 @@
 """Everything the engine remembers of one segment between two frames.
 
-A `SegmentState` is data: the engine reads it, and `to_bytes` / `from_bytes` (in `codec`) carry it to another
+A `SegmentState` is data: the engine reads it, and `to_bytes` / `from_bytes` (see `codec`) carry it to another
 process. Invariant: a restored state gives bit for bit the masks that the original would have given. What can
 be recomputed from what is kept (flows of pending frames, scores and features of the key) is not stored.
 
@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from vidseg_core.engine.codec import StateError, pack, unpack
 from vidseg_core.engine.frames import FrameResult
-from vidseg_core.scheduling.history import DecisionHistory
+from vidseg_core.scheduling.history import HISTORY_LENGTH, DecisionHistory
 
 STATE_VERSION = 3
 
@@ -112,13 +113,147 @@ class SegmentState:
 
     def to_bytes(self) -> bytes:
         """This state as bytes: versioned, checksummed, compressed, no pickle."""
-        from vidseg_core.engine.codec import encode_state
-
-        return encode_state(self)
+        return pack(STATE_VERSION, *_contents(self))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SegmentState:
         """The state that `to_bytes` stored. Raises StateError for damaged bytes or another version."""
-        from vidseg_core.engine.codec import decode_state
+        header, arrays = unpack(STATE_VERSION, data)
+        try:
+            return _state_from(header, arrays)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise StateError(f"segment state is inconsistent: {type(error).__name__}: {error}") from error
 
-        return decode_state(data)
+
+# --- how it is stored -------------------------------------------------------------------------------------
+
+
+def _contents(state: SegmentState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays. Floats are float64 arrays where infinities may be, so that every bit survives."""
+    arrays = {
+        "history": np.array(state.history.decisions, np.bool_),
+        **_pending_arrays(state.pending),
+        **_waiting_arrays(state.waiting),
+    }
+    header: dict[str, Any] = {
+        "seed": state.seed,
+        "segment": state.segment,
+        "next_frame": state.next_frame,
+        "last_frame_index": state.last_frame_index,
+        "level": state.level,
+        "planned": state.planned,
+        "memory": state.memory,
+        "key": None,
+    }
+    if state.key is not None:
+        key = state.key
+        header["key"] = {
+            "ordinal": key.ordinal,
+            "frame_index": key.frame_index,
+            "is_corrupt": key.is_corrupt,
+        }
+        arrays["key.view"] = key.view
+        kept = {"key.labels": key.carried} if state.level == "labels" else {"key.frame": key.frame_HW3}
+        arrays.update(kept)
+        if key.plan_labels is not None:
+            arrays["key.plan"] = key.plan_labels
+    if state.last_flow_hw2 is not None:
+        arrays["last_flow"] = state.last_flow_hw2
+    if state.last_view is not None:
+        arrays["last_view"] = state.last_view
+    return header, arrays
+
+
+def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> SegmentState:
+    if len(arrays["history"]) > HISTORY_LENGTH:
+        raise ValueError(f"history of {len(arrays['history'])} decisions")
+    key = None
+    if header["key"] is not None:
+        key = KeyFrame(
+            **header["key"],
+            view=arrays["key.view"],
+            carried=arrays["key.labels"] if header["level"] == "labels" else None,
+            frame_HW3=None if header["level"] == "labels" else arrays["key.frame"],
+            plan_labels=arrays.get("key.plan"),
+        )
+    return SegmentState(
+        seed=header["seed"],
+        segment=header["segment"],
+        next_frame=header["next_frame"],
+        last_frame_index=header["last_frame_index"],
+        level=header["level"],
+        key=key,
+        last_flow_hw2=arrays.get("last_flow"),
+        last_view=arrays.get("last_view"),
+        history=DecisionHistory(arrays["history"].tolist()),
+        pending=_pending_from(arrays),
+        waiting=_waiting_from(arrays),
+        planned=header["planned"],
+        memory=header["memory"],
+    )
+
+
+_PENDING_FIELDS = {
+    "frame_index": np.int64,
+    "pts_s": np.float64,
+    "is_corrupt": np.bool_,
+    "decision_score": np.float64,
+    "kar": np.float64,
+    "lkd": np.int64,
+}
+
+
+def _pending_arrays(pending: list[PendingFrame]) -> dict[str, np.ndarray]:
+    if not pending:
+        return {}
+    arrays = {
+        f"pending.{name}": np.array([getattr(frame, name) for frame in pending], dtype)
+        for name, dtype in _PENDING_FIELDS.items()
+    }
+    return {**arrays, "pending.views": np.stack([frame.view for frame in pending])}
+
+
+def _pending_from(arrays: dict[str, np.ndarray]) -> list[PendingFrame]:
+    if "pending.views" not in arrays:
+        return []
+    columns = [arrays[f"pending.{name}"].tolist() for name in _PENDING_FIELDS]
+    rows = zip(*columns, arrays["pending.views"], strict=True)
+    return [PendingFrame(**dict(zip((*_PENDING_FIELDS, "view"), row, strict=True))) for row in rows]
+
+
+_WAITING_FIELDS = {"frame_index": np.int64, "pts_s": np.float64, "is_corrupt": np.bool_}
+
+
+def _waiting_arrays(waiting: list[WaitingFrame]) -> dict[str, np.ndarray]:
+    """Pictures are kept of the frames that have one only."""
+    if not waiting:
+        return {}
+    arrays = {
+        f"waiting.{name}": np.array([getattr(frame, name) for frame in waiting], dtype)
+        for name, dtype in _WAITING_FIELDS.items()
+    }
+    pictures = [frame.frame_HW3 for frame in waiting if frame.frame_HW3 is not None]
+    if pictures:
+        arrays["waiting.pictures"] = np.stack(pictures)
+    return arrays | {
+        "waiting.views": np.stack([frame.view for frame in waiting]),
+        "waiting.shape": np.array(waiting[0].shape, np.int64),
+        "waiting.kept": np.array([frame.frame_HW3 is not None for frame in waiting], np.bool_),
+    }
+
+
+def _waiting_from(arrays: dict[str, np.ndarray]) -> list[WaitingFrame]:
+    if "waiting.views" not in arrays:
+        return []
+    columns = [arrays[f"waiting.{name}"].tolist() for name in _WAITING_FIELDS]
+    height, width = arrays["waiting.shape"].tolist()
+    pictures = iter(arrays.get("waiting.pictures", ()))
+    rows = zip(*columns, arrays["waiting.views"], arrays["waiting.kept"].tolist(), strict=True)
+    return [
+        WaitingFrame(
+            **dict(zip((*_WAITING_FIELDS, "view"), row, strict=True)),
+            shape=(height, width),
+            frame_HW3=next(pictures) if kept else None,
+        )
+        for *row, kept in rows
+    ]

@@ -25,11 +25,17 @@ from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.episodes.build import Refused
 from vidseg_core.episodes.making import claim_set, make_builder, try_making
-from vidseg_core.episodes.sources import Unit, class_names, dataset_units, read_unit, video_units
+from vidseg_core.episodes.sources import (
+    Unit,
+    chosen_videos,
+    class_names,
+    dataset_units,
+    read_unit,
+    video_units,
+)
 from vidseg_core.episodes.store import TableKey, encode_table, list_tables
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import MediaError
-from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.errors import StoreError, WriteError
 from vidseg_core.store.objects import ObjectStore, open_store
@@ -141,14 +147,6 @@ def _plan(
         else:
             units.append(Unit(**row))
     return sorted(units, key=lambda unit: (unit.clip, unit.segment)), rows
-
-
-def chosen_videos(config: BuildEpisodesConfig, clips_before: int) -> Sequence[VideoInput]:
-    """The plain videos of the run; `limit` counts clips of data sets first."""
-    if not config.input:
-        return []
-    room = None if config.limit is None else config.limit - clips_before
-    return expand_inputs(config.input, limit=room) if room is None or room > 0 else []
 
 
 def _open_videos(batch: Mapping[str, Sequence[Any]], config: BuildEpisodesConfig) -> dict[str, list[Any]]:

@@ -20,6 +20,7 @@ from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Recor
 from vidseg_core.datasets.wrapped import ResizedDataset
 from vidseg_core.media import working_size
 from vidseg_core.plan.ids import safe_video_id
+from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput
 
 LOST_SHARE = 0.1
@@ -70,6 +71,14 @@ def dataset_units(config: BuildEpisodesConfig) -> list[Unit]:
                     Unit(clip=clip, segment=segment, source=source, video_id=video_id, start=start, stop=stop)
                 )
     return units
+
+
+def chosen_videos(config: BuildEpisodesConfig, clips_before: int) -> Sequence[VideoInput]:
+    """The plain videos of the run; `limit` counts clips of data sets first."""
+    if not config.input:
+        return []
+    room = None if config.limit is None else config.limit - clips_before
+    return expand_inputs(config.input, limit=room) if room is None or room > 0 else []
 
 
 def video_units(config: BuildEpisodesConfig, video: VideoInput, reader: ClipReader) -> list[Unit]:

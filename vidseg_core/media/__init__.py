@@ -9,8 +9,8 @@ from __future__ import annotations
 from vidseg_core.media.decode import decode_unit
 from vidseg_core.media.errors import REASONS, MediaCrash, MediaError, MediaTimeout
 from vidseg_core.media.indexing import probe
-from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits, VideoIndex, working_size
-from vidseg_core.media.pictures import Layout, Picture, Pictures, usual_bytes
+from vidseg_core.media.model import DecodeUnit, MediaLimits, VideoIndex, working_size
+from vidseg_core.media.pictures import FrameShard, Layout, Picture, Pictures, usual_bytes
 from vidseg_core.media.process import DecodeChild, child_for_this_process
 from vidseg_core.media.source import stamp_of
 

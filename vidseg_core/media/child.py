@@ -31,8 +31,8 @@ from vidseg_core.media.channel import ChannelClosed, Receiver, send
 from vidseg_core.media.decode import NewMemory, decode_unit
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.indexing import probe
-from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits
-from vidseg_core.media.pictures import slot_bytes_of
+from vidseg_core.media.model import DecodeUnit, MediaLimits
+from vidseg_core.media.pictures import FrameShard, slot_bytes_of
 
 BEAT_S = 0.5
 _PR_SET_PDEATHSIG = 1

@@ -27,9 +27,9 @@ from av.video.frame import VideoFrame
 
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import check_picture, open_video
-from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits, seconds_of
+from vidseg_core.media.model import DecodeUnit, MediaLimits, seconds_of
 from vidseg_core.media.packets import FrameStream, describe_error
-from vidseg_core.media.pictures import Layout, Pictures, PictureWriter, slot_bytes_of
+from vidseg_core.media.pictures import FrameShard, Layout, Pictures, PictureWriter, slot_bytes_of
 from vidseg_core.media.source import check_stamp
 
 NewMemory = Callable[[int], np.ndarray]

@@ -25,7 +25,7 @@ import numpy as np
 
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import Opened, check_picture, open_video
-from vidseg_core.media.model import NO_TIME, MediaLimits, VideoIndex
+from vidseg_core.media.model import NO_TIME, MediaLimits, VideoIndex, quarter_turns
 from vidseg_core.media.packet_list import PacketList, read_packets
 from vidseg_core.media.packets import FrameStream
 from vidseg_core.media.source import open_source
@@ -122,11 +122,6 @@ def _decode_head(video: Opened, limits: MediaLimits, beat: Beat) -> _Head:
         raise MediaError("no_frames", f"{video.uri}: not one frame can be decoded ({why})")
     head.error, head.ended = frames.error, True
     return head
-
-
-def quarter_turns(degrees: float) -> int:
-    """Counter-clockwise quarter turns, -1 .. 2, nearest to a rotation in degrees."""
-    return (round(degrees / 90) + 1) % 4 - 1
 
 
 class _Times:

@@ -1,8 +1,8 @@
-"""The nouns of the package: limits, index of a video, unit of decoding, shard of frames.
+"""The nouns of the package: limits, index of a video, unit of decoding.
 
 Model: a video is what one plain decode of its stream delivers, packets in file order; frame number = place in
 that output (`VideoIndex.frame_pts`). A `DecodeUnit` is a run of frames that a fresh decoder, started at one
-proven key frame, delivers alone; a `FrameShard` is what comes out of it, piece by piece.
+proven key frame, delivers alone; a `pictures.FrameShard` is what comes out of it, piece by piece.
 Invariant: numbers and bytes of a frame depend on the file and the unit only, never on what was decoded
 before.
 
@@ -13,12 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from vidseg_core.media.pictures import Pictures
 
 NO_TIME = int(np.iinfo(np.int64).min)
 """Stands for a time that the container does not give, in arrays of presentation or decode times."""
@@ -126,29 +123,9 @@ class DecodeUnit(_Plain):
     """What `Source.stamp` must say, now and at every shard; "": anything."""
 
 
-@dataclass(slots=True, eq=False)
-class FrameShard:
-    """Consecutive frames of a unit; the number of a frame that was lost stays free."""
-
-    frame_index: np.ndarray
-    """int64[T], video-wide, strictly increasing."""
-    pts_s: np.ndarray
-    """float64[T], presentation times in seconds as the container gives them (a start offset is kept); NaN
-    where it gives none."""
-    is_corrupt: np.ndarray
-    """bool[T], the decoder's own flag."""
-    pictures: Pictures
-    """As they travel: colours are made when asked for."""
-    error: str | None = None
-    """Why the shard is not what was planned (frames missing, packets refused, surplus); None: it is."""
-
-    @property
-    def frames_THW3(self) -> np.ndarray:
-        """uint8 RGB at working size, C-contiguous, read-only unless `pictures` are writable RGB already."""
-        return self.pictures.rgb()
-
-    def __len__(self) -> int:
-        return len(self.frame_index)
+def quarter_turns(degrees: float) -> int:
+    """Counter-clockwise quarter turns, -1 .. 2, nearest to a rotation in degrees."""
+    return (round(degrees / 90) + 1) % 4 - 1
 
 
 def working_size(width: int, height: int, spec: int | str) -> tuple[int, int]:

@@ -30,7 +30,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
-from vidseg_core.media.indexing import quarter_turns
+from vidseg_core.media.model import quarter_turns
 
 PLANAR = ("yuv420p", "yuvj420p")
 PLANAR_LIMIT = 3.2
@@ -179,6 +179,31 @@ class Pictures:
 
 
 # --- how a decoded frame travels ---------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class FrameShard:
+    """Consecutive frames of a unit; the number of a frame that was lost stays free."""
+
+    frame_index: np.ndarray
+    """int64[T], video-wide, strictly increasing."""
+    pts_s: np.ndarray
+    """float64[T], presentation times in seconds as the container gives them (a start offset is kept); NaN
+    where it gives none."""
+    is_corrupt: np.ndarray
+    """bool[T], the decoder's own flag."""
+    pictures: Pictures
+    """As they travel: colours are made when asked for."""
+    error: str | None = None
+    """Why the shard is not what was planned (frames missing, packets refused, surplus); None: it is."""
+
+    @property
+    def frames_THW3(self) -> np.ndarray:
+        """uint8 RGB at working size, C-contiguous, read-only unless `pictures` are writable RGB already."""
+        return self.pictures.rgb()
+
+    def __len__(self) -> int:
+        return len(self.frame_index)
 
 
 def slot_bytes_of(height: int, width: int) -> int:

@@ -30,8 +30,8 @@ import numpy as np
 
 from vidseg_core.media.channel import ChannelClosed, Receiver, send
 from vidseg_core.media.errors import REASONS, MediaCrash, MediaError, MediaTimeout
-from vidseg_core.media.model import DecodeUnit, FrameShard, MediaLimits, VideoIndex
-from vidseg_core.media.pictures import Layout, Pictures, slot_bytes_of
+from vidseg_core.media.model import DecodeUnit, MediaLimits, VideoIndex
+from vidseg_core.media.pictures import FrameShard, Layout, Pictures, slot_bytes_of
 
 READER_VARIABLE = "VIDSEG_MEDIA_READER"
 """Environment variable with the default of `DecodeChild(reader=...)`."""

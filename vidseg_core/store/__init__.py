@@ -9,6 +9,7 @@ from vidseg_core.store.keys import (
     STATE_PREFIX,
     SUCCESS_KEY,
     VIDEOS_PREFIX,
+    ObjectInfo,
     PartKey,
     StateKey,
     parse_part_key,
@@ -18,7 +19,7 @@ from vidseg_core.store.keys import (
 )
 from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.mask_codec import MASK_CODEC, decode_mask, encode_mask
-from vidseg_core.store.objects import ObjectInfo, ObjectStore, open_store
+from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.parts import (
     CommitResult,
     FrameLike,

@@ -44,6 +44,17 @@ _STATE_PATTERN = re.compile(
 _ATTEMPT_PATTERN = re.compile(r"-(?P<process>\w+)\.(?P<fate>[a-z-]+)")
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One line of a listing."""
+
+    key: str
+    size: int
+    """Bytes."""
+    modified: float = 0.0
+    """When it was written, seconds since 1970."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class PartKey:
     """Which rows a file under `frames/` holds: shards `first` to `last` (both included) of one segment."""
@@ -71,6 +82,20 @@ class StateKey:
 
     def __str__(self) -> str:
         return state_key(self.video_id, self.segment, self.next_shard, self.next_part)
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it can name an object, else raise `ValueError`.
+
+    A key is relative, uses "/", and has no component that is empty or begins with a dot ("..", or temporary
+    files of the local store), so no key leaves the root.
+    """
+    parts = key.split("/")
+    if any(not part or part.startswith(".") for part in parts):
+        raise ValueError(f"not an object key: {key!r} (a component is empty or begins with a dot)")
+    if "\\" in key or any(ord(char) < 32 for char in key):
+        raise ValueError(f"not an object key: {key!r} (backslash or control character)")
+    return key
 
 
 def frames_prefix(video_id: str) -> str:

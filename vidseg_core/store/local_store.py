@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from vidseg_core.local_name import python_name
 from vidseg_core.store.atomic import write_beside
 from vidseg_core.store.errors import StoreError, WriteError
-from vidseg_core.store.objects import ObjectInfo, check_key
+from vidseg_core.store.keys import ObjectInfo, check_key
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 _LOCK_NAME = ".commit.lock"

@@ -12,28 +12,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from vidseg_core.store.errors import StoreError
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """One line of a listing."""
-
-    key: str
-    size: int
-    """Bytes."""
-    modified: float = 0.0
-    """When it was written, seconds since 1970."""
+from vidseg_core.store.keys import ObjectInfo
+from vidseg_core.store.local_store import LocalStore
 
 
 class ObjectStore(Protocol):
     """Objects under one root. Implementations are picklable and make their clients lazily, one per process.
 
     Every method raises `StoreError` if the output cannot be reached or refuses, and `ValueError` for a key
-    that `check_key` refuses.
+    that `keys.check_key` refuses.
     """
 
     @property
@@ -68,23 +58,8 @@ class ObjectStore(Protocol):
         ...
 
 
-def check_key(key: str) -> str:
-    """Return `key` if it can name an object, else raise `ValueError`.
-
-    A key is relative, uses "/", and has no component that is empty or begins with a dot ("..", or temporary
-    files of the local store), so no key leaves the root.
-    """
-    parts = key.split("/")
-    if any(not part or part.startswith(".") for part in parts):
-        raise ValueError(f"not an object key: {key!r} (a component is empty or begins with a dot)")
-    if "\\" in key or any(ord(char) < 32 for char in key):
-        raise ValueError(f"not an object key: {key!r} (backslash or control character)")
-    return key
-
-
 def open_store(output: str | os.PathLike[str]) -> ObjectStore:
     """The store at `output`: a local path (also `file://`), or `s3://bucket/prefix`. Touches nothing yet."""
-    from vidseg_core.store.local_store import LocalStore
     from vidseg_core.store.s3_store import S3Store  # imports boto3: not for local runs
 
     output = os.fspath(output)

@@ -27,7 +27,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from vidseg_core.aws import get_whole, s3_client
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.objects import ObjectInfo, check_key
+from vidseg_core.store.keys import ObjectInfo, check_key
 
 _CONFLICT_TRIES = 8
 READ_TIMEOUT_S = 60.0
