@@ -1,5 +1,5 @@
-"""Promise: the arrows between packages and between modules of `vidseg_core` point one way, and nothing at or below the engine
-knows Ray.
+"""Promise: packages and modules of `vidseg_core` import each other one way, and nothing at or below the engine
+imports Ray.
 
 Why: thirteen packages imported each other in a circle once, so that none could be read or moved alone.
 The imports are read, not run; those inside functions count as well.
