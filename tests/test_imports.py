@@ -1,4 +1,4 @@
-"""Promise: packages and modules of `vidseg_core` import each other one way, and nothing at or below the engine
+"""Promise: packages and modules of `vidseg_core` import each other one way; nothing at or below the engine
 imports Ray.
 
 Why: thirteen packages imported each other in a circle once, so that none could be read or moved alone.
