@@ -248,7 +248,7 @@ def make_clips(folder: Path, data: Path | None) -> None:
 
 def _write_list(path: Path, clips: list[Path]) -> None:
     """Ids are given, since those that are made depend on where a file lies."""
-    path.write_text("uri,video_id\n" + "".join(f"{clip},{clip.stem}\n" for clip in clips))
+    path.write_text("uri,video_id\n" + "".join(f"{clip},{clip.stem}\n" for clip in clips), encoding="utf-8")
 
 
 def _write_clip(path: Path, frames: int, height: int, width: int, seed: int) -> None:
@@ -364,8 +364,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     here = measure(HERE, options)
     if options.save:
-        options.save.write_text(json.dumps(here, indent=1) + "\n")
-    there = json.loads(options.same.read_text()) if options.same else {}
+        options.save.write_text(json.dumps(here, indent=1) + "\n", encoding="utf-8")
+    there = json.loads(options.same.read_text(encoding="utf-8")) if options.same else {}
     if options.against:
         with checkout(options.against) as other:
             there = measure(other, options)
