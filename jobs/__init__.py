@@ -1,1 +1,4 @@
-"""What a person submits: one thin file per verb (``python -m jobs.segment`` is ``vidseg segment``)."""
+"""What a person submits from a checkout: ``python -m jobs.segment`` is ``vidseg segment``.
+
+The verbs themselves are in `vidseg_core.cli.verbs`.
+"""

@@ -1,30 +1,6 @@
-"""``python -m jobs.attempt VERB ...``: a verb for systems that try failed jobs again (KubeRay, batch queues).
+"""``python -m jobs.attempt VERB`` is ``python -m vidseg_core.cli.attempt VERB``."""
 
-A run that finished with some videos quarantined has its verdict: another attempt on another cluster would
-change nothing. Such systems know only 0 and the rest, so exit code 3 becomes 0 here, and is said.
-"""
-
-from __future__ import annotations
-
-import sys
-from collections.abc import Sequence
-
-from jobs import cli
-from vidseg_core.config.cli import EXIT_OK, EXIT_QUARANTINED
-
-SAID = (
-    "vidseg: finished, with videos quarantined (exit code 3); 0 here, as another attempt would change nothing"
-)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``vidseg`` with `argv` (None: the process's own); its exit code, with 0 for 3."""
-    code = cli.main(list(sys.argv[1:] if argv is None else argv))
-    if code != EXIT_QUARANTINED:
-        return code
-    print(SAID, file=sys.stderr)
-    return EXIT_OK
-
+from vidseg_core.cli.attempt import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,24 +1,8 @@
-"""``vidseg train-decision``: episode tables in, a learned key frame scheduler out."""
+"""``python -m jobs.train_decision`` is ``vidseg train-decision``."""
 
-from __future__ import annotations
+from vidseg_core.cli.main import main_of
 
-from collections.abc import Sequence
-
-from jobs.runner import run_verb
-from vidseg_core.config.train_decision import TrainDecisionConfig
-
-
-def run(config: TrainDecisionConfig) -> int:
-    """Train as `config` says."""
-    from vidseg_core.training.decision_job import run_train_decision
-
-    return run_train_decision(config)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the verb; returns the exit code."""
-    return run_verb("train-decision", TrainDecisionConfig, run, argv)
-
+main = main_of("train-decision")
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,24 +1,8 @@
-"""``vidseg train-segmenter``: labelled and pseudo-labelled frames in, a net's weights out."""
+"""``python -m jobs.train_segmenter`` is ``vidseg train-segmenter``."""
 
-from __future__ import annotations
+from vidseg_core.cli.main import main_of
 
-from collections.abc import Sequence
-
-from jobs.runner import run_verb
-from vidseg_core.config.train_segmenter import TrainSegmenterConfig
-
-
-def run(config: TrainSegmenterConfig) -> int:
-    """Train as `config` says; continues a run that was stopped."""
-    from vidseg_core.training.job import run_train_segmenter
-
-    return run_train_segmenter(config)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the verb; returns the exit code."""
-    return run_verb("train-segmenter", TrainSegmenterConfig, run, argv)
-
+main = main_of("train-segmenter")
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,4 +1,5 @@
-"""Promise: ``vidseg VERB`` is ``python -m jobs.VERB``; help is quick; an exit code means one thing.
+"""Promise: ``vidseg VERB`` is ``python -m vidseg_core VERB`` and, in a checkout, ``python -m jobs.VERB``; help is
+quick; an exit code means one thing.
 
 People put exit codes into scripts, and a verb that needs seconds to say what it takes is not asked again.
 """
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from jobs import cli, runner
+from vidseg_core.cli import main as cli
+from vidseg_core.cli import runner
+from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config import ConfigError
 from vidseg_core.config.verbs import CompactConfig
 
@@ -25,22 +28,23 @@ def python(*argv: str, code: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
-def test_each_verb_has_its_file_and_both_ways_of_calling_it_agree(verb: str) -> None:
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_its_file_and_all_ways_of_calling_it_agree(verb: str) -> None:
     direct = python("-m", f"jobs.{verb.replace('-', '_')}", "--help")
     through = python("-m", "jobs.cli", verb, "--help")
     assert direct.returncode == through.returncode == 0
-    assert direct.stdout == through.stdout and f"usage: vidseg {verb}" in direct.stdout
+    package = python("-m", "vidseg_core", verb, "--help")
+    assert direct.stdout == through.stdout == package.stdout and f"usage: vidseg {verb}" in direct.stdout
 
 
 def test_help_of_every_verb_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from jobs.cli import VERBS, main\n"
+        "import sys; from vidseg_core.cli.main import VERBS, main\n"
         "print([main([v, '--help']) for v in VERBS])\n"
         "print(sorted({'ray', 'torch', 'cv2', 'av', 'pyarrow', 'numpy', 'boto3'} & set(sys.modules)))"
     )
     done = python(code=code)
-    assert done.stdout.splitlines()[-2:] == [str([0] * len(cli.VERBS)), "[]"], done.stderr
+    assert done.stdout.splitlines()[-2:] == [str([0] * len(VERBS)), "[]"], done.stderr
 
 
 def test_the_package_itself_imports_nothing() -> None:
@@ -53,7 +57,7 @@ def test_the_package_itself_imports_nothing() -> None:
 def test_version_and_list_of_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0 and cli.main(["--help"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("vidseg 0.") and all(verb in printed for verb in cli.VERBS)
+    assert printed.startswith("vidseg 0.") and all(verb in printed for verb in VERBS)
     assert cli.main([]) == 2
     assert "usage" in capsys.readouterr().err
 

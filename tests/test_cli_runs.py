@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs import cli
 from tests.store.builders import older_bytes
+from vidseg_core.cli import main as cli
 from vidseg_core.kit.manifest import MANIFEST_KEY, fingerprint
 from vidseg_core.store import (
     RUN_KEY,

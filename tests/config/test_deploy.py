@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs import segment
+from vidseg_core.cli.verbs import Verb
 from vidseg_core.config.cli import parse
 from vidseg_core.config.segment import SegmentConfig
 
@@ -31,7 +31,7 @@ def groups(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_the_command_is_one_that_the_verb_takes(job: dict[str, Any]) -> None:
     words = shlex.split(job["spec"]["entrypoint"])
-    assert words[:4] == ["python", "-m", "jobs.attempt", "segment"]
+    assert words[:4] == ["python", "-m", "vidseg_core.cli.attempt", "segment"]
     config = parse("segment", SegmentConfig, words[4:])
     assert config.device == "cuda" and config.output.startswith("s3://")
 
@@ -50,7 +50,7 @@ def test_what_is_tried_again_is_what_another_attempt_can_change(
     (weights := tmp_path / "street.safetensors").touch()
     words = shlex.split(job["spec"]["entrypoint"].replace("/nets/street.safetensors", str(weights)))
     given: list[SegmentConfig] = []
-    monkeypatch.setattr(segment, "run", lambda config: given.append(config) or verdict)
+    monkeypatch.setattr(Verb, "function", lambda verb: lambda config: given.append(config) or verdict)
     assert importlib.import_module(words[2]).main(words[3:]) == seen
     assert job["spec"]["backoffLimit"] > 0 and given[0].output == "s3://bucket/masks/2024"
     assert ("quarantined" in capsys.readouterr().err) == (verdict == 3)
@@ -95,7 +95,6 @@ def test_the_image_holds_all_that_the_package_needs() -> None:
         "constraints.txt",
         "README.md",
         "LICENSE",
-        "jobs",
         "tune_spaces",
         "vidseg_core",
     }

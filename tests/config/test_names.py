@@ -10,7 +10,7 @@ import inspect
 
 import pytest
 
-from jobs.runner import FAILURES, USAGE_ERRORS
+from vidseg_core.cli.runner import FAILURES, USAGE_ERRORS
 from vidseg_core.config import segment
 from vidseg_core.config.errors import ConfigError
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import cli
 from tests.docs.documents import ROOT
+from vidseg_core.cli import main as cli
 from vidseg_core.config import SegmentConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.places import check_places
@@ -22,7 +22,7 @@ from vidseg_core.store.local_store import LocalStore
 
 HEAVY = """
 import sys
-from jobs import cli
+from vidseg_core.cli import main as cli
 code = cli.main(sys.argv[1:])
 print(code, [name for name in ("torch", "ray", "av", "cv2", "pyarrow", "numpy") if name in sys.modules])
 """

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs import cli
-from jobs.cli import VERBS
 from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, blocks, commands
 from tests.docs.stand_ins import write_files
 from tests.docs.test_plugins import PAGE
 from tests.evaluation.test_evaluate import config as evaluation
 from tests.evaluation.test_evaluate import evaluate_here
 from tests.report.test_page import write_run
+from vidseg_core.cli import main as cli
+from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config.cli import parse
 from vidseg_core.config.schema import load_yaml
 from vidseg_core.datasets.scene_files import make_corpus
@@ -32,16 +32,16 @@ PAGES = [path for path in DOCUMENTS if path.name in ("quickstart.md", "evaluatio
 
 
 def understood(verb: str, words: list[str]) -> list[Any]:
-    """The configurations that a command comes to; the verb's own `main` reads it, nothing is run."""
-    module, found = importlib.import_module(f"jobs.{verb.replace('-', '_')}"), []
+    """The configurations that a command comes to; read as the command line reads it, nothing is run."""
+    found = []
 
-    def only_parse(name: str, cls: type, run: object, argv: list[str]) -> int:
+    def only_parse(name: str, cls: type, run: object, argv: list[str], **how: Any) -> int:
         found.append(parse(name, cls, argv))
         return 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "run_verb", only_parse)
-        module.main(words)
+        patch.setattr(cli, "run_verb", only_parse)
+        cli.main([verb, *words])
     if "--" in words:  # submit: the job behind it is a command too
         place = words.index("--")
         found += understood(words[place + 1], words[place + 2 :])

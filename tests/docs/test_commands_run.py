@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from jobs import cli
 from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, commands, foreign_commands
 from tests.docs.stand_ins import furnish, make_buckets, make_world, small
 from tests.docs.test_commands import understood
+from vidseg_core.cli import main as cli
 from vidseg_core.config.schema import flat_dict
 
 NOT_RUN = {

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from jobs import cli
+from vidseg_core.cli import main as cli
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.inspect import InspectConfig, parse_frames
 from vidseg_core.inspection.job import run_inspect

@@ -13,11 +13,11 @@ from pathlib import Path
 import av
 import pytest
 
-from jobs import export, inspect, report
 from tests.media import clips
 from tests.media.odd_files import Recipe, make
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import run_inline
+from vidseg_core.cli.main import main
 from vidseg_core.store import open_run
 
 FILES = ("no times", "steps back")
@@ -41,7 +41,7 @@ def times_of(run: Path) -> list[float | None]:
 
 def test_inspect_shows_it(run: Path, tmp_path: Path) -> None:
     words = ["--run", str(run), "--output", str(tmp_path), "--show", "why", "sheet", "overlay"]
-    assert inspect.main(words) == 0
+    assert main(["inspect", *words]) == 0
     assert len(list(tmp_path.glob("*-sheet.png"))) == len(list(tmp_path.glob("*.mp4"))) == 1
 
 
@@ -50,20 +50,20 @@ def test_a_span_of_time_holds_the_frames_that_have_such_a_time(
 ) -> None:
     words = ["--run", str(run), "--output", str(tmp_path), "--show", "why", "--from_s", "0.5", "--to_s", "1"]
     inside = [seconds for seconds in times_of(run) if seconds is not None and 0.5 <= seconds < 1]
-    assert inspect.main(words) == (0 if inside else 2)
+    assert main(["inspect", *words]) == (0 if inside else 2)
     said = capsys.readouterr().err
     assert said.count("\n  ") >= len(inside) and "Traceback" not in said
 
 
 def test_exports_and_report_take_it(run: Path, tmp_path: Path) -> None:
-    assert export.main(["--run", str(run), "--output", str(tmp_path), "--format", "coco"]) == 0
+    assert main(["export", "--run", str(run), "--output", str(tmp_path), "--format", "coco"]) == 0
     images = json.loads((tmp_path / "coco.json").read_text())["images"]
     assert [image["pts_s"] for image in images] == times_of(run)
-    assert report.main(["--input", str(run), "--output", str(tmp_path / "page")]) == 0
+    assert main(["report", "--input", str(run), "--output", str(tmp_path / "page")]) == 0
 
 
 def test_an_overlay_moves_on_steadily_where_times_do_not(run: Path, tmp_path: Path) -> None:
-    assert export.main(["--run", str(run), "--output", str(tmp_path), "--format", "overlay"]) == 0
+    assert main(["export", "--run", str(run), "--output", str(tmp_path), "--format", "overlay"]) == 0
     (path,) = tmp_path.glob("*.mp4")
     with av.open(str(path)) as container:
         times = [frame.time for frame in container.decode(video=0)]

@@ -10,7 +10,7 @@ import pytest
 from ray.data._internal.util import iterate_with_retry
 from ray.exceptions import RayTaskError, UserCodeException
 
-from jobs.runner import run_verb
+from vidseg_core.cli.runner import run_verb
 from vidseg_core.config.verbs import CompactConfig
 from vidseg_core.kit.causes import message, raised
 from vidseg_core.store.errors import WriteError

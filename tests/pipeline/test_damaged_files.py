@@ -21,8 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import cli
 from tests.store.builders import put_run
+from vidseg_core.cli import main as cli
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.episodes.store import decode_table, encode_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable

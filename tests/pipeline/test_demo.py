@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs import demo as demo_verb
+from vidseg_core.cli.main import main
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.config.verbs import DemoConfig
 from vidseg_core.datasets.scene_config import SceneConfig
@@ -200,5 +200,5 @@ def test_runs_of_other_scenes_are_refused_with_advice(
 
 def test_an_output_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert demo_verb.main(["--output", str(tmp_path / "file" / "out")]) == 2
+    assert main(["demo", "--output", str(tmp_path / "file" / "out")]) == 2
     assert "--output" in capsys.readouterr().err

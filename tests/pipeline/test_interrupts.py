@@ -147,13 +147,13 @@ def test_after_the_verb_a_signal_changes_no_exit_code() -> None:
 
 
 def test_a_verb_says_what_stays(tmp_path: Path) -> None:
-    """Of a process: `jobs.runner` hears from the first line on."""
+    """Of a process: `vidseg_core.cli.runner` hears from the first line on."""
     program = (
         "import os, signal, sys\n"
-        "from jobs import runner\n"
+        "from vidseg_core.cli import runner\n"
         "from vidseg_core.config.verbs import CompactConfig\n"
         "def run(config): os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
-        "raise SystemExit(runner.run_verb('compact', CompactConfig, run))\n"
+        "raise SystemExit(runner.run_verb('compact', CompactConfig, run, sys.argv[1:], ends=True))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "--run", "r"], cwd=ROOT, capture_output=True, text=True, timeout=50

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.runner import run_verb
 from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import run_inline
+from vidseg_core.cli.runner import run_verb
 from vidseg_core.config.verbs import CompactConfig
 from vidseg_core.store import open_run
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import main
 from tests.pipeline.clips import make_corpus, moving_disc, write_video
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import Killed, run_inline
 from tests.s3_server import S3Bucket
 from tests.store.builders import flip
+from vidseg_core.cli.main import main
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit.manifest import claim_output

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import main
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import Killed, run_inline
+from vidseg_core.cli.main import main
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit.manifest import claim_output

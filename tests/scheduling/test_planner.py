@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from jobs.cli import main
 from tests.engine.toy import ThresholdNet, inputs
 from tests.episodes.scenes import CLASSES, records
+from vidseg_core.cli.main import main
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState

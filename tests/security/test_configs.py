@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from jobs.runner import say
+from vidseg_core.cli.runner import say
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.schema import from_dict, load_yaml
 from vidseg_core.config.segment import SegmentConfig

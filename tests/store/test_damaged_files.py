@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.cli import main
 from tests.store.builders import CLASSES, flip, frame_row, labels_of, older_bytes, put_parts, put_run
+from vidseg_core.cli.main import main
 from vidseg_core.store import (
     CommitConflict,
     ObjectStore,

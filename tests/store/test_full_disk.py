@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import cli
 from tests.disks import little_room
 from tests.store.builders import HEIGHT, WIDTH, labels_of, put_run
+from vidseg_core.cli import main as cli
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.datasets.scene_config import SceneConfig

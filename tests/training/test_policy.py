@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from jobs import cli
 from tests.episodes.tables import random_table
+from vidseg_core.cli import main as cli
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_policy import TrainPolicyConfig

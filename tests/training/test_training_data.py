@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from jobs.cli import main
 from tests.training.small import SCENES, VAL_CLIP, make_folder, small_config, train_here
+from vidseg_core.cli.main import main
 from vidseg_core.config.cli import parse
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig

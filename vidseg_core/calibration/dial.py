@@ -16,6 +16,13 @@ from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
 
+def run_segment_with_dial(config: SegmentConfig) -> int:
+    """The job that `config` describes, with its scheduler chosen here where that is asked for; the exit code."""
+    from vidseg_core.pipeline.job import run_segment
+
+    return run_segment(config, dial=SampleDial() if config.has_dial else None)
+
+
 class SampleDial:
     """Looks at a sample of the corpus once; a run that is continued takes what it chose when it began."""
 

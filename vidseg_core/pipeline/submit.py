@@ -58,7 +58,7 @@ def job_name(verb: str, arguments: Sequence[str]) -> str:
 
 def entrypoint(verb: str, arguments: Sequence[str]) -> str:
     """What the cluster runs; needs the package there, not its script on the path."""
-    return shlex.join(["python", "-m", f"jobs.{verb.replace('-', '_')}", *arguments])
+    return shlex.join(["python", "-m", "vidseg_core", verb, *arguments])
 
 
 def submit(config: SubmitConfig, verb: str, arguments: Sequence[str]) -> int:

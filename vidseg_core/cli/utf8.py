@@ -18,7 +18,7 @@ def begin_again_in_utf8() -> None:
     if sys.flags.utf8_mode or sys.getfilesystemencoding() not in ("ascii", "ANSI_X3.4-1968"):
         return
     script = Path(sys.argv[0])
-    if script.name != "vidseg" and script.parent.name != "jobs":
+    if script.name != "vidseg" and script.parent.name not in ("jobs", "vidseg_core", "cli"):
         return
     os.environ["PYTHONUTF8"] = "1"  # for the processes that it starts
     sys.stdout.flush()

@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from jobs.utf8 import begin_again_in_utf8
+from vidseg_core.cli.utf8 import begin_again_in_utf8
+from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
 from vidseg_core.kit.interrupts import asked_to_end, end_with, heard
@@ -53,30 +54,10 @@ OOM_RETRIES = ("RAY_task_oom_retries", "3")
 """What Ray's memory monitor ends is tried so often, not for ever; Ray reads it when it is imported."""
 
 
-_ON = "what is finished stays; the same command goes on from there"
-_AGAIN = "nothing of it is kept; the same command begins again"
-_ANEW = "nothing was changed; the same command begins again"
-AFTERWARDS = {
-    "segment": "what is committed stays; the same command goes on from here",
-    "pseudo-label": "what is committed stays; the same command goes on from here",
-    "tune": "what was tried stays; the same command goes on from there",
-    "train-decision": _AGAIN,
-    "train-planner": _AGAIN,
-    "compact": "what is merged stays; the same command merges the rest",
-    "export": "files that are finished stay; the same command writes all of them again",
-    "doctor": _ANEW,
-    "status": _ANEW,
-    "report": _ANEW,
-    "inspect": "pictures that are finished stay; the same command begins again",
-    "submit": "a job that was submitted goes on; the same command follows it, --stop ends it",
-}
-"""What an interrupted verb leaves, and how to go on; jobs that know more raise `KeyboardInterrupt(text)`."""
-
-
 def run_verb(
-    verb: str, cls: type[ConfigT], run: Callable[[ConfigT], int], argv: Sequence[str] | None = None
+    verb: str, cls: type[ConfigT], run: Callable[[ConfigT], int], words: Sequence[str], *, ends: bool = False
 ) -> int:
-    """Parse `argv` (None: the process's own) as a `cls`, call `run` with it and return the exit code."""
+    """Parse `words` as a `cls`, call `run` with it and return the exit code; `ends`: the process ends so."""
     begin_again_in_utf8()
     os.environ.setdefault(*OOM_RETRIES)
     if os.getcwd() not in sys.path:
@@ -84,19 +65,19 @@ def run_verb(
     if isinstance(sys.stdout, io.TextIOWrapper):  # letters that a locale lacks are spelled out, as in errors
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        config = parse(verb, cls, sys.argv[1:] if argv is None else argv)
+        config = parse(verb, cls, words)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE
     with heard(lambda: _say_interrupted(verb, config)):
         code = _run(verb, config, run)
-    if argv is None:
+    if ends:
         end_with(code)
     return code
 
 
 def _run(verb: str, config: ConfigT, run: Callable[[ConfigT], int]) -> int:
     try:
-        if verb != "doctor":  # which tells of its places in its own table
+        if VERBS[verb].checks_places:
             check_places(config)
         return run(config)
     except KeyboardInterrupt as stop:
@@ -125,17 +106,13 @@ def _explain(verb: str, config: Any, error: Exception) -> int:
         traceback.print_exception(error)
         say(verb, config, f"failed: {type(cause).__name__}: {message(cause)}")
         return EXIT_FAILED
-    again = f"; {_afterwards(verb)}" if type(cause).__name__ == "WriteError" else ""
+    again = f"; {VERBS[verb].afterwards}" if type(cause).__name__ == "WriteError" else ""
     say(verb, config, f"{message(cause)}{again}")
     return code
 
 
-def _afterwards(verb: str) -> str:
-    return AFTERWARDS.get(verb, _ON)
-
-
 def _say_interrupted(verb: str, config: Any, afterwards: str = "") -> None:
-    say(verb, config, f"interrupted; {afterwards or _afterwards(verb)}")
+    say(verb, config, f"interrupted; {afterwards or VERBS[verb].afterwards}")
 
 
 def _expected(error: BaseException) -> int | None:

@@ -1,0 +1,1 @@
+"""The command line: the table of verbs, and what every verb does around its work."""

@@ -1,0 +1,70 @@
+"""``vidseg VERB ...``: finds the verb in the table and hands the rest of the command line over."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from vidseg_core import __version__
+from vidseg_core.cli.runner import run_verb
+from vidseg_core.cli.utf8 import begin_again_in_utf8
+from vidseg_core.cli.verbs import VERBS
+
+__all__ = ["main", "main_of"]
+
+
+def usage() -> str:
+    """The list of verbs."""
+    verbs = "\n".join(f"  {name:15} {verb.summary}" for name, verb in VERBS.items())
+    codes = "exit codes: 0 all done, 1 failed, 2 bad usage, 3 finished with some videos quarantined"
+    return f"usage: vidseg VERB [options]   (vidseg VERB --help for the options)\n\n{verbs}\n\n{codes}\n"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``vidseg`` with `argv` (None: the process's own) and return the exit code."""
+    if argv is None:
+        begin_again_in_utf8()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] in (["--version"], ["-V"]):
+        print(f"vidseg {__version__}")
+        return 0
+    if arguments[:1] in (["--help"], ["-h"], ["help"]):
+        print(usage(), end="")
+        return 0
+    if not arguments:
+        print(usage(), end="", file=sys.stderr)
+        return 2
+    verb = arguments[0]
+    if verb not in VERBS:
+        from vidseg_core.config.errors import nearest
+
+        print(f"vidseg: there is no verb {verb!r}{nearest(verb, VERBS)}\n", file=sys.stderr)
+        print(usage(), end="", file=sys.stderr)
+        return 2
+    return _run(verb, arguments[1:], ends=argv is None)
+
+
+def main_of(verb: str) -> Callable[..., int]:
+    """The entry point of one verb: words (None: the process's own) in, exit code out."""
+
+    def main_of_verb(argv: Sequence[str] | None = None) -> int:
+        return _run(verb, sys.argv[1:] if argv is None else argv, ends=argv is None)
+
+    return main_of_verb
+
+
+def _run(name: str, words: Sequence[str], *, ends: bool) -> int:
+    verb, words, command = VERBS[name], list(words), []
+    if verb.takes_command and "--" in words:
+        cut = words.index("--")
+        words, command = words[:cut], words[cut + 1 :]
+    if verb.first and words and not words[0].startswith("-"):
+        words.insert(0, verb.first)
+    more = [command] if verb.takes_command else []
+    return run_verb(
+        name, verb.config_class(), lambda config: verb.function()(config, *more), words, ends=ends
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

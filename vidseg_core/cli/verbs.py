@@ -1,0 +1,159 @@
+"""The verbs of ``vidseg``: one table that the command line, the help and the messages read.
+
+Invariant: nothing is imported before a verb is used, so that help and usage errors are quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+__all__ = ["VERBS", "Verb"]
+
+GOES_ON = "what is finished stays; the same command goes on from there"
+COMMITTED = "what is committed stays; the same command goes on from here"
+NOTHING_KEPT = "nothing of it is kept; the same command begins again"
+NOTHING_CHANGED = "nothing was changed; the same command begins again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """What a verb is and where its parts are, as ``module:name`` inside this package."""
+
+    summary: str
+    config: str
+    """the dataclass of its options, below `config`"""
+    run: str
+    """its function from the configuration to the exit code"""
+    afterwards: str = GOES_ON
+    """what an interruption leaves, and how to go on (unless a job raises `KeyboardInterrupt(text)`)"""
+    first: str | None = None
+    """the option that a first word without dashes belongs to"""
+    takes_command: bool = False
+    """what follows ``--`` is another command, and the second argument of `run`"""
+    checks_places: bool = True
+    """folders are checked before it runs"""
+
+    def config_class(self) -> type[Any]:
+        """The dataclass of its options, imported."""
+        return _load(f"config.{self.config}")
+
+    def function(self) -> Callable[..., int]:
+        """What it runs, imported."""
+        return _load(self.run)
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"vidseg_core.{module}"), name)
+
+
+VERBS = {
+    "segment": Verb(
+        summary="videos in, a table of masks out",
+        config="segment:SegmentConfig",
+        run="calibration.dial:run_segment_with_dial",
+        afterwards=COMMITTED,
+    ),
+    "pseudo-label": Verb(
+        summary="a teacher net labels videos for a student to learn from",
+        config="pseudo_label:PseudoLabelConfig",
+        run="pipeline.job:run_segment",
+        afterwards=COMMITTED,
+    ),
+    "train-segmenter": Verb(
+        summary="labelled and pseudo-labelled frames in, a net's weights out",
+        config="train_segmenter:TrainSegmenterConfig",
+        run="training.job:run_train_segmenter",
+    ),
+    "train-flow": Verb(
+        summary="clips in, a flow net's weights out",
+        config="train_flow:TrainFlowConfig",
+        run="training.flow_job:run_train_flow",
+    ),
+    "build-episodes": Verb(
+        summary="clips in, tables out that schedulers learn from",
+        config="build_episodes:BuildEpisodesConfig",
+        run="episodes.job:run_build_episodes",
+    ),
+    "train-policy": Verb(
+        summary="episode tables in, a learned key frame policy out",
+        config="train_policy:TrainPolicyConfig",
+        run="training.policy_job:run_train_policy",
+    ),
+    "train-decision": Verb(
+        summary="episode tables in, DVSNet's decision net out",
+        config="train_decision:TrainDecisionConfig",
+        run="training.decision_job:run_train_decision",
+        afterwards=NOTHING_KEPT,
+    ),
+    "train-planner": Verb(
+        summary="episode tables in, a scheduler that looks ahead out",
+        config="train_planner:TrainPlannerConfig",
+        run="training.planner_job:run_train_planner",
+        afterwards=NOTHING_KEPT,
+    ),
+    "tune": Verb(
+        summary="search spaces in, a Pareto front of schedulers out",
+        config="tune:TuneConfig",
+        run="search.job:run_tune",
+        afterwards="what was tried stays; the same command goes on from there",
+    ),
+    "evaluate": Verb(
+        summary="schedulers and propagators over labelled clips, measured",
+        config="evaluate:EvaluateConfig",
+        run="evaluation.job:run_evaluate",
+    ),
+    "report": Verb(
+        summary="one page with curves, timelines, masks and tables of what was run",
+        config="report:ReportConfig",
+        run="report.build:run_report",
+        afterwards=NOTHING_CHANGED,
+    ),
+    "inspect": Verb(
+        summary="look into a run: frames, why a frame was key, sheets, clips, exports",
+        config="inspect:InspectConfig",
+        run="inspection.job:run_inspect",
+        afterwards="pictures that are finished stay; the same command begins again",
+    ),
+    "submit": Verb(
+        summary="any of these as a job of a Ray cluster",
+        config="submit:SubmitConfig",
+        run="cli.submit:run_submit",
+        afterwards="a job that was submitted goes on; the same command follows it, --stop ends it",
+        takes_command=True,
+    ),
+    "status": Verb(
+        summary="where a run stands, from its output alone",
+        config="verbs:StatusConfig",
+        run="cli.finished_runs:run_status",
+        afterwards=NOTHING_CHANGED,
+        first="--run",
+    ),
+    "compact": Verb(
+        summary="merge the small part files of a run",
+        config="verbs:CompactConfig",
+        run="cli.finished_runs:run_compact",
+        afterwards="what is merged stays; the same command merges the rest",
+    ),
+    "export": Verb(
+        summary="masks as PNG files, COCO run-lengths or overlay videos",
+        config="verbs:ExportConfig",
+        run="cli.finished_runs:run_export",
+        afterwards="files that are finished stay; the same command writes all of them again",
+    ),
+    "demo": Verb(
+        summary="generated scenes, several schedulers, one comparison",
+        config="verbs:DemoConfig",
+        run="demo.demo:run_demo",
+    ),
+    "doctor": Verb(
+        summary="is this machine ready, and what is missing",
+        config="verbs:DoctorConfig",
+        run="doctor:run_doctor",
+        afterwards=NOTHING_CHANGED,
+        checks_places=False,
+    ),
+}
