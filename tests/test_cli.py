@@ -1,5 +1,5 @@
-"""Promise: ``vidseg VERB`` is ``python -m vidseg_core VERB`` and, in a checkout, ``python -m jobs.VERB``; help is
-quick; an exit code means one thing.
+"""Promise: ``vidseg VERB`` is ``python -m vidseg_core VERB`` and, in a checkout, ``python -m jobs.VERB``;
+help is quick; an exit code means one thing.
 
 People put exit codes into scripts, and a verb that needs seconds to say what it takes is not asked again.
 """

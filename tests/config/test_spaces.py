@@ -38,6 +38,21 @@ def test_every_draw_of_the_shipped_spaces_is_a_valid_config(file: Path) -> None:
                 assert space.trial(point).policy == space.fixed["policy"]
 
 
+def test_a_name_is_a_file_of_the_package_and_a_file_that_is_there_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(load_spaces("policies")) == list(load_spaces(FOLDER / "policies.yaml"))
+    (tmp_path / "policies").write_text("own: {vary: {scheduler.interval: {int: [1, 2]}}}")
+    assert list(load_spaces("policies")) == ["own"]
+    with pytest.raises(
+        ConfigError, match="--space: there is no file policy.*in the package: policies, schedulers"
+    ):
+        load_spaces("policy")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_spaces("spaces/policies")
+
+
 def test_draws_are_reproducible() -> None:
     space = load_spaces(FOLDER / "schedulers.yaml")["warp_error"]
     assert space.sample(random.Random(3)) == space.sample(random.Random(3))

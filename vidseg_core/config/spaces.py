@@ -31,8 +31,10 @@ from vidseg_core.config.policy_trial import PolicyTrial
 from vidseg_core.config.schema import flatten, from_dict, load_yaml, option_types
 from vidseg_core.config.segment import SegmentConfig
 
-__all__ = ["Parameter", "Space", "load_spaces", "nested"]
+__all__ = ["Parameter", "Space", "load_spaces", "nested", "space_file"]
 
+PACKAGED = Path(__file__).parents[1] / "spaces"
+"""Files that `--space` may name; in a checkout this is tune_spaces/ at the top."""
 _KEYS = ("verb", "fixed", "vary")
 _KINDS = ("int", "float", "choice")
 VERBS: dict[str, type] = {"segment": SegmentConfig, "train-policy": PolicyTrial}
@@ -103,9 +105,19 @@ def nested(point: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def load_spaces(path: str | Path) -> dict[str, Space]:
-    """The spaces in a YAML file, by name. `ConfigError` names file, space and option of what is wrong."""
-    spaces = {}
+def space_file(given: str | Path) -> Path:
+    """The file that `given` means: a path as it stands, or the name of a file that is in the package."""
+    path, known = Path(given), sorted(file.stem for file in PACKAGED.glob("*.yaml"))
+    if path.suffix or len(path.parts) != 1 or path.exists():
+        return path
+    problem = f"there is no file {path}{nearest(str(path), known)}; in the package: {', '.join(known)}"
+    check(path.name in known, "--space", problem)
+    return PACKAGED / f"{path}.yaml"
+
+
+def load_spaces(given: str | Path) -> dict[str, Space]:
+    """The spaces in a file, by name. `ConfigError` names file, space and option of what is wrong."""
+    spaces, path = {}, space_file(given)
     for name, content in load_yaml(path).items():
         try:
             spaces[name] = _space(str(name), content)

@@ -24,7 +24,7 @@ class TuneConfig:
     tables: str
     """folder or s3://bucket/prefix that build-episodes wrote"""
     space: str
-    """YAML file of search spaces (tune_spaces/policies.yaml; see tune_spaces/README.md)"""
+    """search spaces: policies, schedulers (both in the package), or a YAML file (tune_spaces/README.md)"""
     output: str
     """local or shared folder for trials.parquet, pareto.parquet, pareto.png, finalists and run.json"""
     spaces: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ class TuneConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "spaces", tuple(self.spaces))
         check_common(self)
-        check(bool(self.space.strip()), "--space", "must name a YAML file of search spaces")
+        check(bool(self.space.strip()), "--space", "must name search spaces, or a YAML file of them")
         check(self.sides in ("one", "two"), "--sides", f"must be one or two, got {self.sides!r}")
         judged = bool(self.val_clips) or self.val_share > 0
         check(

@@ -24,7 +24,7 @@ from typing import Any
 
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.schema import load_yaml, to_dict
-from vidseg_core.config.spaces import Space
+from vidseg_core.config.spaces import Space, space_file
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.config.tune import TuneConfig
 from vidseg_core.episodes.operate import Operator
@@ -80,7 +80,7 @@ def _check_sides(config: TuneConfig, validation: TableSet) -> None:
 
 def _fields(config: TuneConfig, tables: TableSet, validation: TableSet) -> dict[str, Any]:
     return config.fingerprint_fields() | {
-        "space": load_yaml(config.space),
+        "space": load_yaml(space_file(config.space)),
         "tables": tables.digest(),
         "validation": validation.digest(),
     }
