@@ -17,7 +17,7 @@ from vidseg_core.store.objects import ObjectStore
 
 
 def run_segment_with_dial(config: SegmentConfig) -> int:
-    """The job that `config` describes, with its scheduler chosen here where that is asked for; the exit code."""
+    """The job that `config` describes, its scheduler chosen here where that is asked for; the exit code."""
     from vidseg_core.pipeline.job import run_segment
 
     return run_segment(config, dial=SampleDial() if config.has_dial else None)
