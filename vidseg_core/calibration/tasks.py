@@ -168,10 +168,12 @@ class _RayTasks(SampleTasks):
     def __init__(self, config: SegmentConfig, units: Sequence[Unit]) -> None:
         import ray
 
+        from vidseg_core.kit.device import cluster_device
+
         super().__init__(config, units)
         self._ray = ray
         gpus = ray.cluster_resources().get("GPU", 0.0)
-        self._device = "cuda" if config.device != "cpu" and gpus > 0 else "cpu"
+        self._device = cluster_device(config.device, gpus)
         share = 1.0 if config.gpus_per_worker is None else config.gpus_per_worker
         self._needs: dict[str, Any] = {"num_cpus": config.threads, "max_retries": 2}
         if self._device == "cuda":

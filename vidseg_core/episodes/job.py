@@ -175,9 +175,11 @@ def _build(
     import ray
     import ray.data
 
+    from vidseg_core.kit.device import cluster_device
+
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends it is said by us, once
     ray.data.DataContext.get_current().enable_progress_bars = False
-    device = _device(config, ray.cluster_resources().get("GPU", 0.0))
+    device = cluster_device(config.device, ray.cluster_resources().get("GPU", 0.0))
     settings = replace(config, dry_run=False)
 
     def build(item: dict[str, Any]) -> dict[str, Any]:
@@ -231,12 +233,6 @@ def _row(unit: Unit, **known: Any) -> dict[str, Any]:
         "seconds": 0.0,
     }
     return row | known
-
-
-def _device(config: BuildEpisodesConfig, gpus: float) -> str:
-    if config.device == "cuda" and gpus <= 0:
-        raise ConfigError("--device", "the Ray cluster has no GPU (use cpu or auto)")
-    return "cuda" if config.device != "cpu" and gpus > 0 else "cpu"
 
 
 def _watched(

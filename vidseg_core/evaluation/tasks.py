@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from vidseg_core.config.build_episodes import LABELS
-from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
 from vidseg_core.datasets.records import DatasetError
@@ -28,12 +27,14 @@ def run_tasks(config: EvaluateConfig, todo: Sequence[Cell], report: Reporter) ->
     """Everything on Ray; rows of what was put aside."""
     import ray
 
+    from vidseg_core.kit.device import cluster_device
     from vidseg_core.kit.ray_session import ray_session
 
     bad: list[dict[str, Any]] = []
     with ray_session(config):
         resources = ray.cluster_resources()
-        device = _device(config, resources.get("GPU", 0.0))
+        asked = "cpu" if config.segmenter == LABELS else config.device
+        device = cluster_device(asked, resources.get("GPU", 0.0))
         room = int(resources.get("GPU", 1)) if device == "cuda" else int(resources.get("CPU", 1))
         slots = config.workers or max(1, room // (1 if device == "cuda" else config.threads))
         tasks = chunks(todo, slots, asks_net=config.segmenter != LABELS)
@@ -99,13 +100,6 @@ def _answers(bench: Bench, store: ObjectStore, clip: Clip, device: str) -> Answe
         rows, call_s = read_net(store, clip.name, clip.stamp)
         answers.load(rows, len(rows), call_s * len(rows))
     return answers
-
-
-def _device(config: EvaluateConfig, gpus: float) -> str:
-    if config.device == "cuda" and gpus <= 0:
-        raise ConfigError("--device", "the Ray cluster has no GPU (use cpu or auto)")
-    wanted = config.device != "cpu" and gpus > 0 and config.segmenter != LABELS
-    return "cuda" if wanted else "cpu"
 
 
 class _Tally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import ray
 
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.kit.device import cluster_device
 from vidseg_core.kit.ray_session import ClusterError
 
 MAX_BRANCHES = 8
@@ -46,7 +47,7 @@ def size_up(config: SegmentConfig, segments: int) -> Sizing:
     """Branches and decoders for ``segments`` open segments on the cluster that Ray is connected to."""
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
-    device = _device(config, gpus)
+    device = cluster_device(config.device, gpus)
     share = _gpu_share(config, device)
     room = max(1, int(gpus / share)) if share else max(1, cpus // config.threads)
     branches = max(1, min(config.workers or room, -(-segments // config.lanes)))
@@ -60,12 +61,6 @@ def size_up(config: SegmentConfig, segments: int) -> Sizing:
         cpus=cpus,
         lanes=config.lanes,
     )
-
-
-def _device(config: SegmentConfig, gpus: float) -> str:
-    if config.device == "cuda" and gpus <= 0:
-        raise ClusterError("--device cuda: the Ray cluster has no GPU (use --device cpu or auto)")
-    return "cuda" if config.device == "cuda" or (config.device == "auto" and gpus > 0) else "cpu"
 
 
 def _gpu_share(config: SegmentConfig, device: str) -> float:

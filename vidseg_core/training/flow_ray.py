@@ -12,7 +12,7 @@ import ray
 import torch
 
 from vidseg_core.config.train_flow import TrainFlowConfig
-from vidseg_core.kit.ray_session import ClusterError
+from vidseg_core.kit.device import cluster_device
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.protocol import Segmenter
@@ -112,9 +112,5 @@ def _lay_out(config: TrainFlowConfig) -> tuple[str, float]:
     """Device and CPUs of a worker, for the cluster that Ray is connected to."""
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-    if config.device == "cuda" and gpus < config.workers:
-        raise ClusterError(
-            f"--device cuda: the Ray cluster has {gpus:g} GPU(s) for {config.workers} worker(s)"
-        )
-    device = "cuda" if config.device != "cpu" and gpus >= config.workers else "cpu"
+    device = cluster_device(config.device, gpus, config.workers)
     return device, min(float(config.threads), cpus / config.workers)

@@ -13,7 +13,7 @@ import torch
 
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import DatasetError
-from vidseg_core.kit.ray_session import ClusterError
+from vidseg_core.kit.device import cluster_device
 from vidseg_core.models.trainable import trainable_net
 from vidseg_core.store.errors import WriteError
 from vidseg_core.training.checkpoint import CheckpointError, DamagedCheckpoint
@@ -117,11 +117,7 @@ def lay_out(config: TrainSegmenterConfig) -> tuple[str, float, Loading]:
     """
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-    if config.device == "cuda" and gpus < config.workers:
-        raise ClusterError(
-            f"--device cuda: the Ray cluster has {gpus:g} GPU(s) for {config.workers} worker(s)"
-        )
-    device = "cuda" if config.device != "cpu" and gpus >= config.workers else "cpu"
+    device = cluster_device(config.device, gpus, config.workers)
     wanted = float(config.threads)
     share = min(wanted, cpus / (2 * config.workers))
     share = share if share >= 1 else round(share, 2)
