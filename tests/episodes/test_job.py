@@ -23,7 +23,7 @@ from vidseg_core.episodes.making import claim_set, make_builder
 from vidseg_core.episodes.sources import Unit, class_names, cuts, dataset_units, read_unit
 from vidseg_core.episodes.store import list_tables, load_tables
 from vidseg_core.episodes.table import EpisodeError
-from vidseg_core.kit.manifest import FingerprintMismatch
+from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.store import open_store
 

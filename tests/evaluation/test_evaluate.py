@@ -30,14 +30,14 @@ from vidseg_core.episodes.oracle import one_sided_curve
 from vidseg_core.episodes.sources import class_names, dataset_units
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.evaluation.bench import make_bench
-from vidseg_core.evaluation.cells import claim, list_cells
+from vidseg_core.evaluation.cells import claim_evaluation, list_cells
 from vidseg_core.evaluation.clips import clips_of, runs_of
 from vidseg_core.evaluation.ending import fingerprint, finish
 from vidseg_core.evaluation.job import run_evaluate
 from vidseg_core.evaluation.plan import chunks, plan
 from vidseg_core.evaluation.read import open_evaluation
 from vidseg_core.evaluation.tasks import run_task
-from vidseg_core.kit.manifest import FingerprintMismatch
+from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.metrics import ConfusionMatrix, PairFlow, TemporalConsistency
 from vidseg_core.models.registry import build_segmenter
@@ -65,7 +65,7 @@ def evaluate_here(settings: EvaluateConfig) -> tuple[int, list[dict[str, Any]], 
     """As `run_evaluate`, every task in this process: exit code, rows put aside, what was said."""
     store, bench = open_store(settings.output), make_bench(settings, "cpu")
     store.check_writable()
-    claim(store, fingerprint(settings, bench))
+    claim_evaluation(store, fingerprint(settings, bench))
     cells = plan(clips_of(settings), settings.parsed_methods())
     todo = [cell for cell in cells if cell.key not in list_cells(store)]
     bad = [row for task in chunks(todo, 2, asks_net=True) for row in run_task(settings, task, "cpu")]

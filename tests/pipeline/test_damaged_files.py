@@ -26,10 +26,10 @@ from vidseg_core.cli import main as cli
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.episodes.store import decode_table, encode_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
+from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.manifest import (
     INPUTS_KEY,
     MANIFEST_KEY,
-    FingerprintMismatch,
     claim_output,
     fingerprint,
     read_inputs,

@@ -37,7 +37,7 @@ from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.assemble import plugin_sources
 from vidseg_core.episodes.sources import Unit
-from vidseg_core.kit.manifest import FingerprintMismatch
+from vidseg_core.kit.claim import require_same
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import MediaError
 from vidseg_core.plan.video_list import VideoInput
@@ -50,6 +50,8 @@ PLANS_FROM_OPS = 2e10
 """Floating point operations of N per frame from which the planner is tried: some .4 s of a core, about where
 planning takes no longer than the keys that even spacing would need for the same masks (docs/policy.md)."""
 _CHOSEN = frozenset({"scheduler.name", "scheduler.interval", "scheduler.threshold", "scheduler.max_interval"})
+
+_OF_ANOTHER = "was calibrated for something else"
 
 
 def is_calibrated(store: ObjectStore) -> bool:
@@ -70,7 +72,7 @@ def chosen_config(
         found = {"asked_for": ask, "choice": choice.to_json(), "decided_unix_s": round(time.time(), 3)}
         store.put_if_absent(CALIBRATION_KEY, json.dumps(found, indent=1, sort_keys=True).encode())
     there = _read(store)
-    _check_ask(there["asked_for"], json.loads(json.dumps(ask)), store.root)
+    require_same(there["asked_for"], ask, store.root, _OF_ANOTHER)
     try:
         choice = Choice(**there["choice"])
         return with_choice(config, choice), choice
@@ -110,24 +112,11 @@ def _ask(config: SegmentConfig, inputs: Sequence[VideoInput], net: str) -> dict[
     }
 
 
-def _check_ask(there: dict[str, Any], ours: dict[str, Any], where: str) -> None:
-    differs = [
-        f"{name}: {there.get(name)!r} there, {ours.get(name)!r} now"
-        for name in sorted({*there, *ours})
-        if there.get(name) != ours.get(name)
-    ]
-    if differs:
-        raise FingerprintMismatch(
-            f"--output {where} was calibrated for something else ({'; '.join(differs)[:600]}). "
-            "Choose another output, or the options of that run to continue it."
-        )
-
-
 def check_ask(config: SegmentConfig, inputs: Sequence[VideoInput], store: ObjectStore, net: str) -> None:
     """``FingerprintMismatch`` or ``ConfigError`` for what a run with this dial would refuse."""
     check_dial_here(config)
     if is_calibrated(store):
-        _check_ask(_read(store)["asked_for"], json.loads(json.dumps(_ask(config, inputs, net))), store.root)
+        require_same(_read(store)["asked_for"], _ask(config, inputs, net), store.root, _OF_ANOTHER)
 
 
 # --- the sample -------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ USAGE_ERRORS = frozenset(
         "vidseg_core.episodes.table.EpisodeError",
         "vidseg_core.models.policy_trunk.PolicyError",
         "vidseg_core.models.protocol.SegmenterError",
-        "vidseg_core.kit.manifest.FingerprintMismatch",
+        "vidseg_core.kit.claim.FingerprintMismatch",
         "vidseg_core.plan.errors.InputError",
         "vidseg_core.registry.UnknownNameError",
         "vidseg_core.store.errors.StoreError",

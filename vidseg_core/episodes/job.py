@@ -34,10 +34,10 @@ from vidseg_core.episodes.sources import (
     video_units,
 )
 from vidseg_core.episodes.store import TableKey, encode_table, list_tables
+from vidseg_core.kit.claim import require_writable
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import MediaError
 from vidseg_core.plan.video_list import VideoInput
-from vidseg_core.store.errors import StoreError, WriteError
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.small_files import read_table
 
@@ -82,7 +82,7 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
 
         return dry_run(config, classes, report)
     store = open_store(config.output)
-    _check_output(store)
+    require_writable(store)
     fresh = claim_set(store, making.fingerprint)
     report.say(f"{'new set' if fresh else 'continuing'} -> {store.root}; {config.describe()}")
     if note:
@@ -106,15 +106,6 @@ def _ray_when_needed(config: BuildEpisodesConfig) -> Iterator[Callable[[], None]
 
     with ExitStack() as stack:
         yield lambda: stack.enter_context(ray_session(config))
-
-
-def _check_output(store: ObjectStore) -> None:
-    try:
-        store.check_writable()
-    except WriteError:  # a full disk is no wrong option
-        raise
-    except StoreError as problem:
-        raise ConfigError("--output", str(problem)) from problem
 
 
 # --- plan --------------------------------------------------------------------------------------------------

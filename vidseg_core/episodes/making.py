@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,7 @@ from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugi
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import CONV6, Conv6, Features
 from vidseg_core.episodes.store import TABLE_VERSION
-from vidseg_core.kit.manifest import FingerprintMismatch
+from vidseg_core.kit.claim import claim, require_same
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
@@ -99,21 +98,12 @@ def try_making(config: BuildEpisodesConfig, making: Making, classes: Sequence[st
 
 def claim_set(store: ObjectStore, fingerprint: Mapping[str, str]) -> bool:
     """Write the set's fingerprint, or check that the one that is there agrees; True when there was none."""
-    data = json.dumps({"fingerprint": dict(fingerprint)}, indent=1, sort_keys=True).encode()
-    if store.put_if_absent(MANIFEST_KEY, data):
-        return True
-    there = read_fingerprint(store)
-    differs = [
-        f"{name}: {there.get(name, '-')!r} there, {fingerprint.get(name, '-')!r} now"
-        for name in sorted({*there, *fingerprint})
-        if there.get(name) != fingerprint.get(name)
-    ]
-    if differs:
-        raise FingerprintMismatch(
-            f"--output {store.root} holds tables made with something else ({'; '.join(differs)}). "
-            "Choose another output, or the options of that set to go on with it."
-        )
-    return False
+
+    def check() -> None:
+        whose = "holds tables made with something else"
+        require_same(read_fingerprint(store), fingerprint, store.root, whose)
+
+    return claim(store, MANIFEST_KEY, {"fingerprint": dict(fingerprint)}, check)
 
 
 def read_fingerprint(store: ObjectStore) -> dict[str, str]:

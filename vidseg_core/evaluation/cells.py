@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.kit.manifest import FingerprintMismatch
+from vidseg_core.kit.claim import claim, require_same
 from vidseg_core.store.errors import DamagedFile, StoreError
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, json_object, read_object, read_table
@@ -194,24 +194,15 @@ def read_net(store: ObjectStore, clip: str, stamp: str) -> tuple[list[dict[str, 
 # --- whose output ------------------------------------------------------------------------------------------
 
 
-def claim(store: ObjectStore, fingerprint: Mapping[str, Any]) -> bool:
+def claim_evaluation(store: ObjectStore, fingerprint: Mapping[str, Any]) -> bool:
     """Write what all cells have in common, or check that it agrees with what is there; True: it was new."""
     content = {"kind": "evaluate", "version": EVALUATION_VERSION, "fingerprint": dict(fingerprint)}
-    data = json.dumps(content, indent=1, sort_keys=True, default=list).encode()
-    if store.put_if_absent(MANIFEST_KEY, data):
-        return True
-    there, ours = read_manifest(store)["fingerprint"], json.loads(data)["fingerprint"]
-    differs = [
-        f"{name}: {there.get(name)!r} there, {ours.get(name)!r} now"
-        for name in sorted({*there, *ours})
-        if there.get(name) != ours.get(name)
-    ]
-    if differs:
-        raise FingerprintMismatch(
-            f"--output {store.root} holds an evaluation of something else ({'; '.join(differs)}). "
-            "Choose another output, or the options of that one to go on with it."
-        )
-    return False
+    whose = "holds an evaluation of something else"
+
+    def check() -> None:
+        require_same(read_manifest(store)["fingerprint"], fingerprint, store.root, whose)
+
+    return claim(store, MANIFEST_KEY, content, check)
 
 
 def read_manifest(store: ObjectStore) -> dict[str, Any]:

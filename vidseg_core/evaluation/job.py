@@ -17,13 +17,13 @@ from vidseg_core.config.words import count
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.evaluation.answers import Answers
 from vidseg_core.evaluation.bench import Bench, ClipTest, make_bench, try_methods
-from vidseg_core.evaluation.cells import claim, list_cells
+from vidseg_core.evaluation.cells import claim_evaluation, list_cells
 from vidseg_core.evaluation.clips import clips_of
 from vidseg_core.evaluation.ending import DONE, SUCCESS_KEY, fingerprint, finish
 from vidseg_core.evaluation.plan import Cell, plan, quarantined
 from vidseg_core.evaluation.tasks import run_tasks
+from vidseg_core.kit.claim import require_writable
 from vidseg_core.kit.progress import Reporter, clock
-from vidseg_core.store.errors import StoreError, WriteError
 from vidseg_core.store.objects import open_store
 
 SAMPLE_FRAMES = 12
@@ -42,13 +42,8 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
     if config.dry_run:
         return _dry_run(config, bench, cells, report)
     store = open_store(config.output)
-    try:
-        store.check_writable()
-    except WriteError:  # a full disk is no wrong option
-        raise
-    except StoreError as problem:
-        raise ConfigError("--output", str(problem)) from problem
-    fresh = claim(store, fingerprint(config, bench))
+    require_writable(store)
+    fresh = claim_evaluation(store, fingerprint(config, bench))
     report.say(f"{'new evaluation' if fresh else 'continuing'} -> {store.root}; {config.describe()}")
     if note:
         report.say(f"note: {note}")

@@ -6,15 +6,14 @@ inputs if they are absent; every other one must agree with both or is refused wi
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vidseg_core.kit.claim import FingerprintMismatch, as_json, claim, digest_of, require_same
 from vidseg_core.plan.video_list import SCHEMA, VideoInput, VideoList
 from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.objects import ObjectStore
@@ -26,10 +25,6 @@ INPUTS_KEY = "_run/inputs.parquet"
 _SHOWN = 5
 REVISION = 4
 """Raised whenever the same options, weights and frames give other rows than before."""
-
-
-class FingerprintMismatch(ValueError):
-    """The output belongs to a run with another configuration, other weights or other inputs."""
 
 
 class InputsDiffer(FingerprintMismatch):
@@ -50,8 +45,8 @@ def fingerprint(fields: dict[str, Any], segmenter_digest: str, flow_digest: str 
     }
     if flow_digest:
         content["flow_weights_sha256"] = flow_digest
-    plain = json.loads(json.dumps(content, default=str))
-    return plain | {"fingerprint": _digest(plain)}
+    plain = as_json(content)
+    return plain | {"fingerprint": digest_of(plain)}
 
 
 def claim_output(store: ObjectStore, manifest: dict[str, Any], inputs: Sequence[VideoInput]) -> bool:
@@ -59,9 +54,7 @@ def claim_output(store: ObjectStore, manifest: dict[str, Any], inputs: Sequence[
 
     True when the output was empty of a run.
     """
-    fresh = store.put_if_absent(MANIFEST_KEY, json.dumps(manifest, indent=1, sort_keys=True).encode())
-    if not fresh:
-        _check_manifest(store, manifest)
+    fresh = claim(store, MANIFEST_KEY, manifest, lambda: _check_manifest(store, manifest))
     if not store.put_if_absent(INPUTS_KEY, _inputs_bytes(inputs)):
         _check_inputs(store, inputs)
     return fresh
@@ -77,14 +70,12 @@ def check_claim(store: ObjectStore, manifest: dict[str, Any], inputs: Sequence[V
 def read_manifest(store: ObjectStore) -> dict[str, Any]:
     """The manifest of the run in `store`; `FileNotFoundError` if there is none."""
     found = read_object(store, MANIFEST_KEY, {"config!": {}, "fingerprint!": str}, OTHER_OUTPUT)
-    if found["fingerprint"] != _digest({name: said for name, said in found.items() if name != "fingerprint"}):
+    if found["fingerprint"] != digest_of(
+        {name: said for name, said in found.items() if name != "fingerprint"}
+    ):
         where = f"{store.root}: {MANIFEST_KEY}"
         raise DamagedFile(f"{where} is damaged (its fingerprint is another's); {OTHER_OUTPUT}")
     return found
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_inputs(store: ObjectStore) -> pa.Table:
@@ -94,26 +85,16 @@ def read_inputs(store: ObjectStore) -> pa.Table:
     )
 
 
-def _check_manifest(store: ObjectStore, manifest: dict[str, Any]) -> None:
+def _check_manifest(store: ObjectStore, manifest: Mapping[str, Any]) -> None:
     there = read_manifest(store)
-    if there.get("fingerprint") == manifest["fingerprint"]:
-        return
-    differs = [
-        f"{name}: {theirs!r} there, {ours!r} now"
-        for name, theirs, ours in _differences(there, manifest)
-        if name != "fingerprint"
-    ]
-    raise FingerprintMismatch(
-        f"--output {store.root} belongs to another run ({'; '.join(differs)}). "
-        "Choose another output, or the options of that run to continue it."
-    )
+    if there["fingerprint"] != manifest["fingerprint"]:
+        require_same(_options(there), _options(manifest), store.root)
 
 
-def _differences(there: dict[str, Any], ours: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    flat_there = {**there, **there.get("config", {})}
-    flat_ours = {**ours, **ours.get("config", {})}
-    names = sorted((set(flat_there) | set(flat_ours)) - {"config"})
-    return [(n, flat_there.get(n), flat_ours.get(n)) for n in names if flat_there.get(n) != flat_ours.get(n)]
+def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the rows, without a level between."""
+    beside = {name: value for name, value in manifest.items() if name not in ("config", "fingerprint")}
+    return beside | manifest["config"]
 
 
 def _inputs_table(inputs: Sequence[VideoInput]) -> pa.Table:

@@ -16,8 +16,9 @@ from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import NetFacts, describe_net
+from vidseg_core.kit.claim import FingerprintMismatch, require_writable
 from vidseg_core.kit.interrupts import asked_to_end
-from vidseg_core.kit.manifest import MANIFEST_KEY, FingerprintMismatch, InputsDiffer, claim_output
+from vidseg_core.kit.manifest import MANIFEST_KEY, InputsDiffer, claim_output
 from vidseg_core.kit.progress import Counts, Reporter
 from vidseg_core.kit.whole import closed_videos, whole_totals
 from vidseg_core.media import MediaLimits
@@ -30,7 +31,7 @@ from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.repair import repair
 from vidseg_core.plan.inputs import InputError, expand_inputs
 from vidseg_core.plan.video_list import VideoList
-from vidseg_core.store.errors import DamagedFile, StoreError, WriteError
+from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.keys import SUCCESS_KEY
 from vidseg_core.store.objects import ObjectStore
 
@@ -82,7 +83,7 @@ class _Job:
 
     def run(self) -> int:
         inputs = expand_inputs(self._config.input, limit=self._config.limit)
-        _check_output(self._store)
+        require_writable(self._store)
         net = describe_net(self._config)
         if self._dial is None:
             return self._run(inputs, net)
@@ -159,15 +160,6 @@ class _Job:
         self._report.tick(counts, force=True)
         if isinstance(self._config, PseudoLabelConfig) and (told := ending.labelled_text(counts)):
             self._report.say(told)
-
-
-def _check_output(store: ObjectStore) -> None:
-    try:
-        store.check_writable()
-    except WriteError:  # a full disk is no wrong option
-        raise
-    except StoreError as problem:
-        raise ConfigError("--output", str(problem)) from problem
 
 
 def _waves(videos: VideoList) -> Iterator[VideoList]:
