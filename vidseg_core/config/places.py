@@ -11,6 +11,7 @@ from typing import Any
 from vidseg_core.config.errors import check
 from vidseg_core.config.schema import flat_dict
 from vidseg_core.config.segment import BUNDLED_PLANNER
+from vidseg_core.config.spaces import space_file
 
 __all__ = ["check_places"]
 
@@ -40,6 +41,7 @@ def check_places(config: Any) -> None:
         if (name, value) in IN_THE_PACKAGE:
             continue
         if name in FILES:
+            value = str(space_file(value)) if name == "space" else value
             there = "is no file" if os.path.lexists(value) else "does not exist"
             check(os.path.isfile(value), f"--{name}", f"{value} {there}" if value else "is empty")
         elif name == "output":
