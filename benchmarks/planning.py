@@ -31,7 +31,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.kit.manifest import INPUTS_KEY, claim_output
+from vidseg_core.kit.manifest import claim_output
 from vidseg_core.kit.totals import totals_of
 from vidseg_core.kit.whole import closed_videos
 from vidseg_core.pipeline.job import _waves
@@ -40,7 +40,7 @@ from vidseg_core.pipeline.rows import Receipt
 from vidseg_core.pipeline.wave import tally_of
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput, VideoList
-from vidseg_core.store.keys import VIDEOS_PREFIX, ObjectInfo, video_key
+from vidseg_core.store.keys import INPUTS_KEY, VIDEOS_PREFIX, ObjectInfo, video_key
 from vidseg_core.store.parts import encode_videos
 from vidseg_core.store.run import Run
 

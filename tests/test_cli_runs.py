@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.store.builders import older_bytes
 from vidseg_core.cli import main as cli
-from vidseg_core.kit.manifest import MANIFEST_KEY, fingerprint
+from vidseg_core.kit.manifest import fingerprint
 from vidseg_core.store import (
     RUN_KEY,
     SUCCESS_KEY,
@@ -31,6 +31,7 @@ from vidseg_core.store import (
     part_key,
     run_digest,
 )
+from vidseg_core.store.keys import MANIFEST_KEY
 
 FRAMES, HEIGHT, WIDTH = 20, 48, 64
 VIDEO = "clip-0123456789"

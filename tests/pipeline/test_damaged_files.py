@@ -27,13 +27,7 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.episodes.store import decode_table, encode_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.kit.claim import FingerprintMismatch
-from vidseg_core.kit.manifest import (
-    INPUTS_KEY,
-    MANIFEST_KEY,
-    claim_output,
-    fingerprint,
-    read_inputs,
-)
+from vidseg_core.kit.manifest import claim_output, fingerprint, read_inputs
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.ending import explain_failure
 from vidseg_core.plan.video_list import VideoInput
@@ -46,7 +40,7 @@ from vidseg_core.store import (
     open_run,
     open_store,
 )
-from vidseg_core.store.keys import video_key
+from vidseg_core.store.keys import INPUTS_KEY, MANIFEST_KEY, video_key
 from vidseg_core.store.small_files import NUMBER, json_object, read_table
 
 MANIFEST = fingerprint({"scheduler.name": "fixed", "scheduler.interval": 6}, "0" * 64)

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from tests.pipeline.conftest import small_config
-from vidseg_core.calibration.calibrate import CALIBRATION_KEY, calibrate
+from vidseg_core.calibration.calibrate import calibrate
 from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.job import run_segment
 from vidseg_core.plan.inputs import expand_inputs
+from vidseg_core.store.keys import CALIBRATION_KEY
 
 SMALL = {
     "scheduler": SchedulerConfig(max_interval=20),

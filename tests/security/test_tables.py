@@ -24,12 +24,13 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.episodes.store import decode_table
 from vidseg_core.episodes.table import EpisodeError
-from vidseg_core.kit.manifest import INPUTS_KEY, MANIFEST_KEY, claim_output, fingerprint
+from vidseg_core.kit.manifest import claim_output, fingerprint
 from vidseg_core.plan import InputError, expand_inputs
 from vidseg_core.store import FRAMES_SCHEMA, VIDEOS_SCHEMA, open_run, open_store
 from vidseg_core.store.compact import compact_video
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.foreign import check_plain
+from vidseg_core.store.keys import INPUTS_KEY, MANIFEST_KEY
 from vidseg_core.store.schema import VERSION_KEY
 
 PICKLED = {b"ARROW:extension:name": b"ray.data.arrow_pickled_object", b"ARROW:extension:metadata": b""}

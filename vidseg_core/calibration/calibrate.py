@@ -42,10 +42,10 @@ from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import MediaError
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.errors import DamagedFile
+from vidseg_core.store.keys import CALIBRATION_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import NUMBER, OTHER_OUTPUT, read_object
 
-CALIBRATION_KEY = "_run/calibration.json"
 PLANS_FROM_OPS = 2e10
 """Floating point operations of N per frame from which the planner is tried: some .4 s of a core, about where
 planning takes no longer than the keys that even spacing would need for the same masks (docs/policy.md)."""

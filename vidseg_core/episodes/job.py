@@ -33,15 +33,15 @@ from vidseg_core.episodes.sources import (
     read_unit,
     video_units,
 )
-from vidseg_core.episodes.store import TableKey, encode_table, list_tables
+from vidseg_core.episodes.store import encode_table, list_tables
 from vidseg_core.kit.claim import require_writable
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import MediaError
 from vidseg_core.plan.video_list import VideoInput
+from vidseg_core.store.keys import SEGMENTS_KEY, TableKey
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.small_files import read_table
 
-SEGMENTS_KEY = "segments.parquet"
 DONE, QUARANTINED = 0, 3
 SEGMENTS_SCHEMA = pa.schema(
     [

@@ -22,10 +22,9 @@ from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.store.keys import MANIFEST_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
-
-MANIFEST_KEY = "_run/manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)

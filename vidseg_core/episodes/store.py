@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,38 +26,17 @@ import pyarrow as pa
 
 from vidseg_core.config.errors import nearest
 from vidseg_core.episodes.table import DamagedTable, EpisodeError, EpisodeTable
-from vidseg_core.plan.ids import is_safe_id
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.foreign import check_plain
+from vidseg_core.store.keys import TABLES_PREFIX, TableKey, parse_table_key
 from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.parts import CommitResult, commit_part
 
-TABLES_PREFIX = "tables/"
 TABLE_VERSION = 1
 _METADATA = b"vidseg.episode"
-_KEY = re.compile(rf"{TABLES_PREFIX}video=(?P<clip>[A-Za-z0-9._-]+)/segment-(?P<segment>\d{{5,}})\.arrow")
 _QUALITY, _DEVIATION, _TWO_SIDED = "quality", "deviation", "two_sided"
 _GRAYS, _MASKS = "gray", "mask"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class TableKey:
-    """Which segment an object holds."""
-
-    clip: str
-    segment: int
-
-    def __str__(self) -> str:
-        if not is_safe_id(self.clip) or self.segment < 0:
-            raise EpisodeError(f"clip {self.clip!r}, segment {self.segment}: not a name for a table")
-        return f"{TABLES_PREFIX}video={self.clip}/segment-{self.segment:05d}.arrow"
-
-
-def parse_table_key(key: str) -> TableKey | None:
-    """What an object's key says; None for a key that names no table."""
-    found = _KEY.fullmatch(key)
-    return found and TableKey(found["clip"], int(found["segment"]))
 
 
 def list_tables(store: ObjectStore) -> Iterator[TableKey]:

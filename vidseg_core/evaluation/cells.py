@@ -17,9 +17,7 @@ import hashlib
 import io
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -27,18 +25,14 @@ import pyarrow.parquet as pq
 
 from vidseg_core.kit.claim import claim, require_same
 from vidseg_core.store.errors import DamagedFile, StoreError
+from vidseg_core.store.keys import CELLS_PREFIX, MANIFEST_KEY, CellKey, net_key, parse_cell_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, json_object, read_object, read_table
 
 EVALUATION_VERSION = 2
 CHANGED = {1: "its fps and latency include reading the frames, today's do not"}
 """What is different in evaluations of older versions."""
-MANIFEST_KEY = "_run/manifest.json"
-CELLS_PREFIX, NET_PREFIX = "cells/", "net/"
 _SUMMARY = b"vidseg.cell"
-_KEY = re.compile(
-    rf"{CELLS_PREFIX}clip=(?P<clip>[A-Za-z0-9._-]+)/(?P<method>[0-9a-f]{{10}})-(?P<stamp>[0-9a-f]{{8}})\.parquet"
-)
 
 FRAME_FIELDS: list[tuple[str, pa.DataType]] = [
     ("run", pa.int32()),
@@ -75,23 +69,10 @@ NET_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class CellKey:
-    """Which cell an object holds."""
-
-    clip: str
-    method: str
-    """Digest of the method's options."""
-    stamp: str
-
-    def __str__(self) -> str:
-        return f"{CELLS_PREFIX}clip={self.clip}/{self.method}-{self.stamp}.parquet"
-
-
 def list_cells(store: ObjectStore) -> set[CellKey]:
     """The cells that are there."""
-    found = (_KEY.fullmatch(info.key) for info in store.list(CELLS_PREFIX))
-    return {CellKey(m["clip"], m["method"], m["stamp"]) for m in found if m}
+    found = (parse_cell_key(info.key) for info in store.list(CELLS_PREFIX))
+    return {key for key in found if key is not None}
 
 
 def stamp_of(clip_stamp: str, extra: Mapping[str, str]) -> str:
@@ -162,10 +143,6 @@ def _float(value: Any) -> Any:
 
 
 # --- N's masks ---------------------------------------------------------------------------------------------
-
-
-def net_key(clip: str, stamp: str) -> str:
-    return f"{NET_PREFIX}clip={clip}/{stamp}.parquet"
 
 
 def put_net(

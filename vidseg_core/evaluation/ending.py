@@ -26,11 +26,10 @@ from vidseg_core.evaluation.tables import (
 )
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.versions import versions
+from vidseg_core.store.keys import FRAMES_KEY, METHODS_KEY, QUARANTINE_KEY, RESULTS_KEY, RUN_KEY, SUCCESS_KEY
 from vidseg_core.store.objects import ObjectStore
 
 DONE, QUARANTINED = 0, 3
-RESULTS_KEY, METHODS_KEY, FRAMES_KEY = "results.parquet", "methods.parquet", "frames.parquet"
-QUARANTINE_KEY, RUN_KEY, SUCCESS_KEY = "quarantine.parquet", "run.json", "_SUCCESS"
 
 
 def fingerprint(config: EvaluateConfig, bench: Bench) -> dict[str, Any]:

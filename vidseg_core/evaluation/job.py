@@ -19,11 +19,12 @@ from vidseg_core.evaluation.answers import Answers
 from vidseg_core.evaluation.bench import Bench, ClipTest, make_bench, try_methods
 from vidseg_core.evaluation.cells import claim_evaluation, list_cells
 from vidseg_core.evaluation.clips import clips_of
-from vidseg_core.evaluation.ending import DONE, SUCCESS_KEY, fingerprint, finish
+from vidseg_core.evaluation.ending import DONE, fingerprint, finish
 from vidseg_core.evaluation.plan import Cell, plan, quarantined
 from vidseg_core.evaluation.tasks import run_tasks
 from vidseg_core.kit.claim import require_writable
 from vidseg_core.kit.progress import Reporter, clock
+from vidseg_core.store.keys import SUCCESS_KEY
 from vidseg_core.store.objects import open_store
 
 SAMPLE_FRAMES = 12

@@ -17,13 +17,13 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
 from vidseg_core.datasets.records import DatasetError
-from vidseg_core.episodes.job import SEGMENTS_KEY
 from vidseg_core.episodes.oracle import one_sided_curve, two_sided_curve
 from vidseg_core.episodes.store import check_fingerprint, load_tables
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.store.errors import StoreError
+from vidseg_core.store.keys import SEGMENTS_KEY
 from vidseg_core.store.objects import open_store
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from vidseg_core.config.methods import MethodConfig
 from vidseg_core.episodes.store import encode_table, load_tables
-from vidseg_core.evaluation.cells import CellKey, stamp_of
+from vidseg_core.evaluation.cells import stamp_of
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.planner import is_planner, planner_digest
+from vidseg_core.store.keys import CellKey
 
 PER_TASK = 8
 """Methods that a task puts a clip through; decoding, N and the flow between neighbours are shared by them."""

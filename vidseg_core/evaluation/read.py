@@ -17,20 +17,21 @@ import pyarrow as pa
 
 from vidseg_core.datasets.records import DatasetError, Record
 from vidseg_core.episodes.sources import dataset_of
-from vidseg_core.evaluation.cells import CellKey, list_cells, read_cell, read_manifest, read_net
+from vidseg_core.evaluation.cells import list_cells, read_cell, read_manifest, read_net
 from vidseg_core.evaluation.clips import items_of
-from vidseg_core.evaluation.ending import (
+from vidseg_core.evaluation.tables import FRAMES_SCHEMA, METHODS_SCHEMA, QUARANTINE_SCHEMA, RESULTS_SCHEMA
+from vidseg_core.media import MediaError
+from vidseg_core.plan.ids import safe_video_id
+from vidseg_core.store.errors import StoreError
+from vidseg_core.store.keys import (
     FRAMES_KEY,
     METHODS_KEY,
     QUARANTINE_KEY,
     RESULTS_KEY,
     RUN_KEY,
     SUCCESS_KEY,
+    CellKey,
 )
-from vidseg_core.evaluation.tables import FRAMES_SCHEMA, METHODS_SCHEMA, QUARANTINE_SCHEMA, RESULTS_SCHEMA
-from vidseg_core.media import MediaError
-from vidseg_core.plan.ids import safe_video_id
-from vidseg_core.store.errors import StoreError
 from vidseg_core.store.mask_codec import decode_mask
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.small_files import NUMBER, Shape, read_object, read_table

@@ -16,12 +16,11 @@ import pyarrow.parquet as pq
 from vidseg_core.kit.claim import FingerprintMismatch, as_json, claim, digest_of, require_same
 from vidseg_core.plan.video_list import SCHEMA, VideoInput, VideoList
 from vidseg_core.store.errors import DamagedFile
+from vidseg_core.store.keys import INPUTS_KEY, MANIFEST_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.schema import SCHEMA_VERSION
 from vidseg_core.store.small_files import OTHER_OUTPUT, read_object, read_table
 
-MANIFEST_KEY = "_run/manifest.json"
-INPUTS_KEY = "_run/inputs.parquet"
 _SHOWN = 5
 REVISION = 4
 """Raised whenever the same options, weights and frames give other rows than before."""

@@ -31,17 +31,13 @@ from vidseg_core.pipeline.drain import DrainMark
 from vidseg_core.pipeline.patience import may_pass
 from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, shard_table
 from vidseg_core.store.errors import DamagedFile
+from vidseg_core.store.keys import verdict_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import read_object
 
 FATAL_REASONS = frozenset(
     {"decode_timeout", "decode_crash", "too_large", "unreadable", "not_found", "changed"}
 )
-
-
-def verdict_key(video_id: str) -> str:
-    """Where the fatal verdict on a video is kept while its run goes on."""
-    return f"_state/video={video_id}/verdict.json"
 
 
 def known_verdict(store: ObjectStore, video_id: str) -> tuple[str, str] | None:

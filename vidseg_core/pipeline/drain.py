@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from secrets import token_hex
 
 from vidseg_core.kit import interrupts
-from vidseg_core.store.keys import STATE_PREFIX
+from vidseg_core.store.keys import DRAIN_PREFIX
 from vidseg_core.store.objects import ObjectStore
 
 LOOK_EVERY_S = 2.0
@@ -58,7 +58,7 @@ class Drain:
         """`tell` hears of a marker that cannot be written."""
         self._store, self._tell = store, tell
         self._closed = threading.Event()
-        self.key = f"{STATE_PREFIX}drain-{token_hex(8)}"
+        self.key = f"{DRAIN_PREFIX}{token_hex(8)}"
         self.requested = False
         self._writer: threading.Thread | None = None
 

@@ -20,14 +20,14 @@ from vidseg_core.kit.causes import about_a_name, message, raised
 from vidseg_core.kit.progress import Counts, Reporter, clock, tame
 from vidseg_core.kit.totals import Totals, totals_of
 from vidseg_core.kit.versions import versions
-from vidseg_core.pipeline.decode_stage import verdict_key
 from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.store.errors import CommitConflict, DamagedFile, StoreError
 from vidseg_core.store.keys import (
     ENGINE_PREFIX,
     RUN_KEY,
-    STATE_PREFIX,
     SUCCESS_KEY,
+    states_prefix,
+    verdict_key,
     video_key,
 )
 from vidseg_core.store.objects import ObjectStore
@@ -52,7 +52,7 @@ def close_video(store: ObjectStore, row: Mapping[str, Any]) -> None:
         row = {**row, "parts": sum(1 for _ in committed_parts(store, row["video_id"]))}
     key = video_key(row["video_id"])
     store.put_if_absent(key, encode_videos([row], key))
-    for info in list(store.list(f"{STATE_PREFIX}video={row['video_id']}/")):
+    for info in list(store.list(states_prefix(row["video_id"]))):
         store.delete(info.key)
 
 

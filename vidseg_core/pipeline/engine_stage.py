@@ -28,7 +28,7 @@ from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.cursor import ROW_FIELDS, SegmentCursor
 from vidseg_core.pipeline.deaths import Deaths, Lonely, Process, crash_reason, memory_failure, start_failure
-from vidseg_core.pipeline.decode_stage import known_verdict, verdict_key
+from vidseg_core.pipeline.decode_stage import known_verdict
 from vidseg_core.pipeline.failures import (
     MOST_FAILURES,
     EngineBroken,
@@ -40,7 +40,7 @@ from vidseg_core.pipeline.failures import (
 )
 from vidseg_core.pipeline.rows import PartMessage, ShardMessage, messages, pictures_of, to_table
 from vidseg_core.pipeline.saved import CursorError
-from vidseg_core.store.keys import START_PLACE, shard_place, state_key, video_key
+from vidseg_core.store.keys import START_PLACE, shard_place, state_key, verdict_key, video_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 

@@ -17,7 +17,7 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine import FrameInput
 from vidseg_core.engine.assemble import build_engine, describe_net, new_state
-from vidseg_core.kit.manifest import MANIFEST_KEY, check_claim
+from vidseg_core.kit.manifest import check_claim
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
 from vidseg_core.pipeline.dial import Dial, needed
@@ -26,7 +26,7 @@ from vidseg_core.pipeline.repair import repair
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.segments import plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
-from vidseg_core.store.keys import SUCCESS_KEY
+from vidseg_core.store.keys import MANIFEST_KEY, SUCCESS_KEY
 
 SAMPLE = 64
 _TRIAL_FRAMES = 24

@@ -18,7 +18,7 @@ from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import NetFacts, describe_net
 from vidseg_core.kit.claim import FingerprintMismatch, require_writable
 from vidseg_core.kit.interrupts import asked_to_end
-from vidseg_core.kit.manifest import MANIFEST_KEY, InputsDiffer, claim_output
+from vidseg_core.kit.manifest import InputsDiffer, claim_output
 from vidseg_core.kit.progress import Counts, Reporter
 from vidseg_core.kit.whole import closed_videos, whole_totals
 from vidseg_core.media import MediaLimits
@@ -32,7 +32,7 @@ from vidseg_core.pipeline.repair import repair
 from vidseg_core.plan.inputs import InputError, expand_inputs
 from vidseg_core.plan.video_list import VideoList
 from vidseg_core.store.errors import DamagedFile
-from vidseg_core.store.keys import SUCCESS_KEY
+from vidseg_core.store.keys import MANIFEST_KEY, SUCCESS_KEY
 from vidseg_core.store.objects import ObjectStore
 
 _SHOWN = 5

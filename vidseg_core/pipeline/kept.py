@@ -12,23 +12,15 @@ from typing import Any
 
 from vidseg_core.store.checked import read_checked
 from vidseg_core.store.errors import DamagedFile
-from vidseg_core.store.keys import STATE_PREFIX, video_key
+from vidseg_core.store.keys import STATE_PREFIX, parse_kept, video_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.schema import VIDEOS_SCHEMA, conformed
-
-_NAME = "/row.parquet"
-
-
-def kept_key(video_id: str) -> str:
-    """Where the row of a video waits."""
-    return f"{STATE_PREFIX}video={video_id}{_NAME}"
 
 
 def kept_videos(store: ObjectStore) -> frozenset[str]:
     """The videos whose rows wait."""
-    prefix = f"{STATE_PREFIX}video="
-    keys = (info.key for info in store.list(prefix) if info.key.endswith(_NAME))
-    return frozenset(key.removeprefix(prefix).removesuffix(_NAME) for key in keys)
+    found = (parse_kept(info.key) for info in store.list(f"{STATE_PREFIX}video="))
+    return frozenset(video_id for video_id in found if video_id is not None)
 
 
 def read_row(store: ObjectStore, video_id: str, key: str) -> dict[str, Any] | None:

@@ -26,13 +26,13 @@ from vidseg_core.media import (
     usual_bytes,
     working_size,
 )
-from vidseg_core.pipeline.kept import kept_key, read_row
+from vidseg_core.pipeline.kept import read_row
 from vidseg_core.pipeline.patience import patiently
 from vidseg_core.pipeline.rows import UnitMessage, messages, to_table, unit_table
 from vidseg_core.pipeline.saved import CursorError, Saved, read_saved
 from vidseg_core.plan.segments import UNIT_FRAMES, SegmentPlan, UnitPlan, plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
-from vidseg_core.store.keys import StateKey
+from vidseg_core.store.keys import StateKey, kept_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import committed_parts, list_states
 

@@ -19,9 +19,9 @@ from collections.abc import Collection, Sequence
 from vidseg_core.config.words import count
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.whole import faults_of
-from vidseg_core.pipeline.kept import kept_key, read_row
+from vidseg_core.pipeline.kept import read_row
 from vidseg_core.store.checked import why_damaged
-from vidseg_core.store.keys import STATE_PREFIX, SUCCESS_KEY, video_key
+from vidseg_core.store.keys import SUCCESS_KEY, kept_key, states_prefix, video_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.soundness import Fault, Verified
 
@@ -50,7 +50,7 @@ def _take_away(store: ObjectStore, damaged: Sequence[Fault], video_ids: Collecti
         if row is not None:
             closed.append(video_id)
             if row["status"] == "quarantined":
-                for info in list(store.list(f"{STATE_PREFIX}video={video_id}/")):
+                for info in list(store.list(states_prefix(video_id))):
                     store.delete(info.key)
             else:
                 store.put(kept_key(video_id), store.get(video_key(video_id)))

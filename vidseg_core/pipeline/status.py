@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass, field
 import pyarrow as pa
 
 from vidseg_core.config.words import count
-from vidseg_core.kit.manifest import MANIFEST_KEY, read_inputs, read_manifest
+from vidseg_core.kit.manifest import read_inputs, read_manifest
 from vidseg_core.kit.progress import clock
 from vidseg_core.kit.whole import lacking
 from vidseg_core.pipeline.saved import CursorError, read_saved
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import (
+    DRAIN_PREFIX,
     FRAMES_PREFIX,
+    MANIFEST_KEY,
     STATE_PREFIX,
     SUCCESS_KEY,
     StateKey,
@@ -165,7 +167,7 @@ def _count_open(store: ObjectStore, status: RunStatus, closed: set[str]) -> None
     states = []
     for info in store.list(STATE_PREFIX):
         fresh = time.time() - info.modified < _DRAIN_S
-        status.draining |= fresh and info.key.startswith(f"{STATE_PREFIX}drain-")
+        status.draining |= fresh and info.key.startswith(DRAIN_PREFIX)
         key = parse_state_key(info.key)
         if key is not None and key.video_id not in closed:
             states.append(key)

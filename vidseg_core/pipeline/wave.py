@@ -23,7 +23,7 @@ from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.branches import Stages, packed, share_of_store
 from vidseg_core.pipeline.cells import Cells
 from vidseg_core.pipeline.commit_stage import CommitStage
-from vidseg_core.pipeline.decode_stage import DecodeStage, verdict_key
+from vidseg_core.pipeline.decode_stage import DecodeStage
 from vidseg_core.pipeline.drain import Drain, Drained
 from vidseg_core.pipeline.ending import close_video
 from vidseg_core.pipeline.kept import cannot, kept_videos
@@ -44,7 +44,7 @@ from vidseg_core.pipeline.tally import SegmentTally, VideoTally, quarantine_row
 from vidseg_core.plan.branches import assign_branches
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.errors import DamagedFile
-from vidseg_core.store.keys import video_key
+from vidseg_core.store.keys import verdict_key, video_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import list_states
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from vidseg_core import __version__
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.report import ReportConfig
-from vidseg_core.evaluation.cells import CELLS_PREFIX, MANIFEST_KEY
 from vidseg_core.evaluation.read import open_evaluation
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.whole import lacking
@@ -22,6 +21,7 @@ from vidseg_core.report.page import Section, esc, render
 from vidseg_core.store import open_run, open_store
 from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.store.errors import DamagedFile, StoreError
+from vidseg_core.store.keys import CELLS_PREFIX, MANIFEST_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import read_object
 

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.style import COLOURS, Plot, legend
+from vidseg_core.store.keys import TRIALS_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import read_table
 
-TRIALS_KEY = "trials.parquet"
 COSTS: Mapping[str, str] = {
     "keys_per_frame": "keys per frame",
     "kar": "keys per frame",

@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.style import COLOURS, Plot
+from vidseg_core.store.keys import CURVE_KEY, RUN_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import Shape, read_object, read_table
 
-CURVE_KEY, RUN_KEY = "curve.parquet", "run.json"
 _RUN_SHAPE: Shape = {"verb": str, "operating_points": [{}]}
 _REMEDY = f"remove it and {RUN_KEY}, and the same training command writes both again"
 STEPS = ("step", "batch", "epoch", "update")

@@ -1,13 +1,29 @@
-"""The names of a run's objects, and nothing else: what a name says is all that resume and readers need.
+"""The names of an output's objects, and nothing else: what a name says is all that resume and readers need.
+
+A run of `segment`:
 
     frames/video=<id>/part-<segment>-<shard>.parquet         rows of one shard
     frames/video=<id>/span-<segment>-<first>-<last>.parquet  rows of shards first..last, merged by `compact`
     videos/<id>.parquet                                      the row of a video
     _state/video=<id>/<segment>-<next_shard>-<next_part>.state
+    _state/video=<id>/verdict.json                           why a video is given up, while its run goes on
+    _state/video=<id>/row.parquet                            the row of a video that is made again meanwhile
     _state/video=<id>/alone-<segment>-<shard>-<process>.<fate>  a process that ran this shard alone
     _state/engine/start-<process>.<fate>                     one that was starting its engine
     _state/engine/crash-<id>                                 a video that no engine process survived
-    run.json, _SUCCESS
+    _state/drain-<id>                                        a driver that asks its workers to end
+    _run/manifest.json, _run/inputs.parquet, _run/calibration.json, run.json, _SUCCESS
+
+A set of `build-episodes` has a manifest, `segments.parquet` and
+
+    tables/video=<clip>/segment-<number>.arrow
+
+An evaluation has a manifest, its tables, run.json, _SUCCESS and
+
+    cells/clip=<clip>/<method>-<stamp>.parquet               what one method gave on one clip
+    net/clip=<clip>/<stamp>.parquet                          N's masks of a clip
+
+Training leaves `curve.parquet`, a search `trials.parquet`, beside their run.json.
 
 Names sort in frame order within a kind, and every span sorts after every part of its video. (A paged listing
 that misses a part because `compact` has just removed it therefore still comes to the span that replaces it.)
@@ -29,8 +45,19 @@ ENGINE_PREFIX = f"{STATE_PREFIX}engine/"
 CRASH_PREFIX = f"{ENGINE_PREFIX}crash-"
 START_PLACE = f"{ENGINE_PREFIX}start"
 """Place of the processes that died while their engine was made."""
+DRAIN_PREFIX = f"{STATE_PREFIX}drain-"
+MANIFEST_KEY = "_run/manifest.json"
+INPUTS_KEY = "_run/inputs.parquet"
+CALIBRATION_KEY = "_run/calibration.json"
 RUN_KEY = "run.json"
 SUCCESS_KEY = "_SUCCESS"
+TABLES_PREFIX = "tables/"
+SEGMENTS_KEY = "segments.parquet"
+CELLS_PREFIX, NET_PREFIX = "cells/", "net/"
+RESULTS_KEY, METHODS_KEY, FRAMES_KEY = "results.parquet", "methods.parquet", "frames.parquet"
+QUARANTINE_KEY = "quarantine.parquet"
+CURVE_KEY = "curve.parquet"
+TRIALS_KEY = "trials.parquet"
 
 _ID = r"(?P<id>[A-Za-z0-9._-]+)"
 _ID_PATTERN = re.compile(_ID)
@@ -41,6 +68,9 @@ _SPAN_PATTERN = re.compile(
 _STATE_PATTERN = re.compile(
     rf"_state/video={_ID}/(?P<segment>\d{{5,}})-(?P<shard>\d{{6,}})-(?P<part>\d{{6,}})\.state"
 )
+_TABLE_PATTERN = re.compile(rf"tables/video={_ID}/segment-(?P<segment>\d{{5,}})\.arrow")
+_CELL_PATTERN = re.compile(rf"cells/clip={_ID}/(?P<method>[0-9a-f]{{10}})-(?P<stamp>[0-9a-f]{{8}})\.parquet")
+_KEPT_PATTERN = re.compile(rf"_state/video={_ID}/row\.parquet")
 _ATTEMPT_PATTERN = re.compile(r"-(?P<process>\w+)\.(?P<fate>[a-z-]+)")
 
 
@@ -84,6 +114,30 @@ class StateKey:
         return state_key(self.video_id, self.segment, self.next_shard, self.next_part)
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class TableKey:
+    """Which segment an episode table holds."""
+
+    clip: str
+    segment: int
+
+    def __str__(self) -> str:
+        return f"{TABLES_PREFIX}video={_check_id(self.clip)}/segment-{_number(self.segment):05d}.arrow"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CellKey:
+    """Which cell of an evaluation an object holds."""
+
+    clip: str
+    method: str
+    """Digest of the method's options."""
+    stamp: str
+
+    def __str__(self) -> str:
+        return f"{CELLS_PREFIX}clip={self.clip}/{self.method}-{self.stamp}.parquet"
+
+
 def check_key(key: str) -> str:
     """Return `key` if it can name an object, else raise `ValueError`.
 
@@ -114,10 +168,15 @@ def span_key(video_id: str, segment: int, first: int, last: int) -> str:
     return f"{frames_prefix(video_id)}{name}"
 
 
+def states_prefix(video_id: str) -> str:
+    """What the keys of everything that is kept while a video is open begin with."""
+    return f"{STATE_PREFIX}video={_check_id(video_id)}/"
+
+
 def state_key(video_id: str, segment: int, next_shard: int, next_part: int) -> str:
     """The key of a segment's state after the shards before `next_shard`."""
     name = f"{_number(segment):05d}-{_number(next_shard):06d}-{_number(next_part):06d}.state"
-    return f"{STATE_PREFIX}video={_check_id(video_id)}/{name}"
+    return f"{states_prefix(video_id)}{name}"
 
 
 def video_key(video_id: str) -> str:
@@ -125,9 +184,30 @@ def video_key(video_id: str) -> str:
     return f"{VIDEOS_PREFIX}{_check_id(video_id)}.parquet"
 
 
+def verdict_key(video_id: str) -> str:
+    """Where the fatal verdict on a video is kept while its run goes on."""
+    return f"{states_prefix(video_id)}verdict.json"
+
+
+def kept_key(video_id: str) -> str:
+    """Where the row of a video waits while what it lacks is made again."""
+    return f"{states_prefix(video_id)}row.parquet"
+
+
+def parse_kept(key: str) -> str | None:
+    """The video whose row waits under a key; None for any other key."""
+    match = _KEPT_PATTERN.fullmatch(key)
+    return match and match["id"]
+
+
+def net_key(clip: str, stamp: str) -> str:
+    """Where an evaluation keeps N's masks of a clip."""
+    return f"{NET_PREFIX}clip={clip}/{stamp}.parquet"
+
+
 def shard_place(video_id: str, segment: int, shard: int) -> str:
     """What the keys of the processes that ran this shard alone begin with."""
-    return f"{STATE_PREFIX}video={_check_id(video_id)}/alone-{_number(segment):05d}-{_number(shard):06d}"
+    return f"{states_prefix(video_id)}alone-{_number(segment):05d}-{_number(shard):06d}"
 
 
 def attempt_key(place: str, process: str, fate: str) -> str:
@@ -162,6 +242,18 @@ def parse_state_key(key: str) -> StateKey | None:
     """What a state key says; None for any other key."""
     match = _STATE_PATTERN.fullmatch(key)
     return match and StateKey(match["id"], int(match["segment"]), int(match["shard"]), int(match["part"]))
+
+
+def parse_table_key(key: str) -> TableKey | None:
+    """What the key of an episode table says; None for any other key."""
+    match = _TABLE_PATTERN.fullmatch(key)
+    return match and TableKey(match["id"], int(match["segment"]))
+
+
+def parse_cell_key(key: str) -> CellKey | None:
+    """What the key of a cell says; None for any other key."""
+    match = _CELL_PATTERN.fullmatch(key)
+    return match and CellKey(match["id"], match["method"], match["stamp"])
 
 
 def visible(keys: Iterable[PartKey]) -> list[PartKey]:

@@ -32,6 +32,7 @@ from vidseg_core.store.keys import (
     frames_prefix,
     parse_part_key,
     parse_state_key,
+    states_prefix,
 )
 from vidseg_core.store.mask_codec import MASK_CODEC, encode_runs, label_runs
 from vidseg_core.store.objects import ObjectStore
@@ -221,7 +222,7 @@ def committed_parts(store: ObjectStore, video_id: str | None = None) -> Iterator
 
 def list_states(store: ObjectStore, video_id: str | None = None) -> Iterator[StateKey]:
     """Every stored segment state, of one video or of all, in key order (so the newest of a segment last)."""
-    prefix = f"{STATE_PREFIX}video={video_id}/" if video_id else STATE_PREFIX
+    prefix = states_prefix(video_id) if video_id else STATE_PREFIX
     for info in store.list(prefix):
         key = parse_state_key(info.key)
         if key is not None:

@@ -27,7 +27,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from vidseg_core.aws import get_whole, s3_client
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.keys import ObjectInfo, check_key
+from vidseg_core.store.keys import STATE_PREFIX, ObjectInfo, check_key
 
 _CONFLICT_TRIES = 8
 READ_TIMEOUT_S = 60.0
@@ -121,7 +121,7 @@ class S3Store:
             self.client.delete_object(Bucket=self.bucket, Key=self._full(key))
 
     def check_writable(self) -> None:
-        probe = f"_state/write-check-{secrets.token_hex(8)}"  # two drivers may check at the same time
+        probe = f"{STATE_PREFIX}write-check-{secrets.token_hex(8)}"  # two drivers may check at the same time
         self.put(probe, b"")
         if self.put_if_absent(probe, b""):
             raise StoreError(
