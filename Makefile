@@ -1,7 +1,7 @@
 # Everything that a contributor runs. PYTHON is the interpreter of the environment to use.
 PYTHON ?= python
 
-.PHONY: demo test test-all check audit format lint types docs
+.PHONY: demo test test-all check audit format lint types docs release
 
 demo:            ## generated scenes, three schedulers, one comparison (./vidseg-demo)
 	$(PYTHON) -m jobs.demo
@@ -26,7 +26,10 @@ lint:            ## format and lint, changing nothing
 	$(PYTHON) -m ruff check .
 
 docs:            ## API reference from the docstrings, into build/docs
-	$(PYTHON) -m pdoc --output-directory build/docs vidseg_core jobs
+	$(PYTHON) -m pdoc --output-directory build/docs vidseg_core
+
+release:         ## the wheel of this version in dist/, tried in a fresh environment; publishes nothing
+	PYTHON=$(PYTHON) .ci/release
 
 types:
 	$(PYTHON) -m pyright --pythonpath $$($(PYTHON) -c 'import sys; print(sys.executable)')
