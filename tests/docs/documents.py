@@ -10,7 +10,12 @@ from glob import glob
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "tune_spaces" / "README.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "tune_spaces" / "README.md",
+)
 CARDS = tuple(sorted((ROOT / "vidseg_core" / "models" / "bundled").glob("*.md")))
 """Model cards: what they tell people to type counts too."""
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)

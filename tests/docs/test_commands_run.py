@@ -27,10 +27,11 @@ from vidseg_core.config.schema import flat_dict
 NOT_RUN = {
     r"python -m venv |pip install ": "makes environments: .ci/run does, from nothing",
     r"\.ci/run|make check|python -m pytest": "is what runs these tests",
+    r"make (format|release)": "writes: tests/config/test_release.py and tests/test_wheel.py have its parts",
     r"make audit": "tests/security/test_audit.py runs the same script",
     r"python -m benchmarks\.": "minutes to hours each; that module and options exist is in test_commands.py",
     r"ray job (submit|stop)": "needs a job server; tests/pipeline/test_submit.py speaks to one",
-    r"python -m jobs\.attempt VERB": "is a pattern; tests/config/test_deploy.py runs it",
+    r"python -m vidseg_core\.cli\.attempt VERB": "is a pattern; tests/config/test_deploy.py runs it",
     r"kubectl ": "needs Kubernetes; tests/config/test_deploy.py reads the files",
     r"vidseg submit ": "needs a job server, as above; the command behind its -- is run here",
 }
