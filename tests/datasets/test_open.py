@@ -48,7 +48,7 @@ def refused(text: str, split: str = "all") -> str:
         ("scenes:videos=0", "videos must be at least 1"),
         ("scenes:frames=many", "must be a whole number"),
         (f"{SCENES}?sise=3", "did you mean 'size'"),
-        (f"{SCENES}?size", "behind '?' expected options"),
+        (f"{SCENES}?size", "after '?' expected options"),
         (f"{SCENES}?size=3&size=4", "given twice"),
         (f"{SCENES}?size=big", "size=big"),
         (f"{SCENES}?val_clips=scene-009-*", "no clip scene-009-*"),

@@ -178,7 +178,7 @@ def test_the_digest_is_of_the_content_and_not_of_the_path(tmp_path: Path) -> Non
     [
         ({}, {"num_classes": 7}, "is for 4 classes, but 7 were asked for"),
         ({}, {"precision": "bf16"}, "its own precision"),
-        ({}, {"weights": "w.safetensors"}, "brings its weights"),
+        ({}, {"weights": "w.safetensors"}, "brings its own weights"),
         ({"labels": True}, {}, "no output with scores"),
         ({"classes": 1}, {}, r"1 score channel\(s\)"),
         ({"inputs": 2}, {}, "should have one input.* 2: frames, more0"),

@@ -365,7 +365,7 @@ def test_a_worthless_key_has_no_price() -> None:
     flat = dataclasses.replace(
         plain, quality_TL1=np.where(np.isnan(plain.quality_TL1), np.nan, np.float32(1))
     )
-    with pytest.raises(EpisodeError, match="what a key is worth every 10 frames cannot be told"):
+    with pytest.raises(EpisodeError, match="what a key is worth every 10 frames cannot be found"):
         even_price(join_tables([flat]), 10.0)
 
 

@@ -130,7 +130,7 @@ def calibrate(
     started = time.monotonic()
     units = sample_units(config, inputs, report)
     if not units:
-        raise ConfigError("--calibration", "no video has frames enough to look at (16, decodable)")
+        raise ConfigError("--calibration", "no video has the 16 decodable frames that it needs")
     frames = sum(unit.frames for unit in units)
     report.say(
         f"calibrating on {len(units)} runs of frames from {count(len({u.source for u in units}), 'video')}, "
@@ -219,7 +219,7 @@ def sample_units(config: SegmentConfig, inputs: Sequence[VideoInput], report: Re
     finally:
         reader.close()
     if len(runs) < config.calibration.clips:
-        report.say(f"note: the corpus has room for {len(runs)} of {config.calibration.clips} runs of frames")
+        report.say(f"note: the corpus holds only {len(runs)} of {config.calibration.clips} runs of frames")
     return [_unit(inputs[run.video], run, config.media.stream) for run in runs]
 
 

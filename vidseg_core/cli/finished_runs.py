@@ -56,7 +56,7 @@ def run_export(config: ExportConfig) -> int:
     for fault in faults:
         say("export", config, f"{source.path}: {fault}", video_id=fault.video_id)
     if faults:
-        say("export", config, f"the export is not whole, since {config.run} is not; {HOW_TO_REPAIR}")
+        say("export", config, f"the export is incomplete, since {config.run} is; {HOW_TO_REPAIR}")
     return EXIT_FAILED if faults else code
 
 

@@ -53,7 +53,7 @@ class TablePropagationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildEpisodesConfig:
-    """Tabulate what every key frame would give every frame behind it, for schedulers to learn from.
+    """Tabulate what every key frame would give every frame after it, for schedulers to learn from.
 
     --data (or --input) and --output suffice. The same command again continues; more clips may be added.
     """
@@ -70,7 +70,7 @@ class BuildEpisodesConfig:
     quality: Literal["labels", "fidelity", "accuracy"] = "labels"
     """labels: mIoU against labels; fidelity: mIoU, accuracy: pixels, against the segmenter's own mask"""
     segmenter: str = LABELS
-    """labels (they play the net: propagation alone), or a net as for vidseg segment"""
+    """labels (they stand in for the net: propagation alone), or a net as for vidseg segment"""
     weights: str | None = None
     """file with the segmenter's weights; None: its own"""
     num_classes: int | None = None

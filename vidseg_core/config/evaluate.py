@@ -44,7 +44,7 @@ class EvaluateConfig:
     """snippet: frames from the first key to the frame that is measured; 2 to 10000"""
 
     segmenter: str = LABELS
-    """labels (they play the net: propagation alone), or a net as for vidseg segment"""
+    """labels (they stand in for the net: propagation alone), or a net as for vidseg segment"""
     weights: str | None = None
     """file with the segmenter's weights; None: its own"""
     num_classes: int | None = None

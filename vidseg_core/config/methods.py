@@ -153,7 +153,7 @@ def _split(text: str) -> tuple[str, dict[str, list[str]]]:
                 raise _error(text, f"option {option!r} is there twice")
             current = options.setdefault(option, [value])
         elif current is None:
-            raise _error(text, f"expected OPTION=VALUE behind the colon, got {part!r}")
+            raise _error(text, f"expected OPTION=VALUE after the colon, got {part!r}")
         else:
             current.append(option)
     return name, options

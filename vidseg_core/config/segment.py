@@ -148,7 +148,7 @@ class TtaConfig:
     scales: tuple[float, ...] = ()
     """sizes of the frame relative to the working size, such as 0.75 1 1.25; 0.1 to 4; none: 1 alone"""
     flip: bool = False
-    """the mirror image too (not for classes that tell left from right)"""
+    """the mirror image too (not for classes that distinguish left from right)"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(self.scales))

@@ -46,7 +46,7 @@ class TrainFlowConfig:
     weights: str | None = None
     """file with weights to begin with; None: drawn with the seed"""
     segmenter: str | None = None
-    """frozen N whose scores are warped; None: the labels themselves stand for its output"""
+    """frozen N whose scores are warped; None: the labels themselves stand in for its output"""
     segmenter_weights: str | None = None
     """file with the segmenter's weights; None: its own"""
     scale_field: Literal["off", "scores", "features"] = "off"

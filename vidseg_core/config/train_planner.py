@@ -24,7 +24,7 @@ class TrainPlannerConfig:
     output: str
     """local folder for planner.safetensors and run.json"""
     stride: int = 3
-    """every so many frames behind the last key one may be key; a multiple of the tables' --key_stride"""
+    """every so many frames after the last key one may be a key; a multiple of the tables' --key_stride"""
     window: int = 180
     """frames to look ahead, at most twice the tables' --horizon, which limits the intervals, too"""
     intervals: tuple[float, ...] = (10.0, 25.0, 50.0)

@@ -49,7 +49,7 @@ def parse_spec(text: str, names: frozenset[str]) -> DatasetSpec:
     if not mark:
         head, tail = text, ""
     elif not _OPTIONS.match(tail):
-        raise DatasetError(f"{text}: behind '?' expected options like val_clips=a,b&size=512, got {tail!r}")
+        raise DatasetError(f"{text}: after '?' expected options like val_clips=a,b&size=512, got {tail!r}")
     options: dict[str, str] = {}
     for pair in filter(None, tail.split("&")):
         key, _, value = pair.partition("=")

@@ -31,7 +31,7 @@ def even_price(tables: TableSet, interval: float, sides: Literal["one", "two"] =
     ]
     if len(known) < 2:
         raise EpisodeError(
-            f"what a key is worth every {interval:g} frames cannot be told from these tables (their clips "
+            f"what a key is worth every {interval:g} frames cannot be found from these tables (their clips "
             "are too short, or nothing is lost by propagation); leave --episode.interval out"
         )
     n_N, loss_N = np.log(np.array(known)).T

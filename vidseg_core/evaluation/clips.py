@@ -102,7 +102,7 @@ def class_names(config: EvaluateConfig) -> tuple[str, ...]:
             problem = f"{first} and {source} have different classes: one evaluation each, or ?remap=FILE"
             raise ConfigError("--data", problem)
     if not named[first] and config.segmenter == LABELS:
-        raise ConfigError("--data", f"{first} has no labels to play the net: name a --segmenter")
+        raise ConfigError("--data", f"{first} has no labels to stand in for the net: name a --segmenter")
     return named[first]
 
 

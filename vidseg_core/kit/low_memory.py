@@ -46,5 +46,5 @@ def died() -> str:
     """One sentence for workers that die of something else."""
     return (
         "the worker process of a task died, and each that took its place: a crash of native code, or the "
-        "kernel ended it for want of memory"
+        "kernel ended it because memory ran out"
     )

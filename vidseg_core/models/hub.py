@@ -108,7 +108,7 @@ def _explain(repo: str, revision: str | None, error: Exception) -> str:
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return f"hub model {repo!r} is not in the local cache, and HF_HUB_OFFLINE forbids to fetch it"
+        return f"hub model {repo!r} is not in the local cache, and HF_HUB_OFFLINE forbids fetching it"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"hub model {repo!r} has no revision {revision!r}"
     if isinstance(error, errors.GatedRepoError):

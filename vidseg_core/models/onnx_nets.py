@@ -162,7 +162,9 @@ def build_onnx(request: ModelRequest) -> OnnxSegmenter:
     """The segmenter for `onnx:<file>`, on the CPU."""
     path = Path(request.body).expanduser()
     if request.weights is not None:
-        raise SegmenterError(f"segmenter {request.spec!r} brings its weights: {request.weights!r} has no use")
+        raise SegmenterError(
+            f"segmenter {request.spec!r} brings its own weights: {request.weights!r} is not used"
+        )
     if request.precision != "fp32":
         raise SegmenterError(f"segmenter {request.spec!r} has its own precision, not {request.precision}")
     if not path.is_file():

@@ -164,7 +164,7 @@ def read_planner(path: str | Path) -> tuple[PlannerModel, PlannerFacts]:
     )
     if not fits:
         raise PolicyError(
-            f"{path}: the weights are no numbers or do not fit its {len(facts.feature_names)} features"
+            f"{path}: the weights are not numbers, or do not fit its {len(facts.feature_names)} features"
         )
     return PlannerModel(**arrays), facts
 

@@ -135,7 +135,7 @@ def read_policy(path: str | Path, role: str | None = None) -> tuple[Policy | Dec
     except RuntimeError as error:
         raise PolicyError(f"{path}: the weights do not fit a {facts.kind} {facts.role} net") from error
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise PolicyError(f"{path} holds weights that are no numbers")
+        raise PolicyError(f"{path} holds weights that are not numbers")
     return net.eval().requires_grad_(False), facts
 
 

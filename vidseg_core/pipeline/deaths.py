@@ -4,7 +4,7 @@ Model: a process that takes the place of one that died is careful: it does one t
 leaves a mark that names itself and the *place* of the thing: a shard of a segment, or the start of an engine.
 When the thing is done the mark is taken away. The mark of a process that is no more says what it died of:
 
-* a crash counts: of native code, or the kernel ended the process for want of memory;
+* a crash counts: of native code, or the kernel ended the process because memory ran out;
 * a kill by Ray's memory monitor is counted on its own: the machine is full, the place need not be bad;
 * a process that went with its node, or that somebody ended on purpose, counts for nothing.
 
@@ -148,7 +148,7 @@ class Deaths:
             self._forget_given_up()
             raise EngineBroken(
                 f"the engine's process died on {in_a_row} videos in a row, the last one (video {video_id}): "
-                f"{why}; --retry_quarantined tries again those put aside"
+                f"{why}; --retry_quarantined tries the quarantined again"
             )
 
     def _forget_given_up(self) -> None:
@@ -165,7 +165,7 @@ class Deaths:
         return fate
 
 
-_CRASH = "a crash of native code, or the kernel ended it for want of memory"
+_CRASH = "a crash of native code, or the kernel ended it because memory ran out"
 
 
 def crash_reason(segment: int, frame_index: Sequence[int]) -> tuple[str, str]:

@@ -242,7 +242,7 @@ class EngineStage:
         if self._failed_in_a_row >= MOST_FAILURES:
             raise EngineBroken(
                 f"{self._failed_in_a_row} segments in a row failed in the engine, the last one (video "
-                f"{message.video_id}): {message.error}; --retry_quarantined tries again those put aside"
+                f"{message.video_id}): {message.error}; --retry_quarantined tries the quarantined again"
             ) from problem
         self._end_video(message)
         free_memory()

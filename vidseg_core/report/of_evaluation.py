@@ -67,7 +67,9 @@ def _overview(data: Evaluation, suffix: str) -> Section:
             "those of the command before."
         )
     net = config["segmenter"]
-    played = "the labels play the net, so a key is perfect" if net == "labels" else f"the net is {net}"
+    played = (
+        "the labels stand in for the net, so a key is perfect" if net == "labels" else f"the net is {net}"
+    )
     if config["protocol"] == "snippet":
         how = f"snippets of {config['snippet_frames']} frames: the first is key, the last one is measured"
     else:
@@ -80,7 +82,7 @@ def _overview(data: Evaluation, suffix: str) -> Section:
             (num(len(data.clips)), "clips"),
             (num(frames), "frames a method"),
             (num(len(data.methods)), "methods"),
-            (num(bad), "clips put aside"),
+            (num(bad), "clips quarantined"),
         ]
     )
     heads = ["method", "AKI", "mIoU", "fidelity", "TC", "pop", "fps", "longest wait"]

@@ -195,7 +195,7 @@ def describe_split(training: TableSet, validation: TableSet | None) -> str:
     checked = (
         f"{count(len(set(validation.clips)), 'clip')}, {int(validation.frames_C.sum()):,} frames"
         if validation is not None
-        else "none (one clip, or --val_share 0): the last weights are taken"
+        else "none (one clip, or --val_share 0): the last weights are used"
     )
     return (
         f"{count(len(set(training.clips)), 'clip')}, {int(training.frames_C.sum()):,} frames, "
