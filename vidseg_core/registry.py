@@ -16,6 +16,8 @@ from typing import Any
 class UnknownNameError(ValueError):
     """A plug-in name that no registry knows; the message suggests the nearest one."""
 
+    exit_code = 2
+
 
 class PluginError(UnknownNameError):
     """A plug-in that cannot be built, or gives something else than its protocol says."""

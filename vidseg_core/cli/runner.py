@@ -1,7 +1,8 @@
 """What every verb does around its work: read the command line, turn errors into messages and exit codes.
 
 Exit codes: 0 all done, 1 failed or interrupted, 2 bad usage or configuration, 3 finished with some videos
-quarantined.
+quarantined. An exception whose class has an `exit_code` is explained by its message; any other is a bug, and
+gets a traceback.
 """
 
 from __future__ import annotations
@@ -20,34 +21,7 @@ from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
 from vidseg_core.kit.interrupts import asked_to_end, end_with, heard
 
-__all__ = ["FAILURES", "USAGE_ERRORS", "run_verb", "say"]
-
-# What a person can put right on the command line, by qualified name: a class that was raised is imported,
-# one that was not need not be.
-USAGE_ERRORS = frozenset(
-    {
-        "vidseg_core.config.errors.ConfigError",
-        "vidseg_core.datasets.records.DatasetError",
-        "vidseg_core.episodes.table.EpisodeError",
-        "vidseg_core.models.policy_trunk.PolicyError",
-        "vidseg_core.models.protocol.SegmenterError",
-        "vidseg_core.kit.claim.FingerprintMismatch",
-        "vidseg_core.plan.errors.InputError",
-        "vidseg_core.registry.UnknownNameError",
-        "vidseg_core.store.errors.StoreError",
-        "vidseg_core.training.checkpoint.CheckpointError",
-    }
-)
-FAILURES = frozenset(
-    {
-        "vidseg_core.kit.ray_session.ClusterError",
-        "vidseg_core.store.errors.CommitConflict",
-        "vidseg_core.store.errors.DamagedFile",
-        "vidseg_core.store.errors.WriteError",
-        "vidseg_core.training.flow.FlowTrainingError",
-        "vidseg_core.training.loop.TrainingError",
-    }
-)
+__all__ = ["run_verb", "say"]
 
 ConfigT = TypeVar("ConfigT")
 OOM_RETRIES = ("RAY_task_oom_retries", "3")
@@ -101,8 +75,8 @@ def _explain(verb: str, config: Any, error: Exception) -> int:
     if named := about_a_name(cause):
         say(verb, config, named)
         return EXIT_USAGE
-    code = _expected(cause)
-    if code is None:
+    code = getattr(cause, "exit_code", None)
+    if not isinstance(code, int):
         traceback.print_exception(error)
         say(verb, config, f"failed: {type(cause).__name__}: {message(cause)}")
         return EXIT_FAILED
@@ -113,17 +87,6 @@ def _explain(verb: str, config: Any, error: Exception) -> int:
 
 def _say_interrupted(verb: str, config: Any, afterwards: str = "") -> None:
     say(verb, config, f"interrupted; {afterwards or VERBS[verb].afterwards}")
-
-
-def _expected(error: BaseException) -> int | None:
-    """The exit code of an error that its message explains, by its nearest known class; None for others."""
-    for cls in type(error).__mro__:
-        name = f"{cls.__module__}.{cls.__qualname__}"
-        if name in FAILURES:
-            return EXIT_FAILED
-        if name in USAGE_ERRORS:
-            return EXIT_USAGE
-    return None
 
 
 def say(verb: str, config: Any, message: str, *, event: str = "error", **fields: Any) -> None:

@@ -21,6 +21,8 @@ class ConfigError(ValueError):
     Attributes: ``option`` (as typed, with its dashes) and ``problem`` (what is wrong, in words).
     """
 
+    exit_code = 2
+
     def __init__(self, option: str, problem: str) -> None:
         super().__init__(f"{option}: {problem}")
         self.option = option

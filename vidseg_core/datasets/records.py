@@ -26,6 +26,8 @@ OnError = Literal["raise", "skip"]
 class DatasetError(ValueError):
     """A data set cannot be found or read as asked; one sentence that names the file and what to do."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:

@@ -21,6 +21,8 @@ from vidseg_core.store.errors import DamagedFile
 class EpisodeError(ValueError):
     """A table that cannot be built, read or used as asked; one sentence that says which and why."""
 
+    exit_code = 2
+
 
 class DamagedTable(DamagedFile, EpisodeError):
     """A committed table that is not whole, or not what was written."""

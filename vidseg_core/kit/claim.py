@@ -30,6 +30,8 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 class FingerprintMismatch(ValueError):
     """The output belongs to a run with another configuration, other weights or other inputs."""
 
+    exit_code = 2
+
 
 def as_json(content: Fields) -> dict[str, Any]:
     """The content as it comes back from a JSON file."""

@@ -23,6 +23,8 @@ _SHOWN = 400
 class ClusterError(RuntimeError):
     """The cluster cannot be joined, or cannot do what the configuration asks."""
 
+    exit_code = 1
+
 
 class RayChoice(Protocol):
     """What a verb's configuration says about the Ray to use."""

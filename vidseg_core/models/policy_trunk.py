@@ -23,6 +23,8 @@ _MAP_FEATURE = re.compile(r"conv6_(\d+)")
 class PolicyError(ValueError):
     """A policy or decision net that cannot be made, read or used as asked; one sentence that says why."""
 
+    exit_code = 2
+
 
 class LightTrunk(nn.Module):
     """Standardised features through a small perceptron; long tails are taken in with log(1 + |x|)."""

@@ -28,6 +28,8 @@ stride."""
 class SegmenterError(ValueError):
     """A segmenter cannot be built or fed as asked; the message is one sentence that names what is wrong."""
 
+    exit_code = 2
+
 
 class ScoresError(ValueError):
     """A net gave scores that mean nothing."""

@@ -26,6 +26,8 @@ VERSION = 1
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or belongs to another run; says which file and what to do."""
 
+    exit_code = 2
+
 
 class DamagedCheckpoint(DamagedFile, CheckpointError):
     """A checkpoint that cannot be read."""

@@ -52,6 +52,8 @@ MAX_GRADIENT = 1.0
 class FlowTrainingError(RuntimeError):
     """Training cannot go on; the last good checkpoint stays."""
 
+    exit_code = 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowBatch:

@@ -41,6 +41,8 @@ Result = TypeVar("Result")
 class TrainingError(RuntimeError):
     """Training cannot go on; the last good checkpoint stays."""
 
+    exit_code = 1
+
 
 class Row(TypedDict):
     """A point of the curve."""
