@@ -45,12 +45,13 @@ from werkzeug.serving import make_server
 
 from benchmarks.damage import damage_parts
 from benchmarks.fragile import SPEC, deadly_clip
+from benchmarks.run_digest import run_digest
 from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.inline import run_inline
 from tests.s3_faults import FaultyS3, faulty
 from tests.s3_server import OneAtATime, Quiet
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
-from vidseg_core.store.run import open_run, run_digest
+from vidseg_core.store.run import open_run
 
 STORE = 150_000_000
 KINDS = ("engine actor", "decode process", "decode worker", "node", "driver", "damaged parts")

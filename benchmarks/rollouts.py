@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.generated_tables import generated_table
 from vidseg_core.episodes.environment import Environment
-from vidseg_core.episodes.generated import generated_table
 from vidseg_core.episodes.rollout import Rollout, batch_random, roll_out, sampled, start_random
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable

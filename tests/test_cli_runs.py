@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from benchmarks.run_digest import run_digest
 from tests.store.builders import older_bytes
 from vidseg_core.cli import main as cli
 from vidseg_core.kit.manifest import fingerprint
@@ -29,7 +30,6 @@ from vidseg_core.store import (
     open_run,
     open_store,
     part_key,
-    run_digest,
 )
 from vidseg_core.store.keys import MANIFEST_KEY
 

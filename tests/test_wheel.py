@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.generated_tables import generated_table
 from tests.docs.documents import ROOT
-from vidseg_core.episodes.generated import generated_table
 from vidseg_core.episodes.store import write_table
 from vidseg_core.store.objects import open_store
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.generated_tables import generated_table
 from vidseg_core.calibration.choice import (
     LEAST_CLIPS,
     Choice,
@@ -26,7 +27,6 @@ from vidseg_core.calibration.search import search
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
-from vidseg_core.episodes.generated import generated_table
 from vidseg_core.episodes.walk import walk
 
 SHARES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02)

@@ -38,8 +38,7 @@ def test_propagators_and_flows() -> None:
 
 
 def test_segmenters() -> None:
-    from vidseg_core.models.aliases import ALIASES
-    from vidseg_core.models.registry import FAMILIES, SEGMENTER_NAMES
+    from vidseg_core.models.registry import ALIASES, FAMILIES, SEGMENTER_NAMES
 
     assert sorted(segment.SEGMENTERS) == sorted(name for name in SEGMENTER_NAMES if ":" not in name)
     assert sorted(segment.SEGMENTER_ALIASES) == sorted(ALIASES)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vidseg_core.media import DecodeUnit, FrameShard, Pictures, decode_unit
+from vidseg_core.media import DecodeUnit, FrameShard, Layout, Pictures, decode_unit
 
 
 class Hangs:
@@ -59,7 +59,10 @@ def constant(unit: DecodeUnit, *, shard_frames: int, skip_shards: int, limits: A
         numbers = np.arange(first, min(total, first + shard_frames))
         frames = np.empty((len(numbers), unit.height, unit.width, 3), np.uint8)
         frames[...] = numbers[:, None, None, None]
-        pictures = Pictures.of_rgb(frames)
+        layout = Layout("rgb24", unit.width, unit.height)
+        pictures = Pictures(
+            frames.reshape(-1), [layout], [0] * len(numbers), height=unit.height, width=unit.width
+        )
         yield FrameShard(unit.first_frame + numbers, numbers / 25, np.zeros(len(numbers), bool), pictures)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from vidseg_core.models import Segmenter, build_segmenter
-from vidseg_core.models.aliases import ALIASES
+from vidseg_core.models.registry import ALIASES
 from vidseg_core.models.request import seeded
 from vidseg_core.models.split import IMAGENET_MEAN, IMAGENET_STD, SplitSegmenter
 from vidseg_core.models.torchvision_compat import import_torchvision

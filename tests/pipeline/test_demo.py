@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.run_digest import run_digest
 from vidseg_core.cli.main import main
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.config.verbs import DemoConfig
@@ -28,7 +29,7 @@ from vidseg_core.datasets.scenes import Scene
 from vidseg_core.demo.demo import run_demo
 from vidseg_core.demo.pictures import clip_frames
 from vidseg_core.demo.thresholds import calibrate, count_keys, first_frames
-from vidseg_core.store import open_run, run_digest
+from vidseg_core.store import open_run
 
 pytestmark = pytest.mark.ray
 SCENES, FRAMES, INTERVAL = 2, 30, 6

@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks.run_digest import run_digest
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from tests.pipeline.failing_stores import FullDisk, S3Through
 from tests.pipeline.inline import rows_without_package, run_inline
 from tests.s3_faults import faulty
 from vidseg_core.pipeline import job
-from vidseg_core.store.run import open_run, run_digest
+from vidseg_core.store.run import open_run
 
 pytestmark = pytest.mark.ray
 RunJob = Callable[..., tuple[int, str]]

@@ -20,12 +20,12 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.run_digest import run_digest
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import rows_without_package, run_inline
 from vidseg_core.media.process import READER_VARIABLE
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.store.run import run_digest
 
 pytestmark = pytest.mark.ray
 LENGTHS = (60, 90)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.run_digest import run_digest
 from tests.engine.toy import Named
 from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.inline import Killed, run_inline
@@ -22,7 +23,7 @@ from vidseg_core.engine.confidence import IGNORE, LabelRule, pack
 from vidseg_core.kit.progress import Counts, Reporter
 from vidseg_core.pipeline.ending import labelled_text
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.store import PSEUDO_SCHEMA, compact, open_run, run_digest
+from vidseg_core.store import PSEUDO_SCHEMA, compact, open_run
 
 
 class UnsureNet(Named):

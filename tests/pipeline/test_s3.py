@@ -12,9 +12,10 @@ from typing import Any
 import boto3
 import pytest
 
+from benchmarks.run_digest import run_digest
 from tests.pipeline.conftest import small_config
 from vidseg_core.pipeline.job import run_segment
-from vidseg_core.store.run import open_run, run_digest
+from vidseg_core.store.run import open_run
 
 pytestmark = pytest.mark.ray
 

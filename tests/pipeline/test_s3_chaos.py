@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.run_digest import run_digest
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import Killed, run_inline
 from tests.s3_faults import faulty
-from vidseg_core.store.run import open_run, run_digest
+from vidseg_core.store.run import open_run
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.run_digest import run_digest
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from vidseg_core.config.segment import MaskConfig, PropagationConfig, SchedulerConfig
 from vidseg_core.engine.assemble import build_net
 from vidseg_core.media import probe
 from vidseg_core.models.registry import build_segmenter
-from vidseg_core.store.run import open_run, run_digest
+from vidseg_core.store.run import open_run
 
 pytestmark = pytest.mark.ray
 LENGTHS = (50, 37, 83)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidseg_core.episodes.generated import generated_table
+from benchmarks.generated_tables import generated_table
 from vidseg_core.episodes.store import write_table
 from vidseg_core.store.objects import open_store
 

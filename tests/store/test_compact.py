@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.run_digest import run_digest
 from tests.store.builders import CLASSES, frame_row, labels_of, put_parts, put_run
 from vidseg_core.store import (
     CompactResult,
@@ -22,7 +23,6 @@ from vidseg_core.store import (
     open_run,
     open_store,
     part_key,
-    run_digest,
 )
 
 

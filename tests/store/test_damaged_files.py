@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.run_digest import run_digest
 from tests.store.builders import CLASSES, flip, frame_row, labels_of, older_bytes, put_parts, put_run
 from vidseg_core.cli.main import main
 from vidseg_core.store import (
@@ -24,7 +25,6 @@ from vidseg_core.store import (
     encode_part,
     open_run,
     open_store,
-    run_digest,
 )
 from vidseg_core.store.checked import ARROW_ERRORS, open_checked, read_group, why_damaged
 from vidseg_core.store.errors import DamagedFile, StoreError

@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.run_digest import run_digest
 from tests.s3_server import S3Bucket
 from tests.store.builders import frame_row, labels_of, put_parts, put_run
 from vidseg_core.store import (
@@ -21,7 +22,6 @@ from vidseg_core.store import (
     encode_part,
     open_run,
     open_store,
-    run_digest,
 )
 from vidseg_core.store.compact import compact
 

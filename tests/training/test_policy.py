@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.generated_tables import NAMES, generated_table
 from tests.episodes.tables import random_table
 from vidseg_core.cli import main as cli
 from vidseg_core.config.errors import ConfigError
@@ -24,7 +25,6 @@ from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.episodes.environment import Environment, EpisodeRules
 from vidseg_core.episodes.even import even_loss, even_price
-from vidseg_core.episodes.generated import NAMES, generated_table
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import batch_random, roll_out, sampled, start_random
 from vidseg_core.episodes.store import write_table

@@ -18,9 +18,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.generated_tables import generated_table
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_policy import TrainPolicyConfig
-from vidseg_core.episodes.generated import generated_table
 from vidseg_core.episodes.store import write_table
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.kit.progress import Reporter

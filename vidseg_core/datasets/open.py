@@ -7,13 +7,16 @@ the place is one `DatasetError`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 from vidseg_core.config.errors import nearest
 from vidseg_core.datasets.records import DatasetError, FrameDataset, iter_records
 from vidseg_core.datasets.spec import DatasetSpec, parse_spec
+from vidseg_core.plan.inputs import VIDEO_SUFFIXES
 
 __all__ = ["LAYOUTS", "OPTIONS", "iter_records", "open_dataset"]
 
@@ -31,14 +34,22 @@ LAYOUTS: Mapping[str, str] = {
 """Name -> module and class in this room."""
 OPTIONS = ("remap", "clips", "val_clips", "size")
 """Options of every layout."""
+SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("cityscapes", ("leftImg8bit", "leftImg8bit_sequence", "gtFine")),
+    ("camvid", ("701_StillsRaw_full", "trainannot", "train_*/frames")),
+    ("300vw-mask", ("images_orig", "300VW-Mask-Dataset")),
+    ("davis", ("JPEGImages", "*/frames")),
+    ("tables", ("run.json", "frames/video=*")),
+    ("folder", ("images", "train/images")),
+    ("face", ("*_labels",)),
+)
+"""Layout -> what it alone has, as patterns in its folder; the first that matches wins."""
 
 
 def open_dataset(text: str) -> FrameDataset:
     """The data set that `NAME:PATH?options` names; see docs/datasets.md. Raises `DatasetError`."""
     spec = parse_spec(text, frozenset(LAYOUTS))
     if spec.name is None:
-        from vidseg_core.datasets.guess import guess_layout
-
         spec = replace(spec, name=guess_layout(spec.path))
     place = LAYOUTS.get(str(spec.name))
     if place is None:
@@ -69,3 +80,21 @@ def _wrapped(dataset: FrameDataset, spec: DatasetSpec) -> FrameDataset:
 
         dataset = ResizedDataset(dataset, size)
     return dataset
+
+
+def guess_layout(path: str) -> str:
+    """The name of the layout that `path` has; `DatasetError` if it looks like none."""
+    root = Path(path).expanduser()
+    if path.startswith("s3://"):
+        return "tables"
+    if root.is_file() and root.suffix.lower() in VIDEO_SUFFIXES:
+        return "videos"
+    if not root.is_dir():
+        raise DatasetError(f"{path}: no such folder; expected NAME:PATH or the folder of a data set")
+    for name, patterns in SIGNS:
+        if any(next(root.glob(pattern), None) for pattern in patterns):
+            return name
+    if any(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in os.listdir(root)):
+        return "videos"
+    known = ", ".join(name for name, _ in SIGNS)
+    raise DatasetError(f"{path}: looks like none of {known}, videos; say which: NAME:{path}")

@@ -30,7 +30,6 @@ import numpy as np
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.episodes.table_set import TableSet
 
-REWARDS = ("gain", "shown")
 EPISODE_FRAMES = 270
 """M + 1 of DVRL section 4.2 for face videos (9 seconds); 30 for Cityscapes snippets."""
 

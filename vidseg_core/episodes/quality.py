@@ -15,7 +15,7 @@ Legend: C classes, K = C + 1 with `void` last, H, W working size.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -24,7 +24,6 @@ from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.metrics.confusion import IGNORE_INDEX, ConfusionMatrix
 
 Quality: TypeAlias = Literal["labels", "fidelity", "accuracy"]
-QUALITIES: tuple[str, ...] = get_args(Quality)
 _BYTE_CODES = 256
 
 

@@ -48,11 +48,6 @@ class Rollout:
     def decisions(self) -> int:
         return int(self.decided_SN.sum())
 
-    def key_ratio(self) -> float:
-        """Keys, start keys included, of all frames that were walked."""
-        frames = int(self.length_N.sum()) + len(self.length_N)
-        return (int(self.keys_SN.sum()) + len(self.length_N)) / frames
-
 
 def roll_out(environment: Environment, key_rate: KeyRate, choose: Choice) -> Rollout:
     """Walk all walkers of a reset environment to their ends. The only loop is over time."""

@@ -17,7 +17,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -90,11 +90,6 @@ def put_cell(
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=CELL_SCHEMA)
     text = json.dumps(_plain(summary), sort_keys=True)
     return store.put_if_absent(str(key), parquet_bytes(table.replace_schema_metadata({_SUMMARY: text})))
-
-
-def read_summary(store: ObjectStore, key: CellKey) -> dict[str, Any]:
-    """A cell's summary."""
-    return read_cell(store, key, ("number",))[0]
 
 
 def read_cell(
@@ -198,8 +193,3 @@ def read_manifest(store: ObjectStore) -> dict[str, Any]:
     if "fingerprint" not in found:
         raise DamagedFile(f"{store.root}: {MANIFEST_KEY} is damaged (no fingerprint); {OTHER_OUTPUT}")
     return found
-
-
-def cells_of(store: ObjectStore, method: str, clips: Sequence[str]) -> Iterator[CellKey]:
-    """The cells of one method on these clips."""
-    yield from sorted(key for key in list_cells(store) if key.method == method and key.clip in set(clips))

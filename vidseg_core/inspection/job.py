@@ -25,8 +25,7 @@ from vidseg_core.inspection.why import HEADS, Reasons, table, text_table
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.whole import lacking
 from vidseg_core.media import MediaError, working_size
-from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_picture, save_png
-from vidseg_core.report.pictures import side_by_side
+from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_picture, save_png, side_by_side
 from vidseg_core.store import Run, open_run
 from vidseg_core.store.atomic import make_folder, whole_text
 from vidseg_core.store.errors import StoreError

@@ -150,14 +150,6 @@ class Pictures:
         self.layouts, self.layout_of = tuple(layouts), list(layout_of)
         self.height, self.width = height, width
 
-    @staticmethod
-    def of_rgb(frames_THW3: np.ndarray) -> Pictures:
-        """Pictures that are RGB already; not copied."""
-        count, height, width = frames_THW3.shape[:3]
-        layout = Layout("rgb24", width, height)
-        pixels = frames_THW3.reshape(-1)
-        return Pictures(pixels, [layout], [0] * count, height=height, width=width)
-
     def __len__(self) -> int:
         return len(self.layout_of)
 

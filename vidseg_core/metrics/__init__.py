@@ -4,12 +4,11 @@ from vidseg_core.metrics.confusion import IGNORE_INDEX, ConfusionMatrix, count_p
 from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
 from vidseg_core.metrics.cost import Cost
 from vidseg_core.metrics.fidelity import Fidelity, measure_fidelity
-from vidseg_core.metrics.keys import KAR_WINDOW, KeyStatistics, join, key_all_ratio, key_statistics
+from vidseg_core.metrics.keys import KeyStatistics, join, key_statistics
 from vidseg_core.metrics.schedule import Decay, Latency, distances, latency, quality_by_distance, waits
 
 __all__ = [
     "IGNORE_INDEX",
-    "KAR_WINDOW",
     "ConfusionMatrix",
     "Cost",
     "Decay",
@@ -22,7 +21,6 @@ __all__ = [
     "distances",
     "iou_of",
     "join",
-    "key_all_ratio",
     "key_statistics",
     "latency",
     "mean_iou",

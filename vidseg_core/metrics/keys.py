@@ -1,10 +1,9 @@
-"""How many key frames a schedule took, and how they lie: AKI, KAR, CKI, calls of the key net saved.
+"""How many key frames a schedule took, and how they lie: AKI, CKI, calls of the key net saved.
 
 Model: a schedule is one boolean a frame, true where N ran, and the first frame of a segment always is a key.
-AKI (average key interval) is frames over keys (DVRL section 4.1); KAR (key all ratio) is the share of keys
-among the last 90 decisions (DVRL section 3.1 and 4.2); CKI (consecutive key interval) is the distance from
-one key to the next (DVRL Fig. 6). Schedules of several segments are joined by `join`, never by concatenation,
-so that no interval crosses a segment's edge.
+AKI (average key interval) is frames over keys (DVRL section 4.1); CKI (consecutive key interval) is the
+distance from one key to the next (DVRL Fig. 6). Schedules of several segments are joined by `join`, never by
+concatenation, so that no interval crosses a segment's edge.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-KAR_WINDOW = 90
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +34,6 @@ class KeyStatistics:
         """Share of frames on which the key net did not run, 0..1; 0 without frames."""
         return 1.0 - self.keys / self.frames if self.frames else 0.0
 
-    def interval_histogram(self) -> dict[int, int]:
-        """CKI distribution: interval -> how often, ascending."""
-        values, counts = np.unique(self.intervals, return_counts=True)
-        return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-    def interval_quantiles(self, shares: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0)) -> np.ndarray:
-        """float64: CKI at the given shares of the intervals; NaN if there are none."""
-        if not self.intervals.size:
-            return np.full(len(shares), np.nan)
-        return np.quantile(self.intervals, shares)
-
 
 def key_statistics(is_key: Sequence[bool] | np.ndarray) -> KeyStatistics:
     """Statistics of one segment's schedule, in frame order."""
@@ -66,15 +52,3 @@ def join(parts: Iterable[KeyStatistics]) -> KeyStatistics:
         keys=sum(part.keys for part in listed),
         intervals=np.concatenate([np.empty(0, dtype=np.int64), *(part.intervals for part in listed)]),
     )
-
-
-def key_all_ratio(is_key: Sequence[bool] | np.ndarray, window: int = KAR_WINDOW) -> np.ndarray:
-    """KAR after each decision: float64 (T,), keys among the last `window` decisions over how many those
-    are."""
-    if window < 1:
-        raise ValueError(f"window must be at least 1, not {window}")
-    keys_T = np.asarray(is_key, dtype=np.int64)
-    running = np.concatenate([[0], np.cumsum(keys_T)])
-    stop = np.arange(1, len(keys_T) + 1)
-    start = np.maximum(stop - window, 0)
-    return (running[stop] - running[start]) / (stop - start)

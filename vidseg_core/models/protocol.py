@@ -16,6 +16,8 @@ Shape suffixes: B batch, C classes, H W the frame's rows and columns, 3 = RGB.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import torch
@@ -63,3 +65,11 @@ class Segmenter(Protocol):
     def to(self, device: str | torch.device) -> Self:
         """Move the weights; returns itself."""
         ...
+
+
+def unknown_name(what: str, name: str, known: Sequence[str]) -> SegmenterError:
+    """One sentence that suggests the nearest of `known`, or lists the first of them if none is near."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    hint = f"did you mean {lowered[near[0]]!r}?" if near else f"known: {', '.join(list(known)[:12])}"
+    return SegmenterError(f"unknown {what} {name!r}; {hint}")

@@ -1,22 +1,21 @@
 """From the text that a user types to a segmenter.
 
 Specs: `constant`, `plain`, `tiny-scenes`, `tiny-face`, `tiny:<width>`, `smp:<Architecture>/<encoder>`,
-`torchvision:<name>`, `hf:<folder or hub id>`, `onnx:<file>`, a name from `aliases`, or `package.module:Class`
+`torchvision:<name>`, `hf:<folder or hub id>`, `onnx:<file>`, a name from `ALIASES`, or `package.module:Class`
 for anything else that keeps the `Segmenter` protocol. Only a hub id may reach for the network, and heavy
 libraries are imported only when a spec asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 
-from vidseg_core.models.aliases import ALIASES
 from vidseg_core.models.bundled import BUNDLED, build_bundled
 from vidseg_core.models.constant import CLASS_NAMES, ConstantSegmenter
-from vidseg_core.models.names import unknown_name
-from vidseg_core.models.protocol import Segmenter, SegmenterError
+from vidseg_core.models.protocol import Segmenter, SegmenterError, unknown_name
 from vidseg_core.models.request import ModelRequest
 from vidseg_core.models.tiny import build_tiny
 
@@ -32,7 +31,24 @@ SEGMENTER_NAMES = (
     "hf:<folder or hub id>",
     "onnx:<file>",
 )
-"""For help texts; the names in `aliases` and a plug-in's `package.module:Class` are understood too."""
+"""For help texts; the names in `ALIASES` and a plug-in's `package.module:Class` are understood too."""
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "deeplabv3plus-resnet50": "smp:DeepLabV3Plus/resnet50",
+        "deeplabv3plus-mobilenetv2": "smp:DeepLabV3Plus/mobilenet_v2",
+        "deeplabv3plus-xception65": "smp:DeepLabV3Plus/tu-xception65",
+        "deeplabv3-resnet50": "torchvision:deeplabv3_resnet50",
+        "pspnet-resnet18": "smp:PSPNet/resnet18",
+        "pspnet-resnet101": "smp:PSPNet/resnet101",
+        "fpn-densenet121": "smp:FPN/densenet121",
+        "hrnet-w18": "smp:FPN/tu-hrnet_w18",
+        "fcn-resnet50": "torchvision:fcn_resnet50",
+        "segformer-b0": "hf:segformer-b0",
+        "mask2former-swin-small": "hf:mask2former-swin-small",
+    }
+)
+"""Short names for the nets that the literature on key frames and propagation runs. An alias is its spec,
+nothing more: the segmenter that it builds has the spec's name and digest."""
 
 
 def build_segmenter(

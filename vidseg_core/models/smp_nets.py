@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidseg_core.models.names import unknown_name
-from vidseg_core.models.protocol import SegmenterError
+from vidseg_core.models.protocol import SegmenterError, unknown_name
 from vidseg_core.models.request import ModelRequest, Recipe, assemble, measured_stride
 from vidseg_core.models.split import SplitNet, SplitSegmenter
 from vidseg_core.models.torchvision_compat import import_torchvision

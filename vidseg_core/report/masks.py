@@ -11,8 +11,8 @@ import numpy as np
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.evaluation.read import Evaluation
 from vidseg_core.report.curves import Curve, number
+from vidseg_core.report.overlay import jpeg_uri, over, shown_labels, side_by_side
 from vidseg_core.report.page import Section, class_legend, esc
-from vidseg_core.report.pictures import jpeg_uri, over, shown_labels, side_by_side
 from vidseg_core.store.export.palette import PALETTE
 
 MOST_ROWS = 6

@@ -30,7 +30,7 @@ from vidseg_core.store.parts import (
     encode_videos,
     list_states,
 )
-from vidseg_core.store.run import Run, open_run, run_digest
+from vidseg_core.store.run import Run, open_run
 from vidseg_core.store.s3_store import S3Store
 from vidseg_core.store.schema import FRAMES_SCHEMA, PSEUDO_SCHEMA, SCHEMA_VERSION, VIDEOS_SCHEMA
 
@@ -73,6 +73,5 @@ __all__ = [
     "parse_part_key",
     "parse_state_key",
     "part_key",
-    "run_digest",
     "state_key",
 ]

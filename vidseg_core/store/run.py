@@ -8,7 +8,6 @@ Legend: `_HW` height, width.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +32,6 @@ from vidseg_core.store.checked import (
     read_group,
     why_damaged,
 )
-from vidseg_core.store.digest import row_bytes, sized
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import (
     FRAMES_PREFIX,
@@ -60,7 +58,6 @@ _FRAME_COLUMN = FRAMES_SCHEMA.get_field_index("frame_index")
 _BATCH_VIDEOS = 1000
 """Rows of videos that are put together before the next are read."""
 _READERS = 16
-_DIGEST_TRIES = 3
 _CHECKED = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 _RUN_SHAPE: Shape = {
     "schema_version": int,
@@ -88,22 +85,6 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     elif not any(next(iter(store.list(prefix)), None) for prefix in (FRAMES_PREFIX, VIDEOS_PREFIX)):
         raise StoreError(f"{path} is not a vidseg run: it has neither {RUN_KEY} nor {FRAMES_PREFIX}")
     return run
-
-
-def run_digest(path: str | os.PathLike[str], *, without: Collection[str] = ()) -> str:
-    """SHA-256, hexadecimal, over all frame rows of the run, independent of how they are cut into files.
-
-    `without`: ids of videos to leave out.
-
-    Videos come in the order of their folders (`video=<id>/`), frames in theirs. Memory: a row group and one
-    video's listing. `StoreError` if a frame comes twice or out of order.
-    """
-    run = open_run(path)
-    total = hashlib.sha256()
-    for video_id, _ in run.files():
-        if video_id not in without:
-            total.update(_video_digest(run, video_id))
-    return total.hexdigest()
 
 
 class Run:
@@ -319,17 +300,3 @@ class _FrameFinder:
                 rows = read_group(file, group, _MASK_COLUMNS).to_pylist()
             self._last = (index, group, {row["frame_index"]: row for row in rows})
         return self._last[2]
-
-
-def _video_digest(run: Run, video_id: str) -> bytes:
-    """Of one video; begun again if a compaction took a file away under our eyes."""
-    for attempt in range(_DIGEST_TRIES):
-        digest = hashlib.sha256(sized(video_id.encode()))
-        try:
-            for row in run.rows(video_id):
-                digest.update(row_bytes(row))
-            break
-        except FileNotFoundError:
-            if attempt == _DIGEST_TRIES - 1:
-                raise
-    return digest.digest()

@@ -18,8 +18,7 @@ from vidseg_core.models.flow.flownet import FlowNetS, flownet2_s
 from vidseg_core.models.flow.raft import Raft
 from vidseg_core.models.flow.spynet import SpyNet
 from vidseg_core.models.flow.tiny import TinyFlow
-from vidseg_core.models.names import unknown_name
-from vidseg_core.models.protocol import SegmenterError
+from vidseg_core.models.protocol import SegmenterError, unknown_name
 from vidseg_core.models.request import seeded
 from vidseg_core.models.weights import WeightsFile, fit_weights, read_weights
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidseg_core.store.export.coco import export_coco, is_background, mask_to_coco_rle
+from vidseg_core.store.export.coco import export_coco, is_background
 from vidseg_core.store.export.legend import legend_strip, with_legend
 from vidseg_core.store.export.overlay import export_overlay
 from vidseg_core.store.export.palette import PALETTE
@@ -15,6 +15,5 @@ __all__ = [
     "export_png",
     "is_background",
     "legend_strip",
-    "mask_to_coco_rle",
     "with_legend",
 ]

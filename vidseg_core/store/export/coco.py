@@ -76,13 +76,6 @@ def _skipped(class_names: Sequence[str], background: bool) -> set[int]:
     return found | ({_UNLABELLED} if 0 < len(class_names) <= _UNLABELLED else set())
 
 
-def mask_to_coco_rle(binary_HW: np.ndarray) -> dict[str, Any]:
-    """`{"size": [h, w], "counts": str}` of the non-zero pixels of a mask."""
-    found = {class_id: counts for class_id, counts, _ in _class_counts((binary_HW != 0).astype(np.uint8))}
-    counts = found.get(1, np.array([binary_HW.size]))
-    return {"size": list(binary_HW.shape), "counts": _compress(counts)}
-
-
 def _image(number: int, video_id: str, row: dict[str, Any]) -> dict[str, Any]:
     frame = row["frame_index"]
     return {
