@@ -107,6 +107,20 @@ def test_packages_import_each_other_one_way() -> None:
     assert not found, f"{' -> '.join(found)}: {'; '.join(sorted(why)[:20])}"
 
 
+def test_the_page_of_the_house_lists_packages_from_top_to_bottom() -> None:
+    """Nothing imports what CONTRIBUTING.md lists above it; single files that it leaves out import nothing."""
+    page = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = page.partition("\nvidseg_core/\n")[2].partition("\ntune_spaces/")[0].splitlines()
+    order = [name for line in listed for name in line[2:17].split()]
+    packages = {module.partition(".")[0] for module in modules() if "." in module}
+    assert packages <= set(order), packages - set(order)
+    for module, others in arrows().items():
+        for other in others:
+            one, two = module.partition(".")[0], other.partition(".")[0]
+            if one not in (two, "__main__") and two in order:
+                assert one in order and order.index(one) < order.index(two), f"{module} imports {other}"
+
+
 def test_modules_import_each_other_one_way() -> None:
     found = cycle(arrows())
     assert not found, " -> ".join(found)

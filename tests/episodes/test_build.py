@@ -49,7 +49,7 @@ def build(
 
 
 def qualities(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray | None]) -> np.ndarray:
-    """float32 [T], written another way: IoU of the real classes from the metrics room's matrix."""
+    """float32 [T], written another way: IoU of the real classes from the metrics's matrix."""
     values = []
     for mask_HW, truth_HW in zip(masks, truths, strict=True):
         if truth_HW is None:

@@ -50,7 +50,7 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def search_ray() -> Iterator[None]:
-    """A local cluster of two CPUs, unless another room's tests have started one."""
+    """A local cluster of two CPUs, unless other tests have started one."""
     import ray
 
     started = not ray.is_initialized()

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def training_ray() -> Iterator[None]:
-    """A local cluster of two CPUs, unless another room's tests have started one."""
+    """A local cluster of two CPUs, unless other tests have started one."""
     import ray
 
     started = not ray.is_initialized()

@@ -14,7 +14,7 @@ A file holds several named spaces::
         tau: {float: [0.05, 0.95]}
 
 Invariant: a space that was loaded names only options of its verb (`segment`, or `train-policy` with `tau`,
-see `config.policy_trial`), and each of its bounds and choices, taken with what is fixed, is a valid
+see `PolicyTrial`), and each of its bounds and choices, taken with what is fixed, is a valid
 configuration; so a search cannot fail on a value half-way.
 """
 
@@ -22,19 +22,47 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from vidseg_core.config.errors import ConfigError, check, nearest
-from vidseg_core.config.policy_trial import PolicyTrial
+from vidseg_core.config.errors import ConfigError, check, check_int, nearest
+from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.schema import flatten, from_dict, load_yaml, option_types
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.train_policy import check_episode, check_kind, check_range, check_reinforce
 
-__all__ = ["Parameter", "Space", "load_spaces", "nested", "space_file"]
+__all__ = ["Parameter", "PolicyTrial", "Space", "load_spaces", "nested", "space_file"]
 
 PACKAGED = Path(__file__).parents[1] / "spaces"
 """Files that `--space` may name; in a checkout this is tune_spaces/ at the top."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyTrial:
+    """What a search may set of a policy that is trained and then used at one threshold: options of
+    ``vidseg train-policy`` and ``tau``."""
+
+    tau: float = 0.5
+    """a frame is key where the policy wants one with more than this probability; 0 to 1"""
+    policy: Literal["light", "dvrl", "paced"] = "light"
+    """as --policy of train-policy"""
+    features: tuple[str, ...] = ()
+    """as --features of train-policy"""
+    seed: int = 0
+    """as --seed of train-policy"""
+    episode: EpisodeRecipe = field(default_factory=EpisodeRecipe)
+    reinforce: ReinforceRecipe = field(default_factory=ReinforceRecipe)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", tuple(self.features))
+        check_range("--tau", self.tau, 0.0, 1.0)
+        check_kind(self.policy, self.episode)
+        check_int("--seed", self.seed, 0, 2**63 - 1)
+        check_episode(self.episode)
+        check_reinforce(self.reinforce)
+
+
 _KEYS = ("verb", "fixed", "vary")
 _KINDS = ("int", "float", "choice")
 VERBS: dict[str, type] = {"segment": SegmentConfig, "train-policy": PolicyTrial}

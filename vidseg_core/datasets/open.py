@@ -31,7 +31,7 @@ LAYOUTS: Mapping[str, str] = {
     "tables": "tables:MaskTables",
     "videos": "video_sets:PlainVideos",
 }
-"""Name -> module and class in this room."""
+"""Name -> module and class in this package."""
 OPTIONS = ("remap", "clips", "val_clips", "size")
 """Options of every layout."""
 SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 
 from vidseg_core.engine.confidence import LabelRule, pack
-from vidseg_core.models.labels import labels_from_scores
 from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError
-from vidseg_core.models.scores import MOST_NAMES, check_scores
+from vidseg_core.models.scores import MOST_NAMES, check_scores, labels_from_scores
 
 
 class ChunkedNet:

@@ -1,4 +1,4 @@
-"""The one error of the room."""
+"""The one error of the package."""
 
 from __future__ import annotations
 

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.policy_trial import PolicyTrial
-from vidseg_core.config.spaces import Space
+from vidseg_core.config.spaces import PolicyTrial, Space
 from vidseg_core.episodes.features import spelled_out
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import KeyRate

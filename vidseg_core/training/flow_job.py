@@ -25,9 +25,9 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine.trial import trial_sizes, try_net
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.flow import FlowNet, build_flow_net
-from vidseg_core.models.labels import labels_from_scores
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import resolve_device
+from vidseg_core.models.scores import labels_from_scores
 from vidseg_core.propagation.flow import DisFlow, FlowEstimator
 from vidseg_core.propagation.net_flow import NetFlow
 from vidseg_core.propagation.propagators import build_propagator
