@@ -173,7 +173,7 @@ def main() -> None:
 
 
 def in_turns(sizes: Sequence[int]) -> Iterator[int]:
-    """Each size, and behind it all smaller ones once more."""
+    """Each size, and after it all smaller ones once more."""
     for place, size in enumerate(sizes):
         yield size
         yield from sizes[:place]

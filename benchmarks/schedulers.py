@@ -4,10 +4,11 @@
                                     [--seeds N] [--episodes N] [--groups NAME ...] [--json FILE] [--data DIR]
 
 Faces (landmark labels: read "agreement with the landmark labels"), DAVIS sequences and the CamVid clip where
-they are at hand, else generated scenes. The labels play N, so figures show scheduling and propagation alone
-(DIS flow at 256 px, label propagation); a key frame scores 1. Quality: mean over frames of mIoU over the
-classes that a frame's labels or its mask hold. `faces_eq2`: the faces once more, with `tiny-face` for N and
-agreement with its own masks for quality (DVRL Eq. 2). `--groups`: some of faces, faces_eq2, davis, camvid.
+they are at hand, else generated scenes. The labels stand in for N, so figures show scheduling and propagation
+alone (DIS flow at 256 px, label propagation); a key frame scores 1. Quality: mean over frames of mIoU over
+the classes that a frame's labels or its mask hold. `faces_eq2`: the faces once more, with `tiny-face` for N
+and agreement with its own masks for quality (DVRL Eq. 2). `--groups`: some of faces, faces_eq2, davis,
+camvid.
 
 Tables are built first (`vidseg build-episodes`; --tables keeps them for another time), then every scheduler
 is valued on them, one-sided and two-sided. `--stride`: only every so many frames may be key, for all

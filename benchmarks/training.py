@@ -4,7 +4,7 @@
                                   [--segmenter NAME] [--crop PIXELS] [--device cpu|cuda]
 
 The same recipe three times: the plain loop, which reads its own samples in the training process (baseline),
-and `train-segmenter` on Ray with one worker and with two. Rates are of the steps behind the first third, when
+and `train-segmenter` on Ray with one worker and with two. Rates are of the steps after the first third, when
 Ray Data and the net have warmed up. The weights of the plain loop and of one worker must be the same; a
 difference ends the benchmark with an error. (On a GPU there is no plain loop, and two workers need two GPUs.)
 """
@@ -89,7 +89,7 @@ def on_ray(config: TrainSegmenterConfig) -> list[dict[str, Any]]:
 
 
 def measured(way: str, config: TrainSegmenterConfig, rows: list[dict[str, Any]]) -> Row:
-    """Rates over the rows behind the first third."""
+    """Rates over the rows after the first third."""
     first = next(row for row in rows if 3 * row["step"] >= config.recipe.steps)
     warm = [row for row in rows if row["step"] > first["step"]]
     seconds, before, waited = warm[-1]["seconds"] - first["seconds"], first["seconds"], 0.0

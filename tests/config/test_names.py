@@ -1,4 +1,4 @@
-"""Promise: names that the configuration lists are the names that the rooms below register.
+"""Promise: names that the configuration lists are the names that the packages below register.
 
 The configuration imports none of them (help must be quick), so the two lists can only be held together here.
 """
@@ -48,7 +48,7 @@ def test_segmenters() -> None:
 @pytest.mark.parametrize(
     ("text", "size"), [("512", (288, 512)), ("64", (40, 64)), ("96x128", (96, 128)), ("4096", (1080, 1920))]
 )
-def test_working_size_means_the_same_to_the_media_room(text: str, size: tuple[int, int]) -> None:
+def test_working_size_means_the_same_to_the_media_package(text: str, size: tuple[int, int]) -> None:
     from vidseg_core.media import working_size
 
     config = segment.SegmentConfig(input=("a",), output="b", working_size=text)

@@ -1,5 +1,5 @@
-"""Promise: a file that is not there and an output that cannot be are told before anything heavy is imported,
-with the option that named them; and what is refused leaves no folder behind.
+"""Promise: a file that is not there and an output that cannot be are reported before anything heavy is
+imported, with the option that named them; and what is refused leaves no folder behind.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ DOCUMENTS = (
     ROOT / "tune_spaces" / "README.md",
 )
 CARDS = tuple(sorted((ROOT / "vidseg_core" / "models" / "bundled").glob("*.md")))
-"""Model cards: what they tell people to type counts too."""
+"""Model cards: what they ask people to type counts too."""
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`]+)`")
 _LEFT_OUT = re.compile(r"[…]|\.\.\.( |$)")

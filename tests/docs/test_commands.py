@@ -42,7 +42,7 @@ def understood(verb: str, words: list[str]) -> list[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "run_verb", only_parse)
         cli.main([verb, *words])
-    if "--" in words:  # submit: the job behind it is a command too
+    if "--" in words:  # submit: the job after it is a command too
         place = words.index("--")
         found += understood(words[place + 1], words[place + 2 :])
     return found

@@ -33,7 +33,7 @@ NOT_RUN = {
     r"ray job (submit|stop)": "needs a job server; tests/pipeline/test_submit.py speaks to one",
     r"python -m vidseg_core\.cli\.attempt VERB": "is a pattern; tests/config/test_deploy.py runs it",
     r"kubectl ": "needs Kubernetes; tests/config/test_deploy.py reads the files",
-    r"vidseg submit ": "needs a job server, as above; the command behind its -- is run here",
+    r"vidseg submit ": "needs a job server, as above; the command after its -- is run here",
 }
 """Commands that no test can run, by how they begin, and why."""
 BEFORE = {"evaluation.md": "vidseg segment --input clips/ --output run"}
@@ -49,7 +49,7 @@ SEES_NOTHING = {"tiny-face", "fidelity"}
 
 
 def lines(page: str) -> list[Command]:
-    """The commands of a page that are run, that behind `submit --` in place of the whole."""
+    """The commands of a page that are run, that after `submit --` in place of the whole."""
     found = []
     for command in commands(PAGES[page]):
         _, submitted, rest = command.line.partition(" -- ")

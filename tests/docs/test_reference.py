@@ -35,7 +35,7 @@ def test_every_module_imports_without_a_warning_and_says_what_it_is() -> None:
     assert int(count) > 150 and rest == "[] []", rest
 
 
-def test_the_reference_of_a_room_can_be_made(tmp_path: object) -> None:
+def test_the_reference_of_a_package_can_be_made(tmp_path: object) -> None:
     pytest.importorskip("pdoc", reason="the reference needs the extra dev (pdoc)")
     command = [sys.executable, "-m", "pdoc", "--output-directory", str(tmp_path), "vidseg_core.metrics"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)

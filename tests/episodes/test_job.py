@@ -117,7 +117,7 @@ def test_clips_are_cut_evenly() -> None:
     assert cuts(10, 0) == [(0, 10)] and cuts(10, 10) == [(0, 10)]
     assert cuts(11, 10) == [(0, 5), (5, 11)]
     assert cuts(100, 0, clip_frames=30) == [(0, 30)]
-    assert cuts(0, 10) == [(0, 0)]  # to be told, not lost
+    assert cuts(0, 10) == [(0, 0)]  # to be reported, not lost
 
 
 def test_a_plain_video_is_read_at_working_size(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """Promise: what is stored comes back bit for bit, mapped and read-only; the same table has the same bytes;
-tables that were made with different things are never mixed, and a damaged file is told as such.
+tables that were made with different things are never mixed, and a damaged file is reported as such.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Promise: a line names a scheduler and any of its options, several values are several methods, and what is
-wrong is told before anything runs.
+wrong is reported before anything runs.
 """
 
 from __future__ import annotations

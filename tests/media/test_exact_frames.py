@@ -19,7 +19,7 @@ from vidseg_core.media import decode_unit, probe, working_size
 from vidseg_core.plan import plan_segments
 
 IRREGULAR = {"no_reordering_known.mp4", "elementary.h264", "elementary.hevc"}
-"""Clips whose packet times do not tell the frames."""
+"""Clips whose packet times do not give the frames."""
 ONE_UNIT_ONLY = IRREGULAR | {
     "full_chroma.mp4",
     "interlaced.ts",

@@ -1,4 +1,4 @@
-"""Promise: what is said about a schedule (fall-off behind keys, latency, cost) is what its definition says,
+"""Promise: what is said about a schedule (fall-off after keys, latency, cost) is what its definition says,
 frame by frame.
 """
 
@@ -16,7 +16,7 @@ KEYS = np.array([1, 0, 0, 1, 0, 1, 0, 0, 0], bool)
 
 def test_distance_and_wait_to_the_keys_on_both_sides() -> None:
     assert distances(KEYS).tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]
-    assert waits(KEYS).tolist() == [0, 2, 1, 0, 1, 0, 2, 1, 0]  # nothing comes behind the last frame
+    assert waits(KEYS).tolist() == [0, 2, 1, 0, 1, 0, 2, 1, 0]  # nothing comes after the last frame
     assert distances([]).size == 0 and waits([True]).tolist() == [0]
     with pytest.raises(ValueError, match="first frame"):
         distances([False, True])

@@ -1,5 +1,5 @@
-"""Promise: the nets in the box are there, are what their cards say, keep the contract of every segmenter, and
-work on what they were not trained on."""
+"""Promise: the nets in the package are there, are what their cards say, keep the contract of every segmenter,
+and work on what they were not trained on."""
 
 from __future__ import annotations
 

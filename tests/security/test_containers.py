@@ -94,7 +94,7 @@ def with_alias(movie: bytes, target: Path) -> bytes:
 
 
 def _boxes(data: bytes, path: tuple[str, ...], content: bytes) -> Iterator[bytes]:
-    """The boxes in `data`, the one at `path` with another content (its header lies behind the media data)."""
+    """The boxes in `data`, the one at `path` with another content (its header lies after the media data)."""
     while data:
         (size,), kind = struct.unpack(">I", data[:4]), data[4:8].decode("latin-1")
         body, data = data[8:size], data[size:]

@@ -155,7 +155,7 @@ def _files(folder: Path, kind: str = "leftImg8bit") -> dict[_Place, str]:
 
 
 def _middles(frames: Iterable[_Place]) -> Iterator[_Place]:
-    """Where the annotated frames of a sequence are if nothing else tells: unbroken runs are cut in 30s."""
+    """Where the annotated frames of a sequence are if nothing else says so: unbroken runs are cut in 30s."""
     last: _Place | None = None
     position = 0
     for place in sorted(frames):

@@ -28,7 +28,7 @@ from vidseg_core.plan.segments import UnitPlan, plan_segments
 MEMORY_BYTES = 64 << 20
 """Frames that a reader keeps in memory."""
 AHEAD = 512
-"""Frames behind the wanted one that are decoded and put aside with it, at most."""
+"""Frames after the wanted one that are decoded and kept with it, at most."""
 SHARD_FRAMES = 16
 _Clip = tuple[str, int, int]
 """Address, height, width."""

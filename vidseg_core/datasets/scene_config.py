@@ -1,4 +1,4 @@
-"""What a generated scene is told; see `scenes` for what it becomes."""
+"""The options of a generated scene; see `scenes` for what it becomes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a person types for a data set: `NAME:PATH?option=value&option=value`.
 
 Model: NAME is one of the layouts in `open`; without it the layout is guessed from what PATH holds. What
-stands before `?` is the layout's business (for `scenes` it is not a path but settings); the options behind it
+stands before `?` is the layout's business (for `scenes` it is not a path but settings); the options after it
 are the same for every layout, except those that a layout lists as its own.
 """
 

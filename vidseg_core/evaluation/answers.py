@@ -2,8 +2,8 @@
 
 Model: methods differ in their keys, but a frame's mask by N is the same for all of them. `Answers` runs N
 when a frame is first asked for, keeps the mask run-length coded, and remembers what a call takes. Where
-labels play N they are the answers, pixels without a label become one class more, `void`. `Recall` is a
-segmenter that repeats the answer for the frame at hand, so that an engine runs as always.
+labels stand in for N they are the answers, pixels without a label become one class more, `void`. `Recall` is
+a segmenter that repeats the answer for the frame at hand, so that an engine runs as always.
 
 Seconds on a CPU are those of its cores, not of the clock on the wall: other load does not count as cost.
 
@@ -30,7 +30,7 @@ from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
 
 class Answers:
-    """N's masks of one clip by number of the frame; `net` None: labels play N."""
+    """N's masks of one clip by number of the frame; `net` None: labels stand in for N."""
 
     def __init__(self, net: ChunkedNet | None, classes: int) -> None:
         self._net, self._void = net, classes

@@ -5,7 +5,7 @@ Model: a clip has one or several `runs`, stretches of frames that are each begun
 - `whole-clip` (DVRL on 300VW): one run, the whole clip; every frame that has a truth is measured.
 - `snippet` (DVSNet 4.1 and DVRL 4.1 on Cityscapes): runs of `snippet_frames`; the first frame is key, and the
   last one, the annotated frame, is measured. A clip with one label gives one run that ends there (frames 1 to
-  20 of a Cityscapes snippet); a clip with many gives runs one behind the other, each ending at a label.
+  20 of a Cityscapes snippet); a clip with many gives runs one after the other, each ending at a label.
 
 Invariant: names and runs depend on the data set and on the options alone, so that a run can be continued.
 """

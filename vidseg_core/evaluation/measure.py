@@ -4,8 +4,8 @@ Model: masks arrive with their decisions, in frame order; `Measure.frame` compar
 N's own mask, and with the mask before it. Sums are pair counts of pixels, so clips can be pooled exactly.
 
 Conventions: mIoU is over the pixels of all measured frames (see `metrics.confusion`); a frame's own `miou` is
-over the classes that its labels or its mask hold (DVRL Eq. 1). `void`, where labels play N, is wrong wherever
-a label is known, and no class of the mean.
+over the classes that its labels or its mask hold (DVRL Eq. 1). `void`, where labels stand in for N, is wrong
+wherever a label is known, and no class of the mean.
 
 Legend: C classes, K = C + 1 with `void`; H, W working size.
 """
@@ -71,7 +71,7 @@ class Measure:
         self, run: int, number: int, result: FrameResult, mask_HW: np.ndarray, truth: Truth, *, waited: int
     ) -> None:
         """Add the next frame of run `run`; `number` counts frames of the clip; `waited`: frames that went in
-        behind it before it came out."""
+        after it before it came out."""
         miou, fidelity, agreement, tc = NAN, NAN, NAN, NAN
         if truth.labels_HW is not None:
             counts_KK = self._against_labels(mask_HW, truth.labels_HW)

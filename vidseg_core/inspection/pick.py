@@ -1,4 +1,4 @@
-"""Which frames are looked at: those that were named, or a few that tell the most."""
+"""Which frames are looked at: those that were named, or a few that show the most."""
 
 from __future__ import annotations
 

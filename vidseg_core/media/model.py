@@ -86,7 +86,7 @@ class VideoIndex(_Plain):
     key_dts: np.ndarray
     """int64[K] decode times of those key packets, `NO_TIME` where there is none."""
     regular: bool
-    """False: packet times do not tell the frames; indexed by decoding once, one unit."""
+    """False: packet times do not give the frames; indexed by decoding once, one unit."""
     stream: int = 0
     """Number of the video stream among all streams of the file."""
     other_streams: str | None = None

@@ -7,7 +7,7 @@ converted at once and travels as RGB.
 
 Invariants:
 - `Picture.rgb` is the same bits as PyAV's own `frame.reformat(width, height, "rgb24", "BILINEAR")`, however
-  the frame travelled. swscale's result depends on where the chroma samples lie, which PyAV does not tell:
+  the frame travelled. swscale's result depends on where the chroma samples lie, which PyAV does not say:
   `chroma_location` finds it out by trial on a small pattern, and a frame for which no trial fits travels as
   RGB.
 - How a frame travels depends on that frame and on its unit alone, never on the shard that it is in.
@@ -124,7 +124,7 @@ class Picture:
 
 
 class Pictures:
-    """The pictures of a shard, one behind the other in one piece of memory."""
+    """The pictures of a shard, one after the other in one piece of memory."""
 
     __slots__ = ("_offsets", "height", "layout_of", "layouts", "pixels", "width")
 
@@ -217,7 +217,7 @@ def travels_planar(pix_fmt: str, w: int, h: int, height: int, width: int) -> boo
 
 
 class PictureWriter:
-    """Writes the decoded frames of one unit into memory, one behind the other."""
+    """Writes the decoded frames of one unit into memory, one after the other."""
 
     def __init__(self, height: int, width: int, rotation: int) -> None:
         self._height, self._width, self._rotation = height, width, rotation
@@ -314,7 +314,7 @@ def _as_pixels(rows: np.ndarray, width: int) -> np.ndarray:
 
 
 def _planes(pixels: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Views of the three planes that lie one behind the other."""
+    """Views of the three planes that lie one after the other."""
     h, w = layout.height, layout.width
     luma, quarter = h * w, (h // 2) * (w // 2)
     chroma = pixels[luma : luma + 2 * quarter].reshape(2, h // 2, w // 2)

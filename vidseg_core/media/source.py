@@ -54,7 +54,7 @@ def open_source(uri: str) -> Source:
 
 
 class LocalSource(io.FileIO):
-    """A regular local file. Its `name` keeps the suffix only: FFmpeg is told no path."""
+    """A regular local file. Its `name` keeps the suffix only: FFmpeg is given no path."""
 
     def __init__(self, path: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What a schedule means for the frames: how quality falls off behind a key, and how long results wait.
+"""What a schedule means for the frames: how quality falls off after a key, and how long results wait.
 
 Model: one run of frames in order, its first frame a key. `lkd_T[t]` is the distance of frame t to the last
 key at or before it, 0 for a key. Latency has two parts that never add up to one number without a frame rate,
@@ -38,7 +38,7 @@ class Decay:
 
 
 def quality_by_distance(distance_T: np.ndarray, quality_T: np.ndarray) -> Decay:
-    """How quality falls off behind a key; frames whose quality is NaN are left out."""
+    """How quality falls off after a key; frames whose quality is NaN are left out."""
     known = ~np.isnan(quality_T)
     distance, quality = np.asarray(distance_T)[known].astype(np.int64), np.asarray(quality_T)[known]
     found, place, frames = np.unique(distance, return_inverse=True, return_counts=True)

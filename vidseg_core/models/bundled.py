@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent / "bundled"
 
 @dataclass(frozen=True, kw_only=True)
 class Bundled:
-    """A net in the box."""
+    """A net that comes with the package."""
 
     width: int
     classes: int

@@ -57,7 +57,7 @@ class PlannerFacts:
 
     feature_names: tuple[str, ...]
     stride: int
-    """Every so many frames behind the last key one may be key."""
+    """Every so many frames after the last key one may be a key."""
     window: int
     """Frames that are looked ahead."""
     fingerprint: Mapping[str, str]

@@ -81,7 +81,7 @@ _OF_DECISION = ("kind", "feature_names", "widths")
 
 
 def decision_facts(decision: DecisionNet | None) -> dict[str, Any] | None:
-    """How `PolicyFacts` tell of the decision net inside a policy."""
+    """How `PolicyFacts` describe the decision net inside a policy."""
     if decision is None:
         return None
     return {name: getattr(decision, name) for name in _OF_DECISION}

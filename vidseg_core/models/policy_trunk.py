@@ -4,7 +4,7 @@ Two trunks. `light` reads a handful of named numbers; their scaling is part of t
 can be used wherever the same features are computed. `dvrl` reads a map of a flow net (conv6) through one
 convolution and fully connected layers, as DVSNet section 3.4 and DVRL section 3.2 do.
 
-Legend: W decisions, F features, C x h x w the map behind the F = C h w features.
+Legend: W decisions, F features, C x h x w the map that the F = C h w features are.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class SplitNet(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
-    """What a `SplitSegmenter` is told besides its net."""
+    """What a `SplitSegmenter` is given besides its net."""
 
     name: str
     class_names: tuple[str, ...]

@@ -77,7 +77,7 @@ def strips_section(
 
 
 def _breakable(name: str) -> str:
-    """A name that may go on in the next line behind its underscores, as HTML."""
+    """A name that may go on in the next line after its underscores, as HTML."""
     return esc(name).replace("_", "_<wbr>")
 
 

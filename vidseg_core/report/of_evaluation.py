@@ -250,7 +250,7 @@ def _schedules(
         )
         section.plot(
             decay_plot(everywhere, look, _short(data.quality), f"decay{_slug(suffix)}"),
-            "How quality falls off behind a key, all clips, as far as a quarter of the intervals reaches.",
+            "How quality falls off after a key, all clips, as far as a quarter of the intervals reaches.",
         )
     else:
         absent[f"timeline{suffix}"] = "fewer than two frames of the clip are measured (snippets)"

@@ -1,6 +1,6 @@
 """The section of a search: every trial by keys and quality, and the front that none of them beats.
 
-A search is recognised by its `trials.parquet`, a row for each trial. Which columns are its axes is told by
+A search is recognised by its `trials.parquet`, a row for each trial. Which columns are its axes is said by
 their names (`COSTS`, `GAINS`), so that whatever wrote them need not know this page.
 """
 

@@ -150,7 +150,7 @@ def over(frame_HW3: np.ndarray | None, labels_HW: np.ndarray) -> np.ndarray:
 
 
 def shown_labels(labels_HW: np.ndarray, classes: int) -> np.ndarray:
-    """What an evaluation calls `void` (the id behind the classes) in the colour of no label."""
+    """What an evaluation calls `void` (the id after the classes) in the colour of no label."""
     return np.where(labels_HW >= classes, 255, labels_HW).astype(np.uint8)
 
 

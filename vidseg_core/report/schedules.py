@@ -1,4 +1,4 @@
-"""What schedules look like: where keys lie (DVRL Fig. 6 and 7), and how quality falls off behind them."""
+"""What schedules look like: where keys lie (DVRL Fig. 6 and 7), and how quality falls off after them."""
 
 from __future__ import annotations
 

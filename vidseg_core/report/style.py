@@ -91,7 +91,7 @@ class Plot:
     alt: str
     """What it shows, for those who do not see it."""
     draw: Callable[[Figure, bool], None]
-    """Draws onto a figure; told whether it is narrow."""
+    """Draws onto a figure; given whether it is narrow."""
     wide: tuple[float, float] = WIDE
     narrow: tuple[float, float] = NARROW
 

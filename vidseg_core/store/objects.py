@@ -1,7 +1,7 @@
 """A flat key space on a local disk or on S3, with one primitive that matters: `put_if_absent`.
 
 Model: an output is a set of objects, named by posix relative keys. A reader sees an object whole or not at
-all. Of any number of `put_if_absent` of one key exactly one creates it; the others are told `False` and find
+all. Of any number of `put_if_absent` of one key exactly one creates it; the others get `False` and find
 the winner's bytes under the key, whenever they look. Everything else (parts, resume, two drivers on one
 output) rests on this invariant.
 

@@ -2,8 +2,8 @@
 
 Put-if-absent is one `PutObject` with `If-None-Match: *`: S3 answers 412 if the key exists and 409 if another
 conditional put of the key is under way (then we ask again, and learn who won). The SDK repeats a put whose
-answer was lost; if the first one had arrived, the repetition is told 412 although *we* wrote the object. So
-`False` means "it is there", and `commit_part` compares digests to learn whether it is ours.
+answer was lost; if the first one had arrived, the repetition is answered 412 although *we* wrote the object.
+So `False` means "it is there", and `commit_part` compares digests to learn whether it is ours.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class FlowNetS(nn.Module):
 
     @staticmethod
     def _sized(flows: list[torch.Tensor], current_B3hw: torch.Tensor) -> list[torch.Tensor]:
-        """In pixels, with the flow at full size behind them."""
+        """In pixels, with the flow at full size after them."""
         width = current_B3hw.shape[-1]
         sized = [flow * (SCALE * flow.shape[-1] / width) for flow in flows]
         full = functional.interpolate(flows[-1], current_B3hw.shape[-2:], mode="bilinear")
