@@ -32,8 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseg_core.kit.manifest import claim_output
-from vidseg_core.kit.totals import totals_of
-from vidseg_core.kit.whole import closed_videos
+from vidseg_core.kit.whole import closed_videos, totals_of
 from vidseg_core.pipeline.job import _waves
 from vidseg_core.pipeline.plan_stage import SegmentWork, VideoWork, input_tables
 from vidseg_core.pipeline.rows import Receipt

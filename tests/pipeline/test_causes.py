@@ -12,7 +12,7 @@ from ray.exceptions import RayTaskError, UserCodeException
 
 from vidseg_core.cli.runner import run_verb
 from vidseg_core.config.verbs import CompactConfig
-from vidseg_core.kit.causes import message, raised
+from vidseg_core.kit.explain import message, raised
 from vidseg_core.store.errors import WriteError
 
 SENTENCE = "cannot write run/x: No space left on device"

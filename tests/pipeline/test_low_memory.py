@@ -17,8 +17,8 @@ import pytest
 
 from tests.pipeline.clips import make_corpus
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.kit import raylet_words, worker_watch
-from vidseg_core.kit.low_memory import advice, killed
+from vidseg_core.kit import ray_session, worker_watch
+from vidseg_core.kit.explain import advice, killed
 from vidseg_core.kit.worker_watch import (
     MOST_CRASHES,
     MOST_KILLS,
@@ -56,8 +56,8 @@ def test_what_raylets_say_is_one_line_in_the_driver(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         worker, "print_to_stdstream", lambda data, ignore_prefix: printed.extend(data["lines"])
     )
-    raylet_words.shorten()
-    raylet_words.shorten()
+    ray_session._shorten_raylets()
+    ray_session._shorten_raylets()
     assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages)
     for text in (
         "Task f failed due to oom. It will be retried. Error: 1 worker(s)\nand so on",

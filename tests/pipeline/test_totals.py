@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidseg_core.kit.totals import totals_of
+from vidseg_core.kit.whole import totals_of
 from vidseg_core.store.schema import VIDEOS_SCHEMA
 
 ROWS = st.lists(

@@ -69,7 +69,7 @@ def _run(verb: str, config: ConfigT, run: Callable[[ConfigT], int]) -> int:
 
 def _explain(verb: str, config: Any, error: Exception) -> int:
     """One sentence for what a person can understand, a traceback for the rest; the exit code."""
-    from vidseg_core.kit.causes import about_a_name, message, raised
+    from vidseg_core.kit.explain import about_a_name, message, raised
 
     cause = raised(error)
     if named := about_a_name(cause):

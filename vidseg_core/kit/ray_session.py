@@ -8,14 +8,17 @@ import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import ray
+from ray._private import worker
 
-from vidseg_core.kit import interrupts, local_ray, raylet_words
+from vidseg_core.kit import interrupts, local_ray
 from vidseg_core.kit.local_ray import LocalRay
 from vidseg_core.kit.worker_watch import in_words
 
+_REST = re.compile(r"(?:\s+(?:Error:|To troubleshoot)|\n).*", re.DOTALL)
+_RAYLET_SHOWN = 200
 _SHOWN = 400
 """Characters of what Ray says."""
 
@@ -74,7 +77,7 @@ def _let_go(problem: BaseException) -> None:
 
 def _connect(config: RayChoice) -> LocalRay | None:
     """Join the cluster that is named, or start a Ray of our own."""
-    raylet_words.shorten()
+    _shorten_raylets()
     address = config.ray_address or os.environ.get("RAY_ADDRESS")
     try:
         if not address:
@@ -100,3 +103,27 @@ def _why_not(address: str, problem: Exception) -> str:
         f"cannot join the Ray cluster at {address}: it runs Ray {there} on Python {its_python}, this machine "
         f"Ray {here} on Python {our_python}; every machine needs the same (tested: constraints.txt)"
     )
+
+
+def _shorten_raylets() -> None:
+    """From now on the messages of raylets are one line each.
+
+    Ray prints what it says of a worker that died, with a page of advice, in the driver whatever the log level
+    is. The name inside Ray that is used here is pinned by a test.
+    """
+    printed = worker.print_to_stdstream
+    if getattr(printed, "is_short", False):
+        return
+
+    def short(data: Any, *rest: Any, **named: Any) -> None:
+        if data.get("pid") == "raylet":
+            data = {**data, "lines": [first_words(line) for line in data["lines"]]}
+        printed(data, *rest, **named)
+
+    short.is_short = True  # type: ignore[attr-defined]
+    worker.print_to_stdstream = short
+
+
+def first_words(message: str) -> str:
+    """What happened, without the advice."""
+    return _REST.sub("", message.strip())[:_RAYLET_SHOWN]

@@ -20,7 +20,7 @@ from ray._private.state import state
 from ray.core.generated import common_pb2, gcs_pb2
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
-from vidseg_core.kit.low_memory import died, killed
+from vidseg_core.kit.explain import died, killed
 
 TASK_TRIES = 10
 """So often a task of our own is tried whose worker dies: nodes come and go, a crash comes back."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from vidseg_core.kit.low_memory import advice
+from vidseg_core.kit.explain import advice
 from vidseg_core.pipeline.failures import MOST_FAILURES, EngineBroken
 from vidseg_core.store.keys import CRASH_PREFIX, attempt_key, crash_key, parse_attempt
 from vidseg_core.store.objects import ObjectStore

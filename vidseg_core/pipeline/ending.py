@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine.assemble import NetFacts
-from vidseg_core.kit.causes import about_a_name, message, raised
+from vidseg_core.kit.explain import about_a_name, message, raised
 from vidseg_core.kit.progress import Counts, Reporter, clock, tame
-from vidseg_core.kit.totals import Totals, totals_of
 from vidseg_core.kit.versions import versions
+from vidseg_core.kit.whole import Totals, totals_of
 from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.store.errors import CommitConflict, DamagedFile, StoreError
 from vidseg_core.store.keys import (

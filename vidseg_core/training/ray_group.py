@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vidseg_core.kit.low_memory import is_kill, killed
+from vidseg_core.kit.explain import is_kill, killed
 from vidseg_core.kit.ray_session import ClusterError
 
 if TYPE_CHECKING:

@@ -1,9 +1,12 @@
-"""What to say when Ray's memory monitor ends processes of ours, and what lowers their need."""
+"""What went wrong, in a sentence: what a worker raised, without what Ray wraps around it and writes into it;
+processes that the memory monitor of Ray has ended; a name that this locale cannot write."""
 
 from __future__ import annotations
 
 import re
 
+_RAYS_ADVICE = re.compile(r"\s*Failed to [^\n]*? after \d+/\d+ attempts \(total backoff .*", re.DOTALL)
+"""What Ray Data appends to the message of an error that it does not try again."""
 _OPTIONS = (
     "workers",
     "decoders",
@@ -18,6 +21,39 @@ _OPTIONS = (
 _FIGURES = re.compile(r"([\d.]+) ?GB(?: used)? ?/ ?([\d.]+) ?GB")
 _NODE = re.compile(r"IP: ([^,\s)]+)")
 _TASK = re.compile(r"(?:task name|name)=([^,\s)]+)")
+
+
+def raised(problem: BaseException) -> BaseException:
+    """The exception itself: Ray's wrappers are instances of what they wrap, and print a traceback."""
+    while (inner := _inside(problem)) is not None and inner is not problem:
+        problem = inner
+    return problem
+
+
+def _inside(problem: BaseException) -> BaseException | None:
+    cause = getattr(problem, "cause", None)
+    if isinstance(cause, BaseException):
+        return cause
+    return problem.__cause__ if type(problem).__module__.startswith("ray.") else None
+
+
+def message(problem: BaseException) -> str:
+    """What the exception says."""
+    return _RAYS_ADVICE.sub("", str(problem))
+
+
+def about_a_name(problem: BaseException) -> str | None:
+    """One sentence for a name that cannot be written in this locale, or is no text at all; else None."""
+    if not isinstance(problem, UnicodeEncodeError):
+        return None
+    if problem.encoding == "ascii":
+        return (
+            f"this locale knows ASCII letters only, and {problem.object!r} has others; set LC_ALL=C.UTF-8, "
+            "or PYTHONUTF8=1"
+        )
+    if any("\ud800" <= letter <= "\udfff" for letter in problem.object):
+        return f"{problem.object!r} is not valid UTF-8; rename it, or name its folder instead"
+    return None
 
 
 def advice(config: object) -> str:
