@@ -46,7 +46,7 @@ Digests = dict[str, str]
 NETS = "--working_size 96 --threads 1"
 SEGMENT = f"--input clips.csv --segmenter tiny-scenes {NETS} --propagation.flow_size 96 --workers 1"
 CUT = "--segment_frames 40 --shard_frames 16 --scheduler.max_interval 20"
-LABELLED = "--data scenes:videos=3,frames=40,height=96,width=128 --working_size 96"
+LABELLED = "--data scenes:videos=3,frames=40,height=96,width=128 --working_size 96 --propagation.flow_size 96"
 NOT_COMPARED = ("_s", "_per_video_hour", "fps", "method_id")
 """Ends of the names of columns that hold times, or follow from how a configuration is spelled."""
 
@@ -171,7 +171,7 @@ def the_runs(real: bool) -> dict[str, Run]:
         ),
         "evaluate": Run(
             "evaluate",
-            f"{LABELLED} --segmenter labels --propagation.flow_size 96 --threads 1 --workers 2 --methods"
+            f"{LABELLED} --segmenter labels --threads 1 --workers 2 --methods"
             " every fixed:interval=6,12 warp_error:threshold=3,sides=one oracle:interval=6,sides=one"
             " --tables {tables}",
             figures_of,
@@ -189,7 +189,7 @@ def the_runs(real: bool) -> dict[str, Run]:
     if real:
         runs["real"] = Run(
             "segment",
-            f"--input real.csv --segmenter tiny-face {NETS} --workers 1 --scheduler.name frame_difference",
+            f"--input real.csv --segmenter tiny-face {NETS} --workers 1 --scheduler.name warp_error",
             masks_of,
         )
     return runs
@@ -219,15 +219,16 @@ SCHEDULES = {
     "fixed, mirrored, batches of keys": "--scheduler.interval 7 --tta.flip --key_batch 4",
     "fixed, flow net": "--scheduler.interval 7 --propagation.flow tiny-flow",
     "random": "--scheduler.name random --scheduler.interval 7 --seed 3",
-    "frame_difference": "--scheduler.name frame_difference",
-    "flow_magnitude": "--scheduler.name flow_magnitude",
+    "frame_difference": "--scheduler.name frame_difference --scheduler.threshold 3",
+    "flow_magnitude": "--scheduler.name flow_magnitude --scheduler.threshold 1",
     "warp_error": "--scheduler.name warp_error",
     "warp_error, one side": "--scheduler.name warp_error --propagation.sides one",
     "policy": "--scheduler.name policy --scheduler.policy {train-policy}/policy.safetensors",
     "confidence": f"--scheduler.name confidence {DECISION}",
     "confidence_sum": f"--scheduler.name confidence_sum {DECISION}",
     "planner": "--scheduler.name planner",
-    "planner, own": "--scheduler.name planner --scheduler.policy {train-planner}/planner.safetensors",
+    "planner, own": "--scheduler.name planner --propagation.sides one"
+    " --scheduler.policy {train-planner}/planner.safetensors",
 }
 """Runs of `segment` over the generated clips."""
 
