@@ -145,11 +145,13 @@ def the_runs(real: bool) -> dict[str, Run]:
             "train-decision",
             "--tables {tables} --steps 20 --val_every 10 --intervals 5 --batch 32 --threads 1",
             weights_in("decision.safetensors"),
+            quick=True,
         ),
         "train-planner": Run(
             "train-planner",
             "--tables {tables} --window 18 --stride 3 --intervals 5 --folds 2 --strengths 0.1",
             weights_in("planner.safetensors"),
+            quick=True,
         ),
         "train-policy": Run(
             "train-policy",
@@ -175,6 +177,7 @@ def the_runs(real: bool) -> dict[str, Run]:
             " every fixed:interval=6,12 warp_error:threshold=3,sides=one oracle:interval=6,sides=one"
             " --tables {tables}",
             figures_of,
+            quick=True,
         ),
         "pseudo-label": Run("pseudo-label", f"{SEGMENT} {CUT} --min_confidence 0.6", masks_of),
         "dial": Run(
