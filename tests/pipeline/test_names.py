@@ -71,7 +71,7 @@ def test_an_ascii_locale_gives_the_rows_and_addresses_of_any_other(
     assert [there[name] for name in same] == [here[name] for name in same]
     run = os.fsencode(output)
     assert "résultats holds no run" in _in_ascii("-m", "jobs.status", run, code=2)  # has no manifest
-    assert "résultats holds no run" in _in_ascii("-m", "jobs.cli", "status", run, code=2)
+    assert "résultats holds no run" in _in_ascii("-m", "vidseg_core", "status", run, code=2)
     assert "frames in" in _in_ascii(
         "-m", "jobs.export", "--run", run, "--format", "overlay", "--output", run + b"-\xc3\xa9"
     )
