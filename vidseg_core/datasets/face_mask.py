@@ -36,7 +36,7 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
     (0, 255, 255),
     (0, 0, 255),
 )
-"""In the order of `FACE_CLASSES`."""
+"""Colours of the masks, in the order of `FACE_CLASSES`."""
 _NAME = re.compile(r"^(?P<video>[^_]+)_(?P<frame>\d+)$")
 
 

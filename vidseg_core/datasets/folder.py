@@ -54,7 +54,7 @@ class FolderDataset(ImageDataset):
         return self._classes
 
     def _highest_id(self) -> int:
-        """Of all masks: without `classes.txt` nothing else says how many classes there are."""
+        """The highest id in all masks: without `classes.txt` nothing else says how many classes there are."""
         highest = -1
         for path in self._masks():
             ids = read_ids(path).astype(np.int16)

@@ -20,7 +20,7 @@ import numpy as np
 
 LIMIT_BYTES = 16 << 30
 SHARE_OF_DISK = 0.25
-"""At most so much of what is free on the disk of temporary files (`$TMPDIR`) at the start."""
+"""Most of what is free on the disk of temporary files (`$TMPDIR`) at the start that may be used."""
 
 
 class FrameFiles:

@@ -32,7 +32,7 @@ _UNTRAINED_FLOW = (
     "give --propagation.flow_weights, or use dis or tiny-flow."
 )
 _MOST_FLOW_THREADS = 4
-"""Of an engine on a GPU, if nobody says otherwise: an engine more on the host wants cores, too."""
+"""Flow threads of an engine on a GPU, unless said otherwise: other engines on the host need cores, too."""
 _TAKES_INTERVAL = frozenset({"fixed", "random"})
 
 
@@ -46,7 +46,7 @@ class NetFacts:
     trained: bool
     note: str
     flow_digest: str = ""
-    """Of the flow net's weights; empty when the flow is no net."""
+    """Digest of the flow net's weights; empty when the flow is no net."""
 
 
 def build_net(config: SegmentConfig, device: str) -> Segmenter:

@@ -44,7 +44,7 @@ from vidseg_core.scheduling.plan_window import plan_labels, plan_shape
 from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
 _NO_VIEW = np.empty((0, 0), np.uint8)
-"""Of a frame that becomes final at once: one side takes the flow alone."""
+"""View of a frame that becomes final at once: one side takes the flow alone."""
 
 
 @dataclass(slots=True, kw_only=True)

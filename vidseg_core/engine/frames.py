@@ -71,7 +71,7 @@ class FrameInput:
         return height, width
 
     def luma(self) -> tuple[np.ndarray, bool] | None:
-        """As `Picture.luma`; None where only RGB was given."""
+        """What `Picture.luma` gives; None where only RGB was given."""
         return None if self._picture is None else self._picture.luma()
 
 

@@ -32,7 +32,7 @@ def make_view(frame_HW3: np.ndarray, flow_size: int, channels: int) -> np.ndarra
 
 
 def view_of(frame: FrameInput, flow_size: int, channels: int) -> np.ndarray:
-    """As `make_view`; gray comes from the luma where there is one, so that no colours are made for it."""
+    """What `make_view` makes; gray comes from the luma where there is one, so that no colours are made."""
     luma = frame.luma() if channels == 1 else None
     if luma is None:
         return make_view(frame.frame_HW3, flow_size, channels)

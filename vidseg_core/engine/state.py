@@ -29,9 +29,9 @@ class KeyFrame:
     """The last key frame (LKF) and what is kept of it for propagation."""
 
     ordinal: int
-    """Its number in the segment, counted in decoded frames."""
+    """Number of the frame in the segment, counted in decoded frames."""
     frame_index: int
-    """Its video-wide number."""
+    """Number of the frame in the video."""
     is_corrupt: bool
     view: np.ndarray
     """What the flow estimator sees of it: uint8 gray hw, or RGB hw3, at flow size."""

@@ -59,7 +59,7 @@ class TableOptions:
     key_stride: int = 1
     """Every so many frames one may be key; 1: all."""
     two_sided_stride: int = 0
-    """The same for the two-sided table, a multiple of `key_stride`; 0: no such table."""
+    """Stride of the keys of the two-sided table, a multiple of `key_stride`; 0: no such table."""
     flow_size: int = 256
     min_frames: int = 30
     """Shorter segments are refused: they hold no episode."""
@@ -125,7 +125,7 @@ class TableBuilder:
             self._classes = len(net.segmenter.class_names)
 
     def with_options(self, options: TableOptions) -> TableBuilder:
-        """The same nets, another table."""
+        """A builder with the same nets for another table."""
         other = copy.copy(self)
         other.options = options
         return other
@@ -240,7 +240,7 @@ class TableBuilder:
         return [carry_along(self.propagator, seen.carried[k], link) for link in links]
 
     def sides(self, links: Sequence[Link], moved: Sequence[Any]) -> list[Side]:
-        """The same with what tells two sides apart."""
+        """What was moved along `links`, with what two sides are chosen by."""
         return [side_of(self.propagator, *each) for each in zip(moved, links, strict=True)]
 
     def pairs(self, seen: Seen, k: int) -> list[np.ndarray]:

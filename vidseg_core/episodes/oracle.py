@@ -179,7 +179,7 @@ class CorpusPlan:
     """How a budget of keys is divided among clips."""
 
     keys: tuple[int, ...]
-    """Of each clip."""
+    """Number of keys of each clip."""
     total: float
     miss: float
     """The best total is at most this much higher: 0 when found exactly."""

@@ -40,7 +40,7 @@ class Unit:
     start: int
     stop: int
     stream: int | None = None
-    """Of a plain video: the stream to read; None: the one that is the video."""
+    """Stream of a plain video that is read; None: the one that is the video."""
 
     @property
     def frames(self) -> int:
@@ -95,7 +95,7 @@ def _cuts(config: BuildEpisodesConfig, frames: int) -> list[tuple[int, int]]:
 
 
 def class_names(config: BuildEpisodesConfig) -> tuple[str, ...]:
-    """Of the labels; `ConfigError` if data sets differ where labels count."""
+    """Class names of the labels; `ConfigError` if data sets differ where labels count."""
     if config.quality != "labels" and config.segmenter != LABELS:
         return ()
     named = {source: dataset_of(source, "").class_names for source in config.data}

@@ -128,7 +128,7 @@ def fixed_keys(frames: int, interval: int) -> np.ndarray:
 
 
 def even_keys(frames: int, keys: int) -> np.ndarray:
-    """So many keys, as evenly as whole frames allow."""
+    """`keys` keys, as evenly as whole frames allow."""
     return (np.arange(keys, dtype=np.int64) * frames) // keys
 
 

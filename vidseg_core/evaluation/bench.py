@@ -54,7 +54,7 @@ class Bench:
 
     config: EvaluateConfig
     classes: int
-    """Of the labels, or of the net where there are none."""
+    """Number of classes of the labels, or of the net where there are none."""
     has_labels: bool
     net: Segmenter | None
     device: str
@@ -66,7 +66,7 @@ class Bench:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Of the net's weights."""
+        """Digests of the net's weights."""
         return {"segmenter_sha256": self.net.digest} if self.net is not None else {}
 
 
@@ -178,7 +178,7 @@ class _Lane:
     """Frames that an engine that looks ahead may still ask N about."""
     clock: Callable[[], float] = time.perf_counter
     spent_s: float = 0.0
-    """By that clock, N aside where it is recalled."""
+    """Seconds spent by that clock, without N where it is recalled."""
 
 
 class ClipTest:

@@ -94,7 +94,7 @@ def runs_of(config: EvaluateConfig, labelled: Sequence[bool]) -> tuple[tuple[int
 
 
 def class_names(config: EvaluateConfig) -> tuple[str, ...]:
-    """Of the labels; empty where there are none. `ConfigError` if data sets differ."""
+    """Class names of the labels; empty where there are none. `ConfigError` if data sets differ."""
     named = {source: dataset_of(source, "").class_names for source in config.data}
     first = config.data[0]
     for source, names in named.items():
@@ -117,7 +117,7 @@ def _video_of(item: Item) -> str:
 
 
 def _stamp(items: Sequence[Item]) -> str:
-    """Of names, sizes and times of the clip's files; what is no file counts by its name."""
+    """Digest of names, sizes and times of the clip's files; what is no file counts by its name."""
     total = hashlib.sha256()
     for path in dict.fromkeys(path for item in items for path in (item.image, item.label or "")):
         try:

@@ -34,7 +34,7 @@ class Truth:
     labels_HW: np.ndarray | None
     net_HW: np.ndarray | None
     flow: PairFlow | None
-    """To the frame before it in its run."""
+    """Flow to the frame before it in its run."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Measure:
     """Accumulates one method on one clip."""
 
     classes: int
-    """Of the labels or the net, `void` not counted."""
+    """Number of classes of the labels or the net, without `void`."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     label_counts_KK: np.ndarray = field(init=False)
     net_counts_KK: np.ndarray = field(init=False)

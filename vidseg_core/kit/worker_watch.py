@@ -23,13 +23,13 @@ from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from vidseg_core.kit.explain import died, killed
 
 TASK_TRIES = 10
-"""So often a task of our own is tried whose worker dies: nodes come and go, a crash comes back."""
+"""Tries of a task of our own whose worker dies: nodes come and go, a crash comes back."""
 QUIET_S = 10.0
 """Without progress for so long, deaths are counted."""
 MOST_KILLS = 6
-"""So many by the memory monitor on each node, without progress in between: then the run ends."""
+"""Kills by the memory monitor on each node, without progress in between, after which the run ends."""
 MOST_CRASHES = 40
-"""The same for workers that died of something else; a video that is given up takes four."""
+"""Deaths of workers of anything else after which it ends; a video that is given up takes four."""
 _LOOK_EVERY_S = 2.0
 _common: Any = common_pb2  # made at run time
 _gcs: Any = gcs_pb2

@@ -110,7 +110,7 @@ class _NumberedFrames:
         )
 
     def _by_time(self, frames: FrameStream) -> Iterator[tuple[int, VideoFrame]]:
-        """To the first frame of the next unit; at the end of the file all that is left is read, too."""
+        """Frames up to the next unit's first; at the end of the file all that is left is read, too."""
         pts, end = self.unit.frame_pts, self.unit.end_pts
         last, total = -1, len(pts)
         for frame in frames:

@@ -34,7 +34,7 @@ from vidseg_core.media.streams import Choice, choose_stream
 HEAD_FRAMES = 12
 """Frames decoded from the start to see whether packet times and decoder agree."""
 MAX_LOST_IN_HEAD = 6
-"""So many of these may be lost in a stream that shows damage; more, and packets do not give the frames."""
+"""Leading frames that may be lost in a stream that shows damage; more, and packets do not give the frames."""
 KEY_CHECKS = 4
 """Key frames at which a start is tried."""
 MOST_REORDERED = 16

@@ -28,7 +28,7 @@ class _ParameterSets:
         self._kind = kind
         self._seen: set[bytes] = set()
         self.brought: set[bytes] = set()
-        """By the last packet before its picture."""
+        """Parameter sets that the last packet brought before its picture."""
 
     def sees(self, data: memoryview) -> bool:
         self.brought = set()
@@ -159,7 +159,7 @@ def _hevc_kind(first: int) -> int:
 
 
 def h264_header(extradata: bytes) -> Header:
-    """Of an `avcC` record (ISO/IEC 14496-15, 5.3.3.1), or of units with start codes."""
+    """The header in an `avcC` record (ISO/IEC 14496-15, 5.3.3.1), or in units with start codes."""
     if not extradata.startswith(b"\1"):
         return _plain_sets(extradata, _h264_kind), 0
     try:
@@ -171,7 +171,7 @@ def h264_header(extradata: bytes) -> Header:
 
 
 def hevc_header(extradata: bytes) -> Header:
-    """Of an `hvcC` record (ISO/IEC 14496-15, 8.3.3.1), or of units with start codes."""
+    """The header in an `hvcC` record (ISO/IEC 14496-15, 8.3.3.1), or in units with start codes."""
     if extradata[:3] in (b"", b"\0\0\0", b"\0\0\1"):
         return _plain_sets(extradata, _hevc_kind), 0
     found: list[bytes] = []

@@ -185,7 +185,7 @@ class FrameShard:
     is_corrupt: np.ndarray
     """bool[T], the decoder's own flag."""
     pictures: Pictures
-    """As they travel: colours are made when asked for."""
+    """The pictures as they travel: colours are made when asked for."""
     error: str | None = None
     """Why the shard is not what was planned (frames missing, packets refused, surplus); None: it is."""
 

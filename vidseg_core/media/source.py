@@ -73,12 +73,12 @@ class LocalSource(io.FileIO):
 
     @property
     def stamp(self) -> str:
-        """As `Source.stamp`; a file that is written to in place has another one from then on."""
+        """What `Source.stamp` asks for; a file that is written to in place has another one from then on."""
         info = os.fstat(self.fileno())
         return stamp_of(info.st_size, str(info.st_mtime_ns))
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """As FileIO; a place that cannot be is answered with `BAD_PLACE`, an error code of FFmpeg."""
+        """Seeks as FileIO does; a place that cannot be gives `BAD_PLACE`, an error code of FFmpeg."""
         try:
             return super().seek(offset, whence)
         except OSError as error:
@@ -126,7 +126,7 @@ class S3Source(io.RawIOBase):
 
     @property
     def stamp(self) -> str:
-        """As `Source.stamp`; reads of another object under this key fail by themselves (If-Match)."""
+        """What `Source.stamp` asks for; reads of another object under this key fail (If-Match)."""
         return stamp_of(self.size, self._etag.strip('"'))
 
     def readable(self) -> bool:

@@ -53,14 +53,14 @@ class Latency:
     mean_s: float
     """Seconds of compute for a frame, on average."""
     max_s: float
-    """For the dearest frame: a key pays for the net, where there is a key at all."""
+    """Cost of the most expensive frame: a key pays for the net, where there is a key at all."""
     mean_wait_frames: float
     """Frames that a result waits for the next key, on average; 0 when propagation is one-sided."""
     max_wait_frames: int
 
 
 def latency(is_key: Sequence[bool] | np.ndarray, *, two_sided: bool, key_s: float, other_s: float) -> Latency:
-    """Of one run. `key_s`, `other_s`: compute of a key frame and of any other one, seconds."""
+    """Latency of one run. `key_s`, `other_s`: compute of a key frame and of any other one, seconds."""
     keys_T = np.asarray(is_key, dtype=bool)
     if not len(keys_T):
         return Latency(mean_s=float("nan"), max_s=float("nan"), mean_wait_frames=0.0, max_wait_frames=0)

@@ -47,7 +47,7 @@ MASK_CLASSIFIERS = {"mask2former": "class_predictor", "maskformer": "class_predi
 BUILT_IN = {"segformer-b0": "SegformerConfig", "mask2former-swin-small": "Mask2FormerConfig"}
 """Architectures that go by name: the configs whose defaults they are. Weights come with `weights`."""
 DEFAULT_CLASSES = 19
-"""Of built-in names."""
+"""Number of classes of the built-in names."""
 MULTIPLE = 32
 LEAST = 1e-8
 """Evidence below this counts as this before the logarithm."""

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 
 def operations_of(call: Callable[[], object]) -> float:
-    """Of convolutions, matrix products and attention in `call`; a multiplication and an addition are two.
+    """Operations of convolutions, matrix products and attention in `call`; multiplying and adding are two.
 
     0 where nothing can be counted: what torch does not compute (ONNX, numpy), and what its counter fails on;
     a counter must not fail what it counts.

@@ -67,7 +67,7 @@ class PlannerFacts:
     tables: str = ""
     """Digest of the tables that it learned from."""
     strength: float = 0.0
-    """Of the ridge penalty that did best on clips left out."""
+    """Ridge penalty that did best on clips left out."""
     operating_points: tuple[PricePoint, ...] = field(default=())
 
     @property

@@ -57,7 +57,7 @@ class PolicyFacts:
     seed: int = 0
     operating_points: tuple[OperatingPoint, ...] = field(default=())
     summed_points: tuple[OperatingPoint, ...] = field(default=())
-    """Of a decision net's losses added up since the key (`confidence_sum`)."""
+    """Points for a decision net's losses, added up since the key (`confidence_sum`)."""
     decision: Mapping[str, Any] | None = None
     """kind, feature_names and widths of the decision net inside a policy."""
 

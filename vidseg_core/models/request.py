@@ -25,7 +25,7 @@ class ModelRequest:
     """One `build_segmenter` call, as an adapter sees it."""
 
     spec: str
-    """As typed, for messages and as the segmenter's name."""
+    """What was typed, for messages and as the segmenter's name."""
     body: str
     """The part after the family's prefix."""
     weights: str | None

@@ -30,7 +30,7 @@ class WeightsFile:
     path: Path
     state: Mapping[str, torch.Tensor]
     class_names: tuple[str, ...] | None
-    """From the file's metadata, if it says."""
+    """Class names in the file's metadata, if there are any."""
 
     def classes(self, head_key: str) -> int | None:
         """How many classes the classifying layer `head_key` has in this file; None if it is not there."""

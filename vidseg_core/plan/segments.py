@@ -20,7 +20,7 @@ from vidseg_core.media import DecodeUnit, VideoIndex
 
 UNIT_FRAMES = 256
 SHARD_BYTES = 96_000_000
-"""Of a shard: handing one on costs tens of milliseconds whatever its size, and memory holds a dozen."""
+"""Bytes of a shard: handing one on costs tens of milliseconds whatever its size, and memory holds a dozen."""
 
 
 def shard_length(most: int, frame_bytes: int) -> int:

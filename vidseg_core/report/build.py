@@ -114,7 +114,7 @@ def _kind(path: str) -> str:
 
 
 def _is_evaluation(store: ObjectStore) -> bool:
-    """Also one of another version, which is reported when it is opened."""
+    """Whether this is an evaluation, of whatever version; another version is reported when it is opened."""
     try:
         return read_object(store, MANIFEST_KEY, {}, "").get("kind") == "evaluate"
     except DamagedFile:

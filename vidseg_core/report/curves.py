@@ -181,7 +181,7 @@ _TC = ("tc", "tc_pop")
 
 
 def _with_keys(curves: Sequence[Curve]) -> list[Curve]:
-    """Those that save calls of the net; what does not is a line across, where there is anything else."""
+    """Curves that save calls of the net; what does not is a line across, where there is anything else."""
     return [curve for curve in curves if curve.scheduler != "every"] or list(curves)
 
 

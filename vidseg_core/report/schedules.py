@@ -26,7 +26,7 @@ class Schedule:
     """A number for each frame, NaN where none is known."""
     distance: np.ndarray
     intervals: np.ndarray
-    """Of all keys; none reaches over the edge of a clip."""
+    """Frames from key to key, of all clips; none reaches over the edge of a clip."""
 
 
 def interval_plot(schedules: Sequence[Schedule], look: Mapping[str, Look], name: str) -> Plot:

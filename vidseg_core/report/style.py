@@ -87,7 +87,7 @@ class Plot:
     """One picture of the page."""
 
     name: str
-    """Of its files."""
+    """Name of its files, without ending."""
     alt: str
     """What it shows, for those who do not see it."""
     draw: Callable[[Figure, bool], None]

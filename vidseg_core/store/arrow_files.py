@@ -1,4 +1,4 @@
-"""The same root as an Arrow file system, for readers of pieces (footer, columns, row groups).
+"""The root of a store as an Arrow file system, for readers of pieces (footer, columns, row groups).
 
 Arrow's S3 client knows nothing of boto3: it is handed the endpoint, the region and, if the ambient boto3
 chain has them, the credentials of this moment, which we do not keep.

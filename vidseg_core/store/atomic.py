@@ -48,7 +48,7 @@ def whole_file(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator[
 
 @contextmanager
 def whole_text(path: str | os.PathLike[str], *, newline: str | None = None) -> Iterator[TextIO]:
-    """The same for text, which is written as UTF-8."""
+    """A text file that is there whole or not at all, written as UTF-8."""
     with whole_file(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline=newline)
         try:

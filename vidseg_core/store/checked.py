@@ -35,7 +35,7 @@ CRC_KEY, PLACE_KEY = b"vidseg.crc32", b"vidseg.key"
 HOW_TO_REPAIR = "the command of that run with --repair makes it again (not in runs of older versions)"
 _BLANK = b"-" * 8
 _DIGITS = 2 * len(_BLANK)
-"""Of the checksums: first that of the bytes before the footer, then the footer's."""
+"""Digits of both checksums: first that of the bytes before the footer, then the footer's."""
 _MAGIC = b"PAR1"
 _TAIL = 64 << 10
 """Bytes read at once from the end of a file: most footers are shorter."""

@@ -76,7 +76,7 @@ def compact(
 
 
 def compact_video(store: ObjectStore, video_id: str, *, span_bytes: int = SPAN_BYTES) -> CompactResult:
-    """The same for one video; videos are independent, so this may run in parallel over them."""
+    """Merge the parts of one video; videos are independent, so this may run in parallel over them."""
     spans = _write_spans(store, video_id, span_bytes)
     keys = _keys(store, video_id)
     kept = set(visible(keys))

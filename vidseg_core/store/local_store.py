@@ -161,7 +161,7 @@ def _link_exclusive(temporary: str, target: str) -> bool:
 
 
 def _rename_under_lock(temporary: str, target: str) -> bool:
-    """The same for file systems without hard links: the kernel drops the lock if its holder dies."""
+    """Put-if-absent for file systems without hard links: the kernel drops the lock if its holder dies."""
     with open(os.path.join(os.path.dirname(target), _LOCK_NAME), "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(target):

@@ -78,7 +78,7 @@ class FrameRow:
     """One segmented frame."""
 
     frame_index: int
-    """In the order of a plain decode, from the start of the video."""
+    """Number of the frame in the order of a plain decode, from the start of the video."""
     pts_s: float
     """Presentation time in seconds; NaN if the container gives none (stored as null, with a reason)."""
     is_key: bool

@@ -116,7 +116,7 @@ class Run:
         return pa.concat_tables([VIDEOS_SCHEMA.empty_table(), *self.video_batches()])
 
     def video_batches(self, skip: Collection[str] = ()) -> Iterator[pa.Table]:
-        """The same rows, some thousand at a time: a run may have more videos than fit memory.
+        """The rows of `videos`, some thousand at a time: a run may have more videos than fit memory.
 
         `skip`: keys of rows that are left out.
         """

@@ -31,7 +31,7 @@ from vidseg_core.store.keys import STATE_PREFIX, ObjectInfo, check_key
 
 _CONFLICT_TRIES = 8
 READ_TIMEOUT_S = 60.0
-"""So long S3 may be silent before a request is made again."""
+"""Seconds that S3 may be silent before a request is made again."""
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _REFUSED = {"403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}

@@ -51,7 +51,7 @@ PSEUDO_SCHEMA: pa.Schema = pa.schema(
     ],
     metadata=_METADATA,
 )
-"""The same for a run of pseudo-labels."""
+"""Columns of the frames of a run of pseudo-labels."""
 
 VIDEOS_SCHEMA: pa.Schema = pa.schema(
     [

@@ -37,10 +37,10 @@ from vidseg_core.store.schema import VIDEOS_SCHEMA
 _COLUMNS = ("video_id", "status", "decoded_frames", "parts")
 _READERS = 16
 _WHOLE_READERS = 8
-"""Of whole files at a time, each as large as a span may be."""
+"""Whole files that are read at a time, each as large as a span may be."""
 _BATCH = 1000
 _MOST_GAPS = 1000
-"""Of a video, which are named."""
+"""Gaps of a video that are named, at most."""
 _SHOWN = 5
 _TRIES = 3
 
@@ -128,7 +128,7 @@ class Verified:
 
     files: int = 0
     without_checksums: int = 0
-    """Of them, written by an older version: their masks were decoded."""
+    """Files of an older version among them: their masks were decoded."""
 
 
 def raise_for(where: str, faults: Sequence[Fault]) -> None:

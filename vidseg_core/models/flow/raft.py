@@ -39,7 +39,7 @@ class Raft(nn.Module):
         return self.raft(current_B3hw * 2.0 - 1.0, key_B3hw * 2.0 - 1.0, num_flow_updates=self.updates)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Those of the wrapped net."""
+        """The weights of the wrapped net, under its own names."""
         return self.raft.state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:

@@ -26,7 +26,7 @@ _GOLDEN = 0.618034
 
 
 def _shade(ring: int) -> float:
-    """From -1 (black) to 1 (white)."""
+    """Shade of a ring of colours, from -1 (black) to 1 (white)."""
     return _SHADES[ring] if ring < len(_SHADES) else (ring * _GOLDEN % 1) * 1.5 - 0.75
 
 
