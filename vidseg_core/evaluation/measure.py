@@ -20,8 +20,7 @@ import numpy as np
 from vidseg_core.engine.frames import FrameResult
 from vidseg_core.metrics.confusion import IGNORE_INDEX, count_pairs, iou_of
 from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
-from vidseg_core.metrics.keys import join, key_statistics
-from vidseg_core.metrics.schedule import distances, latency
+from vidseg_core.metrics.schedule import distances, join, key_statistics, latency
 from vidseg_core.store.mask_codec import encode_mask
 
 NAN = float("nan")

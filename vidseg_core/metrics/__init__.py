@@ -4,8 +4,17 @@ from vidseg_core.metrics.confusion import IGNORE_INDEX, ConfusionMatrix, count_p
 from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
 from vidseg_core.metrics.cost import Cost
 from vidseg_core.metrics.fidelity import Fidelity, measure_fidelity
-from vidseg_core.metrics.keys import KeyStatistics, join, key_statistics
-from vidseg_core.metrics.schedule import Decay, Latency, distances, latency, quality_by_distance, waits
+from vidseg_core.metrics.schedule import (
+    Decay,
+    KeyStatistics,
+    Latency,
+    distances,
+    join,
+    key_statistics,
+    latency,
+    quality_by_distance,
+    waits,
+)
 
 __all__ = [
     "IGNORE_INDEX",

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.metrics.cost import Cost
-from vidseg_core.metrics.keys import join, key_statistics
+from vidseg_core.metrics.schedule import join, key_statistics
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.schedules import Schedule, interval_plot
 from vidseg_core.report.style import COLOURS, KEY_HEX, Look, Plot, plain
