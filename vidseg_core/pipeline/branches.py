@@ -20,9 +20,9 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.kit.data_watch import DataWatch
 from vidseg_core.kit.worker_watch import WorkerWatch
 from vidseg_core.pipeline.commit_stage import CommitStage, commit_parts
 from vidseg_core.pipeline.decode_stage import DecodeStage, decode_units
@@ -42,14 +42,6 @@ _SHARDS_AHEAD = 2.0
 
 BranchPlan = list[pa.Table]
 """The units of a branch, in blocks of one decode task each."""
-
-
-class _Watch(WorkerWatch, ExecutionCallback):
-    """Ray Data makes one for each execution of a graph, and ends that with what it raises."""
-
-    def on_execution_step(self, executor: Any) -> None:
-        """Called several times a second, also while nothing comes out."""
-        self.look()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +72,7 @@ def data_context(store_share: float) -> Iterator[None]:
     context.override_object_store_memory_limit_fraction = store_share
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.custom_execution_callback_classes = [*before.custom_execution_callback_classes, _Watch]
+    context.custom_execution_callback_classes = [*before.custom_execution_callback_classes, DataWatch]
     DataContext._set_current(context)
     try:
         yield
