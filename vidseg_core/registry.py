@@ -1,6 +1,7 @@
 """Find a plug-in by its short name or by `package.module:Class`.
 
-A registry is a table from short names to classes (or factories). Every lookup either returns something
+A registry is a table from short names to classes (or factories), or to where one is, which is imported when
+it is asked for. Every lookup either returns something
 callable or fails with a message that names what was asked for and the nearest known name.
 """
 
@@ -29,7 +30,7 @@ class Registry:
     `kind` is the word used in messages ("scheduler", "propagator", "flow estimator").
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, Callable[..., Any] | str]) -> None:
         self.kind = kind
         self._entries = dict(entries)
 
@@ -47,8 +48,9 @@ class Registry:
 
     def find(self, name: str) -> Callable[..., Any]:
         """The class or factory called `name`, a short name or `package.module:Class`."""
-        if name in self._entries:
-            return self._entries[name]
+        entry = self._entries.get(name)
+        if entry is not None:
+            return load(entry) if isinstance(entry, str) else entry
         if ":" in name:
             return self._load(name)
         near = difflib.get_close_matches(name, self._entries, n=1, cutoff=0.5)
@@ -82,12 +84,17 @@ class Registry:
             raise PluginError(f"{self.kind} {name!r} cannot be built ({problem})") from error
 
     def _load(self, name: str) -> Callable[..., Any]:
-        module_name, _, attribute = name.partition(":")
         try:
-            return getattr(importlib.import_module(module_name), attribute)
+            return load(name)
         except (Exception, SystemExit) as error:  # a plug-in's own code runs here
             problem = f"{type(error).__name__}: {error}"
             raise UnknownNameError(f"{self.kind} {name!r} cannot be loaded ({problem})") from error
+
+
+def load(place: str) -> Callable[..., Any]:
+    """The object at `package.module:name`."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _option_names(factory: Callable[..., Any]) -> set[str] | None:

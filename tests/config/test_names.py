@@ -10,23 +10,27 @@ import inspect
 import pytest
 
 from vidseg_core.config import segment
+from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.errors import ConfigError
 
 
-def test_schedulers() -> None:
-    from vidseg_core.scheduling import SCHEDULERS
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_catalogue_says_what_a_scheduler_is(name: str) -> None:
+    from vidseg_core import scheduling
 
-    assert sorted(segment.SCHEDULERS) == sorted(SCHEDULERS)
-    scoring = {
-        name for name in SCHEDULERS if "threshold" in inspect.signature(SCHEDULERS.find(name)).parameters
-    }
-    assert scoring == set(segment.SCORING_SCHEDULERS)
+    entry, cls = SCHEDULERS[name], scheduling.SCHEDULERS.find(name)
+    takes = set(inspect.signature(cls).parameters)
+    assert entry.scores == ("threshold" in takes)
+    assert entry.takes_interval == ("interval" in takes)
+    assert bool(entry.trained_by) == ("policy" in takes)
+    assert entry.looks_ahead == hasattr(cls, "plan")
+    assert entry.looks_ahead or entry.unit or not entry.scores
 
 
 def test_the_planner_in_the_package() -> None:
     from vidseg_core.models.planner import BUNDLED_PLANNER, planner_file
 
-    assert segment.BUNDLED_PLANNER == BUNDLED_PLANNER == segment.SchedulerConfig(name="planner").policy
+    assert SCHEDULERS["planner"].file == BUNDLED_PLANNER == segment.SchedulerConfig(name="planner").policy
     assert planner_file(BUNDLED_PLANNER).is_file()
 
 

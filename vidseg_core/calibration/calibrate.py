@@ -24,14 +24,16 @@ from vidseg_core.calibration.search import search
 from vidseg_core.calibration.tasks import (
     SampleTasks,
     Tasks,
+    file_for,
     longest_interval,
+    lookahead_file,
     on_ray,
-    planner_of,
     tried_names,
 )
 from vidseg_core.calibration.words import describe, plain_choice
+from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
 from vidseg_core.config.errors import ConfigError, check
-from vidseg_core.config.segment import LEARNED_SCHEDULERS, TRAINED_BY, SchedulerConfig, SegmentConfig
+from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
@@ -145,7 +147,7 @@ def calibrate(
         names,
         max_interval=longest_interval(config),
         policy=config.scheduler.policy,
-        planned=planned_on(config, clips, sample) if "planner" in names else None,
+        planned=planned_on(config, clips, sample) if _looking_ahead(names) else None,
     )
     choice = search(
         found,
@@ -157,7 +159,7 @@ def calibrate(
         net_s=net_s,
     )
     report.block(describe(choice))
-    if choice.settings["name"] == "every" and config.calibration.quality == "fidelity":
+    if choice.settings["name"] == EVERY and config.calibration.quality == "fidelity":
         report.say(
             "--calibration.quality accuracy counts pixels, which is less strict than a mean over classes"
         )
@@ -166,23 +168,28 @@ def calibrate(
 
 
 def worth_trying(config: SegmentConfig, net_ops: float, report: Reporter) -> tuple[str, ...]:
-    """The schedulers at hand, without a planner that nobody asked for beside a net that is too cheap for it.
-    Judged by operations: seconds would make the choice a matter of luck."""
+    """The schedulers at hand; one that looks ahead only if it was asked for or the net is expensive enough,
+    in operations: seconds would make the choice a matter of luck."""
     names = tried_names(config)
-    asked = config.scheduler.name == "planner" or "planner" in config.calibration.schedulers
-    if "planner" not in names or asked or net_ops >= PLANS_FROM_OPS:
+    ahead = _looking_ahead(names)
+    if not ahead or {config.scheduler.name, *config.calibration.schedulers} & set(ahead):
+        return names
+    if net_ops >= PLANS_FROM_OPS:
         return names
     why = f"the net takes {net_ops / 1e9:.2g} GFLOP a frame, and planning pays from {PLANS_FROM_OPS / 1e9:g}"
     why = why if net_ops else "what the net costs is not known (torch counts no operations)"
-    report.say(
-        f"the planner is not tried: {why}; --calibration.schedulers fixed planner tries it all the same"
-    )
-    return tuple(name for name in names if name != "planner")
+    also = f"--calibration.schedulers {FIXED} {ahead[0]} tries it all the same"
+    report.say(f"the {ahead[0]} is not tried: {why}; {also}")
+    return tuple(name for name in names if name not in ahead)
+
+
+def _looking_ahead(names: Sequence[str]) -> list[str]:
+    return [name for name in names if SCHEDULERS[name].looks_ahead]
 
 
 def planned_on(config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks) -> Planned:
     """The planner at each of its prices, on each clip."""
-    planner = planner_of(config)
+    planner = lookahead_file(config)
     prices = prices_of(planner, config.propagation.sides == "two")
     return Planned(planner, prices, sample.plan([clip.table for clip in clips], prices))
 
@@ -193,9 +200,9 @@ def check_dial_here(config: SegmentConfig) -> None:
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
     for tried in config.calibration.schedulers:
-        if tried in LEARNED_SCHEDULERS and tried != "planner":
-            problem = f"{tried!r} needs its file: --scheduler.name {tried} --scheduler.policy FILE"
-            check(TRAINED_BY.get(name) == TRAINED_BY[tried], "--calibration.schedulers", problem)
+        problem = f"{tried!r} needs its file: --scheduler.name {tried} --scheduler.policy FILE"
+        needs_none = not SCHEDULERS[tried].trained_by
+        check(needs_none or file_for(tried, config) is not None, "--calibration.schedulers", problem)
 
 
 def sample_units(config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> list[Unit]:

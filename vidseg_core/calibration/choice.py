@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from vidseg_core.calibration.schedulers import Point, long_run_share
+from vidseg_core.config.catalogue import EVERY, FIXED
 
 CONFIDENCE = 0.9
 LEAST_CLIPS = 9
@@ -34,7 +35,6 @@ DRAWS = 2000
 _START, _TIGHTER = 0.9, 0.85
 """The limit that choices are made by, relative to the one asked for, and how it is drawn in."""
 _TRIES = 8
-EVERY = "every"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +145,7 @@ def fits(point: Point, budget: float, frames: Sequence[int], seed: int) -> bool:
     """Is the long-run share within the budget, 9 times in 10 when clips are drawn again?"""
     if point.share > budget * (1 + 1e-9):
         return False
-    if point.family == "fixed":
+    if point.family == FIXED:
         return True
     rng, clips = np.random.default_rng(seed), len(frames)
     shares = []

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.planned import PlannedTable
 from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
@@ -30,6 +31,7 @@ from vidseg_core.episodes.walk import feature, fixed_keys, run_scores, with_feat
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.planner import read_planner
 from vidseg_core.models.policy_file import read_policy
+from vidseg_core.scheduling.by_name import SCHEDULERS as SCHEDULER_CLASSES
 from vidseg_core.scheduling.plan_features import Pairs
 from vidseg_core.scheduling.planner import PlannerCore
 
@@ -41,7 +43,6 @@ PAIRS = 6000
 """Kept of a clip that is planned at several prices: those of 1,100 frames, 220 MB."""
 PRICES = 56
 """Prices of a key at which a planner is tried; windows are looked at once for all of them."""
-HEURISTICS = ("frame_difference", "flow_magnitude", "warp_error")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class Family(Protocol):
 class FixedFamily:
     """`fixed`: its share of keys is known without looking."""
 
-    name = "fixed"
+    name = FIXED
 
     def __init__(self, tables: Sequence[EpisodeTable], max_interval: int) -> None:
         self._tables, self._most = tables, max_interval
@@ -150,17 +151,19 @@ def keys_at(
 ) -> np.ndarray:
     """The keys that a scheduler with these settings takes on a clip, one of the sample or not."""
     name = settings["name"]
-    if name == "planner":
+    if SCHEDULERS[name].looks_ahead:
         policy, price = settings["policy"], settings["threshold"]
         run = plan_keys(table, policy, [price], two_sided=two_sided, max_interval=max_interval)
         return np.flatnonzero(run[0])
-    if name == "every":
+    if name == EVERY:
         return np.arange(table.frames)
-    if name == "fixed":
+    if name == FIXED:
         return fixed_keys(table.frames, settings["interval"])
     thresholds_P = np.array([settings["threshold"]])
-    if name in HEURISTICS:
-        run = run_scores(table, feature(table, name), thresholds_P, max_interval=max_interval)
+    if SCHEDULERS[name].feature:
+        run = run_scores(
+            table, feature(table, SCHEDULERS[name].feature), thresholds_P, max_interval=max_interval
+        )
         return np.flatnonzero(run[0])
     net, operator = _net_and_walker(table, name, settings["policy"], max_interval)
     return np.flatnonzero(_runs(operator, net, thresholds_P, table.frames)[0])
@@ -194,11 +197,11 @@ def families(
     """
     found: list[Family] = []
     for name in names:
-        if name == "fixed":
+        if name == FIXED:
             found.append(FixedFamily(tables, max_interval))
-        elif name in HEURISTICS:
+        elif SCHEDULERS[name].feature:
             found.append(_heuristic(tables, name, max_interval))
-        elif name == "planner":
+        elif SCHEDULERS[name].looks_ahead:
             assert planned is not None
             about = {"name": name, "policy": planned.planner}
             found.append(ScoredFamily(name, about, np.array(planned.prices), planned.runs))
@@ -209,7 +212,7 @@ def families(
 
 
 def _heuristic(tables: Sequence[EpisodeTable], name: str, max_interval: int) -> ScoredFamily:
-    scores = [feature(table, name) for table in tables]
+    scores = [feature(table, SCHEDULERS[name].feature) for table in tables]
     seen = np.concatenate([score[:, 1 : max_interval + 1].ravel() for score in scores])
     thresholds_P = _grid(seen)
     runs = [
@@ -242,9 +245,9 @@ def _learned(tables: Sequence[EpisodeTable], name: str, policy: str, max_interva
 
 
 def _net_and_walker(table: EpisodeTable, name: str, policy: str, max_interval: int) -> tuple[Any, Operator]:
-    net, facts = read_policy(policy, role="policy" if name == "policy" else "decision")
+    net, facts = read_policy(policy, role=SCHEDULERS[name].trained_by.removeprefix("train-"))
     tables = join_tables([with_features(table, facts.feature_names)])
-    if name == "confidence_sum":
+    if getattr(SCHEDULER_CLASSES.find(name), "summed", False):
         assert isinstance(net, DecisionNet)
         return SummedLoss(), Operator(with_summed_losses(tables, net), max_interval=max_interval)
     return net, Operator(tables, max_interval=max_interval)

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from vidseg_core.calibration.evidence import Interval, Known, two_sided_values
-from vidseg_core.calibration.schedulers import HEURISTICS, plan_keys
+from vidseg_core.calibration.schedulers import plan_keys
+from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.dial import TRIED
-from vidseg_core.config.segment import BUNDLED_PLANNER, TRAINED_BY, SegmentConfig
+from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.assemble import build_net, build_run_flow
 from vidseg_core.engine.net import ChunkedNet
@@ -50,16 +51,22 @@ class Looked:
 
 def tried_names(config: SegmentConfig) -> tuple[str, ...]:
     """The schedulers at hand, or those that were named."""
-    verb = TRAINED_BY.get(config.scheduler.name, "")
-    at_hand = [name for name in TRIED if name == "planner" or TRAINED_BY.get(name, verb) == verb]
     named = config.calibration.schedulers
+    at_hand = [name for name in TRIED if not SCHEDULERS[name].trained_by or file_for(name, config)]
     return tuple(name for name in at_hand if not named or name in named)
 
 
-def planner_of(config: SegmentConfig) -> str:
-    """The run's planner, or the one in the package."""
-    given = config.scheduler.policy if config.scheduler.name == "planner" else None
-    return given or BUNDLED_PLANNER
+def file_for(name: str, config: SegmentConfig) -> str | None:
+    """What a trained scheduler reads: the run's file if it is of this kind, else the one in the package."""
+    given = SCHEDULERS.get(config.scheduler.name)
+    fits = given is not None and given.trained_by == SCHEDULERS[name].trained_by
+    return config.scheduler.policy if fits else SCHEDULERS[name].file
+
+
+def lookahead_file(config: SegmentConfig) -> str:
+    """What the scheduler that looks ahead reads."""
+    files = [file_for(name, config) for name in tried_names(config) if SCHEDULERS[name].looks_ahead]
+    return next(file for file in files if file is not None)
 
 
 def longest_interval(config: SegmentConfig) -> int:
@@ -121,7 +128,7 @@ def plan_at(table: EpisodeTable, prices: Sequence[float], config: SegmentConfig)
     cv2.setNumThreads(1)
     return plan_keys(
         table,
-        planner_of(config),
+        lookahead_file(config),
         prices,
         two_sided=config.propagation.sides == "two",
         max_interval=longest_interval(config),
@@ -140,7 +147,7 @@ def sample_builder(config: SegmentConfig, device: str) -> TableBuilder:
         horizon=longest_interval(config),
         flow_size=config.propagation.flow_size,
         min_frames=8,
-        pictures="planner" in tried_names(config),
+        pictures=any(SCHEDULERS[name].looks_ahead for name in tried_names(config)),
     )
     return TableBuilder(
         options,
@@ -154,9 +161,9 @@ def sample_builder(config: SegmentConfig, device: str) -> TableBuilder:
 
 def _feature_sets(config: SegmentConfig) -> tuple[str, ...]:
     """What the schedulers that are tried read."""
-    names = set(tried_names(config))
-    sets = ["scores"] if names & set(HEURISTICS) else ["frame_difference"]
-    if names & {"policy", "confidence", "confidence_sum"}:
+    entries = [SCHEDULERS[name] for name in tried_names(config)]
+    sets = ["scores"] if any(entry.scores and entry.feature for entry in entries) else ["frame_difference"]
+    if any(entry.trained_by and not entry.looks_ahead for entry in entries):
         assert config.scheduler.policy is not None
         _, facts = read_policy(config.scheduler.policy)
         sets = ["scores", "flow"] if set(facts.feature_names) - NEEDS_NO_FLOW else sets

@@ -5,21 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS
 from vidseg_core.config.errors import check, check_int, nearest
 
 __all__ = ["TRIED", "CalibrationConfig", "check_dial"]
 
-TRIED = (
-    "fixed",
-    "frame_difference",
-    "flow_magnitude",
-    "warp_error",
-    "policy",
-    "confidence",
-    "confidence_sum",
-    "planner",
-)
-"""Schedulers that a calibration can try; of the learned ones only the planner needs no file."""
+TRIED = tuple(name for name, entry in SCHEDULERS.items() if entry.walks_tables)
+"""Schedulers that a calibration can try; the trained ones need their file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +23,8 @@ class CalibrationConfig:
     clip_frames: int = 96
     """frames of each run; 16 to 2000 (a run costs about frames x 45 flows)"""
     schedulers: tuple[str, ...] = ()
-    """those to try; none given: fixed, the three heuristics, what --scheduler.policy gives, and the planner
-    where the net costs enough"""
+    """those to try; none given: those without a file, what --scheduler.policy gives, and the planner where
+    the net costs enough"""
     quality: Literal["fidelity", "accuracy"] = "fidelity"
     """what --max_drop counts: mean IoU (hard on small classes), or pixels, against the net on every frame"""
     audit_frames: int = 48
@@ -60,7 +52,7 @@ def check_dial(budget: float | None, max_drop: float | None, threshold: float | 
     option = "--budget" if budget is not None else "--max_drop"
     chosen = f"{option} chooses it; give one of the two"
     check(threshold is None, "--scheduler.threshold", chosen)
-    check(interval == 12, "--scheduler.interval", chosen)
+    check(interval == INTERVAL, "--scheduler.interval", chosen)
     if budget is not None:
         check(
             _number(budget) and 0 < budget <= 1, "--budget", f"must be a share above 0 to 1, got {budget!r}"

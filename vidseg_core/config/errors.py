@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 __all__ = ["ConfigError", "check", "check_int", "check_name", "check_positive", "nearest"]
 
@@ -58,7 +58,7 @@ def check_positive(option: str, value: object, unit: str = "") -> None:
     check(fine, option, f"must be above 0{' ' + unit if unit else ''}, got {value!r}")
 
 
-def check_name(option: str, value: str, known: Sequence[str], prefixes: Sequence[str] = ()) -> None:
+def check_name(option: str, value: str, known: Collection[str], prefixes: Sequence[str] = ()) -> None:
     """`value` must be one of `known`, ``<prefix>:<anything>``, or a plug-in ``package.module:Class``."""
     if value in known:
         return

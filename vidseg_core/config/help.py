@@ -2,7 +2,7 @@
 
 The text under a field is the option's line, so there is one place to say what an option means. A config may
 name groups for its own options with ``HELP_GROUPS`` (first field of a group -> its title); nested configs
-are groups of their own.
+are groups of their own. ``HELP_WORDS`` (name -> words) fill ``{name}`` in the texts of a config.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def field_texts(cls: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if dataclasses.is_dataclass(base):
-            texts |= _own_texts(base)
+            words: Mapping[str, str] = getattr(base, "HELP_WORDS", {})
+            own = _own_texts(base)
+            texts |= {name: text.format(**words) for name, text in own.items()} if words else own
     return texts
 
 

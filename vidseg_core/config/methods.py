@@ -22,9 +22,10 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, get_type_hints
 
+from vidseg_core.config.catalogue import FIXED, SCHEDULERS
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.schema import convert, to_dict
-from vidseg_core.config.segment import SCHEDULERS, PropagationConfig, SchedulerConfig
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
 
 __all__ = ["ORACLE", "MethodConfig", "parse_methods"]
 
@@ -73,7 +74,8 @@ class MethodConfig:
 
 
 def _takes_interval(method: MethodConfig) -> bool:
-    return method.is_oracle or method.scheduler.name in ("fixed", "random")
+    entry = SCHEDULERS.get(method.scheduler.name)
+    return method.is_oracle or (entry is not None and entry.takes_interval)
 
 
 def parse_methods(texts: Sequence[str], propagation: PropagationConfig) -> tuple[MethodConfig, ...]:
@@ -112,7 +114,7 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
     if "interval" in mine and "max_interval" not in mine:
         mine["max_interval"] = max(SchedulerConfig.max_interval, mine["interval"])
     try:
-        scheduler = SchedulerConfig(name="fixed" if is_oracle else name, **mine)
+        scheduler = SchedulerConfig(name=FIXED if is_oracle else name, **mine)
         carried = replace(propagation, **others)
     except ConfigError as error:
         option = error.option.rpartition(".")[2]

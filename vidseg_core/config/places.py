@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from vidseg_core.config.catalogue import FILES as PACKAGED
 from vidseg_core.config.errors import check
 from vidseg_core.config.schema import flat_dict
-from vidseg_core.config.segment import BUNDLED_PLANNER
 from vidseg_core.config.spaces import space_file
 
 __all__ = ["check_places"]
@@ -28,8 +28,6 @@ FILES = frozenset(
     }
 )
 """Options, by dotted name, whose value is one file."""
-IN_THE_PACKAGE = frozenset({("scheduler.policy", BUNDLED_PLANNER)})
-"""Values that name a file of the package."""
 
 
 def check_places(config: Any) -> None:
@@ -38,7 +36,7 @@ def check_places(config: Any) -> None:
     for name, value in flat_dict(config).items():
         if not isinstance(value, str) or "://" in value:
             continue
-        if (name, value) in IN_THE_PACKAGE:
+        if name == "scheduler.policy" and value in PACKAGED:
             continue
         if name in FILES:
             value = str(space_file(value)) if name == "space" else value

@@ -13,20 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from vidseg_core.config.catalogue import FILES, FIXED, INTERVAL, SCHEDULERS, listed, scheduler_words
 from vidseg_core.config.dial import CalibrationConfig, check_dial
 from vidseg_core.config.errors import ConfigError, check, check_int, check_name, check_positive
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = [
-    "BUNDLED_PLANNER",
     "FLOWS",
-    "LEARNED_SCHEDULERS",
     "PROPAGATORS",
-    "SCHEDULERS",
     "SEGMENTERS",
     "SEGMENTER_ALIASES",
     "SEGMENTER_PREFIXES",
-    "TRAINED_BY",
     "MaskConfig",
     "MediaConfig",
     "PropagationConfig",
@@ -35,17 +32,6 @@ __all__ = [
     "TtaConfig",
 ]
 
-LEARNED_SCHEDULERS = ("policy", "confidence", "confidence_sum", "planner")
-TRAINED_BY = {
-    "policy": "train-policy",
-    "confidence": "train-decision",
-    "confidence_sum": "train-decision",
-    "planner": "train-planner",
-}
-BUNDLED_PLANNER = "tiny-planner"
-"""The planner in the package: what `planner` reads without a file."""
-SCORING_SCHEDULERS = ("frame_difference", "flow_magnitude", "warp_error", *LEARNED_SCHEDULERS)
-SCHEDULERS = ("every", "fixed", "random", *SCORING_SCHEDULERS)
 PROPAGATORS = ("copy", "flow_warp")
 FLOWS = ("dis", "tiny-flow", "flownet_s", "flownet2_s", "spynet", "raft")
 SEGMENTERS = ("plain", "tiny-face", "tiny-scenes", "constant")
@@ -70,18 +56,18 @@ SEGMENTER_PREFIXES = ("tiny", "smp", "torchvision", "hf", "onnx")
 class SchedulerConfig:
     """Which frames are keys, that is, which frames the net runs on."""
 
-    name: str = "fixed"
-    """every, fixed, random, frame_difference, flow_magnitude, warp_error, policy, confidence,
-    confidence_sum, planner (looks ahead) or package.module:Class"""
-    interval: int = 12
+    name: str = FIXED
+    """{schedulers} or package.module:Class"""
+    interval: int = INTERVAL
     """fixed: frames from key to key; random: their mean; at least 1"""
     threshold: float | None = None
     """a frame that scores above it is a key; planner: what a key must add; None: the scheduler's own"""
     policy: str | None = None
-    """policy, confidence, confidence_sum, planner: file that train-policy, -decision or -planner wrote;
-    planner without one: tiny-planner, which is in the package"""
+    """{trained_by}: file that this verb wrote; {files} without one"""
     max_interval: int = 90
     """a key is forced after so many frames, whatever the scheduler says; 1 to 10000"""
+
+    HELP_WORDS: ClassVar[Mapping[str, str]] = scheduler_words()
 
     def __post_init__(self) -> None:
         check_name("--scheduler.name", self.name, SCHEDULERS)
@@ -90,27 +76,30 @@ class SchedulerConfig:
         if self.threshold is not None:
             fine = isinstance(self.threshold, (int, float)) and 0 <= self.threshold < float("inf")
             check(fine, "--scheduler.threshold", f"must be a number from 0 up, got {self.threshold!r}")
-            takes = self.name in SCORING_SCHEDULERS or self.name not in SCHEDULERS
-            problem = f"{self.name!r} has no threshold; it goes with {', '.join(SCORING_SCHEDULERS)}"
+            takes = self.name not in SCHEDULERS or SCHEDULERS[self.name].scores
+            problem = f"{self.name!r} has no threshold; it goes with {listed('scores')}"
             check(takes, "--scheduler.threshold", problem)
         self._check_policy()
-        if self.name == "fixed" and self.interval > self.max_interval:
+        if self.name == FIXED and self.interval > self.max_interval:
             problem = f"is {self.max_interval}, below --scheduler.interval {self.interval}; raise it"
             raise ConfigError("--scheduler.max_interval", problem)
 
     def _check_policy(self) -> None:
-        if self.policy is None and self.name == "planner":
-            object.__setattr__(self, "policy", BUNDLED_PLANNER)
+        entry = SCHEDULERS.get(self.name)
+        if self.policy is None and entry is not None:
+            object.__setattr__(self, "policy", entry.file)
         if self.policy is None:
-            verb = TRAINED_BY.get(self.name)
-            check(verb is None, "--scheduler.policy", f"must name a file of {verb} for {self.name!r}")
+            verb = entry.trained_by if entry is not None else ""
+            check(not verb, "--scheduler.policy", f"must name a file of {verb} for {self.name!r}")
             return
         check(bool(self.policy.strip()), "--scheduler.policy", "must name a file")
-        other = self.policy == BUNDLED_PLANNER and self.name in SCHEDULERS and self.name != "planner"
-        check(not other, "--scheduler.policy", f"{BUNDLED_PLANNER} goes with planner, not with {self.name!r}")
-        takes = self.name in LEARNED_SCHEDULERS or self.name not in SCHEDULERS
-        problem = f"{self.name!r} reads no such file; it goes with {', '.join(LEARNED_SCHEDULERS)}"
-        check(takes, "--scheduler.policy", problem)
+        if entry is None:
+            return
+        goes_with = FILES.get(self.policy, self.name)
+        problem = f"{self.policy} goes with {goes_with}, not with {self.name!r}"
+        check(goes_with == self.name, "--scheduler.policy", problem)
+        problem = f"{self.name!r} reads no such file; it goes with {listed('trained_by')}"
+        check(bool(entry.trained_by), "--scheduler.policy", problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,7 +357,8 @@ class SegmentConfig:
     def describe(self) -> str:
         """The run in one line for people: net, scheduler, propagation, size, cutting."""
         scheduler, propagation = self.scheduler, self.propagation
-        detail = f"interval {scheduler.interval}, " if scheduler.name in ("fixed", "random") else ""
+        entry = SCHEDULERS.get(scheduler.name)
+        detail = f"interval {scheduler.interval}, " if entry and entry.takes_interval else ""
         if scheduler.threshold is not None:
             detail += f"threshold {scheduler.threshold:g}, "
         flow = (

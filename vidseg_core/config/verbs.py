@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS
 from vidseg_core.config.errors import check, check_int, check_name
 from vidseg_core.config.schema import redact
-from vidseg_core.config.segment import SCHEDULERS
 
 __all__ = ["CompactConfig", "DemoConfig", "DoctorConfig", "ExportConfig", "StatusConfig"]
 
@@ -112,7 +112,7 @@ class DemoConfig:
     """frames per scene, 24 to 10000"""
     schedulers: tuple[str, ...] = ("fixed", "frame_difference", "warp_error")
     """schedulers to compare; repeatable"""
-    interval: int = 12
+    interval: int = INTERVAL
     """frames from key to key for the fixed scheduler, at least 1"""
     sides: Literal["one", "two"] = "two"
     """propagation from the keys on both sides, or from the last key only"""

@@ -2,7 +2,7 @@
 comparison.
 
 Every run is a ``vidseg segment`` of its own; all share one Ray. Schedulers that score get a threshold at
-which they take about as many keys as ``fixed`` does (see `demo_calibrate`). Folders are named after what
+which they take about as many keys as ``fixed`` does (see `thresholds`). Folders are named after what
 decides their contents: the same demo again continues or re-reads its runs, another one has folders of its
 own, and the pictures are those of the last one.
 """
@@ -17,13 +17,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from vidseg_core.config.catalogue import EVERY, SCHEDULERS
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.segment import (
-    SCORING_SCHEDULERS,
-    PropagationConfig,
-    SchedulerConfig,
-    SegmentConfig,
-)
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.config.verbs import DemoConfig
 from vidseg_core.datasets.scene_files import SceneClip, make_corpus, open_corpus
 from vidseg_core.demo.measure import Score, measure
@@ -38,7 +34,6 @@ from vidseg_core.store.atomic import make_folder
 
 LONGEST = 90
 """Least `scheduler.max_interval`, frames; three times the interval where that is more."""
-REFERENCE = "every"
 
 
 def run_demo(config: DemoConfig) -> int:
@@ -56,7 +51,7 @@ def run_demo(config: DemoConfig) -> int:
         return code
     report.say("comparing with the truth and with the net on every frame")
     runs = {name: open_run(job.output) for name, job in jobs.items()}
-    scored = {name: (run, measure(run, runs[REFERENCE], clips)) for name, run in runs.items()}
+    scored = {name: (run, measure(run, runs[EVERY], clips)) for name, run in runs.items()}
     lines = [Line(scheduler=jobs[name].scheduler, score=score) for name, (_, score) in scored.items()]
     files = _pictures(Path(config.output), clips[0], scored)
     print_lines(lines, files, config.log)
@@ -93,9 +88,9 @@ def _jobs(
     place: Path, clips: Sequence[SceneClip], config: DemoConfig, report: Reporter
 ) -> dict[str, SegmentConfig]:
     """By scheduler, the reference first. Only schedulers that score are calibrated."""
-    names = [name for name in dict.fromkeys(config.schedulers) if name != REFERENCE]
-    jobs = {name: _job(place, clips, name, config) for name in (REFERENCE, *names)}
-    scoring = [name for name in names if name in SCORING_SCHEDULERS]
+    names = [name for name in dict.fromkeys(config.schedulers) if name != EVERY]
+    jobs = {name: _job(place, clips, name, config) for name in (EVERY, *names)}
+    scoring = [name for name in names if SCHEDULERS[name].scores]
     frames = first_frames([clip_frames(clip) for clip in clips]) if scoring else []
     for name in scoring:
         threshold = calibrate(jobs[name], frames, min(config.interval, config.frames))
@@ -122,7 +117,7 @@ def _job(
         threshold=threshold,
         max_interval=min(10_000, max(LONGEST, 3 * interval)),
     )
-    if name == REFERENCE:
+    if name == EVERY:
         scheduler, folder = SchedulerConfig(name=name), name
     else:
         number = interval if threshold is None else threshold
@@ -132,7 +127,7 @@ def _job(
         output=str(place / "runs" / folder),
         segmenter="plain",
         scheduler=scheduler,
-        propagation=PropagationConfig(sides="two" if name == REFERENCE else config.sides),
+        propagation=PropagationConfig(sides="two" if name == EVERY else config.sides),
         segment_frames=0,
         seed=config.seed,
         workers=config.workers,
@@ -197,7 +192,7 @@ class _InnerReporter(Reporter):
 
 def _pictures(folder: Path, clip: SceneClip, scored: dict[str, tuple[Run, Score]]) -> dict[str, Path]:
     """Sheet and video of one scene; the video shows the last scheduler that scores, else the last."""
-    shown = [name for name in scored if name in SCORING_SCHEDULERS] or list(scored)
+    shown = [name for name in scored if SCHEDULERS[name].scores] or list(scored)
     sheet, video = folder / "sheet.png", folder / "overlay.mp4"
     write_sheet(sheet, clip, scored)
     write_video(video, scored[shown[-1]][0], clip)

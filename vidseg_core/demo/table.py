@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vidseg_core.config.catalogue import EVERY, SCHEDULERS
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.demo.measure import Score
 
@@ -33,12 +34,14 @@ class Line:
     @property
     def setting(self) -> str:
         """When a frame is key, in a few characters."""
-        if self.scheduler.name == "every":
+        if self.scheduler.name == EVERY:
             return "all"
         if self.scheduler.threshold is not None:
             return f"score > {self.scheduler.threshold:g}"
-        known = {"fixed": "each {}th", "random": "one in {}"}
-        return known.get(self.scheduler.name, "its own").format(self.scheduler.interval)
+        entry = SCHEDULERS.get(self.scheduler.name)
+        if entry is None or not entry.takes_interval:
+            return "its own"
+        return f"each {self.scheduler.interval}th" if entry.feature else f"one in {self.scheduler.interval}"
 
 
 def print_lines(lines: Sequence[Line], files: Mapping[str, Path], log: str) -> None:

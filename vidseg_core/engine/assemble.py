@@ -13,7 +13,7 @@ import cv2
 import torch
 
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
+from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.labelling import class_map, digest_with, label_rule
 from vidseg_core.engine.trial import trial_sizes, try_net, try_plugins
@@ -25,7 +25,7 @@ from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import build_propagator
-from vidseg_core.scheduling import Scheduler, WindowScheduler, build_scheduler
+from vidseg_core.scheduling import scheduler_of
 
 _UNTRAINED_FLOW = (
     "The flow net '{name}' has random weights: masks between keys mean nothing, only their speed does; "
@@ -33,7 +33,6 @@ _UNTRAINED_FLOW = (
 )
 _MOST_FLOW_THREADS = 4
 """Flow threads of an engine on a GPU, unless said otherwise: other engines on the host need cores, too."""
-_TAKES_INTERVAL = frozenset({"fixed", "random"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +114,7 @@ def build_engine(config: SegmentConfig, device: str) -> Engine:
     try:
         return Engine(
             net,
-            _scheduler(config.scheduler),
+            scheduler_of(config.scheduler),
             build_propagator(options.name, level=options.level),
             sides=options.sides,
             max_interval=config.scheduler.max_interval,
@@ -172,7 +171,7 @@ def check_parts(config: SegmentConfig) -> None:
 
 
 def _check_scheduler(config: SegmentConfig) -> None:
-    check = getattr(_scheduler(config.scheduler), "check_sides", None)
+    check = getattr(scheduler_of(config.scheduler), "check_sides", None)
     if check is not None:
         check(config.propagation.sides == "two")
 
@@ -200,14 +199,3 @@ def plugin_sources(config: SegmentConfig) -> dict[str, str]:
 def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentState:
     """The state before a segment's first frame; its name makes random schedules independent of the layout."""
     return SegmentState.new(config.seed, f"{video_id}/{segment}")
-
-
-def _scheduler(config: SchedulerConfig) -> Scheduler | WindowScheduler:
-    options: dict[str, Any] = {}
-    if config.name in _TAKES_INTERVAL:
-        options["interval"] = config.interval
-    if config.threshold is not None:
-        options["threshold"] = config.threshold
-    if config.policy is not None:
-        options["policy"] = config.policy
-    return build_scheduler(config.name, **options)

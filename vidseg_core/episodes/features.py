@@ -3,7 +3,7 @@
 | set              | features                                                                          |
 |------------------|-----------------------------------------------------------------------------------|
 | flow             | `scheduling.cheap_features`: flow, warp error, difference, where in the picture   |
-| scores           | the scores of flow_magnitude, warp_error and frame_difference, as they are        |
+| scores           | the scores of all schedulers of the catalogue that name one as their feature      |
 | frame_difference | that score alone, and the distance; needs no flow                                 |
 | moving           | `scheduling.moving`: how still the frame is, from the frame before; needs no flow |
 | flownet_conv6    | conv6 of FlowNet2-s (DVRL section 4.2, DVSNet section 3.4), averaged over space   |
@@ -15,54 +15,29 @@ Legend: F features; h, w flow size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vidseg_core.config.catalogue import DISTANCE
 from vidseg_core.config.errors import nearest
 from vidseg_core.episodes.table import EpisodeError
-from vidseg_core.scheduling.cheap_features import FEATURE_NAMES, features_of
+from vidseg_core.scheduling.cheap_features import FEATURE_NAMES
 from vidseg_core.scheduling.deviation import Deviation
-from vidseg_core.scheduling.flow_magnitude import FlowMagnitude
-from vidseg_core.scheduling.frame_difference import FrameDifference
-from vidseg_core.scheduling.moving import MOVING_NAMES, moving_of
-from vidseg_core.scheduling.warp_error import WarpError
+from vidseg_core.scheduling.feature_sets import SCORERS, FeatureReader
+from vidseg_core.scheduling.moving import MOVING_NAMES
 
 CONV6 = "flownet_conv6"
-_SCORES = {
-    "flow_magnitude": FlowMagnitude(),
-    "warp_error": WarpError(),
-    "frame_difference": FrameDifference(),
+
+
+FEATURE_SETS: Mapping[str, tuple[str, ...]] = {
+    "flow": FEATURE_NAMES,
+    "scores": (*SCORERS, DISTANCE),
+    "frame_difference": ("frame_difference", DISTANCE),
+    "moving": MOVING_NAMES,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureSet:
-    """A function of a deviation and the names of what it gives."""
-
-    names: tuple[str, ...]
-    needs_flow: bool
-    values: Callable[[Deviation], Sequence[float] | np.ndarray]
-
-
-def _scores(*names: str) -> Callable[[Deviation], list[float]]:
-    return lambda deviation: [
-        float(deviation.lkd) if name == "distance" else _SCORES[name].score(deviation) for name in names
-    ]
-
-
-def _score_set(*names: str, needs_flow: bool) -> FeatureSet:
-    return FeatureSet(names, needs_flow, _scores(*names))
-
-
-FEATURE_SETS: dict[str, FeatureSet] = {
-    "flow": FeatureSet(FEATURE_NAMES, True, features_of),
-    "scores": _score_set(*_SCORES, "distance", needs_flow=True),
-    "frame_difference": _score_set("frame_difference", "distance", needs_flow=False),
-    "moving": FeatureSet(MOVING_NAMES, False, moving_of),
-}
+"""The names of what each set holds."""
 FEATURE_CHOICES = (*FEATURE_SETS, CONV6)
 
 
@@ -75,7 +50,7 @@ def spelled_out(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
         if name == CONV6:
             found += [each for each in known if each.startswith("conv6_")]
         else:
-            found += [name] if chosen is None else chosen.names
+            found += [name] if chosen is None else chosen
     return tuple(dict.fromkeys(found))
 
 
@@ -89,22 +64,19 @@ class Features:
                 raise EpisodeError(f"no feature set {name!r}{hint}; known: {', '.join(FEATURE_CHOICES)}")
         if (CONV6 in sets) != (conv6 is not None):
             raise EpisodeError(f"feature set {CONV6} and its net go together")
-        self._sets = [FEATURE_SETS[name] for name in sets if name != CONV6]
-        all_names = [name for chosen in self._sets for name in chosen.names]
-        self._keep = [all_names.index(name) for name in dict.fromkeys(all_names)]
-        self.conv6 = conv6
-        self.names = (*(all_names[place] for place in self._keep), *(conv6.names if conv6 else ()))
-        self.needs_flow = any(chosen.needs_flow for chosen in self._sets)
+        names = dict.fromkeys(name for chosen in sets if chosen != CONV6 for name in FEATURE_SETS[chosen])
+        self._read, self.conv6 = FeatureReader(tuple(names)), conv6
+        self.names = (*names, *(conv6.names if conv6 else ()))
+        self.needs_flow = self._read.needs_flow
 
     @property
     def cheap(self) -> int:
         """How many come from the pictures alone; conv6 features stand behind them."""
-        return len(self._keep)
+        return len(self._read.names)
 
     def values(self, deviation: Deviation) -> np.ndarray:
         """float32 [cheap]: all but conv6."""
-        numbers = [float(value) for chosen in self._sets for value in chosen.values(deviation)]
-        return np.array([numbers[place] for place in self._keep], dtype=np.float32)
+        return self._read(deviation)
 
 
 class Conv6:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vidseg_core.config.catalogue import FIXED, INTERVAL, SCHEDULERS
 from vidseg_core.config.errors import nearest
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.scheduling.deviation import Deviation
@@ -156,7 +157,7 @@ def random_score(table: EpisodeTable, seed: int) -> np.ndarray:
     """The scheduler `random`: one uniform number a frame, whatever the key; those of the engine."""
     score_T = np.full(table.frames + table.horizon, np.nan)
     for ordinal in range(table.frames):
-        score_T[ordinal] = RandomKeys().score(_unseen(seed, f"{table.clip}/{table.segment}", ordinal))
+        score_T[ordinal] = RandomKeys(INTERVAL).score(_unseen(seed, f"{table.clip}/{table.segment}", ordinal))
     return np.lib.stride_tricks.sliding_window_view(score_T, table.horizon + 1)
 
 
@@ -190,11 +191,13 @@ def _feature_score(name: str) -> Score:
 
 
 SCORES: Mapping[str, Score] = {
-    "fixed": distance_score,
+    FIXED: distance_score,
     "random": random_score,
-    "frame_difference": _feature_score("frame_difference"),
-    "flow_magnitude": _feature_score("flow_magnitude"),
-    "warp_error": _feature_score("warp_error"),
+    **{
+        name: _feature_score(entry.feature)
+        for name, entry in SCHEDULERS.items()
+        if entry.scores and entry.feature
+    },
 }
 """The online schedulers of the engine, on tables."""
 

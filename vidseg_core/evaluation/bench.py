@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -41,7 +41,7 @@ from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import build_propagator
-from vidseg_core.scheduling import SCHEDULERS, Scheduler, WindowScheduler, build_scheduler
+from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
 TC_SIZE = 256
@@ -145,14 +145,7 @@ def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
 def _scheduler(bench: Bench, method: MethodConfig, clip: Clip | None) -> Scheduler | WindowScheduler:
     if method.is_oracle:
         return Planned(oracle_keys(bench.config, method, clip) if clip is not None else {0})
-    asked = method.scheduler
-    options = {item.name: getattr(asked, item.name) for item in fields(asked)}
-    known = {name: value for name, value in options.items() if value is not None and name not in _RULES}
-    return build_scheduler(asked.name, **{n: v for n, v in known.items() if SCHEDULERS.takes(asked.name, n)})
-
-
-_RULES = ("name", "max_interval")
-"""Options that are the engine's, not the scheduler's."""
+    return scheduler_of(method.scheduler)
 
 
 def _flow(bench: Bench, method: MethodConfig) -> Any:

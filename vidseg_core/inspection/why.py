@@ -6,11 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vidseg_core.config.segment import SchedulerConfig
-from vidseg_core.scheduling.told import UNITS, UNSCORED, looks_ahead, threshold_of
-
-WITH_UNIT = ("frame_difference", "flow_magnitude", "warp_error")
-"""Whose unit follows the number; of the others it is the sentence's subject already."""
+from vidseg_core.config.catalogue import EVERY, INTERVAL, SCHEDULERS
+from vidseg_core.scheduling.by_name import threshold_of
 
 
 class Reasons:
@@ -20,9 +17,10 @@ class Reasons:
         options = info.get("config", {}).get("scheduler", {})
         self.name = str(options.get("name", "scheduler"))
         self.max_interval = options.get("max_interval")
-        self.interval = options.get("interval", SchedulerConfig.interval)
+        self.interval = options.get("interval", INTERVAL)
         self.threshold = threshold_of(options)
-        self._looks_ahead = looks_ahead(self.name)
+        self._entry = SCHEDULERS.get(self.name)
+        """None: a plug-in."""
 
     def sentence(self, row: Mapping[str, Any]) -> str:
         """For example: `key: score 7.12 gray levels above the threshold 6 (14 frames since the last key)`."""
@@ -36,11 +34,13 @@ class Reasons:
             return f"no key: the frame is damaged, so the scheduler was not asked ({since})"
         if not self.scores:
             return self._by_the_clock(bool(row["is_key"]), lkd)
-        if self._looks_ahead:  # its threshold is the price of a key, not a limit of the score
+        if (
+            self._entry and self._entry.looks_ahead
+        ):  # its threshold is the price of a key, not a limit of the score
             price = "" if self.threshold is None else f" at the price {self.threshold:.4g} of a key"
             planned = "key: planned" if row["is_key"] else "no key: none planned here"
             return f"{planned} by {self.name}{price} ({since})"
-        unit = UNITS.get(self.name, "") if self.name in WITH_UNIT else ""
+        unit = self._entry.unit if self._entry and self._entry.feature else ""  # else it is the score's name
         scored = f"{self.name} scores {score:.4g} {unit}".rstrip()
         limit = "" if self.threshold is None else f" the threshold {self.threshold:.4g}"
         if row["is_key"]:
@@ -50,13 +50,13 @@ class Reasons:
     @property
     def scores(self) -> bool:
         """Whether a frame's score says anything about the frame."""
-        return self.name not in UNSCORED
+        return self._entry is None or self._entry.scores
 
     def _by_the_clock(self, is_key: bool, lkd: int) -> str:
         """Schedulers that do not look at the frame."""
-        if self.name == "every":
+        if self.name == EVERY:
             return "key: every frame is"
-        if self.name == "fixed":
+        if self._entry and self._entry.feature:  # the distance
             if is_key:
                 return f"key: {_frames(lkd)} since the last key, the fixed interval"
             return f"no key: {_frames(lkd)} since the last key, of {self.interval} (fixed)"

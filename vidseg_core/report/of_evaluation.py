@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
+from vidseg_core.config.methods import ORACLE
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.evaluation.read import Evaluation
 from vidseg_core.metrics.cost import Cost
@@ -42,7 +44,7 @@ def sections(data: Evaluation, config: ReportConfig, suffix: str) -> tuple[list[
     found.append(_curves(data, curves, look, config, suffix, absent))
     picks = _picks(curves, config.aki)
     found.append(_schedules(data, picks, look, config, suffix, absent))
-    every = [(curve, curve.rows[0]) for curve in curves if curve.scheduler == "every"]
+    every = [(curve, curve.rows[0]) for curve in curves if curve.scheduler == EVERY]
     shown = [*picks, *(one for one in every if one not in picks)]
     classes = _classes(data, shown, suffix)
     found += [classes] if classes else []
@@ -191,15 +193,20 @@ def _known(value: float | None) -> float:
 
 def _picks(curves: Sequence[Curve], aki: float) -> list[Pick]:
     """One operating point of each method, the nearest to the interval; `every` is the reference, not one."""
-    ranked = sorted(curves, key=lambda curve: _RANKS.get(curve.scheduler, _RANKS[""]))  # stable
-    chosen = [(curve, curve.nearest(aki)) for curve in ranked if curve.scheduler != "every"]
+    ranked = sorted(curves, key=lambda curve: _rank(curve.scheduler))  # stable
+    chosen = [(curve, curve.nearest(aki)) for curve in ranked if curve.scheduler != EVERY]
     return chosen or [(curve, curve.nearest(aki)) for curve in curves]
 
 
-_RANKS = {"": 0, "fixed": 1, "oracle": 2, "random": 4, "every": 5} | dict.fromkeys(
-    ("warp_error", "frame_difference", "flow_magnitude"), 3
-)
-"""Where only a few methods can be shown: learned ones (and plug-ins) first, chance last."""
+def _rank(scheduler: str) -> int:
+    """Where only a few methods can be shown: trained ones and plug-ins first, then even keys, the oracle,
+    the other scores, chance, and the net on every frame."""
+    entry = SCHEDULERS.get(scheduler)
+    if entry is None or entry.trained_by:
+        return 2 if scheduler == ORACLE else 0
+    if entry.scores:
+        return 3
+    return 1 if scheduler == FIXED else 5 if scheduler == EVERY else 4
 
 
 def _schedule(data: Evaluation, pick: Pick, clips: Sequence[str]) -> Schedule:

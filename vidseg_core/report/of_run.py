@@ -10,13 +10,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.metrics.cost import Cost
 from vidseg_core.metrics.schedule import join, key_statistics
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.schedules import Schedule, interval_plot
 from vidseg_core.report.style import COLOURS, KEY_HEX, Look, Plot, plain
-from vidseg_core.scheduling.told import UNITS, looks_ahead, threshold_of
+from vidseg_core.scheduling.by_name import threshold_of
 from vidseg_core.store import Run
 
 MOST_VIDEOS = 4
@@ -95,7 +96,8 @@ def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) 
     section = Section(f"Key frames{suffix}")
     scheduler = info.get("config", {}).get("scheduler", {})
     named = str(scheduler.get("name", ""))
-    threshold = None if looks_ahead(named) else threshold_of(scheduler)  # of a planner it is a price
+    entry = SCHEDULERS.get(named)
+    threshold = None if entry and entry.looks_ahead else threshold_of(scheduler)  # of a planner it is a price
     statistics, drawn = [], []
     for video_id in known:
         columns = _columns(run, video_id)
@@ -117,7 +119,7 @@ def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) 
             "Distance from one key to the next, over all videos. Dotted: the mean.",
         )
     section.plot(
-        score_plot(drawn, threshold, f"run-scores{_slug(suffix)}", unit=UNITS.get(named, "")),
+        score_plot(drawn, threshold, f"run-scores{_slug(suffix)}", unit=entry.unit if entry else ""),
         "The scheduler's score of every frame and the frames that became keys"
         + ("; dashed: the threshold." if threshold is not None else ".")
         + " Forced keys (the first frame, the longest interval) have no score.",

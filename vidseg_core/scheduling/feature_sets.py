@@ -6,24 +6,33 @@ which the engine does not compute).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from vidseg_core.config.catalogue import DISTANCE, SCHEDULERS
+from vidseg_core.scheduling.by_name import build_scheduler
 from vidseg_core.scheduling.cheap_features import FEATURE_NAMES, features_of
 from vidseg_core.scheduling.deviation import Deviation
-from vidseg_core.scheduling.flow_magnitude import FlowMagnitude
-from vidseg_core.scheduling.frame_difference import FrameDifference
 from vidseg_core.scheduling.moving import MOVING_NAMES, moving_of
-from vidseg_core.scheduling.warp_error import WarpError
+from vidseg_core.scheduling.protocol import Scheduler
 
-SCORES: dict[str, Callable[[Deviation], float]] = {
-    "flow_magnitude": FlowMagnitude().score,
-    "warp_error": WarpError().score,
-    "frame_difference": FrameDifference().score,
-}
-NEEDS_NO_FLOW = frozenset({"frame_difference", "distance", *MOVING_NAMES})
-_KNOWN = (*SCORES, *FEATURE_NAMES, *MOVING_NAMES)
+
+def _scorers() -> dict[str, Scheduler]:
+    """Those that need a flow first: the order of the columns in tables."""
+    scored = {
+        entry.feature: name for name, entry in SCHEDULERS.items() if entry.feature not in ("", DISTANCE)
+    }
+    built = {feature: build_scheduler(name) for feature, name in scored.items()}
+    return dict(sorted(built.items(), key=lambda each: not each[1].needs_flow))  # stable
+
+
+SCORERS: Mapping[str, Scheduler] = _scorers()
+"""The schedulers whose score is a feature, by its name."""
+NEEDS_NO_FLOW = frozenset(
+    {*(name for name, scorer in SCORERS.items() if not scorer.needs_flow), DISTANCE, *MOVING_NAMES}
+)
+_KNOWN = (*SCORERS, *FEATURE_NAMES, *MOVING_NAMES)
 
 
 class FeatureReader:
@@ -42,15 +51,16 @@ class FeatureReader:
             )
         self.needs_flow = any(name not in NEEDS_NO_FLOW for name in self.names)
         self.needs_previous = any(name in MOVING_NAMES for name in self.names)
-        self._cheap = any(name in FEATURE_NAMES and name != "distance" for name in self.names)
+        self._cheap = any(name in FEATURE_NAMES and name != DISTANCE for name in self.names)
 
     def __call__(self, deviation: Deviation) -> np.ndarray:
         """float32 [F]."""
-        known: dict[str, float] = {"distance": float(deviation.lkd)}
+        known: dict[str, float] = {DISTANCE: float(deviation.lkd)}
         if self._cheap:
             known.update(zip(FEATURE_NAMES, features_of(deviation).tolist(), strict=True))
         if self.needs_previous:
             known.update(zip(MOVING_NAMES, moving_of(deviation).tolist(), strict=True))
         return np.array(
-            [SCORES[name](deviation) if name in SCORES else known[name] for name in self.names], np.float32
+            [SCORERS[name].score(deviation) if name in SCORERS else known[name] for name in self.names],
+            np.float32,
         )

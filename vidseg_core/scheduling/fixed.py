@@ -15,7 +15,7 @@ class Fixed:
     needs_flow = False
     avoids_corrupt = False
 
-    def __init__(self, interval: int = 25) -> None:
+    def __init__(self, interval: int) -> None:
         if int(interval) != interval:
             raise ValueError(f"scheduler.interval must be a whole number of frames, not {interval!r}")
         self.interval = int(checked_interval(interval))

@@ -17,7 +17,7 @@ class FlowMagnitude:
     needs_flow = True
     avoids_corrupt = True
 
-    def __init__(self, threshold: float = 2.0) -> None:
+    def __init__(self, threshold: float) -> None:
         self.threshold = checked_threshold(threshold)
 
     def score(self, deviation: Deviation) -> float:

@@ -18,7 +18,7 @@ class FrameDifference:
     needs_flow = False
     avoids_corrupt = True
 
-    def __init__(self, threshold: float = 16.0) -> None:
+    def __init__(self, threshold: float) -> None:
         self.threshold = checked_threshold(threshold)
 
     def score(self, deviation: Deviation) -> float:

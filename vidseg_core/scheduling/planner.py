@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vidseg_core.config.catalogue import POINT_INTERVAL
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, inputs_of, read_planner
 from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES, Pairs, plan_features
@@ -21,9 +22,6 @@ from vidseg_core.scheduling.plan_values import (
 )
 from vidseg_core.scheduling.plan_window import PlanWindow
 from vidseg_core.scheduling.protocol import checked_threshold
-
-USUAL_INTERVAL = 25.0
-"""Without a threshold: the operating point of the file that is nearest to this key interval."""
 
 
 class Planner:
@@ -44,12 +42,12 @@ class Planner:
     def check_sides(self, two_sided: bool) -> None:
         """`PolicyError` if the file has no price for this propagation and none was given."""
         if self.price is None:
-            self.facts.price_at(USUAL_INTERVAL, two_sided)
+            self.facts.price_at(POINT_INTERVAL, two_sided)
 
     def plan(self, window: PlanWindow) -> list[int]:
         price = self.price
         if price is None:
-            price = self.facts.price_at(USUAL_INTERVAL, window.two_sided)
+            price = self.facts.price_at(POINT_INTERVAL, window.two_sided)
         return self._core.plan(window, price)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vidseg_core.config.catalogue import POINT_INTERVAL
 from vidseg_core.models.policy import Policy as PolicyNet
 from vidseg_core.models.policy_file import PolicyFacts, read_policy
 from vidseg_core.models.policy_trunk import PolicyError
@@ -11,9 +12,6 @@ from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.feature_sets import FeatureReader
 from vidseg_core.scheduling.history import HISTORY_LENGTH
 from vidseg_core.scheduling.protocol import checked_threshold
-
-USUAL_INTERVAL = 25.0
-"""Without a threshold: the operating point of the file that is nearest to this key interval."""
 
 
 class Policy:
@@ -53,5 +51,5 @@ def reader_for(facts: PolicyFacts, path: str) -> FeatureReader:
 def chosen_threshold(facts: PolicyFacts, threshold: float | None, *, summed: bool = False) -> float:
     """The threshold that was asked for, else the file's own for the usual interval."""
     if threshold is None:
-        return facts.threshold_at(USUAL_INTERVAL, summed=summed)
+        return facts.threshold_at(POINT_INTERVAL, summed=summed)
     return checked_threshold(threshold)

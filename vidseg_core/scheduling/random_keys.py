@@ -17,7 +17,7 @@ class RandomKeys:
     needs_flow = False
     avoids_corrupt = False
 
-    def __init__(self, interval: float = 25.0) -> None:
+    def __init__(self, interval: float) -> None:
         self.interval = float(checked_interval(interval))
         self.threshold = 1.0 - 1.0 / self.interval
 

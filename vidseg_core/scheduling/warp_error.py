@@ -16,7 +16,7 @@ class WarpError:
     needs_flow = True
     avoids_corrupt = True
 
-    def __init__(self, threshold: float = 6.0) -> None:
+    def __init__(self, threshold: float) -> None:
         self.threshold = checked_threshold(threshold)
 
     def score(self, deviation: Deviation) -> float:

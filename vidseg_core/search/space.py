@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.schema import from_dict
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.config.spaces import Parameter, Space, load_spaces, nested
-from vidseg_core.scheduling.feature_sets import SCORES
 
 SPACE = "space"
-ON_TABLES = ("fixed", *SCORES)
-"""Schedulers without a net whose keys can be walked on tables."""
+ON_TABLES = tuple(name for name, entry in SCHEDULERS.items() if entry.feature)
+"""Schedulers without a file whose keys can be walked on tables."""
 
 
 @dataclass(frozen=True)

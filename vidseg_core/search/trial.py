@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidseg_core.config.catalogue import DISTANCE, SCHEDULERS
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.spaces import PolicyTrial, Space
 from vidseg_core.episodes.features import spelled_out
@@ -124,7 +125,7 @@ def try_point(
 
 def _scheduler(point: Mapping[str, Any], task: Task, validation: TableSet) -> dict[str, Any]:
     scheduler = scheduler_of(point)
-    if scheduler.name == "fixed":
+    if SCHEDULERS[scheduler.name].takes_interval:
         threshold = scheduler.interval - 0.5
     else:
         threshold = scheduler.threshold
@@ -136,7 +137,8 @@ def _scheduler(point: Mapping[str, Any], task: Task, validation: TableSet) -> di
 
 def key_rate_of(name: str, tables: TableSet) -> KeyRate:
     """The score of a scheduler without a net, read off the tables."""
-    if name == "fixed":
+    name = SCHEDULERS[name].feature
+    if name == DISTANCE:
         return lambda deviation_WF, kar_W, lkd_W: np.asarray(lkd_W, np.float64)
     if name not in tables.feature_names:
         raise EpisodeError(f"the tables have no {name}; build-episodes --features scores tabulates it")

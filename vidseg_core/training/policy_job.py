@@ -132,7 +132,7 @@ def _features(config: TrainPolicyConfig, decision: DecisionNet | None) -> tuple[
     """Those of the tables that are needed; none: all of them."""
     if decision is None or not config.features:
         return config.features
-    either = [name for name, chosen in FEATURE_SETS.items() if name in chosen.names]
+    either = [name for name, chosen in FEATURE_SETS.items() if name in chosen]
     both = sorted(set(spelled_out(config.features, either)) & set(decision.feature_names))
     problem = f"{', '.join(both[:3])}: read by the decision net, which passes on what it expects to be lost"
     check(not both, "--features", problem)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidseg_core.config.catalogue import POINT_INTERVAL
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.episodes.environment import Environment, EpisodeRules
 from vidseg_core.episodes.even import even_price
@@ -45,8 +46,6 @@ POLICY = "policy.safetensors"
 """What training is for; written at the end."""
 BEST = "best.safetensors"
 """The best policy so far, without operating points."""
-USUAL_INTERVAL = 25.0
-"""A `paced` policy starts from it where nothing else is said."""
 SAMPLE = 100_000
 """Pairs, at most, from which the scaling of features is taken."""
 
@@ -125,7 +124,7 @@ def new_policy(
         )
     policy.set_scaling(torch.from_numpy(sample_pairs(tables, seed)[0]))
     if kind == "paced":
-        policy.keep_interval(USUAL_INTERVAL if interval is None else interval)
+        policy.keep_interval(POINT_INTERVAL if interval is None else interval)
     return policy
 
 

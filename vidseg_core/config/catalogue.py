@@ -1,0 +1,133 @@
+"""Every scheduler by name, as data: what configuration, help, dial, tables and reports know of it.
+
+Model: an entry names the class, which is imported when somebody builds it, and says what can be said without
+it. Nothing here imports anything heavy. Adding a scheduler takes its own file and its entry; whatever lists,
+checks, offers, tabulates or explains schedulers reads them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = [
+    "DISTANCE",
+    "EVERY",
+    "FILES",
+    "FIXED",
+    "INTERVAL",
+    "POINT_INTERVAL",
+    "SCHEDULERS",
+    "SchedulerEntry",
+    "listed",
+    "scheduler_words",
+]
+
+INTERVAL = 12
+"""Frames from key to key where the user gives no interval."""
+POINT_INTERVAL = 25.0
+"""Without a threshold a trained file is used at its operating point nearest to this key interval, frames."""
+EVERY, FIXED = "every", "fixed"
+"""The net on every frame, and even keys: what the others are compared with."""
+DISTANCE = "distance"
+"""The table feature that every pair has: frames since the key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerEntry:
+    """What is known of a scheduler without importing it."""
+
+    made_by: str
+    """``package.module:Class``."""
+    unit: str = ""
+    """Of its score: a unit that follows the number, or what the number is."""
+    threshold: float | None = None
+    """Without one from the user; None: it has none, or its file says which."""
+    takes_interval: bool = False
+    """Its one setting is ``scheduler.interval``."""
+    feature: str = ""
+    """Name of the table feature that is its score; empty: none is."""
+    trained_by: str = ""
+    """The verb that writes the file it reads (``scheduler.policy``)."""
+    file: str | None = None
+    """The file in the package that it reads if the user names none."""
+    looks_ahead: bool = False
+    """It plans windows; its threshold is the price of a key."""
+
+    @property
+    def scores(self) -> bool:
+        """Its score says something about the frame, and a threshold decides."""
+        return self.threshold is not None or bool(self.trained_by)
+
+    @property
+    def walks_tables(self) -> bool:
+        """Its keys follow from episode tables."""
+        return bool(self.feature or self.trained_by)
+
+
+SCHEDULERS: Mapping[str, SchedulerEntry] = {
+    EVERY: SchedulerEntry(made_by="vidseg_core.scheduling.every:Every"),
+    FIXED: SchedulerEntry(
+        made_by="vidseg_core.scheduling.fixed:Fixed",
+        takes_interval=True,
+        feature=DISTANCE,
+        unit="frames since the last key",
+    ),
+    "random": SchedulerEntry(made_by="vidseg_core.scheduling.random_keys:RandomKeys", takes_interval=True),
+    "frame_difference": SchedulerEntry(
+        made_by="vidseg_core.scheduling.frame_difference:FrameDifference",
+        threshold=16.0,
+        unit="gray levels",
+        feature="frame_difference",
+    ),
+    "flow_magnitude": SchedulerEntry(
+        made_by="vidseg_core.scheduling.flow_magnitude:FlowMagnitude",
+        threshold=2.0,
+        unit="% of the longest side",
+        feature="flow_magnitude",
+    ),
+    "warp_error": SchedulerEntry(
+        made_by="vidseg_core.scheduling.warp_error:WarpError",
+        threshold=6.0,
+        unit="gray levels",
+        feature="warp_error",
+    ),
+    "policy": SchedulerEntry(
+        made_by="vidseg_core.scheduling.policy:Policy",
+        trained_by="train-policy",
+        unit="probability of a key",
+    ),
+    "confidence": SchedulerEntry(
+        made_by="vidseg_core.scheduling.confidence:Confidence",
+        trained_by="train-decision",
+        unit="1 - expected confidence",
+    ),
+    "confidence_sum": SchedulerEntry(
+        made_by="vidseg_core.scheduling.confidence:ConfidenceSum",
+        trained_by="train-decision",
+        unit="frames' worth of quality",
+    ),
+    "planner": SchedulerEntry(
+        made_by="vidseg_core.scheduling.planner:Planner",
+        trained_by="train-planner",
+        file="tiny-planner",
+        looks_ahead=True,
+    ),
+}
+
+
+FILES: Mapping[str, str] = {entry.file: name for name, entry in SCHEDULERS.items() if entry.file}
+"""The files in the package, and the scheduler that each goes with."""
+
+
+def listed(condition: str) -> str:
+    """The names of the schedulers for which this property is true, as help and messages list them."""
+    return ", ".join(name for name, entry in SCHEDULERS.items() if getattr(entry, condition))
+
+
+def scheduler_words() -> dict[str, str]:
+    """What the help of scheduler options puts into its texts."""
+    names = (f"{name} (looks ahead)" if entry.looks_ahead else name for name, entry in SCHEDULERS.items())
+    trained = (f"{name} ({entry.trained_by})" for name, entry in SCHEDULERS.items() if entry.trained_by)
+    files = (f"{name} reads {file}" for file, name in FILES.items())
+    return {"schedulers": ", ".join(names), "trained_by": ", ".join(trained), "files": ", ".join(files)}
