@@ -80,7 +80,7 @@ def ended(work: str) -> tuple[int, str]:
     """Exit code and standard error of a process that does `work` where it is heard."""
     program = (
         "import os, signal, subprocess, sys, time\n"
-        "from vidseg_core.pipeline import interrupts\n"
+        "from vidseg_core.kit import interrupts\n"
         "words = lambda: print('last words', file=sys.stderr)\n"
         "ask = lambda: signal.raise_signal(signal.SIGTERM)\n"
         f"{work}\n"
