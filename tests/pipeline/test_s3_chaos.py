@@ -34,6 +34,7 @@ def test_the_rows_are_those_of_a_quiet_run(
         service.at_random(0.2, seed)
         with monkeypatch.context() as environment:
             environment.setenv("AWS_ENDPOINT_URL", service.endpoint)
+            environment.setattr("time.sleep", lambda seconds: None)
             config = small_config(clips, f"{s3.url}/out", segmenter="plain", shard_frames=8)
             with pytest.raises(Killed):
                 run_inline(config, 2, tick)

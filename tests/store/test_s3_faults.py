@@ -25,6 +25,8 @@ from vidseg_core.store.run import open_run
 
 @pytest.fixture
 def service(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """An S3 that stumbles; its clients do not wait before they ask again."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     with faulty(s3.endpoint) as state:
         monkeypatch.setenv("AWS_ENDPOINT_URL", state.endpoint)
         yield state
@@ -73,11 +75,8 @@ def test_an_error_whose_body_breaks_off_is_read_again(store: ObjectStore, servic
     assert service.done == {"truncated": 2}
 
 
-def test_bodies_that_always_break_off_are_named(
-    s3: Any, store: ObjectStore, service: FaultyS3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bodies_that_always_break_off_are_named(s3: Any, store: ObjectStore, service: FaultyS3) -> None:
     store.put("list.csv", b"uri\na.mp4\n")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
     service.chance = lambda request: "truncated" if request.startswith("GET") else None
     for key in ("list.csv", "absent"):
         with pytest.raises(StoreError, match="cannot use S3: .*Connection"):
@@ -147,10 +146,7 @@ def test_a_conflict_of_conditional_puts_is_settled(store: ObjectStore, service: 
     assert store.get("x") == b"1" and service.done == {"409": 2}
 
 
-def test_a_service_that_stays_down_is_named(
-    store: ObjectStore, service: FaultyS3, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def test_a_service_that_stays_down_is_named(store: ObjectStore, service: FaultyS3) -> None:
     service.chance = lambda request: "503"
     with pytest.raises(StoreError, match=r"output s3://.*/run: PutObject failed: SlowDown"):
         store.put("x", b"1")
@@ -191,13 +187,11 @@ def test_an_s3_that_stays_down_makes_no_video_missing(
     named: str,
     fault: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A run that began with "missing" for a video that is there would be another run's input tomorrow."""
     store.put("clip.mp4", b"12345")
     uri, listing = f"{s3.url}/run/clip.mp4", tmp_path / "list.csv"
     listing.write_text(f"uri\n{uri}\n{s3.url}/run/absent.mp4\n")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
     service.chance = lambda request: fault if request.startswith("HEAD") else None
     with pytest.raises(InputError, match=rf"clip.mp4: S3 says {fault}"):
         expand_inputs([uri if named == "object" else str(listing)])
