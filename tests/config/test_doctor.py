@@ -9,34 +9,16 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from tests.s3_server import S3Bucket
 from vidseg_core import doctor
 from vidseg_core.config.verbs import DoctorConfig
 from vidseg_core.doctor import Finding, examine, run_doctor
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="films")
-    return client
 
 
 def found(config: DoctorConfig, name: str) -> Finding:
@@ -57,14 +39,15 @@ def test_json_is_one_object_per_check(capsys: pytest.CaptureFixture[str]) -> Non
     assert {row["status"] for row in rows} <= {"ok", "warn", "fail"}
 
 
-def test_s3_is_listed_and_its_conditional_puts_are_tried(bucket: Any) -> None:
-    config = DoctorConfig(s3="s3://films/runs/a")
+def test_s3_is_listed_and_its_conditional_puts_are_tried(s3: S3Bucket) -> None:
+    config = DoctorConfig(s3=f"{s3.url}/runs/a")
     assert found(config, "s3 list").status == "ok"
     assert found(config, "s3 write") == Finding("s3 write", "ok", "conditional put is kept")
-    assert "Contents" not in bucket.list_objects_v2(Bucket="films"), "the probe must be removed"
+    left = boto3.client("s3").list_objects_v2(Bucket=s3.bucket)
+    assert "Contents" not in left, "the probe must be removed"
 
 
-def test_a_missing_bucket_is_a_failure_with_a_hint(bucket: Any) -> None:
+def test_a_missing_bucket_is_a_failure_with_a_hint(s3: S3Bucket) -> None:
     finding = found(DoctorConfig(s3="s3://nowhere/a"), "s3 list")
     assert finding.status == "fail" and "NoSuchBucket" in finding.value and "bucket's name" in finding.hint
 
