@@ -33,10 +33,11 @@ import pyarrow.parquet as pq
 
 from vidseg_core.kit.manifest import claim_output
 from vidseg_core.kit.whole import closed_videos, totals_of
-from vidseg_core.pipeline.job import _waves
+from vidseg_core.pipeline.on_ray import RayExecutor
 from vidseg_core.pipeline.plan_stage import SegmentWork, VideoWork, input_tables
 from vidseg_core.pipeline.rows import Receipt
-from vidseg_core.pipeline.wave import tally_of
+from vidseg_core.pipeline.tally import tally_of
+from vidseg_core.pipeline.wave import waves
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput, VideoList
 from vidseg_core.store.keys import INPUTS_KEY, VIDEOS_PREFIX, ObjectInfo, video_key
@@ -103,7 +104,7 @@ def drive(path: Path) -> dict[str, float]:
     store.closed = len(videos) // 2
     todo = videos.without(closed_videos(store))
     lap("resume")
-    for wave in _waves(todo):
+    for wave in waves(todo, RayExecutor.wave_videos):
         input_tables(wave, 16)
         for video in wave:
             row = close(store, video)
@@ -118,7 +119,7 @@ def drive(path: Path) -> dict[str, float]:
 
 def close(store: Any, video: VideoInput) -> bytes:
     """A video's plan, its receipts and its row."""
-    segments = [vars_of(SegmentWork(0, 4, 0, frames_left=240))]
+    segments = [SegmentWork(0, 4, 0, frames_left=240)]
     work = VideoWork(video_id=video.video_id, uri=video.uri, facts=FACTS, frames=240, segments=segments)
     tally = tally_of(work)
     sums = {"frames": 240, "keys": 20, "decode_s": 0.4, "engine_s": 0.6}
@@ -127,12 +128,6 @@ def close(store: Any, video: VideoInput) -> bytes:
     row = encode_videos([tally.row("cpu")])
     store.put_if_absent(video_key(video.video_id), row)
     return row
-
-
-def vars_of(work: SegmentWork) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(work)
 
 
 def measured(videos: int) -> dict[str, Any]:

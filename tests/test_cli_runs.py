@@ -19,11 +19,11 @@ from PIL import Image
 from benchmarks.run_digest import run_digest
 from tests.store.builders import older_bytes
 from vidseg_core.cli import main as cli
+from vidseg_core.engine import FrameResult
 from vidseg_core.kit.manifest import fingerprint
 from vidseg_core.store import (
     RUN_KEY,
     SUCCESS_KEY,
-    FrameRow,
     commit_part,
     encode_part,
     encode_videos,
@@ -53,9 +53,9 @@ def mask(number: int) -> np.ndarray:
     return labels_HW
 
 
-def row(number: int) -> FrameRow:
+def row(number: int) -> FrameResult:
     key = number // 10 * 10
-    return FrameRow(
+    return FrameResult(
         frame_index=number,
         pts_s=number / 10,
         is_key=number == key,

@@ -15,10 +15,10 @@ from PIL import Image
 
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import SceneClip, write_scene_video
+from vidseg_core.engine import FrameResult
 from vidseg_core.store import (
     FRAMES_SCHEMA,
     PSEUDO_SCHEMA,
-    FrameRow,
     commit_part,
     encode_part,
     encode_videos,
@@ -105,7 +105,7 @@ def run_over(
     schema = PSEUDO_SCHEMA if confident else FRAMES_SCHEMA
     store = open_store(output)
     rows = [
-        FrameRow(
+        FrameResult(
             frame_index=number,
             pts_s=number / 25,
             is_key=number % 3 == 0,

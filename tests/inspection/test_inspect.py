@@ -24,10 +24,11 @@ from pycocotools import mask as coco_mask
 from vidseg_core.cli import main as cli
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.inspect import InspectConfig, parse_frames
+from vidseg_core.engine import FrameResult
 from vidseg_core.inspection.job import run_inspect
 from vidseg_core.inspection.why import Reasons
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.store import FrameRow, encode_part, encode_videos, open_run, open_store, part_key
+from vidseg_core.store import encode_part, encode_videos, open_run, open_store, part_key
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.export import PALETTE
 
@@ -42,9 +43,9 @@ def mask(number: int) -> np.ndarray:
     return labels_HW
 
 
-def frame_row(number: int) -> FrameRow:
+def frame_row(number: int) -> FrameResult:
     key = number // 10 * 10
-    return FrameRow(
+    return FrameResult(
         frame_index=number,
         pts_s=number / 10,
         is_key=number == key,

@@ -53,6 +53,41 @@ def run_job(local_ray: None) -> Callable[..., tuple[int, str]]:
     return run
 
 
+BOTH = (pytest.param("local", id="local"), pytest.param("ray", id="ray", marks=pytest.mark.ray))
+"""Values of a parameter `executor`."""
+OPTIONS_OF: dict[str, dict[str, Any]] = {
+    "local": {"executor": "local", "workers": 1},
+    "ray": {"executor": "ray", "workers": 2, "object_store_mb": 200},
+}
+
+
+RunJob = Callable[..., tuple[int, str]]
+"""Input, output and options in; exit code and what was printed out."""
+
+
+@pytest.fixture
+def run_locally() -> RunJob:
+    """Run the job by the local executor, inside this process."""
+    return _runner("local")
+
+
+@pytest.fixture(params=BOTH)
+def run_on_either(request: pytest.FixtureRequest) -> RunJob:
+    """Run the job by each of the executors."""
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
+    return _runner(request.param)
+
+
+def _runner(executor: str) -> RunJob:
+    def run(folder: Path | str, output: Path | str, **options: Any) -> tuple[int, str]:
+        text = io.StringIO()
+        config = small_config(folder, output, **(options | OPTIONS_OF[executor]))
+        return run_segment(config, Reporter("text", text), SampleDial()), text.getvalue()
+
+    return run
+
+
 def small_config(folder: Path | str, output: Path | str, **options: Any) -> SegmentConfig:
     """A configuration that makes small clips exercise segments, units, shards and both sides."""
     defaults: dict[str, Any] = {

@@ -22,11 +22,12 @@ from tests.pipeline.failing import bad_clip
 from tests.pipeline.inline import rows_without_package, run_inline
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaLimits
-from vidseg_core.pipeline import job, sizing
+from vidseg_core.pipeline import sizing
 from vidseg_core.pipeline.failures import MOST_FAILURES
 from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.on_ray import RayExecutor
 from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage
-from vidseg_core.pipeline.planning import Planning
+from vidseg_core.pipeline.planning import RayPlanning
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store.objects import open_store
 from vidseg_core.store.run import open_run
@@ -100,7 +101,7 @@ def test_waves_that_are_planned_ahead_give_the_same_rows(
     run_job: Callable[..., tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(job, "WAVE_VIDEOS", 2)
+    monkeypatch.setattr(RayExecutor, "wave_videos", 2)
     code, text = run_job(clips, tmp_path / "out")
     assert code == 0 and f"videos 4/4 | frames {sum(LENGTHS)}/{sum(LENGTHS)}" in text, text
     assert rows_without_package(tmp_path / "out") == expected
@@ -110,7 +111,7 @@ def test_a_plan_is_read_in_order_however_it_was_made(clips: Path, tmp_path: Path
     options = PlanOptions(working_size=64, segment_frames=30, shard_frames=8, single_shards=False)
     stage = PlanStage(open_store(tmp_path), MediaLimits(), options)
     videos = expand_inputs([str(clips)])
-    at_once, ahead, given_up = (Planning(videos, stage) for _ in range(3))
+    at_once, ahead, given_up = (RayPlanning(videos, stage) for _ in range(3))
     ahead.pump()
     ahead.pump()  # too early to do anything
     given_up.pump()

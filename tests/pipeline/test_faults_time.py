@@ -19,7 +19,7 @@ from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit.manifest import claim_output
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaLimits
-from vidseg_core.pipeline import ending
+from vidseg_core.pipeline import ending, stages
 from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.output import manifest_of
 from vidseg_core.pipeline.status import read_status
@@ -110,7 +110,7 @@ def test_a_video_that_needs_more_memory_than_allowed_costs_itself_only(
 ) -> None:
     clips = make_corpus(tmp_path / "in", (20,))
     write_video(clips / "large.mp4", np.repeat(moving_disc(1, 2160, 3840), 4, axis=0))
-    monkeypatch.setattr("tests.pipeline.inline.MediaLimits", lambda: MediaLimits(memory_bytes=60_000_000))
+    monkeypatch.setattr(stages, "MediaLimits", lambda **_: MediaLimits(memory_bytes=80_000_000))
     run_inline(small_config(clips, tmp_path / "out", segmenter="plain"), 1)
     rows = {Path(row["uri"]).name: row for row in open_run(str(tmp_path / "out")).videos().to_pylist()}
     assert rows["clip 0 ä.mp4"]["status"] == "ok" and rows["clip 0 ä.mp4"]["decoded_frames"] == 20

@@ -22,12 +22,12 @@ import pytest
 
 from benchmarks.run_digest import run_digest
 from tests.pipeline.clips import make_corpus
-from tests.pipeline.conftest import small_config
+from tests.pipeline.conftest import BOTH, OPTIONS_OF, small_config
 from tests.pipeline.inline import rows_without_package, run_inline
 from vidseg_core.media.process import READER_VARIABLE
 from vidseg_core.pipeline.job import run_segment
 
-pytestmark = pytest.mark.ray
+EXECUTOR = pytest.mark.parametrize("executor", BOTH)
 LENGTHS = (60, 90)
 SLOW = "tests.pipeline.slow:SlowPlain"
 REPO = Path(__file__).parents[2]
@@ -39,12 +39,13 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> tuple[str, list]:
+def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list]:
     output = tmp_path_factory.mktemp("plain") / "out"
-    assert run_segment(small_config(clips, output, segmenter=SLOW)) == 0
+    run_inline(small_config(clips, output, segmenter=SLOW), 2)
     return run_digest(output), rows_without_package(output)
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("victim", ["engine actor", "decode process", "decode worker"])
 def test_a_killed_worker_costs_nothing(
     victim: str, clips: Path, undisturbed: tuple[str, list], tmp_path: Path, local_ray: None
@@ -64,41 +65,70 @@ def test_a_killed_worker_costs_nothing(
     _same(output, undisturbed)
 
 
-def test_the_whole_tree_killed_again_and_again(
-    clips: Path, undisturbed: tuple[str, list], tmp_path: Path
-) -> None:
-    output, chance = tmp_path / "out", random.Random(7)
-    for _ in range(2):
-        driver = _start(clips, output)
-        _wait_for_parts(output, _parts(output) + chance.randint(1, 5), lambda d=driver: d.poll() is None)
-        _kill_tree(driver.pid)
-        driver.wait()
-    assert _run(clips, output).returncode == 0
-    _same(output, undisturbed)
-
-
-def test_ctrl_c_leaves_a_run_that_says_how_to_go_on(
-    clips: Path, undisturbed: tuple[str, list], tmp_path: Path
+@pytest.mark.parametrize("victim", ["its child", "its decode process"])
+def test_what_does_the_work_of_a_local_run_is_replaced(
+    victim: str, clips: Path, undisturbed: tuple[str, list], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     driver = _start(clips, output)
     _wait_for_parts(output, 2, lambda: driver.poll() is None)
-    os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole process group
+    (child,) = psutil.Process(driver.pid).children()
+    (decoder,) = child.children()
+    (child if victim == "its child" else decoder).kill()
     _, errors = driver.communicate(timeout=120)
-    assert driver.returncode == 1 and "same command goes on" in errors and "Traceback" not in errors, errors
-    assert _run(clips, output).returncode == 0
+    assert driver.returncode == 0, errors
+    assert ("died (SIGKILL); another goes on" in errors) == (victim == "its child"), errors
+    assert not child.is_running() and not decoder.is_running()
     _same(output, undisturbed)
 
 
+def test_a_local_run_whose_command_is_killed_leaves_no_process(clips: Path, tmp_path: Path) -> None:
+    driver = _start(clips, tmp_path / "out")
+    _wait_for_parts(tmp_path / "out", 1, lambda: driver.poll() is None)
+    tree = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.communicate(timeout=60)
+    assert len(tree) == 2 and not psutil.wait_procs(tree, timeout=20)[1]
+
+
+@EXECUTOR
+def test_the_whole_tree_killed_again_and_again(
+    executor: str, clips: Path, undisturbed: tuple[str, list], tmp_path: Path
+) -> None:
+    output, chance = tmp_path / "out", random.Random(7)
+    for _ in range(2):
+        driver = _start(clips, output, executor)
+        _wait_for_parts(output, _parts(output) + chance.randint(1, 5), lambda d=driver: d.poll() is None)
+        _kill_tree(driver.pid)
+        driver.wait()
+    assert _run(clips, output, executor).returncode == 0
+    _same(output, undisturbed)
+
+
+@EXECUTOR
+def test_ctrl_c_leaves_a_run_that_says_how_to_go_on(
+    executor: str, clips: Path, undisturbed: tuple[str, list], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    driver = _start(clips, output, executor)
+    _wait_for_parts(output, 2, lambda: driver.poll() is None)
+    os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole process group
+    _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 1 and "same command goes on" in errors and "Traceback" not in errors, errors
+    assert _run(clips, output, executor).returncode == 0
+    _same(output, undisturbed)
+
+
+@EXECUTOR
 def test_sigterm_finishes_what_is_in_flight_and_begins_nothing_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips, output = make_corpus(tmp_path / "in", (900, 700)), tmp_path / "out"
     options = {"segmenter": "plain", "segment_frames": 300}
     run_inline(small_config(clips, tmp_path / "plain", **options, shard_frames=8), 2)
     expected = rows_without_package(tmp_path / "plain")
     monkeypatch.setenv(READER_VARIABLE, "tests.media.readers:slow")
-    driver = _start(clips, output, **options)
+    driver = _start(clips, output, executor, **options)
     _wait_for_parts(output, 2, lambda: driver.poll() is None)
     for _ in range(2):  # as `timeout` does: to the process, and to its group
         os.killpg(driver.pid, signal.SIGTERM)
@@ -109,15 +139,37 @@ def test_sigterm_finishes_what_is_in_flight_and_begins_nothing_more(
     rows = rows_without_package(output)
     assert 16 <= len(rows) < len(expected) and set(rows) < set(expected)
     monkeypatch.delenv(READER_VARIABLE)
-    assert _run(clips, output, **options).returncode == 0
+    assert _run(clips, output, executor, **options).returncode == 0
     assert rows_without_package(output) == expected
 
 
-def test_two_drivers_on_one_output(clips: Path, undisturbed: tuple[str, list], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "executors",
+    [("local", "local"), pytest.param(("ray", "ray"), marks=pytest.mark.ray)],
+    ids=" and ".join,
+)
+def test_two_drivers_on_one_output(
+    executors: tuple[str, str], clips: Path, undisturbed: tuple[str, list], tmp_path: Path
+) -> None:
     output = tmp_path / "out"
-    drivers = [_start(clips, output), _start(clips, output)]
+    drivers = [_start(clips, output, executor) for executor in executors]
     endings = [driver.communicate(timeout=300) for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], endings
+    _same(output, undisturbed)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("first", ["local", "ray"])
+def test_what_one_executor_began_the_other_ends(
+    first: str, clips: Path, undisturbed: tuple[str, list], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    driver = _start(clips, output, first)
+    _wait_for_parts(output, 3, lambda: driver.poll() is None)
+    _kill_tree(driver.pid)
+    driver.communicate(timeout=60)
+    assert 0 < _parts(output) < sum(LENGTHS) // 8
+    assert _run(clips, output, "ray" if first == "local" else "local").returncode == 0
     _same(output, undisturbed)
 
 
@@ -127,7 +179,7 @@ def _same(output: Path, undisturbed: tuple[str, list]) -> None:
     assert run_digest(output) == digest
 
 
-def _command(clips: Path, output: Path, **changed: Any) -> list[str]:
+def _command(clips: Path, output: Path, executor: str, **changed: Any) -> list[str]:
     options: dict[str, Any] = {
         "input": clips,
         "output": output,
@@ -138,17 +190,17 @@ def _command(clips: Path, output: Path, **changed: Any) -> list[str]:
         "propagation.flow_size": 96,
         "segment_frames": 30,
         "shard_frames": 8,
-        "workers": 2,
-        "object_store_mb": 200,
-    } | changed
+        **OPTIONS_OF[executor],
+        **changed,
+    }
     pairs = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     return [sys.executable, "-m", "jobs.segment", *pairs]
 
 
-def _start(clips: Path, output: Path, **changed: Any) -> subprocess.Popen[str]:
+def _start(clips: Path, output: Path, executor: str = "local", **changed: Any) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(REPO)}
     return subprocess.Popen(
-        _command(clips, output, **changed),
+        _command(clips, output, executor, **changed),
         cwd=REPO,
         env=environment,
         text=True,
@@ -164,8 +216,8 @@ def _hears_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _run(clips: Path, output: Path, **changed: Any) -> subprocess.CompletedProcess[str]:
-    driver = _start(clips, output, **changed)
+def _run(clips: Path, output: Path, executor: str, **changed: Any) -> subprocess.CompletedProcess[str]:
+    driver = _start(clips, output, executor, **changed)
     out, errors = driver.communicate(timeout=300)
     return subprocess.CompletedProcess(driver.args, driver.returncode, out, errors)
 

@@ -15,26 +15,26 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.clips import make_corpus
+from tests.pipeline.conftest import BOTH, OPTIONS_OF
 from tests.pipeline.poison import write_poison
 from vidseg_core.media.process import READER_VARIABLE
 from vidseg_core.store.run import open_run
 
-pytestmark = pytest.mark.ray
 REPO = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=BOTH)
 def poisoned(
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, str], subprocess.CompletedProcess]:
     """A run over good and bad files, in a process and a Ray of its own."""
     root = tmp_path_factory.mktemp("poison")
     reasons = write_poison(root / "in")
     make_corpus(root / "in", (40, 25))
-    options = {"input": root / "in", "output": root / "out", "shard_frames": 8, "workers": 2}
+    options = {"input": root / "in", "output": root / "out", "shard_frames": 8}
+    options |= OPTIONS_OF[request.param]
     options |= {
         "media.decode_deadline_s": 3,
-        "object_store_mb": 200,
         "scheduler.name": "fixed",
         "log": "json",
     }

@@ -23,6 +23,7 @@ from tests.evaluation.test_evaluate import config as evaluation
 from tests.evaluation.test_evaluate import evaluate_here
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.report import ReportConfig
+from vidseg_core.engine import FrameResult
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.report.build import gather, run_report
 from vidseg_core.report.curves import curves_of, shares
@@ -31,7 +32,7 @@ from vidseg_core.report.of_search import front
 from vidseg_core.report.page import Section, esc, num, render
 from vidseg_core.report.schedules import Schedule, interval_plot, timeline_plot
 from vidseg_core.report.style import looks, plain
-from vidseg_core.store import FrameRow, encode_part, encode_videos, open_store, part_key
+from vidseg_core.store import encode_part, encode_videos, open_store, part_key
 from vidseg_core.store.errors import StoreError
 
 HOSTILE = '<script>alert("$x^2$")</script>&amp; \x00\u2028 $\\frac{1}{0}$'
@@ -51,12 +52,12 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def row_of(number: int) -> FrameRow:
+def row_of(number: int) -> FrameResult:
     key, labels_HW = number // 4 * 4, np.zeros((12, 16), np.uint8)
     labels_HW[2:6, number : number + 4] = 1
     score = float("inf") if number == 0 else 1.0 + number % 4
     values: dict[str, Any] = {"decision_score": score, "kar": 0.25, "lkd": number - key, "is_corrupt": False}
-    return FrameRow(
+    return FrameResult(
         frame_index=number,
         pts_s=number / 10,
         is_key=number == key,

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.store import FrameRow, ObjectStore, commit_part, encode_part, encode_videos, part_key
+from vidseg_core.engine import FrameResult
+from vidseg_core.store import ObjectStore, commit_part, encode_part, encode_videos, part_key
 
 CLASSES = 5
 HEIGHT, WIDTH = 24, 40
@@ -25,9 +26,9 @@ def labels_of(frame: int, seed: int = 0) -> np.ndarray:
     return labels_HW
 
 
-def frame_row(frame: int, seed: int = 0) -> FrameRow:
+def frame_row(frame: int, seed: int = 0) -> FrameResult:
     key = frame - frame % 6
-    return FrameRow(
+    return FrameResult(
         frame_index=frame,
         pts_s=frame / 25,
         is_key=frame == key,

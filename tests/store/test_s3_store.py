@@ -11,7 +11,8 @@ from botocore.awsrequest import AWSResponse
 from moto.s3.models import s3_backends
 
 from tests.s3_server import S3Bucket
-from vidseg_core.store import CommitConflict, S3Store, StoreError, commit_part, open_store
+from vidseg_core.store import CommitConflict, StoreError, commit_part, open_store
+from vidseg_core.store.s3_store import S3Store
 
 
 class _Raw:

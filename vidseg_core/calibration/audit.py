@@ -70,16 +70,18 @@ def draw_places(videos: Sequence[Mapping[str, Any]], frames: int, seed: int) -> 
     return sorted(places, key=lambda place: (place.video_id, place.frames))
 
 
-def audit(config: SegmentConfig, store: ObjectStore, frames: int) -> Audited | None:
-    """Measure on Ray tasks; None where nothing can be compared."""
-    import ray
-
+def audit(config: SegmentConfig, store: ObjectStore, frames: int, *, on_ray: bool) -> Audited | None:
+    """Measure, in Ray tasks or here; None where nothing can be compared."""
     places = draw_places(open_run(store.root).videos().to_pylist(), frames, config.seed)
     groups = [places[start::8] for start in range(8) if places[start::8]]
-    task = ray.remote(compare).options(num_cpus=config.threads)
-    found = [
-        value for group in ray.get([task.remote(config, store.root, g) for g in groups]) for value in group
-    ]
+    if on_ray:
+        import ray
+
+        task = ray.remote(compare).options(num_cpus=config.threads)
+        answers = ray.get([task.remote(config, store.root, group) for group in groups])
+    else:
+        answers = [compare(config, store.root, group) for group in groups]
+    found = [value for answer in answers for value in answer]
     means = [float(np.mean(values)) for values in found if values]
     if not means:
         return None

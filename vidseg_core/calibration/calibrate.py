@@ -1,4 +1,4 @@
-"""The dial on Ray: look at a sample of the corpus once, write down what was chosen, run with it ever after.
+"""The dial: look at a sample of the corpus once, write down what was chosen, run with it ever after.
 
 a task per run of frames: decode, N on every frame, tables -> the driver offers settings -> a task per run
 puts the intervals together that are not known yet -> the choice -> ``_run/calibration.json``, put if
@@ -27,7 +27,6 @@ from vidseg_core.calibration.tasks import (
     file_for,
     longest_interval,
     lookahead_file,
-    on_ray,
     tried_names,
 )
 from vidseg_core.calibration.words import describe, plain_choice
@@ -62,15 +61,21 @@ def is_calibrated(store: ObjectStore) -> bool:
 
 
 def chosen_config(
-    config: SegmentConfig, inputs: Sequence[VideoInput], store: ObjectStore, net: str, report: Reporter
+    config: SegmentConfig,
+    inputs: Sequence[VideoInput],
+    store: ObjectStore,
+    net: str,
+    report: Reporter,
+    tasks: Tasks | None = None,
 ) -> tuple[SegmentConfig, Choice]:
     """The configuration that runs, and the choice behind it: the one stored with the run, else a new one.
 
-    ``net``: digest of N. ``FingerprintMismatch`` when the run was calibrated for something else.
+    ``net``: digest of N. ``tasks``: where a sample is looked at; None: in this process.
+    ``FingerprintMismatch`` when the run was calibrated for something else.
     """
     ask = _ask(config, inputs, net)
     if not is_calibrated(store):
-        choice = calibrate(config, inputs, report, on_ray(config))
+        choice = calibrate(config, inputs, report, tasks)
         found = {"asked_for": ask, "choice": choice.to_json(), "decided_unix_s": round(time.time(), 3)}
         store.put_if_absent(CALIBRATION_KEY, json.dumps(found, indent=1, sort_keys=True).encode())
     there = _read(store)

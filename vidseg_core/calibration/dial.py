@@ -3,24 +3,18 @@ end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from vidseg_core.calibration.audit import audit, closing_lines, outcome
 from vidseg_core.calibration.calibrate import check_ask, chosen_config, is_calibrated
 from vidseg_core.calibration.choice import Choice
+from vidseg_core.calibration.tasks import Tasks, here, on_ray
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.objects import ObjectStore
-
-
-def run_segment_with_dial(config: SegmentConfig) -> int:
-    """The job that `config` describes, its scheduler chosen here where that is asked for; the exit code."""
-    from vidseg_core.pipeline.job import run_segment
-
-    return run_segment(config, dial=SampleDial() if config.has_dial else None)
 
 
 class SampleDial:
@@ -47,27 +41,39 @@ class SampleDial:
         store: ObjectStore,
         net: str,
         report: Reporter,
+        on_ray: Callable[[], bool],
     ) -> Iterator[SegmentConfig]:
-        from vidseg_core.kit.ray_session import ray_session
-
         with ExitStack() as stack:
+            tasks = None
             if not is_calibrated(store):
-                stack.enter_context(ray_session(config))
-            config, self._choice = chosen_config(config, inputs, store, net, report)
+                tasks = stack.enter_context(_session(config)) if on_ray() else here(config)
+            config, self._choice = chosen_config(config, inputs, store, net, report, tasks)
             yield config
 
     def outcome(
-        self, config: SegmentConfig, store: ObjectStore, totals: Mapping[str, Any], report: Reporter
+        self,
+        config: SegmentConfig,
+        store: ObjectStore,
+        totals: Mapping[str, Any],
+        report: Reporter,
+        on_ray: bool,
     ) -> dict[str, Any]:
-        from vidseg_core.kit.ray_session import ray_session
-
         assert self._choice is not None, "nothing was chosen"
         frames, audited = config.calibration.audit_frames, None
         if frames:
             report.say(f"audit: the net on {frames} frames more")
-            with ray_session(config):
-                audited = audit(config, store, frames)
+            with _session(config) if on_ray else nullcontext():
+                audited = audit(config, store, frames, on_ray=on_ray)
         return outcome(self._choice, totals, audited)
 
     def closing_lines(self, outcome: Mapping[str, Any]) -> list[tuple[str, str]]:
         return closing_lines(outcome)
+
+
+@contextmanager
+def _session(config: SegmentConfig) -> Iterator[Tasks]:
+    """Ray is up inside, and the sample's tasks run on it."""
+    from vidseg_core.kit.ray_session import ray_session
+
+    with ray_session(config):
+        yield on_ray(config)

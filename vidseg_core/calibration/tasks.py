@@ -80,20 +80,22 @@ Tasks = Callable[[Sequence[Unit]], "SampleTasks"]
 class SampleTasks:
     """Looks at runs and puts intervals together, in this process; `on_ray` does the same in tasks."""
 
-    def __init__(self, config: SegmentConfig, units: Sequence[Unit]) -> None:
-        self.config, self.units = config, units
+    def __init__(self, config: SegmentConfig, units: Sequence[Unit], device: str = "cpu") -> None:
+        self.config, self.units, self._device = config, units, device
         self._seen: list[Seen | None] = []
 
     def look(self) -> Iterator[Looked]:
         """One answer per unit, in order."""
         for unit in self.units:
-            looked, seen = look_at(unit, self.config, "cpu")
+            looked, seen = look_at(unit, self.config, self._device)
             self._seen.append(seen)
             yield looked
 
     def put_together(self, wanted: Sequence[tuple[int, list[Interval]]]) -> list[Known]:
         """For each (unit, intervals) their values."""
-        return [value_intervals(self._seen[place], pairs, self.config, "cpu") for place, pairs in wanted]
+        return [
+            value_intervals(self._seen[place], pairs, self.config, self._device) for place, pairs in wanted
+        ]
 
     def plan(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
         """For each table the keys of the planner at these prices, bool [P, T]."""
@@ -209,6 +211,12 @@ class _RayTasks(SampleTasks):
         task = self._ray.remote(plan_at).options(num_cpus=1, max_retries=2)
         settings = self._ray.put(self.config)
         return self._ray.get([task.remote(table, list(prices), settings) for table in tables])
+
+
+def here(config: SegmentConfig) -> Tasks:
+    """In this process, on its GPU if there is one."""
+    device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return lambda units: SampleTasks(config, units, device)
 
 
 def on_ray(config: SegmentConfig) -> Tasks:

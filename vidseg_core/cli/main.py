@@ -62,7 +62,12 @@ def _run(name: str, words: Sequence[str], *, ends: bool) -> int:
         words.insert(0, verb.first)
     more = [command] if verb.takes_command else []
     return run_verb(
-        name, verb.config_class(), lambda config: verb.function()(config, *more), words, ends=ends
+        name,
+        verb.config_class(),
+        lambda config, *child: verb.function()(config, *more, *child),
+        words,
+        ends=ends,
+        in_child=verb.works_in_child,
     )
 
 

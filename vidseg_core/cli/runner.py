@@ -20,6 +20,7 @@ from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
 from vidseg_core.kit.interrupts import asked_to_end, end_with, heard
+from vidseg_core.pipeline.supervisor import supervised
 
 __all__ = ["run_verb", "say"]
 
@@ -29,9 +30,19 @@ OOM_RETRIES = ("RAY_task_oom_retries", "3")
 
 
 def run_verb(
-    verb: str, cls: type[ConfigT], run: Callable[[ConfigT], int], words: Sequence[str], *, ends: bool = False
+    verb: str,
+    cls: type[ConfigT],
+    run: Callable[..., int],
+    words: Sequence[str],
+    *,
+    ends: bool = False,
+    in_child: Callable[[ConfigT], bool] = lambda config: False,
 ) -> int:
-    """Parse `words` as a `cls`, call `run` with it and return the exit code; `ends`: the process ends so."""
+    """Parse `words` as a `cls`, call `run` with it and return the exit code; `ends`: the process ends so.
+
+    `in_child`: whether the work of a process that ends so is done in a child, which another replaces when it
+    dies; `run` is given that as its last argument.
+    """
     begin_again_in_utf8()
     os.environ.setdefault(*OOM_RETRIES)
     if os.getcwd() not in sys.path:
@@ -43,7 +54,14 @@ def run_verb(
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_USAGE
     with heard(lambda: _say_interrupted(verb, config)):
-        code = _run(verb, config, run)
+        if ends and in_child(config):
+            code = supervised(
+                lambda child: _run(verb, config, lambda config: run(config, child)),
+                lambda text: say(verb, config, text, event="message"),
+                lambda: _say_interrupted(verb, config),
+            )
+        else:
+            code = _run(verb, config, run)
     if ends:
         end_with(code)
     return code

@@ -35,6 +35,8 @@ class Verb:
     """what follows ``--`` is another command, and the second argument of `run`"""
     checks_places: bool = True
     """folders are checked before it runs"""
+    in_child: str | None = None
+    """whether a command so configured works in a child (`pipeline.supervisor`), the last argument of `run`"""
 
     def config_class(self) -> type[Any]:
         """The dataclass of its options, imported."""
@@ -43,6 +45,10 @@ class Verb:
     def function(self) -> Callable[..., int]:
         """What it runs, imported."""
         return _load(self.run)
+
+    def works_in_child(self, config: Any) -> bool:
+        """Whether the work is done in a child that another replaces."""
+        return self.in_child is not None and _load(self.in_child)(config)
 
 
 def _load(place: str) -> Any:
@@ -54,14 +60,16 @@ VERBS = {
     "segment": Verb(
         summary="videos in, a table of masks out",
         config="segment:SegmentConfig",
-        run="calibration.dial:run_segment_with_dial",
+        run="cli.segmenting:run_segment",
         afterwards=COMMITTED,
+        in_child="pipeline.executors:may_be_local",
     ),
     "pseudo-label": Verb(
         summary="a teacher net labels videos for a student to learn from",
         config="pseudo_label:PseudoLabelConfig",
-        run="pipeline.job:run_segment",
+        run="cli.segmenting:run_pseudo_label",
         afterwards=COMMITTED,
+        in_child="pipeline.executors:may_be_local",
     ),
     "train-segmenter": Verb(
         summary="labelled and pseudo-labelled frames in, a net's weights out",

@@ -239,6 +239,8 @@ class SegmentConfig:
     seed: int = 0
     """seed of the random scheduler, and of the weights of a net that has none"""
 
+    executor: Literal["auto", "local", "ray"] = "auto"
+    """local: without Ray, for small runs; ray: a cluster, or one of its own; auto: by what there is to do"""
     workers: int = 0
     """engine workers; 0: what the machine or cluster has room for"""
     decoders: int = 0
@@ -270,7 +272,7 @@ class SegmentConfig:
         "segmenter": "the net that runs on key frames",
         "budget": "the dial: scheduler and threshold chosen by what they must keep",
         "segment_frames": "cutting",
-        "workers": "resources (results do not depend on them)",
+        "executor": "resources (results do not depend on them)",
         "dry_run": "this run",
     }
 
@@ -317,6 +319,7 @@ class SegmentConfig:
         check_int("--seed", self.seed, 0, 2**63 - 1)
 
     def _check_resources(self) -> None:
+        _check_choice("--executor", self.executor, ("auto", "local", "ray"))
         check_int("--workers", self.workers, 0)
         check_int("--decoders", self.decoders, 0)
         check_int("--lanes", self.lanes, 1, 256, "segment(s)")
@@ -326,6 +329,11 @@ class SegmentConfig:
             problem = f"must be at most 1: a worker uses one GPU, got {self.gpus_per_worker:g}"
             check(self.gpus_per_worker <= 1, "--gpus_per_worker", problem)
             check(self.device != "cpu", "--gpus_per_worker", "makes no sense with --device cpu")
+        if self.executor == "local":
+            check(self.ray_address is None, "--executor", "local does not go with --ray_address")
+            for option in ("workers", "decoders"):
+                problem = f"local has one of them, so it does not go with --{option} {getattr(self, option)}"
+                check(getattr(self, option) <= 1, "--executor", problem)
         if self.object_store_mb is not None:
             check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
         if self.limit is not None:

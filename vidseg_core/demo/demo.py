@@ -1,10 +1,10 @@
 """``vidseg demo``: generated scenes with exact truth through the real job, once per scheduler, and a
 comparison.
 
-Every run is a ``vidseg segment`` of its own; all share one Ray. Schedulers that score get a threshold at
-which they take about as many keys as ``fixed`` does (see `thresholds`). Folders are named after what
-decides their contents: the same demo again continues or re-reads its runs, another one has folders of its
-own, and the pictures are those of the last one.
+Every run is a ``vidseg segment`` of its own, all but the last without Ray (none with several workers).
+Schedulers that score get a threshold at which they take about as many keys as ``fixed`` does (see
+`thresholds`). Folders are named after what decides their contents: the same demo again continues or re-reads
+its runs, another one has folders of its own, and the pictures are those of the last one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from vidseg_core.demo.pictures import clip_frames, write_sheet, write_video
 from vidseg_core.demo.table import Line, print_lines
 from vidseg_core.demo.thresholds import calibrate, first_frames
 from vidseg_core.kit.progress import Counts, Reporter
-from vidseg_core.kit.ray_session import ray_session
 from vidseg_core.pipeline.job import BAD_USAGE, DONE, run_segment
 from vidseg_core.store import SUCCESS_KEY, Run, open_run
 from vidseg_core.store.atomic import make_folder
@@ -99,7 +99,8 @@ def _jobs(
             f"{name}: threshold {threshold:g} for about as many keys as fixed takes at interval "
             f"{config.interval} (found from the frames alone)"
         )
-    return jobs
+    last = next(reversed(jobs))
+    return jobs | {last: replace(jobs[last], executor="ray")}
 
 
 def _job(
@@ -130,19 +131,19 @@ def _job(
         propagation=PropagationConfig(sides="two" if name == EVERY else config.sides),
         segment_frames=0,
         seed=config.seed,
+        executor="ray" if config.workers > 1 else "local",
         workers=config.workers,
         log=config.log,
     )
 
 
 def _run_all(jobs: dict[str, SegmentConfig], report: Reporter, log: str) -> int:
-    """Each job in turn on one Ray, which is not needed if all are complete; the first exit code but 0."""
-    open_jobs = [job for job in jobs.values() if not _complete(job)]
-    if open_jobs:
-        report.say("starting Ray, once for all runs")
-    with ray_session(open_jobs[0]) if open_jobs else nullcontext():
+    """Each job in turn, and one Ray for those that want it; the first exit code but 0."""
+    with ExitStack() as stack:
         for name, job in jobs.items():
             was_complete, started = _complete(job), time.monotonic()
+            if job.executor == "ray" and not was_complete:
+                stack.enter_context(_ray(name, job, report))
             inner = _InnerReporter(name, log)
             code = run_segment(job, inner)
             inner.end(failed=code != DONE)
@@ -153,6 +154,15 @@ def _run_all(jobs: dict[str, SegmentConfig], report: Reporter, log: str) -> int:
             took = "complete already" if was_complete else f"{time.monotonic() - started:.1f} s"
             report.say(f"{name}: {len(job.input)} scene(s) segmented, {took}")
     return DONE
+
+
+@contextmanager
+def _ray(name: str, job: SegmentConfig, report: Reporter) -> Iterator[None]:
+    from vidseg_core.kit.ray_session import ray_session
+
+    report.say(f"{name}: on Ray, as a large corpus would be")
+    with ray_session(job):
+        yield
 
 
 def _complete(job: SegmentConfig) -> bool:

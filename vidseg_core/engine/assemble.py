@@ -16,7 +16,7 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.labelling import class_map, digest_with, label_rule
-from vidseg_core.engine.trial import trial_sizes, try_net, try_plugins
+from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.protocol import Segmenter
@@ -46,6 +46,8 @@ class NetFacts:
     note: str
     flow_digest: str = ""
     """Digest of the flow net's weights; empty when the flow is no net."""
+    pixel_s: float = 0.0
+    """Seconds of N per pixel on this CPU, roughly; 0: not known."""
 
 
 def build_net(config: SegmentConfig, device: str) -> Segmenter:
@@ -69,7 +71,8 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     net = build_net(config, "cpu")
     classes = class_map(config, net.class_names)
     flow = build_run_flow(config, "cpu") if config.propagation.flow != "dis" else None
-    notes = [net.note, _try_out(config, net)]
+    tried = _try_out(config, net)
+    notes = [net.note, tried.note]
     if flow is not None and not getattr(flow, "trained", True):
         notes.append(_UNTRAINED_FLOW.format(name=config.propagation.flow))
     return NetFacts(
@@ -79,11 +82,12 @@ def describe_net(config: SegmentConfig) -> NetFacts:
         trained=net.trained,
         note=" ".join(filter(None, notes)),
         flow_digest=str(getattr(flow, "digest", "")),
+        pixel_s=tried.pixel_s,
     )
 
 
-def _try_out(config: SegmentConfig, net: Segmenter) -> str:
-    """One frame through N and the plug-ins after it; what the user should know of N."""
+def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
+    """One frame through N and the plug-ins after it."""
     rule = label_rule(config, net.class_names)
     tried = try_net(
         net,
@@ -99,7 +103,7 @@ def _try_out(config: SegmentConfig, net: Segmenter) -> str:
         raise
     except ValueError as problem:
         raise ConfigError("--propagation.flow or --propagation.name", str(problem)) from problem
-    return tried.note
+    return tried
 
 
 def build_engine(config: SegmentConfig, device: str) -> Engine:

@@ -14,6 +14,7 @@ Legend: H, W frame size; h, w flow size; 3 = RGB; 2 = (u, v).
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -58,6 +59,8 @@ class Tried:
     carried: Callable[[str], Any]
     """What is kept of the frame as a key, by level."""
     classes: int
+    pixel_s: float = 0.0
+    """Seconds of N per pixel, roughly; 0 where it could not be tried."""
     note: str = ""
     """One sentence that a run should show; empty if there is none."""
 
@@ -133,7 +136,10 @@ def _tried(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str, rule:
     if _is_foreign(net) and (end := how_it_ends(lambda: carried("scores"))):
         raise SegmenterError(f"segmenter {net.name!r} ends the process ({end}) on a frame of {size}")
     try:
-        scores_CHW, again_CHW = carried("scores").float(), carried("scores").float()
+        scores_CHW = carried("scores").float()
+        started = time.perf_counter()
+        again_CHW = carried("scores").float()
+        pixel_s = (time.perf_counter() - started) / (frame_HW3.shape[0] * frame_HW3.shape[1] * batch)
     except ScoresError as problem:
         raise SegmenterError(str(problem)) from problem
     except (Exception, SystemExit) as problem:  # a plug-in's own code
@@ -143,7 +149,8 @@ def _tried(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str, rule:
     near = _SAME * float(scores_CHW.abs().max())
     same = torch.allclose(scores_CHW, again_CHW, rtol=0.0, atol=near)
     note = "" if same else _RANDOM.format(name=net.name)
-    return Tried(frame_HW3=frame_HW3, carried=carried, classes=len(net.class_names), note=note)
+    classes = len(net.class_names)
+    return Tried(frame_HW3=frame_HW3, carried=carried, classes=classes, pixel_s=pixel_s, note=note)
 
 
 class CarryOptions(Protocol):

@@ -45,14 +45,14 @@ BranchPlan = list[pa.Table]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stages:
+class Layout:
     """What the branches of a wave have in common; small and picklable."""
 
     config: SegmentConfig
     store: ObjectStore
-    sizing: Sizing
     decode: DecodeStage
     commit: CommitStage
+    sizing: Sizing
     store_share: float
     """Of the object store that an executor may use, for shards under way."""
 
@@ -85,15 +85,15 @@ def _udf(function: Callable[..., Iterator[pa.Table]]) -> Any:
     return function
 
 
-def _branch(blocks: BranchPlan, stages: Stages) -> Dataset:
+def _branch(blocks: BranchPlan, layout: Layout) -> Dataset:
     """One branch over its planned units, giving receipts."""
-    config, sizing = stages.config, stages.sizing
+    config, sizing = layout.config, layout.sizing
     apart = sizing.device != "cpu"
     engine = (
         ray.data.from_arrow(blocks)
         .map_batches(
             _udf(decode_units),
-            fn_kwargs={"stage": stages.decode},
+            fn_kwargs={"stage": layout.decode},
             batch_format="pyarrow",
             batch_size=1,
             compute=TaskPoolStrategy(size=min(sizing.decoders_per_branch, len(blocks))),
@@ -103,9 +103,9 @@ def _branch(blocks: BranchPlan, stages: Stages) -> Dataset:
             EngineStage,
             fn_constructor_kwargs={
                 "config": config,
-                "store": stages.store,
+                "store": layout.store,
                 "device": sizing.device,
-                "commit": None if apart else stages.commit,
+                "commit": None if apart else layout.commit,
                 "process": RayProcess,
             },
             batch_format="pyarrow",
@@ -119,7 +119,7 @@ def _branch(blocks: BranchPlan, stages: Stages) -> Dataset:
         return engine
     return engine.map_batches(
         _udf(commit_parts),
-        fn_kwargs={"stage": stages.commit},
+        fn_kwargs={"stage": layout.commit},
         batch_format="pyarrow",
         batch_size=1,
         num_cpus=0,
@@ -164,10 +164,10 @@ def packed(units: Sequence[PlannedUnit], lanes: int) -> BranchPlan:
     return [pa.concat_tables(block) for block in blocks]
 
 
-def run_branches(plans: Sequence[BranchPlan], stages: Stages) -> Generator[pa.Table]:
+def run_branches(plans: Sequence[BranchPlan], layout: Layout) -> Generator[pa.Table]:
     """Run branches side by side in this process's executor; receipts as they come."""
-    with data_context(stages.store_share):
-        first, *others = [_branch(blocks, stages) for blocks in plans]
+    with data_context(layout.store_share):
+        first, *others = [_branch(blocks, layout) for blocks in plans]
         union = first.union(*others) if others else first
         for receipts in union.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             WorkerWatch.progress += 1

@@ -18,29 +18,24 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from vidseg_core.pipeline.branches import BranchPlan, Stages, run_branches
+from vidseg_core.pipeline.branches import BranchPlan, Layout, run_branches
 
 
 class Cells:
     """The cells of one wave."""
 
-    def __init__(self, plans: Sequence[BranchPlan], stages: Stages) -> None:
-        self._plans, self._stages = plans, stages
-        self.lost: list[RayError] = []
+    def __init__(self, plans: Sequence[BranchPlan], layout: Layout) -> None:
+        self._plans, self._layout = plans, layout
+        self.lost: list[Exception] = []
         """Why cells died, one entry each."""
-
-    @property
-    def branches(self) -> int:
-        """How many branches there are, over all cells."""
-        return len(self._plans)
 
     def receipts(self) -> Generator[pa.Table]:
         """Receipts of all branches as they come. Closing it ends the cells."""
-        cells = min(self._stages.sizing.cells, len(self._plans))
+        cells = min(self._layout.sizing.cells, len(self._plans))
         if cells == 1:  # the driver drives its branches itself
-            yield from run_branches(self._plans, self._stages)
+            yield from run_branches(self._plans, self._layout)
             return
-        running: list[Any] = [_cell.remote(self._plans[n::cells], self._stages) for n in range(cells)]
+        running: list[Any] = [_cell.remote(self._plans[n::cells], self._layout) for n in range(cells)]
         try:
             while running:
                 ready, _ = ray.wait(running, num_returns=1, fetch_local=False)
@@ -60,5 +55,5 @@ class Cells:
 
 
 @ray.remote(num_cpus=0, max_retries=0, scheduling_strategy="SPREAD")
-def _cell(plans: Sequence[BranchPlan], stages: Stages) -> Iterator[pa.Table]:
-    yield from run_branches(plans, stages)
+def _cell(plans: Sequence[BranchPlan], layout: Layout) -> Iterator[pa.Table]:
+    yield from run_branches(plans, layout)

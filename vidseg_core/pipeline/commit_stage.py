@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import copy
+from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 
 from vidseg_core.pipeline import telemetry
-from vidseg_core.pipeline.rows import PartMessage, Receipt, labels_of, messages, to_table
+from vidseg_core.pipeline.rows import PartMessage, Receipt, frames_of, messages, to_table
 from vidseg_core.store.keys import part_key
 from vidseg_core.store.objects import ObjectStore
-from vidseg_core.store.parts import FrameRow, commit_part, encode_part
+from vidseg_core.store.parts import commit_part, encode_part
 from vidseg_core.store.schema import FRAMES_SCHEMA, PSEUDO_SCHEMA
 
 
@@ -35,11 +37,13 @@ class CommitStage:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Commit every part of ``batch``; one receipt each."""
-        for part, blob in messages(batch, PartMessage):
-            yield to_table(self.commit(part, labels_of(part, blob) if part.part >= 0 else ()))
+        for row, (part, blob) in enumerate(messages(batch, PartMessage)):
+            labels = np.frombuffer(blob, dtype=np.uint8)
+            labels_THW = labels.reshape(-1, part.height, part.width) if labels.size else labels
+            yield to_table(self.commit(part, frames_of(batch, row, labels_THW)))
 
-    def commit(self, part: PartMessage, labels_THW: Sequence[np.ndarray] | np.ndarray) -> Receipt:
-        """Write one part (uint8 label maps, as many as the part has frames) and say so."""
+    def commit(self, part: PartMessage, frames: Sequence[Any]) -> Receipt:
+        """Write the frames (`engine.FrameResult`, or what has its fields) as one part and say so."""
         receipt = Receipt(video_id=part.video_id, segment=part.segment, part=part.part)
         receipt.closed, receipt.fatal, receipt.totals = part.closes_segment, part.fatal, part.totals
         receipt.drained = part.drained
@@ -47,12 +51,12 @@ class CommitStage:
             return receipt
         started = time.perf_counter()
         key = part_key(part.video_id, part.segment, part.part)
-        rows = _rows(part, labels_THW)
+        rows = [_at_source_size(frame, part) for frame in frames]
         data = encode_part(part.video_id, rows, n_classes=self._n_classes, schema=self._schema, key=key)
         result = commit_part(self._store, key, data)
-        receipt.frames = len(part.frame_index)
-        receipt.keys = sum(part.is_key)
-        receipt.labelled = sum(share for share in part.confident_share if share == share)
+        receipt.frames = len(frames)
+        receipt.keys = sum(frame.is_key for frame in frames)
+        receipt.labelled = sum(f.confident_share for f in frames if f.confident_share == f.confident_share)
         receipt.created, receipt.bytes = result.created, len(data)
         receipt.commit_s = time.perf_counter() - started
         telemetry.count("frames", receipt.frames)
@@ -61,31 +65,14 @@ class CommitStage:
         return receipt
 
 
-def _rows(part: PartMessage, labels_THW: Sequence[np.ndarray] | np.ndarray) -> list[FrameRow]:
-    return [
-        FrameRow(
-            frame_index=part.frame_index[t],
-            pts_s=part.pts_s[t],
-            is_key=part.is_key[t],
-            key_frame_index=part.key_frame_index[t],
-            decision_score=part.decision_score[t],
-            kar=part.kar[t],
-            lkd=part.lkd[t],
-            is_corrupt=part.is_corrupt[t],
-            labels_HW=_at_source_size(labels_THW[t], part),
-            confidence=part.confidence[t],
-            confident_share=part.confident_share[t],
-        )
-        for t in range(len(part.frame_index))
-    ]
-
-
-def _at_source_size(labels_HW: np.ndarray, part: PartMessage) -> np.ndarray:
-    """Nearest-neighbour copy at the source's size when the run asks for it (``source_height`` > 0)."""
-    if part.source_height == 0 or labels_HW.shape == (part.source_height, part.source_width):
-        return labels_HW
+def _at_source_size(frame: Any, part: PartMessage) -> Any:
+    """The frame; its mask at the source's size (nearest) if the part wants it (``source_height`` > 0)."""
+    if part.source_height == 0 or frame.labels_HW.shape == (part.source_height, part.source_width):
+        return frame
     size = (part.source_width, part.source_height)
-    return cv2.resize(labels_HW, size, interpolation=cv2.INTER_NEAREST)
+    scaled = copy(frame)
+    scaled.labels_HW = cv2.resize(frame.labels_HW, size, interpolation=cv2.INTER_NEAREST)
+    return scaled
 
 
 def commit_parts(batch: pa.Table, stage: CommitStage) -> Iterator[pa.Table]:

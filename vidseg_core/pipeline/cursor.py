@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,7 @@ from vidseg_core.engine.state import SegmentState
 from vidseg_core.pipeline.saved import CursorError, Totals, seal, unseal
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
-ROW_FIELDS = (
-    "frame_index",
-    "pts_s",
-    "is_key",
-    "key_frame_index",
-    "decision_score",
-    "kar",
-    "lkd",
-    "is_corrupt",
-    "confidence",
-    "confident_share",
-)
+ROW_FIELDS = tuple(field.name for field in fields(FrameResult) if field.name != "labels_HW")
 """What a frame's row says besides its mask."""
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from vidseg_core.media import (
+    DecodeChild,
     DecodeUnit,
     FrameShard,
     MediaError,
@@ -27,7 +28,7 @@ from vidseg_core.media import (
     child_for_this_process,
 )
 from vidseg_core.pipeline import telemetry
-from vidseg_core.pipeline.drain import DrainMark
+from vidseg_core.pipeline.drain import DrainMark, Mark
 from vidseg_core.pipeline.patience import may_pass
 from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, shard_table
 from vidseg_core.store.errors import DamagedFile
@@ -52,9 +53,17 @@ def known_verdict(store: ObjectStore, video_id: str) -> tuple[str, str] | None:
 class DecodeStage:
     """The decode function of a branch; small and picklable, so that Ray ships it as a plain task."""
 
-    def __init__(self, store: ObjectStore, limits: MediaLimits, drain: DrainMark | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        limits: MediaLimits,
+        drain: Mark | None = None,
+        child: DecodeChild | None = None,
+    ) -> None:
+        """No ``child``: the one of the process that this comes to."""
         self._store = store
-        self._drain = drain or DrainMark(store)
+        self._child = child
+        self._drain: Mark = drain or DrainMark(store)
         self._limits = limits
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -76,6 +85,8 @@ class DecodeStage:
                     if self._drain.is_set():
                         break
             except MediaError as problem:
+                if self._drain.is_set():  # a decoder that is ended because of that says nothing of the video
+                    break
                 attempts += 1
                 if not may_pass(problem, attempts):  # else a fresh child goes on where this one fell
                     fatal, error = self._judge(message.video_id, problem)
@@ -88,7 +99,7 @@ class DecodeStage:
     def _read(
         self, message: UnitMessage, unit: DecodeUnit, numbers: Sequence[int], skip: int
     ) -> Iterator[pa.Table]:
-        child = child_for_this_process(self._limits)
+        child = self._child or child_for_this_process(self._limits)
         started = time.perf_counter()
         with closing(child.decode(unit, message.shard_frames, skip)) as shards:
             for number, shard in zip(numbers, shards, strict=False):

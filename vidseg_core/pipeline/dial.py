@@ -5,7 +5,7 @@ The pipeline does not know how that is done; the verb gives it (`calibration.dia
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -36,12 +36,21 @@ class Dial(Protocol):
         store: ObjectStore,
         net: str,
         report: Reporter,
+        on_ray: Callable[[], bool],
     ) -> AbstractContextManager[SegmentConfig]:
-        """Inside the block: the configuration that runs. What the choice needed (Ray) stays up until then."""
+        """Inside the block: the configuration that runs. What the choice needed (Ray) stays up until then.
+
+        ``on_ray``: whether the work is to be done there; asked only if there is any.
+        """
         ...
 
     def outcome(
-        self, config: SegmentConfig, store: ObjectStore, totals: Mapping[str, Any], report: Reporter
+        self,
+        config: SegmentConfig,
+        store: ObjectStore,
+        totals: Mapping[str, Any],
+        report: Reporter,
+        on_ray: bool,
     ) -> dict[str, Any]:
         """The ``dial`` of run.json: what the run came to beside what was promised."""
         ...

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from secrets import token_hex
+from typing import Protocol
 
 from vidseg_core.kit import interrupts
 from vidseg_core.store.keys import DRAIN_PREFIX
@@ -30,6 +31,12 @@ WRITE_EVERY_S = 5.0
 
 class Drained(Exception):
     """The run has ended early because it was asked to."""
+
+
+class Mark(Protocol):
+    """Whether the run is to end, as a decoder sees it."""
+
+    def is_set(self) -> bool: ...
 
 
 class DrainMark:
@@ -55,11 +62,11 @@ class Drain:
     """The driver's side."""
 
     def __init__(self, store: ObjectStore, tell: Callable[[str], None] = lambda text: None) -> None:
-        """`tell` hears of a marker that cannot be written."""
+        """`tell` hears what people should know: that it has begun, that the marker cannot be written."""
         self._store, self._tell = store, tell
         self._closed = threading.Event()
         self.key = f"{DRAIN_PREFIX}{token_hex(8)}"
-        self.requested = False
+        self.requested = self._acknowledged = False
         self._writer: threading.Thread | None = None
 
     def mark(self) -> DrainMark:
@@ -72,6 +79,12 @@ class Drain:
             self.requested = True
             self._writer = threading.Thread(target=self._write, daemon=True)
             self._writer.start()
+
+    def acknowledge(self) -> None:
+        """Says, once, that the request is heard."""
+        if self.requested and not self._acknowledged:
+            self._acknowledged = True
+            self._tell("asked to end: finishing what is in flight (again to end at once)")
 
     def _write(self) -> None:
         told = False

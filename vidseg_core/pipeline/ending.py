@@ -19,7 +19,7 @@ from vidseg_core.engine.assemble import NetFacts
 from vidseg_core.kit.explain import about_a_name, message, raised
 from vidseg_core.kit.progress import Counts, Reporter, clock, tame
 from vidseg_core.kit.versions import versions
-from vidseg_core.kit.whole import Totals, totals_of
+from vidseg_core.kit.whole import Totals, closed_videos, totals_of
 from vidseg_core.pipeline.patience import SourceUnavailable
 from vidseg_core.store.errors import CommitConflict, DamagedFile, StoreError
 from vidseg_core.store.keys import (
@@ -31,7 +31,7 @@ from vidseg_core.store.keys import (
     video_key,
 )
 from vidseg_core.store.objects import ObjectStore
-from vidseg_core.store.parts import committed_parts, encode_videos
+from vidseg_core.store.parts import committed_parts, encode_videos, list_states
 from vidseg_core.store.run import open_run
 
 _REASONS_SHOWN = 20
@@ -39,7 +39,7 @@ _LITTLE = 0.05
 """Below this share of labelled pixels the person is told: hardly anything can be learned."""
 _EXPLAINED = (StoreError, OSError, SourceUnavailable)
 """Errors whose message says all; others come with a traceback."""
-_TOLD = ("ClusterError", "EngineBroken")
+_TOLD = ("ClusterError", "EngineBroken", "LeftOpen")
 """The same, by name: their modules are heavy to import. What lies under them has been put into words."""
 
 
@@ -54,6 +54,14 @@ def close_video(store: ObjectStore, row: Mapping[str, Any]) -> None:
     store.put_if_absent(key, encode_videos([row], key))
     for info in list(store.list(states_prefix(row["video_id"]))):
         store.delete(info.key)
+
+
+def forget_states(store: ObjectStore) -> None:
+    """Drop the states that a driver left which died while it closed their videos."""
+    closed = set(closed_videos(store).to_pylist())
+    for state in list(list_states(store)):
+        if state.video_id in closed:
+            store.delete(str(state))
 
 
 def run_totals(store: ObjectStore) -> Totals:
@@ -205,7 +213,7 @@ def _how_to_go_on(cause: BaseException) -> str:
     """What the same command will do: go on where something outside was wrong, else only try again."""
     if isinstance(cause, CommitConflict):
         return ""
-    outside = isinstance(cause, _EXPLAINED) or type(cause).__name__ == "ClusterError"
+    outside = isinstance(cause, _EXPLAINED) or type(cause).__name__ in ("ClusterError", "LeftOpen")
     return f"; the same command {'goes on' if outside else 'tries again'} from here"
 
 

@@ -26,7 +26,7 @@ from vidseg_core.engine.assemble import build_engine, new_state
 from vidseg_core.media import Pictures
 from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.commit_stage import CommitStage
-from vidseg_core.pipeline.cursor import ROW_FIELDS, SegmentCursor
+from vidseg_core.pipeline.cursor import SegmentCursor
 from vidseg_core.pipeline.deaths import Deaths, Lonely, Process, crash_reason, memory_failure, start_failure
 from vidseg_core.pipeline.decode_stage import known_verdict
 from vidseg_core.pipeline.failures import (
@@ -38,7 +38,14 @@ from vidseg_core.pipeline.failures import (
     is_out_of_memory,
     reason_of,
 )
-from vidseg_core.pipeline.rows import PartMessage, ShardMessage, messages, pictures_of, to_table
+from vidseg_core.pipeline.rows import (
+    PartMessage,
+    ShardMessage,
+    frame_columns,
+    messages,
+    pictures_of,
+    to_table,
+)
 from vidseg_core.pipeline.saved import CursorError
 from vidseg_core.store.keys import START_PLACE, shard_place, state_key, verdict_key, video_key
 from vidseg_core.store.objects import ObjectStore
@@ -266,10 +273,10 @@ class EngineStage:
         parts = cursor.pop_parts()
         key = state_key(message.video_id, message.segment, cursor.next_shard, cursor.next_part)
         self._store.put(key, cursor.to_bytes())
-        whole = [self._part(message, number, rows) for number, rows in parts]
+        whole = [(self._part(message, number, rows), rows) for number, rows in parts]
         last = whole.pop() if whole else (PartMessage(message.video_id, message.segment, -1), [])
-        for part, labels in whole:
-            yield self._hand_out(part, labels)
+        for part, rows in whole:
+            yield self._hand_out(part, rows)
         if message.ends_segment:
             last[0].closes_segment = True
             last[0].totals = cursor.totals_dict()
@@ -279,11 +286,12 @@ class EngineStage:
             self._deaths.passed()
         yield committed
 
-    def _hand_out(self, part: PartMessage, labels_THW: Sequence[np.ndarray]) -> pa.Table:
+    def _hand_out(self, part: PartMessage, rows: Sequence[FrameResult]) -> pa.Table:
         """The part for the commit stage, or its receipt."""
         if self._commit is not None:
-            return to_table(self._commit.commit(part, labels_THW))
-        return to_table(part, np.stack(labels_THW).reshape(-1) if len(labels_THW) else None)
+            return to_table(self._commit.commit(part, rows))
+        labels = np.stack([row.labels_HW for row in rows]).reshape(-1) if rows else None
+        return to_table(part, labels, frame_columns(FrameResult, rows))
 
     def _death(self, message: ShardMessage) -> PartMessage:
         """The segment ends here: what is committed stays, pending frames are given up, or saved (drained)."""
@@ -300,17 +308,13 @@ class EngineStage:
             part.totals["error"] = message.error
         return part
 
-    def _part(
-        self, message: ShardMessage, number: int, rows: Sequence[FrameResult]
-    ) -> tuple[PartMessage, list[np.ndarray]]:
+    def _part(self, message: ShardMessage, number: int, rows: Sequence[FrameResult]) -> PartMessage:
         part = PartMessage(message.video_id, message.segment, number)
-        for name in ROW_FIELDS:
-            setattr(part, name, [getattr(row, name) for row in rows])
         if self._config.masks.size == "source":
             part.source_height, part.source_width = message.source_height, message.source_width
         if rows:
             part.height, part.width = rows[0].labels_HW.shape
-        return part, [row.labels_HW for row in rows]
+        return part
 
 
 def _lockstep_groups(shards: Sequence[_Shard]) -> Iterator[list[_Shard]]:

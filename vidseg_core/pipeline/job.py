@@ -1,14 +1,14 @@
-"""``vidseg segment``: the run loop, readable on one screen, and how it ends.
+"""``vidseg segment``, from its configuration to its exit code.
 
-plan a wave of videos -> run their segments through keyed branches, planning the next wave meanwhile -> close
-each video as its last part is committed -> next wave; ``run.json`` and ``_SUCCESS`` come last. The driver
-holds counts, never frames.
+claim the output -> choose where to run (`executors`) -> wave after wave of videos (`wave`) -> ``run.json``,
+``_SUCCESS``. The driver holds counts, never frames.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from vidseg_core.config.errors import ConfigError
@@ -17,18 +17,30 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import NetFacts, describe_net
 from vidseg_core.kit.claim import FingerprintMismatch, require_writable
-from vidseg_core.kit.interrupts import asked_to_end
+from vidseg_core.kit.interrupts import asked_to_end, heard
 from vidseg_core.kit.manifest import InputsDiffer, claim_output
 from vidseg_core.kit.progress import Counts, Reporter
 from vidseg_core.kit.whole import closed_videos, whole_totals
-from vidseg_core.media import MediaLimits
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
 from vidseg_core.pipeline.deaths import forget_given_up
 from vidseg_core.pipeline.dial import Dial, needed
 from vidseg_core.pipeline.drain import Drain, Drained
+from vidseg_core.pipeline.executors import MOST_VIDEOS, Executor, Place, Planning, by_plan, settled
+from vidseg_core.pipeline.ledger import Ledger
+from vidseg_core.pipeline.local import (
+    Alone,
+    LocalExecutor,
+    LocalPlanning,
+    Worker,
+    device_here,
+    gpus_here,
+    threads_kept,
+)
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.repair import repair
+from vidseg_core.pipeline.stages import Stages
+from vidseg_core.pipeline.wave import Waves
 from vidseg_core.plan.inputs import InputError, expand_inputs
 from vidseg_core.plan.video_list import VideoList
 from vidseg_core.store.errors import DamagedFile
@@ -36,14 +48,19 @@ from vidseg_core.store.keys import MANIFEST_KEY, SUCCESS_KEY
 from vidseg_core.store.objects import ObjectStore
 
 _SHOWN = 5
-WAVE_VIDEOS = 2_000
 DONE, FAILED, BAD_USAGE, QUARANTINED = 0, 1, 2, 3
 
 
-def run_segment(config: SegmentConfig, reporter: Reporter | None = None, dial: Dial | None = None) -> int:
+def run_segment(
+    config: SegmentConfig,
+    reporter: Reporter | None = None,
+    dial: Dial | None = None,
+    process: Worker | None = None,
+) -> int:
     """Run (or continue) the job that ``config`` describes; the process exit code.
 
     `dial`: what chooses the scheduler where the configuration asks for that (--budget, --max_drop).
+    `process`: this process, where another takes its place when it dies (`supervisor`).
 
     0 all done, 1 failed but resumable, 2 bad usage, 3 finished with videos quarantined. Problems are
     reported, not raised; a `KeyboardInterrupt` is raised.
@@ -54,7 +71,7 @@ def run_segment(config: SegmentConfig, reporter: Reporter | None = None, dial: D
             from vidseg_core.pipeline.estimate import dry_run
 
             return dry_run(config, report, dial)
-        return _Job(config, report, dial).run()
+        return _Job(config, report, dial, process or Alone()).run()
     except (ConfigError, InputError, SegmenterError, FingerprintMismatch) as problem:
         report.say(f"error: {problem}", error=type(problem).__name__)
         return FAILED if config.repair and isinstance(problem, InputsDiffer) else BAD_USAGE
@@ -70,16 +87,14 @@ def run_segment(config: SegmentConfig, reporter: Reporter | None = None, dial: D
 class _Job:
     """One driver of one run."""
 
-    def __init__(self, config: SegmentConfig, report: Reporter, dial: Dial | None) -> None:
+    def __init__(self, config: SegmentConfig, report: Reporter, dial: Dial | None, process: Worker) -> None:
         self._config = config
         self._dial = needed(dial, config)
         self._report = report
+        self._process = process
         self._store: ObjectStore = open_output(config.output)
         self._started = time.monotonic()
-        media = config.media
-        self._limits = MediaLimits(
-            max_pixels=media.max_pixels, deadline_s=media.decode_deadline_s, memory_bytes=media.memory_bytes
-        )
+        self._place: Place | None = None
 
     def run(self) -> int:
         inputs = expand_inputs(self._config.input, limit=self._config.limit)
@@ -88,7 +103,10 @@ class _Job:
         if self._dial is None:
             return self._run(inputs, net)
         digest = net.digest + net.flow_digest
-        with self._dial.chosen(self._config, inputs, self._store, digest, self._report) as self._config:
+        dialled = self._dial.chosen(
+            self._config, inputs, self._store, digest, self._report, lambda: self._on_ray(inputs, net)
+        )
+        with dialled as self._config:
             return self._run(inputs, net)
 
     def _run(self, inputs: VideoList, net: NetFacts) -> int:
@@ -98,10 +116,11 @@ class _Job:
         if config.repair and not store.exists(MANIFEST_KEY):
             raise ConfigError("--repair", f"{store.root} holds no run that could be repaired")
         fresh = claim_output(store, manifest, inputs)
-        if config.repair:
-            repair(store, self._report)
-        if config.retry_quarantined:
-            self._retry_quarantined()
+        if not self._process.replaces_another:  # else that is done
+            if config.repair:
+                repair(store, self._report)
+            if config.retry_quarantined:
+                self._retry_quarantined()
         if store.exists(SUCCESS_KEY):
             found = whole_totals(store, inputs, finished=True)
             aside = found.figures["quarantined"]
@@ -112,8 +131,7 @@ class _Job:
             )
             self._report.say(f"{store.root} is complete already; nothing to do{hint}")
             return found.exit_code
-        self._greet(inputs, net, fresh)
-        self._run_waves(inputs, net)
+        self._segment(inputs, net, fresh)
         achieved, promised = self._achieved()
         found = whole_totals(store, inputs, finished=False)
         return ending.finish(
@@ -125,7 +143,8 @@ class _Job:
         if self._dial is None:
             return None, []
         totals = ending.run_totals(self._store).figures
-        found = self._dial.outcome(self._config, self._store, totals, self._report)
+        on_ray = self._place is not None and self._place.executor == "ray"
+        found = self._dial.outcome(self._config, self._store, totals, self._report, on_ray)
         return found, self._dial.closing_lines(found)
 
     def _retry_quarantined(self) -> None:
@@ -133,7 +152,44 @@ class _Job:
         again = ending.forget_quarantined(self._store)
         self._report.say(f"{count(again, 'quarantined video')} to be tried again")
 
+    def _segment(self, inputs: VideoList, net: NetFacts, fresh: bool) -> None:
+        """Brings every video to its row."""
+        todo, stages = inputs.without(closed_videos(self._store)), Stages.of(self._config, self._store, net)
+        with closing(stages.child):
+            plan = self._choose_place(todo, stages, net)
+            self._greet(inputs, net, fresh)
+            if todo:
+                counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
+                self._run_waves(todo, counts, stages, plan)
+
+    def _on_ray(self, inputs: VideoList, net: NetFacts) -> bool:
+        """Whether this run is executed on Ray, for a dial that has not chosen yet."""
+        stages = Stages.of(self._config, self._store, net)
+        with closing(stages.child):
+            self._choose_place(inputs, stages, net)
+        assert self._place is not None
+        return self._place.executor == "ray"
+
+    def _choose_place(self, todo: VideoList, stages: Stages, net: NetFacts) -> Planning | None:
+        """Chooses the executor, once, and says which; the plan of the first wave if that had to be made."""
+        if self._place is not None:
+            return None
+        plan, place = None, settled(self._config)
+        if self._process.replaces_another:
+            place = Place("local", "as before")
+        if place is None and len(todo) > MOST_VIDEOS:
+            place = Place("ray", count(len(todo), "video"))
+        if place is None:
+            plan = LocalPlanning(todo, stages)
+            place = by_plan(self._config, list(plan.segments()), net.pixel_s, gpus_here(self._config))
+        self._place = place
+        if todo and not self._process.replaces_another:
+            self._report.say(str(place), executor=place.executor)
+        return plan
+
     def _greet(self, inputs: VideoList, net: NetFacts, fresh: bool) -> None:
+        if self._process.replaces_another:
+            return
         verb = "new run" if fresh else "continuing"
         self._report.say(
             f"{verb}: {count(len(inputs), 'video')} -> {self._store.root}; {self._config.describe()}"
@@ -141,27 +197,33 @@ class _Job:
         if net.note:
             self._report.say(f"note: {net.note}")
 
-    def _run_waves(self, inputs: VideoList, net: NetFacts) -> None:
-        from vidseg_core.kit.ray_session import ray_session
-        from vidseg_core.pipeline.wave import WaveRunner
-
-        todo = inputs.without(closed_videos(self._store))
-        counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
-        if not todo:
-            return
-        forget_given_up(self._store)
+    def _run_waves(self, todo: VideoList, counts: Counts, stages: Stages, plan: Planning | None) -> None:
+        if not self._process.replaces_another:
+            forget_given_up(self._store)
         drain = Drain(self._store, self._report.say)
-        with ray_session(self._config), drain.on_sigterm():
-            runner = WaveRunner(self._config, self._store, self._limits, net, counts, self._report, drain)
+        with self._executor(stages, drain) as executor, drain.on_sigterm():
+            ledger = Ledger(
+                self._store, counts, self._report, lanes=self._config.lanes, device=executor.device
+            )
             self._report.start_clock()
-            runner.run(_waves(todo))
-        if runner.given_up:
-            raise DamagedFile("; ".join(map(str, runner.given_up[:_SHOWN])))
+            Waves(executor, ledger, drain, self._report).run(todo, plan)
+        if self._process.replaces_another:
+            ending.forget_states(self._store)
+        if ledger.given_up:
+            raise DamagedFile("; ".join(map(str, ledger.given_up[:_SHOWN])))
         self._report.tick(counts, force=True)
         if isinstance(self._config, PseudoLabelConfig) and (told := ending.labelled_text(counts)):
             self._report.say(told)
 
+    @contextmanager
+    def _executor(self, stages: Stages, drain: Drain) -> Iterator[Executor]:
+        assert self._place is not None
+        if self._place.executor == "local":
+            with heard(), threads_kept():
+                yield LocalExecutor(stages, device_here(self._config), drain, self._process)
+            return
+        from vidseg_core.kit.ray_session import ray_session
+        from vidseg_core.pipeline.on_ray import RayExecutor
 
-def _waves(videos: VideoList) -> Iterator[VideoList]:
-    for start in range(0, len(videos), WAVE_VIDEOS):
-        yield videos[start : start + WAVE_VIDEOS]
+        with ray_session(self._config):
+            yield RayExecutor(stages, drain)

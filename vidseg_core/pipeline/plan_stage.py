@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import (
+    DecodeChild,
     DecodeUnit,
     MediaError,
     MediaLimits,
@@ -79,7 +80,7 @@ class SegmentWork:
     """Frames in the parts that need not be made again."""
     keys_done: int = 0
     totals: dict[str, Any] | None = None
-    units: list[dict[str, Any]] = field(default_factory=list)
+    units: list[UnitMessage] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -94,22 +95,30 @@ class VideoWork:
     frames: int = 0
     frames_left: int = 0
     damage: str | None = None
-    segments: list[dict[str, Any]] = field(default_factory=list)
+    segments: list[SegmentWork] = field(default_factory=list)
     kept: dict[str, Any] | None = None
     """The video's row, where it was done before."""
-
-    def works(self) -> list[SegmentWork]:
-        """The segments, typed."""
-        return [SegmentWork(**segment) for segment in self.segments]
 
 
 class PlanStage:
     """The plan function; small and picklable."""
 
-    def __init__(self, store: ObjectStore, limits: MediaLimits, options: PlanOptions) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        limits: MediaLimits,
+        options: PlanOptions,
+        child: DecodeChild | None = None,
+    ) -> None:
+        """No ``child``: the one of the process that this comes to."""
         self._store = store
         self._limits = limits
         self._options = options
+        self._child = child
+
+    def with_child(self, child: DecodeChild) -> PlanStage:
+        """The same function with a decoder of its own."""
+        return PlanStage(self._store, self._limits, self._options, child)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """One row per video of ``batch``."""
@@ -122,7 +131,7 @@ class PlanStage:
         if video.video_id in self._options.kept:
             kept = read_row(self._store, video.video_id, kept_key(video.video_id))
         try:
-            child = child_for_this_process(self._limits)
+            child = self._child or child_for_this_process(self._limits)
             index = patiently(lambda: child.probe(video.uri, self._options.stream))
         except MediaError as problem:
             return to_table(_failed(video, problem.reason, str(problem), kept))
@@ -143,18 +152,18 @@ class PlanStage:
         segments, pts = [], []
         for plan in plans:
             if kept is not None and committed.issuperset((plan.segment, p) for p in range(_parts_of(plan))):
-                done = SegmentWork(plan.segment, _parts_of(plan), _parts_of(plan), frames_left=0, totals={})
-                segments.append(asdict(done))
+                parts = _parts_of(plan)
+                segments.append(SegmentWork(plan.segment, parts, parts, frames_left=0, totals={}))
                 continue
             segment, times = self._segment(video, index, plan, size, committed, states)
-            segments.append(asdict(segment))
+            segments.append(segment)
             pts.extend(times)
         work = VideoWork(
             video.video_id,
             video.uri,
             facts=_facts(index),
             frames=index.frames,
-            frames_left=sum(s["frames_left"] for s in segments),
+            frames_left=sum(segment.frames_left for segment in segments),
             damage=index.damage,
             segments=segments,
             kept=kept,
@@ -189,7 +198,7 @@ class PlanStage:
             )
             skip = max(0, start - unit.first_shard)
             last = unit is plan.units[-1]
-            work.units.append(_unit_dict(video.video_id, plan.segment, unit, decode, skip, last, index))
+            work.units.append(_unit_message(video.video_id, plan.segment, unit, decode, skip, last, index))
             work.frames_left += max(0, unit.frames - skip * unit.shard_frames)
             times.append(decode.frame_pts)
         return work, times
@@ -228,23 +237,31 @@ class PlannedUnit:
     row: pa.Table
     frames: int
     shard_bytes: int
-    """What the pictures of a shard usually take."""
 
 
-def planned_units(work: VideoWork, blob: pa.Buffer, single_shards: bool) -> list[list[PlannedUnit]]:
-    """Rows for the decode stage, one list per segment of ``work``."""
-    pts, offset, tables = np.frombuffer(blob, dtype=np.int64), 0, []
-    for segment in work.works():
-        rows = []
-        for unit in segment.units:
-            frames, shard_bytes = unit.pop("frames"), unit.pop("shard_bytes")
-            decode = DecodeUnit(**unit["unit"], frame_pts=pts[offset : offset + frames])
-            offset += frames
-            message = UnitMessage(**unit)
-            for piece in _split(message) if single_shards and frames <= _MOST_SPLIT else [message]:
-                rows.append(PlannedUnit(unit_table(piece, decode), frames, shard_bytes))
-        tables.append(rows)
-    return tables
+@dataclass(frozen=True, slots=True)
+class OpenSegment:
+    """A segment that is not done: the frames that are left, their size in pixels, and their units."""
+
+    frames: int
+    pixels: int
+    units: list[PlannedUnit]
+
+
+def open_segments(work: VideoWork, blob: pa.Buffer, *, single_shards: bool) -> list[OpenSegment]:
+    """What is left to do of a video, segment by segment."""
+    pts, offset, found = np.frombuffer(blob, dtype=np.int64), 0, []
+    for segment in work.segments:
+        units, pixels = [], 0
+        for message in segment.units:
+            decode = DecodeUnit(**message.unit, frame_pts=pts[offset : offset + message.frames])
+            offset, pixels = offset + message.frames, decode.height * decode.width
+            pieces = _split(message) if single_shards and message.frames <= _MOST_SPLIT else [message]
+            for piece in pieces:
+                units.append(PlannedUnit(unit_table(piece, decode), piece.frames, piece.shard_bytes))
+        if units:
+            found.append(OpenSegment(segment.frames_left, pixels, units))
+    return found
 
 
 def _split(message: UnitMessage) -> list[UnitMessage]:
@@ -252,12 +269,13 @@ def _split(message: UnitMessage) -> list[UnitMessage]:
     return [replace(message, skip_shards=number, take_shards=1) for number in numbers]
 
 
-def _unit_dict(
+def _unit_message(
     video_id: str, segment: int, unit: UnitPlan, decode: DecodeUnit, skip: int, last: bool, index: VideoIndex
-) -> dict[str, Any]:
+) -> UnitMessage:
     header = decode.to_dict()
     del header["frame_pts"]
-    message = UnitMessage(
+    usual = usual_bytes(index.pix_fmt, (index.height, index.width), (decode.height, decode.width))
+    return UnitMessage(
         video_id=video_id,
         segment=segment,
         first_shard=unit.first_shard,
@@ -268,10 +286,10 @@ def _unit_dict(
         ends_segment=last,
         source_height=index.height,
         source_width=index.width,
+        frames=len(decode.frame_pts),
+        shard_bytes=usual * unit.shard_frames,
         unit=header,
     )
-    usual = usual_bytes(index.pix_fmt, (index.height, index.width), (decode.height, decode.width))
-    return asdict(message) | {"frames": len(decode.frame_pts), "shard_bytes": usual * unit.shard_frames}
 
 
 def _failed(video: VideoInput, reason: str, message: str, kept: dict[str, Any] | None) -> VideoWork:
@@ -312,7 +330,7 @@ def _facts(index: VideoIndex) -> dict[str, Any]:
 
 def input_tables(videos: Sequence[VideoInput], tasks: int) -> list[pa.Table]:
     """Rows for the plan stage in at most ``tasks`` blocks, dealt like cards: neighbours are often alike, so
-    dear ones would meet in one block."""
+    expensive ones would meet in one block."""
     rows = [to_table(VideoInputMessage(v.video_id, v.uri, v.size, v.stamp)) for v in videos]
     return [pa.concat_tables(rows[i::tasks]) for i in range(min(tasks, len(rows)))]
 

@@ -1,5 +1,5 @@
-"""The plan of one wave, made in Ray tasks: a few at a time while the wave before it runs, as many as there is
-room for when somebody waits for it.
+"""The plan of one wave on Ray, made in tasks: a few at a time while the wave before it runs, as many as there
+is room for when somebody waits for it.
 
 Model: a wave's videos in small tables, one task each; `pump` sends a few more tasks off and never waits, so
 the driver calls it between receipts and needs no thread.
@@ -32,7 +32,7 @@ _ASK_EVERY_S = 1.0
 """While no answer comes: whether to stop."""
 
 
-class Planning:
+class RayPlanning:
     """A wave that is being planned. Nothing is sent off before `pump` or `tables` is called."""
 
     def __init__(self, videos: Sequence[VideoInput], stage: PlanStage) -> None:

@@ -10,10 +10,12 @@ Legend: T frames, H x W working size.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from itertools import pairwise
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,7 @@ from vidseg_core.media import DecodeUnit, FrameShard, Layout, Pictures
 _BLOB = "blob"
 _HEADER = "header"
 _M = TypeVar("_M")
+_TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 
 
 @dataclass(slots=True)
@@ -39,7 +42,11 @@ class UnitMessage:
     ends_segment: bool
     source_height: int
     source_width: int
+    frames: int
+    shard_bytes: int
+    """What the pictures of a shard usually take."""
     unit: dict[str, Any]
+    """The `DecodeUnit`, without its presentation times."""
 
 
 @dataclass(slots=True)
@@ -70,7 +77,7 @@ class ShardMessage:
 
 @dataclass(slots=True)
 class PartMessage:
-    """Final frames of one part, still as label maps.
+    """Final frames of one part: their label maps in the blob, the rest in columns of their own.
 
     ``part < 0``: the call made no part final (a heartbeat).
     """
@@ -80,16 +87,6 @@ class PartMessage:
     part: int
     height: int = 0
     width: int = 0
-    frame_index: list[int] = field(default_factory=list)
-    pts_s: list[float] = field(default_factory=list)
-    is_key: list[bool] = field(default_factory=list)
-    key_frame_index: list[int] = field(default_factory=list)
-    decision_score: list[float] = field(default_factory=list)
-    kar: list[float] = field(default_factory=list)
-    lkd: list[int] = field(default_factory=list)
-    is_corrupt: list[bool] = field(default_factory=list)
-    confidence: list[float] = field(default_factory=list)
-    confident_share: list[float] = field(default_factory=list)
     source_height: int = 0
     source_width: int = 0
     closes_segment: bool = False
@@ -121,24 +118,75 @@ class Receipt:
     totals: dict[str, Any] = field(default_factory=dict)
 
 
-def to_table(message: Any, blob: np.ndarray | bytes | None = None) -> pa.Table:
+def to_table(
+    message: Any, blob: np.ndarray | bytes | None = None, columns: Mapping[str, pa.Array] | None = None
+) -> pa.Table:
     """One-row table of ``message``.
 
-    ``blob`` (a contiguous uint8 array or bytes) is referenced, not copied.
+    ``blob`` (a contiguous uint8 array or bytes) is referenced, not copied. ``columns``: see `frame_columns`.
     """
     data = b"" if blob is None else blob
     size = data.nbytes if isinstance(data, np.ndarray) else len(data)
     offsets = pa.py_buffer(np.array([0, size], dtype=np.int64))
     buffers = [None, offsets, pa.py_buffer(data)]
     column = pa.Array.from_buffers(pa.large_binary(), 1, buffers)
-    return pa.table({_HEADER: pa.array([json.dumps(asdict(message))]), _BLOB: column})
+    return pa.table({_HEADER: pa.array([json.dumps(asdict(message))]), _BLOB: column} | dict(columns or {}))
+
+
+def frame_columns(kind: type, frames: Sequence[Any]) -> dict[str, pa.Array]:
+    """What frames of a dataclass say in plain values, as columns that travel with one message."""
+    return {
+        name: pa.array([[getattr(frame, name) for frame in frames]], pa.list_(values))
+        for name, values in _plain_fields(kind).items()
+    }
+
+
+def frames_of(table: pa.Table, row: int, labels_THW: np.ndarray) -> list[SimpleNamespace]:
+    """The frames of one message again, each with its label map."""
+    names = [name for name in table.column_names if name not in (_HEADER, _BLOB)]
+    values = zip(*(table.column(name)[row].as_py() for name in names), strict=True)
+    return [
+        SimpleNamespace(**dict(zip(names, frame, strict=True)), labels_HW=labels_HW)
+        for frame, labels_HW in zip(values, labels_THW, strict=True)
+    ]
+
+
+@lru_cache(maxsize=8)
+def _plain_fields(kind: type) -> dict[str, pa.DataType]:
+    """The fields of a dataclass that are numbers, flags or texts (or None), with their Arrow types."""
+    hints = get_type_hints(kind)
+    kinds = {name: {hint, *get_args(hint)} & _TYPES.keys() for name, hint in hints.items()}
+    return {field.name: _TYPES[kinds[field.name].pop()] for field in fields(kind) if kinds[field.name]}
 
 
 def messages(table: pa.Table, kind: type[_M]) -> list[tuple[_M, pa.Buffer]]:
     """The typed messages of a table and their blobs (zero-copy buffers), in row order."""
     headers = table.column(_HEADER).to_pylist()
     blobs = [blob for chunk in table.column(_BLOB).chunks for blob in _slices(chunk)]
-    return [(kind(**json.loads(text)), blob) for text, blob in zip(headers, blobs, strict=True)]
+    return [(_typed(kind, json.loads(text)), blob) for text, blob in zip(headers, blobs, strict=True)]
+
+
+def owned(table: pa.Table) -> pa.Table:
+    """A one-row table with a copy of its blob, where that lies in memory that is used again."""
+    (batch,) = table.to_batches()
+    return pa.Table.from_batches([pa.ipc.read_record_batch(batch.serialize(), batch.schema)])
+
+
+def _typed(kind: type[_M], values: dict[str, Any]) -> _M:
+    for name, inner in _nested(kind).items():
+        values[name] = [_typed(inner, value) for value in values[name]]
+    return kind(**values)
+
+
+@lru_cache(maxsize=32)
+def _nested(kind: type) -> dict[str, type]:
+    """The fields of a message that are lists of messages."""
+    inner = {
+        name: get_args(hint)[:1] for name, hint in get_type_hints(kind).items() if get_origin(hint) is list
+    }
+    return {
+        name: found for name, (found,) in inner.items() if isinstance(found, type) and is_dataclass(found)
+    }
 
 
 def _slices(column: pa.Array) -> Iterator[pa.Buffer]:
@@ -147,11 +195,6 @@ def _slices(column: pa.Array) -> Iterator[pa.Buffer]:
     ends = np.frombuffer(offsets, dtype=np.int64)[column.offset : column.offset + len(column) + 1]
     for start, end in pairwise(ends.tolist()):
         yield data.slice(start, end - start)
-
-
-def labels_of(part: PartMessage, blob: pa.Buffer) -> np.ndarray:
-    """labels_THW uint8, a read-only view on the blob."""
-    return np.frombuffer(blob, dtype=np.uint8).reshape(len(part.frame_index), part.height, part.width)
 
 
 def pictures_of(shard: ShardMessage, blob: pa.Buffer) -> Pictures:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vidseg_core.pipeline.kept import put_back
+from vidseg_core.pipeline.plan_stage import VideoWork
 from vidseg_core.pipeline.rows import Receipt
 
 
@@ -101,6 +102,27 @@ class VideoTally:
             *([sums["error"]] if sums["error"] and sums["error"] not in (self.damage or "") else []),
         ]
         return ("partial", "; ".join(reasons)) if reasons else ("ok", None)
+
+
+def tally_of(work: VideoWork) -> VideoTally:
+    """The counts of a planned video, with what an earlier driver committed."""
+    segments = {
+        s.segment: SegmentTally(
+            parts=s.parts, committed=s.committed, closed=s.totals is not None, totals=s.totals or {}
+        )
+        for s in work.segments
+    }
+    return VideoTally(
+        work.video_id,
+        work.uri,
+        work.facts,
+        work.frames,
+        work.damage,
+        segments,
+        frames_done=sum(s.frames_done for s in work.segments),
+        keys_done=sum(s.keys_done for s in work.segments),
+        kept=work.kept,
+    )
 
 
 def quarantine_row(video_id: str, uri: str, reason: str, message: str) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.parts import (
     CommitResult,
     FrameLike,
-    FrameRow,
     commit_part,
     committed_parts,
     encode_part,
@@ -31,7 +30,6 @@ from vidseg_core.store.parts import (
     list_states,
 )
 from vidseg_core.store.run import Run, open_run
-from vidseg_core.store.s3_store import S3Store
 from vidseg_core.store.schema import FRAMES_SCHEMA, PSEUDO_SCHEMA, SCHEMA_VERSION, VIDEOS_SCHEMA
 
 __all__ = [
@@ -49,13 +47,11 @@ __all__ = [
     "CompactResult",
     "DamagedFile",
     "FrameLike",
-    "FrameRow",
     "LocalStore",
     "ObjectInfo",
     "ObjectStore",
     "PartKey",
     "Run",
-    "S3Store",
     "StateKey",
     "StoreError",
     "WriteError",

@@ -9,20 +9,20 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import boto3
 from pyarrow import fs
 
 from vidseg_core.aws import NO_CHECKSUMS_ASKED
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.local_store import LocalStore
 from vidseg_core.store.objects import ObjectStore
-from vidseg_core.store.s3_store import S3Store
 
 
 def arrow_filesystem(store: ObjectStore) -> fs.FileSystem:
     """An Arrow file system whose paths are the keys of `store`. Credentials that expire are those of now."""
     if isinstance(store, LocalStore):
         return fs.SubTreeFileSystem(_text(store), fs.LocalFileSystem(use_mmap=False))
+    from vidseg_core.store.s3_store import S3Store  # imports boto3: not for local runs
+
     if isinstance(store, S3Store):
         base = f"{store.bucket}/{store.prefix}" if store.prefix else store.bucket
         return fs.SubTreeFileSystem(base, fs.S3FileSystem(**_s3_options(store)))
@@ -37,7 +37,9 @@ def _text(store: LocalStore) -> str:
         raise StoreError(f"{store.root!r}: the name is not valid UTF-8, and Arrow reads no other") from None
 
 
-def _s3_options(store: S3Store) -> dict[str, Any]:
+def _s3_options(store: Any) -> dict[str, Any]:
+    import boto3
+
     os.environ.setdefault(*NO_CHECKSUMS_ASKED)  # Arrow's client has no option for it
     options: dict[str, Any] = {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=6)}
     session = boto3.Session()

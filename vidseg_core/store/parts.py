@@ -47,56 +47,17 @@ MOST_CLASSES = 256
 
 
 class FrameLike(Protocol):
-    """What `encode_part` reads of a frame; `FrameRow`, or any object with these attributes."""
+    """A frame with its mask; every other column of the schema that is not made here is an attribute of it.
+
+    In a column that may be null, NaN and an attribute that is not there are stored as null.
+    """
 
     @property
     def frame_index(self) -> int: ...
     @property
     def pts_s(self) -> float: ...
     @property
-    def is_key(self) -> bool: ...
-    @property
-    def key_frame_index(self) -> int: ...
-    @property
-    def decision_score(self) -> float: ...
-    @property
-    def kar(self) -> float: ...
-    @property
-    def lkd(self) -> int: ...
-    @property
-    def is_corrupt(self) -> bool: ...
-    @property
     def labels_HW(self) -> np.ndarray: ...
-    @property
-    def confidence(self) -> float: ...
-    @property
-    def confident_share(self) -> float: ...
-
-
-@dataclass(slots=True)
-class FrameRow:
-    """One segmented frame."""
-
-    frame_index: int
-    """Number of the frame in the order of a plain decode, from the start of the video."""
-    pts_s: float
-    """Presentation time in seconds; NaN if the container gives none (stored as null, with a reason)."""
-    is_key: bool
-    key_frame_index: int
-    """The key frame whose result this frame shows; itself for a key frame."""
-    decision_score: float
-    """What the scheduler said; NaN if it was not asked (stored as null)."""
-    kar: float
-    """Key/all ratio of the last 90 decisions."""
-    lkd: int
-    """Frames since the last key frame."""
-    is_corrupt: bool
-    labels_HW: np.ndarray
-    """uint8 class ids."""
-    confidence: float = math.nan
-    """Mean probability of the pixels' classes; pseudo-labels only."""
-    confident_share: float = math.nan
-    """Share of pixels with a label; pseudo-labels only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +96,9 @@ def encode_part(
     for row in rows:
         if row.labels_HW is not last_HW:  # the very map of the frame before, where a result is copied
             last_HW, mask = row.labels_HW, _mask_fields(row.labels_HW, n_classes)
-        record = _record(video_id, row) | mask
-        for name, values in columns.items():
-            values.append(record[name])
+        made = {"video_id": video_id, "pts_reason": NO_TIME_GIVEN if math.isnan(row.pts_s) else None} | mask
+        for field in schema:
+            columns[field.name].append(made[field.name] if field.name in made else _value(row, field))
     return table_bytes(pa.table(columns, schema=schema), key)
 
 
@@ -244,19 +205,8 @@ def _mask_fields(labels_HW: np.ndarray, n_classes: int) -> dict[str, Any]:
     }
 
 
-def _record(video_id: str, row: FrameLike) -> dict[str, Any]:
-    score, seconds = float(row.decision_score), float(row.pts_s)
-    return {
-        "video_id": video_id,
-        "frame_index": int(row.frame_index),
-        "pts_s": None if math.isnan(seconds) else seconds,
-        "pts_reason": NO_TIME_GIVEN if math.isnan(seconds) else None,
-        "is_key": bool(row.is_key),
-        "key_frame_index": int(row.key_frame_index),
-        "decision_score": None if math.isnan(score) else score,
-        "kar": float(row.kar),
-        "lkd": int(row.lkd),
-        "is_corrupt": bool(row.is_corrupt),
-        "confidence": float(row.confidence),
-        "confident_share": float(row.confident_share),
-    }
+def _value(row: FrameLike, field: pa.Field) -> Any:
+    """What a frame says in a column."""
+    value = getattr(row, field.name, None) if field.nullable else getattr(row, field.name)
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if field.nullable and isinstance(value, float) and math.isnan(value) else value

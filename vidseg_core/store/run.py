@@ -14,13 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import groupby, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 from vidseg_core.store.arrow_files import arrow_filesystem
 from vidseg_core.store.checked import (
@@ -58,7 +60,6 @@ _FRAME_COLUMN = FRAMES_SCHEMA.get_field_index("frame_index")
 _BATCH_VIDEOS = 1000
 """Rows of videos that are put together before the next are read."""
 _READERS = 16
-_CHECKED = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 _RUN_SHAPE: Shape = {
     "schema_version": int,
     "config": {
@@ -144,9 +145,12 @@ class Run:
         A filter on `video_id` opens that video's files only. The files are those of this moment: after a
         `compact`, ask again. Arrow compares the checksums of pages, and raises `OSError`.
         """
+        import pyarrow.dataset as ds  # imports pandas: not for a run that only writes
+
         wanted = [None] if video_ids is None else list(video_ids)
         groups = (group for video_id in wanted for group in self.files(video_id))
-        kind = ds.ParquetFileFormat(default_fragment_scan_options=_CHECKED)
+        checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        kind = ds.ParquetFileFormat(default_fragment_scan_options=checked)
         fragments = [
             kind.make_fragment(str(key), self._files, partition_expression=ds.field("video_id") == video_id)
             for video_id, keys in groups

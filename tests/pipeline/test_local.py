@@ -1,0 +1,216 @@
+"""Promise: without Ray a run is the same run, and which of the two executes it is said and has a reason.
+
+Why: a clip of eight seconds took twenty to segment, and fifteen of those were Ray.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+import torch
+
+from tests.pipeline.clips import make_corpus, write_video
+from tests.pipeline.conftest import RunJob, small_config
+from tests.pipeline.failing import bad_clip
+from tests.pipeline.inline import rows_without_package, run_inline
+from tests.pipeline.test_kills import _run
+from vidseg_core.config.segment import SchedulerConfig
+from vidseg_core.pipeline import executors
+from vidseg_core.pipeline.ahead import Ahead
+from vidseg_core.pipeline.executors import Place, by_plan, may_be_local, settled
+from vidseg_core.pipeline.local import LocalExecutor
+from vidseg_core.pipeline.plan_stage import OpenSegment
+from vidseg_core.pipeline.rows import ShardMessage, messages, owned, to_table
+from vidseg_core.store.run import open_run
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("clips"), (26, 41))
+
+
+# --- which executor -----------------------------------------------------------------------------------------
+
+
+def place(**options: Any) -> Place | None:
+    return settled(small_config("in", "out", **{"workers": 0} | options))
+
+
+def test_what_is_asked_for_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "sys", type("NoRay", (), {"modules": {}}))
+    assert place() is None
+    assert place(executor="ray") == Place("ray", "--executor ray")
+    assert place(workers=2) == Place("ray", "--workers 2") and place(workers=1) is None
+    assert place(ray_address="head:1") == Place("ray", "the cluster at head:1")
+    monkeypatch.setenv("RAY_ADDRESS", "head:2")
+    assert place() == Place("ray", "the cluster at head:2")
+    assert place(executor="local") == Place("local", "--executor local")
+    assert may_be_local(small_config("in", "out", executor="local", workers=0))
+    assert not may_be_local(small_config("in", "out", executor="local", workers=0, dry_run=True))
+    assert not may_be_local(small_config("in", "out", workers=0))
+
+
+def chosen(frames: list[int], pixel_s: float = 0.0, gpus: int = 0, **options: Any) -> str:
+    config = small_config("in", "out", workers=0, scheduler=SchedulerConfig(interval=10), **options)
+    return by_plan(config, [OpenSegment(n, 512 * 512, []) for n in frames], pixel_s, gpus).executor
+
+
+def test_small_plans_are_local_and_large_ones_are_rays() -> None:
+    heavy = 2.0 / 512**2  # seconds of a key frame, per pixel
+    assert chosen([300, 300]) == "local"
+    assert chosen([9000] * 4) == "ray"
+    assert chosen([300, 300], heavy) == "ray"
+    assert chosen([300, 300], heavy, gpus=1) == "local", "what a GPU takes is not known"
+    assert chosen([300, 300], heavy, gpus=2) == "ray"
+    assert chosen([9000], heavy) == "local", "nothing to run side by side"
+    assert chosen([9000] * 4, lanes=4) == "local", "one engine takes all of them"
+    assert chosen([]) == "local"
+
+
+def test_the_first_line_says_which_and_why(clips: Path, tmp_path: Path, run_locally: RunJob) -> None:
+    code, text = run_locally(clips, tmp_path / "out", segmenter="plain")
+    assert code == 0 and text.startswith("vidseg: executor local: --executor local\n"), text
+
+
+def test_a_gpu_that_is_not_there_is_an_option_that_is_wrong(
+    clips: Path, tmp_path: Path, run_locally: RunJob
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    code, text = run_locally(clips, tmp_path / "out", segmenter="plain", device="cuda")
+    assert code == 2 and "--device: cuda: this machine has no GPU" in text, text
+
+
+# --- the same rows ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("apart", [False, True])
+def test_where_parts_are_committed_changes_no_row(
+    apart: bool, lanes: int, clips: Path, tmp_path: Path, run_locally: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = LocalExecutor.__init__
+
+    def and_apart(self: LocalExecutor, *arguments: Any) -> None:
+        init(self, *arguments)
+        self._commits_apart = apart
+
+    monkeypatch.setattr(LocalExecutor, "__init__", and_apart)
+    code, text = run_locally(clips, tmp_path / "out", segmenter="plain", lanes=lanes)
+    assert code == 0 and "frames 67/67" in text, text
+    run_inline(small_config(clips, tmp_path / "inline", segmenter="plain"), 2)
+    assert rows_without_package(tmp_path / "out") == rows_without_package(tmp_path / "inline")
+
+
+def test_it_leaves_this_process_as_it_was(clips: Path, tmp_path: Path, run_locally: RunJob) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert run_locally(clips, tmp_path / "out", segmenter="plain")[0] == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    decoders = [p for p in psutil.Process().children() if str(tmp_path) in " ".join(p.cmdline())]
+    assert not decoders and not [t for t in threading.enumerate() if t.name == "vidseg-ahead"]
+
+
+def test_a_small_run_imports_what_it_needs_and_nothing_more() -> None:
+    heavy = {
+        "ray",
+        "transformers",
+        "torchvision",
+        "segmentation_models_pytorch",
+        "timm",
+        "matplotlib",
+        "boto3",
+    }
+    program = (
+        "import sys\nfrom vidseg_core.pipeline import job\nfrom vidseg_core.models import build_segmenter\n"
+        "build_segmenter('tiny-face')\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
+
+
+def test_a_clip_that_kills_its_process_is_quarantined_and_the_others_are_whole(tmp_path: Path) -> None:
+    write_video(tmp_path / "in" / "bad.mp4", bad_clip(30, from_frame=12), gop=10)
+    source = make_corpus(tmp_path / "in", (26, 12))
+    net = {"segmenter": "tests.pipeline.failing:CrashesOnRed"}
+    done = _run(source, tmp_path / "out", "local", **net)
+    assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
+    rows = {Path(row["uri"]).stem: row for row in open_run(str(tmp_path / "out")).videos().to_pylist()}
+    bad = rows.pop("bad")
+    assert bad["status"] == "quarantined"
+    assert bad["reason"].startswith(
+        "engine_crash: the engine's process died 3 times with segment 0, frames 8"
+    )
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    assert not [path for path in (tmp_path / "out" / "_state").rglob("*") if path.is_file()]
+    run_inline(small_config(source, tmp_path / "plain", segmenter="plain"), 1)
+    plain, ours = rows_without_package(tmp_path / "plain"), rows_without_package(tmp_path / "out")
+    assert [r for r in ours if r[0] != bad["video_id"]] == [r for r in plain if r[0] != bad["video_id"]]
+
+
+# --- what runs ahead ----------------------------------------------------------------------------------------
+
+
+def test_what_runs_ahead_comes_in_order_and_stops_when_enough_waits() -> None:
+    made: list[int] = []
+
+    def items() -> Generator[int]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    ahead = Ahead(items(), 2)
+    reader = iter(ahead)
+    assert [next(reader) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert len(made) <= 5 + 2 + 2
+    assert list(reader) == list(range(5, 20))
+    ahead.close()
+
+
+def test_an_error_comes_after_what_was_made_before_it() -> None:
+    def items() -> Generator[int]:
+        yield 1
+        raise KeyError("what")
+
+    reader = iter(Ahead(items(), 4))
+    assert next(reader) == 1
+    with pytest.raises(KeyError, match="what"):
+        next(reader)
+
+
+def test_closing_hurries_what_is_being_made_and_closes_it() -> None:
+    hurried, closed = threading.Event(), threading.Event()
+
+    def items() -> Generator[int]:
+        try:
+            yield 1
+            hurried.wait()
+            yield 2
+        finally:
+            closed.set()
+
+    ahead = Ahead(items(), 1)
+    assert next(iter(ahead)) == 1
+    ahead.close(hurried.set)
+    assert closed.is_set()
+
+
+def test_a_shard_of_its_own_holds_its_pixels() -> None:
+    pixels = torch.arange(12, dtype=torch.uint8).numpy()
+    table = to_table(ShardMessage("v", 0, 0, True, 3, 4), pixels)
+    copy = owned(table)
+    pixels[:] = 0
+    (message, blob), (_, shared) = messages(copy, ShardMessage)[0], messages(table, ShardMessage)[0]
+    assert message.video_id == "v" and blob.to_pybytes() == bytes(range(12))
+    assert shared.to_pybytes() == bytes(12) and isinstance(copy, pa.Table)
