@@ -118,7 +118,7 @@ def main() -> int:
         part = "" if first != first else f"first part {first:5.1f} s   "
         print(f"  {name:24} {part:24}end {end:5.1f} s   {end / plain:4.1f} x the plain loop")
     if options.json:
-        options.json.write_text(json.dumps({"rows": found, "medians": medians}, indent=1))
+        options.json.write_text(json.dumps({"rows": found, "medians": medians}, indent=1), encoding="utf-8")
     return 0
 
 

@@ -58,9 +58,10 @@ def test_what_is_asked_for_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not may_be_local(small_config("in", "out", workers=0))
 
 
-def chosen(frames: list[int], pixel_s: float = 0.0, gpus: int = 0, **options: Any) -> str:
+def chosen(frames: list[int], pixel_s: float = 0.0, gpus: int = 0, cores: int = 4, **options: Any) -> str:
     config = small_config("in", "out", workers=0, scheduler=SchedulerConfig(interval=10), **options)
-    return by_plan(config, [OpenSegment(n, 512 * 512, []) for n in frames], pixel_s, gpus).executor
+    segments = [OpenSegment(n, 512 * 512, []) for n in frames]
+    return by_plan(config, segments, pixel_s=pixel_s, gpus=gpus, cores=cores).executor
 
 
 def test_small_plans_are_local_and_large_ones_are_rays() -> None:
@@ -72,6 +73,7 @@ def test_small_plans_are_local_and_large_ones_are_rays() -> None:
     assert chosen([300, 300], heavy, gpus=2) == "ray"
     assert chosen([9000], heavy) == "local", "nothing to run side by side"
     assert chosen([9000] * 4, lanes=4) == "local", "one engine takes all of them"
+    assert chosen([9000] * 4, threads=4) == "local" and chosen([9000] * 4, cores=1) == "local"
     assert chosen([]) == "local"
 
 

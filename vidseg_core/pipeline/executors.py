@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 MOST_VIDEOS = 64
 """A corpus of more is not opened to find out whether it is small."""
-RAY_PAYS_FROM_S = 30.0
-"""Seconds of one core from which Ray is worth its start (`benchmarks.startup`)."""
+RAY_START_S = 12.0
+"""What starting Ray and its workers takes beyond a local run (`benchmarks.startup`)."""
 _FRAME_S = 0.004
 """What a frame takes one core besides N: decoding, flow, a part of a file."""
 _USUAL_INTERVAL = 12
@@ -102,18 +102,22 @@ def may_be_local(config: SegmentConfig) -> bool:
     return not config.dry_run and (place is None or place.executor == "local")
 
 
-def by_plan(config: SegmentConfig, segments: Sequence[OpenSegment], pixel_s: float, gpus: int) -> Place:
+def by_plan(
+    config: SegmentConfig, segments: Sequence[OpenSegment], *, pixel_s: float, gpus: int, cores: int
+) -> Place:
     """What the open segments of a small corpus say. ``pixel_s``: seconds of N per pixel on one core."""
     if gpus > 1:
         return Place("ray", f"{gpus} GPUs")
     frames = sum(segment.frames for segment in segments)
     what = f"{count(frames, 'frame')} in {count(len(segments), 'segment')}"
-    if len(segments) <= config.lanes:
+    at_once = min(cores // config.threads, -(-len(segments) // config.lanes))
+    if at_once <= 1:
         return Place("local", f"{what}, nothing to run side by side")
     net_s = 0.0 if gpus else pixel_s * _key_share(config) * max(s.pixels for s in segments)
     seconds = frames * (_FRAME_S + net_s)
-    if seconds <= RAY_PAYS_FROM_S:
-        return Place("local", f"{what}, too little for Ray to pay")
+    saved = seconds * (1 - 1 / at_once)
+    if saved <= RAY_START_S:
+        return Place("local", f"{what}, too few to start Ray for")
     return Place("ray", f"{what}, about {seconds:.0f} s for one core")
 
 

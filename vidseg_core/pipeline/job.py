@@ -6,6 +6,7 @@ claim the output -> choose where to run (`executors`) -> wave after wave of vide
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -181,7 +182,13 @@ class _Job:
             place = Place("ray", count(len(todo), "video"))
         if place is None:
             plan = LocalPlanning(todo, stages)
-            place = by_plan(self._config, list(plan.segments()), net.pixel_s, gpus_here(self._config))
+            place = by_plan(
+                self._config,
+                list(plan.segments()),
+                pixel_s=net.pixel_s,
+                gpus=gpus_here(self._config),
+                cores=os.cpu_count() or 1,
+            )
         self._place = place
         if todo and not self._process.replaces_another:
             self._report.say(str(place), executor=place.executor)
