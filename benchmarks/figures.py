@@ -31,6 +31,7 @@ from typing import Any
 import psutil
 
 from benchmarks.corpus import data_dir
+from benchmarks.score_walk import SCORES, fit_threshold
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.report import ReportConfig
@@ -43,7 +44,6 @@ from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import join_tables
-from vidseg_core.episodes.walk import SCORES, fit_threshold
 from vidseg_core.evaluation.job import run_evaluate
 from vidseg_core.evaluation.read import open_evaluation
 from vidseg_core.kit.ray_session import ray_session

@@ -38,13 +38,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.corpus import data_dir
+from benchmarks.score_walk import SCORES, fit_threshold
 from benchmarks.unseen import Unseen, print_unseen, unseen_rows
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.episodes.job import run_build_episodes
 from vidseg_core.episodes.oracle import Curve, divide, one_sided_curve, share_of_gap, two_sided_curve
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
-from vidseg_core.episodes.walk import SCORES, counts_T, even_keys, fit_threshold, two_sided_total, walk
+from vidseg_core.episodes.walk import counts_T, even_keys, two_sided_total, walk
 
 INTERVALS = (10, 25, 50, 100)
 ROOM = 1.2

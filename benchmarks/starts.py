@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.score_walk import SCORES, run_scores
 from benchmarks.unseen import (
     INTERVALS,
     RESAMPLES,
@@ -39,7 +40,7 @@ from benchmarks.unseen import (
 from vidseg_core.episodes.oracle import divide, one_sided_curve, two_sided_curve
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
-from vidseg_core.episodes.walk import SCORES, counts_T, run_scores
+from vidseg_core.episodes.walk import counts_T
 from vidseg_core.models.decision import DecisionNet
 
 AROUND = (0.85, 1.0, 1.18)

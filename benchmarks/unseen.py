@@ -25,14 +25,15 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.score_walk import SCORES, run_scores
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_planner import TrainPlannerConfig
+from vidseg_core.episodes.on_tables import LookaheadTable
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.oracle import divide, one_sided_curve, share_of_gap, two_sided_curve
-from vidseg_core.episodes.planned import PlannedTable
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
-from vidseg_core.episodes.walk import SCORES, counts_T, even_keys, feature, run_scores, two_sided_of
+from vidseg_core.episodes.walk import counts_T, even_keys, feature, two_sided_of
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.planner import PlannerFacts, PlannerModel
 from vidseg_core.models.policy_file import read_policy
@@ -374,7 +375,7 @@ def planner_points(
             reach=lesson.table.horizon,
             fingerprint={},
         )
-        planned = PlannedTable(PlannerCore(model, facts), lesson.table, two_sided=sides == "two")
+        planned = LookaheadTable(PlannerCore(model, facts), lesson.table, two_sided=sides == "two")
         keys = [planned.keys(price_at(prices, frames / aki)) for aki in TARGETS]
         made.append(np.array([worth_of(lesson.table, part, sides) for part in keys]))
     return made

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.score_walk import SCORES, run_scores
 from tests.engine.toy import ConvNet, ThresholdNet
 from tests.episodes.scenes import CLASSES, GivenKeys, LabelsNet, engine_masks, records
 from vidseg_core.datasets.records import Record
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import FEATURE_SETS, Features, spelled_out
+from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.quality import Truth
 from vidseg_core.episodes.store import encode_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
-from vidseg_core.episodes.walk import SCORES, run_scores, two_sided_total, walk
+from vidseg_core.episodes.walk import two_sided_total, walk
 from vidseg_core.metrics import ConfusionMatrix, mean_iou
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.scheduling import build_scheduler
@@ -147,6 +149,9 @@ def test_online_schedulers_take_the_same_keys_on_table_and_engine(name: str) -> 
     masks, taken = engine_masks(clip, scheduler, LabelsNet(clip), sides="one", max_interval=HORIZON)
     keys = np.flatnonzero(run_scores(table, score_TL1, np.array([threshold]))[0])
     assert keys.tolist() == taken and 3 < len(keys) < 40
+    if name != "random":
+        walked_PT = keys_on(table, name, [threshold, threshold / 2], max_interval=HORIZON)
+        assert np.flatnonzero(walked_PT[0]).tolist() == taken and walked_PT[1].sum() > len(taken)
     expected = qualities(masks, [record.labels_HW for record in clip])
     assert np.array_equal(walk(table, keys).quality_T, expected)
 

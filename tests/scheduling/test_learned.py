@@ -23,8 +23,8 @@ from vidseg_core.engine.assemble import plugin_sources
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.on_tables import summed
 from vidseg_core.episodes.operate import Operator
-from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.models.decision import DecisionNet
@@ -97,7 +97,9 @@ def test_the_engine_scores_and_decides_as_the_tables_do(
     path, net = written(tmp_path, table, role)
     known, scores = join_tables([table]), list[float]()
     if name == "confidence_sum":
-        known, net = with_summed_losses(known, net), SummedLoss()
+        assert isinstance(net, DecisionNet)
+        net = summed(known, net)
+        known = net.tables
     operator = Operator(known)
 
     def noted(deviation: np.ndarray, kar: np.ndarray, lkd: np.ndarray) -> np.ndarray:

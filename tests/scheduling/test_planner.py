@@ -25,7 +25,7 @@ from vidseg_core.engine.assemble import check_parts
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
-from vidseg_core.episodes.planned import PlannedTable
+from vidseg_core.episodes.on_tables import LookaheadTable
 from vidseg_core.episodes.store import open_store, write_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.models import planner
@@ -232,7 +232,7 @@ def test_the_engine_plans_as_the_tables_do(
     path = tmp_path / "planner.safetensors"
     known = facts(window=window, reach=WINDOW)
     path.write_bytes(planner_bytes(a_model(), known))
-    planned = PlannedTable(
+    planned = LookaheadTable(
         PlannerCore(a_model(), known), table, two_sided=sides == "two", max_interval=WINDOW
     )
     found = []

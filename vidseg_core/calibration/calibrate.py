@@ -196,7 +196,7 @@ def planned_on(config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks
     """The planner at each of its prices, on each clip."""
     planner = lookahead_file(config)
     prices = prices_of(planner, config.propagation.sides == "two")
-    return Planned(planner, prices, sample.plan([clip.table for clip in clips], prices))
+    return Planned(planner, prices, sample.look_ahead([clip.table for clip in clips], prices))
 
 
 def check_dial_here(config: SegmentConfig) -> None:

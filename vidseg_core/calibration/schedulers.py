@@ -22,25 +22,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
-from vidseg_core.episodes.operate import Operator
-from vidseg_core.episodes.planned import PlannedTable
-from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
+from vidseg_core.episodes.on_tables import keys_on, scored_on
 from vidseg_core.episodes.table import EpisodeTable
-from vidseg_core.episodes.table_set import join_tables
-from vidseg_core.episodes.walk import feature, fixed_keys, run_scores, with_features
-from vidseg_core.models.decision import DecisionNet
+from vidseg_core.episodes.walk import feature, fixed_keys
 from vidseg_core.models.planner import read_planner
-from vidseg_core.models.policy_file import read_policy
-from vidseg_core.scheduling.by_name import SCHEDULERS as SCHEDULER_CLASSES
-from vidseg_core.scheduling.plan_features import Pairs
-from vidseg_core.scheduling.planner import PlannerCore
 
 SHARES = (0.5, 0.33, 0.25, 0.18, 0.125, 0.083, 0.06, 0.04, 0.03, 0.02)
 """Key shares around which settings are looked at first."""
 GRID = 240
 """Thresholds that are walked to find those shares; walking costs next to nothing."""
-PAIRS = 6000
-"""Kept of a clip that is planned at several prices: those of 1,100 frames, 220 MB."""
 PRICES = 56
 """Prices of a key at which a planner is tried; windows are looked at once for all of them."""
 
@@ -134,39 +124,24 @@ def prices_of(policy: str, two_sided: bool) -> list[float]:
     return [float(f"{price:.4g}") for price in np.geomspace(low, high, PRICES)]
 
 
-def plan_keys(
-    table: EpisodeTable, policy: str, prices: Sequence[float], *, two_sided: bool, max_interval: int
-) -> np.ndarray:
-    """bool [P, T]: the keys of a planner on a clip, window by window as the engine plans."""
-    core = PlannerCore(*read_planner(policy), pairs=Pairs(most=PAIRS))
-    planned = PlannedTable(core, table, two_sided=two_sided, max_interval=max_interval)
-    is_key_PT = np.zeros((len(prices), table.frames), dtype=bool)
-    for place, price in enumerate(prices):
-        is_key_PT[place, planned.keys(price)] = True
-    return is_key_PT
-
-
 def keys_at(
     table: EpisodeTable, settings: Mapping[str, Any], max_interval: int, *, two_sided: bool = True
 ) -> np.ndarray:
     """The keys that a scheduler with these settings takes on a clip, one of the sample or not."""
     name = settings["name"]
-    if SCHEDULERS[name].looks_ahead:
-        policy, price = settings["policy"], settings["threshold"]
-        run = plan_keys(table, policy, [price], two_sided=two_sided, max_interval=max_interval)
-        return np.flatnonzero(run[0])
     if name == EVERY:
         return np.arange(table.frames)
     if name == FIXED:
         return fixed_keys(table.frames, settings["interval"])
-    thresholds_P = np.array([settings["threshold"]])
-    if SCHEDULERS[name].feature:
-        run = run_scores(
-            table, feature(table, SCHEDULERS[name].feature), thresholds_P, max_interval=max_interval
-        )
-        return np.flatnonzero(run[0])
-    net, operator = _net_and_walker(table, name, settings["policy"], max_interval)
-    return np.flatnonzero(_runs(operator, net, thresholds_P, table.frames)[0])
+    found = keys_on(
+        table,
+        name,
+        [settings["threshold"]],
+        policy=settings.get("policy"),
+        max_interval=max_interval,
+        two_sided=two_sided,
+    )
+    return np.flatnonzero(found[0])
 
 
 def long_run_share(keys: Sequence[np.ndarray], frames: Sequence[int]) -> float:
@@ -207,59 +182,25 @@ def families(
             found.append(ScoredFamily(name, about, np.array(planned.prices), planned.runs))
         else:
             assert policy is not None
-            found.append(_learned(tables, name, policy, max_interval))
+            found.append(_trained(tables, name, policy, max_interval))
     return found
 
 
 def _heuristic(tables: Sequence[EpisodeTable], name: str, max_interval: int) -> ScoredFamily:
     scores = [feature(table, SCHEDULERS[name].feature) for table in tables]
-    seen = np.concatenate([score[:, 1 : max_interval + 1].ravel() for score in scores])
-    thresholds_P = _grid(seen)
-    runs = [
-        run_scores(table, score, thresholds_P, max_interval=max_interval)
-        for table, score in zip(tables, scores, strict=True)
-    ]
+    thresholds_P = _grid(np.concatenate([score[:, 1 : max_interval + 1].ravel() for score in scores]))
+    runs = [keys_on(table, name, thresholds_P, max_interval=max_interval) for table in tables]
     return ScoredFamily(name, {"name": name}, thresholds_P, runs)
 
 
-def _learned(tables: Sequence[EpisodeTable], name: str, policy: str, max_interval: int) -> ScoredFamily:
-    pairs = [_net_and_walker(table, name, policy, max_interval) for table in tables]
-    net, seen = pairs[0][0], list[np.ndarray]()
-
-    def listening(deviation: np.ndarray, kar: np.ndarray, lkd: np.ndarray) -> np.ndarray:
-        rate_W = net.key_rate(deviation, kar, lkd)
-        seen.append(rate_W)
-        return rate_W
-
-    for _, operator in pairs:
-        operator.walk(listening, np.array([-np.inf, np.inf]))
+def _trained(tables: Sequence[EpisodeTable], name: str, policy: str, max_interval: int) -> ScoredFamily:
+    walked = [scored_on(table, name, policy) for table in tables]
+    seen = [each.met(np.array([-np.inf, np.inf]), max_interval) for each in walked]
     between_P = _grid(np.concatenate(seen))[::10]
-    for _, operator in pairs:
-        operator.walk(listening, between_P)
+    seen += [each.met(between_P, max_interval) for each in walked]
     thresholds_P = _grid(np.concatenate(seen))
-    runs = [
-        _runs(operator, net, thresholds_P, table.frames)
-        for table, (_, operator) in zip(tables, pairs, strict=True)
-    ]
+    runs = [each.keys(thresholds_P, max_interval) for each in walked]
     return ScoredFamily(name, {"name": name, "policy": policy}, thresholds_P, runs)
-
-
-def _net_and_walker(table: EpisodeTable, name: str, policy: str, max_interval: int) -> tuple[Any, Operator]:
-    net, facts = read_policy(policy, role=SCHEDULERS[name].trained_by.removeprefix("train-"))
-    tables = join_tables([with_features(table, facts.feature_names)])
-    if getattr(SCHEDULER_CLASSES.find(name), "summed", False):
-        assert isinstance(net, DecisionNet)
-        return SummedLoss(), Operator(with_summed_losses(tables, net), max_interval=max_interval)
-    return net, Operator(tables, max_interval=max_interval)
-
-
-def _runs(operator: Operator, net: Any, thresholds_P: np.ndarray, frames: int) -> np.ndarray:
-    """bool [P, T]."""
-    rollout = operator.walk(net.key_rate, thresholds_P)
-    is_key_PT = np.zeros((len(thresholds_P), frames), dtype=bool)
-    is_key_PT[:, 0] = True
-    is_key_PT[:, 1 : 1 + len(rollout.keys_SN)] = rollout.keys_SN.T
-    return is_key_PT
 
 
 def _grid(seen: np.ndarray) -> np.ndarray:

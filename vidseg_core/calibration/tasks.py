@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from vidseg_core.calibration.evidence import Interval, Known, two_sided_values
-from vidseg_core.calibration.schedulers import plan_keys
 from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.dial import TRIED
 from vidseg_core.config.segment import SegmentConfig
@@ -27,6 +26,7 @@ from vidseg_core.engine.assemble import build_net, build_run_flow
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.build import Refused, Seen, TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.sources import Unit, read_unit
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.media import MediaError
@@ -97,9 +97,9 @@ class SampleTasks:
             value_intervals(self._seen[place], pairs, self.config, self._device) for place, pairs in wanted
         ]
 
-    def plan(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
+    def look_ahead(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
         """For each table the keys of the planner at these prices, bool [P, T]."""
-        return [plan_at(table, prices, self.config) for table in tables]
+        return [look_ahead_at(table, prices, self.config) for table in tables]
 
 
 def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, Seen | None]:
@@ -125,13 +125,15 @@ def value_intervals(
     return two_sided_values(sample_builder(config, device), seen, wanted)
 
 
-def plan_at(table: EpisodeTable, prices: Sequence[float], config: SegmentConfig) -> np.ndarray:
-    """What the planner of the run takes as keys, bool [P, T]."""
+def look_ahead_at(table: EpisodeTable, prices: Sequence[float], config: SegmentConfig) -> np.ndarray:
+    """bool [P, T]: the keys at these prices."""
     cv2.setNumThreads(1)
-    return plan_keys(
+    (name,) = (name for name in tried_names(config) if SCHEDULERS[name].looks_ahead)
+    return keys_on(
         table,
-        lookahead_file(config),
+        name,
         prices,
+        policy=file_for(name, config),
         two_sided=config.propagation.sides == "two",
         max_interval=longest_interval(config),
     )
@@ -207,8 +209,8 @@ class _RayTasks(SampleTasks):
         }
         return [self._ray.get(begun[i]) for i in range(len(wanted))]
 
-    def plan(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
-        task = self._ray.remote(plan_at).options(num_cpus=1, max_retries=2)
+    def look_ahead(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
+        task = self._ray.remote(look_ahead_at).options(num_cpus=1, max_retries=2)
         settings = self._ray.put(self.config)
         return self._ray.get([task.remote(table, list(prices), settings) for table in tables])
 

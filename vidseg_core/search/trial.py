@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidseg_core.config.catalogue import DISTANCE, SCHEDULERS
+from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.spaces import PolicyTrial, Space
 from vidseg_core.episodes.features import spelled_out
+from vidseg_core.episodes.on_tables import scored
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import KeyRate
 from vidseg_core.episodes.table import EpisodeError
@@ -131,19 +132,9 @@ def _scheduler(point: Mapping[str, Any], task: Task, validation: TableSet) -> di
         threshold = scheduler.threshold
         if threshold is None:
             raise ConfigError("scheduler.threshold", f"must be in the space of {scheduler.name!r}")
-    operator = _operator(task, validation, min(scheduler.max_interval, validation.horizon))
-    return _operate(operator, key_rate_of(scheduler.name, validation), threshold) | {"batches": 0}
-
-
-def key_rate_of(name: str, tables: TableSet) -> KeyRate:
-    """The score of a scheduler without a net, read off the tables."""
-    name = SCHEDULERS[name].feature
-    if name == DISTANCE:
-        return lambda deviation_WF, kar_W, lkd_W: np.asarray(lkd_W, np.float64)
-    if name not in tables.feature_names:
-        raise EpisodeError(f"the tables have no {name}; build-episodes --features scores tabulates it")
-    column = tables.feature_names.index(name)
-    return lambda deviation_WF, kar_W, lkd_W: deviation_WF[:, column].astype(np.float64)
+    walked = scored(validation, scheduler.name)
+    operator = _operator(task, walked.tables, min(scheduler.max_interval, validation.horizon))
+    return _operate(operator, walked.key_rate, threshold) | {"batches": 0}
 
 
 def _policy(

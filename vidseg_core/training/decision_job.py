@@ -13,8 +13,8 @@ import torch
 
 from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_decision import TrainDecisionConfig
+from vidseg_core.episodes.on_tables import summed
 from vidseg_core.episodes.operate import Operator
-from vidseg_core.episodes.summed import SummedLoss, with_summed_losses
 from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.policy_file import OperatingPoint, PolicyFacts, policy_bytes
@@ -69,10 +69,12 @@ def run_train_decision(config: TrainDecisionConfig, reporter: Reporter | None = 
     started = time.monotonic()
     outcome = train_decision(training, validation, options, lambda row: _show(row, config, report))
     points = operating_points(operator, outcome.net, config.intervals)
-    summing = Operator(with_summed_losses(training, outcome.net), max_interval=config.max_interval)
-    summed = operating_points(summing, SummedLoss(), config.intervals)
-    _write(config, folder, training, outcome, points, summed, operator.max_interval)
-    _finish(config, folder, fields, outcome, points, summed, time.monotonic() - started, report)
+    summing = summed(training, outcome.net)
+    added_up = operating_points(
+        Operator(summing.tables, max_interval=config.max_interval), summing, config.intervals
+    )
+    _write(config, folder, training, outcome, points, added_up, operator.max_interval)
+    _finish(config, folder, fields, outcome, points, added_up, time.monotonic() - started, report)
     return 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vidseg_core.episodes.planned import PlannedTable
+from vidseg_core.episodes.on_tables import LookaheadTable
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, PricePoint
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.planner_fit import Lesson, price_at, priced, value_of
@@ -40,7 +40,7 @@ def operating_points(
     for two_sided in (False, True) if two else (False,):
         found = priced(models, lessons, two_sided)
         planned = [
-            PlannedTable(core, lesson.table, two_sided=two_sided)
+            LookaheadTable(core, lesson.table, two_sided=two_sided)
             for core, lesson in zip(cores, lessons, strict=True)
         ]
         for target in (aki for aki in intervals if aki <= facts.longest):
