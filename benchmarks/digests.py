@@ -10,7 +10,7 @@ differently.
     python -m benchmarks.digests --save before.json          # this checkout, some minutes
     python -m benchmarks.digests --same before.json          # exit code 1 if a run differs
     python -m benchmarks.digests --against v0.1 --quick      # another version beside this one
-    python -m benchmarks.digests --more "--executor local" --same before.json
+    python -m benchmarks.digests --more "--executor ray" --same before.json   # small runs are local else
 """
 
 from __future__ import annotations
