@@ -16,7 +16,7 @@ from vidseg_core.engine.state import STATE_VERSION
 
 
 def stored_state(level: str = "labels") -> bytes:
-    """Two frames wait behind the second key."""
+    """Two frames wait after the second key."""
     engine, state = make_engine(level=level, interval=4), SegmentState.new(7, "video-1/00002")
     for frame in inputs(moving_clip(7)):
         engine.step([state], [frame])

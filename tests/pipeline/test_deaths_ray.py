@@ -1,5 +1,5 @@
-"""Promise: Ray's table of workers tells a crash from a kill that was wanted, and a job over a clip that kills
-its engine ends with that clip quarantined.
+"""Promise: Ray's table of workers distinguishes a crash from a kill that was wanted, and a job over a clip
+that kills its engine ends with that clip quarantined.
 
 Why: what is read there is not part of Ray's public interface; this is what goes red when it changes.
 """

@@ -31,7 +31,7 @@ SMALL = {
 
 
 @pytest.mark.ray
-def test_the_choice_is_made_once_kept_and_told(
+def test_the_choice_is_made_once_kept_and_said(
     corpus: Path, tmp_path: Path, run_job: Callable[..., tuple[int, str]]
 ) -> None:
     output = tmp_path / "out"
@@ -73,7 +73,7 @@ def test_a_dry_run_says_what_calibration_costs_and_writes_nothing(corpus: Path, 
         ),
     ],
 )
-def test_what_the_dial_cannot_try_is_told(
+def test_what_the_dial_cannot_try_is_reported(
     options: dict[str, Any], says: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "plug_of_the_dial.py").write_text(

@@ -1,4 +1,4 @@
-"""Promise: a drain whose marker cannot be written is told and tried again; it never ends in silence."""
+"""Promise: a drain whose marker cannot be written is reported and tried again; it never ends in silence."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Promise: nothing hangs on the wall clock, and a video that changes between two drivers is never mixed: the
-second is refused and told which. A video that needs more memory than allowed costs itself only.
+second is refused, and says which. A video that needs more memory than allowed costs itself only.
 """
 
 from __future__ import annotations

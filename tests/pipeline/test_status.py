@@ -1,4 +1,4 @@
-"""Promise: the output alone tells where a run stands, before, between and after its drivers."""
+"""Promise: the output alone says where a run stands, before, between and after its drivers."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def test_config_is_looked_up_where_the_job_starts(
         ),
     ],
 )
-def test_bad_usage_is_told_before_anything_is_sent(
+def test_bad_usage_is_reported_before_anything_is_sent(
     words: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     code = run_main(words)

@@ -1,4 +1,4 @@
-"""What can be told of a command's files at once, before anything heavy is imported: whether there is what it
+"""What can be said of a command's files at once, before anything heavy is imported: whether there is what it
 reads, and may be what it writes. Invariant: nothing is made and nothing is opened here.
 """
 

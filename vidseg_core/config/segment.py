@@ -2,7 +2,7 @@
 
 A field's dotted path is its option name (``scheduler.interval`` is ``--scheduler.interval`` and, in a file,
 ``scheduler: {interval: ...}``). Invariant: an instance that exists is valid on its own terms; what needs the
-outside world (does the file exist, is there a GPU) is checked by the room that uses it. The first line of
+outside world (does the file exist, is there a GPU) is checked by the package that uses it. The first line of
 the text under a field is its ``--help``, with unit and range.
 """
 

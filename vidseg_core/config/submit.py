@@ -1,4 +1,4 @@
-"""Configuration of `vidseg submit`: which cluster, and how; the job itself follows behind `--`."""
+"""Configuration of `vidseg submit`: which cluster, and how; the job itself follows after `--`."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def check_kind(kind: str, episode: EpisodeRecipe) -> None:
 
 
 def check_reinforce(recipe: ReinforceRecipe) -> None:
-    """What the policy gradient may be told."""
+    """The options of the policy gradient."""
     check_int("--reinforce.episodes", recipe.episodes, 1)
     check_int("--reinforce.batch", recipe.batch, 1, 4096, "episodes")
     check_int("--reinforce.trials", recipe.trials, 1, 4096)

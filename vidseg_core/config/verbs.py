@@ -45,7 +45,7 @@ class CompactConfig:
 class StatusConfig:
     """Where a run stands: videos, frames, what is quarantined and why, what is open. Works while it runs.
 
-    Reads the output only, so it tells of a run on any cluster, and of one that crashed. Exit code 1 if
+    Reads the output only, so it reports on a run on any cluster, and on one that crashed. Exit code 1 if
     something that was committed is missing or damaged.
     """
 

@@ -61,7 +61,7 @@ class Ahead:
         )
 
     def _may_be_key(self, state: SegmentState, first: int, distance: int) -> bool:
-        """Whatever is planned: may a frame so far behind the last key become one while it waits? `first`: the
+        """Whatever is planned: may a frame so far after the last key become one while it waits? `first`: the
         distance of the first frame that waits.
 
         Steps begin at the last key, and again at one that `max_interval` forces; where no step was undamaged,

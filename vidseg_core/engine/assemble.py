@@ -155,7 +155,7 @@ def build_run_flow(config: SegmentConfig, device: str) -> FlowEstimator:
 
 
 def check_parts(config: SegmentConfig) -> None:
-    """Build scheduler, propagator and flow once, so that a wrong name is told before anything is claimed.
+    """Build scheduler, propagator and flow once, so that a wrong name is reported before anything is claimed.
 
     ``ConfigError`` says which.
     """

@@ -54,7 +54,7 @@ class _Decision:
     kar: float
     lkd: int
     memory: float | None = None
-    """What the scheduler wants to be told at the next frame; None: what it was told at this one."""
+    """What the scheduler wants to be given at the next frame; None: what it was given at this one."""
 
 
 @dataclass(slots=True, kw_only=True)

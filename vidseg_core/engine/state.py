@@ -80,7 +80,7 @@ class SegmentState:
 
     seed: int
     segment: str
-    """A name that tells segments of a run apart; with the seed it decides all random numbers."""
+    """A name that distinguishes the segments of a run; with the seed it decides all random numbers."""
     next_frame: int = 0
     """Ordinal of the frame that comes next: the number of frames stepped over so far."""
     last_frame_index: int = -1
@@ -98,7 +98,7 @@ class SegmentState:
     """A number that the scheduler keeps from frame to frame; 0 after a key (`Deviation.remember`)."""
     pending: list[PendingFrame] = field(default_factory=list)
     waiting: list[WaitingFrame] = field(default_factory=list)
-    """Frames behind the one stepped over last whose decision is still to be planned."""
+    """Frames after the one stepped over last whose decision is still to be planned."""
     planned: int | None = None
     """Ordinal of the next key, `NO_KEY` if there is none up to the end; None: not planned yet."""
     undelivered: list[FrameResult] = field(default_factory=list)

@@ -84,7 +84,7 @@ def _connect(config: RayChoice) -> LocalRay | None:
             return LocalRay(config.object_store_mb)
         with local_ray.our_signals():
             ray.init(address=address, **local_ray.QUIET)
-    except UnicodeEncodeError:  # Ray is told the command line, and takes UTF-8 only
+    except UnicodeEncodeError:  # Ray is given the command line, and takes UTF-8 only
         raise
     except Exception as problem:
         why = f"a local Ray does not start (is the machine overloaded?): {problem}"

@@ -54,7 +54,7 @@ class Layout:
     commit: CommitStage
     sizing: Sizing
     store_share: float
-    """Of the object store that an executor may use, for shards under way."""
+    """Bytes of the object store that an executor may use for shards under way."""
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Fate(StrEnum):
     NO_MEMORY = "no-memory"
     """Ray's memory monitor ended it."""
     GONE = "gone"
-    """With its node, or because somebody wanted it."""
+    """It went with its node, or because somebody wanted it."""
     UNKNOWN = "unknown"
 
 

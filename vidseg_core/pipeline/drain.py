@@ -7,7 +7,7 @@ of the shard before already saved; what was decoded before is segmented and comm
 run dry the driver takes the marker away and ends; the same command goes on later.
 
 A marker belongs to one driver: another driver on the same output is not stopped by it. One that cannot be
-written is told, and tried again until the run ends. A second SIGTERM ends the driver at once.
+written is reported, and tried again until the run ends. A second SIGTERM ends the driver at once.
 """
 
 from __future__ import annotations

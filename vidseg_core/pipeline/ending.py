@@ -36,7 +36,7 @@ from vidseg_core.store.run import open_run
 
 _REASONS_SHOWN = 20
 _LITTLE = 0.05
-"""Below this share of labelled pixels the person is told: hardly anything can be learned."""
+"""Below this share of labelled pixels the person is warned: hardly anything can be learned."""
 _EXPLAINED = (StoreError, OSError, SourceUnavailable)
 """Errors whose message says all; others come with a traceback."""
 _TOLD = ("ClusterError", "EngineBroken", "LeftOpen")

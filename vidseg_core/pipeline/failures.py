@@ -14,7 +14,7 @@ import torch
 from vidseg_core.models.protocol import ScoresError
 
 MOST_FAILURES = 8
-"""So many segments in a row may fail in one engine; then the run ends."""
+"""Segments in a row that fail in one engine before the run ends."""
 _MOST_TEXT = 300
 
 
@@ -29,7 +29,7 @@ def is_asked_to_end(problem: BaseException) -> bool:
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
-    """Of the device or of this process."""
+    """Whether the device or this process is out of memory."""
     return isinstance(problem, torch.OutOfMemoryError | MemoryError) or (
         isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
     )

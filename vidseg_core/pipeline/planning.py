@@ -20,9 +20,9 @@ from vidseg_core.pipeline.plan_stage import PlanStage, input_tables
 from vidseg_core.plan.video_list import VideoInput
 
 _TASKS_PER_CPU = 2
-"""In a small corpus."""
+"""Planning tasks for each CPU that a small corpus is cut into."""
 _MOST_VIDEOS = 16
-"""Of a task."""
+"""Most videos of one planning task."""
 _UNDER_WAY = 4
 """Tasks a CPU that are sent off and not read, when somebody waits."""
 _SHARE_AHEAD = 4

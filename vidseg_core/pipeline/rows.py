@@ -97,7 +97,7 @@ class PartMessage:
 
 @dataclass(slots=True)
 class Receipt:
-    """What the commit stage tells the driver about one part.
+    """What the commit stage reports to the driver about one part.
 
     ``part < 0``: a heartbeat, nothing was committed.
     """

@@ -1,4 +1,4 @@
-"""Where a run stands, told from its output alone: while it runs, after a crash, from any machine.
+"""Where a run stands, read from its output alone: while it runs, after a crash, from any machine.
 
 Nothing is asked of Ray or of the driver. Committed parts and saved states are counted in listings; only rows
 of videos and the newest state of each open segment are read. Memory: a count per open video.
@@ -81,7 +81,7 @@ class RunStatus:
     verified_files: int = 0
     """Files that were read for that."""
     without_checksums: int = 0
-    """Of them, written by an older version: their masks were decoded."""
+    """Files of an older version among them: their masks were decoded."""
 
     @property
     def sound(self) -> bool:

@@ -51,7 +51,7 @@ class Attempt:
 
 
 def job_name(verb: str, arguments: Sequence[str]) -> str:
-    """The same for the same command, whoever gives it."""
+    """A job's name, the same for the same command, whoever gives it."""
     digest = hashlib.sha256(json.dumps([verb, *arguments]).encode()).hexdigest()[:12]
     return f"vidseg-{verb}-{digest}"
 

@@ -3,7 +3,7 @@
 Model: this process stays small (no torch, no Ray). It forks before anything heavy is imported; the child does
 the work and says over a pipe when it has begun what can be gone on with (`Child.begin`), when it gets on
 (`Child.gets_on`), and when it ends by itself. One that ends without that word has died: native code, the
-kernel for want of memory, somebody with `kill -9`. If it had begun, the next child goes on from what is
+kernel because memory ran out, somebody with `kill -9`. If it had begun, the next child goes on from what is
 committed and knows who died before it (`pipeline.deaths` judges by that); if not, or if it ended by itself,
 its end is the command's.
 Invariant: a signal reaches the child once or twice within moments (which is one request, see `interrupts`),
