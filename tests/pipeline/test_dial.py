@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.pipeline.conftest import small_config
+from tests.pipeline.conftest import RunJob, small_config
 from vidseg_core.calibration.calibrate import calibrate
 from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.dial import CalibrationConfig
@@ -30,12 +29,9 @@ SMALL = {
 }
 
 
-@pytest.mark.ray
-def test_the_choice_is_made_once_kept_and_said(
-    corpus: Path, tmp_path: Path, run_job: Callable[..., tuple[int, str]]
-) -> None:
+def test_the_choice_is_made_once_kept_and_said(corpus: Path, tmp_path: Path, run_locally: RunJob) -> None:
     output = tmp_path / "out"
-    code, text = run_job(corpus, output, budget=0.2, **SMALL)
+    code, text = run_locally(corpus, output, budget=0.2, **SMALL)
     assert code == 0 and "expected fidelity" in text and "promise" in text
     info = json.loads((output / "run.json").read_text())
     dial = info["dial"]
@@ -47,11 +43,11 @@ def test_the_choice_is_made_once_kept_and_said(
 
     stored = (output / CALIBRATION_KEY).read_bytes()
     (output / "_SUCCESS").unlink()
-    code, text = run_job(corpus, output, budget=0.2, **SMALL)
+    code, text = run_locally(corpus, output, budget=0.2, **SMALL)
     assert code == 0 and "calibrating" not in text
     assert (output / CALIBRATION_KEY).read_bytes() == stored
 
-    code, text = run_job(corpus, output, max_drop=1.0, **SMALL)
+    code, text = run_locally(corpus, output, max_drop=1.0, **SMALL)
     assert code == 2 and "was calibrated for something else" in text and "budget" in text
 
 
@@ -109,12 +105,11 @@ def test_the_planner_is_tried_where_the_net_costs_enough_or_where_it_is_asked_fo
     assert "planner" in names and "not tried" not in said
 
 
-@pytest.mark.ray
 def test_a_run_goes_on_with_the_planner_that_was_chosen(
-    corpus: Path, tmp_path: Path, run_job: Callable[..., tuple[int, str]]
+    corpus: Path, tmp_path: Path, run_locally: RunJob
 ) -> None:
     only = CalibrationConfig(clips=2, clip_frames=24, schedulers=("planner",), audit_frames=8)
-    code, text = run_job(corpus, tmp_path / "out", budget=0.3, **(SMALL | {"calibration": only}))
+    code, text = run_locally(corpus, tmp_path / "out", budget=0.3, **(SMALL | {"calibration": only}))
     assert code == 0 and "planner" in text
     info = json.loads((tmp_path / "out" / "run.json").read_text())
     scheduler = info["config"]["scheduler"]

@@ -18,10 +18,11 @@ from tests.pipeline.clips import looped, moving_disc, write_video
 from vidseg_core.config.segment import PropagationConfig
 from vidseg_core.store.run import open_run
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 CHEAP = {"segmenter": "constant", "propagation": PropagationConfig(name="copy", sides="one")}
 
 
+@pytest.mark.ray
 def test_many_tiny_files(tmp_path: Path, run_job: Callable) -> None:
     files, frames = 150, 3
     clip = write_video(tmp_path / "tiny.mp4", moving_disc(frames, 48, 64))
@@ -38,13 +39,13 @@ def test_many_tiny_files(tmp_path: Path, run_job: Callable) -> None:
     assert run.videos().column("status").to_pylist() == ["ok"] * files
 
 
-def test_a_video_of_four_hours(tmp_path: Path, run_job: Callable) -> None:
+def test_a_video_of_four_hours(tmp_path: Path, run_locally: Callable) -> None:
     hours, minutes_of_loop = 4, 5
     clip = write_video(tmp_path / "loop.mp4", moving_disc(60 * minutes_of_loop, 48, 64), fps=1, gop=20)
     (tmp_path / "in").mkdir()
     looped(clip, tmp_path / "in" / "long.mp4", hours * 60 // minutes_of_loop)
     sizes = {"segment_frames": 2000, "shard_frames": 128}
-    code, text = run_job(tmp_path / "in", tmp_path / "out", **CHEAP, **sizes)
+    code, text = run_locally(tmp_path / "in", tmp_path / "out", **CHEAP, **sizes)
     assert code == 0, text
     run = open_run(tmp_path / "out")
     (video,) = run.videos().to_pylist()

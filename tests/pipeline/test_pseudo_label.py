@@ -153,13 +153,10 @@ def test_a_merged_run_says_the_same(clips: Path) -> None:
     assert open_run(clips / "merged").frames().schema == PSEUDO_SCHEMA
 
 
-@pytest.mark.ray
-def test_the_job_labels_with_other_classes_and_refuses_another_class_map(
-    clips: Path, local_ray: None, tmp_path: Path
-) -> None:
+def test_the_job_labels_with_other_classes_and_refuses_another_class_map(clips: Path, tmp_path: Path) -> None:
     remap = tmp_path / "classes.yaml"
     remap.write_text("classes: [thing, rest]\nmap: {a: rest, b: thing, c: ignore}\n")
-    config = _config(clips, "job", min_confidence=0.0, remap=str(remap), workers=1)
+    config = _config(clips, "job", min_confidence=0.0, remap=str(remap), executor="local")
     text = io.StringIO()
     assert run_segment(config, Reporter("text", text)) == 0, text.getvalue()
     assert "labelled: " in text.getvalue()

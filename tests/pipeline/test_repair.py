@@ -432,20 +432,19 @@ def test_on_s3_and_with_ray_it_is_the_same(
     assert code == 0 and "complete already" in text
 
 
-@pytest.mark.ray
 def test_what_cannot_be_made_again_costs_the_others_nothing(
-    tmp_path: Path, run_job: Callable[..., tuple[int, str]]
+    tmp_path: Path, run_locally: Callable[..., tuple[int, str]]
 ) -> None:
     clips = make_corpus(tmp_path / "in", (26, 41))
     output = tmp_path / "out"
-    assert run_job(clips, output, segmenter="plain")[0] == 0
+    assert run_locally(clips, output, segmenter="plain")[0] == 0
     before = content(output)
     delete_all_frames(open_store(output))
     source = next(clips.glob("clip 1*"))
     stamp, size = source.stat().st_mtime_ns, source.stat().st_size
     source.write_bytes(bytes(size))
     os.utime(source, ns=(stamp, stamp))
-    code, text = run_job(clips, output, segmenter="plain", repair=True)
+    code, text = run_locally(clips, output, segmenter="plain", repair=True)
     assert code == 1 and f"cannot be made again from {source}" in text and "Traceback" not in text
     assert not open_run(output).complete
     other = {key: data for key, data in before.items() if "clip-0" in key}

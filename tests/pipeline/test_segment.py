@@ -7,7 +7,6 @@ poison it silently.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -18,24 +17,22 @@ import torch
 
 from benchmarks.run_digest import run_digest
 from tests.pipeline.clips import make_corpus
-from tests.pipeline.conftest import small_config
+from tests.pipeline.conftest import OPTIONS_OF, RunJob, small_config
 from vidseg_core.config.segment import MaskConfig, PropagationConfig, SchedulerConfig
 from vidseg_core.engine.assemble import build_net
 from vidseg_core.media import probe
 from vidseg_core.models.registry import build_segmenter
+from vidseg_core.pipeline.job import run_segment
 from vidseg_core.store.run import open_run
 
-pytestmark = pytest.mark.ray
 LENGTHS = (50, 37, 83)
 
 
 @pytest.fixture(scope="module")
-def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One complete run of the defaults."""
-    from vidseg_core.pipeline.job import run_segment
-
     output = tmp_path_factory.mktemp("run") / "out"
-    assert run_segment(small_config(corpus, output)) == 0
+    assert run_segment(small_config(corpus, output, **OPTIONS_OF["local"])) == 0
     return output
 
 
@@ -82,46 +79,46 @@ def test_duckdb_reads_the_output_without_this_package(finished: Path) -> None:
     assert duckdb.connect().execute(query).fetchall() == [(sum(LENGTHS), sum(LENGTHS))]
 
 
-def test_a_second_run_has_nothing_to_do(finished: Path, corpus: Path, run_job: Callable) -> None:
+def test_a_second_run_has_nothing_to_do(finished: Path, corpus: Path, run_locally: RunJob) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
-    code, text = run_job(corpus, finished)
+    code, text = run_locally(corpus, finished)
     assert code == 0 and "complete already" in text
     assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"workers": 1},
-        {"lanes": 3, "workers": 1},
-        {"shard_frames": 5, "decoders": 4},
-    ],
-)
-def test_workers_lanes_and_shards_change_no_row(
-    options: dict, finished: Path, corpus: Path, tmp_path: Path, run_job: Callable
+@pytest.mark.ray
+def test_workers_on_ray_change_no_row(finished: Path, corpus: Path, tmp_path: Path, run_job: RunJob) -> None:
+    code, text = run_job(corpus, tmp_path / "out", shard_frames=5, decoders=4)
+    assert code == 0, text
+    assert run_digest(tmp_path / "out") == run_digest(finished)
+
+
+@pytest.mark.parametrize("options", [{"lanes": 3}, {"shard_frames": 5}])
+def test_lanes_and_shards_change_no_row(
+    options: dict, finished: Path, corpus: Path, tmp_path: Path, run_locally: RunJob
 ) -> None:
-    code, text = run_job(corpus, tmp_path / "out", **options)
+    code, text = run_locally(corpus, tmp_path / "out", **options)
     assert code == 0, text
     assert run_digest(tmp_path / "out") == run_digest(finished)
 
 
 def test_another_fingerprint_is_refused_and_says_what_differs(
-    finished: Path, corpus: Path, run_job: Callable
+    finished: Path, corpus: Path, run_locally: RunJob
 ) -> None:
     before = run_digest(finished)
-    code, text = run_job(corpus, finished, scheduler=SchedulerConfig(name="fixed", interval=9))
+    code, text = run_locally(corpus, finished, scheduler=SchedulerConfig(name="fixed", interval=9))
     assert code == 2 and "scheduler.interval: 7 there, 9 now" in text
     assert run_digest(finished) == before
 
 
-def test_other_inputs_are_refused(finished: Path, tmp_path: Path, run_job: Callable) -> None:
+def test_other_inputs_are_refused(finished: Path, tmp_path: Path, run_locally: RunJob) -> None:
     other = make_corpus(tmp_path / "other", (20,))
-    code, text = run_job(other, finished)
+    code, text = run_locally(other, finished)
     assert code == 2 and "begun with other videos" in text
 
 
-def test_masks_at_source_size(corpus: Path, tmp_path: Path, run_job: Callable) -> None:
-    code, text = run_job(corpus, tmp_path / "out", working_size="64", masks=MaskConfig(size="source"))
+def test_masks_at_source_size(corpus: Path, tmp_path: Path, run_locally: RunJob) -> None:
+    code, text = run_locally(corpus, tmp_path / "out", working_size="64", masks=MaskConfig(size="source"))
     assert code == 0, text
     run = open_run(tmp_path / "out")
     first = run.videos().to_pylist()[0]
@@ -130,9 +127,9 @@ def test_masks_at_source_size(corpus: Path, tmp_path: Path, run_job: Callable) -
 
 @pytest.mark.parametrize("level", ["scores", "features"])
 def test_other_levels_run_through_the_job(
-    level: Literal["scores", "features"], corpus: Path, tmp_path: Path, run_job: Callable
+    level: Literal["scores", "features"], corpus: Path, tmp_path: Path, run_locally: RunJob
 ) -> None:
-    code, text = run_job(
+    code, text = run_locally(
         corpus, tmp_path / "out", propagation=PropagationConfig(level=level, sides="one", flow_size=96)
     )
     assert code == 0, text
