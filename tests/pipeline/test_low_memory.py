@@ -146,6 +146,8 @@ def test_a_machine_that_is_full_ends_a_run_soon_and_in_a_sentence(tmp_path: Path
             tmp_path / "out",
             "--scheduler.name",
             "fixed",
+            "--executor",
+            "ray",
             "--object_store_mb",
             "200",
         ],
