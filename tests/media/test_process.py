@@ -74,6 +74,17 @@ def wait_until_gone(pid: int, seconds: float = 20) -> bool:
     return not is_running(pid)
 
 
+def test_a_child_that_was_started_early_is_the_one_that_works(clip: Path) -> None:
+    with child_with() as child:
+        child.start()
+        pid = child.pid
+        child.start()
+        assert child.probe(str(clip)).frames and child.pid == pid
+        os.kill(pid or 0, signal.SIGKILL)
+        wait_until_gone(pid or 0)
+        assert child.probe(str(clip)).frames and child.pid not in (None, pid)
+
+
 def test_the_child_gives_what_decoding_here_gives(clip: Path) -> None:
     with child_with() as child:
         index = child.probe(str(clip))

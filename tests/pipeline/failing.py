@@ -56,6 +56,18 @@ class RaisesOnRed(SlowPlain):
         return self._net.features(frames_B3HW)
 
 
+class WantsMemoryOnRed(SlowPlain):
+    """Finds no memory for a bad picture."""
+
+    delay_s = 0.0
+
+    def features(self, frames_B3HW: torch.Tensor) -> Any:
+        """The plain net's."""
+        if bool(is_bad(frames_B3HW).any()):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self._net.features(frames_B3HW)
+
+
 class Died(BaseException):
     """The process is gone, as far as a test in one process can show it."""
 

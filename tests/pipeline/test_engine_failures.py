@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.pipeline.clips import make_corpus, write_video
-from tests.pipeline.conftest import small_config
+from tests.pipeline.conftest import RunJob, small_config
 from tests.pipeline.failing import bad_clip
 from tests.pipeline.inline import rows_without_package, run_inline
 from vidseg_core.config.segment import SchedulerConfig
@@ -135,3 +135,17 @@ def test_a_worker_that_ray_ends_blames_no_video(
     with pytest.raises(SystemExit):
         run(clips, tmp_path / "out", "plain")
     assert not list(tmp_path.glob("out/videos/*"))
+
+
+def test_memory_that_one_video_wants_is_its_own_end_on_either_executor(
+    tmp_path: Path, run_on_either: RunJob
+) -> None:
+    write_video(tmp_path / "in" / "bad.mp4", bad_clip(30, from_frame=12), gop=10)
+    source = make_corpus(tmp_path / "in", (26,))
+    net = "tests.pipeline.failing:WantsMemoryOnRed"
+    code, text = run_on_either(source, tmp_path / "out", segmenter=net)
+    assert code == 3 and "Traceback" not in text, text
+    rows = {Path(row["uri"]).stem: row for row in open_run(str(tmp_path / "out")).videos().to_pylist()}
+    bad = rows.pop("bad")
+    assert bad["status"] == "quarantined" and bad["reason"].startswith("out_of_memory: frame ")
+    assert {row["status"] for row in rows.values()} == {"ok"}

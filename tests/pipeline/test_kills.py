@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from benchmarks.run_digest import run_digest
-from tests.pipeline.clips import make_corpus
+from tests.pipeline.clips import make_corpus, moving_disc, write_video
 from tests.pipeline.conftest import BOTH, OPTIONS_OF, small_config
 from tests.pipeline.inline import rows_without_package, run_inline
 from vidseg_core.media.process import READER_VARIABLE
@@ -89,6 +89,19 @@ def test_a_local_run_whose_command_is_killed_leaves_no_process(clips: Path, tmp_
     driver.kill()
     driver.communicate(timeout=60)
     assert len(tree) == 2 and not psutil.wait_procs(tree, timeout=20)[1]
+
+
+def test_ctrl_c_does_not_wait_for_a_decoder_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(READER_VARIABLE, "tests.pipeline.poison")
+    write_video(tmp_path / "in" / "HANG.mp4", moving_disc(60))
+    driver = _start(tmp_path / "in", tmp_path / "out", shard_frames=8)
+    _wait_for_parts(tmp_path / "out", 1, lambda: driver.poll() is None)
+    driver.send_signal(signal.SIGINT)
+    _, errors = driver.communicate(timeout=25)  # the decoder's deadline is 120 s
+    assert driver.returncode == 1 and "same command goes on" in errors and "Traceback" not in errors, errors
+    assert not list((tmp_path / "out").rglob("verdict.json")), "it is no fault of the video"
 
 
 @EXECUTOR

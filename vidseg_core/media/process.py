@@ -71,6 +71,11 @@ class DecodeChild:
         """Process id of the child; None if there is none now."""
         return self._process.popen.pid if self._process else None
 
+    def start(self) -> None:
+        """Starts the child without waiting for it: it is ready by the time it is needed."""
+        if self._process is None:
+            self._process = _Process(self.limits, self._reader)
+
     def probe(self, uri: str, stream: int | None = None) -> VideoIndex:
         """`media.probe` in the child. Raises MediaError, MediaTimeout, MediaCrash."""
         self._request({"kind": "probe", "uri": uri, "stream": stream}, uri)
@@ -124,9 +129,11 @@ class DecodeChild:
             self._cancel()
         if self._process is not None and self._process.popen.poll() is not None:
             self.close()
-        if self._process is None:
-            self._process = _Process(self.limits, self._reader)
+        self.start()
+        assert self._process is not None
+        if not self._process.is_ready:
             self._receive(uri, max(START_S, self.limits.deadline_s))
+            self._process.is_ready = True
         self._process.provide(memory_bytes)
         self._send(request, uri)
         return self._process
@@ -225,6 +232,8 @@ class _Process:
         finally:
             os.close(child_requests)
             os.close(child_replies)
+        self.is_ready = False
+        """It has said so."""
         self._memory_fd, self._memory_bytes, self._memory = memory, 0, None
         self._replies = Receiver(replies)
         self._last_words = b""

@@ -19,6 +19,7 @@ from contextlib import closing
 import numpy as np
 import pyarrow as pa
 
+from vidseg_core.config.segment import MediaConfig
 from vidseg_core.media import (
     DecodeChild,
     DecodeUnit,
@@ -39,6 +40,13 @@ from vidseg_core.store.small_files import read_object
 FATAL_REASONS = frozenset(
     {"decode_timeout", "decode_crash", "too_large", "unreadable", "not_found", "changed"}
 )
+
+
+def limits_of(media: MediaConfig) -> MediaLimits:
+    """What decoders of a run may take."""
+    return MediaLimits(
+        max_pixels=media.max_pixels, deadline_s=media.decode_deadline_s, memory_bytes=media.memory_bytes
+    )
 
 
 def known_verdict(store: ObjectStore, video_id: str) -> tuple[str, str] | None:

@@ -22,6 +22,7 @@ from vidseg_core.kit.interrupts import asked_to_end, heard
 from vidseg_core.kit.manifest import InputsDiffer, claim_output
 from vidseg_core.kit.progress import Counts, Reporter
 from vidseg_core.kit.whole import closed_videos, whole_totals
+from vidseg_core.media import DecodeChild
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
 from vidseg_core.pipeline.deaths import forget_given_up
@@ -57,11 +58,13 @@ def run_segment(
     reporter: Reporter | None = None,
     dial: Dial | None = None,
     process: Worker | None = None,
+    decoder: DecodeChild | None = None,
 ) -> int:
     """Run (or continue) the job that ``config`` describes; the process exit code.
 
     `dial`: what chooses the scheduler where the configuration asks for that (--budget, --max_drop).
-    `process`: this process, where another takes its place when it dies (`supervisor`).
+    `process`: this process, where another takes its place when it dies (`supervisor`). `decoder`: one that
+    was started already.
 
     0 all done, 1 failed but resumable, 2 bad usage, 3 finished with videos quarantined. Problems are
     reported, not raised; a `KeyboardInterrupt` is raised.
@@ -72,7 +75,7 @@ def run_segment(
             from vidseg_core.pipeline.estimate import dry_run
 
             return dry_run(config, report, dial)
-        return _Job(config, report, dial, process or Alone()).run()
+        return _Job(config, report, dial, process or Alone(), decoder).run()
     except (ConfigError, InputError, SegmenterError, FingerprintMismatch) as problem:
         report.say(f"error: {problem}", error=type(problem).__name__)
         return FAILED if config.repair and isinstance(problem, InputsDiffer) else BAD_USAGE
@@ -88,11 +91,18 @@ def run_segment(
 class _Job:
     """One driver of one run."""
 
-    def __init__(self, config: SegmentConfig, report: Reporter, dial: Dial | None, process: Worker) -> None:
+    def __init__(
+        self,
+        config: SegmentConfig,
+        report: Reporter,
+        dial: Dial | None,
+        process: Worker,
+        decoder: DecodeChild | None,
+    ) -> None:
         self._config = config
         self._dial = needed(dial, config)
         self._report = report
-        self._process = process
+        self._process, self._decoder = process, decoder
         self._store: ObjectStore = open_output(config.output)
         self._started = time.monotonic()
         self._place: Place | None = None
@@ -155,7 +165,8 @@ class _Job:
 
     def _segment(self, inputs: VideoList, net: NetFacts, fresh: bool) -> None:
         """Brings every video to its row."""
-        todo, stages = inputs.without(closed_videos(self._store)), Stages.of(self._config, self._store, net)
+        todo = inputs.without(closed_videos(self._store))
+        stages = Stages.of(self._config, self._store, net, self._decoder)
         with closing(stages.child):
             plan = self._choose_place(todo, stages, net)
             self._greet(inputs, net, fresh)

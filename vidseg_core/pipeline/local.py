@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Protocol
 
 import cv2
@@ -38,6 +39,8 @@ from vidseg_core.plan.video_list import VideoInput
 
 _SHARDS_AHEAD = 2
 """Decoded shards that may wait for each lane of the engine."""
+_FLOWS = 4
+"""Flows that may be worked on side by side: no other engine wants the cores."""
 _PARTS_BEHIND = 4
 """Parts that may wait for the thread that commits."""
 
@@ -157,7 +160,9 @@ class LocalExecutor:
 
     def _engine(self) -> Callable[[pa.Table], Iterable[pa.Table]]:
         stages, commit = self._stages, None if self._commits_apart else self._stages.commit
-        return EngineStage(stages.config, stages.store, self.device, commit, lambda: self._process)
+        flows = stages.config.flow_threads or min(_FLOWS, os.cpu_count() or 1)
+        config = replace(stages.config, flow_threads=flows)
+        return EngineStage(config, stages.store, self.device, commit, lambda: self._process)
 
     @contextmanager
     def _shards(self, segments: Sequence[OpenSegment]) -> Iterator[Iterable[pa.Table]]:

@@ -9,6 +9,7 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine.assemble import NetFacts
 from vidseg_core.media import DecodeChild, MediaLimits
 from vidseg_core.pipeline.commit_stage import CommitStage
+from vidseg_core.pipeline.decode_stage import limits_of
 from vidseg_core.pipeline.kept import kept_videos
 from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage
 from vidseg_core.store.objects import ObjectStore
@@ -30,17 +31,16 @@ class Stages:
     child: DecodeChild
 
     @classmethod
-    def of(cls, config: SegmentConfig, store: ObjectStore, net: NetFacts) -> Stages:
-        """The stages of a run with this net."""
-        media = config.media
-        limits = MediaLimits(
-            max_pixels=media.max_pixels, deadline_s=media.decode_deadline_s, memory_bytes=media.memory_bytes
-        )
+    def of(
+        cls, config: SegmentConfig, store: ObjectStore, net: NetFacts, child: DecodeChild | None = None
+    ) -> Stages:
+        """The stages of a run with this net; ``child``: a decoder that is there already."""
+        limits = limits_of(config.media)
         return cls(
             config=config,
             store=store,
             limits=limits,
-            child=DecodeChild(limits),
+            child=child or DecodeChild(limits),
             plan=PlanStage(store, limits, PlanOptions.of(config, kept_videos(store))),
             commit=CommitStage(store, len(net.class_names), confidence=isinstance(config, PseudoLabelConfig)),
         )
