@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vidseg_core.calibration.choice import Choice, Valued
+from vidseg_core.calibration.choice import Choice, Valued, describe, plain_choice
 from vidseg_core.calibration.evidence import Clip
 from vidseg_core.calibration.sampling import Run, draw_runs
 from vidseg_core.calibration.schedulers import Planned, Point, families, prices_of
@@ -29,7 +29,6 @@ from vidseg_core.calibration.tasks import (
     lookahead_file,
     tried_names,
 )
-from vidseg_core.calibration.words import describe, plain_choice
 from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 from collections.abc import Callable, Sequence
@@ -13,9 +14,12 @@ import cv2
 import torch
 
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine import Engine, SegmentState
-from vidseg_core.engine.labelling import class_map, digest_with, label_rule
+from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.policy_file import policy_digest
@@ -203,3 +207,35 @@ def plugin_sources(config: SegmentConfig) -> dict[str, str]:
 def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentState:
     """The state before a segment's first frame; its name makes random schedules independent of the layout."""
     return SegmentState.new(config.seed, f"{video_id}/{segment}")
+
+
+# --- pseudo-labels: the rule for doubtful pixels, and the classes that come out -----------------------------
+
+
+def label_rule(config: SegmentConfig, teacher_classes: Sequence[str]) -> LabelRule | None:
+    """The rule of a run of pseudo-labels; None for plain masks."""
+    if not isinstance(config, PseudoLabelConfig):
+        return None
+    classes = class_map(config, teacher_classes)
+    return LabelRule(min_confidence=config.min_confidence, remap=classes.new_ids if classes else ())
+
+
+def class_map(config: SegmentConfig, teacher_classes: Sequence[str]) -> ClassMap | None:
+    """The class map that ``--remap`` names, fitted to the teacher's classes; ``ConfigError`` if it is off."""
+    if not isinstance(config, PseudoLabelConfig) or config.remap is None:
+        return None
+    try:
+        found = load_class_map(config.remap, teacher_classes)
+    except DatasetError as problem:
+        raise ConfigError("--remap", str(problem)) from problem
+    if found.ignored_to is not None:
+        raise ConfigError("--remap", f"class map {config.remap}: 255 is no class of the segmenter")
+    return found
+
+
+def digest_with(classes: ClassMap | None, net_digest: str) -> str:
+    """The net's digest, or that of net and class map together: both decide the labels."""
+    if classes is None:
+        return net_digest
+    text = f"{net_digest} {classes.class_names} {classes.new_ids}"
+    return hashlib.sha256(text.encode()).hexdigest()

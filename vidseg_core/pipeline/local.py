@@ -30,11 +30,10 @@ from vidseg_core.pipeline.deaths import Lonely, Process
 from vidseg_core.pipeline.decode_stage import DecodeStage
 from vidseg_core.pipeline.drain import Drain
 from vidseg_core.pipeline.engine_stage import EngineStage
-from vidseg_core.pipeline.order import interleave
 from vidseg_core.pipeline.plan_stage import OpenSegment, input_tables, open_segments, read_works
 from vidseg_core.pipeline.rows import owned
 from vidseg_core.pipeline.stages import Stages
-from vidseg_core.plan.branches import assign_branches
+from vidseg_core.plan.branches import assign_branches, interleave
 from vidseg_core.plan.video_list import VideoInput
 
 _SHARDS_AHEAD = 2

@@ -12,12 +12,11 @@ from vidseg_core.pipeline.branches import Layout, packed, share_of_store
 from vidseg_core.pipeline.cells import Cells
 from vidseg_core.pipeline.decode_stage import DecodeStage
 from vidseg_core.pipeline.drain import Drain
-from vidseg_core.pipeline.order import interleave
 from vidseg_core.pipeline.plan_stage import OpenSegment
 from vidseg_core.pipeline.planning import RayPlanning
 from vidseg_core.pipeline.sizing import size_up
 from vidseg_core.pipeline.stages import Stages
-from vidseg_core.plan.branches import assign_branches
+from vidseg_core.plan.branches import assign_branches, interleave
 from vidseg_core.plan.video_list import VideoInput
 
 
