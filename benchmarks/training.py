@@ -31,11 +31,10 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.ray_session import ray_session
 from vidseg_core.models.trainable import trainable_net
-from vidseg_core.training.curve import CURVE
 from vidseg_core.training.data import open_training_data
-from vidseg_core.training.job import run_train_segmenter
+from vidseg_core.training.driver import CURVE
 from vidseg_core.training.loop import LAST, train
-from vidseg_core.training.ray_train import loop_options
+from vidseg_core.training.segmenter_job import loop_options, run_train_segmenter
 
 SCENES = "scenes:videos=8,frames=15,height=240,width=320"
 AUGMENT: dict[str, Any] = {"rotate": 15.0, "colour": 0.5, "blur": 0.2}
@@ -77,7 +76,7 @@ def plain_loop(config: TrainSegmenterConfig) -> list[dict[str, Any]]:
     outcome = train(
         net,
         lambda start: samples.batches(start, config.recipe.steps),
-        loop_options(config, device="cpu", weights=None, fingerprint=""),
+        loop_options(config, weights=None, fingerprint=""),
     )
     return [dict(row) for row in outcome.rows]
 

@@ -23,7 +23,7 @@ from vidseg_core.search.front import choose_finalists, front, picture
 from vidseg_core.search.job import run_tune
 from vidseg_core.search.space import Definition, open_spaces
 from vidseg_core.search.trial import COLLAPSED, PATIENCE, Stopped, Task, _watch, try_point
-from vidseg_core.training.policy_job import open_tables
+from vidseg_core.training.split import open_tables
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 LIGHT = {"space": "light", "light:episode.eta": 0.2, "light:reinforce.credit": 1, "light:tau": 0.4}

@@ -148,7 +148,6 @@ ALLOWED = {
     "vidseg_core/store/atomic.py": "the one place",
     "vidseg_core/store/local_store.py": "a lock",
     "vidseg_core/store/video_file.py": "into the one place",
-    "vidseg_core/training/claim.py": "a lock",
     "vidseg_core/training/ray_group.py": "a log that is added to, and may fail",
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import torch
 from vidseg_core.config.recipes import AugmentRecipe, TrainRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.models.trainable import TrainableNet, trainable_net
+from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.data import TrainingData, open_training_data
-from vidseg_core.training.loop import LoopOptions, Outcome, train
-from vidseg_core.training.ray_train import loop_options
+from vidseg_core.training.driver import RunFacts
+from vidseg_core.training.loop import LoopOptions, train
 from vidseg_core.training.samples import Batch
+from vidseg_core.training.segmenter_job import loop_options
 from vidseg_core.training.validate import Validation
 
 SCENES = "scenes:videos=3,frames=4,height=64,width=96"
@@ -58,7 +62,7 @@ def train_here(
     stop_before: int | None = None,
     poison: int | None = None,
     **options: Any,
-) -> Outcome:
+) -> Standing:
     """The run of `config` in this process, without Ray.
 
     `stop_before` raises `Stopped` instead of that step; `poison` gives that step frames of NaN.
@@ -86,7 +90,7 @@ def train_here(
 
 def small_options(config: TrainSegmenterConfig, **options: Any) -> LoopOptions:
     """The loop's options, without class weights unless given."""
-    defaults: dict[str, Any] = {"device": "cpu", "weights": None, "fingerprint": ""}
+    defaults: dict[str, Any] = {"weights": None, "fingerprint": ""}
     return loop_options(config, **(defaults | options))
 
 
@@ -102,6 +106,15 @@ def make_folder(
                 cv2.imwrite(str(path), np.full(shape, id_ if kind == "masks" else 90, np.uint8))
     (root / "classes.txt").write_text("\n".join(classes) + "\n")
     return f"folder:{root}"
+
+
+def facts_of(folder: Path | str) -> dict[str, Any]:
+    """`run.json`, which has the same fields whatever the verb."""
+    facts = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
+    assert set(facts) == {each.name for each in dataclasses.fields(RunFacts)}
+    for name, digest in facts["weights_sha256"].items():
+        assert digest == hashlib.sha256((Path(folder) / name).read_bytes()).hexdigest()
+    return facts
 
 
 def weights_in(folder: Path | str) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vidseg_core.config.recipes import AugmentRecipe
@@ -35,10 +35,11 @@ def recipe(crop: int = 48, **fields: Any) -> AugmentRecipe:
 
 
 def inside(labels_HW: np.ndarray) -> np.ndarray:
-    """Pixels whose neighbourhood is of one label."""
-    as_byte = labels_HW.astype(np.uint8)
+    """Pixels whose neighbourhood is of one label. The crop's edge is none: the frame may end there."""
+    as_byte = np.pad(labels_HW.astype(np.uint8), 2, constant_values=IGNORE)
     kernel = np.ones((5, 5), np.uint8)
-    return (cv2.erode(as_byte, kernel) == cv2.dilate(as_byte, kernel)) & (labels_HW != IGNORE)
+    alike = cv2.erode(as_byte, kernel) == cv2.dilate(as_byte, kernel)
+    return alike[2:-2, 2:-2] & (labels_HW != IGNORE)
 
 
 @given(
@@ -50,6 +51,7 @@ def inside(labels_HW: np.ndarray) -> np.ndarray:
     focus=st.sampled_from([0.0, 1.0]),
     height=st.integers(20, 90),
 )
+@example(seed=230, rotate=0.0, low=0.6875, high=1.0, stretch=0.0, focus=1.0, height=28)
 def test_labels_stay_on_their_pixels(
     seed: int, rotate: float, low: float, high: float, stretch: float, focus: float, height: int
 ) -> None:

@@ -23,19 +23,22 @@ from vidseg_core.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from vidseg_core.training.claim import says_how_to_go_on
+from vidseg_core.training.driver import Run, says_how_to_go_on
 
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
-    standing = Standing(step=7, seed=3, best_miou=0.25, best_step=5, rows=[{"step": 5}], fingerprint="f")
+    standing = Standing(step=7, seed=3, best=0.25, best_step=5, rows=[{"step": 5}], fingerprint="f")
     save_checkpoint(tmp_path, standing, {"net": {"weight": torch.arange(4.0)}})
     found = load_checkpoint(tmp_path, "f")
     assert found is not None and found[0] == standing
     assert torch.equal(found[1]["net"]["weight"], torch.arange(4.0))
     said = json.loads((tmp_path / "checkpoint.json").read_text())
-    assert (said["step"], said["seed"], said["best_miou"]) == (7, 3, 0.25)
+    assert (said["step"], said["seed"], said["best"]) == (7, 3, 0.25)
     for folder, words in ((tmp_path, "goes on from step 7"), (tmp_path / "empty", "begins again")):
-        with pytest.raises(KeyboardInterrupt, match=words), says_how_to_go_on(folder, "f"):
+        with (
+            pytest.raises(KeyboardInterrupt, match=words),
+            says_how_to_go_on(Run(folder=folder, fingerprint="f")),
+        ):
             raise KeyboardInterrupt
 
 

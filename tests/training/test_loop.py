@@ -14,9 +14,9 @@ import torch
 from tests.training.small import SCENES, Stopped, make_folder, small_config, train_here, weights_in
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.models import build_segmenter
+from vidseg_core.training.attempt import TrainingError
 from vidseg_core.training.checkpoint import CheckpointError, load_checkpoint
 from vidseg_core.training.data import open_training_data
-from vidseg_core.training.loop import TrainingError
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_what_is_written_is_what_was_trained(segmenter: str, tmp_path: Path) -> 
 
     net = trainable_net(segmenter, weights=str(tmp_path / "best.safetensors"))
     matrix = Validation(data.validation, len(data.class_names))(net, torch.device("cpu"), 0, 1)
-    assert matrix.mean_iou() == pytest.approx(outcome.best_miou)
+    assert matrix.mean_iou() == pytest.approx(outcome.best)
     frames_B3HW = torch.rand(2, 3, 50, 70)
     with torch.no_grad():
         assert torch.equal(net.eval()(frames_B3HW), built.head(built.features(frames_B3HW)))

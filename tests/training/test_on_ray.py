@@ -15,15 +15,14 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.training.small import STEPS, Stopped, make_folder, small_config, train_here, weights_in
-from vidseg_core.config.errors import ConfigError
+from tests.training.small import STEPS, Stopped, facts_of, make_folder, small_config, train_here, weights_in
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.training.checkpoint import CheckpointError
-from vidseg_core.training.claim import claim_folder, fingerprint, only_driver
 from vidseg_core.training.data import open_training_data
-from vidseg_core.training.job import run_train_segmenter
+from vidseg_core.training.driver import open_run
+from vidseg_core.training.segmenter_job import run_train_segmenter
 
 pytestmark = pytest.mark.ray
 FLAT = {"class_balance": 0.0}
@@ -51,12 +50,14 @@ def test_a_killed_worker_changes_nothing(plain: dict[str, bytes], tmp_path: Path
     printed = command(config)
     assassin.stop()
     assert weights_in(tmp_path) == plain
-    assert "best val mIoU" in printed and f"step {STEPS}/{STEPS}" in printed
+    assert "best val_miou" in printed and f"step {STEPS}/{STEPS}" in printed
     curve = pq.read_table(tmp_path / "curve.parquet").to_pylist()
     assert [row["step"] for row in curve] == [3, 6, 9, 12]
     assert [row["val_miou"] is not None for row in curve] == [False, True, False, True]
-    facts = json.loads((tmp_path / "run.json").read_text())
-    assert facts["steps"] == STEPS and facts["frames"] == {"labelled": 8, "pseudo": 0, "validation": 4}
+    facts = facts_of(tmp_path)
+    assert facts["steps"] == STEPS and facts["measure"] == "val_miou" and facts["best_step"] in (6, 12)
+    assert facts["details"]["frames"] == {"labelled": 8, "pseudo": 0, "validation": 4}
+    assert (tmp_path / "curve.png").exists()
 
 
 def test_two_workers_with_a_lost_one_end_as_two_undisturbed_ones(
@@ -76,15 +77,13 @@ def test_a_stopped_command_goes_on_and_another_one_is_refused(
 ) -> None:
     config = small_config(tmp_path, recipe=FLAT)
     fields = config.fingerprint_fields() | {"data": open_training_data(config).digest(), "weights": None}
-    claim_folder(tmp_path, fields)
-    with pytest.raises(Stopped):  # as if the first command had been killed behind its checkpoint of step 8
-        train_here(config, stop_before=10, fingerprint=fingerprint(fields))
-    with only_driver(tmp_path), pytest.raises(ConfigError, match="another command is training"):
-        command(config)
+    run = open_run(tmp_path, fields)
+    with pytest.raises(Stopped):  # as if the first command had been killed after its checkpoint of step 8
+        train_here(config, stop_before=10, fingerprint=run.fingerprint)
     assert "going on from step 8" in command(config)
     assert weights_in(tmp_path) == plain
     assert "complete already" in command(config)
-    with pytest.raises(CheckpointError, match=r"recipe\.lr: 0\.003 there, 0\.1 now"):
+    with pytest.raises(FingerprintMismatch, match=r"recipe\.lr: 0\.003 there, 0\.1 now"):
         command(small_config(tmp_path, recipe=FLAT | {"lr": 0.1}))
 
 

@@ -200,7 +200,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bytes(
         train_policy(small, small, options(tmp_path / "rough", **chosen), watch=stop)
     rough = train_policy(small, small, options(tmp_path / "rough", **chosen))
     files = [(tmp_path / name / POLICY).read_bytes() for name in ("calm", "rough")]
-    assert files[0] == files[1] and calm.points == rough.points
+    assert files[0] == files[1]
     assert [row["batch"] for row in rough.rows] == [row["batch"] for row in calm.rows] == [2, 3, 4, 6]
 
 
@@ -395,5 +395,5 @@ def test_dvrl_learns_from_maps(tables: TableSet, tmp_path: Path) -> None:
         reinforce=recipe,
         intervals=(3.0,),
     )
-    assert train_policy(join_tables([maps]), None, chosen).batches == 2
+    assert train_policy(join_tables([maps]), None, chosen).step == 2
     assert read_policy(tmp_path / POLICY)[1].kind == "dvrl"

@@ -19,15 +19,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.generated_tables import generated_table
+from tests.training.small import facts_of
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.episodes.store import write_table
 from vidseg_core.episodes.table import EpisodeError
+from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.store.objects import open_store
-from vidseg_core.training.checkpoint import CheckpointError
-from vidseg_core.training.policy_job import open_tables, policy_options, run_train_policy
+from vidseg_core.training.policy_job import policy_options, run_train_policy
 from vidseg_core.training.policy_loop import POLICY, train_policy
+from vidseg_core.training.split import open_tables
 
 BATCHES = 8
 
@@ -76,10 +78,14 @@ def test_a_killed_worker_changes_no_byte(tables: str, tmp_path: Path, training_r
     curve = pq.read_table(rough / "curve.parquet").to_pylist()
     assert [row["batch"] for row in curve] == [2, 4, 6, 8]
     assert [row["val_quality"] is None for row in curve] == [True, False, True, False]
-    facts = json.loads((rough / "run.json").read_text())
-    assert facts["batches"] == BATCHES and facts["operating_points"][0]["target"] == 8.0
+    facts = facts_of(rough)
+    assert (
+        facts["unit"] == "batch"
+        and facts["steps"] == BATCHES
+        and facts["operating_points"][0]["target"] == 8.0
+    )
     assert "--scheduler.policy" in printed and "nothing to do" in command(config(tables, rough))
-    with pytest.raises(CheckpointError, match="seed: 0 there, 1 now"):
+    with pytest.raises(FingerprintMismatch, match="seed: 0 there, 1 now"):
         command(config(tables, rough, seed=1))
 
 

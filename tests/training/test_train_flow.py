@@ -22,9 +22,11 @@ from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.propagation.warp import warp_error
-from vidseg_core.training.flow import FlowData, FlowLoopOptions, FlowTrainingError, train_flow
+from vidseg_core.training.attempt import TrainingError
+from vidseg_core.training.driver import Progress
+from vidseg_core.training.flow import FlowData, FlowLoopOptions, train_flow
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips, draw_pair
-from vidseg_core.training.flow_job import _Watch, run_train_flow
+from vidseg_core.training.flow_job import FlowTraining, run_train_flow
 from vidseg_core.training.flow_loss import exact_loss, label_loss, photometric_loss, task_loss
 from vidseg_core.training.flow_score import mean_by_gap, score_clip, table
 from vidseg_core.training.moved import moved_pair
@@ -56,7 +58,7 @@ def square(shift: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_a_point_of_the_curve_reads_as_that_of_train_segmenter(tmp_path: Path) -> None:
     config, text = TrainFlowConfig(data=(SCENES,), output=str(tmp_path), recipe=SMALL), io.StringIO()
-    watch = _Watch(config, Reporter("text", text), 0)
+    watch = Progress(FlowTraining(config, Reporter("text", text)), 0)
     for step, seconds in ((1, 2.0), (3, 4.0)):
         watch({"step": step, "lr": 1e-3, "photo": 0.51234, "task": 2.0, "seconds": seconds})
     first, second = text.getvalue().splitlines()
@@ -148,7 +150,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_pairs(clips: list[FlowClip
     net = build_flow_net("tiny-flow", bare=True).net
     with torch.no_grad():
         next(net.parameters()).fill_(float("nan"))
-    with pytest.raises(FlowTrainingError, match=r"step 0, whose pairs were made pair 0;.* <- \d+; the che"):
+    with pytest.raises(TrainingError, match=r"step 0, batch: made pair 0;.* <- \d+; the che"):
         train_flow(net, clips, SMALL, FlowLoopOptions(folder=tmp_path))
 
 
@@ -178,7 +180,7 @@ def test_a_scale_field_learns_with_the_flow(level: str, clips: list[FlowClip], t
 
 def test_a_scale_field_needs_a_segmenter(clips: list[FlowClip], tmp_path: Path) -> None:
     net = build_flow_net("tiny-flow", scale=("scores", 3)).net
-    with pytest.raises(FlowTrainingError, match="needs a segmenter"):
+    with pytest.raises(TrainingError, match="needs a segmenter"):
         train_flow(net, clips, SMALL, FlowLoopOptions(folder=tmp_path))
 
 
@@ -193,7 +195,7 @@ def test_weights_that_are_no_numbers_never_replace_a_checkpoint(
                 next(net.parameters()).fill_(float("inf"))
 
     options = FlowLoopOptions(folder=tmp_path, save_every=2, log_every=1)
-    with pytest.raises(FlowTrainingError, match="a weight is not a number at step 3.*of step 2 is kept"):
+    with pytest.raises(TrainingError, match="the weights are not finite at step 3.*of step 2 is kept"):
         train_flow(net, clips, SMALL, options, watch=poison)
     assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 2
 

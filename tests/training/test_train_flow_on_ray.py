@@ -5,27 +5,27 @@ two workers judge the pairs that one would.
 from __future__ import annotations
 
 import io
-import json
 import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.training.small import facts_of
 from tests.training.test_policy_on_ray import kill_worker
 from tests.training.test_train_flow import SMALL, config
 from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.datasets.open import open_dataset
+from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.propagation.net_flow import NetFlow
-from vidseg_core.training.checkpoint import CheckpointError
 from vidseg_core.training.flow import FlowLoopOptions, train_flow
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips
-from vidseg_core.training.flow_job import run_train_flow
-from vidseg_core.training.flow_ray import LAST
+from vidseg_core.training.flow_job import LAST, run_train_flow
 
 STEPS = 6
 
@@ -34,6 +34,10 @@ def command(chosen: TrainFlowConfig) -> str:
     printed = io.StringIO()
     assert run_train_flow(chosen, Reporter("text", printed)) == 0
     return printed.getvalue()
+
+
+def curve_of(folder: Path) -> list[dict[str, float]]:
+    return pq.read_table(folder / "curve.parquet").to_pylist()
 
 
 def plain_loop(chosen: TrainFlowConfig, folder: Path) -> tuple[bytes, list[dict[str, float]]]:
@@ -65,15 +69,15 @@ def test_a_killed_worker_changes_no_byte(tmp_path: Path, training_ray: None) -> 
     assassin.join()
     assert len(killed) == 1, "there was no worker to kill"
     assert (rough / LAST).read_bytes() == expected
-    facts = json.loads((rough / "run.json").read_text())
-    assert [row["step"] for row in facts["curve"]] == [row["step"] for row in rows]
-    assert [row["exact"] for row in facts["curve"]] == [row["exact"] for row in rows]
-    assert list(facts["clips"]) == ["scene-001-still"]
-    assert {score["clip"] for score in facts["scores"]} == {"scene-000-mixed"}
-    assert {score["method"] for score in facts["scores"]} == {"copy", "dis", "dis chained", "tiny-flow"}
+    details, curve = facts_of(rough)["details"], curve_of(rough)
+    assert [row["step"] for row in curve] == [row["step"] for row in rows]
+    assert [row["exact"] for row in curve] == [row["exact"] for row in rows]
+    assert list(details["clips"]) == ["scene-001-still"]
+    assert {score["clip"] for score in details["scores"]} == {"scene-000-mixed"}
+    assert {score["method"] for score in details["scores"]} == {"copy", "dis", "dis chained", "tiny-flow"}
     assert NetFlow("tiny-flow", weights=rough / LAST).trained
-    assert "--propagation.flow_weights" in printed and "done already" in command(chosen)
-    with pytest.raises(CheckpointError, match="seed: 0 there, 1 now"):
+    assert "--propagation.flow_weights" in printed and "complete already" in command(chosen)
+    with pytest.raises(FingerprintMismatch, match="seed: 0 there, 1 now"):
         command(replace(chosen, seed=1))
 
 
@@ -90,13 +94,10 @@ def test_two_workers_judge_the_same_pairs_and_learn_a_scale_field(tmp_path: Path
     alone = tmp_path / "alone"
     command(replace(chosen, workers=1, output=str(alone)))
     printed = command(chosen)
-    first, second = (
-        json.loads((folder / "run.json").read_text())["curve"] for folder in (alone, tmp_path / "two")
-    )
-    for one, two in zip(first, second, strict=True):
+    for one, two in zip(curve_of(alone), curve_of(tmp_path / "two"), strict=True):
         for part in ("exact", "photo", "task"):
             assert one[part] == pytest.approx(two[part], rel=1e-3), part
     assert "--propagation.level scores" in printed
-    methods = [score["method"] for score in json.loads((alone / "run.json").read_text())["scores"]]
+    methods = [score["method"] for score in facts_of(alone)["details"]["scores"]]
     assert {"tiny-flow", "tiny-flow, scores", "tiny-flow, scores x S"} <= set(methods)
     assert NetFlow("tiny-flow", weights=tmp_path / "two" / LAST).scale_level == "scores"

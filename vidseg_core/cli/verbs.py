@@ -74,7 +74,7 @@ VERBS = {
     "train-segmenter": Verb(
         summary="labelled and pseudo-labelled frames in, a net's weights out",
         config="train_segmenter:TrainSegmenterConfig",
-        run="training.job:run_train_segmenter",
+        run="training.segmenter_job:run_train_segmenter",
     ),
     "train-flow": Verb(
         summary="clips in, a flow net's weights out",

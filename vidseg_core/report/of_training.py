@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ STEPS = ("step", "batch", "epoch", "update")
 """Columns that may be the x axis, the first that is there."""
 WORDS: Mapping[str, str] = {
     "loss": "loss",
+    "exact": "loss of pairs with exact flow",
+    "photo": "loss of warped pictures",
+    "task": "loss of warped labels or scores",
     "val_miou": "validation mIoU",
     "val_loss": "validation loss",
     "val_rmse": "validation error (RMS)",
@@ -37,7 +40,7 @@ WORDS: Mapping[str, str] = {
 """What is drawn of the columns that are there, and its label; other columns are not."""
 SMOOTH = 15
 """Points of the running mean over noisy quantities."""
-NOISY = ("loss", "mean_return", "kar", "length", "entropy")
+NOISY = ("loss", "exact", "photo", "task", "mean_return", "kar", "length", "entropy")
 
 
 def is_training(store: ObjectStore) -> bool:
@@ -56,9 +59,7 @@ def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, 
     if not facts:
         section.note("The run is not finished (no run.json): these are the rows so far.")
     cards = [(num(len(table)), "rows of the curve")]
-    for name, word in (("best_quality", "best validation quality"), ("best_miou", "best validation mIoU")):
-        if isinstance(facts.get(name), (int, float)):
-            cards.append((num(float(facts[name]), 4), word))
+    cards += [(num(value, 4), f"best {word}") for value, word in _best(facts)]
     if isinstance(facts.get("seconds"), (int, float)):
         cards.append((num(float(facts["seconds"]), 0), "seconds"))
     section.cards(cards)
@@ -123,6 +124,14 @@ def curves_plot(columns: Mapping[str, np.ndarray], step: str, shown: Sequence[st
         wide=(8.2, 0.7 + 1.8 * -(-len(shown) // 2)),
         narrow=(4.1, 0.7 + 1.6 * len(shown)),
     )
+
+
+def _best(facts: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
+    """The score of the weights that were kept; runs of older versions name it after what it is."""
+    of_old = (("best_quality", "val_quality"), ("best_miou", "val_miou"))
+    for name, measure in (("best", str(facts.get("measure"))), *of_old):
+        if isinstance(facts.get(name), (int, float)):
+            yield float(facts[name]), WORDS.get(measure, measure)
 
 
 def _facts(store: ObjectStore) -> dict[str, Any]:

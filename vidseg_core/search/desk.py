@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vidseg_core.episodes.table_set import TableSet
-from vidseg_core.training.policy_job import open_tables
+from vidseg_core.training.split import open_tables
 
 OTHERS = 4
 """Trials that must have come as far before anyone is judged."""

@@ -8,7 +8,6 @@ Tune restores its search, trials that were under way go on from their checkpoint
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -29,6 +28,7 @@ from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.config.tune import TuneConfig
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.table_set import TableSet
+from vidseg_core.kit.claim import only_driver
 from vidseg_core.kit.interrupts import drains
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.kit.ray_session import ClusterError
@@ -37,12 +37,12 @@ from vidseg_core.search.desk import open_desk
 from vidseg_core.search.front import choose_finalists, front, write_front, write_trials
 from vidseg_core.search.space import Definition, open_spaces
 from vidseg_core.search.trial import Task, only_features, read_outcome, run_trial
-from vidseg_core.store.atomic import write_whole
-from vidseg_core.training.claim import claim_folder, only_driver
-from vidseg_core.training.policy_job import describe_split, open_tables, run_train_policy
+from vidseg_core.training.driver import RUN, open_run, write_facts
+from vidseg_core.training.policy_job import run_train_policy
 from vidseg_core.training.policy_loop import POLICY
+from vidseg_core.training.split import describe_split, digests, open_tables
 
-RUN, TRIAL_FOLDER, FINALISTS, RAY_FOLDER, SEARCH = "run.json", "trials", "finalists", "_ray", "search"
+TRIAL_FOLDER, FINALISTS, RAY_FOLDER, SEARCH = "trials", "finalists", "_ray", "search"
 METRICS, MODES = ["quality", "aki"], ["max", "max"]
 _PAUSE_S = 1.0
 
@@ -60,7 +60,8 @@ def run_tune(config: TuneConfig, reporter: Reporter | None = None) -> int:
     if config.dry_run:
         return _dry_run(config, definition, tables, validation, report)
     folder = Path(config.output).resolve()
-    claim_folder(folder, _fields(config, tables, validation))
+    space = {"space": load_yaml(space_file(config.space))}
+    open_run(folder, config.fingerprint_fields() | space | digests(tables, validation))
     with only_driver(folder):
         if (folder / RUN).is_file():
             report.say(f"{folder} is complete already; nothing to do")
@@ -76,14 +77,6 @@ def trials_of(config: TuneConfig) -> int:
 def _check_sides(config: TuneConfig, validation: TableSet) -> None:
     if config.sides == "two" and validation.two_sided_RL1 is None:
         raise ConfigError("--sides", "two needs tables built with --two_sided_stride 1")
-
-
-def _fields(config: TuneConfig, tables: TableSet, validation: TableSet) -> dict[str, Any]:
-    return config.fingerprint_fields() | {
-        "space": load_yaml(space_file(config.space)),
-        "tables": tables.digest(),
-        "validation": validation.digest(),
-    }
 
 
 def _search(
@@ -338,7 +331,7 @@ def _finish(
         "seconds": round(seconds, 1),
         "finished_unix_s": round(time.time(), 3),
     }
-    write_whole(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+    write_facts(folder, facts)
     shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)  # not before: a kill in between would search anew
     files = [
         f"--scheduler.name policy --scheduler.policy {folder / f['finalist'] / POLICY}"

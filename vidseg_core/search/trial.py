@@ -34,8 +34,8 @@ from vidseg_core.search.desk import visit
 from vidseg_core.search.space import Definition, scheduler_of
 from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.store.small_files import NUMBER, json_object
-from vidseg_core.training.loop import TrainingError
-from vidseg_core.training.policy_loop import BEST, POLICY, PolicyOptions, Row, train_policy
+from vidseg_core.training.attempt import Row, TrainingError
+from vidseg_core.training.policy_loop import BEST, POLICY, PolicyOptions, train_policy
 
 OUTCOME = "outcome.json"
 EXPLAINED = (EpisodeError, PolicyError, TrainingError, ConfigError)

@@ -20,7 +20,7 @@ from vidseg_core.store.atomic import write_whole
 from vidseg_core.store.errors import DamagedFile
 
 CHECKPOINT = "checkpoint.pt"
-VERSION = 1
+VERSION = 2
 
 
 class CheckpointError(ValueError):
@@ -40,8 +40,8 @@ class Standing:
     step: int = 0
     """Steps done."""
     seed: int = 0
-    best_miou: float = -1.0
-    """Below 0: not validated yet."""
+    best: float = -1.0
+    """The best score of a validation, 0..1; below 0: not validated yet."""
     best_step: int = 0
     seconds: float = 0.0
     """Time spent in training so far, over all attempts that counted."""

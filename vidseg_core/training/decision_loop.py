@@ -20,7 +20,7 @@ import torch
 
 from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.models.decision import DecisionNet
-from vidseg_core.training.loop import TrainingError
+from vidseg_core.training.attempt import TrainingError
 from vidseg_core.training.policy_loop import sample_pairs
 
 PAIRS = 2_000_000

@@ -14,11 +14,8 @@ Legend: B pairs, h, w crop size; 2 = (u, v); 3 = RGB; pictures uint8 in numpy an
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -27,9 +24,7 @@ from torch import nn
 from vidseg_core.config.recipes import FlowRecipe
 from vidseg_core.datasets.records import IGNORE
 from vidseg_core.models.protocol import Segmenter
-from vidseg_core.store.atomic import make_folder
-from vidseg_core.store.errors import WriteError
-from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_checkpoint
+from vidseg_core.training.attempt import Attempt, AttemptOptions, Part, Row, TrainingError, Watch
 from vidseg_core.training.flow_clips import ClipPair, FlowClip, draw_pair
 from vidseg_core.training.flow_loss import (
     exact_loss,
@@ -47,12 +42,6 @@ PARTS = ("exact", "photo", "task")
 """The losses, in the order in which workers add them up."""
 MAX_GRADIENT = 1.0
 """Gradients are scaled down to this norm: a pair without any overlap must not throw the net off course."""
-
-
-class FlowTrainingError(RuntimeError):
-    """Training cannot go on; the last good checkpoint stays."""
-
-    exit_code = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +69,7 @@ class FlowData:
         self._pictures = [picture_HW3 for clip in clips for picture_HW3 in clip.frames_THW3]
         self._recipe, self._seed = recipe, seed
         if not self._pictures:
-            raise FlowTrainingError("no clips to train on")
+            raise TrainingError("no clips to train on")
 
     def batch(self, step: int, numbers: Sequence[int] | None = None) -> FlowBatch:
         """The given pairs of `step` (all by default), equal whenever and by whomever they are asked for."""
@@ -99,18 +88,12 @@ class FlowData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowLoopOptions:
-    """What the loop is told besides net, data and recipe."""
+class FlowLoopOptions(AttemptOptions):
+    """What the loop is given besides net, data and recipe."""
 
-    folder: Path
-    seed: int = 0
-    device: str = "cpu"
-    save_every: int = 200
+    val_every: int | None = None
     log_every: int = 50
-    fingerprint: str = ""
-
-
-Watch = Callable[[dict[str, Any]], None]
+    device: str = "cpu"
 
 
 def train_flow(
@@ -127,14 +110,15 @@ def train_flow(
 
     With `segmenter` (N, frozen) its scores on the key frame are warped, and where the current frame has no
     labels, its own output there is the truth. A net with a scale field needs it, and warps what the field is
-    for. `FlowTrainingError` names step and pairs of a loss that is no number.
+    for. `TrainingError` names step and pairs of a loss that is no number.
     """
-    data = FlowData(clips, recipe, options.seed)
-    return _FlowLoop(net, data, recipe, options, segmenter, group or Solo(), watch).run()
+    loop = _FlowLoop(net, FlowData(clips, recipe, options.seed), recipe, options, segmenter, group, watch)
+    loop.run()
+    return loop.weights()
 
 
-class _FlowLoop:
-    """One attempt at a run."""
+class _FlowLoop(Attempt[FlowLoopOptions, nn.Module]):
+    advice = "A lower --recipe.lr or a longer warm-up usually helps"
 
     def __init__(
         self,
@@ -143,71 +127,64 @@ class _FlowLoop:
         recipe: FlowRecipe,
         options: FlowLoopOptions,
         segmenter: Segmenter | None,
-        group: Solo,
+        group: Solo | None,
         watch: Watch | None,
     ) -> None:
-        self._data, self._recipe, self._options, self._group = data, recipe, options, group
-        self._numbers = range(group.rank, recipe.batch, group.size)
+        super().__init__(options, recipe.steps, net, group, watch)
+        self._data, self._recipe = data, recipe
+        self._numbers = range(self.group.rank, recipe.batch, self.group.size)
         self._device = torch.device(options.device)
-        self._net = net.to(self._device).train()
+        net.to(self._device).train()
         self._scale_level = scale_level(net)
         if self._scale_level and segmenter is None:
-            raise FlowTrainingError("a scale field needs a segmenter whose scores or features it multiplies")
+            raise TrainingError("a scale field needs a segmenter whose scores or features it multiplies")
         self._segmenter = segmenter.to(self._device) if segmenter else None
         self._optimiser = build_optimiser(net, recipe.train)
         self._average = Average(net, recipe.ema) if recipe.ema else None
-        self._standing = Standing(seed=options.seed, fingerprint=options.fingerprint)
-        self._watch, self._sums, self._counted = watch, dict[str, float](), 0
-        self._pairs: list[str] = []
+        self._sums, self._counted = dict[str, float](), 0
+        self._pairs: Sequence[str] = ()
 
-    def run(self) -> dict[str, torch.Tensor]:
-        self._restore()
-        standing, steps, mark = self._standing, self._recipe.steps, time.monotonic()
-        for step in range(standing.step, steps):
-            self._step(step)
-            standing.step = step + 1
-            if standing.step % self._options.log_every == 0 or standing.step == steps:
-                now = time.monotonic()
-                standing.seconds, mark = standing.seconds + now - mark, now
-                self._write_row()
-            if standing.step % self._options.save_every == 0 or standing.step == steps:
-                self._save()
-        return dict(self._average.state if self._average else self._net.state_dict())
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights that count: the average, if there is one."""
+        return dict(self._average.state if self._average else self.net.state_dict())
 
-    def _step(self, step: int) -> None:
-        batch = self._data.batch(step, self._numbers)
+    def step(self, number: int) -> None:
+        batch = self._data.batch(number, self._numbers)
         self._pairs = batch.ids
-        set_learning_rate(self._optimiser, learning_rate(self._recipe.train, step))
-        parts = self._losses(batch, step)
-        values = self._agree(step, batch, parts)
+        set_learning_rate(self._optimiser, learning_rate(self._recipe.train, number))
+        parts = self._losses(batch, number)
+        values = self._agree(number, parts)
         self._optimiser.zero_grad(set_to_none=True)
         if parts:
-            (torch.stack(list(parts.values())).sum() * self._group.size).backward()
-        self._group.average_gradients(self._net.parameters())
-        nn.utils.clip_grad_norm_(self._net.parameters(), MAX_GRADIENT)
+            (torch.stack(list(parts.values())).sum() * self.group.size).backward()
+        self.group.average_gradients(self.net.parameters())
+        nn.utils.clip_grad_norm_(self.net.parameters(), MAX_GRADIENT)
         self._optimiser.step()
         if self._average is not None:
-            self._average.update(self._net, step)
+            self._average.update(self.net, number)
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._counted += 1
 
-    def _agree(self, step: int, batch: FlowBatch, parts: dict[str, torch.Tensor]) -> dict[str, float]:
+    def _agree(self, step: int, parts: dict[str, torch.Tensor]) -> dict[str, float]:
         """The losses over all workers; all of them stop together if one of them is no number."""
         values = [float(parts[name].detach()) if name in parts else 0.0 for name in PARTS]
         bad = not all(map(math.isfinite, values))
         held = [float(name in parts) for name in PARTS]
-        sums = self._group.sum(torch.tensor([*([0.0] * len(PARTS) if bad else values), *held, float(bad)]))
+        sums = self.group.sum(torch.tensor([*([0.0] * len(PARTS) if bad else values), *held, float(bad)]))
         *totals, stops = sums.tolist()
         if stops:
-            named = [text for texts in self._group.gather(batch.ids if bad else []) for text in texts]
-            self._stop(step, named)
+            named = [text for texts in self.group.gather(self.seen() if bad else []) for text in texts]
+            self.stop("the loss is not a number", step, named)
         return {name: totals[n] for n, name in enumerate(PARTS) if totals[n + len(PARTS)]}
+
+    def seen(self) -> Sequence[str]:
+        return self._pairs
 
     def _losses(self, batch: FlowBatch, step: int) -> dict[str, torch.Tensor]:
         recipe, made = self._recipe, len(batch.exact)
         looks = [
-            _look(p, self._options.seed, step, number)
+            _look(p, self.options.seed, step, number)
             for number, p in zip(batch.numbers[made:], batch.drawn, strict=True)
         ]
         current = self._pictures([p.current_HW3 for p in batch.exact] + [a for a, _ in looks])
@@ -238,8 +215,8 @@ class _FlowLoop:
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Flows from coarse to fine, and the scale map if the net has one."""
         if self._scale_level is None:
-            return _all_sizes(self._net, current, key), None
-        return self._net.levels_and_scale(current, key)  # type: ignore[operator]
+            return _all_sizes(self.net, current, key), None
+        return self.net.levels_and_scale(current, key)  # type: ignore[operator]
 
     def _task(
         self,
@@ -276,54 +253,15 @@ class _FlowLoop:
     def _pictures(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
         return self._tensor(pictures).permute(0, 3, 1, 2).float().div(255.0).contiguous()
 
-    def _stop(self, step: int, pairs: Sequence[str], what: str = "the loss") -> NoReturn:
-        found = load_checkpoint(self._options.folder, self._options.fingerprint)
-        raise FlowTrainingError(
-            f"{what} is not a number at step {step}, whose pairs were {'; '.join(pairs)}; "
-            f"the checkpoint of step {found[0].step if found else 0} is kept. A lower --recipe.lr or a "
-            "longer warm-up usually helps"
-        )
-
-    def _write_row(self) -> None:
+    def row(self, score: float | None, elapsed: float) -> Row:
         means = {name: value / self._counted for name, value in self._sums.items()}
-        rate = learning_rate(self._recipe.train, self._standing.step - 1)
-        row = {"step": self._standing.step, "lr": rate, **means, "seconds": self._standing.seconds}
-        self._standing.rows.append(row)
+        rate = learning_rate(self._recipe.train, self.standing.step - 1)
         self._sums, self._counted = {}, 0
-        if self._watch is not None:
-            self._watch(row)
+        return {"step": self.standing.step, "lr": rate, **means, "seconds": self.standing.seconds}
 
-    def _save(self) -> None:
-        """The first worker writes; if it cannot, all of them stop. Weights that are no numbers stop them too:
-        they must never replace a good checkpoint."""
-        if not all(bool(torch.isfinite(weight).all()) for weight in self._net.parameters()):
-            self._stop(self._standing.step - 1, self._pairs, what="a weight")
-        problem: WriteError | None = None
-        try:
-            if self._group.rank == 0:
-                self._write()
-        except WriteError as error:
-            problem = error
-        problems = [found for found in self._group.gather(problem) if found is not None]
-        if problems:
-            raise problems[0]
-
-    def _write(self) -> None:
-        tensors: dict[str, Any] = {"net": self._net.state_dict(), "optimiser": self._optimiser.state_dict()}
-        if self._average is not None:
-            tensors["average"] = self._average.state
-        save_checkpoint(self._options.folder, self._standing, tensors)
-
-    def _restore(self) -> None:
-        make_folder(self._options.folder)
-        found = load_checkpoint(self._options.folder, self._options.fingerprint)
-        if found is None:
-            return
-        self._standing, tensors = found
-        self._net.load_state_dict(tensors["net"])
-        self._optimiser.load_state_dict(tensors["optimiser"])
-        if self._average is not None:
-            self._average.load(tensors["average"])
+    def parts(self) -> Mapping[str, Part]:
+        parts: dict[str, Part] = {"net": self.net, "optimiser": self._optimiser}
+        return parts if self._average is None else parts | {"average": self._average}
 
 
 def scale_level(net: nn.Module) -> str | None:

@@ -15,15 +15,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
+from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.datasets.records import IGNORE
 from vidseg_core.engine.look import make_view
 from vidseg_core.metrics.confusion import ConfusionMatrix
+from vidseg_core.models.protocol import Segmenter
+from vidseg_core.models.scores import labels_from_scores
 from vidseg_core.propagation.chain import Link, Pair, complete
-from vidseg_core.propagation.flow import FlowEstimator
+from vidseg_core.propagation.flow import DisFlow, FlowEstimator
+from vidseg_core.propagation.net_flow import NetFlow
+from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.propagation.warp import warp_labels
+from vidseg_core.training.flow_clips import FlowClip
 
 COPY = "copy"
 Carry = Callable[[int, np.ndarray], np.ndarray]
@@ -90,6 +99,80 @@ def score_clip(
             for gap in fitting
         ]
     return scores
+
+
+def score_clips(
+    config: TrainFlowConfig,
+    weights: Path,
+    device: str,
+    held: Sequence[FlowClip],
+    segmenter: Segmenter | None,
+) -> list[GapScore]:
+    """Scores of a flow net that was trained as `config` says, beside DIS; clips without labels that N has
+    none for are left out."""
+    net = NetFlow(config.net, weights=weights, device=device)
+    methods: dict[str, FlowEstimator] = {"dis": DisFlow(chained=False), "dis chained": DisFlow()}
+    methods[config.net] = net
+    scores = []
+    for clip in held:
+        labels = clip.labels_THW if clip.labels_THW is not None else _labels_of(clip, segmenter, device)
+        if labels is None:
+            continue
+        carries: dict[str, Carry] = {}
+        if net.scale_level is not None and segmenter is not None:
+            carries = _carries(config.net, net.scale_level, clip, segmenter, device)
+        scores += score_clip(
+            clip.name,
+            list(clip.frames_THW3),
+            list(labels),
+            methods | dict.fromkeys(carries, net),
+            gaps=config.gap_numbers,
+            flow_size=config.size,
+            carries=carries,
+        )
+    return scores
+
+
+def _carries(name: str, level: str, clip: FlowClip, segmenter: Segmenter, device: str) -> dict[str, Carry]:
+    """N's scores or features of the key, warped, without and with the scale field."""
+    propagator, kept = build_propagator("flow_warp", level=level), dict[int, Any]()
+
+    @torch.inference_mode()
+    def carry(key: int, flow_hw2: np.ndarray) -> np.ndarray:
+        if key not in kept:
+            kept.clear()
+            kept[key] = _maps(segmenter, level, clip.frames_THW3[key], device)
+        moved = propagator.carry(kept[key], flow_hw2)
+        alone = moved[None] if isinstance(moved, torch.Tensor) else tuple(part[None] for part in moved)
+        scores_BCHW = alone if level == "scores" else segmenter.head(alone)
+        assert isinstance(scores_BCHW, torch.Tensor)
+        return labels_from_scores(scores_BCHW)[0].cpu().numpy().astype(np.uint8)
+
+    return {
+        f"{name}, {level}": lambda key, flow_hw2: carry(key, np.asarray(flow_hw2)),
+        f"{name}, {level} x S": carry,
+    }
+
+
+def _maps(segmenter: Segmenter, level: str, frame_HW3: np.ndarray, device: str) -> Any:
+    """What of one frame is carried at this level."""
+    feats = segmenter.features(_pixels(frame_HW3, device))
+    if level == "scores":
+        return segmenter.head(feats)[0]
+    return feats[0] if isinstance(feats, torch.Tensor) else tuple(part[0] for part in feats)
+
+
+@torch.inference_mode()
+def _labels_of(clip: FlowClip, segmenter: Segmenter | None, device: str) -> np.ndarray | None:
+    """What N says on every frame of a clip without labels."""
+    if segmenter is None:
+        return None
+    feats = (segmenter.features(_pixels(frame_HW3, device)) for frame_HW3 in clip.frames_THW3)
+    return np.stack([labels_from_scores(segmenter.head(one))[0].cpu().numpy() for one in feats])
+
+
+def _pixels(frame_HW3: np.ndarray, device: str) -> torch.Tensor:
+    return torch.from_numpy(frame_HW3)[None].permute(0, 3, 1, 2).to(device).float() / 255.0
 
 
 def mean_by_gap(scores: Sequence[GapScore]) -> dict[tuple[str, int], tuple[float, float]]:

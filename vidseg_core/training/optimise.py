@@ -54,7 +54,11 @@ class Average:
             else:
                 self.state[key].copy_(value)
 
-    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The averages."""
+        return dict(self.state)
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on from saved averages."""
         for key, value in state.items():
             self.state[key].copy_(value)

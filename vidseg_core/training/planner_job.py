@@ -1,72 +1,108 @@
-"""``vidseg train-planner`` from the configuration to the exit code."""
+"""``vidseg train-planner``: ridge regression on episode tables, and prices of a key. See `driver`."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
+from typing import Any
 
 import cv2
 
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.schema import to_dict
 from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.config.words import count
 from vidseg_core.episodes.store import encode_table, load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.models.planner import RULES, PlannerFacts, PricePoint, planner_bytes
+from vidseg_core.models.planner import RULES, PlannerFacts, PricePoint, planner_bytes, read_planner
 from vidseg_core.scheduling.plan_features import PLAN_FEATURES
 from vidseg_core.store.atomic import write_whole
-from vidseg_core.training.claim import claim_folder, fingerprint
+from vidseg_core.training.checkpoint import Standing
+from vidseg_core.training.driver import Ending, Run, Training, run_training
 from vidseg_core.training.planner_fit import CrossFit, Lesson, check_table, cross_fit, lesson_of
 from vidseg_core.training.planner_points import operating_points
 
-PLANNER, RUN = "planner.safetensors", "run.json"
+PLANNER = "planner.safetensors"
 MAY_DIFFER = ("class_names",)
 """Between sets that are learned from together, besides their own classes nothing may differ."""
 
 
 def run_train_planner(config: TrainPlannerConfig, reporter: Reporter | None = None) -> int:
     """Train as `config` says; the exit code. What is wrong is raised, each in one sentence."""
-    report, folder = reporter or Reporter(config.log), Path(config.output)
-    cv2.setNumThreads(1)
-    tables = open_sets(config.tables)
-    frames = sum(table.frames for table in tables)
-    clips = len({table.clip for table in tables})
-    report.say(f"planner; {count(clips, 'clip')}, {count(frames, 'frame')}, {len(PLAN_FEATURES)} features")
-    for table in tables:
-        check_table(table, config.stride)
-    reach = min(config.window, *(table.horizon for table in tables))
-    beyond = [f"{aki:g}" for aki in config.intervals if aki > reach]
-    if beyond:
-        report.say(f"no price is sought for intervals of {', '.join(beyond)}: the longest is {reach} frames")
-    if config.dry_run:
-        report.say("the tables are fine; nothing was trained (--dry_run)")
-        return 0
-    digest = _digest(tables)
-    fields = config.fingerprint_fields() | {"tables": digest, "rules": RULES}
-    claim_folder(folder, fields)
-    if (folder / RUN).is_file():
-        report.say(f"{folder} is complete already; nothing to do")
-        return 0
-    started = time.monotonic()
-    lessons = _lessons(tables, config, reach, report)
-    found = cross_fit(
-        lessons, folds=config.folds, intervals=_learnable(config, reach), strengths=config.strengths
-    )
-    report.say(f"ridge penalty {found.strength:g}; clips left out plan {found.scores[found.strength]:.4f}")
-    facts = _facts(config, tables, digest, found, reach)
-    points = operating_points(
-        found.fold_models, lessons, facts, config.intervals, lambda point: report.say(describe(point))
-    )
-    facts = replace(facts, operating_points=points)
-    write_whole(folder / PLANNER, planner_bytes(found.model, facts))
-    _finish(config, folder, fields, found, points, time.monotonic() - started, report)
-    return 0
+    return run_training(PlannerTraining(config, reporter))
+
+
+class PlannerTraining(Training):
+    """A planner, solved in closed form: no curve, and nothing to go on from."""
+
+    verb = "train-planner"
+    unit = "fold"
+    saves = False
+    measure = "quality"
+    """Of the schedules of clips left out, mean over the intervals."""
+    config: TrainPlannerConfig
+    tables: list[EpisodeTable]
+    digest: str
+    reach: int
+    """The longest interval, frames."""
+    scores: Mapping[str, float] = {}
+    """Ridge penalty -> quality on clips left out."""
+
+    def size(self) -> tuple[int, int]:
+        return self.config.folds, len(self.config.tables)
+
+    def prepare(self) -> None:
+        config, report = self.config, self.report
+        cv2.setNumThreads(1)
+        self.tables = tables = open_sets(config.tables)
+        clips, frames = len({table.clip for table in tables}), sum(table.frames for table in tables)
+        report.say(
+            f"planner; {count(clips, 'clip')}, {count(frames, 'frame')}, {len(PLAN_FEATURES)} features"
+        )
+        for table in tables:
+            check_table(table, config.stride)
+        self.reach = min(config.window, *(table.horizon for table in tables))
+        if beyond := [f"{aki:g}" for aki in config.intervals if aki > self.reach]:
+            longest = f"the longest is {self.reach} frames"
+            report.say(f"no price is sought for intervals of {', '.join(beyond)}: {longest}")
+        self.digest = _digest(tables)
+
+    def decides(self) -> dict[str, Any]:
+        return self.config.fingerprint_fields() | {"tables": self.digest, "rules": RULES}
+
+    def train(self, run: Run) -> Standing:
+        config, report = self.config, self.report
+        started = time.monotonic()
+        lessons = _lessons(self.tables, config, self.reach, report)
+        found = cross_fit(
+            lessons,
+            folds=config.folds,
+            intervals=_learnable(config, self.reach),
+            strengths=config.strengths,
+        )
+        best = found.scores[found.strength]
+        report.say(f"ridge penalty {found.strength:g}; clips left out plan {best:.4f}")
+        facts = _facts(config, self.tables, self.digest, found, self.reach)
+        points = operating_points(
+            found.fold_models, lessons, facts, config.intervals, lambda point: report.say(describe(point))
+        )
+        write_whole(run.folder / PLANNER, planner_bytes(found.model, replace(facts, operating_points=points)))
+        self.scores = {f"{strength:g}": score for strength, score in found.scores.items()}
+        return Standing(
+            step=config.folds, best=best, best_step=config.folds, seconds=time.monotonic() - started
+        )
+
+    def finish(self, run: Run, standing: Standing) -> Ending:
+        model, facts = read_planner(run.folder / PLANNER)
+        return Ending(
+            use=f"use it with --scheduler.name planner --scheduler.policy {run.folder / PLANNER}",
+            files=(PLANNER,),
+            parameters=model.weight_Q1.size + model.two_4.size,
+            points=[asdict(point) for point in facts.operating_points],
+            details={"strength": facts.strength, "scores": self.scores},
+        )
 
 
 def open_sets(places: Sequence[str]) -> list[EpisodeTable]:
@@ -138,31 +174,3 @@ def _digest(tables: Sequence[EpisodeTable]) -> str:
     for table in sorted(tables, key=lambda t: (t.clip, t.segment)):
         total.update(hashlib.sha256(encode_table(table)).digest())
     return total.hexdigest()
-
-
-def _finish(
-    config: TrainPlannerConfig,
-    folder: Path,
-    fields: Mapping[str, object],
-    found: CrossFit,
-    points: Sequence[PricePoint],
-    seconds: float,
-    report: Reporter,
-) -> None:
-    said = [asdict(point) for point in points]
-    facts = {
-        "verb": "train-planner",
-        "config": to_dict(config),
-        "fingerprint": fingerprint(fields),
-        "strength": found.strength,
-        "scores": {f"{strength:g}": score for strength, score in found.scores.items()},
-        "seconds": round(seconds, 3),
-        "operating_points": said,
-        "finished_unix_s": round(time.time(), 3),
-    }
-    write_whole(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
-    report.say(
-        f"done in {seconds:.0f} s; use it with --scheduler.name planner "
-        f"--scheduler.policy {folder / PLANNER}",
-        operating_points=said,
-    )

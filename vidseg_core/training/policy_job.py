@@ -1,97 +1,140 @@
-"""``vidseg train-policy`` from the configuration to the exit code: tables, split by clip, train, write.
+"""``vidseg train-policy``: what it learns from, how its workers learn, what the policy reaches. See `driver`.
 
-Invariant: clips, not frames, are split between training and validation; what can be wrong with tables or
-rules is found before Ray is started; an output holds one run, and the same command goes on with it.
+Every worker walks its share of each batch. The tables lie once in Ray's object store; all workers on a
+machine look at the same memory.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from vidseg_core.config.errors import ConfigError, check, nearest
-from vidseg_core.config.schema import to_dict
+from vidseg_core.config.errors import check
 from vidseg_core.config.train_policy import TrainPolicyConfig
-from vidseg_core.config.words import count
 from vidseg_core.episodes.features import FEATURE_SETS, spelled_out
-from vidseg_core.episodes.store import load_tables
-from vidseg_core.episodes.table import EpisodeTable
-from vidseg_core.episodes.table_set import TableSet, join_tables
-from vidseg_core.episodes.walk import with_features
+from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy_file import policy_digest, read_policy
-from vidseg_core.store.atomic import write_whole
-from vidseg_core.training.checkpoint import load_checkpoint
-from vidseg_core.training.claim import claim_folder, fingerprint, says_how_to_go_on
-from vidseg_core.training.policy_loop import POLICY, PolicyOptions, PolicyOutcome, Row, new_policy
-
-RUN, CURVE = "run.json", "curve.parquet"
-CURVE_SCHEMA = pa.schema(
-    [
-        ("batch", pa.int64()),
-        ("episodes", pa.int64()),
-        ("mean_return", pa.float64()),
-        ("entropy", pa.float64()),
-        ("kar", pa.float64()),
-        ("length", pa.float64()),
-        ("kar_weight", pa.float64()),
-        ("lkd_weight", pa.float64()),
-        ("val_quality", pa.float64()),
-        ("decisions", pa.int64()),
-        ("seconds", pa.float64()),
-    ]
+from vidseg_core.training.checkpoint import Standing
+from vidseg_core.training.driver import Ending, Run, run_training
+from vidseg_core.training.policy_loop import (
+    BEST,
+    POLICY,
+    PolicyOptions,
+    describe_points,
+    new_policy,
+    train_policy,
 )
-"""Means since the row before: return of a walk, entropy of a decision (nats), keys / frames, frames of a
-walk. `kar_weight`, `lkd_weight`: DVRL Fig. 3, bottom row. `val_quality` is null where none was measured."""
+from vidseg_core.training.ray_group import GroupLayout, GroupTraining, Member
+from vidseg_core.training.split import describe_split, digests, open_tables
 
 
 def run_train_policy(config: TrainPolicyConfig, reporter: Reporter | None = None) -> int:
     """Train (or go on) as `config` says; the exit code. What is wrong is raised, each in one sentence."""
-    report = reporter or Reporter(config.log)
-    decision, made_with = read_decision(config.decision) if config.decision else (None, {})
-    training, validation = open_tables(
-        config.tables, config.val_clips, config.val_share, config.seed, _features(config, decision)
+    return run_training(PolicyTraining(config, reporter))
+
+
+class PolicyTraining(GroupTraining):
+    """A policy on episode tables, by REINFORCE."""
+
+    verb = "train-policy"
+    unit = "batch"
+    samples = "episodes"
+    measure = "val_quality"
+    curve = (
+        *("batch", "episodes", "mean_return", "entropy", "kar", "length", "kar_weight", "lkd_weight"),
+        *("val_quality", "decisions", "seconds"),
     )
-    fields = config.fingerprint_fields() | {
-        "tables": training.digest(),
-        "validation": validation.digest() if validation is not None else None,
-    }
-    if config.decision:
-        _check_made_alike(made_with, training.fingerprint)
-        fields["decision"] = policy_digest(config.decision)
-    options = policy_options(config, fingerprint(fields), decision)
-    options.rules(training).check(training)
-    if validation is not None:
-        options.rules().check(validation)
-    policy = new_policy(config.policy, training, config.seed, config.episode.interval, decision)
-    weights = sum(weight.numel() for weight in policy.parameters() if weight.requires_grad)
-    report.say(f"{config.policy} policy ({weights:,} weights); {describe_split(training, validation)}")
-    if config.dry_run:
-        return _dry_run(training, options, report)
-    claim_folder(options.folder, fields)
-    found = load_checkpoint(options.folder, options.fingerprint)
-    begun = found[0].step if found else 0
-    if begun >= options.batches and (options.folder / RUN).is_file():
-        report.say(f"{options.folder} is complete already; nothing to do")
-        return 0
-    if begun:
-        report.say(f"going on from batch {begun} of {options.batches}")
-    try:
-        with says_how_to_go_on(options.folder, options.fingerprint, "batch"):
-            outcome = _train(config, options, training, validation, report)
-    finally:
-        _write_curve(options)
-    _finish(config, options, outcome, report)
-    return 0
+    """Means since the row before: return of a walk, entropy of a decision (nats), keys / frames, frames of a
+    walk. `kar_weight`, `lkd_weight`: DVRL Fig. 3, bottom row. `val_quality`: null where none was measured."""
+    config: TrainPolicyConfig
+    decision: DecisionNet | None
+    training: TableSet
+    validation: TableSet | None
+    parameters: int
+
+    def size(self) -> tuple[int, int]:
+        return policy_options(self.config).batches, self.config.reinforce.batch
+
+    def prepare(self) -> None:
+        config = self.config
+        self.decision, made_with = read_decision(config.decision) if config.decision else (None, {})
+        self.training, self.validation = open_tables(
+            config.tables, config.val_clips, config.val_share, config.seed, _features(config, self.decision)
+        )
+        if config.decision:
+            _check_made_alike(made_with, self.training.fingerprint)
+        options = policy_options(config, decision=self.decision)
+        options.rules(self.training).check(self.training)
+        if self.validation is not None:
+            options.rules().check(self.validation)
+        policy = new_policy(config.policy, self.training, config.seed, config.episode.interval, self.decision)
+        self.parameters = sum(w.numel() for w in policy.parameters() if w.requires_grad)
+        split = describe_split(self.training, self.validation)
+        self.report.say(f"{config.policy} policy ({self.parameters:,} weights); {split}")
+
+    def dry_run(self) -> None:
+        _dry_run(self.training, policy_options(self.config, decision=self.decision), self.report)
+
+    def decides(self) -> dict[str, Any]:
+        inside = {"decision": policy_digest(self.config.decision)} if self.config.decision else {}
+        return self.config.fingerprint_fields() | digests(self.training, self.validation) | inside
+
+    def job(self, run: Run, layout: GroupLayout) -> PolicyJob:
+        import ray
+
+        return PolicyJob(
+            tables=ray.put(self.training),
+            validation=ray.put(self.validation),
+            options=policy_options(self.config, run.fingerprint, self.decision),
+        )
+
+    def words(self, row: Mapping[str, Any]) -> str:
+        quality = row["val_quality"]
+        return (
+            f"return {row['mean_return']:.3f} | KAR {row['kar']:.3f} | {row['length']:.0f} frames | "
+            f"entropy {row['entropy']:.3f}" + ("" if quality is None else f" | val quality {quality:.4f}")
+        )
+
+    def finish(self, run: Run, standing: Standing) -> Ending:
+        decisions = sum(int(row["decisions"]) for row in standing.rows)
+        points = [asdict(point) for point in read_policy(run.folder / POLICY)[1].operating_points]
+        return Ending(
+            use=f"{decisions / max(standing.seconds, 1e-9):,.0f} decisions/s with learning; "
+            f"{describe_points(points)}; use it with --scheduler.name policy --scheduler.policy "
+            f"{run.folder / POLICY}",
+            files=(POLICY, *((BEST,) if standing.best_step else ())),
+            parameters=self.parameters,
+            points=points,
+            details={"decisions": decisions},
+        )
+
+
+# --- in a worker -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyJob:
+    """What each worker gets; the tables come as references into Ray's object store."""
+
+    tables: Any
+    validation: Any
+    options: PolicyOptions
+
+    def work(self, member: Member) -> None:
+        import ray
+
+        tables, validation = ray.get([self.tables, self.validation])
+        train_policy(tables, validation, self.options, group=member.group, watch=member.watch)
+
+
+# --- tables and options ------------------------------------------------------------------------------------
 
 
 def read_decision(path: str) -> tuple[DecisionNet, Mapping[str, str]]:
@@ -158,52 +201,7 @@ def policy_options(
     )
 
 
-def open_tables(
-    path: str, val_clips: Sequence[str], val_share: float, seed: int, features: Sequence[str] = ()
-) -> tuple[TableSet, TableSet | None]:
-    """Training and validation tables, split by clip, with these features (none named: all).
-
-    `EpisodeError`, or `ConfigError` for a bad split.
-    """
-    tables = load_tables(path)
-    if features:
-        tables = [with_features(t, spelled_out(features, t.feature_names)) for t in tables]
-    clips = sorted({table.clip for table in tables})
-    chosen = _validation_clips(clips, val_clips, val_share, seed)
-    return _join(tables, [c for c in clips if c not in chosen]), _join(tables, chosen) if chosen else None  # type: ignore[return-value]
-
-
-def _join(tables: Sequence[EpisodeTable], clips: Sequence[str]) -> TableSet:
-    return join_tables([table for table in tables if table.clip in clips])
-
-
-def _validation_clips(clips: list[str], named: Sequence[str], share: float, seed: int) -> list[str]:
-    for clip in named:
-        if clip not in clips:
-            raise ConfigError("--val_clips", f"there are no tables of clip {clip!r}{nearest(clip, clips)}")
-    if set(named) >= set(clips):
-        raise ConfigError("--val_clips", "names every clip; nothing is left to train on")
-    if named or share == 0 or len(clips) == 1:
-        return sorted(set(named))
-    count = min(max(1, round(share * len(clips))), len(clips) - 1)
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, 3))))
-    return sorted(clips[number] for number in rng.permutation(len(clips))[:count])
-
-
-def describe_split(training: TableSet, validation: TableSet | None) -> str:
-    """The data in one phrase."""
-    checked = (
-        f"{count(len(set(validation.clips)), 'clip')}, {int(validation.frames_C.sum()):,} frames"
-        if validation is not None
-        else "none (one clip, or --val_share 0): the last weights are used"
-    )
-    return (
-        f"{count(len(set(training.clips)), 'clip')}, {int(training.frames_C.sum()):,} frames, "
-        f"{len(training.feature_names)} features, horizon {training.horizon}; validation: {checked}"
-    )
-
-
-def _dry_run(training: TableSet, options: PolicyOptions, report: Reporter) -> int:
+def _dry_run(training: TableSet, options: PolicyOptions, report: Reporter) -> None:
     from vidseg_core.episodes.environment import Environment
     from vidseg_core.episodes.rollout import batch_random, roll_out, sampled, start_random
 
@@ -226,95 +224,4 @@ def _dry_run(training: TableSet, options: PolicyOptions, report: Reporter) -> in
         f"{clock(seconds)} with one worker here. Nothing was trained (--dry_run).",
         decisions=rollout.decisions,
         estimated_s=round(seconds, 1),
-    )
-    return 0
-
-
-def _train(
-    config: TrainPolicyConfig,
-    options: PolicyOptions,
-    training: TableSet,
-    validation: TableSet | None,
-    report: Reporter,
-) -> PolicyOutcome:
-    from vidseg_core.kit.ray_session import ray_session
-    from vidseg_core.training.policy_ray import fit_policy
-
-    with ray_session(config):
-        return fit_policy(
-            training,
-            validation,
-            options,
-            workers=config.workers,
-            threads=config.threads,
-            max_failures=config.max_failures,
-            watch=lambda row: _show(row, options, report),
-        )
-
-
-def _show(row: Row, options: PolicyOptions, report: Reporter) -> None:
-    quality = row["val_quality"]
-    shown = "" if quality is None else f" | val quality {quality:.4f}"
-    text = (
-        f"batch {row['batch']}/{options.batches} | return {row['mean_return']:.3f} | "
-        f"KAR {row['kar']:.3f} | {row['length']:.0f} frames | entropy {row['entropy']:.3f}{shown}"
-    )
-    report.show(text, {**row}, force=report.is_json or quality is not None)
-
-
-def write_table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, path: Path) -> None:
-    """The rows as one Parquet file, in one step."""
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), sink)
-    write_whole(path, sink.getvalue())
-
-
-def write_picture(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """`curve.png`: the rows drawn, DVRL Fig. 3."""
-    from vidseg_core.report.training_curves import PICTURE, curve_picture
-
-    data = curve_picture(rows)
-    if data:
-        write_whole(folder / PICTURE, data)
-
-
-def _write_curve(options: PolicyOptions) -> None:
-    found = load_checkpoint(options.folder, options.fingerprint)
-    if found is not None:
-        write_table_of(found[0].rows, CURVE_SCHEMA, options.folder / CURVE)
-        write_picture(found[0].rows, options.folder)
-
-
-def _finish(
-    config: TrainPolicyConfig, options: PolicyOptions, outcome: PolicyOutcome, report: Reporter
-) -> None:
-    decisions = sum(int(row["decisions"]) for row in outcome.rows)
-    validated = outcome.best_batch > 0
-    facts: dict[str, Any] = {
-        "verb": "train-policy",
-        "config": to_dict(config),
-        "fingerprint": options.fingerprint,
-        "batches": outcome.batches,
-        "best_quality": round(outcome.best_quality, 6) if validated else None,
-        "best_batch": outcome.best_batch if validated else None,
-        "decisions": decisions,
-        "seconds": round(outcome.seconds, 3),
-        "operating_points": outcome.points,
-        "finished_unix_s": round(time.time(), 3),
-    }
-    write_whole(options.folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
-    report.say(
-        f"done: {outcome.batches} batches in {clock(outcome.seconds)}, "
-        f"{decisions / max(outcome.seconds, 1e-9):,.0f} decisions/s with learning; "
-        f"{describe_points(outcome.points)}; use it with --scheduler.name policy --scheduler.policy "
-        f"{options.folder / POLICY}",
-        operating_points=outcome.points,
-    )
-
-
-def describe_points(points: Sequence[Mapping[str, float]]) -> str:
-    """Thresholds by key interval, as measured on the training clips."""
-    return "on the training clips " + ", ".join(
-        f"AKI {point['aki']:.1f} -> {point['quality']:.4f} (threshold {point['threshold']:.4g})"
-        for point in points
     )

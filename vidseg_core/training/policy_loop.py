@@ -11,10 +11,8 @@ checkpoint ends with the same bits as one that was never stopped.
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,11 +34,10 @@ from vidseg_core.models.policy_file import (
     policy_bytes,
     read_policy,
 )
-from vidseg_core.store.atomic import write_whole
-from vidseg_core.training.checkpoint import Standing, load_checkpoint, save_checkpoint
+from vidseg_core.training.attempt import Attempt, AttemptOptions, Part, Row, Watch
+from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.group import Solo
-from vidseg_core.training.loop import TrainingError
-from vidseg_core.training.policy_gradient import Measured, add_gradients, advantages, weight_of_entropy
+from vidseg_core.training.policy_gradient import add_gradients, advantages, weight_of_entropy
 
 POLICY = "policy.safetensors"
 """What training is for; written at the end."""
@@ -49,35 +46,29 @@ BEST = "best.safetensors"
 SAMPLE = 100_000
 """Pairs, at most, from which the scaling of features is taken."""
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyOptions:
-    """What the loop is told besides the tables."""
+class PolicyOptions(AttemptOptions):
+    """What the loop is given besides the tables. `val_every`, `save_every` and `log_every` count batches."""
 
-    folder: Path
+    val_every: int | None = 25
+    save_every: int = 25
+    log_every: int = 5
     kind: str = "light"
     episode: EpisodeRecipe = field(default_factory=EpisodeRecipe)
     reinforce: ReinforceRecipe = field(default_factory=ReinforceRecipe)
     intervals: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
     """Average key intervals of the operating points; validation looks at those that tables can show."""
-    seed: int = 0
-    val_every: int = 25
-    save_every: int = 25
-    log_every: int = 5
-    """Batches between validations, checkpoints and rows of the curve."""
-    fingerprint: str = ""
     decision: DecisionNet | None = None
     """A trained decision net that becomes part of the policy."""
 
     @property
     def batches(self) -> int:
-        """Steps of the optimiser; what is left over by the last whole batch is not played."""
+        """Steps of the optimiser; what the last whole batch leaves over is not used."""
         return max(1, self.reinforce.episodes // self.reinforce.batch)
 
     def rules(self, tables: TableSet | None = None) -> EpisodeRules:
-        """`tables`: what the price of a key is told from; without them keys are free."""
+        """`tables`: what the price of a key is measured on; without them keys are free."""
         recipe, price = self.episode, 0.0
         if tables is not None and recipe.interval is not None:
             price = even_price(tables, recipe.interval, recipe.sides)
@@ -90,20 +81,6 @@ class PolicyOptions:
             reward=recipe.reward,
             sides=recipe.sides,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyOutcome:
-    """How training ended."""
-
-    batches: int
-    best_quality: float
-    """On the validation clips, mean over the intervals; below 0: nothing to validate on."""
-    best_batch: int
-    seconds: float
-    rows: list[Row] = field(repr=False)
-    points: list[dict[str, float]]
-    """The operating points of the file, measured on the training clips."""
 
 
 def new_policy(
@@ -128,10 +105,6 @@ def new_policy(
     return policy
 
 
-def _trained(policy: Policy) -> list[torch.nn.Parameter]:
-    return [weight for weight in policy.parameters() if weight.requires_grad]
-
-
 def sample_pairs(tables: TableSet, seed: int, most: int = SAMPLE) -> tuple[np.ndarray, np.ndarray]:
     """deviation_WF and quality_W of known pairs (k, k + d), d >= 1, spread over all tables."""
     quality_RL = tables.quality_RL1[:, 1:]
@@ -149,70 +122,58 @@ def train_policy(
     options: PolicyOptions,
     *,
     group: Solo | None = None,
-    watch: Callable[[Row], None] | None = None,
-) -> PolicyOutcome:
+    watch: Watch | None = None,
+) -> Standing:
     """Learn (or go on) and write `policy.safetensors`; `watch` gets each new row of the curve.
 
     Raises `EpisodeError` for rules that the tables do not allow, `PolicyError` for a policy that does not go
     with the features, `TrainingError` when weights are no longer finite, `CheckpointError` and `WriteError`.
     """
-    return _Loop(tables, validation, options, group or Solo(), watch).run()
+    loop = _Loop(tables, validation, options, group, watch)
+    loop.run()
+    loop.write_policy()
+    return loop.standing
 
 
-class _Loop:
-    """One attempt at a run."""
+class _Loop(Attempt[PolicyOptions, Policy]):
+    unit = "batch"
+    advice = "A lower --reinforce.lr usually helps"
 
     def __init__(
         self,
         tables: TableSet,
         validation: TableSet | None,
         options: PolicyOptions,
-        group: Solo,
-        watch: Callable[[Row], None] | None,
+        group: Solo | None,
+        watch: Watch | None,
     ) -> None:
-        self._tables, self._options, self._group, self._watch = tables, options, group, watch
+        policy = new_policy(options.kind, tables, options.seed, options.episode.interval, options.decision)
+        super().__init__(options, options.batches, policy, group, watch)
+        self._tables = tables
+        trained = [weight for weight in policy.parameters() if weight.requires_grad]
         self._environment = Environment(tables, options.rules(tables))
-        self._policy = new_policy(
-            options.kind, tables, options.seed, options.episode.interval, options.decision
-        )
-        self._optimiser = torch.optim.RMSprop(_trained(self._policy), lr=options.reinforce.lr)
+        self._optimiser = torch.optim.RMSprop(trained, lr=options.reinforce.lr)
         self._interval = self._environment.max_interval
         self._judge = self._operator(validation) if validation is not None else None
-        self._standing = Standing(seed=options.seed, fingerprint=options.fingerprint)
-        batch = options.reinforce.batch
-        self._episodes = range(group.rank * batch // group.size, (group.rank + 1) * batch // group.size)
-        self._seen: list[list[float]] = []
-        self._digest = tables.digest() if group.rank == 0 else ""
+        batch, rank, size = options.reinforce.batch, self.group.rank, self.group.size
+        self._episodes = range(rank * batch // size, (rank + 1) * batch // size)
+        self._measured: list[list[float]] = []
+        self._digest = tables.digest() if rank == 0 else ""
 
-    def run(self) -> PolicyOutcome:
-        self._restore()
-        options, standing = self._options, self._standing
-        self._mark = time.monotonic()
-        for number in range(standing.step, options.batches):
-            self._batch(number)
-            standing.step = done = number + 1
-            last = done == options.batches
-            validates = last or done % options.val_every == 0
-            if validates or done % options.log_every == 0:
-                self._write_row(self._validate() if validates else None)
-            if validates or done % options.save_every == 0:
-                self._save()
-        return self._finish()
-
-    def _batch(self, number: int) -> None:
-        options, recipe = self._options, self._options.reinforce
+    def step(self, number: int) -> None:
+        options, recipe = self.options, self.options.reinforce
         starts_B2 = self._environment.draw_starts(start_random(options.seed, number), recipe.batch)
         uniform_SN = batch_random(
             options.seed, number, self._episodes, recipe.batch, recipe.trials, options.episode.frames - 1
         )
         self._environment.reset(starts_B2[self._episodes.start : self._episodes.stop], recipe.trials)
-        rollout = roll_out(self._environment, self._policy.key_rate, sampled(uniform_SN, recipe.epsilon))
+        rollout = roll_out(self._environment, self.net.key_rate, sampled(uniform_SN, recipe.epsilon))
         merit_SN = advantages(
             rollout, recipe.trials, credit=recipe.credit, baseline=recipe.baseline, gamma=recipe.gamma
         )
         self._optimiser.zero_grad(set_to_none=True)
         measured = add_gradients(
-            self._policy,
+            self.net,
             self._environment,
             rollout,
             merit_SN,
@@ -223,53 +184,36 @@ class _Loop:
                 decisions=self._mean_over_workers(rollout.decisions),
             ),
         )
-        self._group.average_gradients(self._policy.parameters())
+        self.group.average_gradients(self.net.parameters())
         self._optimiser.step()
-        self._note(measured)
+        total = self.group.sum(torch.tensor(measured.vector(), dtype=torch.float64))
+        self._measured.append(total.tolist())
+        self.require_finite(number)
 
     def _mean_over_workers(self, number: float) -> float:
-        return float(self._group.sum(torch.tensor(float(number), dtype=torch.float64))) / self._group.size
-
-    def _note(self, measured: Measured) -> None:
-        total = self._group.sum(torch.tensor(measured.vector(), dtype=torch.float64))
-        self._seen.append(total.tolist())
-        if not all(bool(torch.isfinite(weight).all()) for weight in self._policy.parameters()):
-            raise TrainingError(
-                f"the weights are not finite after batch {self._standing.step}; a lower --reinforce.lr "
-                "usually helps, and the checkpoint before is kept"
-            )
+        return float(self.group.sum(torch.tensor(float(number), dtype=torch.float64))) / self.group.size
 
     def _operator(self, tables: TableSet) -> Operator:
-        episode = self._options.episode
+        episode = self.options.episode
         return Operator(tables, max_interval=self._interval, history=episode.history, sides=episode.sides)
 
-    def _validate(self) -> float | None:
+    def validate(self) -> float | None:
         """Mean quality at the intervals that can be had; the best so far is written."""
         if self._judge is None:
             return None
-        rate, judge = self._policy.key_rate, self._judge
-        wanted = [aki for aki in self._options.intervals if aki <= 0.8 * self._interval] or [
-            self._interval / 2
-        ]
-        quality = float(np.mean(judge.quality_at(rate, wanted)))
-        standing = self._standing
-        if quality > standing.best_miou:
-            standing.best_miou, standing.best_step = quality, standing.step
-            self._write(BEST, self._policy, ())
+        reach = [aki for aki in self.options.intervals if aki <= 0.8 * self._interval]
+        wanted = reach or [self._interval / 2]
+        quality = float(np.mean(self._judge.quality_at(self.net.key_rate, wanted)))
+        self.keep_best(quality, BEST, lambda: policy_bytes(self.net, self._facts(())))
         return quality
 
-    def _write(self, name: str, policy: Policy, points: tuple[OperatingPoint, ...]) -> None:
-        if self._group.rank == 0:
-            data = policy_bytes(policy, self._facts(points))
-            write_whole(self._options.folder / name, data)
-
     def _facts(self, points: tuple[OperatingPoint, ...]) -> PolicyFacts:
-        options = self._options
+        options = self.options
         return PolicyFacts(
             role="policy",
             kind=options.kind,
-            feature_names=self._policy.feature_names,
-            widths=self._policy.widths,
+            feature_names=self.net.feature_names,
+            widths=self.net.widths,
             fingerprint=dict(self._tables.fingerprint),
             tables=self._digest,
             eta=options.episode.eta,
@@ -278,66 +222,39 @@ class _Loop:
             sides=options.episode.sides,
             seed=options.seed,
             operating_points=points,
-            decision=decision_facts(self._policy.decision),
+            decision=decision_facts(self.net.decision),
         )
 
-    def _write_row(self, quality: float | None) -> None:
-        now, standing = time.monotonic(), self._standing
-        returns, walkers, entropy, decisions, keys, frames = np.sum(self._seen, axis=0).tolist()
-        kar_weight, lkd_weight = self._policy.expert_weights()
-        standing.seconds += now - self._mark
-        row = {
-            "batch": standing.step,
-            "episodes": standing.step * self._options.reinforce.batch,
+    def row(self, score: float | None, elapsed: float) -> Row:
+        returns, walkers, entropy, decisions, keys, frames = np.sum(self._measured, axis=0).tolist()
+        kar_weight, lkd_weight = self.net.expert_weights()
+        self._measured = []
+        return {
+            "batch": self.standing.step,
+            "episodes": self.standing.step * self.options.reinforce.batch,
             "mean_return": returns / walkers,
             "entropy": entropy / max(1.0, decisions),
             "kar": keys / frames,
             "length": frames / walkers,
             "kar_weight": kar_weight,
             "lkd_weight": lkd_weight,
-            "val_quality": quality,
+            "val_quality": score,
             "decisions": int(decisions),
-            "seconds": standing.seconds,
+            "seconds": self.standing.seconds,
         }
-        standing.rows.append(row)
-        self._mark, self._seen = now, []
-        if self._watch is not None:
-            self._watch(row)
 
-    def _save(self) -> None:
-        if self._group.rank == 0:
-            tensors: Mapping[str, Any] = {
-                "policy": self._policy.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
-            }
-            save_checkpoint(self._options.folder, self._standing, dict(tensors))
+    def parts(self) -> Mapping[str, Part]:
+        return {"policy": self.net, "optimiser": self._optimiser}
 
-    def _restore(self) -> None:
-        found = load_checkpoint(self._options.folder, self._options.fingerprint)
-        if found is not None:
-            self._standing, tensors = found
-            self._policy.load_state_dict(tensors["policy"])
-            self._optimiser.load_state_dict(tensors["optimiser"])
-
-    def _finish(self) -> PolicyOutcome:
-        standing, policy = self._standing, self._policy
-        points: tuple[OperatingPoint, ...] = ()
-        if self._group.rank == 0:
-            if standing.best_step:
-                policy.load_state_dict(read_policy(self._options.folder / BEST)[0].state_dict())
-            points = operating_points(self._operator(self._tables), policy, self._options.intervals)
-            self._write(POLICY, policy, points)
-        return PolicyOutcome(
-            batches=standing.step,
-            best_quality=standing.best_miou,
-            best_batch=standing.best_step,
-            seconds=standing.seconds,
-            rows=standing.rows,
-            points=[
-                {"target": p.target, "threshold": p.threshold, "aki": p.aki, "quality": p.quality}
-                for p in points
-            ],
-        )
+    def write_policy(self) -> None:
+        """The best policy with its operating points; the first worker measures them on the training clips."""
+        if self.group.rank != 0:
+            return
+        policy = self.net
+        if self.standing.best_step:
+            policy.load_state_dict(read_policy(self.options.folder / BEST)[0].state_dict())
+        points = operating_points(self._operator(self._tables), policy, self.options.intervals)
+        self.write(POLICY, lambda: policy_bytes(policy, self._facts(points)))
 
 
 def operating_points(
@@ -354,4 +271,12 @@ def operating_points(
             quality=float(point.quality_P[0]),
         )
         for target, point in zip(wanted, found, strict=True)
+    )
+
+
+def describe_points(points: Sequence[Mapping[str, float]]) -> str:
+    """Thresholds by key interval, as measured on the training clips."""
+    return "on the training clips " + ", ".join(
+        f"AKI {point['aki']:.1f} -> {point['quality']:.4f} (threshold {point['threshold']:.4g})"
+        for point in points
     )

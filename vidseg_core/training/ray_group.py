@@ -1,28 +1,36 @@
-"""A group of training workers on Ray Train, replaced as a whole when one of them dies: what is the same for
-every net.
+"""A group of training workers on Ray Train, replaced as a whole when one of them dies; the same for all nets.
 
-Model: the driver hands one job to every worker and gets one plain answer back: an outcome, or the name and
-the message of what explains its lack. What can be explained (a loss that is not finite, an unreadable frame,
-a full disk) is no death: it is returned, not retried. Rows of the curve come by a growing file in the output.
+Model: every worker gets the same job and its own `Member`; what is made is in the run's folder, written by
+the first worker. What can be explained (a loss that is not finite, an unreadable frame, a full disk) is no
+death: its name and message are returned, not retried. Rows of the curve come by a growing file in the folder.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 
-from vidseg_core.kit.explain import is_kill, killed
-from vidseg_core.kit.ray_session import ClusterError
+from vidseg_core.config.words import count
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.episodes.table import EpisodeError
+from vidseg_core.models.policy_trunk import PolicyError
+from vidseg_core.store.errors import WriteError
+from vidseg_core.training.attempt import TrainingError, Watch
+from vidseg_core.training.checkpoint import CheckpointError, DamagedCheckpoint, Standing
+from vidseg_core.training.driver import Run, Training
+from vidseg_core.training.group import ProcessGroup, Solo
 
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
@@ -32,7 +40,18 @@ PROGRESS = "progress.jsonl"
 RAY_FOLDER = "_ray"
 MOST_STARTS = 3
 """So often a group of workers that cannot be started is tried again; Ray would try for ever."""
-Explained = Mapping[str, type[Exception]]
+EXPLAINED: dict[str, type[Exception]] = {
+    cls.__name__: cls
+    for cls in (
+        CheckpointError,
+        DamagedCheckpoint,
+        DatasetError,
+        EpisodeError,
+        PolicyError,
+        TrainingError,
+        WriteError,
+    )
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,42 +61,99 @@ class GroupLayout:
     folder: Path
     """The run's output."""
     workers: int
+    threads: int
+    """CPU threads of each."""
     cpus: float
     """CPUs that Ray sets aside for each worker."""
-    gpu: bool
+    device: str
+    """`cuda`: each has a GPU of its own."""
     max_failures: int
 
 
-def run_group(
-    worker: Callable[[dict[str, Any]], dict[str, Any]],
-    job: Any,
-    layout: GroupLayout,
-    explained: Explained,
-    watch: Callable[[Any], None],
-) -> Any:
-    """The outcome of `worker({"job": job})`; `watch` is called with each row that a worker tells.
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One worker, as its work sees it."""
 
-    Raises one of `explained` if that is what a worker returned, and `ClusterError` when workers died too
-    often.
+    group: Solo
+    device: torch.device
+    watch: Watch | None
+    """What the first worker calls with each row of the curve."""
+
+
+class Job(Protocol):
+    """What each worker gets."""
+
+    def work(self, member: Member) -> None:
+        """What each worker does with it."""
+        ...
+
+
+class GroupTraining(Training):
+    """A training whose steps are done by a group of workers; `config` has what says so (see `_lay_out`)."""
+
+    share: ClassVar[float] = 1.0
+    """Of the CPUs that the workers may take."""
+
+    @abstractmethod
+    def job(self, run: Run, layout: GroupLayout) -> Job:
+        """What the workers get; Ray is up."""
+
+    def train(self, run: Run) -> Standing:
+        from vidseg_core.kit.ray_session import ray_session
+
+        config = self.config
+        with ray_session(config):
+            layout = self._lay_out(run)
+            workers, lines = count(config.workers, "worker"), f"{config.log_every:,} {self.unit}(s)"
+            self.report.say(f"training with {workers} on {layout.device}; a line every {lines}")
+            run_group(self.job(run, layout), layout, self.watch(run))
+        return run.saved()
+
+    def _lay_out(self, run: Run) -> GroupLayout:
+        """The workers on the Ray that is up; `ClusterError` for a device that it does not have."""
+        import ray
+
+        from vidseg_core.kit.device import cluster_device
+
+        config, resources = self.config, ray.cluster_resources()
+        cpus = min(float(config.threads), self.share * resources.get("CPU", 1.0) / config.workers)
+        asked = getattr(config, "device", "cpu")
+        return GroupLayout(
+            folder=run.folder.resolve(),
+            workers=config.workers,
+            threads=config.threads,
+            cpus=cpus if cpus >= 1 else max(0.01, math.floor(100 * cpus) / 100),
+            device=cluster_device(asked, resources.get("GPU", 0.0), config.workers),
+            max_failures=config.max_failures,
+        )
+
+
+def run_group(job: Job, layout: GroupLayout, watch: Watch) -> None:
+    """Each worker does its part of `job`; `watch` is called with each row that the first one reports.
+
+    Raises one of `EXPLAINED` if that is what ended a worker, and `ClusterError` when workers died too often.
     """
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    folder = layout.folder.resolve()
+    from vidseg_core.kit.ray_session import ClusterError
+
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths mean here what they mean there
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")  # a busy machine takes over 60 s
     try:
-        with _Follower(folder / PROGRESS, watch):
-            result = _trainer(worker, job, layout, folder).fit()
+        with _Follower(layout.folder / PROGRESS, watch):
+            result = _trainer(job, layout).fit()
     except TrainingFailedError as error:
         raise ClusterError(f"training workers failed too often: {_reason(error, layout)}") from error
     finally:
-        shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
-    return _outcome(getattr(result, "return_value", None), explained)
+        shutil.rmtree(layout.folder / RAY_FOLDER, ignore_errors=True)
+    returned = getattr(result, "return_value", None)
+    if not isinstance(returned, dict):
+        raise ClusterError("the training workers ended without a result; run the same command again")
+    if returned:
+        raise EXPLAINED[returned["kind"]](returned["message"])
 
 
-def _trainer(
-    worker: Callable[[dict[str, Any]], dict[str, Any]], job: Any, layout: GroupLayout, folder: Path
-) -> TorchTrainer:
+def _trainer(job: Job, layout: GroupLayout) -> TorchTrainer:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -85,19 +161,19 @@ def _trainer(
         def _register_sigint_handler(self, controller: Any) -> None:
             """Ctrl-C stays with `interrupts`: Ray Train's handler ends the process as if all were well."""
 
-    gpus = {"GPU": 1.0} if layout.gpu else {}
+    on_gpu = layout.device == "cuda"
     return Trainer(
-        worker,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if layout.gpu else "gloo"),
+        _worker,
+        train_loop_config={"job": job, "layout": layout},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=layout.workers,
-            use_gpu=layout.gpu,
-            resources_per_worker={"CPU": layout.cpus} | gpus,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": layout.cpus} | ({"GPU": 1.0} if on_gpu else {}),
         ),
         run_config=RunConfig(
             name=uuid.uuid4().hex,
-            storage_path=str(folder / RAY_FOLDER),
+            storage_path=str(layout.folder / RAY_FOLDER),
             failure_config=FailureConfig(
                 max_failures=layout.max_failures, controller_failure_limit=MOST_STARTS
             ),
@@ -105,15 +181,29 @@ def _trainer(
     )
 
 
-def answer(work: Callable[[], Any], explained: Explained) -> dict[str, Any]:
-    """What a worker returns: the outcome of `work`, or what explains its lack."""
+# --- in a worker -------------------------------------------------------------------------------------------
+
+
+def _worker(given: dict[str, Any]) -> dict[str, str]:
+    """What each worker runs; returns nothing, or kind and message of what ended it."""
+    import ray.train
+
+    layout: GroupLayout = given["layout"]
+    torch.set_num_threads(layout.threads)
+    device = _device(layout.device)
+    group = ProcessGroup(device) if ray.train.get_context().get_world_size() > 1 else Solo()
+    member = Member(
+        group=group, device=device, watch=_appends(layout.folder / PROGRESS) if group.rank == 0 else None
+    )
     try:
-        return {"outcome": work()}
-    except tuple(explained.values()) as error:
-        return {"kind": type(error).__name__, "message": str(error)}
+        given["job"].work(member)
+    except tuple(EXPLAINED.values()) as error:
+        kind = next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in EXPLAINED)
+        return {"kind": kind, "message": str(error)}
+    return {}
 
 
-def worker_device(device: str) -> torch.device:
+def _device(device: str) -> torch.device:
     """Where this worker's net runs."""
     if device == "cpu":
         return torch.device("cpu")
@@ -125,26 +215,23 @@ def worker_device(device: str) -> torch.device:
     return found if isinstance(found, torch.device) else found[0]
 
 
-def teller(folder: Path) -> Callable[[Any], None]:
-    """What the first worker calls with each row; a full disk loses the row, not the run."""
+def _appends(path: Path) -> Watch:
+    """Adds each row to the file; a full disk loses the row, not the run."""
 
-    def tell(row: Any) -> None:
-        with suppress(OSError), open(folder / PROGRESS, "a", encoding="utf-8") as file:
+    def append(row: Any) -> None:
+        with suppress(OSError), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    return tell
+    return append
 
 
-def _outcome(returned: Any, explained: Explained) -> Any:
-    if not isinstance(returned, dict):
-        raise ClusterError("the training workers ended without a result; run the same command again")
-    if "outcome" in returned:
-        return returned["outcome"]
-    raise explained[returned["kind"]](returned["message"])
+# --- in the driver -----------------------------------------------------------------------------------------
 
 
 def _reason(error: Exception, layout: object) -> str:
     """The last line of what a worker said; what Ray's memory monitor says, in a sentence."""
+    from vidseg_core.kit.explain import is_kill, killed
+
     if is_kill(str(error)):
         return killed(str(error), layout)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -154,7 +241,7 @@ def _reason(error: Exception, layout: object) -> str:
 class _Follower:
     """Reads a growing file of rows while the block runs, and hands each new row over."""
 
-    def __init__(self, path: Path, watch: Callable[[Any], None]) -> None:
+    def __init__(self, path: Path, watch: Watch) -> None:
         self._path, self._watch = path, watch
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -177,7 +264,7 @@ class _Follower:
 
 
 def _whole_lines(path: Path, start: int) -> Iterator[bytes]:
-    """The lines behind byte `start` that are finished."""
+    """The lines after byte `start` that are finished."""
     if path.is_file():
         with open(path, "rb") as file:
             file.seek(start)

@@ -18,6 +18,7 @@ import ray.data
 import torch
 
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.training.ray_group import GroupLayout
 from vidseg_core.training.samples import Batch, TrainingSet
 
 Sample = tuple[np.ndarray, np.ndarray, tuple[str, int]]
@@ -35,6 +36,13 @@ class Loading:
 
     tasks: int
     cpus: float
+
+
+def loading_beside(layout: GroupLayout, loaders: int) -> Loading:
+    """What the workers leave of the CPUs. `loaders`: tasks for each worker; 0: as many as fit."""
+    cpus = ray.cluster_resources().get("CPU", 1.0)
+    left = (cpus - layout.cpus * layout.workers) / layout.workers
+    return Loading(tasks=loaders or max(1, int(left)), cpus=1.0 if left >= 1 else max(0.01, round(left, 2)))
 
 
 def ray_batches(

@@ -1,0 +1,215 @@
+"""Promise: whichever the verb, a folder has one driver at a time, and `run.json` the same fields; a save that
+fails for one worker stops all of them.
+
+Why: only two of the five verbs took the lock, so that a second command trained into the same checkpoint; and
+the policy's loop saved on its first worker alone, so that a full disk left the others waiting for it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cloudpickle
+import pytest
+import torch
+
+from benchmarks.generated_tables import generated_table
+from jobs import cli
+from tests.scheduling.test_planner import built
+from tests.training.small import facts_of
+from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
+from vidseg_core.episodes.store import write_table
+from vidseg_core.episodes.table_set import join_tables
+from vidseg_core.kit.claim import only_driver
+from vidseg_core.store.errors import WriteError
+from vidseg_core.store.objects import open_store
+from vidseg_core.training import ray_group
+from vidseg_core.training.group import Solo
+from vidseg_core.training.policy_loop import PolicyOptions, train_policy
+
+SCENES = "scenes:videos=2,frames=4,height=64,width=96"
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tables` for policies and decision nets, `pictures` for planners."""
+    root = tmp_path_factory.mktemp("sets")
+    for number in range(3):
+        write_table(open_store(str(root / "tables")), generated_table(60, 20, seed=number))
+        write_table(open_store(str(root / "pictures")), built(f"clip{number}", seed=number, frames=20))
+    return root
+
+
+def command(verb: str, sets: Path) -> list[str]:
+    """The shortest command of a verb, without its output."""
+    return {
+        "train-segmenter": [
+            *("--data", SCENES, "--segmenter", "tiny:8", "--augment.crop", "32", "--steps", "2"),
+            *("--recipe.batch", "2", "--val_limit", "2", "--device", "cpu"),
+        ],
+        "train-flow": [
+            *("--data", SCENES, "--steps", "2", "--recipe.batch", "2", "--size", "96", "--device", "cpu"),
+        ],
+        "train-policy": [
+            *("--tables", str(sets / "tables"), "--episode.frames", "40", "--episode.eta", "0.5"),
+            *("--reinforce.episodes", "16", "--reinforce.trials", "2", "--intervals", "5"),
+        ],
+        "train-decision": ["--tables", str(sets / "tables"), "--steps", "20", "--intervals", "5"],
+        "train-planner": [
+            *("--tables", str(sets / "pictures"), "--stride", "2", "--window", "12", "--intervals", "5"),
+        ],
+    }[verb]
+
+
+VERBS = ("train-segmenter", "train-flow", "train-policy", "train-decision", "train-planner")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_second_command_is_refused_while_one_works_in_the_folder(
+    verb: str, sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    with only_driver(output):
+        assert cli.main([verb, *command(verb, sets), "--output", str(output)]) == 2
+    assert "--output: another command is" in capsys.readouterr().err
+    assert not (output / "run.json").exists()
+
+
+class Here:
+    """Ray Train with one worker, which lives in this process."""
+
+    def __init__(self, job: ray_group.Job, layout: ray_group.GroupLayout) -> None:
+        self._given = cloudpickle.dumps({"job": job, "layout": layout})
+
+    def fit(self) -> SimpleNamespace:
+        return SimpleNamespace(return_value=ray_group._worker(cloudpickle.loads(self._given)))
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `test_on_ray` and its like do on Ray is done here."""
+    monkeypatch.setattr("ray.put", lambda thing: thing)
+    monkeypatch.setattr("ray.get", lambda thing: thing)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr("ray.train.get_context", lambda: SimpleNamespace(get_world_size=lambda: 1))
+    monkeypatch.setattr("vidseg_core.kit.ray_session.ray_session", lambda config: nullcontext())
+    monkeypatch.setattr(ray_group, "_trainer", Here)
+    monkeypatch.setattr(
+        "vidseg_core.training.ray_loader.ray_batches",
+        lambda samples, start, stop, slots, loading: samples.batches(start, stop),
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_finished_run_says_the_same_whatever_the_verb(
+    verb: str, sets: Path, tmp_path: Path, no_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [verb, *command(verb, sets), "--output", str(tmp_path)]
+    assert cli.main(line) == 0, capsys.readouterr().err
+    facts = facts_of(tmp_path)
+    assert facts["verb"] == verb and facts["steps"] > 1 and facts["weights_sha256"]
+    assert (facts["best"] is None) == (facts["best_step"] is None)
+    assert bool(facts["operating_points"]) == (verb not in ("train-segmenter", "train-flow"))
+    assert (tmp_path / "curve.parquet").exists() == (verb != "train-planner")
+    assert cli.main(line) == 0
+    assert "complete already; nothing to do" in capsys.readouterr().err
+    (tmp_path / "run.json").unlink()
+    assert cli.main(line) == 0
+    assert facts_of(tmp_path)["weights_sha256"] == facts["weights_sha256"]
+
+
+def test_what_ends_a_worker_is_said_by_its_name(
+    sets: Path,
+    tmp_path: Path,
+    no_ray: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise WriteError("cannot write checkpoint.pt: No space left on device")
+
+    monkeypatch.setattr("vidseg_core.training.attempt.save_checkpoint", full)
+    line = ["train-policy", *command("train-policy", sets), "--output", str(tmp_path)]
+    assert cli.main(line) == 1
+    assert "cannot write checkpoint.pt: No space left on device; what is finished" in capsys.readouterr().err
+
+
+# a save that fails ----------------------------------------------------------------------------------------
+
+
+class Left(Exception):
+    """A worker waits for one that is gone: on Ray it would wait for half an hour."""
+
+
+class Threads(Solo):
+    """A worker of a group that lives in threads; everybody has a queue to everybody."""
+
+    def __init__(self, rank: int, queues: list[list[queue.SimpleQueue[Any]]]) -> None:
+        self.rank, self.size = rank, len(queues)
+        self._queues = queues
+
+    def gather(self, thing: Any) -> list[Any]:
+        self.send(thing)
+        things = [self._queues[other][self.rank].get() for other in range(self.size)]
+        if any(isinstance(each, Left) for each in things):
+            raise Left
+        return things
+
+    def send(self, thing: Any) -> None:
+        for other in range(self.size):
+            self._queues[self.rank][other].put(thing)
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return torch.stack(self.gather(tensor)).sum(0)
+
+    def average_gradients(self, weights: Any) -> None:
+        for weight in weights:
+            weight.grad = self.sum(weight.grad) / self.size
+
+
+def in_threads(work: Callable[[Solo], Any], size: int = 2) -> list[BaseException | None]:
+    """What ended each worker."""
+    queues = [[queue.SimpleQueue[Any]() for _ in range(size)] for _ in range(size)]
+    ends: list[BaseException | None] = [None] * size
+
+    def one(rank: int) -> None:
+        member = Threads(rank, queues)
+        try:
+            work(member)
+        except BaseException as error:
+            ends[rank] = error
+        finally:
+            member.send(Left())
+
+    workers = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return ends
+
+
+def test_a_policy_that_cannot_be_saved_stops_every_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = join_tables([generated_table(60, 30, seed=number) for number in range(2)])
+    options = PolicyOptions(
+        folder=tmp_path,
+        episode=EpisodeRecipe(frames=40, eta=0.2),
+        reinforce=ReinforceRecipe(episodes=8, batch=2, trials=2),
+        save_every=1,
+    )
+
+    def full(*_: object) -> None:
+        raise WriteError("cannot write checkpoint.pt: No space left on device")
+
+    monkeypatch.setattr("vidseg_core.training.attempt.save_checkpoint", full)
+    ends = in_threads(lambda group: train_policy(tables, None, options, group=group))
+    assert [type(end) for end in ends] == [WriteError, WriteError]
