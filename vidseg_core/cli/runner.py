@@ -57,7 +57,7 @@ def run_verb(
         if ends and in_child(config):
             code = supervised(
                 lambda child: _run(verb, config, lambda config: run(config, child)),
-                lambda text: say(verb, config, text, event="message"),
+                lambda text: say(verb, config, text, event="process"),
                 lambda: _say_interrupted(verb, config),
             )
         else:
