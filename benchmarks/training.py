@@ -31,8 +31,8 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.ray_session import ray_session
 from vidseg_core.models.trainable import trainable_net
+from vidseg_core.store.keys import CURVE_KEY
 from vidseg_core.training.data import open_training_data
-from vidseg_core.training.driver import CURVE
 from vidseg_core.training.loop import LAST, train
 from vidseg_core.training.segmenter_job import loop_options, run_train_segmenter
 
@@ -84,7 +84,7 @@ def plain_loop(config: TrainSegmenterConfig) -> list[dict[str, Any]]:
 def on_ray(config: TrainSegmenterConfig) -> list[dict[str, Any]]:
     """The curve of the command."""
     run_train_segmenter(config, Reporter("text", io.StringIO()))
-    return pq.read_table(Path(config.output) / CURVE).to_pylist()
+    return pq.read_table(Path(config.output) / CURVE_KEY).to_pylist()
 
 
 def measured(way: str, config: TrainSegmenterConfig, rows: list[dict[str, Any]]) -> Row:

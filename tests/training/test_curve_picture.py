@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vidseg_core.report.training_curves import curve_picture
+from vidseg_core.report.of_training import curve_picture
 
 
 def rows() -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from vidseg_core.store.keys import CURVE_KEY, RUN_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import Shape, read_object, read_table
 
+PICTURE = "curve.png"
+"""The curves as a picture, beside their table."""
 _RUN_SHAPE: Shape = {"verb": str, "operating_points": [{}]}
 _REMEDY = f"remove it and {RUN_KEY}, and the same training command writes both again"
 STEPS = ("step", "batch", "epoch", "update")
@@ -124,6 +126,18 @@ def curves_plot(columns: Mapping[str, np.ndarray], step: str, shown: Sequence[st
         wide=(8.2, 0.7 + 1.8 * -(-len(shown) // 2)),
         narrow=(4.1, 0.7 + 1.6 * len(shown)),
     )
+
+
+def curve_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """PNG with a panel for each quantity that the rows know (return, entropy, KAR, weights of KAR and LKD
+    as in DVRL Fig. 3, validation); empty bytes where there is nothing to draw."""
+    columns = {name: _numbers([row.get(name) for row in rows]) for name in (*STEPS, *WORDS)}
+    known = {name: values for name, values in columns.items() if np.isfinite(values).any()}
+    step = next((name for name in STEPS if name in known), None)
+    shown = [name for name in WORDS if name in known]
+    if step is None or not shown:
+        return b""
+    return curves_plot(known, step, shown, "training").save("png")
 
 
 def _best(facts: Mapping[str, Any]) -> Iterator[tuple[float, str]]:

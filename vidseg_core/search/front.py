@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseg_core.store.atomic import write_whole
+from vidseg_core.store.keys import PARETO_KEY, TRIALS_KEY
 
-TRIALS, PARETO, PICTURE = "trials.parquet", "pareto.parquet", "pareto.png"
+PICTURE = "pareto.png"
 TRIALS_SCHEMA = pa.schema(
     [
         ("trial", pa.string()),
@@ -78,13 +79,13 @@ def write_trials(folder: Path, outcomes: Sequence[Outcome]) -> None:
     for place, outcome in enumerate(outcomes):
         row = _row(outcome) | {"on_front": place in best}
         rows.append(row | ({"quality": None, "aki": None} if outcome["error"] else {}))
-    _write(folder / TRIALS, rows, TRIALS_SCHEMA)
+    _write(folder / TRIALS_KEY, rows, TRIALS_SCHEMA)
 
 
 def write_front(folder: Path, outcomes: Sequence[Outcome], finals: Mapping[str, Mapping[str, Any]]) -> None:
     """`pareto.parquet` and its picture; `finals`: by trial what became of it."""
     rows = [_row(outcomes[place]) | finals.get(outcomes[place]["trial"], {}) for place in front(outcomes)]
-    _write(folder / PARETO, rows, PARETO_SCHEMA)
+    _write(folder / PARETO_KEY, rows, PARETO_SCHEMA)
     write_whole(folder / PICTURE, picture(outcomes, list(finals.values())))
 
 

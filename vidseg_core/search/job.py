@@ -37,7 +37,8 @@ from vidseg_core.search.desk import open_desk
 from vidseg_core.search.front import choose_finalists, front, write_front, write_trials
 from vidseg_core.search.space import Definition, open_spaces
 from vidseg_core.search.trial import Task, only_features, read_outcome, run_trial
-from vidseg_core.training.driver import RUN, open_run, write_facts
+from vidseg_core.store.keys import RUN_KEY
+from vidseg_core.training.driver import open_run, write_facts
 from vidseg_core.training.policy_job import run_train_policy
 from vidseg_core.training.policy_loop import POLICY
 from vidseg_core.training.split import describe_split, digests, open_tables
@@ -63,7 +64,7 @@ def run_tune(config: TuneConfig, reporter: Reporter | None = None) -> int:
     space = {"space": load_yaml(space_file(config.space))}
     open_run(folder, config.fingerprint_fields() | space | digests(tables, validation))
     with only_driver(folder):
-        if (folder / RUN).is_file():
+        if (folder / RUN_KEY).is_file():
             report.say(f"{folder} is complete already; nothing to do")
             return 0
         return _search(config, definition, folder, validation, report)

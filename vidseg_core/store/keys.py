@@ -23,7 +23,8 @@ An evaluation has a manifest, its tables, run.json, _SUCCESS and
     cells/clip=<clip>/<method>-<stamp>.parquet               what one method gave on one clip
     net/clip=<clip>/<stamp>.parquet                          N's masks of a clip
 
-Training leaves `curve.parquet`, a search `trials.parquet`, beside their run.json.
+Training leaves `curve.parquet`, a search `trials.parquet` and `pareto.parquet`, beside manifest.json and
+run.json.
 
 Names sort in frame order within a kind, and every span sorts after every part of its video. (A paged listing
 that misses a part because `compact` has just removed it therefore still comes to the span that replaces it.)
@@ -56,8 +57,10 @@ SEGMENTS_KEY = "segments.parquet"
 CELLS_PREFIX, NET_PREFIX = "cells/", "net/"
 RESULTS_KEY, METHODS_KEY, FRAMES_KEY = "results.parquet", "methods.parquet", "frames.parquet"
 QUARANTINE_KEY = "quarantine.parquet"
+TRAINING_KEY = "manifest.json"
+"""The manifest of a folder that a net, a policy or a search is trained into."""
 CURVE_KEY = "curve.parquet"
-TRIALS_KEY = "trials.parquet"
+TRIALS_KEY, PARETO_KEY = "trials.parquet", "pareto.parquet"
 
 _ID = r"(?P<id>[A-Za-z0-9._-]+)"
 _ID_PATTERN = re.compile(_ID)

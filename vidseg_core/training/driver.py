@@ -29,11 +29,11 @@ from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.kit.versions import versions
 from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.store.errors import WriteError
+from vidseg_core.store.keys import CURVE_KEY, RUN_KEY, TRAINING_KEY
 from vidseg_core.store.objects import open_store
 from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
 from vidseg_core.training.checkpoint import CheckpointError, Standing, load_checkpoint
 
-MANIFEST, RUN, CURVE = "manifest.json", "run.json", "curve.parquet"
 COUNTS = ("step", "batch", "episodes", "decisions")
 """Columns of curves that hold whole numbers."""
 
@@ -152,7 +152,7 @@ def run_training(training: Training) -> int:
         return 0
     run = open_run(Path(training.config.output), training.decides())
     with only_driver(run.folder):
-        if (run.folder / RUN).is_file():
+        if (run.folder / RUN_KEY).is_file():
             training.report.say(f"{run.folder} is complete already; nothing to do")
         else:
             _drive(training, run)
@@ -165,9 +165,9 @@ def open_run(folder: Path, decides: Mapping[str, Any]) -> Run:
     store = open_store(str(folder))
 
     def check() -> None:
-        require_same(read_object(store, MANIFEST, {}, OTHER_OUTPUT), decides, store.root)
+        require_same(read_object(store, TRAINING_KEY, {}, OTHER_OUTPUT), decides, store.root)
 
-    claim(store, MANIFEST, decides, check)
+    claim(store, TRAINING_KEY, decides, check)
     return Run(folder=folder, fingerprint=digest_of(decides))
 
 
@@ -208,21 +208,21 @@ def says_how_to_go_on(run: Run, unit: str = "step") -> Iterator[None]:
 
 def write_curve(folder: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """All rows so far as `curve.parquet`, and drawn (DVRL Fig. 3) as `curve.png`."""
-    from vidseg_core.report.training_curves import PICTURE, curve_picture
+    from vidseg_core.report.of_training import PICTURE, curve_picture
 
     if not rows:
         return
     kinds = {name: pa.int64() if name in COUNTS else pa.float64() for name in columns}
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(kinds)), sink)
-    write_whole(folder / CURVE, sink.getvalue())
+    write_whole(folder / CURVE_KEY, sink.getvalue())
     if data := curve_picture(rows):
         write_whole(folder / PICTURE, data)
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
     """`run.json`: from now on the run is finished."""
-    write_whole(folder / RUN, (json.dumps(facts, indent=1) + "\n").encode())
+    write_whole(folder / RUN_KEY, (json.dumps(facts, indent=1) + "\n").encode())
 
 
 def _facts(training: Training, run: Run, standing: Standing, ending: Ending) -> RunFacts:
