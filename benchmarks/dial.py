@@ -21,9 +21,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.corpus import real_videos
-from vidseg_core.calibration.calibrate import clip_valuer, look_at_all, planned_on, sample_units, worth_trying
+from vidseg_core.calibration.calibrate import (
+    clip_valuer,
+    look_at_all,
+    lookahead_runs,
+    sample_units,
+    worth_trying,
+)
 from vidseg_core.calibration.evidence import Clip
-from vidseg_core.calibration.schedulers import FixedFamily, Planned, Point, families, keys_at
+from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, keys_at
 from vidseg_core.calibration.search import search
 from vidseg_core.calibration.tasks import SampleTasks, longest_interval
 from vidseg_core.config.dial import CalibrationConfig
@@ -59,13 +65,13 @@ def measure(footage: str, config: SegmentConfig, drops: Sequence[float]) -> list
     sample = SampleTasks(config, units)
     clips, places, _, net_ops = look_at_all(config, sample, report)
     names = worth_trying(config, net_ops, report)
-    planned = planned_on(config, clips, sample) if "planner" in names else None
+    ahead = lookahead_runs(config, clips, sample) if "planner" in names else None
     rows = []
     for left_out in range(len(clips)):
         video = units[places[left_out]].source
         others = [number for number, place in enumerate(places) if units[place].source != video]
         rows += [
-            _row(footage, config, drop, clips, places, others, left_out, sample, names, planned)
+            _row(footage, config, drop, clips, places, others, left_out, sample, names, ahead)
             for drop in drops
         ]
     return rows
@@ -81,14 +87,14 @@ def _row(
     left_out: int,
     sample: SampleTasks,
     names: Sequence[str],
-    planned: Planned | None,
+    ahead: LookaheadRuns | None,
 ) -> Row:
     report, most = Reporter("text"), longest_interval(config)
     training = [clips[number] for number in others]
-    if planned is not None:
-        planned = replace(planned, runs=[planned.runs[number] for number in others])
+    if ahead is not None:
+        ahead = replace(ahead, runs=[ahead.runs[number] for number in others])
     choice = search(
-        families([clip.table for clip in training], names, max_interval=most, planned=planned),
+        families([clip.table for clip in training], names, max_interval=most, ahead=ahead),
         clip_valuer(training, [places[number] for number in others], sample, report),
         budget=None,
         max_drop=max_drop,

@@ -37,8 +37,8 @@ from vidseg_core.episodes.walk import counts_T, even_keys, feature, two_sided_of
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.planner import PlannerFacts, PlannerModel
 from vidseg_core.models.policy_file import read_policy
+from vidseg_core.scheduling.lookahead_features import LOOKAHEAD_FEATURES
 from vidseg_core.scheduling.moving import moving_share
-from vidseg_core.scheduling.plan_features import PLAN_FEATURES
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
 from vidseg_core.training.planner_fit import Lesson, cross_fit, lesson_of, price_at, priced, value_of
@@ -369,7 +369,7 @@ def planner_points(
     made = []
     for model, lesson in zip(models, lessons, strict=True):
         facts = PlannerFacts(
-            feature_names=PLAN_FEATURES,
+            feature_names=LOOKAHEAD_FEATURES,
             stride=lesson.stride,
             window=min(LEARN.window, 2 * lesson.table.horizon),
             reach=lesson.table.horizon,

@@ -21,7 +21,7 @@ from vidseg_core.models.bundled import BUNDLED
 from vidseg_core.models.planner import BUNDLED_PLANNER, is_planner, planner_file, read_planner
 from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
-from vidseg_core.scheduling.plan_features import PLAN_FEATURES
+from vidseg_core.scheduling.lookahead_features import LOOKAHEAD_FEATURES
 
 NAMES = sorted(BUNDLED)
 MOST_BYTES = 6_000_000
@@ -134,7 +134,7 @@ def test_the_planner_in_the_box_is_the_one_of_its_card_and_plans_both_ways() -> 
     assert {(point.sides, point.target) for point in facts.operating_points} == {
         (sides, interval) for sides in ("one", "two") for interval in (10.0, 25.0, 50.0)
     }
-    assert facts.feature_names == PLAN_FEATURES and not any(
+    assert facts.feature_names == LOOKAHEAD_FEATURES and not any(
         "/" in value for value in facts.fingerprint.values()
     )
     assert is_planner(BUNDLED_PLANNER) and policy_digest(BUNDLED_PLANNER) == policy_digest(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidseg_core.scheduling import Deviation, PlanWindow
+from vidseg_core.scheduling import Deviation, LookaheadWindow
 
 
 class Brightest:
@@ -10,7 +10,7 @@ class Brightest:
 
     window, stride = 8, 2
 
-    def plan(self, window: PlanWindow) -> list[int]:
+    def plan(self, window: LookaheadWindow) -> list[int]:
         places = [place for place in range(2, window.frames, 2) if window.sound_T[place]]
         return [max(places, key=lambda place: float(window.grays[place].mean()))] if places else []
 

@@ -34,8 +34,8 @@ from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.scheduling import WindowScheduler, build_scheduler
-from vidseg_core.scheduling.plan_features import PLAN_FEATURES, Pairs, distances
-from vidseg_core.scheduling.plan_values import (
+from vidseg_core.scheduling.lookahead_features import LOOKAHEAD_FEATURES, Pairs, distances
+from vidseg_core.scheduling.lookahead_values import (
     best_keys,
     best_keys_ahead,
     evened,
@@ -77,7 +77,7 @@ def table() -> EpisodeTable:
 
 def a_model(seed: int = 0) -> PlannerModel:
     """Expects a loss that grows with the distance and differs from pair to pair."""
-    rng, count = np.random.default_rng(seed), 2 * len(PLAN_FEATURES) + 1
+    rng, count = np.random.default_rng(seed), 2 * len(LOOKAHEAD_FEATURES) + 1
     weights = np.append(rng.normal(0, 0.01, count), 0.1)
     weights[0] = 0.1
     return PlannerModel(
@@ -90,7 +90,10 @@ def a_model(seed: int = 0) -> PlannerModel:
 
 def facts(**told: object) -> PlannerFacts:
     return PlannerFacts(
-        **({"feature_names": PLAN_FEATURES, "stride": STRIDE, "window": WINDOW, "fingerprint": {}} | told)  # type: ignore[arg-type]
+        **(
+            {"feature_names": LOOKAHEAD_FEATURES, "stride": STRIDE, "window": WINDOW, "fingerprint": {}}
+            | told
+        )  # type: ignore[arg-type]
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from vidseg_core.calibration.choice import Choice, Valued, describe, plain_choice
 from vidseg_core.calibration.evidence import Clip
 from vidseg_core.calibration.sampling import Run, draw_runs
-from vidseg_core.calibration.schedulers import Planned, Point, families, prices_of
+from vidseg_core.calibration.schedulers import LookaheadRuns, Point, families, prices_of
 from vidseg_core.calibration.search import search
 from vidseg_core.calibration.tasks import (
     SampleTasks,
@@ -151,7 +151,7 @@ def calibrate(
         names,
         max_interval=longest_interval(config),
         policy=config.scheduler.policy,
-        planned=planned_on(config, clips, sample) if _looking_ahead(names) else None,
+        ahead=lookahead_runs(config, clips, sample) if _looking_ahead(names) else None,
     )
     choice = search(
         found,
@@ -191,11 +191,11 @@ def _looking_ahead(names: Sequence[str]) -> list[str]:
     return [name for name in names if SCHEDULERS[name].looks_ahead]
 
 
-def planned_on(config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks) -> Planned:
+def lookahead_runs(config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks) -> LookaheadRuns:
     """The planner at each of its prices, on each clip."""
     planner = lookahead_file(config)
     prices = prices_of(planner, config.propagation.sides == "two")
-    return Planned(planner, prices, sample.look_ahead([clip.table for clip in clips], prices))
+    return LookaheadRuns(planner, prices, sample.look_ahead([clip.table for clip in clips], prices))
 
 
 def check_dial_here(config: SegmentConfig) -> None:

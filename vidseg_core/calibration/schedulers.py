@@ -49,14 +49,14 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A planner on the sample."""
+class LookaheadRuns:
+    """A scheduler that looks ahead on the sample."""
 
-    planner: str
+    file: str
     """Its file, or its name."""
     prices: Sequence[float]
     runs: Sequence[np.ndarray]
-    """Per clip what `plan_keys` says of the prices."""
+    """Per clip bool [P, T]: its keys at each price."""
 
 
 class Family(Protocol):
@@ -164,11 +164,11 @@ def families(
     *,
     max_interval: int,
     policy: str | None = None,
-    planned: Planned | None = None,
+    ahead: LookaheadRuns | None = None,
 ) -> list[Family]:
     """The schedulers of these names on the sample.
 
-    `policy`: the file that a learned scheduler reads. `planned`: what the planner does on these clips.
+    `policy`: the file that a learned scheduler reads. `ahead`: what one that looks ahead does on them.
     """
     found: list[Family] = []
     for name in names:
@@ -177,9 +177,9 @@ def families(
         elif SCHEDULERS[name].feature:
             found.append(_heuristic(tables, name, max_interval))
         elif SCHEDULERS[name].looks_ahead:
-            assert planned is not None
-            about = {"name": name, "policy": planned.planner}
-            found.append(ScoredFamily(name, about, np.array(planned.prices), planned.runs))
+            assert ahead is not None
+            about = {"name": name, "policy": ahead.file}
+            found.append(ScoredFamily(name, about, np.array(ahead.prices), ahead.runs))
         else:
             assert policy is not None
             found.append(_trained(tables, name, policy, max_interval))

@@ -26,13 +26,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from vidseg_core.engine.ahead import Ahead, input_of
 from vidseg_core.engine.codec import StateError
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.finalise import Finaliser, Gap
 from vidseg_core.engine.flows import Flows
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import FrameLook
+from vidseg_core.engine.lookahead import Lookahead, input_of
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame, PendingFrame, SegmentState
 from vidseg_core.engine.stats import EngineStats
@@ -40,7 +40,7 @@ from vidseg_core.models.protocol import Segmenter
 from vidseg_core.propagation.flow import FlowEstimator, build_flow
 from vidseg_core.propagation.propagators import LEVELS, Propagator
 from vidseg_core.scheduling.deviation import Deviation
-from vidseg_core.scheduling.plan_window import plan_labels, plan_shape
+from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_shape
 from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
 _NO_VIEW = np.empty((0, 0), np.uint8)
@@ -103,7 +103,7 @@ class Engine:
         self._online = None if isinstance(scheduler, WindowScheduler) else scheduler
         self._needs_previous = bool(getattr(self._online, "needs_previous", False))
         self._ahead = (
-            Ahead(scheduler, two_sided=self.two_sided, max_interval=self.max_interval)
+            Lookahead(scheduler, two_sided=self.two_sided, max_interval=self.max_interval)
             if isinstance(scheduler, WindowScheduler)
             else None
         )
@@ -136,10 +136,10 @@ class Engine:
             state.pending = []
         return [[*_hand_out(state), *rows] for state, rows in zip(states, results, strict=True)]
 
-    def _step(self, looks: list[FrameLook], planned: Sequence[bool] | None = None) -> list[list[FrameResult]]:
-        """Advance each look's state by its frame. `planned`: the decisions, where they are made already."""
+    def _step(self, looks: list[FrameLook], chosen: Sequence[bool] | None = None) -> list[list[FrameResult]]:
+        """Advance each look's state by its frame. `chosen`: the decisions, where they are made already."""
         self._restore_keys([look.state for look in looks])
-        decisions = self._decide(looks, planned)
+        decisions = self._decide(looks, chosen)
         new_keys = self._run_keys(looks, decisions)
         finals = self._finalise(looks, decisions, new_keys)
         return [
@@ -147,12 +147,12 @@ class Engine:
             for look, decision, key, rows in zip(looks, decisions, new_keys, finals, strict=True)
         ]
 
-    # --- looking ahead (see `ahead`) -----------------------------------------------------------------------
+    # --- looking ahead (see `lookahead`) -------------------------------------------------------------------
 
     def _step_ahead(
-        self, ahead: Ahead, states: Sequence[SegmentState], frames: Sequence[FrameInput]
+        self, ahead: Lookahead, states: Sequence[SegmentState], frames: Sequence[FrameInput]
     ) -> list[list[FrameResult]]:
-        """Let the frames wait, and step over all that are planned. If that fails half-way, nothing is lost:
+        """Let the frames wait, and step over all that are decided. If that fails half-way, nothing is lost:
         the same frames again go on from there."""
         fresh = [
             (state, frame)
@@ -173,10 +173,10 @@ class Engine:
             state.interrupted_at = None
         return [_hand_out(state) for state in states]
 
-    def _catch_up(self, ahead: Ahead, states: Sequence[SegmentState], *, ends: bool) -> None:
+    def _catch_up(self, ahead: Lookahead, states: Sequence[SegmentState], *, ends: bool) -> None:
         """Step over all waiting frames whose decision can be known, one of each segment at a time."""
         while True:
-            with self.stats.timed("plan"):
+            with self.stats.timed("lookahead"):
                 decided = [(state, ahead.decide(state, ends)) for state in states]
             turn = [(state, is_key) for state, is_key in decided if is_key is not None]
             if not turn:
@@ -215,12 +215,12 @@ class Engine:
             for key, (_, carried) in zip(bare, results, strict=True):
                 key.carried = carried
 
-    def _decide(self, looks: list[FrameLook], planned: Sequence[bool] | None) -> list[_Decision]:
+    def _decide(self, looks: list[FrameLook], chosen: Sequence[bool] | None) -> list[_Decision]:
         decisions: list[_Decision | None] = [self._rule(look) for look in looks]
-        if planned is not None:
+        if chosen is not None:
             decisions = [
-                decision or _planned(look, is_key)
-                for decision, look, is_key in zip(decisions, looks, planned, strict=True)
+                decision or _chosen(look, is_key)
+                for decision, look, is_key in zip(decisions, looks, chosen, strict=True)
             ]
         needs_flow = self._online is not None and self._online.needs_flow
         if needs_flow:
@@ -315,9 +315,11 @@ class Engine:
         if new_key is not None:
             settled = self.net.settle(new_key.labels_HW)
             rows = [*rows, _key_result(look.frame, decision, *settled)]
-            state.key, state.pending, state.planned = new_key.key, [], None
+            state.key, state.pending, state.next_key = new_key.key, [], None
             if self._ahead is not None:
-                state.key.plan_labels = plan_labels(settled[0], *plan_shape(*new_key.key.view.shape[:2]))
+                state.key.lookahead_labels = lookahead_labels(
+                    settled[0], *lookahead_shape(*new_key.key.view.shape[:2])
+                )
         elif self.two_sided:
             state.pending.append(_pending(look, decision, look.view))
         helps_next = new_key is None and self.flows.estimator.chained
@@ -341,8 +343,8 @@ def _not_key(looks: Sequence[FrameLook], decisions: Sequence[_Decision | None]) 
     return [look for look, d in zip(looks, decisions, strict=True) if d is None or not d.is_key]
 
 
-def _planned(look: FrameLook, is_key: bool) -> _Decision:
-    """The decision of a plan."""
+def _chosen(look: FrameLook, is_key: bool) -> _Decision:
+    """The decision of a scheduler that looks ahead."""
     lkd = look.state.next_frame - _key_of(look.state).ordinal
     return _Decision(is_key=is_key, score=float(is_key), kar=look.state.history.kar, lkd=lkd)
 

@@ -21,7 +21,7 @@ from vidseg_core.scheduling.history import HISTORY_LENGTH, DecisionHistory
 STATE_VERSION = 3
 
 NO_KEY = -1
-"""`SegmentState.planned`: no more keys up to the end of the segment."""
+"""`SegmentState.next_key`: no more keys up to the end of the segment."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class KeyFrame:
     """labels_HW, scores or features, by level; None: not yet recomputed from `frame_HW3` after a restore."""
     frame_HW3: np.ndarray | None
     """The RGB frame at working size, kept at levels scores and features only."""
-    plan_labels: np.ndarray | None = None
+    lookahead_labels: np.ndarray | None = None
     """N's mask at the size of planning, for schedulers that look ahead only."""
 
 
@@ -61,7 +61,7 @@ class PendingFrame:
 
 @dataclass(slots=True, kw_only=True)
 class WaitingFrame:
-    """A frame that waits to be planned (see `ahead`); it has not been stepped over yet."""
+    """A frame that waits for a decision (see `lookahead`); it has not been stepped over yet."""
 
     frame_index: int
     pts_s: float
@@ -98,9 +98,9 @@ class SegmentState:
     """A number that the scheduler keeps from frame to frame; 0 after a key (`Deviation.remember`)."""
     pending: list[PendingFrame] = field(default_factory=list)
     waiting: list[WaitingFrame] = field(default_factory=list)
-    """Frames after the one stepped over last whose decision is still to be planned."""
-    planned: int | None = None
-    """Ordinal of the next key, `NO_KEY` if there is none up to the end; None: not planned yet."""
+    """Frames after the one stepped over last that nothing has been decided about."""
+    next_key: int | None = None
+    """Ordinal of the next key, `NO_KEY` if there is none up to the end; None: not chosen yet."""
     undelivered: list[FrameResult] = field(default_factory=list)
     """Results of a step that failed half-way; the next one hands them out. Never stored."""
     interrupted_at: int | None = None
@@ -141,7 +141,7 @@ def _contents(state: SegmentState) -> tuple[dict[str, Any], dict[str, np.ndarray
         "next_frame": state.next_frame,
         "last_frame_index": state.last_frame_index,
         "level": state.level,
-        "planned": state.planned,
+        "planned": state.next_key,
         "memory": state.memory,
         "key": None,
     }
@@ -155,8 +155,8 @@ def _contents(state: SegmentState) -> tuple[dict[str, Any], dict[str, np.ndarray
         arrays["key.view"] = key.view
         kept = {"key.labels": key.carried} if state.level == "labels" else {"key.frame": key.frame_HW3}
         arrays.update(kept)
-        if key.plan_labels is not None:
-            arrays["key.plan"] = key.plan_labels
+        if key.lookahead_labels is not None:
+            arrays["key.plan"] = key.lookahead_labels
     if state.last_flow_hw2 is not None:
         arrays["last_flow"] = state.last_flow_hw2
     if state.last_view is not None:
@@ -174,7 +174,7 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
             view=arrays["key.view"],
             carried=arrays["key.labels"] if header["level"] == "labels" else None,
             frame_HW3=None if header["level"] == "labels" else arrays["key.frame"],
-            plan_labels=arrays.get("key.plan"),
+            lookahead_labels=arrays.get("key.plan"),
         )
     return SegmentState(
         seed=header["seed"],
@@ -188,7 +188,7 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         history=DecisionHistory(arrays["history"].tolist()),
         pending=_pending_from(arrays),
         waiting=_waiting_from(arrays),
-        planned=header["planned"],
+        next_key=header["planned"],
         memory=header["memory"],
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-STAGES = ("view", "flow", "plan", "decide", "net", "propagate")
+STAGES = ("view", "flow", "lookahead", "decide", "net", "propagate")
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ from vidseg_core.propagation.flow import FlowEstimator
 from vidseg_core.propagation.propagators import Propagator
 from vidseg_core.propagation.two_sided import Side, better_side, carry_along, side_of
 from vidseg_core.scheduling.deviation import Deviation
-from vidseg_core.scheduling.plan_window import plan_labels, plan_view
+from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_view
 
 
 class Refused(EpisodeError):
@@ -322,8 +322,8 @@ class _TwoSidedTable:
 
 def _pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     """Frames and masks as a planner is shown them."""
-    grays = [plan_view(gray_of(view)) for view in seen.views]
-    masks = [plan_labels(mask_HW, *gray.shape) for mask_HW, gray in zip(seen.masks, grays, strict=True)]
+    grays = [lookahead_view(gray_of(view)) for view in seen.views]
+    masks = [lookahead_labels(mask_HW, *gray.shape) for mask_HW, gray in zip(seen.masks, grays, strict=True)]
     return np.stack(grays), np.stack(masks)
 
 

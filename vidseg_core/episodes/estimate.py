@@ -24,7 +24,7 @@ from vidseg_core.episodes.making import make_builder
 from vidseg_core.episodes.sources import Unit, chosen_videos, dataset_units, read_unit, video_units
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.kit.progress import Reporter, clock
-from vidseg_core.scheduling.plan_window import PLAN_SIZE
+from vidseg_core.scheduling.lookahead_window import LOOKAHEAD_SIZE
 
 SAMPLE_FRAMES = 24
 SAMPLE_HORIZON = 10
@@ -99,7 +99,7 @@ def dry_run(config: BuildEpisodesConfig, classes: tuple[str, ...], report: Repor
         Work(),
     )
     if config.pictures:
-        total = replace(total, table_bytes=total.table_bytes + total.frames * 2 * PLAN_SIZE**2)
+        total = replace(total, table_bytes=total.table_bytes + total.frames * 2 * LOOKAHEAD_SIZE**2)
     short = sum(unit.frames < config.min_frames for unit in units)
     about = "about " if scale > 1 else ""
     report.say(f"dry run: {config.describe()}")

@@ -29,8 +29,8 @@ from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.planner import read_planner
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.scheduling import by_name
-from vidseg_core.scheduling.plan_features import Pairs
-from vidseg_core.scheduling.plan_window import PlanWindow, plan_segment
+from vidseg_core.scheduling.lookahead_features import Pairs
+from vidseg_core.scheduling.lookahead_window import LookaheadWindow, lookahead_keys
 from vidseg_core.scheduling.planner import PlannerCore
 
 PAIRS = 6000
@@ -157,12 +157,12 @@ class LookaheadTable:
             begins = frame  # a window is asked for its key's mask before its keys are chosen
             return self._masks[frame]
 
-        def plan(window: PlanWindow) -> list[int]:
+        def plan(window: LookaheadWindow) -> list[int]:
             if begins not in self._worth:
                 self._worth[begins] = self._core.worth(window)
             return self._core.pick(self._worth[begins], window, price)
 
-        found = plan_segment(
+        found = lookahead_keys(
             plan,
             self._core.facts.window,
             self._core.facts.stride,

@@ -45,7 +45,7 @@ class EpisodeTable:
     """float32 [T, L + 1]: sum of the qualities of the frames strictly between keys k and k + d, each pixel
     from the better side; 0 at d = 0 and 1. NaN: not known. None: one-sided only."""
     grays_Thw: np.ndarray | None = None
-    """uint8 [T, h, w]: the frames as a planner sees them (`scheduling.plan_window`); None: not kept."""
+    """uint8 [T, h, w]: the frames as a planner sees them (`scheduling.lookahead_window`); None: not kept."""
     masks_Thw: np.ndarray | None = None
     """uint8 [T, h, w]: N's masks at that size."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)

@@ -34,7 +34,7 @@ from vidseg_core.episodes.sources import dataset_of
 from vidseg_core.evaluation.answers import Answers, Recall, clock_of, recalled
 from vidseg_core.evaluation.clips import Clip, class_names, items_of
 from vidseg_core.evaluation.measure import Measure, Timing, Truth
-from vidseg_core.evaluation.oracle import Planned, check_tables, oracle_keys
+from vidseg_core.evaluation.oracle import GivenKeys, check_tables, oracle_keys
 from vidseg_core.metrics.consistency import PairFlow
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
@@ -144,7 +144,7 @@ def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
 
 def _scheduler(bench: Bench, method: MethodConfig, clip: Clip | None) -> Scheduler | WindowScheduler:
     if method.is_oracle:
-        return Planned(oracle_keys(bench.config, method, clip) if clip is not None else {0})
+        return GivenKeys(oracle_keys(bench.config, method, clip) if clip is not None else {0})
     return scheduler_of(method.scheduler)
 
 

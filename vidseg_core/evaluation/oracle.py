@@ -27,7 +27,7 @@ from vidseg_core.store.keys import SEGMENTS_KEY
 from vidseg_core.store.objects import open_store
 
 
-class Planned:
+class GivenKeys:
     """A scheduler that takes the keys it was given, by number in the run."""
 
     needs_flow, avoids_corrupt, threshold = False, False, 0.5

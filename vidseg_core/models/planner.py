@@ -2,8 +2,8 @@
 
 Model: numbers of a pair (key, frame) are taken in with sign(x) log(1 + |x|), standardised and added up with
 weights that change with the distance: the expected loss, in [0, 1]. Four more weights make the two-sided loss
-of an interval from the one-sided losses of both of its keys (`scheduling.plan_values`). Linear, because clips
-are few: nets with a hidden layer fitted the training clips better and unseen ones worse.
+of an interval from the one-sided losses of both of its keys (`scheduling.lookahead_values`). Linear, because
+clips are few: nets with a hidden layer fitted the training clips better and unseen ones worse.
 
 On disk: one `.safetensors` file, its facts as JSON under `vidseg.planner`. One lies in the package: where a
 file is asked for, its name `tiny-planner` does as well (card: `bundled/tiny-planner.md`).
@@ -96,7 +96,7 @@ class PlannerModel:
     weight_Q1: np.ndarray
     """[Q + 1], the last one for the constant."""
     two_4: np.ndarray
-    """For `plan_values.SIDES_INPUTS` and the constant; all zero where nothing two-sided was learned."""
+    """For `lookahead_values.SIDES_INPUTS` and the constant; all zero where nothing two-sided was learned."""
 
     def loss(self, inputs_JEQ: np.ndarray) -> np.ndarray:
         """float64 [J, E + 1] in [0, 1]; NaN where the inputs are."""

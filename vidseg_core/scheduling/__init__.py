@@ -5,7 +5,7 @@ from __future__ import annotations
 from vidseg_core.scheduling.by_name import SCHEDULERS, build_scheduler, scheduler_of
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.history import HISTORY_LENGTH, DecisionHistory
-from vidseg_core.scheduling.plan_window import PlanWindow
+from vidseg_core.scheduling.lookahead_window import LookaheadWindow
 from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "SCHEDULERS",
     "DecisionHistory",
     "Deviation",
-    "PlanWindow",
+    "LookaheadWindow",
     "Scheduler",
     "WindowScheduler",
     "build_scheduler",

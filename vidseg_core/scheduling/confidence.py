@@ -44,7 +44,7 @@ class ConfidenceSum(Confidence):
     max(0, 1 - expected confidence) over its frames. `threshold`: how much it may lose.
 
     A threshold on one frame's loss spends a corpus's keys on the clips that move most; what is lost over an
-    interval is what a key can save. (Not in DVSNet; `episodes.summed` is the same on tables.)
+    interval is what a key can save. (Not in DVSNet; `episodes.on_tables.summed` is the same on tables.)
     """
 
     summed = True

@@ -1,5 +1,5 @@
 """Key or not: a scheduler gives each frame a score, and a frame is key when its score exceeds the threshold;
-or, in a job that may look ahead, it plans the keys of a window.
+or, in a job that may look ahead, it chooses the keys of a window.
 
 The engine adds three rules to every scheduler. They need no score, and such a frame is recorded with the
 score +inf, so that `is_key == (score > threshold)` holds for every frame:
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from vidseg_core.scheduling.deviation import Deviation
-from vidseg_core.scheduling.plan_window import PlanWindow
+from vidseg_core.scheduling.lookahead_window import LookaheadWindow
 
 
 @runtime_checkable
@@ -51,9 +51,9 @@ class Scheduler(Protocol):
 class WindowScheduler(Protocol):
     """A scheduler for jobs that may look ahead. It holds no state of a video either.
 
-    The engine adds the rules above, and asks for a new plan behind each key. Planned keys have score 1, other
-    frames 0. Undamaged frames in steps of `stride` behind the window's first frame, the last key, may be
-    planned.
+    The engine adds the rules above, and asks again after each key. Keys that it chose have score 1, other
+    frames 0. It may choose undamaged frames in steps of `stride` after the window's first frame, the last
+    key.
 
     class EveryTenth:
         window, stride = 10, 10
@@ -65,10 +65,10 @@ class WindowScheduler(Protocol):
     """Frames to look ahead; twice `max_interval` if that is less."""
 
     stride: int
-    """Every so many frames behind the last key one may be key; 1: any."""
+    """Every so many frames after the last key one may be key; 1: any."""
 
-    def plan(self, window: PlanWindow) -> Sequence[int]:
-        """Places in the window, increasing, of frames that are to be keys. The first one stands."""
+    def plan(self, window: LookaheadWindow) -> Sequence[int]:
+        """Places in the window, increasing, of frames that are to be keys. The first one is used."""
         ...
 
 

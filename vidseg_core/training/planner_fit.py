@@ -5,8 +5,8 @@ propagation gives (the gain of DVRL Eq. 1). It is regressed on the features of t
 weight and as a deviation from the clip's own mean: between clips everything differs at once, and few clips
 cannot say what made the difference. Near pairs weigh more than far ones, as 1 / distance.
 
-Clips are divided into folds; what a fold's clips are planned with has been learned from the other folds. The
-ridge penalty whose plans are best there is taken, and the weights are learned again from all clips.
+Clips are divided into folds; the model for a fold's clips has been learned from the other folds. The
+ridge penalty whose schedules are best there is taken, and the weights are learned again from all clips.
 
 Invariant: the model depends on the tables, their names and the options alone.
 
@@ -23,8 +23,8 @@ import numpy as np
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.walk import counts_T, two_sided_of, two_sided_total, walk
 from vidseg_core.models.planner import PlannerModel, inputs_of
-from vidseg_core.scheduling.plan_features import Pairs, plan_features
-from vidseg_core.scheduling.plan_values import (
+from vidseg_core.scheduling.lookahead_features import Pairs, lookahead_features
+from vidseg_core.scheduling.lookahead_values import (
     best_keys,
     filled,
     one_sided_value,
@@ -81,7 +81,7 @@ def lesson_of(table: EpisodeTable, stride: int, reach: int) -> Lesson:
     `check_table`."""
     check_table(table, stride)
     assert table.grays_Thw is not None and table.masks_Thw is not None
-    features_JEP = plan_features(
+    features_JEP = lookahead_features(
         list(table.grays_Thw[::stride]),
         list(table.masks_Thw[::stride]),
         stride,
@@ -207,8 +207,8 @@ class Priced:
     """Total quality."""
 
 
-def whole_plans(model: PlannerModel, lesson: Lesson, two_sided: bool) -> list[np.ndarray]:
-    """The keys of a clip for each of PRICES, planned in one piece with the masks of all frames known."""
+def whole_schedules(model: PlannerModel, lesson: Lesson, two_sided: bool) -> list[np.ndarray]:
+    """The keys of a clip for each of PRICES, chosen in one piece with the masks of all frames known."""
     loss_JE, frames, stride = filled(model.loss(lesson.inputs_JEQ)), lesson.table.frames, lesson.stride
     if two_sided:
         value_JE = two_sided_value(loss_JE, frames, stride, model.two_4)
@@ -229,12 +229,12 @@ def value_of(table: EpisodeTable, keys: np.ndarray, two_sided: bool) -> float:
 
 
 def priced(models: Sequence[PlannerModel], lessons: Sequence[Lesson], two_sided: bool) -> Priced:
-    """All prices on these clips, each planned with the model beside it."""
+    """All prices on these clips, each with the model beside it."""
     keys_N, total_N = np.zeros(len(PRICES)), np.zeros(len(PRICES))
     for model, lesson in zip(models, lessons, strict=True):
-        plans = whole_plans(model, lesson, two_sided)
-        keys_N += [len(keys) for keys in plans]
-        total_N += [value_of(lesson.table, keys, two_sided) for keys in plans]
+        schedules = whole_schedules(model, lesson, two_sided)
+        keys_N += [len(keys) for keys in schedules]
+        total_N += [value_of(lesson.table, keys, two_sided) for keys in schedules]
     return Priced(PRICES, keys_N, total_N)
 
 

@@ -17,7 +17,7 @@ from vidseg_core.episodes.store import encode_table, load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.planner import RULES, PlannerFacts, PricePoint, planner_bytes, read_planner
-from vidseg_core.scheduling.plan_features import PLAN_FEATURES
+from vidseg_core.scheduling.lookahead_features import LOOKAHEAD_FEATURES
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.driver import Ending, Run, Training, run_training
@@ -59,7 +59,7 @@ class PlannerTraining(Training):
         self.tables = tables = open_sets(config.tables)
         clips, frames = len({table.clip for table in tables}), sum(table.frames for table in tables)
         report.say(
-            f"planner; {count(clips, 'clip')}, {count(frames, 'frame')}, {len(PLAN_FEATURES)} features"
+            f"planner; {count(clips, 'clip')}, {count(frames, 'frame')}, {len(LOOKAHEAD_FEATURES)} features"
         )
         for table in tables:
             check_table(table, config.stride)
@@ -159,7 +159,7 @@ def _facts(
 ) -> PlannerFacts:
     shared = {name: value for name, value in tables[0].fingerprint.items() if name not in MAY_DIFFER}
     return PlannerFacts(
-        feature_names=PLAN_FEATURES,
+        feature_names=LOOKAHEAD_FEATURES,
         stride=config.stride,
         window=min(config.window, 2 * reach),
         reach=reach,

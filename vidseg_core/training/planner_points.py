@@ -1,8 +1,8 @@
-"""Operating points of a planner: prices, and what they come to when clips are planned window by window.
+"""Operating points of a planner: prices, and what they come to window by window.
 
-Model: each clip is planned with a model that has not seen it, window by window with the masks of its keys
-alone, as `segment` does. The price for an interval is first read off plans in one piece, then corrected by
-what windows make of it. Interval and quality are those of all clips together.
+Model: each clip has a model that has not seen it, window by window with the masks of its keys
+alone, as `segment` does. The price for an interval is first read off schedules in one piece, then corrected
+by what windows make of it. Interval and quality are those of all clips together.
 
 Legend: see `planner_fit`.
 """
@@ -39,7 +39,7 @@ def operating_points(
     points = []
     for two_sided in (False, True) if two else (False,):
         found = priced(models, lessons, two_sided)
-        planned = [
+        walked = [
             LookaheadTable(core, lesson.table, two_sided=two_sided)
             for core, lesson in zip(cores, lessons, strict=True)
         ]
@@ -49,7 +49,7 @@ def operating_points(
             aim = wanted
             for _ in range(1 + ROUNDS):
                 price = price_at(found, aim)
-                made = [segment.keys(price) for segment in planned]
+                made = [segment.keys(price) for segment in walked]
                 keys = sum(len(part) for part in made)
                 total = sum(value_of(x.table, part, two_sided) for x, part in zip(lessons, made, strict=True))
                 point = PricePoint(

@@ -16,8 +16,8 @@ from tests.engine.toy import ThresholdNet, inputs, moving_clip, plain, truth
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.propagation import build_propagator
-from vidseg_core.scheduling import PlanWindow, WindowScheduler
-from vidseg_core.scheduling.plan_window import plan_labels, plan_segment, plan_view
+from vidseg_core.scheduling import LookaheadWindow, WindowScheduler
+from vidseg_core.scheduling.lookahead_window import lookahead_keys, lookahead_labels, lookahead_view
 
 
 class Brightest:
@@ -27,7 +27,7 @@ class Brightest:
         self.window, self.stride = window, stride
         self.shown: list[np.ndarray] = []
 
-    def plan(self, window: PlanWindow) -> list[int]:
+    def plan(self, window: LookaheadWindow) -> list[int]:
         self.shown.append(window.labels_hw)
         places = [p for p in range(self.stride, window.frames, self.stride) if window.sound_T[p]]
         return [max(places, key=lambda p: float(window.grays[p].mean()))] if places else []
@@ -38,14 +38,14 @@ class Never:
 
     window, stride = 6, 1
 
-    def plan(self, window: PlanWindow) -> list[int]:
+    def plan(self, window: LookaheadWindow) -> list[int]:
         return []
 
 
 class Wrong(Never):
     """Plans the window's own first frame."""
 
-    def plan(self, window: PlanWindow) -> list[int]:
+    def plan(self, window: LookaheadWindow) -> list[int]:
         return [0]
 
 
@@ -189,13 +189,13 @@ def test_a_window_longer_than_an_interval_may_be_changes_no_rule(max_interval: i
     frames = moving_clip(33)
     rows = run(ahead(Brightest(11, stride), max_interval=max_interval), inputs(frames))
     assert [row.frame_index for row in rows] == list(range(100, 133))
-    grays = [plan_view(_gray(frame)) for frame in frames]
-    wanted = plan_segment(
+    grays = [lookahead_view(_gray(frame)) for frame in frames]
+    wanted = lookahead_keys(
         Brightest(11, stride).plan,
         11,
         stride,
         grays,
-        lambda key: plan_labels(truth(frames[key]), *grays[key].shape),
+        lambda key: lookahead_labels(truth(frames[key]), *grays[key].shape),
         two_sided=True,
         max_interval=max_interval,
     )
@@ -244,7 +244,7 @@ def test_no_more_frames_wait_than_the_window_holds() -> None:
 def test_a_plan_sees_the_mask_of_the_last_key() -> None:
     clip, scheduler = moving_clip(20), Brightest()
     run(ahead(scheduler), inputs(clip))
-    masks = [plan_labels(truth(clip[key]), *_gray(clip[key]).shape) for key in brightest_keys(clip)]
+    masks = [lookahead_labels(truth(clip[key]), *_gray(clip[key]).shape) for key in brightest_keys(clip)]
     assert len(scheduler.shown) >= len(masks) - 1
     for shown_hw, mask_hw in zip(scheduler.shown, masks, strict=False):
         assert np.array_equal(shown_hw, mask_hw)
@@ -256,5 +256,5 @@ def test_a_plan_of_impossible_frames_is_refused() -> None:
 
 
 def test_a_stride_beyond_the_longest_interval_is_refused() -> None:
-    with pytest.raises(ValueError, match="plans keys every 5 frames, but max_interval is 3"):
+    with pytest.raises(ValueError, match="chooses keys every 5 frames, but max_interval is 3"):
         ahead(Brightest(10, 5), max_interval=3)

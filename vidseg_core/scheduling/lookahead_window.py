@@ -1,13 +1,13 @@
-"""What a scheduler that looks ahead is shown: the frames behind the last key, small, and that key's mask.
+"""What a scheduler that looks ahead is shown: the frames after the last key, small, and that key's mask.
 
-Model: frame 0 of a window is the last key. The frames behind it are not decided yet. A plan names those that
-become keys; the first of them stands. What lies behind it is planned again from there, with that key's own
-mask and with later frames in view.
+Model: frame 0 of a window is the last key. The frames after it are not decided yet. The scheduler names those
+that become keys; the first of them is used. From there it looks ahead again, with that key's own mask and
+with later frames in view.
 
-Invariant: what a window holds depends on the frames of the segment and on the keys before it alone, so a plan
-is the same in the engine and on tables, and in whatever pieces the frames arrive.
+Invariant: what a window holds depends on the frames of the segment and on the keys before it alone, so a
+choice is the same in the engine and on tables, and in whatever pieces the frames arrive.
 
-Legend: T frames of the window; h, w at most `PLAN_SIZE`; gray and labels uint8.
+Legend: T frames of the window; h, w at most `LOOKAHEAD_SIZE`; gray and labels uint8.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-PLAN_SIZE = 128
-"""Longest side in pixels of the pictures that are planned on."""
+LOOKAHEAD_SIZE = 128
+"""Longest side in pixels of the pictures of a window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanWindow:
+class LookaheadWindow:
     """A stretch of one segment, from its last key on."""
 
     grays: Sequence[np.ndarray]
@@ -44,38 +44,38 @@ class PlanWindow:
         return len(self.grays)
 
 
-def plan_view(gray: np.ndarray) -> np.ndarray:
-    """The picture that is planned on: gray_hw uint8 of any size, area-averaged to PLAN_SIZE."""
-    height, width = plan_shape(*gray.shape[:2])
+def lookahead_view(gray: np.ndarray) -> np.ndarray:
+    """A frame as a window has it: gray_hw uint8 of any size, area-averaged to LOOKAHEAD_SIZE."""
+    height, width = lookahead_shape(*gray.shape[:2])
     if gray.shape == (height, width):
         return gray
     return cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def plan_labels(labels_HW: np.ndarray, height: int, width: int) -> np.ndarray:
+def lookahead_labels(labels_HW: np.ndarray, height: int, width: int) -> np.ndarray:
     """N's mask at the size of the pictures, uint8, nearest."""
     return cv2.resize(labels_HW, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
-def plan_shape(height: int, width: int) -> tuple[int, int]:
-    """(h, w): longest side PLAN_SIZE, aspect kept, never enlarged."""
+def lookahead_shape(height: int, width: int) -> tuple[int, int]:
+    """(h, w): longest side LOOKAHEAD_SIZE, aspect kept, never enlarged."""
     longest = max(height, width)
-    if longest <= PLAN_SIZE:
+    if longest <= LOOKAHEAD_SIZE:
         return height, width
-    return max(1, round(height * PLAN_SIZE / longest)), max(1, round(width * PLAN_SIZE / longest))
+    return max(1, round(height * LOOKAHEAD_SIZE / longest)), max(1, round(width * LOOKAHEAD_SIZE / longest))
 
 
 def looked_at(window: int, max_interval: int) -> int:
-    """Frames behind the last key that are shown: a plan that ends with a key that has not had its frames yet
+    """Frames after the last key that are shown: a choice that ends with a key that has not had its frames yet
     says little of that key, so more of them than an interval may have; twice as many are enough."""
     return min(window, 2 * max_interval)
 
 
-def next_key(keys: Sequence[int], window: PlanWindow, stride: int) -> int | None:
-    """The planned key that stands; None: no more keys up to the end. `ValueError` for what is no plan.
+def next_key(keys: Sequence[int], window: LookaheadWindow, stride: int) -> int | None:
+    """The chosen key that is used; None: no more keys up to the end. `ValueError` for what is no choice.
 
-    Only every `stride`-th frame may be planned. Where a plan leaves more frames without a key than may be, or
-    the segment goes on and it has none, the last frame that may be is taken.
+    Only every `stride`-th frame may be chosen. Where a choice leaves more frames without a key than may be,
+    or the segment goes on and it has none, the last frame that may be is taken.
     """
     chosen = [int(key) for key in keys]
     rises = all(a < b for a, b in zip([0, *chosen], chosen, strict=False))
@@ -92,8 +92,8 @@ def next_key(keys: Sequence[int], window: PlanWindow, stride: int) -> int | None
     return int(sound[-1] if len(sound) else places[-1])
 
 
-def plan_segment(
-    plan: Callable[[PlanWindow], Sequence[int]],
+def lookahead_keys(
+    plan: Callable[[LookaheadWindow], Sequence[int]],
     reach: int,
     stride: int,
     grays: Sequence[np.ndarray],
@@ -111,7 +111,7 @@ def plan_segment(
     while True:
         last = keys[-1]
         stop = min(last + reach + 1, frames)
-        window = PlanWindow(
+        window = LookaheadWindow(
             grays=grays[last:stop],
             labels_hw=labels(last),
             sound_T=np.ones(stop - last, bool),

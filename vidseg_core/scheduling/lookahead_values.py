@@ -1,6 +1,6 @@
 """From expected losses of pairs to the best keys of a window, by dynamic programming at a price per key.
 
-Model: the frames looked at are `stride` frames apart; a group is such a frame and the stride - 1 behind it.
+Model: the frames looked at are `stride` frames apart; a group is such a frame and the stride - 1 after it.
 The value of an interval is the expected quality of its frames: one-sided the sum over its groups, two-sided
 what both of its keys make of them, from losses that are evened out over neighbouring keys. With B[j] the best
 value of the window from group j on, if j is a key,
@@ -8,7 +8,7 @@ value of the window from group j on, if j is a key,
     B[j] = max over e of value[j, e] + B[j + e] - price,        B[J] = 0,
 
 which is exact for these values. One price for a whole corpus puts keys where they gain most. Where the
-segment goes on behind the window, a plan ends with some key in its second half; the frames behind it count
+segment goes on after the window, a choice ends with some key in its second half; the frames after it count
 with the mean value of a frame in the window, so that the end of the window decides nothing.
 
 Legend: J groups, E longest interval in groups (1 = + 1), T frames, s stride.
@@ -25,8 +25,8 @@ SIDES_INPUTS = ("least", "both", "left")
 
 
 def filled(loss_JE: np.ndarray) -> np.ndarray:
-    """Losses of all pairs from those of the pairs looked at (see `plan_features.distances`): linear between
-    two distances, the last one behind it. NaN at e = 0 and past the end."""
+    """Losses of all pairs from those of the pairs looked at (see `lookahead_features.distances`): linear
+    between two distances, the last one beyond it. NaN at e = 0 and past the end."""
     count, wide = loss_JE.shape
     full_JE = np.full_like(loss_JE, np.nan)
     for j in range(count - 1):
@@ -40,9 +40,9 @@ def filled(loss_JE: np.ndarray) -> np.ndarray:
 def evened(loss_JE: np.ndarray) -> np.ndarray:
     """Each loss as a weighted mean with those of the same frame under the keys before and after, where known.
 
-    What is predicted of one key has its luck, and the best of many plans is one that was lucky. For the right
-    side of an interval, whose losses are read as (frame, right key), it evens out over the frames beside.
-    Measured two-sided only (docs/policy.md); on one-sided plans it did not help.
+    What is predicted of one key has its luck, and the best of many schedules is one that was lucky. For the
+    right side of an interval, whose losses are read as (frame, right key), it evens out over the frames
+    beside. Measured two-sided only (docs/policy.md); on one-sided schedules it did not help.
     """
     known_JE = np.isfinite(loss_JE)
     plain_JE = np.where(known_JE, loss_JE, 0.0)
@@ -138,7 +138,7 @@ def best_keys(
 def best_keys_ahead(
     value_JE: np.ndarray, price: float, may_J: np.ndarray, begins_J: np.ndarray, most: int
 ) -> list[int]:
-    """As `best_keys` for a segment that goes on; the last of these keys is where the plan ends."""
+    """As `best_keys` for a segment that goes on; the last of these keys is where the choice ends."""
     count, wide = value_JE.shape
     best_J = np.full(count, -np.inf)
     best_J[0] = 0.0

@@ -1,12 +1,12 @@
 """What a planner knows of every pair (key, frame) of a window, before any of its frames becomes a key.
 
-Model: only every `stride`-th frame behind the last key may become a key, and only those are looked at. Each
+Model: only every `stride`-th frame after the last key may become a key, and only those are looked at. Each
 pair of them gets the plain flow between the two small pictures, the cheap features and, with the last key's
 mask carried to the pair's key, the mask features; what the steps of the way from key to frame add up to and
 the largest of them say what happened in between.
 
 What a pair loses changes smoothly with its distance: near pairs are all looked at, of the far ones every
-third (`distances`); `plan_values.filled` puts in the others.
+third (`distances`); `lookahead_values.filled` puts in the others.
 
 Cost: 770 pairs for a window of 180 frames with a step of 3 and a reach of 90.
 
@@ -27,10 +27,10 @@ from vidseg_core.scheduling.cheap_features import FEATURE_NAMES, cheap_features
 from vidseg_core.scheduling.mask_features import MASK_FEATURES, mask_features
 
 NEAR, APART = 8, 3
-"""Distances up to NEAR strides are all looked at, behind it every APART-th."""
+"""Distances up to NEAR strides are all looked at, beyond it every APART-th."""
 _PAIR = (*FEATURE_NAMES, *MASK_FEATURES)
 _STEP = FEATURE_NAMES[1:]
-PLAN_FEATURES = (
+LOOKAHEAD_FEATURES = (
     *_PAIR,
     *(f"way_{name}" for name in _STEP),  # added up over the steps from the key to the frame
     *(f"step_{name}" for name in _STEP),  # of the step where it is largest
@@ -45,8 +45,8 @@ def distances(reach: int) -> list[int]:
 
 
 class Pairs:
-    """Flow and cheap features of two pictures. The latest `most` pairs are kept: a window is planned again
-    behind each key, and most of its pairs are those of the window before. (37 kB a pair of 128 x 72.)
+    """Flow and cheap features of two pictures. The latest `most` pairs are kept: a new window is looked at
+    after each key, and most of its pairs are those of the window before. (37 kB a pair of 128 x 72.)
 
     Flows have 16 bits, kept or not, so that what is kept decides nothing.
     """
@@ -77,7 +77,7 @@ def _digest(picture: np.ndarray) -> bytes:
     return hashlib.blake2b(data.data, digest_size=12, salt=b"%dx%d" % data.shape).digest()
 
 
-def plan_features(
+def lookahead_features(
     grays: Sequence[np.ndarray],
     labels: Sequence[np.ndarray],
     stride: int,

@@ -1,13 +1,14 @@
-"""Frames that wait until a scheduler that looks ahead has planned them.
+"""Frames that wait until a scheduler that looks ahead has chosen among them.
 
-Model: while such a scheduler's window is not full, frames of a segment wait in its state. A full window (or
-the end of the segment) is planned; the first planned key stands, and the frames up to it are stepped over one
-by one, as the engine steps over any frame, with their decisions made. Before the first undamaged key there is
-nothing to plan from: such frames do not wait, the engine's own rules decide about them.
+Model: while such a scheduler's window is not full, frames of a segment wait in its state. In a full window,
+or at the end of the segment, it chooses keys; the first of them is used, and the frames up to it are stepped
+over one by one, as the engine steps over any frame, with their decisions made. Before the first undamaged key
+there is nothing to look ahead from: such frames do not wait, the engine's own rules decide about them.
 
 Invariants:
 - at most `reach` frames of a segment wait, up to twice the longest interval;
-- what a plan is shown depends on the frames of the segment and on its keys, never on how frames arrive;
+- what the scheduler is shown depends on the frames of the segment and on its keys, never on how frames
+  arrive;
 - a frame that can become key waits with its picture, any other with its flow picture alone.
 
 Legend: H, W working size; h, w flow size; 3 = RGB.
@@ -20,12 +21,12 @@ import numpy as np
 from vidseg_core.engine.frames import FrameInput
 from vidseg_core.engine.look import gray_of
 from vidseg_core.engine.state import NO_KEY, SegmentState, WaitingFrame
-from vidseg_core.scheduling.plan_window import PlanWindow, looked_at, next_key, plan_view
+from vidseg_core.scheduling.lookahead_window import LookaheadWindow, lookahead_view, looked_at, next_key
 from vidseg_core.scheduling.protocol import WindowScheduler
 
 
-class Ahead:
-    """Plans the waiting frames of segments; holds nothing of a segment."""
+class Lookahead:
+    """Decides about the waiting frames of segments; holds nothing of a segment."""
 
     def __init__(self, scheduler: WindowScheduler, *, two_sided: bool, max_interval: int) -> None:
         window, stride = scheduler.window, scheduler.stride
@@ -37,7 +38,7 @@ class Ahead:
         self.reach = looked_at(int(window), max_interval)
         if min(self.reach, max_interval) < self.stride:
             raise ValueError(
-                f"the scheduler plans keys every {self.stride} frames, but max_interval is {max_interval}"
+                f"the scheduler chooses keys every {self.stride} frames, but max_interval is {max_interval}"
             )
 
     def waits(self, state: SegmentState) -> bool:
@@ -61,7 +62,7 @@ class Ahead:
         )
 
     def _may_be_key(self, state: SegmentState, first: int, distance: int) -> bool:
-        """Whatever is planned: may a frame so far after the last key become one while it waits? `first`: the
+        """Whatever is chosen: may a frame so far after the last key become one while it waits? `first`: the
         distance of the first frame that waits.
 
         Steps begin at the last key, and again at one that `max_interval` forces; where no step was undamaged,
@@ -78,25 +79,25 @@ class Ahead:
         """Is the first waiting frame a key? None: that cannot be known yet."""
         if not state.waiting:
             return None
-        if state.planned is None:
+        if state.next_key is None:
             if len(state.waiting) < self.reach and not ends:
                 return None
-            state.planned = self._plan(state, ends)
-        return state.next_frame == state.planned
+            state.next_key = self._choose(state, ends)
+        return state.next_frame == state.next_key
 
-    def _plan(self, state: SegmentState, ends: bool) -> int:
+    def _choose(self, state: SegmentState, ends: bool) -> int:
         """Ordinal of the next key."""
         key = state.key
-        if key is None or key.plan_labels is None or state.next_frame != key.ordinal + 1:
+        if key is None or key.lookahead_labels is None or state.next_frame != key.ordinal + 1:
             raise ValueError(
                 f"segment {state.segment}: its state was made without a scheduler that looks ahead"
             )
-        behind = state.waiting[: self.reach]
-        window = PlanWindow(
-            grays=[plan_view(gray_of(view)) for view in (key.view, *(frame.view for frame in behind))],
-            labels_hw=key.plan_labels,
-            sound_T=np.array([True, *(not frame.is_corrupt for frame in behind)]),
-            ends=ends and len(behind) == len(state.waiting),
+        after = state.waiting[: self.reach]
+        window = LookaheadWindow(
+            grays=[lookahead_view(gray_of(view)) for view in (key.view, *(frame.view for frame in after))],
+            labels_hw=key.lookahead_labels,
+            sound_T=np.array([True, *(not frame.is_corrupt for frame in after)]),
+            ends=ends and len(after) == len(state.waiting),
             two_sided=self._two_sided,
             max_interval=self._max_interval,
         )
