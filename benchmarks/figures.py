@@ -39,19 +39,19 @@ from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, Segme
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.config.tune import TuneConfig
 from vidseg_core.datasets.scene_files import make_corpus, open_corpus
-from vidseg_core.episodes.job import run_build_episodes
+from vidseg_core.episodes.episodes_job import run_build_episodes
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import join_tables
-from vidseg_core.evaluation.job import run_evaluate
+from vidseg_core.evaluation.evaluate_job import run_evaluate
 from vidseg_core.evaluation.read import open_evaluation
 from vidseg_core.kit.ray_session import ray_session
 from vidseg_core.models.policy_file import read_policy
-from vidseg_core.pipeline.job import run_segment
-from vidseg_core.report.build import run_report
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.report.curves import curves_of, shares
-from vidseg_core.search.job import run_tune
+from vidseg_core.report.report_job import run_report
+from vidseg_core.search.tune_job import run_tune
 from vidseg_core.training.policy_job import run_train_policy
 from vidseg_core.training.policy_loop import POLICY
 

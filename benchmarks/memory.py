@@ -22,7 +22,7 @@ import ray
 from benchmarks.corpus import real_videos
 from benchmarks.speedup import cut
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 
 STORE_MB = 600
 

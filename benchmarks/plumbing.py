@@ -27,7 +27,7 @@ from benchmarks import against
 from benchmarks.corpus import link_corpus, real_videos
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.media import working_size
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.store.run import open_run
 
 STORE_BYTES = 2_000_000_000

@@ -38,7 +38,7 @@ from vidseg_core.datasets.records import IGNORE, Record
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import SceneClip, read_labels, write_scene_video
 from vidseg_core.models.trainable import trainable_net
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.pipeline.source_frames import source_frames
 from vidseg_core.training.data import TrainingData
 from vidseg_core.training.loop import LoopOptions, train

@@ -29,8 +29,8 @@ from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, Segme
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit.manifest import claim_output
 from vidseg_core.pipeline.ending import close_video
-from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.output import manifest_of
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store.keys import part_key
 from vidseg_core.store.objects import open_store

@@ -39,7 +39,7 @@ from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, Segme
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.pipeline import sizing
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 
 SLEEP_S = 0.5
 STORE = 200_000_000

@@ -41,7 +41,7 @@ from benchmarks.corpus import data_dir
 from benchmarks.score_walk import SCORES, fit_threshold
 from benchmarks.unseen import Unseen, print_unseen, unseen_rows
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
-from vidseg_core.episodes.job import run_build_episodes
+from vidseg_core.episodes.episodes_job import run_build_episodes
 from vidseg_core.episodes.oracle import Curve, divide, one_sided_curve, share_of_gap, two_sided_curve
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable

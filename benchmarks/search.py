@@ -29,7 +29,7 @@ from benchmarks.rollouts import wide_table
 from vidseg_core.config.tune import TuneConfig
 from vidseg_core.episodes.store import load_tables, write_table
 from vidseg_core.kit.ray_session import ray_session
-from vidseg_core.search.job import run_tune
+from vidseg_core.search.tune_job import run_tune
 from vidseg_core.store.objects import open_store
 
 SPACE = Path(__file__).parents[1] / "tune_spaces" / "policies.yaml"

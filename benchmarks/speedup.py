@@ -26,7 +26,7 @@ import ray
 from benchmarks import against
 from benchmarks.corpus import real_videos
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.store.run import open_run
 
 ASKED = {10: 7.0, 25: 14.0, 50: 22.0}

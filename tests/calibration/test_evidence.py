@@ -16,10 +16,10 @@ from vidseg_core.calibration.evidence import Clip, intervals_of, two_sided_value
 from vidseg_core.calibration.schedulers import families, keys_at
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.quality import Truth
 from vidseg_core.episodes.table import EpisodeError
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.episodes.table_set import join_tables
 from vidseg_core.episodes.walk import two_sided_total, with_features
 from vidseg_core.models.decision import DecisionNet

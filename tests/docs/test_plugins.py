@@ -20,7 +20,7 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import SegmentState
 from vidseg_core.engine.assemble import build_engine, plugin_sources
 from vidseg_core.engine.frames import FrameInput
-from vidseg_core.evaluation.job import run_evaluate
+from vidseg_core.evaluation.evaluate_job import run_evaluate
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.propagation.flow import build_flow
 

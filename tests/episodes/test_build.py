@@ -15,12 +15,12 @@ from tests.engine.toy import ConvNet, ThresholdNet
 from tests.episodes.scenes import CLASSES, GivenKeys, LabelsNet, engine_masks, records
 from vidseg_core.datasets.records import Record
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import FEATURE_SETS, Features, spelled_out
 from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.quality import Truth
 from vidseg_core.episodes.store import encode_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.episodes.walk import two_sided_total, walk
 from vidseg_core.metrics import ConfusionMatrix, mean_iou
 from vidseg_core.propagation import DisFlow, build_propagator

@@ -17,8 +17,8 @@ from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagat
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import make_corpus, write_scene_video
+from vidseg_core.episodes.episodes_job import build_row, read_segments, run_build_episodes
 from vidseg_core.episodes.estimate import Work, dry_run, work_of
-from vidseg_core.episodes.job import build_row, read_segments, run_build_episodes
 from vidseg_core.episodes.making import claim_set, make_builder
 from vidseg_core.episodes.sources import Unit, class_names, cuts, dataset_units, read_unit
 from vidseg_core.episodes.store import list_tables, load_tables

@@ -24,7 +24,7 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.frames import FrameInput
 from vidseg_core.engine.look import make_view
-from vidseg_core.episodes.job import build_row
+from vidseg_core.episodes.episodes_job import build_row
 from vidseg_core.episodes.making import claim_set, make_builder
 from vidseg_core.episodes.oracle import one_sided_curve
 from vidseg_core.episodes.sources import class_names, dataset_units
@@ -33,7 +33,7 @@ from vidseg_core.evaluation.bench import make_bench
 from vidseg_core.evaluation.cells import claim_evaluation, list_cells
 from vidseg_core.evaluation.clips import clips_of, runs_of
 from vidseg_core.evaluation.ending import fingerprint, finish
-from vidseg_core.evaluation.job import run_evaluate
+from vidseg_core.evaluation.evaluate_job import run_evaluate
 from vidseg_core.evaluation.plan import chunks, plan
 from vidseg_core.evaluation.read import open_evaluation
 from vidseg_core.evaluation.tasks import run_task

@@ -25,7 +25,7 @@ from vidseg_core.cli import main as cli
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.inspect import InspectConfig, parse_frames
 from vidseg_core.engine import FrameResult
-from vidseg_core.inspection.job import run_inspect
+from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.inspection.why import Reasons
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.store import encode_part, encode_videos, open_run, open_store, part_key

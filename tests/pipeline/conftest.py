@@ -13,7 +13,7 @@ from tests.pipeline.clips import make_corpus
 from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.conftest import small_config
 from tests.pipeline.slow import SlowStore
 from vidseg_core.config.segment import SchedulerConfig
-from vidseg_core.pipeline import job
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline import segment_job
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.store.run import open_run
 
 pytestmark = pytest.mark.ray
@@ -42,7 +42,7 @@ def test_decoding_waits_for_the_slowest(
     slow: str, long_clip: Path, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if slow == "store":
-        monkeypatch.setattr(job, "open_output", SlowStore)
+        monkeypatch.setattr(segment_job, "open_output", SlowStore)
     config = small_config(
         long_clip,
         tmp_path / "out",

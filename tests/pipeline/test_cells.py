@@ -24,10 +24,10 @@ from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline import sizing
 from vidseg_core.pipeline.failures import MOST_FAILURES
-from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.on_ray import RayExecutor
 from vidseg_core.pipeline.plan_stage import PlanOptions, PlanStage
 from vidseg_core.pipeline.planning import RayPlanning
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store.objects import open_store
 from vidseg_core.store.run import open_run

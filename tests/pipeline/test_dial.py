@@ -17,7 +17,7 @@ from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store.keys import CALIBRATION_KEY
 

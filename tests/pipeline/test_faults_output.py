@@ -21,7 +21,7 @@ from tests.pipeline.conftest import RunJob, small_config
 from tests.pipeline.failing_stores import FullDisk, S3Through
 from tests.pipeline.inline import rows_without_package, run_inline
 from tests.s3_faults import faulty
-from vidseg_core.pipeline import job
+from vidseg_core.pipeline import segment_job
 from vidseg_core.store.run import open_run
 
 
@@ -42,7 +42,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_when_there_is_room(
 ) -> None:
     output = tmp_path / "out"
     with monkeypatch.context() as full:
-        full.setattr(job, "open_output", FullDisk)
+        full.setattr(segment_job, "open_output", FullDisk)
         code, text = run_on_either(clips, output, segmenter="plain")
     sentence = f"failed: WriteError: output {output}: cannot write frames/[^ ]*: No space left on device"
     assert code == 1 and re.search(rf"{sentence}\. What is committed", text), text
@@ -67,7 +67,7 @@ def test_credentials_that_expire_in_the_middle_are_named_and_renewed(
 
     with faulty(s3.endpoint) as service, monkeypatch.context() as ending:
         service.chance = expired
-        ending.setattr(job, "open_output", partial(S3Through, endpoint=service.endpoint))
+        ending.setattr(segment_job, "open_output", partial(S3Through, endpoint=service.endpoint))
         code, text = run_on_either(clips, f"{s3.url}/out", segmenter="plain")
     assert (
         code == 1 and f"failed: StoreError: output {s3.url}/out: the AWS credentials have expired" in text

@@ -20,8 +20,8 @@ from vidseg_core.kit.manifest import claim_output
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaLimits
 from vidseg_core.pipeline import ending, stages
-from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.output import manifest_of
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.pipeline.status import read_status
 from vidseg_core.plan import expand_inputs
 from vidseg_core.store.objects import open_store

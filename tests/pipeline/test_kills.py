@@ -25,7 +25,7 @@ from tests.pipeline.clips import make_corpus, moving_disc, write_video
 from tests.pipeline.conftest import BOTH, OPTIONS_OF, small_config
 from tests.pipeline.inline import rows_without_package, run_inline
 from vidseg_core.media.process import READER_VARIABLE
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 
 EXECUTOR = pytest.mark.parametrize("executor", BOTH)
 LENGTHS = (60, 90)

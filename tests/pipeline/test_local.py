@@ -135,7 +135,7 @@ def test_a_small_run_imports_what_it_needs_and_nothing_more() -> None:
         "boto3",
     }
     program = (
-        "import sys\nfrom vidseg_core.pipeline import job\nfrom vidseg_core.models import build_segmenter\n"
+        "import sys, vidseg_core.pipeline.segment_job\nfrom vidseg_core.models import build_segmenter\n"
         "build_segmenter('tiny-face')\nprint(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

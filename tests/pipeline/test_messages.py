@@ -16,7 +16,7 @@ from tests.pipeline.conftest import small_config
 from tests.pipeline.poison import write_poison
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.kit.progress import Counts, Reporter, clock, progress_line
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 
 
 def said(folder: Path | str, output: Path | str, style: str = "text", **options: Any) -> tuple[int, str]:

@@ -24,8 +24,8 @@ from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, Segme
 from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.engine.assemble import build_engine, describe_net
 from vidseg_core.engine.trial import trial_sizes
-from vidseg_core.episodes.job import run_build_episodes
-from vidseg_core.evaluation.job import run_evaluate
+from vidseg_core.episodes.episodes_job import run_build_episodes
+from vidseg_core.evaluation.evaluate_job import run_evaluate
 from vidseg_core.models.protocol import ScoresError, SegmenterError
 from vidseg_core.registry import PluginError
 from vidseg_core.training.flow_job import run_train_flow

@@ -22,7 +22,7 @@ from vidseg_core.engine.assemble import describe_net
 from vidseg_core.engine.confidence import IGNORE, LabelRule, pack
 from vidseg_core.kit.progress import Counts, Reporter
 from vidseg_core.pipeline.ending import labelled_text
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.store import PSEUDO_SCHEMA, compact, open_run
 
 

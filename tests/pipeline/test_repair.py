@@ -28,9 +28,9 @@ from vidseg_core.kit.manifest import claim_output
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.whole import lacking, whole_totals
 from vidseg_core.pipeline import ending
-from vidseg_core.pipeline.job import run_segment
 from vidseg_core.pipeline.output import manifest_of
 from vidseg_core.pipeline.repair import repair
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.pipeline.status import read_status
 from vidseg_core.pipeline.tally import quarantine_row
 from vidseg_core.plan.inputs import expand_inputs

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.run_digest import run_digest
 from tests.pipeline.conftest import OPTIONS_OF, RunJob, small_config
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.store.run import open_run
 
 

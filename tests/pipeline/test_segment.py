@@ -22,7 +22,7 @@ from vidseg_core.config.segment import MaskConfig, PropagationConfig, SchedulerC
 from vidseg_core.engine.assemble import build_net
 from vidseg_core.media import probe
 from vidseg_core.models.registry import build_segmenter
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.store.run import open_run
 
 LENGTHS = (50, 37, 83)

@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 
 from tests.pipeline.conftest import small_config
 from tests.pipeline.test_kills import SLOW
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 
 STORE = 150_000_000
 

@@ -25,11 +25,11 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.engine import FrameResult
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.report.build import gather, run_report
 from vidseg_core.report.curves import curves_of, shares
 from vidseg_core.report.of_run import outline, score_plot, spread
 from vidseg_core.report.of_search import front
 from vidseg_core.report.page import Section, esc, num, render
+from vidseg_core.report.report_job import gather, run_report
 from vidseg_core.report.schedules import Schedule, interval_plot, timeline_plot
 from vidseg_core.report.style import looks, plain
 from vidseg_core.store import encode_part, encode_videos, open_store, part_key

@@ -84,12 +84,12 @@ from tests.pipeline.inline import run_inline
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.engine.assemble import describe_net
-from vidseg_core.inspection.job import run_inspect
+from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.kit.manifest import claim_output
-from vidseg_core.pipeline.job import run_segment
+from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.pipeline.output import manifest_of
 from vidseg_core.plan.inputs import expand_inputs
-from vidseg_core.report.build import run_report
+from vidseg_core.report.report_job import run_report
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.store import open_store
 

@@ -21,11 +21,11 @@ from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import plugin_sources
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.on_tables import summed
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy import Policy

@@ -23,11 +23,11 @@ from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import check_parts
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.on_tables import LookaheadTable
 from vidseg_core.episodes.store import open_store, write_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.models import planner
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, planner_bytes, read_planner
 from vidseg_core.models.policy_file import policy_digest

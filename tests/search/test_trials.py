@@ -20,9 +20,9 @@ from vidseg_core.episodes.walk import fixed_keys
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.search.desk import GRACE, OTHERS, Desk
 from vidseg_core.search.front import choose_finalists, front, picture
-from vidseg_core.search.job import run_tune
 from vidseg_core.search.space import Definition, open_spaces
 from vidseg_core.search.trial import COLLAPSED, PATIENCE, Stopped, Task, _watch, try_point
+from vidseg_core.search.tune_job import run_tune
 from vidseg_core.training.split import open_tables
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -24,9 +24,9 @@ from vidseg_core.config.report import ReportConfig
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import write_scene_video
 from vidseg_core.inspection.foreign import write_cvat, write_fiftyone
-from vidseg_core.inspection.job import run_inspect
+from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.report.build import run_report
+from vidseg_core.report.report_job import run_report
 from vidseg_core.store import WriteError, compact, open_run, open_store
 from vidseg_core.store.atomic import whole_file, write_whole
 from vidseg_core.store.export import export_coco, export_overlay, export_png

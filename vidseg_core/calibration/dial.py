@@ -13,9 +13,9 @@ from vidseg_core.calibration.calibrate import check_ask, chosen_config, is_calib
 from vidseg_core.calibration.choice import Choice
 from vidseg_core.calibration.tasks import Tasks, here, longest_interval, on_ray, sample_builder
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.episodes.build import TableOptions
 from vidseg_core.episodes.estimate import work_of
 from vidseg_core.episodes.sources import read_unit
+from vidseg_core.episodes.table_builder import TableOptions
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.objects import ObjectStore

@@ -1,10 +1,10 @@
 """What a run of sampled frames says: the tables of one side, and of two sides those intervals that are asked.
 
 Model: N runs once on every frame; that is the reference (fidelity, `episodes.quality`). One-sided qualities
-and the scores of all schedulers are an episode table (`episodes.build`). Two-sided tables of all intervals
-would cost minutes a clip, and a calibration tries some fifty schedules: only the intervals that occur in
-them are put together, each once. Invariant: the numbers are those that `vidseg segment` would reach on
-these frames.
+and the scores of all schedulers are an episode table (`episodes.table_builder`). Two-sided tables of all
+intervals would cost minutes a clip, and a calibration tries some fifty schedules: only the intervals that
+occur in them are put together, each once. Invariant: the numbers are those that `vidseg segment` would reach
+on these frames.
 
 Legend: T frames; h, w flow size.
 """
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidseg_core.episodes.build import Between, Seen, TableBuilder
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
+from vidseg_core.episodes.table_builder import Between, Seen, TableBuilder
 from vidseg_core.episodes.walk import checked_keys, walk
 
 Interval = tuple[int, int]

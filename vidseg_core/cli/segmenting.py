@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def run_segment(config: SegmentConfig, child: Child | None = None) -> int:
     """Masks for the videos that `config` names; the exit code. `child`: this process, if it is one's."""
     decoder = _early_decoder(config) if child else None
-    from vidseg_core.pipeline import job
+    from vidseg_core.pipeline import segment_job as job
 
     dial = None
     if config.has_dial:
@@ -27,7 +27,7 @@ def run_segment(config: SegmentConfig, child: Child | None = None) -> int:
 def run_pseudo_label(config: PseudoLabelConfig, child: Child | None = None) -> int:
     """Labels for the videos that `config` names; the exit code."""
     decoder = _early_decoder(config) if child else None
-    from vidseg_core.pipeline import job
+    from vidseg_core.pipeline import segment_job as job
 
     return job.run_segment(config, process=child, decoder=decoder)
 

@@ -84,7 +84,7 @@ VERBS = {
     "build-episodes": Verb(
         summary="clips in, tables out that schedulers learn from",
         config="build_episodes:BuildEpisodesConfig",
-        run="episodes.job:run_build_episodes",
+        run="episodes.episodes_job:run_build_episodes",
     ),
     "train-policy": Verb(
         summary="episode tables in, a learned key frame policy out",
@@ -106,24 +106,24 @@ VERBS = {
     "tune": Verb(
         summary="search spaces in, a Pareto front of schedulers out",
         config="tune:TuneConfig",
-        run="search.job:run_tune",
+        run="search.tune_job:run_tune",
         afterwards="what was tried stays; the same command goes on from there",
     ),
     "evaluate": Verb(
         summary="schedulers and propagators over labelled clips, measured",
         config="evaluate:EvaluateConfig",
-        run="evaluation.job:run_evaluate",
+        run="evaluation.evaluate_job:run_evaluate",
     ),
     "report": Verb(
         summary="one page with curves, timelines, masks and tables of what was run",
         config="report:ReportConfig",
-        run="report.build:run_report",
+        run="report.report_job:run_report",
         afterwards=NOTHING_CHANGED,
     ),
     "inspect": Verb(
         summary="look into a run: frames, why a frame was key, sheets, clips, exports",
         config="inspect:InspectConfig",
-        run="inspection.job:run_inspect",
+        run="inspection.inspect_job:run_inspect",
         afterwards="pictures that are finished stay; the same command begins again",
     ),
     "submit": Verb(

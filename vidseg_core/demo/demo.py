@@ -28,7 +28,7 @@ from vidseg_core.demo.pictures import clip_frames, write_sheet, write_video
 from vidseg_core.demo.table import Line, print_lines
 from vidseg_core.demo.thresholds import calibrate, first_frames
 from vidseg_core.kit.progress import Counts, Reporter
-from vidseg_core.pipeline.job import BAD_USAGE, DONE, run_segment
+from vidseg_core.pipeline.segment_job import BAD_USAGE, DONE, run_segment
 from vidseg_core.store import SUCCESS_KEY, Run, open_run
 from vidseg_core.store.atomic import make_folder
 

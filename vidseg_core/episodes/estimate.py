@@ -19,10 +19,10 @@ from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError, Record
-from vidseg_core.episodes.build import Refused, TableBuilder
 from vidseg_core.episodes.making import make_builder
 from vidseg_core.episodes.sources import Unit, chosen_videos, dataset_units, read_unit, video_units
 from vidseg_core.episodes.table import EpisodeError
+from vidseg_core.episodes.table_builder import Refused, TableBuilder
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.scheduling.lookahead_window import LOOKAHEAD_SIZE
 

@@ -14,9 +14,9 @@ from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
-from vidseg_core.episodes.build import TableBuilder, TableOptions
 from vidseg_core.episodes.features import CONV6, Conv6, Features
 from vidseg_core.episodes.store import TABLE_VERSION
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.kit.claim import claim, require_same
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES

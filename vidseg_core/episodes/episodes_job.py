@@ -23,7 +23,6 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
-from vidseg_core.episodes.build import Refused
 from vidseg_core.episodes.making import claim_set, make_builder, try_making
 from vidseg_core.episodes.sources import (
     Unit,
@@ -34,6 +33,7 @@ from vidseg_core.episodes.sources import (
     video_units,
 )
 from vidseg_core.episodes.store import encode_table, list_tables
+from vidseg_core.episodes.table_builder import Refused
 from vidseg_core.kit.claim import require_writable
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import MediaError
