@@ -42,7 +42,7 @@ def even_price(tables: TableSet, interval: float, sides: Literal["one", "two"] =
 
 def even_loss(tables: TableSet, interval: int, sides: Literal["one", "two"] = "one") -> float:
     """Quality of a frame that is lost, against keys everywhere, when keys come every `interval` frames; mean
-    over all keys behind which there is a whole interval. NaN if there is none."""
+    over all keys after which there is a whole interval. NaN if there is none."""
     own_R = tables.quality_RL1[:, 0].astype(np.float64)
     shown_R, best_R, whole_R = own_R.copy(), own_R.copy(), np.isfinite(own_R)
     for distance in range(1, interval):

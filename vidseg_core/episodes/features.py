@@ -8,7 +8,7 @@
 | moving           | `scheduling.moving`: how still the frame is, from the frame before; needs no flow |
 | flownet_conv6    | conv6 of FlowNet2-s (DVRL section 4.2, DVSNet section 3.4), averaged over space   |
 
-Several sets are put one behind the other; a name that has come already is left out.
+Several sets are put one after the other; a name that has come already is left out.
 
 Legend: F features; h, w flow size.
 """
@@ -71,7 +71,7 @@ class Features:
 
     @property
     def cheap(self) -> int:
-        """How many come from the pictures alone; conv6 features stand behind them."""
+        """How many come from the pictures alone; conv6 features come after them."""
         return len(self._read.names)
 
     def values(self, deviation: Deviation) -> np.ndarray:

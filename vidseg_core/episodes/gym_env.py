@@ -42,7 +42,7 @@ class KeyFrameEnv(gymnasium.Env[Seen, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Seen, dict[str, Any]]:
-        """A new episode; `info` tells its clip and start frame."""
+        """A new episode; `info` names its clip and start frame."""
         super().reset(seed=seed)
         environment = self._environment
         starts_12 = environment.draw_starts(self.np_random, 1)

@@ -29,7 +29,7 @@ from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """A builder, what identifies it, and what to tell people about its nets."""
+    """A builder, what identifies it, and what to say about its nets."""
 
     builder: TableBuilder
     fingerprint: Mapping[str, str]

@@ -105,7 +105,7 @@ def two_sided_values(table: EpisodeTable) -> np.ndarray:
 
 
 def _inside(value_TL1: np.ndarray) -> np.ndarray:
-    """No interval of length 0, none that ends behind the segment."""
+    """No interval of length 0, none that ends after the segment."""
     frames = len(value_TL1)
     end_TL1 = np.arange(frames)[:, None] + np.arange(value_TL1.shape[1])
     value_TL1[end_TL1 > frames] = -np.inf

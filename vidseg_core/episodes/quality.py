@@ -77,5 +77,5 @@ class Truth:
 
 
 def as_mask(labels_HW: np.ndarray, classes: int) -> np.ndarray:
-    """uint8: labels in the part of N; pixels without a label become the class `void` behind the others."""
+    """uint8: labels in the part of N; pixels without a label become the class `void` after the others."""
     return np.where(labels_HW == IGNORE_INDEX, classes, labels_HW).astype(np.uint8)

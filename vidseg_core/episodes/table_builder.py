@@ -9,7 +9,7 @@ Invariant: the numbers are those of the engine. Whatever schedule an engine runs
 have the qualities that the table says, bit for bit (a test holds the two together).
 
 Cost: a pair costs a flow, a warp and a histogram. `key_stride` thins the keys: only every s-th frame may be
-one, the rows of the others are NaN behind d = 0. `two_sided_stride` chooses the keys that have a two-sided
+one, the rows of the others are NaN after d = 0. `two_sided_stride` chooses the keys that have a two-sided
 table, and with them the lengths: there are about T * L^2 / (2 s^2) frames to put together.
 
 Legend: T frames, L horizon (1 = + 1), F features; H, W working size; h, w flow size.
@@ -84,7 +84,7 @@ class Seen:
     views: list[np.ndarray] = field(default_factory=list)
     """uint8 hw or hw3 at flow size."""
     carried: list[Any] = field(default_factory=list)
-    """What N gave, at the propagator's level; label maps with `void` where labels play N."""
+    """What N gave, at the propagator's level; label maps with `void` where labels stand in for N."""
     masks: list[np.ndarray] = field(default_factory=list)
     truths: list[Truth] = field(default_factory=list)
 
@@ -216,7 +216,7 @@ class TableBuilder:
     # --- pairs ----------------------------------------------------------------------------------------------
 
     def links(self, seen: Seen, k: int, *, forward: bool, reach: int | None = None) -> list[Link]:
-        """Links from key k to the frames within the horizon behind it (or before it), with their flows.
+        """Links from key k to the frames within the horizon after it (or before it), with their flows.
 
         `reach`: no more than so many.
         """
@@ -244,7 +244,7 @@ class TableBuilder:
         return [side_of(self.propagator, *each) for each in zip(moved, links, strict=True)]
 
     def pairs(self, seen: Seen, k: int) -> list[np.ndarray]:
-        """labels_HW of the frames behind key k, as far as the horizon."""
+        """labels_HW of the frames after key k, as far as the horizon."""
         moved = self.carry(seen, k, self.links(seen, k, forward=True))
         return [self.labels_of(carried) for carried in moved]
 

@@ -1,4 +1,4 @@
-"""All tables that a policy learns from, one behind the other: what a step of many walkers indexes into.
+"""All tables that a policy learns from, one after the other: what a step of many walkers indexes into.
 
 Model: frame k of table c has row `first[c] + k`; a pair (k, k + d) has the cell `row * (L + 1) + d`. A set is
 made of plain arrays, so that Ray's object store hands the same read-only memory to every process.

@@ -38,7 +38,7 @@ class ScaleField:
     def apply(self, maps: Sequence[torch.Tensor], level: str) -> list[torch.Tensor]:
         """The maps, each CHW, times their share of the channels, in order.
 
-        Maps behind the last channel (the size that padded features carry along) stay as they are.
+        Maps after the last channel (the size that padded features carry along) stay as they are.
         """
         if level != self.level:
             raise ScaleError(

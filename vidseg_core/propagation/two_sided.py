@@ -1,7 +1,7 @@
 """Two-sided propagation: between two keys, take each pixel from the side that explains it better.
 
 A batch job may look ahead. A frame between key k and the next key n is predicted twice, from k and from n.
-The photometric error of a warp tells, pixel by pixel, where that side is wrong (occluded, moved out, lost by
+The photometric error of a warp shows, pixel by pixel, where that side is wrong (occluded, moved out, lost by
 the flow). A single pixel's error says little, so the mean error over a small and the mean over a large square
 around the pixel are added: the small one finds edges, the large one decides where there is no texture. The
 side with the lower sum wins; a tie goes to the key that is nearer in time, the earlier one if both are.

@@ -1,4 +1,4 @@
-"""What can be told about a frame and its key at the price of their flow: the inputs of learned schedulers.
+"""What can be measured of a frame and its key at the price of their flow: the inputs of learned schedulers.
 
 Model: DVRL section 3.1 leaves the deviation D(i -> k) open. Here it is what the heuristics look at, and where
 in the picture it happens: flow length (DVSNet Eq. 3), gray difference (DVSNet Eq. 2) and photometric error

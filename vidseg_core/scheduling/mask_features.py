@@ -2,8 +2,8 @@
 
 Model: a propagated mask goes wrong at its borders, and mIoU counts small classes as much as large ones. So
 the warp error, the gray difference, the length and the unevenness of the flow are looked at again in a band
-along the borders of the propagated mask, and as means over its classes. How thin the classes are tells how
-much IoU one pixel of shift costs; whether the borders still lie on edges of the picture tells whether they
+along the borders of the propagated mask, and as means over its classes. How thin the classes are shows how
+much IoU one pixel of shift costs; whether the borders still lie on edges of the picture shows whether they
 have slipped.
 
 Invariant: the features depend on the two pictures, their flow and the key's mask alone. All sums are sums of

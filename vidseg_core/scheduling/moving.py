@@ -1,7 +1,7 @@
 """How still it is: the motion at a frame, and how that compares with the frames since the key.
 
 A frame that moves is a poor key for the frames on both of its sides; one that has come to rest is a good one.
-Nothing of D(i -> k) tells the two apart, so the frame before is looked at, too.
+Nothing in D(i -> k) distinguishes the two, so the frame before is looked at, too.
 
 Model: m(i) is the mean gray difference between frame i and the one before. `moving_share` is m(i) over its
 mean since the key, which makes clips with much and little motion alike; the sum is what the scheduler

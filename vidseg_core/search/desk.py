@@ -1,7 +1,7 @@
 """One actor that all trials know by name: it holds the tables, once, and hears how trials stand.
 
 Model: the actor loads the tables and puts them into Ray's object store; it owns them, so they live as long
-as it does, and every trial maps the same read-only memory. Trials tell it their validation quality; the
+as it does, and every trial maps the same read-only memory. Trials report their validation quality to it; the
 median of the others at the same batch decides who goes on (the median stopping rule of Google Vizier, 2017,
 section 3.2.1).
 """

@@ -200,7 +200,7 @@ def _watch(task: Task, behind: Judge | None) -> Callable[[Row], None]:
 
 
 def only_features(tables: TableSet, names: tuple[str, ...]) -> TableSet:
-    """The set with these features only (a copy of their numbers); unknown ones are told."""
+    """The set with these features only (a copy of their numbers); unknown ones are named."""
     names = spelled_out(names, tables.feature_names)
     unknown = [name for name in names if name not in tables.feature_names]
     if unknown:

@@ -70,7 +70,7 @@ def warp_scaled(
     maps: Sequence[torch.Tensor], flow_B2hw: torch.Tensor, scale_BCqq: torch.Tensor
 ) -> list[torch.Tensor]:
     """The key's scores or features, each BChw at its own size, warped and multiplied by the scale field (DFF
-    section 3): W(f_k, M) * S. Maps behind its last channel are only warped; `ScaleField` does the same in a
+    section 3): W(f_k, M) * S. Maps after its last channel are only warped; `ScaleField` does the same in a
     run."""
     warped, done = [], 0
     for one_map in maps:

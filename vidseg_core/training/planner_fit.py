@@ -37,7 +37,7 @@ PRICES = np.geomspace(0.01, 40.0, 48)
 STRENGTHS = (0.01, 0.03, 0.1, 0.3)
 """Ridge penalties that are tried, in units of the features' variance."""
 TWO_STRENGTH = 0.1
-"""Of the two-sided weights."""
+"""Ridge penalty of the two-sided weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Moments:
 
 
 def moments_of(inputs_JEQ: np.ndarray, lost_JE: np.ndarray, where: str) -> Moments:
-    """Of one clip's pairs, weighted by 1 / e; `EpisodeError` if none is known."""
+    """The normal equations of one clip's pairs, weighted by 1 / e; `EpisodeError` if none is known."""
     known_JE = np.isfinite(lost_JE) & np.isfinite(inputs_JEQ).all(axis=2)
     known_JE[:, 0] = False
     if not known_JE.any():
@@ -160,7 +160,7 @@ def moments_of(inputs_JEQ: np.ndarray, lost_JE: np.ndarray, where: str) -> Momen
 
 
 def lesson_moments(lesson: Lesson) -> Moments:
-    """Of one clip's one-sided losses."""
+    """The normal equations of one clip's one-sided losses."""
     return moments_of(lesson.inputs_JEQ, lesson.lost_JE, lesson.table.clip)
 
 

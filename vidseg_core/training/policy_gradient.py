@@ -4,7 +4,7 @@
 
 J is the mean return of K trials (section 3.2), H the entropy of the decisions (Eq. 3). What the paper leaves
 open: R is the return of the whole trial or what is still to come ("to_go", without the share of rewards that
-lie behind a decision and cannot be its merit); b is nothing, the mean over the trials of the episode at that
+lie before a decision and cannot be its merit); b is nothing, the mean over the trials of the episode at that
 step, or the mean over the other trials ("leave_one_out", which keeps the gradient unbiased). H is summed over
 the decisions like J (as in the papers that DVRL takes it from) or their mean.
 
