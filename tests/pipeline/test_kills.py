@@ -24,6 +24,7 @@ from benchmarks.run_digest import run_digest
 from tests.pipeline.clips import make_corpus, moving_disc, write_video
 from tests.pipeline.conftest import BOTH, OPTIONS_OF, small_config
 from tests.pipeline.inline import rows_without_package, run_inline
+from tests.pipeline.slow import SlowPlain
 from vidseg_core.media.process import READER_VARIABLE
 from vidseg_core.pipeline.segment_job import run_segment
 
@@ -41,7 +42,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list]:
     output = tmp_path_factory.mktemp("plain") / "out"
-    run_inline(small_config(clips, output, segmenter=SLOW), 2)
+    with pytest.MonkeyPatch.context() as at_once:
+        at_once.setattr(SlowPlain, "delay_s", 0.0)
+        run_inline(small_config(clips, output, segmenter=SLOW), 2)
     return run_digest(output), rows_without_package(output)
 
 
@@ -104,17 +107,16 @@ def test_ctrl_c_does_not_wait_for_a_decoder_that_hangs(
     assert not list((tmp_path / "out").rglob("verdict.json")), "it is no fault of the video"
 
 
-@EXECUTOR
 def test_the_whole_tree_killed_again_and_again(
-    executor: str, clips: Path, undisturbed: tuple[str, list], tmp_path: Path
+    clips: Path, undisturbed: tuple[str, list], tmp_path: Path
 ) -> None:
     output, chance = tmp_path / "out", random.Random(7)
     for _ in range(2):
-        driver = _start(clips, output, executor)
+        driver = _start(clips, output)
         _wait_for_parts(output, _parts(output) + chance.randint(1, 5), lambda d=driver: d.poll() is None)
         _kill_tree(driver.pid)
         driver.wait()
-    assert _run(clips, output, executor).returncode == 0
+    assert _run(clips, output).returncode == 0
     _same(output, undisturbed)
 
 
@@ -128,7 +130,7 @@ def test_ctrl_c_leaves_a_run_that_says_how_to_go_on(
     os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole process group
     _, errors = driver.communicate(timeout=120)
     assert driver.returncode == 1 and "same command goes on" in errors and "Traceback" not in errors, errors
-    assert _run(clips, output, executor).returncode == 0
+    assert _run(clips, output).returncode == 0
     _same(output, undisturbed)
 
 
@@ -152,13 +154,13 @@ def test_sigterm_finishes_what_is_in_flight_and_begins_nothing_more(
     rows = rows_without_package(output)
     assert 16 <= len(rows) < len(expected) and set(rows) < set(expected)
     monkeypatch.delenv(READER_VARIABLE)
-    assert _run(clips, output, executor, **options).returncode == 0
+    assert _run(clips, output, **options).returncode == 0
     assert rows_without_package(output) == expected
 
 
 @pytest.mark.parametrize(
     "executors",
-    [("local", "local"), pytest.param(("ray", "ray"), marks=pytest.mark.ray)],
+    [("local", "local"), pytest.param(("local", "ray"), marks=pytest.mark.ray)],
     ids=" and ".join,
 )
 def test_two_drivers_on_one_output(
@@ -229,7 +231,9 @@ def _hears_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _run(clips: Path, output: Path, executor: str, **changed: Any) -> subprocess.CompletedProcess[str]:
+def _run(
+    clips: Path, output: Path, executor: str = "local", **changed: Any
+) -> subprocess.CompletedProcess[str]:
     driver = _start(clips, output, executor, **changed)
     out, errors = driver.communicate(timeout=300)
     return subprocess.CompletedProcess(driver.args, driver.returncode, out, errors)
@@ -247,14 +251,26 @@ def _wait_for_parts(output: Path, count: int, alive: Callable[[], bool]) -> None
 
 
 def _victims(kind: str) -> list[psutil.Process]:
-    """Engine actors; decode processes; or the Ray workers whose children those are."""
-    here = psutil.Process().children(recursive=True)
+    """Engine actors; decode processes; or the Ray workers whose children those are.
+
+    (A process of tests has a decode process of its own.)
+    """
+    workers = [p for p in psutil.Process().children(recursive=True) if _title(p).startswith("ray::")]
     if kind == "engine actor":
-        return [process for process in here if "EngineStage" in _title(process)]
-    decoding = [process for process in here if "vidseg_core.media.child" in _title(process)]
+        return [worker for worker in workers if "EngineStage" in _title(worker)]
+    decoding = {
+        worker: [p for p in _children(worker) if "vidseg_core.media.child" in _title(p)] for worker in workers
+    }
     if kind == "decode process":
-        return decoding
-    return [process for process in (p.parent() for p in decoding) if process is not None]
+        return [process for processes in decoding.values() for process in processes]
+    return [worker for worker, processes in decoding.items() if processes]
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children()
+    except psutil.Error:
+        return []
 
 
 def _title(process: psutil.Process) -> str:
