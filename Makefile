@@ -6,11 +6,11 @@ PYTHON ?= python
 demo:            ## generated scenes, three schedulers, one comparison (./vidseg-demo)
 	$(PYTHON) -m jobs.demo
 
-test:            ## all tests
-	$(PYTHON) -m pytest
+test:            ## all tests, in two processes
+	$(PYTHON) -m pytest -n 2
 
 test-all:        ## all tests, properties with several hundred examples each
-	HYPOTHESIS_PROFILE=all $(PYTHON) -m pytest
+	HYPOTHESIS_PROFILE=all $(PYTHON) -m pytest -n 2
 
 check: lint types audit test
 

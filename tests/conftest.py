@@ -11,7 +11,10 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.s3_server"]
+pytest_plugins = ["tests.dealing", "tests.one_ray", "tests.s3_server"]
+
+# Read when torch is imported. Jobs run nets on one thread; on more, a pair's flow may depend on its batch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Begun in the background of a shell that ignores Ctrl-C there; tests send it to themselves and to jobs.

@@ -6,13 +6,11 @@ run again. And a bad file among thousands is either the end of the job or accoun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 
 from tests.datasets.miniatures import columns, frame_of, labelled_video, save
 from vidseg_core.classes import SCENE_CLASSES
@@ -26,17 +24,6 @@ from vidseg_core.datasets.ray_source import (
     task_runs,
 )
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, iter_records
-
-
-@pytest.fixture(scope="module")
-def some_ray() -> Iterator[None]:
-    """A local Ray, unless one is up."""
-    ours = not ray.is_initialized()
-    if ours:
-        ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=200_000_000)
-    yield
-    if ours:
-        ray.shutdown()
 
 
 @pytest.fixture
@@ -59,7 +46,7 @@ def rows_of(dataset: FrameDataset, on_error: RowErrors) -> list[dict[str, object
     ]
 
 
-def test_rows_from_ray_are_the_records_in_order(some_ray: None, tmp_path: Path) -> None:
+def test_rows_from_ray_are_the_records_in_order(local_ray: None, tmp_path: Path) -> None:
     for name in ("one", "two"):
         labelled_video(tmp_path, name, 9)
     (tmp_path / "classes.txt").write_text("\n".join(SCENE_CLASSES))
@@ -74,7 +61,7 @@ def test_rows_from_ray_are_the_records_in_order(some_ray: None, tmp_path: Path) 
         np.testing.assert_array_equal(record_of(row).labels_HW, record.labels_HW)
 
 
-def test_a_bad_record_ends_the_job_by_default(some_ray: None, spoilt: FrameDataset) -> None:
+def test_a_bad_record_ends_the_job_by_default(local_ray: None, spoilt: FrameDataset) -> None:
     with pytest.raises(Exception, match=r"images/1\.png: cannot be read as an image"):
         ray_dataset(spoilt, "train").take_all()
 

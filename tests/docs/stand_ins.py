@@ -49,13 +49,15 @@ SMALL = {
     "demo": "--videos 1 --frames 24 --schedulers fixed",
 }
 """What is appended to a command of each verb."""
+RUNS = ("segment", "pseudo-label")
+"""Verbs that know executors."""
 DIAL = "--calibration.clips 2 --calibration.clip_frames 16 --calibration.schedulers fixed warp_error"
 SHRUNK = {"videos=2,frames=60": "videos=1,frames=32,height=48,width=64", "frames=40": "frames=13"}
 """Parts of a word that are made smaller."""
 
 
-def small(words: Sequence[str], data: Path) -> list[str]:
-    """The words of a command, small, and with the data sets that lie below `data`."""
+def small(words: Sequence[str], data: Path, *, local: bool = False) -> list[str]:
+    """The words of a command, small, and with the data sets that lie below `data`; `local`: without Ray."""
     verb, *rest = words
     for long, short in SHRUNK.items():
         rest = [word.replace(long, short) for word in rest]
@@ -65,7 +67,8 @@ def small(words: Sequence[str], data: Path) -> list[str]:
     if {"--help", "-h"} & set(rest):
         return [verb, *rest]
     dial = DIAL if {"--budget", "--max_drop"} & set(rest) else ""
-    return [verb, *rest, *SMALL.get(verb, "").split(), *dial.split()]
+    executor = "--executor local" if local and verb in RUNS else ""
+    return [verb, *rest, *SMALL.get(verb, "").split(), *dial.split(), *executor.split()]
 
 
 def make_world(world: Path) -> None:

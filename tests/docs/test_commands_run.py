@@ -4,7 +4,8 @@ order, in a folder that holds what the page speaks of; and none is left out with
 A newcomer tried them all and found broken ones among those that were only parsed. Videos, nets and data
 sets are small ones of the same kinds (`stand_ins`), options that make the work small are appended, S3 is a
 real one over HTTP. A command that comes to the same configuration as one before is not run twice: its output
-is shared.
+is shared. `make test-all` runs all of them, as a user would; otherwise one of each verb and set of options is
+run, and what it needs (`chosen`), and the work is done in this process, but for a page on Ray.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ import pytest
 from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, commands, foreign_commands
 from tests.docs.stand_ins import furnish, make_buckets, make_world, small
 from tests.docs.test_commands import understood
+from tests.one_ray import cloud
+from tests.training.local_mode import trained_here
 from vidseg_core.cli import main as cli
 from vidseg_core.config.schema import flat_dict
 
@@ -38,12 +43,17 @@ NOT_RUN = {
 """Commands that no test can run, by how they begin, and why."""
 BEFORE = {"evaluation.md": "vidseg segment --input clips/ --output run"}
 """What a page takes for granted."""
+EVERY_ONE = os.environ.get("HYPOTHESIS_PROFILE") == "all"
 FOR_REAL = ("figures.md", "plugins.md")
 """Pages whose dry runs are run without --dry-run too: what follows on them needs their outputs."""
 SLOW = ("README.md", "figures.md", "flow.md", "training.md")
 """More than about ten seconds each."""
 PAGES = {path.name if path.parent != ROOT / "tune_spaces" else "tune_spaces": path for path in DOCUMENTS}
 PAGES |= {path.name: path for path in CARDS}
+ON_RAY = "cluster.md"
+"""The page whose runs are executed by Ray each time."""
+STARTS_NOTHING = {"compact", "doctor", "export", "inspect", "report", "status"}
+"""Verbs whose every command is run each time: they take moments."""
 SEES_NOTHING = {"tiny-face", "fidelity"}
 """There is no face in the stand-ins: all clips are put aside, exit code 3."""
 
@@ -57,34 +67,42 @@ def lines(page: str) -> list[Command]:
     return found
 
 
+def chosen() -> dict[str, list[Command]]:
+    """The commands of each page that are run: the first of a verb with a set of options, those of verbs that
+    take moments, and those whose output one of them reads."""
+    known: set[tuple[str, ...]] = set()
+    found: dict[str, list[Command]] = {}
+    for page in PAGES:
+        kinds = [(c.words[0], *sorted({w for w in c.words if w.startswith("--")})) for c in lines(page)]
+        new = [
+            EVERY_ONE or page in FOR_REAL or kind[0] in STARTS_NOTHING or kind not in [*known, *kinds[:n]]
+            for n, kind in enumerate(kinds)
+        ]
+        known.update(kinds)
+        kept: list[Command] = []
+        for command, is_new in reversed(list(zip(lines(page), new, strict=True))):
+            if is_new or any(_reads(later, command) for later in kept):
+                kept.insert(0, command)
+        found[page] = kept
+    return found
+
+
+def _reads(later: Command, earlier: Command) -> bool:
+    output = dict(pairwise(earlier.words)).get("--output")
+    inputs = [word for before, word in pairwise(later.words) if before != "--output"]
+    return output is not None and any(re.search(rf"(^|[=,:]){re.escape(output)}($|[/,])", i) for i in inputs)
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> Iterator[Path]:
-    """The stand-ins, and one Ray whose workers find the S3 and the plug-ins of the pages.
-
-    Its workers stay in the folder in which it was started, so all pages are run in that one, `here`.
-    """
-    import ray
-
+def world(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str, local_ray: None) -> Iterator[Path]:
+    """The stand-ins."""
     folder = tmp_path_factory.mktemp("world")
-    (folder / "here").mkdir()
     with pytest.MonkeyPatch.context() as environment:
-        environment.chdir(folder / "here")
-        for name, value in _cloud(s3_endpoint).items():
+        for name, value in cloud(s3_endpoint).items():
             environment.setenv(name, value)
         make_world(folder)
         make_buckets(s3_endpoint, folder)
-        environment.setenv("PYTHONPATH", f"{ROOT}:{folder / 'here'}")
-        started = not ray.is_initialized()
-        if started:
-            ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=300_000_000)
         yield folder
-        if started:
-            ray.shutdown()
-
-
-def _cloud(endpoint: str) -> dict[str, str]:
-    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    return keys | {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +113,22 @@ def done() -> dict[str, Path]:
 
 @pytest.fixture
 def here(
-    page: str, world: Path, done: dict[str, Path], s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+    page: str,
+    world: Path,
+    ray_folder: Path,
+    done: dict[str, Path],
+    s3_endpoint: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Path]:
-    """The folder as a page finds it; what the page made moves to a place of its own afterwards."""
-    folder, kept = world / "here", world / page
+    """The folder as a page finds it; what the page made moves to a place of its own afterwards.
+
+    Ray's workers stay in the folder in which it was started, so all pages are run in that one.
+    """
+    folder, kept = ray_folder, world / page
     furnish(folder, world)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    for name, value in _cloud(s3_endpoint).items():
+    for name, value in cloud(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     yield folder
     kept.mkdir()
@@ -116,17 +142,22 @@ def here(
 @pytest.mark.ray
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(p, marks=[pytest.mark.slow] if p in SLOW else []) for p in PAGES if lines(p)],
+    [pytest.param(p, marks=[pytest.mark.slow] if p in SLOW else []) for p, kept in chosen().items() if kept],
 )
 def test_the_commands_of_a_page_run(
-    page: str, here: Path, world: Path, done: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    page: str,
+    here: Path,
+    world: Path,
+    done: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     first = [Command(page, BEFORE[page])] if page in BEFORE else []
-    for command in [*first, *lines(page)]:
-        words = small(command.words_here(), world / "data")
-        again = page in FOR_REAL and "--dry-run" in words
-        for these in [words, [w for w in words if w != "--dry-run"]] if again else [words]:
-            run_once(these, done, f"{page}: {command.line}", capsys)
+    with nullcontext() if EVERY_ONE else trained_here():
+        for command in [*first, *chosen()[page]]:
+            words = small(command.words_here(), world / "data", local=not EVERY_ONE and page != ON_RAY)
+            again = page in FOR_REAL and "--dry-run" in words
+            for these in [words, [w for w in words if w != "--dry-run"]] if again else [words]:
+                run_once(these, done, f"{page}: {command.line}", capsys)
     CHECKS.get(page, lambda: None)()
 
 

@@ -183,7 +183,7 @@ def test_what_cannot_be_asked_for_is_told_at_once(
 
 
 @pytest.mark.ray
-def test_on_ray_a_set_is_resumed_added_to_and_closed(tmp_path: Path) -> None:
+def test_on_ray_a_set_is_resumed_added_to_and_closed(tmp_path: Path, local_ray: None) -> None:
     corpus, output = tmp_path / "corpus", tmp_path / "set"
     make_corpus(corpus, clips=2, frames=14, height=48, width=64, seed=3)
     (corpus / "bad.mp4").write_bytes(b"this is no video")

@@ -374,7 +374,7 @@ def test_every_cell_is_in_one_task_and_the_first_of_each_clip_comes_first() -> N
 
 
 @pytest.mark.ray
-def test_on_ray_the_tables_come_out_and_a_second_run_makes_nothing(tmp_path: Path) -> None:
+def test_on_ray_the_tables_come_out_and_a_second_run_makes_nothing(tmp_path: Path, local_ray: None) -> None:
     settings = config(tmp_path, methods=("fixed:interval=5", "every"), tc=False)
     text = io.StringIO()
     assert run_evaluate(settings, Reporter("text", text)) == 0

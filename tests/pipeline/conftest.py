@@ -1,9 +1,9 @@
-"""One local Ray for the whole test session, small clips, and a way to run the job inside this process."""
+"""Small clips, and a way to run the job inside this process."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,6 @@ from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.segment_job import run_segment
-
-
-@pytest.fixture(scope="session")
-def local_ray(s3_endpoint: str) -> Iterator[None]:
-    """A local cluster, started once: it takes seconds. Its workers find the test's S3."""
-    import ray
-
-    cloud = {
-        "AWS_ENDPOINT_URL": s3_endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in cloud.items():
-            environment.setenv(name, value)
-        ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=400_000_000)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

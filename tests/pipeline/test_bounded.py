@@ -82,4 +82,6 @@ def _peak_of_object_store() -> Iterator[list[float]]:
 
 
 def _spilled() -> list[Path]:
-    return list(Path("/tmp/ray/session_latest").glob("ray_spilled_objects*/*"))
+    session = Path("/tmp/ray", ray.get_runtime_context().get_session_name())
+    assert (session / "logs").is_dir()
+    return list(session.glob("ray_spilled_objects*/*"))

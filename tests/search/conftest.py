@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.generated_tables import generated_table
 from vidseg_core.episodes.store import write_table
@@ -27,12 +25,6 @@ fixed:
 """
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Threads of small nets mostly wait for each other."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("episodes")
@@ -46,16 +38,3 @@ def space_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("space") / "space.yaml"
     path.write_text(SPACES, encoding="utf-8")
     return str(path)
-
-
-@pytest.fixture(scope="session")
-def search_ray() -> Iterator[None]:
-    """A local cluster of two CPUs, unless other tests have started one."""
-    import ray
-
-    started = not ray.is_initialized()
-    if started:
-        ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=400_000_000)
-    yield
-    if started:
-        ray.shutdown()

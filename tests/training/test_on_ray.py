@@ -43,7 +43,7 @@ def command(config: TrainSegmenterConfig) -> str:
     return text.getvalue()
 
 
-def test_a_killed_worker_changes_nothing(plain: dict[str, bytes], tmp_path: Path, training_ray: None) -> None:
+def test_a_killed_worker_changes_nothing(plain: dict[str, bytes], tmp_path: Path, local_ray: None) -> None:
     config = small_config(tmp_path, recipe=FLAT, save_every=1)
     assassin = Assassin(tmp_path / "checkpoint.json", 3)
     assassin.start()
@@ -61,7 +61,7 @@ def test_a_killed_worker_changes_nothing(plain: dict[str, bytes], tmp_path: Path
 
 
 def test_two_workers_with_a_lost_one_end_as_two_undisturbed_ones(
-    plain: dict[str, bytes], tmp_path: Path, training_ray: None
+    plain: dict[str, bytes], tmp_path: Path, local_ray: None
 ) -> None:
     options = {"workers": 2, "save_every": 1, "recipe": {"steps": 6}}
     command(small_config(tmp_path / "calm", **options))
@@ -73,7 +73,7 @@ def test_two_workers_with_a_lost_one_end_as_two_undisturbed_ones(
 
 
 def test_a_stopped_command_goes_on_and_another_one_is_refused(
-    plain: dict[str, bytes], tmp_path: Path, training_ray: None
+    plain: dict[str, bytes], tmp_path: Path, local_ray: None
 ) -> None:
     config = small_config(tmp_path, recipe=FLAT)
     fields = config.fingerprint_fields() | {"data": open_training_data(config).digest(), "weights": None}
@@ -87,7 +87,7 @@ def test_a_stopped_command_goes_on_and_another_one_is_refused(
         command(small_config(tmp_path, recipe=FLAT | {"lr": 0.1}))
 
 
-def test_what_can_be_explained_is_said_once_and_not_tried_again(tmp_path: Path, training_ray: None) -> None:
+def test_what_can_be_explained_is_said_once_and_not_tried_again(tmp_path: Path, local_ray: None) -> None:
     spec = make_folder(tmp_path / "data", id_=7)
     config = small_config(tmp_path / "out", data=(spec,), val_clips=(), recipe=FLAT)
     with pytest.raises(DatasetError, match=r"masks/clip\d/00\d\.png"):

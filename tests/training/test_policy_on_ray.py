@@ -60,7 +60,7 @@ def command(chosen: TrainPolicyConfig) -> str:
 
 
 @pytest.mark.ray
-def test_a_killed_worker_changes_no_byte(tables: str, tmp_path: Path, training_ray: None) -> None:
+def test_a_killed_worker_changes_no_byte(tables: str, tmp_path: Path, local_ray: None) -> None:
     plain = config(tables, tmp_path / "plain")
     (tmp_path / "plain").mkdir()
     training, validation = open_tables(plain.tables, (), plain.val_share, plain.seed)
@@ -90,7 +90,7 @@ def test_a_killed_worker_changes_no_byte(tables: str, tmp_path: Path, training_r
 
 
 @pytest.mark.ray
-def test_two_workers_play_the_same_episodes(tables: str, tmp_path: Path, training_ray: None) -> None:
+def test_two_workers_play_the_same_episodes(tables: str, tmp_path: Path, local_ray: None) -> None:
     alone = config(tables, tmp_path / "one")
     (tmp_path / "one").mkdir()
     training, validation = open_tables(alone.tables, (), alone.val_share, alone.seed)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.training.local_mode import trained_here
 from tests.training.small import facts_of
 from tests.training.test_policy_on_ray import kill_worker
 from tests.training.test_train_flow import SMALL, config
@@ -56,7 +57,7 @@ def plain_loop(chosen: TrainFlowConfig, folder: Path) -> tuple[bytes, list[dict[
 
 
 @pytest.mark.ray
-def test_a_killed_worker_changes_no_byte(tmp_path: Path, training_ray: None) -> None:
+def test_a_killed_worker_changes_no_byte(tmp_path: Path, local_ray: None) -> None:
     rough = tmp_path / "rough"
     chosen = config(rough, steps=STEPS, save_every=1, log_every=2)
     expected, rows = plain_loop(chosen, tmp_path / "plain")
@@ -82,7 +83,7 @@ def test_a_killed_worker_changes_no_byte(tmp_path: Path, training_ray: None) -> 
 
 
 @pytest.mark.ray
-def test_two_workers_judge_the_same_pairs_and_learn_a_scale_field(tmp_path: Path, training_ray: None) -> None:
+def test_two_workers_judge_the_same_pairs_and_learn_a_scale_field(tmp_path: Path, local_ray: None) -> None:
     chosen = config(
         tmp_path / "two",
         workers=2,
@@ -92,7 +93,8 @@ def test_two_workers_judge_the_same_pairs_and_learn_a_scale_field(tmp_path: Path
         recipe=replace(SMALL, ema=0.0),
     )
     alone = tmp_path / "alone"
-    command(replace(chosen, workers=1, output=str(alone)))
+    with trained_here():
+        command(replace(chosen, workers=1, output=str(alone)))
     printed = command(chosen)
     for one, two in zip(curve_of(alone), curve_of(tmp_path / "two"), strict=True):
         for part in ("exact", "photo", "task"):
