@@ -29,6 +29,7 @@ print(sorted({"torch", "transformers", "matplotlib"} & set(sys.modules)))
 def test_what_a_decoder_is_sent_loads_no_torch(tmp_path: Path) -> None:
     decode = DecodeStage(open_store(str(tmp_path)), MediaLimits())
     with data_context(0.1):
-        sent = cloudpickle.dumps((DataContext.get_current(), decode_units, decode, PlanStage))
+        what = (DataContext.get_current(), decode_units, decode, PlanStage)
+        sent = cloudpickle.dumps(what)  # pyright: ignore[reportPrivateImportUsage]
     done = subprocess.run([sys.executable, "-c", LOAD], input=sent, capture_output=True, check=True)
     assert done.stdout.decode().strip() == "[]"
