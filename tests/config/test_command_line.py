@@ -11,13 +11,13 @@ import pytest
 
 from vidseg_core.config import SegmentConfig
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
+from vidseg_core.config.catalogue import NET_FAMILIES, NETS
 from vidseg_core.config.cli import parse
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.help import field_texts, options, render_help
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.report import ReportConfig
-from vidseg_core.config.segment import SEGMENTER_PREFIXES, SEGMENTERS
 from vidseg_core.config.submit import SubmitConfig
 from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.config.train_flow import TrainFlowConfig
@@ -94,7 +94,7 @@ def test_what_is_no_number_is_told_in_one_sentence(
 
 def test_the_help_names_every_kind_of_segmenter() -> None:
     text = field_texts(SegmentConfig)["segmenter"]
-    assert all(name in text for name in (*SEGMENTERS, *(f"{p}:" for p in SEGMENTER_PREFIXES)))
+    assert all(name in text for name in (*NETS, *(f"{p}:" for p in NET_FAMILIES)))
 
 
 def test_input_may_be_repeated_and_may_be_a_list() -> None:

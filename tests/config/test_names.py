@@ -9,7 +9,7 @@ import inspect
 
 import pytest
 
-from vidseg_core.config import segment
+from vidseg_core.config import catalogue, segment
 from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.errors import ConfigError
 
@@ -34,19 +34,20 @@ def test_the_planner_in_the_package() -> None:
     assert planner_file(BUNDLED_PLANNER).is_file()
 
 
-def test_propagators_and_flows() -> None:
+def test_what_the_catalogue_names_is_there() -> None:
     from vidseg_core.propagation import FLOW_ESTIMATORS, PROPAGATORS
+    from vidseg_core.registry import load
 
-    assert sorted(segment.PROPAGATORS) == sorted(PROPAGATORS)
-    assert sorted(segment.FLOWS) == sorted(FLOW_ESTIMATORS)
+    assert sorted(catalogue.FLOWS) == sorted(FLOW_ESTIMATORS)
+    assert all(load(catalogue.FLOWS[name].net) for name in catalogue.NET_FLOWS)
+    assert all(PROPAGATORS.find(name) for name in catalogue.PROPAGATORS)
 
 
 def test_segmenters() -> None:
-    from vidseg_core.models.registry import ALIASES, FAMILIES, SEGMENTER_NAMES
+    from vidseg_core.models.registry import SEGMENTER_NAMES
 
-    assert sorted(segment.SEGMENTERS) == sorted(name for name in SEGMENTER_NAMES if ":" not in name)
-    assert sorted(segment.SEGMENTER_ALIASES) == sorted(ALIASES)
-    assert sorted(segment.SEGMENTER_PREFIXES) == sorted(FAMILIES)
+    assert sorted(catalogue.NETS) == sorted(name for name in SEGMENTER_NAMES if ":" not in name)
+    assert {name.partition(":")[0] for name in SEGMENTER_NAMES if ":" in name} == set(catalogue.NET_FAMILIES)
 
 
 @pytest.mark.parametrize(

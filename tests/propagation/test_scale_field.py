@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from tests.engine.toy import texture
+from vidseg_core.config.catalogue import SCALED_FLOWS
 from vidseg_core.models.flow import build_flow_net
-from vidseg_core.models.flow.registry import SCALED, weights_file
+from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.propagation import build_propagator
 from vidseg_core.propagation.net_flow import NetFlow
@@ -46,7 +47,7 @@ def saved(tmp_path: Path, level: str, channels: int, name: str = "tiny-flow") ->
     return path
 
 
-@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize("name", SCALED_FLOWS)
 def test_an_untrained_field_changes_nothing(name: str) -> None:
     net = build_flow_net(name, scale=("scores", 3)).net
     pair = torch.rand(2, 1, 3, 64, 64, generator=torch.manual_seed(0))

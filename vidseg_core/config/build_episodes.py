@@ -7,16 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from vidseg_core.config.catalogue import ALIASES, FLOWS, NET_FAMILIES, NETS, PROPAGATORS
 from vidseg_core.config.errors import check, check_int, check_name, nearest
 from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
-from vidseg_core.config.segment import (
-    FLOWS,
-    PROPAGATORS,
-    SEGMENTER_ALIASES,
-    SEGMENTER_PREFIXES,
-    SEGMENTERS,
-)
 
 __all__ = ["LABELS", "BuildEpisodesConfig", "TablePropagationConfig"]
 
@@ -148,9 +142,7 @@ class BuildEpisodesConfig:
     def _check_net(self) -> None:
         choices = ("labels", "fidelity", "accuracy")
         check(self.quality in choices, "--quality", f"must be one of {', '.join(choices)}")
-        check_name(
-            "--segmenter", self.segmenter, (LABELS, *SEGMENTERS, *SEGMENTER_ALIASES), SEGMENTER_PREFIXES
-        )
+        check_name("--segmenter", self.segmenter, (LABELS, *NETS, *ALIASES), NET_FAMILIES)
         if self.quality == "labels":
             check(not self.input, "--input", "videos have no labels: take --quality fidelity, or give --data")
         else:

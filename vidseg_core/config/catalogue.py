@@ -1,4 +1,4 @@
-"""Every scheduler by name, as data: what configuration, help, dial, tables and reports know of it.
+"""Schedulers, propagators, flows and nets by name, as data: what configuration, help, dial and reports know.
 
 Model: an entry names the class, which is imported when somebody builds it, and says what can be said without
 it. Nothing here imports anything heavy. Adding a scheduler takes its own file and its entry; whatever lists,
@@ -11,13 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 __all__ = [
+    "ALIASES",
     "DISTANCE",
     "EVERY",
     "FILES",
     "FIXED",
+    "FLOWS",
     "INTERVAL",
+    "NETS",
+    "NET_FAMILIES",
+    "NET_FLOWS",
     "POINT_INTERVAL",
+    "PROPAGATORS",
+    "SCALED_FLOWS",
     "SCHEDULERS",
+    "FlowEntry",
     "SchedulerEntry",
     "listed",
     "scheduler_words",
@@ -118,6 +126,56 @@ SCHEDULERS: Mapping[str, SchedulerEntry] = {
 
 FILES: Mapping[str, str] = {entry.file: name for name, entry in SCHEDULERS.items() if entry.file}
 """The files in the package, and the scheduler that each goes with."""
+
+
+PROPAGATORS: Mapping[str, str] = {
+    "copy": "vidseg_core.propagation.propagators:Copy",
+    "flow_warp": "vidseg_core.propagation.propagators:FlowWarp",
+}
+"""Where each is, ``package.module:Class``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowEntry:
+    """What is known of a flow estimator without importing it."""
+
+    net: str = ""
+    """Of a learned one, where its net is: ``package.module:Class``."""
+    scaled: bool = False
+    """It can have a scale field (DFF section 3)."""
+
+
+FLOWS: Mapping[str, FlowEntry] = {
+    "dis": FlowEntry(),
+    "tiny-flow": FlowEntry(net="vidseg_core.models.flow.tiny:TinyFlow", scaled=True),
+    "flownet_s": FlowEntry(net="vidseg_core.models.flow.flownet:FlowNetS", scaled=True),
+    "flownet2_s": FlowEntry(net="vidseg_core.models.flow.flownet:flownet2_s", scaled=True),
+    "spynet": FlowEntry(net="vidseg_core.models.flow.spynet:SpyNet"),
+    "raft": FlowEntry(net="vidseg_core.models.flow.raft:Raft"),
+}
+NET_FLOWS = tuple(name for name, entry in FLOWS.items() if entry.net)
+"""Learned flows."""
+SCALED_FLOWS = tuple(name for name, entry in FLOWS.items() if entry.scaled)
+
+NETS = ("plain", "tiny-face", "tiny-scenes", "constant")
+"""Segmenters with a name of their own."""
+NET_FAMILIES = ("tiny", "smp", "torchvision", "hf", "onnx")
+"""Those of which there are many: ``family:which``."""
+ALIASES: Mapping[str, str] = {
+    "deeplabv3plus-resnet50": "smp:DeepLabV3Plus/resnet50",
+    "deeplabv3plus-mobilenetv2": "smp:DeepLabV3Plus/mobilenet_v2",
+    "deeplabv3plus-xception65": "smp:DeepLabV3Plus/tu-xception65",
+    "deeplabv3-resnet50": "torchvision:deeplabv3_resnet50",
+    "pspnet-resnet18": "smp:PSPNet/resnet18",
+    "pspnet-resnet101": "smp:PSPNet/resnet101",
+    "fpn-densenet121": "smp:FPN/densenet121",
+    "hrnet-w18": "smp:FPN/tu-hrnet_w18",
+    "fcn-resnet50": "torchvision:fcn_resnet50",
+    "segformer-b0": "hf:segformer-b0",
+    "mask2former-swin-small": "hf:mask2former-swin-small",
+}
+"""Short names for the nets that the literature on key frames and propagation runs. An alias is its spec,
+nothing more: the segmenter that it builds has the spec's name and digest."""
 
 
 def listed(condition: str) -> str:

@@ -13,17 +13,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import FILES, FIXED, INTERVAL, SCHEDULERS, listed, scheduler_words
+from vidseg_core.config.catalogue import (
+    ALIASES,
+    FILES,
+    FIXED,
+    FLOWS,
+    INTERVAL,
+    NET_FAMILIES,
+    NETS,
+    PROPAGATORS,
+    SCHEDULERS,
+    listed,
+    scheduler_words,
+)
 from vidseg_core.config.dial import CalibrationConfig, check_dial
 from vidseg_core.config.errors import ConfigError, check, check_int, check_name, check_positive
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = [
-    "FLOWS",
-    "PROPAGATORS",
-    "SEGMENTERS",
-    "SEGMENTER_ALIASES",
-    "SEGMENTER_PREFIXES",
     "MaskConfig",
     "MediaConfig",
     "PropagationConfig",
@@ -31,25 +38,6 @@ __all__ = [
     "SegmentConfig",
     "TtaConfig",
 ]
-
-PROPAGATORS = ("copy", "flow_warp")
-FLOWS = ("dis", "tiny-flow", "flownet_s", "flownet2_s", "spynet", "raft")
-SEGMENTERS = ("plain", "tiny-face", "tiny-scenes", "constant")
-SEGMENTER_ALIASES = (
-    "deeplabv3plus-resnet50",
-    "deeplabv3plus-mobilenetv2",
-    "deeplabv3plus-xception65",
-    "deeplabv3-resnet50",
-    "pspnet-resnet18",
-    "pspnet-resnet101",
-    "fpn-densenet121",
-    "hrnet-w18",
-    "fcn-resnet50",
-    "segformer-b0",
-    "mask2former-swin-small",
-)
-"""Short names for specs (docs/models.md)."""
-SEGMENTER_PREFIXES = ("tiny", "smp", "torchvision", "hf", "onnx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +292,7 @@ class SegmentConfig:
             check(redact(value) == value, option, problem)
 
     def _check_net(self) -> None:
-        check_name("--segmenter", self.segmenter, (*SEGMENTERS, *SEGMENTER_ALIASES), SEGMENTER_PREFIXES)
+        check_name("--segmenter", self.segmenter, (*NETS, *ALIASES), NET_FAMILIES)
         if self.num_classes is not None:
             check_int("--num_classes", self.num_classes, 1, 256)
         _parse_working_size(self.working_size)

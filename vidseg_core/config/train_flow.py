@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from vidseg_core.config.catalogue import NET_FAMILIES, NET_FLOWS, NETS, SCALED_FLOWS
 from vidseg_core.config.errors import check, check_int, check_name, check_positive
 from vidseg_core.config.recipes import FlowRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
-from vidseg_core.config.segment import FLOWS, SEGMENTER_PREFIXES, SEGMENTERS
 
-__all__ = ["TRAINABLE_FLOWS", "TrainFlowConfig"]
+__all__ = ["TrainFlowConfig"]
 
-SCALED_FLOWS = ("tiny-flow", "flownet_s", "flownet2_s")
 """Those that can have a scale field."""
-TRAINABLE_FLOWS = tuple(name for name in FLOWS if name != "dis")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +94,10 @@ class TrainFlowConfig:
             check_int("--steps", self.steps, 1, unit="step(s)")
             object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, steps=self.steps))
         self._check_places()
-        check_name("--net", self.net, TRAINABLE_FLOWS)
-        check(":" not in self.net, "--net", f"must be one of {', '.join(TRAINABLE_FLOWS)}")
+        check_name("--net", self.net, NET_FLOWS)
+        check(":" not in self.net, "--net", f"must be one of {', '.join(NET_FLOWS)}")
         if self.segmenter is not None:
-            check_name("--segmenter", self.segmenter, SEGMENTERS, SEGMENTER_PREFIXES)
+            check_name("--segmenter", self.segmenter, NETS, NET_FAMILIES)
         self._check_numbers()
         _check_recipe(self.recipe)
 

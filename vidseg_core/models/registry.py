@@ -8,18 +8,17 @@ libraries are imported only when a spec asks for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 
 import torch
 
+from vidseg_core.config.catalogue import ALIASES, NET_FAMILIES
 from vidseg_core.models.bundled import BUNDLED, build_bundled
 from vidseg_core.models.constant import CLASS_NAMES, ConstantSegmenter
 from vidseg_core.models.protocol import Segmenter, SegmenterError, unknown_name
 from vidseg_core.models.request import ModelRequest
 from vidseg_core.models.tiny import build_tiny
 
-FAMILIES = ("tiny", "smp", "torchvision", "hf", "onnx")
 SEGMENTER_NAMES = (
     "constant",
     "plain",
@@ -32,23 +31,6 @@ SEGMENTER_NAMES = (
     "onnx:<file>",
 )
 """For help texts; the names in `ALIASES` and a plug-in's `package.module:Class` are understood too."""
-ALIASES: Mapping[str, str] = MappingProxyType(
-    {
-        "deeplabv3plus-resnet50": "smp:DeepLabV3Plus/resnet50",
-        "deeplabv3plus-mobilenetv2": "smp:DeepLabV3Plus/mobilenet_v2",
-        "deeplabv3plus-xception65": "smp:DeepLabV3Plus/tu-xception65",
-        "deeplabv3-resnet50": "torchvision:deeplabv3_resnet50",
-        "pspnet-resnet18": "smp:PSPNet/resnet18",
-        "pspnet-resnet101": "smp:PSPNet/resnet101",
-        "fpn-densenet121": "smp:FPN/densenet121",
-        "hrnet-w18": "smp:FPN/tu-hrnet_w18",
-        "fcn-resnet50": "torchvision:fcn_resnet50",
-        "segformer-b0": "hf:segformer-b0",
-        "mask2former-swin-small": "hf:mask2former-swin-small",
-    }
-)
-"""Short names for the nets that the literature on key frames and propagation runs. An alias is its spec,
-nothing more: the segmenter that it builds has the spec's name and digest."""
 
 
 def build_segmenter(
@@ -77,7 +59,7 @@ def build_segmenter(
     bundled = spec in BUNDLED
     if not colon and not bundled:
         return _build_simple(spec, weights, num_classes, names, precision).to(target)
-    if bundled or family in FAMILIES:
+    if bundled or family in NET_FAMILIES:
         request = ModelRequest(
             spec=spec,
             body=body,
@@ -90,7 +72,7 @@ def build_segmenter(
         )
         return _family_builder(family)(request).to(target)
     if "." not in family and "/" in body:
-        raise unknown_name("segmenter family", family, FAMILIES)
+        raise unknown_name("segmenter family", family, NET_FAMILIES)
     from vidseg_core.models.plugin import build_plugin
 
     options = {"device": str(target), "weights": weights, "num_classes": num_classes}

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 
+from vidseg_core.config.catalogue import NET_FLOWS
 from vidseg_core.registry import PluginError, Registry, UnknownNameError
 
 
@@ -125,9 +126,6 @@ def _net_flow(name: str) -> Callable[..., FlowEstimator]:
 
     return build
 
-
-NET_FLOWS = ("tiny-flow", "flownet_s", "flownet2_s", "spynet", "raft")
-"""Learned flows; `vidseg_core.models.flow` has the nets."""
 
 FLOW_ESTIMATORS = Registry("flow estimator", {"dis": DisFlow} | {name: _net_flow(name) for name in NET_FLOWS})
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkabl
 import numpy as np
 import torch
 
+from vidseg_core.config import catalogue
 from vidseg_core.propagation.scale_field import scale_of
 from vidseg_core.propagation.warp import warp_labels, warp_maps
 from vidseg_core.registry import PluginError, Registry
@@ -116,7 +117,7 @@ def _warped(maps_CHW: torch.Tensor, flow_HW2: np.ndarray) -> torch.Tensor:
     return warp_maps(maps_CHW, flow_HW2)
 
 
-PROPAGATORS = Registry("propagator", {"copy": Copy, "flow_warp": FlowWarp})
+PROPAGATORS = Registry("propagator", catalogue.PROPAGATORS)
 
 
 def build_propagator(name: str = "flow_warp", **options: Any) -> Propagator:

@@ -1,5 +1,5 @@
 """Flow nets F: current and key picture in, flow from current to key out."""
 
-from vidseg_core.models.flow.registry import BUNDLED, FLOW_NETS, FlowNet, build_flow_net
+from vidseg_core.models.flow.registry import BUNDLED, FlowNet, build_flow_net
 
-__all__ = ["BUNDLED", "FLOW_NETS", "FlowNet", "build_flow_net"]
+__all__ = ["BUNDLED", "FlowNet", "build_flow_net"]

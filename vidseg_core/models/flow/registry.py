@@ -6,31 +6,20 @@ digest says which. Nothing is ever downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from vidseg_core.config.catalogue import FLOWS, NET_FLOWS, SCALED_FLOWS
 from vidseg_core.models.digest import digest_state
-from vidseg_core.models.flow.flownet import FlowNetS, flownet2_s
-from vidseg_core.models.flow.raft import Raft
-from vidseg_core.models.flow.spynet import SpyNet
-from vidseg_core.models.flow.tiny import TinyFlow
 from vidseg_core.models.protocol import SegmenterError, unknown_name
 from vidseg_core.models.request import seeded
 from vidseg_core.models.weights import WeightsFile, fit_weights, read_weights
+from vidseg_core.registry import load
 
-FLOW_NETS: dict[str, Callable[[], nn.Module]] = {
-    "tiny-flow": TinyFlow,
-    "flownet_s": FlowNetS,
-    "flownet2_s": flownet2_s,
-    "spynet": SpyNet,
-    "raft": Raft,
-}
-SCALED = ("tiny-flow", "flownet_s", "flownet2_s")
-"""Nets that can have a scale field."""
 SCALE_KEYS = "scale.by."
 """What the names of its weights begin with; the level follows."""
 BUNDLED = {"tiny-flow": Path(__file__).parents[1] / "bundled" / "tiny-flow.safetensors"}
@@ -64,17 +53,17 @@ def build_flow_net(
     channels of a scale field to train; None: as the file has it. `SegmenterError` for a name that nobody
     knows, and for a file that is not of this architecture.
     """
-    if name not in FLOW_NETS:
-        raise unknown_name("flow net", name, tuple(FLOW_NETS))
-    net = seeded(seed, FLOW_NETS[name])
+    if name not in NET_FLOWS:
+        raise unknown_name("flow net", name, NET_FLOWS)
+    net = seeded(seed, load(FLOWS[name].net))
     file = weights or (None if bare else BUNDLED.get(name))
     content = None if file is None else read_weights(file)
     there = None if content is None else _scale_in(content)
-    if (scale or there) and name in SCALED:
+    if (scale or there) and FLOWS[name].scaled:
         level, channels = scale or there  # type: ignore[misc]
         net.add_scale(channels, level)  # type: ignore[operator]
     elif scale:
-        raise SegmenterError(f"flow net {name!r} cannot have a scale field; {', '.join(SCALED)} can")
+        raise SegmenterError(f"flow net {name!r} cannot have a scale field; {', '.join(SCALED_FLOWS)} can")
     if content is not None:
         if scale and not there:  # a flow net whose scale field begins here, at 1
             fresh = {key: value for key, value in net.state_dict().items() if key.startswith(SCALE_KEYS)}
