@@ -13,6 +13,7 @@ turns.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -72,6 +73,15 @@ def compare(module: str, revision: str, turns: int, words: Callable[[Path], Sequ
         row["medians"][figure] = {"there": there, "here": here, "ratio": here / there}
         print(f"against {commit}: {figure} {there:.2f} there, {here:.2f} here, ratio {here / there:.3f}")
     return row
+
+
+def run_segment(config: Any) -> int:
+    """The job of the version that takes the turn, under the name that it has there."""
+    try:
+        from vidseg_core.pipeline import segment_job as module
+    except ImportError:
+        module = importlib.import_module("vidseg_core.pipeline.job")
+    return module.run_segment(config)
 
 
 def answer(figures: Figures) -> None:

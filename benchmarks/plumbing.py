@@ -27,7 +27,6 @@ from benchmarks import against
 from benchmarks.corpus import link_corpus, real_videos
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.media import working_size
-from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.store.run import open_run
 
 STORE_BYTES = 2_000_000_000
@@ -68,7 +67,7 @@ def job(folder: Path, output: Path) -> float:
         log="json",
     )
     started = time.perf_counter()
-    code = run_segment(config)
+    code = against.run_segment(config)
     if code not in (0, 3):
         raise SystemExit(f"the job failed with exit code {code}")
     return time.perf_counter() - started

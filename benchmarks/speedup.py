@@ -26,7 +26,6 @@ import ray
 from benchmarks import against
 from benchmarks.corpus import real_videos
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
-from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.store.run import open_run
 
 ASKED = {10: 7.0, 25: 14.0, 50: 22.0}
@@ -70,7 +69,7 @@ def seconds_of(clips: list[Path], output: Path, scheduler: SchedulerConfig, side
         log="json",
     )
     started = time.perf_counter()
-    code = run_segment(config)
+    code = against.run_segment(config)
     if code != 0:
         raise SystemExit(f"the job failed with exit code {code}")
     return time.perf_counter() - started

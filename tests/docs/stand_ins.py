@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,6 +96,13 @@ def furnish(folder: Path, world: Path) -> None:
     demo.mkdir(parents=True)
     os.symlink(world / "clips", demo / "scenes")
     write_files(folder, world / "data")
+
+
+def forget_modules(folder: Path) -> None:
+    """Modules that were imported from `folder`; the next test has its own under the same names."""
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(f"{folder}/"):
+            del sys.modules[name]
 
 
 def write_files(folder: Path, data: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, blocks, commands
-from tests.docs.stand_ins import write_files
+from tests.docs.stand_ins import forget_modules, write_files
 from tests.docs.test_plugins import PAGE
 from tests.evaluation.test_evaluate import config as evaluation
 from tests.evaluation.test_evaluate import evaluate_here
@@ -93,6 +93,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_files(tmp_path, Path("/data"))
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
+    forget_modules(tmp_path)
 
 
 NEEDS_NO_RAY = [

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, commands, foreign_commands
-from tests.docs.stand_ins import furnish, make_buckets, make_world, small
+from tests.docs.stand_ins import forget_modules, furnish, make_buckets, make_world, small
 from tests.docs.test_commands import understood
 from tests.one_ray import cloud
 from tests.training.local_mode import trained_here
@@ -31,7 +31,7 @@ from vidseg_core.config.schema import flat_dict
 
 NOT_RUN = {
     r"python -m venv |pip install ": "makes environments: .ci/run does, from nothing",
-    r"\.ci/run|make check|python -m pytest": "is what runs these tests",
+    r"\.ci/run|make (check|test-all)|python -m pytest": "is what runs these tests",
     r"make (format|release)": "writes: tests/config/test_release.py and tests/test_wheel.py have its parts",
     r"make audit": "tests/security/test_audit.py runs the same script",
     r"python -m benchmarks\.": "minutes to hours each; that module and options exist is in test_commands.py",
@@ -131,6 +131,7 @@ def here(
     for name, value in cloud(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     yield folder
+    forget_modules(folder)
     kept.mkdir()
     for path in folder.iterdir():
         path.rename(kept / path.name)
