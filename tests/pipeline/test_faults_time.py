@@ -110,7 +110,7 @@ def test_a_video_that_needs_more_memory_than_allowed_costs_itself_only(
 ) -> None:
     clips = make_corpus(tmp_path / "in", (20,))
     write_video(clips / "large.mp4", np.repeat(moving_disc(1, 4320, 7680), 2, axis=0))  # 50 MB a picture
-    monkeypatch.setattr(stages, "MediaLimits", lambda **_: MediaLimits(memory_bytes=80_000_000))
+    monkeypatch.setattr(stages, "limits_of", lambda _: MediaLimits(memory_bytes=80_000_000))
     run_inline(small_config(clips, tmp_path / "out", segmenter="plain"), 1)
     rows = {Path(row["uri"]).name: row for row in open_run(str(tmp_path / "out")).videos().to_pylist()}
     assert rows["clip 0 ä.mp4"]["status"] == "ok" and rows["clip 0 ä.mp4"]["decoded_frames"] == 20
