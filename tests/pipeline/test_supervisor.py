@@ -138,3 +138,33 @@ def test_one_that_was_asked_to_end_and_dies_is_not_replaced() -> None:
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert out.splitlines() == ["say: interrupted", "end 1"]
+
+
+ATTEMPT = """
+import os, sys
+from vidseg_core.cli import attempt
+from vidseg_core.cli.verbs import Verb
+
+def work(config, child):
+    if not child.replaces_another:
+        child.begin()
+        os.kill(os.getpid(), 9)
+    return 3
+
+Verb.function = lambda verb: work
+sys.argv[1:] = ["segment", "--input", sys.argv[1], "--output", "out", "--executor", "local"]
+attempt.main()
+"""
+
+
+def test_an_attempt_of_a_batch_system_has_a_child_too_and_its_own_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", ATTEMPT, str(tmp_path / "clip.mp4")],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SIGKILL" in done.stderr and "quarantined (exit code 3); 0 here" in done.stderr

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from vidseg_core.cli import main as command
 from vidseg_core.config.cli import EXIT_OK, EXIT_QUARANTINED
+from vidseg_core.kit.interrupts import end_with
 
 SAID = (
     "vidseg: finished, with videos quarantined (exit code 3); 0 here, as another attempt would change nothing"
@@ -20,7 +21,12 @@ SAID = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``vidseg`` with `argv` (None: the process's own); its exit code, with 0 for 3."""
-    code = command.main(list(sys.argv[1:] if argv is None else argv))
+    if argv is None:
+        return _judged(command.main(ends=lambda code: end_with(_judged(code))))
+    return _judged(command.main(list(argv)))
+
+
+def _judged(code: int) -> int:
     if code != EXIT_QUARANTINED:
         return code
     print(SAID, file=sys.stderr)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from vidseg_core import __version__
 from vidseg_core.cli.runner import run_verb
 from vidseg_core.cli.utf8 import begin_again_in_utf8
 from vidseg_core.cli.verbs import VERBS
+from vidseg_core.kit.interrupts import end_with
 
 __all__ = ["main", "main_of"]
 
@@ -20,8 +22,12 @@ def usage() -> str:
     return f"usage: vidseg VERB [options]   (vidseg VERB --help for the options)\n\n{verbs}\n\n{codes}\n"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``vidseg`` with `argv` (None: the process's own) and return the exit code."""
+Ends = Callable[[int], Any]
+"""What ends a process with an exit code."""
+
+
+def main(argv: Sequence[str] | None = None, *, ends: Ends = end_with) -> int:
+    """Run ``vidseg`` with `argv` and return the exit code; None: the process's own, which `ends` so."""
     if argv is None:
         begin_again_in_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -41,19 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vidseg: there is no verb {verb!r}{nearest(verb, VERBS)}\n", file=sys.stderr)
         print(usage(), end="", file=sys.stderr)
         return 2
-    return _run(verb, arguments[1:], ends=argv is None)
+    return _run(verb, arguments[1:], ends if argv is None else None)
 
 
 def main_of(verb: str) -> Callable[..., int]:
     """The entry point of one verb: words (None: the process's own) in, exit code out."""
 
     def main_of_verb(argv: Sequence[str] | None = None) -> int:
-        return _run(verb, sys.argv[1:] if argv is None else argv, ends=argv is None)
+        return _run(verb, *((sys.argv[1:], end_with) if argv is None else (argv, None)))
 
     return main_of_verb
 
 
-def _run(name: str, words: Sequence[str], *, ends: bool) -> int:
+def _run(name: str, words: Sequence[str], ends: Ends | None) -> int:
     verb, words, command = VERBS[name], list(words), []
     if verb.takes_command and "--" in words:
         cut = words.index("--")

@@ -19,7 +19,7 @@ from vidseg_core.cli.utf8 import begin_again_in_utf8
 from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
-from vidseg_core.kit.interrupts import asked_to_end, end_with, heard
+from vidseg_core.kit.interrupts import asked_to_end, heard
 from vidseg_core.pipeline.supervisor import supervised
 
 __all__ = ["run_verb", "say"]
@@ -35,12 +35,13 @@ def run_verb(
     run: Callable[..., int],
     words: Sequence[str],
     *,
-    ends: bool = False,
+    ends: Callable[[int], Any] | None = None,
     in_child: Callable[[ConfigT], bool] = lambda config: False,
 ) -> int:
-    """Parse `words` as a `cls`, call `run` with it and return the exit code; `ends`: the process ends so.
+    """Parse `words` as a `cls`, call `run` with it and return the exit code.
 
-    `in_child`: whether the work of a process that ends so is done in a child, which another replaces when it
+    `ends`: ends the process with that code; for commands whose own the process is.
+    `in_child`: whether the work of such a process is done in a child, which another replaces when it
     dies; `run` is given that as its last argument.
     """
     begin_again_in_utf8()
@@ -63,7 +64,7 @@ def run_verb(
         else:
             code = _run(verb, config, run)
     if ends:
-        end_with(code)
+        ends(code)
     return code
 
 

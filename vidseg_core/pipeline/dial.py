@@ -65,5 +65,9 @@ def needed(dial: Dial | None, config: SegmentConfig) -> Dial | None:
     if not config.has_dial:
         return None
     option = "--budget" if config.budget is not None else "--max_drop"
-    check(dial is not None, option, "a scheduler is chosen by `vidseg segment` only")
+    check(
+        dial is not None,
+        option,
+        "`vidseg segment` chooses a scheduler, and so does `vidseg_core.cli.segmenting.run_segment`",
+    )
     return dial
