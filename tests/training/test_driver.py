@@ -125,6 +125,23 @@ def test_a_finished_run_says_the_same_whatever_the_verb(
     assert facts_of(tmp_path)["weights_sha256"] == facts["weights_sha256"]
 
 
+@pytest.mark.parametrize("verb", ["train-segmenter", "train-policy", "train-decision"])
+def test_a_folder_below_home_is_one_folder(
+    verb: str,
+    sets: Path,
+    tmp_path: Path,
+    no_ray: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([verb, *command(verb, sets), "--output", "~/run"]) == 0
+    assert {"manifest.json", "curve.parquet", *facts_of(tmp_path / "home/run")["weights_sha256"]} <= {
+        file.name for file in (tmp_path / "home/run").iterdir()
+    }
+    assert not (tmp_path / "~").exists()
+
+
 def test_what_ends_a_worker_is_said_by_its_name(
     sets: Path,
     tmp_path: Path,

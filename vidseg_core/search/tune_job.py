@@ -38,7 +38,7 @@ from vidseg_core.search.front import choose_finalists, front, write_front, write
 from vidseg_core.search.space import Definition, open_spaces
 from vidseg_core.search.trial import Task, only_features, read_outcome, run_trial
 from vidseg_core.store.keys import RUN_KEY
-from vidseg_core.training.driver import open_run, write_facts
+from vidseg_core.training.driver import open_run, output_folder, write_facts
 from vidseg_core.training.policy_job import run_train_policy
 from vidseg_core.training.policy_loop import POLICY
 from vidseg_core.training.split import describe_split, digests, open_tables
@@ -60,7 +60,7 @@ def run_tune(config: TuneConfig, reporter: Reporter | None = None) -> int:
     report.say(f"spaces {names}; {trials_of(config)} trials; {describe_split(tables, validation)}")
     if config.dry_run:
         return _dry_run(config, definition, tables, validation, report)
-    folder = Path(config.output).resolve()
+    folder = output_folder(config).resolve()
     space = {"space": load_yaml(space_file(config.space))}
     open_run(folder, config.fingerprint_fields() | space | digests(tables, validation))
     with only_driver(folder):

@@ -150,13 +150,18 @@ def run_training(training: Training) -> int:
     if training.config.dry_run:
         training.dry_run()
         return 0
-    run = open_run(Path(training.config.output), training.decides())
+    run = open_run(output_folder(training.config), training.decides())
     with only_driver(run.folder):
         if (run.folder / RUN_KEY).is_file():
             training.report.say(f"{run.folder} is complete already; nothing to do")
         else:
             _drive(training, run)
     return 0
+
+
+def output_folder(config: Any) -> Path:
+    """What `--output` names, `~` spelled out."""
+    return Path(config.output).expanduser()
 
 
 def open_run(folder: Path, decides: Mapping[str, Any]) -> Run:

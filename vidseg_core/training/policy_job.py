@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy_file import policy_digest, read_policy
 from vidseg_core.training.checkpoint import Standing
-from vidseg_core.training.driver import Ending, Run, run_training
+from vidseg_core.training.driver import Ending, Run, output_folder, run_training
 from vidseg_core.training.policy_loop import (
     BEST,
     POLICY,
@@ -187,7 +186,7 @@ def policy_options(
 ) -> PolicyOptions:
     """The loop's part of the configuration."""
     return PolicyOptions(
-        folder=Path(config.output).resolve(),
+        folder=output_folder(config).resolve(),
         kind=config.policy,
         episode=config.episode,
         reinforce=config.reinforce,

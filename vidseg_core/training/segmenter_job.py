@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from vidseg_core.models.digest import digest_state
 from vidseg_core.models.trainable import TrainableNet, trainable_net
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.data import TrainingData, open_training_data
-from vidseg_core.training.driver import Ending, Run, run_training
+from vidseg_core.training.driver import Ending, Run, output_folder, run_training
 from vidseg_core.training.loop import BEST, LAST, LoopOptions, total_parameters, train
 from vidseg_core.training.loss import balance_weights
 from vidseg_core.training.ray_group import GroupLayout, GroupTraining, Member
@@ -158,7 +157,7 @@ def loop_options(
     """The loop's part of the configuration."""
     return LoopOptions(
         recipe=config.recipe,
-        folder=Path(config.output).resolve(),
+        folder=output_folder(config).resolve(),
         seed=config.seed,
         val_every=config.val_every,
         save_every=config.save_every,
