@@ -24,8 +24,9 @@ from jobs import cli
 from tests.scheduling.test_planner import built
 from tests.training.small import facts_of
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
+from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.store import write_table
-from vidseg_core.episodes.table_set import join_tables
+from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.kit.claim import only_driver
 from vidseg_core.store.errors import WriteError
 from vidseg_core.store.objects import open_store
@@ -213,20 +214,44 @@ def in_threads(work: Callable[[Solo], Any], size: int = 2) -> list[BaseException
     return ends
 
 
-def test_a_policy_that_cannot_be_saved_stops_every_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tables = join_tables([generated_table(60, 30, seed=number) for number in range(2)])
-    options = PolicyOptions(
-        folder=tmp_path,
+@pytest.fixture
+def tables() -> TableSet:
+    return join_tables([generated_table(60, 30, seed=number) for number in range(2)])
+
+
+def options(folder: Path) -> PolicyOptions:
+    """Four batches, a checkpoint after each, validation after the second and the fourth."""
+    return PolicyOptions(
+        folder=folder,
         episode=EpisodeRecipe(frames=40, eta=0.2),
         reinforce=ReinforceRecipe(episodes=8, batch=2, trials=2),
+        val_every=2,
         save_every=1,
+        intervals=(5.0,),
     )
+
+
+def test_workers_whose_scores_differ_in_the_last_bit_go_the_same_way(
+    tables: TableSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second validation is as good as the first for one worker, and a bit better for the other."""
+    mine = threading.local()
+    monkeypatch.setattr(Operator, "quality_at", lambda *_: [next(mine.scores)])
+
+    def work(group: Solo) -> None:
+        mine.scores = iter([0.5, 0.5 + 1e-12 * group.rank])
+        assert train_policy(tables, tables, options(tmp_path), group=group).best_step == 2
+
+    assert in_threads(work) == [None, None]
+
+
+def test_a_policy_that_cannot_be_saved_stops_every_worker(
+    tables: TableSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
     def full(*_: object) -> None:
         raise WriteError("cannot write checkpoint.pt: No space left on device")
 
     monkeypatch.setattr("vidseg_core.training.attempt.save_checkpoint", full)
-    ends = in_threads(lambda group: train_policy(tables, None, options, group=group))
+    ends = in_threads(lambda group: train_policy(tables, None, options(tmp_path), group=group))
     assert [type(end) for end in ends] == [WriteError, WriteError]

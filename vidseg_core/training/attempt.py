@@ -143,8 +143,11 @@ class Attempt(ABC, Generic[OptionsT, NetT]):
         return result  # type: ignore[return-value]
 
     def keep_best(self, score: float, name: str, data: Callable[[], bytes]) -> None:
-        """Write the weights as `name` if none before had as good a score."""
-        standing = self.standing
+        """Write the weights as `name` if none before had as good a score.
+
+        The first worker's score counts: others may differ in the last bit, and all must go the same way.
+        """
+        standing, score = self.standing, self.group.gather(score)[0]
         if score > standing.best:
             standing.best, standing.best_step = score, standing.step
             self.together(lambda: self.write(name, data))
