@@ -22,8 +22,9 @@ import torch
 from benchmarks.generated_tables import generated_table
 from jobs import cli
 from tests.scheduling.test_planner import built
-from tests.training.small import facts_of
+from tests.training.small import facts_of, small_config
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
+from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.store import write_table
 from vidseg_core.episodes.table_set import TableSet, join_tables
@@ -31,8 +32,11 @@ from vidseg_core.kit.claim import only_driver
 from vidseg_core.store.errors import WriteError
 from vidseg_core.store.objects import open_store
 from vidseg_core.training import ray_group
+from vidseg_core.training.driver import Run
 from vidseg_core.training.group import Solo
+from vidseg_core.training.policy_job import PolicyTraining
 from vidseg_core.training.policy_loop import PolicyOptions, train_policy
+from vidseg_core.training.segmenter_job import SegmenterTraining
 
 SCENES = "scenes:videos=2,frames=4,height=64,width=96"
 
@@ -93,12 +97,19 @@ class Here:
         return SimpleNamespace(return_value=ray_group._worker(cloudpickle.loads(self._given)))
 
 
+def on_nodes(monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, float]) -> None:
+    """A cluster of these."""
+    whole = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    monkeypatch.setattr("ray.cluster_resources", lambda: whole)
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": node} for node in nodes])
+
+
 @pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `test_on_ray` and its like do on Ray is done here."""
     monkeypatch.setattr("ray.put", lambda thing: thing)
     monkeypatch.setattr("ray.get", lambda thing: thing)
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    on_nodes(monkeypatch, {"CPU": 2.0})
     monkeypatch.setattr("ray.train.get_context", lambda: SimpleNamespace(get_world_size=lambda: 1))
     monkeypatch.setattr("vidseg_core.kit.ray_session.ray_session", lambda config: nullcontext())
     monkeypatch.setattr(ray_group, "_trainer", Here)
@@ -157,6 +168,40 @@ def test_what_ends_a_worker_is_said_by_its_name(
     line = ["train-policy", *command("train-policy", sets), "--output", str(tmp_path)]
     assert cli.main(line) == 1
     assert "cannot write checkpoint.pt: No space left on device; what is finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "cpus"),
+    [
+        ((8,), 1, 8.0),  # as many as it has threads
+        ((2,), 1, 2.0),
+        ((4, 4), 1, 4.0),  # none lies on two nodes
+        ((8, 4), 2, 4.0),
+        ((8, 2), 2, 4.0),
+        ((1, 1), 3, 0.5),
+        ((8,), 3, 2.66),
+    ],
+)
+def test_every_worker_fits_on_a_node(
+    nodes: tuple[int, ...], workers: int, cpus: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Ray waits for a node that never comes."""
+    on_nodes(monkeypatch, *({"CPU": float(each)} for each in nodes))
+    config = TrainPolicyConfig(
+        tables="tables",
+        output=str(tmp_path),
+        reinforce=ReinforceRecipe(batch=12),
+        workers=workers,
+        threads=8,
+    )
+    run = Run(folder=tmp_path, fingerprint="")
+    assert PolicyTraining(config, None)._lay_out(run).cpus == cpus
+
+
+def test_a_worker_with_a_gpu_fits_where_the_gpus_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_nodes(monkeypatch, {"CPU": 32.0}, {"CPU": 4.0, "GPU": 2.0})
+    config = small_config(tmp_path, workers=2, threads=8, device="cuda")
+    assert SegmenterTraining(config, None)._lay_out(Run(folder=tmp_path, fingerprint="")).cpus == 1.0
 
 
 # a save that fails ----------------------------------------------------------------------------------------

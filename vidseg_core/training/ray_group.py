@@ -14,7 +14,7 @@ import shutil
 import threading
 import uuid
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,17 +115,27 @@ class GroupTraining(Training):
 
         from vidseg_core.kit.device import cluster_device
 
-        config, resources = self.config, ray.cluster_resources()
-        cpus = min(float(config.threads), self.share * resources.get("CPU", 1.0) / config.workers)
-        asked = getattr(config, "device", "cpu")
+        config, gpus = self.config, ray.cluster_resources().get("GPU", 0.0)
+        device = cluster_device(getattr(config, "device", "cpu"), gpus, config.workers)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        most = [int(node.get("GPU", 0)) if device == "cuda" else config.workers for node in nodes]
+        room = _room([node.get("CPU", 0.0) for node in nodes], most, config.workers)
         return GroupLayout(
             folder=run.folder.resolve(),
             workers=config.workers,
             threads=config.threads,
-            cpus=cpus if cpus >= 1 else max(0.01, math.floor(100 * cpus) / 100),
-            device=cluster_device(asked, resources.get("GPU", 0.0), config.workers),
+            cpus=max(0.01, math.floor(100 * min(config.threads, self.share * room)) / 100),
+            device=device,
             max_failures=config.max_failures,
         )
+
+
+def _room(cpus: Sequence[float], most: Sequence[int], workers: int) -> float:
+    """The most CPUs that each worker can have when none lies on two nodes; node n takes at most `most[n]`."""
+    nodes = list(zip(cpus, most, strict=True))
+    shares = [have / many for have, limit in nodes for many in range(1, limit + 1) if have]
+    fits = (each for each in shares if sum(min(n, int(have / each + 1e-9)) for have, n in nodes) >= workers)
+    return max(fits, default=0.0)
 
 
 def run_group(job: Job, layout: GroupLayout, watch: Watch) -> None:
