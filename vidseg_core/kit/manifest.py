@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidseg_core.kit.claim import FingerprintMismatch, as_json, claim, digest_of, require_same
+from vidseg_core.kit.claim import OTHER_RUN, FingerprintMismatch, as_json, claim, digest_of, require_same
 from vidseg_core.plan.video_list import SCHEMA, VideoInput, VideoList
 from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.keys import INPUTS_KEY, MANIFEST_KEY
@@ -88,6 +88,8 @@ def _check_manifest(store: ObjectStore, manifest: Mapping[str, Any]) -> None:
     there = read_manifest(store)
     if there["fingerprint"] != manifest["fingerprint"]:
         require_same(_options(there), _options(manifest), store.root)
+        # an option without a value, and none of that name, are the same to the line above
+        raise FingerprintMismatch(f"--output {store.root} {OTHER_RUN}. Choose another output.")
 
 
 def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
