@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from vidseg_core.config import catalogue
 from vidseg_core.propagation import DisFlow, UnknownNameError
 from vidseg_core.scheduling import SCHEDULERS, Deviation, Scheduler, build_scheduler
 
@@ -133,6 +134,33 @@ def test_an_unknown_name_or_option_suggests_the_nearest() -> None:
 def test_a_plug_in_that_cannot_be_loaded_is_named(name: str) -> None:
     with pytest.raises(UnknownNameError, match="cannot be loaded"):
         build_scheduler(name)
+
+
+def test_classes_are_imported_by_name_and_need_no_options() -> None:
+    """What a plug-in of an earlier version imports, and derives its own scheduler from."""
+    from vidseg_core.scheduling import (
+        Confidence,
+        ConfidenceSum,
+        Every,
+        Fixed,
+        FlowMagnitude,
+        FrameDifference,
+        LookaheadWindow,
+        Planner,
+        PlanWindow,
+        Policy,
+        RandomKeys,
+        WarpError,
+    )
+
+    usual = {name: entry.threshold for name, entry in catalogue.SCHEDULERS.items() if entry.threshold}
+    scores = (FrameDifference(), FlowMagnitude(), WarpError())
+    assert [scheduler.threshold for scheduler in scores] == list(usual.values())
+    assert Fixed().interval == RandomKeys().interval == catalogue.INTERVAL
+    assert Every().threshold < 1 and issubclass(ConfidenceSum, Confidence)
+    assert PlanWindow is LookaheadWindow and Policy.avoids_corrupt and callable(Planner.plan)
+    with pytest.raises(ImportError, match="Nothing"):
+        from vidseg_core.scheduling import Nothing  # pyright: ignore  # noqa: F401
 
 
 def test_a_plug_in_is_loaded_by_path() -> None:

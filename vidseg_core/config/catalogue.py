@@ -29,6 +29,7 @@ __all__ = [
     "SchedulerEntry",
     "listed",
     "scheduler_words",
+    "usual_threshold",
 ]
 
 INTERVAL = 12
@@ -176,6 +177,14 @@ ALIASES: Mapping[str, str] = {
 }
 """Short names for the nets that the literature on key frames and propagation runs. An alias is its spec,
 nothing more: the segmenter that it builds has the spec's name and digest."""
+
+
+def usual_threshold(name: str) -> float:
+    """The threshold of this scheduler where the user gives none."""
+    threshold = SCHEDULERS[name].threshold
+    if threshold is None:
+        raise ValueError(f"{name!r} has no usual threshold")
+    return threshold
 
 
 def listed(condition: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vidseg_core.config.catalogue import INTERVAL
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.protocol import checked_interval
 
@@ -15,7 +16,7 @@ class Fixed:
     needs_flow = False
     avoids_corrupt = False
 
-    def __init__(self, interval: int) -> None:
+    def __init__(self, interval: int = INTERVAL) -> None:
         if int(interval) != interval:
             raise ValueError(f"scheduler.interval must be a whole number of frames, not {interval!r}")
         self.interval = int(checked_interval(interval))

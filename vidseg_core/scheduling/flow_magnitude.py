@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vidseg_core.config.catalogue import usual_threshold
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.protocol import checked_threshold
 
@@ -17,7 +18,7 @@ class FlowMagnitude:
     needs_flow = True
     avoids_corrupt = True
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float = usual_threshold("flow_magnitude")) -> None:
         self.threshold = checked_threshold(threshold)
 
     def score(self, deviation: Deviation) -> float:

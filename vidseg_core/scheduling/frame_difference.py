@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 
+from vidseg_core.config.catalogue import usual_threshold
 from vidseg_core.scheduling.deviation import Deviation, mean_of
 from vidseg_core.scheduling.protocol import checked_threshold
 
@@ -18,7 +19,7 @@ class FrameDifference:
     needs_flow = False
     avoids_corrupt = True
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float = usual_threshold("frame_difference")) -> None:
         self.threshold = checked_threshold(threshold)
 
     def score(self, deviation: Deviation) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vidseg_core.config.catalogue import INTERVAL
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.protocol import checked_interval
 
@@ -17,7 +18,7 @@ class RandomKeys:
     needs_flow = False
     avoids_corrupt = False
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float = INTERVAL) -> None:
         self.interval = float(checked_interval(interval))
         self.threshold = 1.0 - 1.0 / self.interval
 

@@ -6,6 +6,7 @@ the change of the mask from low-level features; the photometric error after warp
 
 from __future__ import annotations
 
+from vidseg_core.config.catalogue import usual_threshold
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.protocol import checked_threshold
 
@@ -16,7 +17,7 @@ class WarpError:
     needs_flow = True
     avoids_corrupt = True
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float = usual_threshold("warp_error")) -> None:
         self.threshold = checked_threshold(threshold)
 
     def score(self, deviation: Deviation) -> float:
