@@ -44,6 +44,8 @@ class MethodConfig:
     """An oracle has the scheduler ``fixed``, whose interval is its budget."""
     propagation: PropagationConfig
     is_oracle: bool = False
+    interval_typed: bool = False
+    """The interval is not just the usual one: a plug-in has to take it."""
 
     @property
     def name(self) -> str:
@@ -123,7 +125,13 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
         raise _error(text, "an oracle has an interval, no threshold")
     extras = [str(value) for option, value in others.items() if option != "flow_weights"]
     shown = label if label is not None else " ".join([name, *(_worded(extra) for extra in extras)])
-    return MethodConfig(label=shown, scheduler=scheduler, propagation=carried, is_oracle=is_oracle)
+    return MethodConfig(
+        label=shown,
+        scheduler=scheduler,
+        propagation=carried,
+        is_oracle=is_oracle,
+        interval_typed="interval" in mine,
+    )
 
 
 def _worded(value: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import torch
 
+from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS, listed
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
@@ -179,6 +180,9 @@ def check_parts(config: SegmentConfig) -> None:
 
 
 def _check_scheduler(config: SegmentConfig) -> None:
+    if config.scheduler.name not in SCHEDULERS and config.scheduler.interval != INTERVAL:
+        problem = f"goes with {listed('takes_interval')}; a plug-in has its own, leave the option out"
+        raise ConfigError("--scheduler.interval", problem)
     check = getattr(scheduler_of(config.scheduler), "check_sides", None)
     if check is not None:
         check(config.propagation.sides == "two")

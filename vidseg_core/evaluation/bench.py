@@ -41,7 +41,7 @@ from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import build_propagator
-from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
+from vidseg_core.scheduling import SCHEDULERS, Scheduler, WindowScheduler, scheduler_of
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
 TC_SIZE = 256
@@ -145,7 +145,8 @@ def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
 def _scheduler(bench: Bench, method: MethodConfig, clip: Clip | None) -> Scheduler | WindowScheduler:
     if method.is_oracle:
         return GivenKeys(oracle_keys(bench.config, method, clip) if clip is not None else {0})
-    return scheduler_of(method.scheduler)
+    takes = method.interval_typed or SCHEDULERS.takes(method.scheduler.name, "interval")
+    return scheduler_of(method.scheduler, hand_interval=takes)
 
 
 def _flow(bench: Bench, method: MethodConfig) -> Any:

@@ -30,13 +30,11 @@ def build_scheduler(name: str = catalogue.FIXED, **options: Any) -> Any:
     return SCHEDULERS.build(name, **options)
 
 
-def scheduler_of(config: SchedulerConfig) -> Scheduler | WindowScheduler:
-    """The scheduler that is configured. A plug-in is handed an interval if it takes one and it was set."""
+def scheduler_of(config: SchedulerConfig, *, hand_interval: bool = False) -> Scheduler | WindowScheduler:
+    """The scheduler that is configured. A plug-in is handed the interval if `hand_interval` says so."""
     options: dict[str, Any] = {"threshold": config.threshold, "policy": config.policy}
     entry = catalogue.SCHEDULERS.get(config.name)
-    if entry is not None:
-        options["interval"] = config.interval if entry.takes_interval else None
-    elif config.interval != catalogue.INTERVAL and SCHEDULERS.takes(config.name, "interval"):
+    if hand_interval if entry is None else entry.takes_interval:
         options["interval"] = config.interval
     return build_scheduler(config.name, **{name: v for name, v in options.items() if v is not None})
 
