@@ -8,6 +8,7 @@ the policy's loop saved on its first worker alone, so that a full disk left the 
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -127,7 +128,7 @@ def test_a_finished_run_says_the_same_whatever_the_verb(
     assert cli.main(line) == 0, capsys.readouterr().err
     facts = facts_of(tmp_path)
     assert facts["verb"] == verb and facts["steps"] > 1 and facts["weights_sha256"]
-    assert (facts["best"] is None) == (facts["best_step"] is None)
+    assert (facts["best_step"] is None) == (facts["best"] is None or verb == "train-planner")
     assert bool(facts["operating_points"]) == (verb not in ("train-segmenter", "train-flow"))
     assert (tmp_path / "curve.parquet").exists() == (verb != "train-planner")
     assert cli.main(line) == 0
@@ -135,6 +136,21 @@ def test_a_finished_run_says_the_same_whatever_the_verb(
     (tmp_path / "run.json").unlink()
     assert cli.main(line) == 0
     assert facts_of(tmp_path)["weights_sha256"] == facts["weights_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "says"),
+    [
+        ("train-policy", r"done: batch 2 of 2 in \S+; best val_quality 0\.\d{4} at batch 2; "),
+        ("train-planner", r"done: fold 3 of 3 in \S+; quality on clips left out 0\.\d{4}; use it with"),
+        ("train-flow", r"done: step 2 of 2 in \S+; use it with"),
+    ],
+)
+def test_the_last_line_names_a_best_step_where_one_was_chosen(
+    verb: str, says: str, sets: Path, tmp_path: Path, no_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([verb, *command(verb, sets), "--output", str(tmp_path)]) == 0
+    assert re.search(says, " ".join(capsys.readouterr().err.split()))
 
 
 @pytest.mark.parametrize("verb", ["train-segmenter", "train-policy", "train-decision"])

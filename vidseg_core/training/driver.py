@@ -75,14 +75,15 @@ class RunFacts:
     config: dict[str, Any]
     fingerprint: str
     unit: str
-    """What is counted: step or batch."""
+    """What is counted: step, batch, or fold of the clips that a planner is tried on."""
     steps: int
     seconds: float
     """Spent in training, over all attempts that counted."""
     measure: str | None
-    """What `best` is."""
+    """What `best` is: a column of the curve where there is one."""
     best: float | None
     best_step: int | None
+    """Null where the weights are not those of one step among others."""
     parameters: int
     weights_sha256: dict[str, str]
     """By file."""
@@ -97,13 +98,13 @@ class Training(ABC):
 
     verb: ClassVar[str]
     unit: ClassVar[str] = "step"
-    """What is counted; a column of the curve."""
+    """What is counted; a column of the curve where there is one."""
     saves: ClassVar[bool] = True
     """Are there checkpoints to go on from?"""
     curve: ClassVar[Sequence[str]] = ()
     """Columns of the curve."""
     measure: ClassVar[str | None] = None
-    """The column of the curve that says how good the weights are."""
+    """What says how good the weights are: a column of the curve where there is one."""
     samples: ClassVar[str] = ""
     """What a step learns from, `batch` of them; the unit of the pace."""
 
@@ -191,11 +192,20 @@ def _drive(training: Training, run: Run) -> None:
         ending = training.finish(run, standing)
     facts = _facts(training, run, standing, ending)
     write_facts(run.folder, asdict(facts))
-    best = f"best {facts.measure} {facts.best:.4f} at {unit} {facts.best_step}; " if facts.best_step else ""
     training.report.say(
-        f"done: {unit} {facts.steps:,} of {training.steps:,} in {clock(facts.seconds)}; {best}{ending.use}",
+        f"done: {unit} {facts.steps:,} of {training.steps:,} in {clock(facts.seconds)}; "
+        f"{_judgement(facts)}{ending.use}",
         **{name: getattr(facts, name) for name in ("steps", "best", "best_step", "operating_points")},
     )
+
+
+def _judgement(facts: RunFacts) -> str:
+    """How good the weights are, as a part of a sentence; nothing where nobody judged them."""
+    if facts.best is None:
+        return ""
+    if facts.best_step is None:
+        return f"{facts.measure} {facts.best:.4f}; "
+    return f"best {facts.measure} {facts.best:.4f} at {facts.unit} {facts.best_step}; "
 
 
 @contextmanager
@@ -241,7 +251,7 @@ def _facts(training: Training, run: Run, standing: Standing, ending: Ending) -> 
         seconds=round(standing.seconds, 3),
         measure=training.measure,
         best=round(standing.best, 6) if judged else None,
-        best_step=standing.best_step if judged else None,
+        best_step=(standing.best_step or None) if judged else None,
         parameters=ending.parameters,
         weights_sha256={
             name: hashlib.sha256((run.folder / name).read_bytes()).hexdigest() for name in ending.files

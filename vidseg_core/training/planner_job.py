@@ -40,8 +40,8 @@ class PlannerTraining(Training):
     verb = "train-planner"
     unit = "fold"
     saves = False
-    measure = "quality"
-    """Of the schedules of clips left out, mean over the intervals."""
+    measure = "quality on clips left out"
+    """Of their schedules, mean over the intervals."""
     config: TrainPlannerConfig
     tables: list[EpisodeTable]
     digest: str
@@ -58,6 +58,7 @@ class PlannerTraining(Training):
         cv2.setNumThreads(1)
         self.tables = tables = open_sets(config.tables)
         clips, frames = len({table.clip for table in tables}), sum(table.frames for table in tables)
+        self.steps = min(config.folds, clips)
         report.say(
             f"planner; {count(clips, 'clip')}, {count(frames, 'frame')}, {len(LOOKAHEAD_FEATURES)} features"
         )
@@ -90,9 +91,7 @@ class PlannerTraining(Training):
         )
         write_whole(run.folder / PLANNER, planner_bytes(found.model, replace(facts, operating_points=points)))
         self.scores = {f"{strength:g}": score for strength, score in found.scores.items()}
-        return Standing(
-            step=config.folds, best=best, best_step=config.folds, seconds=time.monotonic() - started
-        )
+        return Standing(step=self.steps, best=best, seconds=time.monotonic() - started)
 
     def finish(self, run: Run, standing: Standing) -> Ending:
         model, facts = read_planner(run.folder / PLANNER)
