@@ -5,10 +5,12 @@ Why: a clip of eight seconds took twenty to segment, and fifteen of those were R
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,16 @@ from tests.pipeline.failing import bad_clip
 from tests.pipeline.inline import rows_without_package, run_inline
 from tests.pipeline.test_kills import _run
 from vidseg_core.config.segment import SchedulerConfig
-from vidseg_core.pipeline import executors
+from vidseg_core.kit import progress
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.pipeline import executors, segment_job
 from vidseg_core.pipeline.ahead import Ahead
+from vidseg_core.pipeline.drain import Drain
 from vidseg_core.pipeline.executors import Place, by_plan, may_be_local, settled
-from vidseg_core.pipeline.local import LocalExecutor
-from vidseg_core.pipeline.plan_stage import OpenSegment
+from vidseg_core.pipeline.local import Alone, LocalExecutor
+from vidseg_core.pipeline.plan_stage import OpenSegment, PlanStage
 from vidseg_core.pipeline.rows import ShardMessage, messages, owned, to_table
+from vidseg_core.pipeline.stages import Stages
 from vidseg_core.store.run import open_run
 
 
@@ -77,9 +83,49 @@ def test_small_plans_are_local_and_large_ones_are_rays() -> None:
     assert chosen([]) == "local"
 
 
-def test_the_first_line_says_which_and_why(clips: Path, tmp_path: Path, run_locally: RunJob) -> None:
+def test_a_run_says_which_and_why_after_what_it_is(clips: Path, tmp_path: Path, run_locally: RunJob) -> None:
     code, text = run_locally(clips, tmp_path / "out", segmenter="plain")
-    assert code == 0 and text.startswith("vidseg: executor local: --executor local\n"), text
+    lines = text.splitlines()
+    assert code == 0 and lines[0].startswith("vidseg: new run: 2 videos"), text
+    assert "vidseg: executor local: --executor local" in lines
+
+
+def test_planning_here_ends_where_the_work_is_seen_to_be_rays_and_nothing_is_silent_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def executor(job: Any, stages: Stages, drain: Drain) -> Generator[LocalExecutor]:
+        assert job._place.executor == "ray"
+        yield LocalExecutor(stages, "cpu", drain, Alone())
+
+    looked_at, plan = [], PlanStage.plan
+    monkeypatch.setattr(PlanStage, "plan", lambda self, video: looked_at.append(video) or plan(self, video))
+    monkeypatch.setattr(executors, "sys", type("NoRay", (), {"modules": {}}))
+    monkeypatch.setattr(executors, "RAY_START_S", 0.01)
+    monkeypatch.setattr(segment_job.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(segment_job._Job, "_executor", executor)
+    text = io.StringIO()
+    config = small_config(
+        make_corpus(tmp_path / "in", (12, 12, 12)), tmp_path / "out", segmenter="plain", workers=0
+    )
+    assert segment_job.run_segment(config, Reporter("text", text)) == 0
+    lines = text.getvalue().splitlines()
+    assert lines[0].startswith("vidseg: new run") and lines[2].endswith("in 2 of 3 videos"), lines
+    assert len(looked_at) == 5, "two here, and all of them by the executor"
+    assert "frames 36/36" in text.getvalue()
+
+
+def test_while_a_plan_is_made_here_it_is_said_how_far_it_is(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "sys", type("NoRay", (), {"modules": {}}))
+    monkeypatch.setattr(progress, "_LOG_S", 0.0)
+    text = io.StringIO()
+    config = small_config(clips, tmp_path / "out", segmenter="plain", workers=0, device="cpu")
+    assert segment_job.run_segment(config, Reporter("text", text)) == 0
+    said = [line for line in text.getvalue().splitlines() if "planning" in line or "executor" in line]
+    assert said[:2] == ["vidseg: planning: 1/2 videos", "vidseg: planning: 2/2 videos"]
+    assert said[2].startswith("vidseg: executor local: 67 frames in 2 segments")
 
 
 def test_a_gpu_that_is_not_there_is_an_option_that_is_wrong(

@@ -110,11 +110,11 @@ class LocalPlanning:
                 self._made.append(pa.concat_tables(self._stage(block)))
             yield self._made[number]
 
-    def segments(self) -> Iterator[OpenSegment]:
-        """What is left to do, segment by segment."""
+    def segments(self) -> Iterator[list[OpenSegment]]:
+        """What is left to do, video by video."""
         for table in self.tables():
             for work, blob in read_works(table):
-                yield from open_segments(work, blob, single_shards=False)
+                yield open_segments(work, blob, single_shards=False)
 
     def close(self) -> None:
         """Nothing is under way."""

@@ -10,6 +10,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from vidseg_core.config.errors import ConfigError
@@ -40,6 +42,7 @@ from vidseg_core.pipeline.local import (
     threads_kept,
 )
 from vidseg_core.pipeline.output import manifest_of, open_output
+from vidseg_core.pipeline.plan_stage import OpenSegment
 from vidseg_core.pipeline.repair import repair
 from vidseg_core.pipeline.stages import Stages
 from vidseg_core.pipeline.wave import Waves
@@ -168,8 +171,8 @@ class _Job:
         todo = inputs.without(closed_videos(self._store))
         stages = Stages.of(self._config, self._store, net, self._decoder)
         with closing(stages.child):
-            plan = self._choose_place(todo, stages, net)
             self._greet(inputs, net, fresh)
+            plan = self._choose_place(todo, stages, net)
             if todo:
                 counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
                 self._run_waves(todo, counts, stages, plan)
@@ -192,18 +195,32 @@ class _Job:
         if place is None and len(todo) > MOST_VIDEOS:
             place = Place("ray", count(len(todo), "video"))
         if place is None:
-            plan = LocalPlanning(todo, stages)
-            place = by_plan(
-                self._config,
-                list(plan.segments()),
-                pixel_s=net.pixel_s,
-                gpus=gpus_here(self._config),
-                cores=os.cpu_count() or 1,
-            )
+            plan, place = self._planned(todo, stages, net)
         self._place = place
         if todo and not self._process.replaces_another:
             self._report.say(str(place), executor=place.executor)
         return plan
+
+    def _planned(self, todo: VideoList, stages: Stages, net: NetFacts) -> tuple[Planning | None, Place]:
+        """The plan made here, and its executor. As soon as that is Ray, Ray makes the plan instead."""
+        plan = LocalPlanning(todo, stages)
+        choose = partial(
+            by_plan,
+            self._config,
+            pixel_s=net.pixel_s,
+            gpus=gpus_here(self._config),
+            cores=os.cpu_count() or 1,
+        )
+        segments: list[OpenSegment] = []
+        place = choose(segments)
+        for planned, found in enumerate(plan.segments() if place.executor == "local" else (), start=1):
+            segments += found
+            place = choose(segments)
+            if place.executor == "ray" and planned < len(todo):
+                return None, replace(place, why=f"{place.why}, in {planned} of {len(todo)} videos")
+            text = f"planning: {planned}/{len(todo)} videos"
+            self._report.show(text, {"planned": planned, "videos_total": len(todo)})
+        return plan, place
 
     def _greet(self, inputs: VideoList, net: NetFacts, fresh: bool) -> None:
         if self._process.replaces_another:
