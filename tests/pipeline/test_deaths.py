@@ -246,7 +246,7 @@ def test_an_engine_whose_process_dies_of_everything_ends_the_run(tmp_path: Path)
 
 
 def test_memory_that_does_not_suffice_ends_the_run_and_no_video(clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineBroken, match=r"memory monitor ended .* 3 times at video .*; lower --workers"):
+    with pytest.raises(EngineBroken, match=r"was killed 3 times at video .*; lower --workers"):
         run(clips, tmp_path / "out", World(Fate.NO_MEMORY))
     assert "bad" not in {
         Path(row["uri"]).stem for row in open_run(str(tmp_path / "out")).videos().to_pylist()
@@ -257,7 +257,7 @@ def test_memory_that_does_not_suffice_ends_the_run_and_no_video(clips: Path, tmp
     ("fate", "told"),
     [
         (Fate.CRASHED, "died 3 times while it loaded its nets"),
-        (Fate.NO_MEMORY, "memory monitor .* at its start"),
+        (Fate.NO_MEMORY, "killed 3 times at its start"),
     ],
 )
 def test_a_process_that_does_not_live_to_its_first_frame_ends_the_run(

@@ -151,9 +151,11 @@ def test_a_verb_says_what_stays(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from vidseg_core.cli import runner\n"
+        "from vidseg_core.kit import interrupts\n"
         "from vidseg_core.config.verbs import CompactConfig\n"
         "def run(config): os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
-        "raise SystemExit(runner.run_verb('compact', CompactConfig, run, sys.argv[1:], ends=True))\n"
+        "end = interrupts.end_with\n"
+        "raise SystemExit(runner.run_verb('compact', CompactConfig, run, sys.argv[1:], ends=end))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, "--run", "r"], cwd=ROOT, capture_output=True, text=True, timeout=50

@@ -11,9 +11,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from vidseg_core.kit.interrupts import AGAIN_S
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -33,11 +36,15 @@ print("end", code, flush=True)
 """
 
 
+def body_of(work: str) -> str:
+    """The function of one `child` with this body."""
+    return "def work(child):\n" + "\n".join(f"    {line}" for line in work.strip().splitlines())
+
+
 def started(work: str) -> subprocess.Popen[str]:
     """A process that supervises `work`, the body of a function of one `child`."""
-    body = "def work(child):\n" + "\n".join(f"    {line}" for line in work.strip().splitlines())
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(work=body)],
+        [sys.executable, "-c", PROGRAM.format(work=body_of(work))],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
@@ -167,4 +174,49 @@ def test_an_attempt_of_a_batch_system_has_a_child_too_and_its_own_exit_code(tmp_
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert "SIGKILL" in done.stderr and "quarantined (exit code 3); 0 here" in done.stderr
+    assert "SIGKILL" in done.stderr and done.stderr.count("quarantined (exit code 3); 0 here") == 1
+
+
+def test_a_kill_is_taken_for_want_of_memory_and_a_crash_for_a_crash() -> None:
+    work = """
+child.begin()
+if len(child._dead) < 2:
+    os.kill(os.getpid(), signal.SIGABRT if child._dead else signal.SIGKILL)
+print(*(child.fate_of(name) for name in child._dead), child.fate_of("other"), flush=True)
+return 0
+"""
+    program = PROGRAM.replace('{{"torch", "ray", "numpy", "pyarrow"}}', "set()")
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(work=body_of(work))], cwd=ROOT, text=True, capture_output=True
+    )
+    assert done.stdout.splitlines()[-2:] == ["no-memory crashed unknown", "end 0"]
+
+
+def test_a_child_that_hangs_in_native_code_is_killed_once_it_was_asked_twice() -> None:
+    """Python's handlers do not run there; `ignored` stands for that."""
+    process = started(
+        "child.begin()\nfor number in (2, 15):\n    signal.signal(number, signal.SIG_IGN)\n"
+        "print('up', flush=True)\ntime.sleep(50)"
+    )
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    time.sleep(AGAIN_S + 0.2)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=40)
+    assert out.splitlines() == ["say: interrupted", "end 1"]
+
+
+def test_a_child_that_is_ended_as_it_stands_is_not_replaced() -> None:
+    lines = said("from vidseg_core.kit import interrupts\nchild.begin()\ninterrupts._ear.end_now()")
+    assert lines == ["interrupted", "end 1"]
+
+
+@pytest.mark.parametrize("odd", [">&-", "signal"])
+def test_closed_output_and_ignored_children_change_nothing(odd: str, tmp_path: Path) -> None:
+    ignore = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" if odd == "signal" else ""
+    close = "import sys; sys.stdout = None\n" if odd == ">&-" else ""
+    program = (
+        f"{ignore}{close}{PROGRAM.format(work=body_of('child.begin(); return 3'))}raise SystemExit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (3, "")

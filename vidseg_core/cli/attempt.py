@@ -21,16 +21,14 @@ SAID = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``vidseg`` with `argv` (None: the process's own); its exit code, with 0 for 3."""
-    if argv is None:
-        return _judged(command.main(ends=lambda code: end_with(_judged(code))))
-    return _judged(command.main(list(argv)))
+    code = command.main(argv, ends=lambda code: end_with(_judged(code)))
+    if code == EXIT_QUARANTINED:
+        print(SAID, file=sys.stderr)
+    return _judged(code)
 
 
 def _judged(code: int) -> int:
-    if code != EXIT_QUARANTINED:
-        return code
-    print(SAID, file=sys.stderr)
-    return EXIT_OK
+    return EXIT_OK if code == EXIT_QUARANTINED else code
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class _Ear:
         self.drain: Callable[[], None] | None = None
         self.drained_by = {signal.SIGTERM}
         self.stands: Callable[[], bool] = lambda: True
+        self.last_act: Callable[[], None] = lambda: None
         self._busy = False
         self._heard: float | None = None
         self._drains = False
@@ -105,6 +106,7 @@ class _Ear:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 process.kill()
+        self.last_act()
         os._exit(1)
 
 
@@ -186,6 +188,12 @@ def standing_on(stands: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         ear.stands = lambda: True
+
+
+def before_an_end(act: Callable[[], None]) -> None:
+    """Whatever ends this process as it stands calls `act` first."""
+    if _ear is not None:
+        _ear.last_act = act
 
 
 def asked_to_end() -> bool:

@@ -39,7 +39,7 @@ class Fate(StrEnum):
     RUNNING = "running"
     CRASHED = "crashed"
     NO_MEMORY = "no-memory"
-    """Ray's memory monitor ended it."""
+    """Ray's memory monitor ended it, or the kernel."""
     GONE = "gone"
     """It went with its node, or because somebody wanted it."""
     UNKNOWN = "unknown"
@@ -176,10 +176,10 @@ def crash_reason(segment: int, frame_index: Sequence[int]) -> tuple[str, str]:
 
 
 def memory_failure(where: str, config: object) -> EngineBroken:
-    """The end of a run whose engines are ended by Ray's memory monitor each time."""
+    """The end of a run whose engines are ended each time because memory runs out."""
     return EngineBroken(
-        f"Ray's memory monitor ended the engine's process {MOST_DEATHS} times at {where}, with nothing else "
-        f"in hand; {advice(config)}"
+        f"the engine's process was killed {MOST_DEATHS} times at {where}, with nothing else in hand, as "
+        f"Ray's memory monitor and the kernel do when memory runs out; {advice(config)}"
     )
 
 
