@@ -25,16 +25,19 @@ from tests.pipeline.failing import bad_clip
 from tests.pipeline.inline import rows_without_package, run_inline
 from tests.pipeline.test_kills import _run
 from vidseg_core.config.segment import SchedulerConfig
+from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit import progress
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline import executors, segment_job
 from vidseg_core.pipeline.ahead import Ahead
 from vidseg_core.pipeline.drain import Drain
 from vidseg_core.pipeline.executors import Place, by_plan, may_be_local, settled
-from vidseg_core.pipeline.local import Alone, LocalExecutor
-from vidseg_core.pipeline.plan_stage import OpenSegment, PlanStage
+from vidseg_core.pipeline.local import Alone, LocalExecutor, shards_ahead
+from vidseg_core.pipeline.plan_stage import OpenSegment, PlannedUnit, PlanStage
 from vidseg_core.pipeline.rows import ShardMessage, messages, owned, to_table
 from vidseg_core.pipeline.stages import Stages
+from vidseg_core.plan.inputs import expand_inputs
+from vidseg_core.store.objects import open_store
 from vidseg_core.store.run import open_run
 
 
@@ -105,14 +108,24 @@ def test_planning_here_ends_where_the_work_is_seen_to_be_rays_and_nothing_is_sil
     monkeypatch.setattr(segment_job.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(segment_job._Job, "_executor", executor)
     text = io.StringIO()
-    config = small_config(
-        make_corpus(tmp_path / "in", (12, 12, 12)), tmp_path / "out", segmenter="plain", workers=0
-    )
+    source = make_corpus(tmp_path / "in", (12, 12, 12))
+    config = small_config(source, tmp_path / "out", segmenter="plain", workers=0)
     assert segment_job.run_segment(config, Reporter("text", text)) == 0
     lines = text.getvalue().splitlines()
     assert lines[0].startswith("vidseg: new run") and lines[2].endswith("in 2 of 3 videos"), lines
     assert len(looked_at) == 5, "two here, and all of them by the executor"
     assert "frames 36/36" in text.getvalue()
+
+
+def test_where_several_gpus_ask_for_ray_nothing_is_planned_here(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(clips, tmp_path / "out", segmenter="plain", workers=0)
+    store, net = open_store(config.output), describe_net(config)
+    monkeypatch.setattr(segment_job, "gpus_here", lambda config: 2)
+    job = segment_job._Job(config, Reporter("text", io.StringIO()), None, Alone(), None)
+    plan, place = job._planned(expand_inputs(config.input), Stages.of(config, store, net), net)
+    assert plan is None and place == Place("ray", "2 GPUs")
 
 
 def test_while_a_plan_is_made_here_it_is_said_how_far_it_is(
@@ -224,6 +237,18 @@ def test_what_runs_ahead_comes_in_order_and_stops_when_enough_waits() -> None:
     assert len(made) <= 5 + 2 + 2
     assert list(reader) == list(range(5, 20))
     ahead.close()
+
+
+def test_what_is_decoded_ahead_fits_into_the_memory_for_frames() -> None:
+    def ahead(segments: int, megabytes: int, **options: Any) -> int:
+        unit = PlannedUnit(pa.table({}), 128, megabytes * 10**6)
+        config = small_config("in", "out", **options)
+        return shards_ahead(config, [OpenSegment(128, 512 * 512, [unit])] * segments)
+
+    assert ahead(100, 1, lanes=64) == 128
+    assert ahead(3, 1, lanes=64) == 6, "no more than there are segments for"
+    assert ahead(100, 96, lanes=64) == 20 and ahead(100, 96, lanes=64, object_store_mb=960) == 10
+    assert ahead(100, 96, lanes=1) == 2 and ahead(100, 5000, lanes=64) == 2
 
 
 def test_an_error_comes_after_what_was_made_before_it() -> None:

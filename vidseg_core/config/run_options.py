@@ -6,6 +6,10 @@ from typing import Protocol
 
 from vidseg_core.config.errors import check_int
 
+STORE_MB = 2_000
+"""Memory for frames under way without ``--object_store_mb``: so small that its pages are used again and stay
+warm."""
+
 
 class RunOptions(Protocol):
     """The options of a verb about the run itself."""

@@ -242,7 +242,7 @@ class SegmentConfig:
     ray_address: str | None = None
     """Ray cluster to join; None: $RAY_ADDRESS, else a local one"""
     object_store_mb: int | None = None
-    """memory for frames under way (local Ray), MB; at least 128; None: 2000"""
+    """memory for frames under way (a local Ray, or a run without), MB; at least 128; None: 2000"""
 
     dry_run: bool = False
     """plan and estimate, run nothing"""

@@ -23,8 +23,8 @@ import ray
 from ray._private import ray_constants, services
 from ray._private import utils as ray_utils
 
-LOCAL_STORE_MB = 2_000
-"""Object store of a Ray that we start: small enough that its pages are used again and stay warm."""
+from vidseg_core.config.run_options import STORE_MB
+
 QUIET: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
 _NEEDED = ("gcs_server", "raylet")
 """Daemons without which nothing goes on."""
@@ -46,7 +46,7 @@ class LocalRay:
                 address="local",
                 include_dashboard=False,
                 num_cpus=os.cpu_count(),
-                object_store_memory=(store_mb or LOCAL_STORE_MB) * 10**6,
+                object_store_memory=(store_mb or STORE_MB) * 10**6,
                 **QUIET,
             )
         self._reaper = [_reaper(daemon) for daemon in self._daemons if _name(daemon) == "raylet"]

@@ -24,6 +24,7 @@ import pyarrow as pa
 import torch
 
 from vidseg_core.config.errors import check
+from vidseg_core.config.run_options import STORE_MB
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.pipeline.ahead import Ahead
 from vidseg_core.pipeline.deaths import Lonely, Process
@@ -37,7 +38,7 @@ from vidseg_core.plan.branches import assign_branches, interleave
 from vidseg_core.plan.video_list import VideoInput
 
 _SHARDS_AHEAD = 2
-"""Decoded shards that may wait for each lane of the engine."""
+"""Decoded shards that may wait for each lane of the engine, where memory is enough; and at least."""
 _FLOWS = 4
 """Flows that may be worked on side by side: no other engine wants the cores."""
 _PARTS_BEHIND = 4
@@ -169,9 +170,10 @@ class LocalExecutor:
         stages, lanes = self._stages, self._stages.config.lanes
         order = assign_branches([segment.frames for segment in segments], 1)[0]
         units = interleave([segments[i].units for i in order], lanes)
+        most = _SHARDS_AHEAD if self._process.replaces_another else shards_ahead(stages.config, segments)
         stop = _Stop(self._drain)
         decode = DecodeStage(stages.store, stages.limits, stop, stages.child)
-        shards = Ahead((owned(shard) for unit in units for shard in decode(unit.row)), _SHARDS_AHEAD * lanes)
+        shards = Ahead((owned(shard) for unit in units for shard in decode(unit.row)), most)
         try:
             yield shards
         finally:
@@ -187,6 +189,13 @@ class LocalExecutor:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+
+
+def shards_ahead(config: SegmentConfig, segments: Sequence[OpenSegment]) -> int:
+    """Decoded shards that may wait for the engine, within the memory for frames under way."""
+    largest = max((unit.shard_bytes for segment in segments for unit in segment.units), default=0)
+    room = (config.object_store_mb or STORE_MB) * 10**6 // max(1, largest)
+    return max(_SHARDS_AHEAD, min(_SHARDS_AHEAD * min(config.lanes, len(segments)), room))
 
 
 def _batches(shards: Iterable[pa.Table], lanes: int) -> Iterator[pa.Table]:

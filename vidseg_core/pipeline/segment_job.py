@@ -213,7 +213,9 @@ class _Job:
         )
         segments: list[OpenSegment] = []
         place = choose(segments)
-        for planned, found in enumerate(plan.segments() if place.executor == "local" else (), start=1):
+        if place.executor == "ray":
+            return None, place
+        for planned, found in enumerate(plan.segments(), start=1):
             segments += found
             place = choose(segments)
             if place.executor == "ray" and planned < len(todo):
