@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,17 @@ from tests.pipeline.test_kills import _run
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit import progress
-from vidseg_core.kit.progress import Reporter
-from vidseg_core.pipeline import executors, segment_job
+from vidseg_core.kit.progress import Counts, Reporter
+from vidseg_core.pipeline import engine_stage, executors, segment_job
 from vidseg_core.pipeline.ahead import Ahead
 from vidseg_core.pipeline.drain import Drain
 from vidseg_core.pipeline.executors import Place, by_plan, may_be_local, settled
+from vidseg_core.pipeline.ledger import Ledger
 from vidseg_core.pipeline.local import Alone, LocalExecutor, shards_ahead
 from vidseg_core.pipeline.plan_stage import OpenSegment, PlannedUnit, PlanStage
 from vidseg_core.pipeline.rows import ShardMessage, messages, owned, to_table
 from vidseg_core.pipeline.stages import Stages
+from vidseg_core.pipeline.wave import Waves
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store.objects import open_store
 from vidseg_core.store.run import open_run
@@ -218,6 +220,36 @@ def test_a_clip_that_kills_its_process_is_quarantined_and_the_others_are_whole(t
     run_inline(small_config(source, tmp_path / "plain", segmenter="plain"), 1)
     plain, ours = rows_without_package(tmp_path / "plain"), rows_without_package(tmp_path / "out")
     assert [r for r in ours if r[0] != bad["video_id"]] == [r for r in plain if r[0] != bad["video_id"]]
+
+
+# --- wave after wave ----------------------------------------------------------------------------------------
+
+
+def test_the_nets_are_loaded_once_for_all_waves(
+    clips: Path, tmp_path: Path, run_locally: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, build = [], engine_stage.build_engine
+    monkeypatch.setattr(engine_stage, "build_engine", lambda *given: built.append(given) or build(*given))
+    monkeypatch.setattr(LocalExecutor, "wave_videos", 1)
+    code, text = run_locally(clips, tmp_path / "out", segmenter="plain")
+    assert code == 0 and len(built) == 1, text
+    run_inline(small_config(clips, tmp_path / "inline", segmenter="plain"), 2)
+    assert rows_without_package(tmp_path / "out") == rows_without_package(tmp_path / "inline")
+
+
+def test_an_engine_that_was_left_in_the_middle_of_a_wave_goes_on_from_the_store(
+    clips: Path, tmp_path: Path
+) -> None:
+    config = small_config(clips, tmp_path / "out", segmenter="plain", lanes=3)
+    store, drain = open_store(config.output), Drain(open_store(config.output))
+    executor = LocalExecutor(Stages.of(config, store, describe_net(config)), "cpu", drain, Alone())
+    ledger = Ledger(store, Counts(), Reporter("text", io.StringIO()), lanes=3, device="cpu")
+    videos = expand_inputs(config.input)
+    with closing(executor.receipts(ledger.take_plan(executor.planning(videos).tables()))) as receipts:
+        ledger.take(next(receipts))  # the other segments have moved as well, and nothing says so
+    Waves(executor, ledger, drain, Reporter("text", io.StringIO())).run(videos)
+    run_inline(small_config(clips, tmp_path / "inline", segmenter="plain"), 2)
+    assert rows_without_package(tmp_path / "out") == rows_without_package(tmp_path / "inline")
 
 
 # --- what runs ahead ----------------------------------------------------------------------------------------

@@ -101,6 +101,14 @@ class EngineStage:
             self._engine: Engine = build_engine(self._config, device)
         self._deaths.leave()
 
+    def start_over(self) -> None:
+        """What comes next is planned anew: its segments go on from the store, whatever is known of them here.
+
+        The nets stay, and what was learnt of them: how many lanes memory suffices for, failures in a row.
+        """
+        for known in (self._crashed, self._cursors, self._dead, self._drained):
+            known.clear()
+
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Advance every segment that has a shard in ``batch``; several at once when they differ."""
         if self._broken is not None:

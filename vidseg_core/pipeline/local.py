@@ -133,7 +133,7 @@ class _Stop:
 
 
 class LocalExecutor:
-    """Runs a wave's segments in this process."""
+    """Runs a wave's segments in this process, one wave after the other with the same engine."""
 
     branches = 1
     wave_videos = 64
@@ -141,6 +141,7 @@ class LocalExecutor:
     def __init__(self, stages: Stages, device: str, drain: Drain, process: Worker) -> None:
         self._stages, self.device, self._drain, self._process = stages, device, drain, process
         self._commits_apart = device != "cpu"
+        self._kept_engine: EngineStage | None = None
         self.lost: list[Exception] = []
 
     def planning(self, videos: Sequence[VideoInput]) -> LocalPlanning:
@@ -159,6 +160,12 @@ class LocalExecutor:
                 yield receipt
 
     def _engine(self) -> Callable[[pa.Table], Iterable[pa.Table]]:
+        if self._kept_engine is None:
+            self._kept_engine = self._new_engine()
+        self._kept_engine.start_over()
+        return self._kept_engine
+
+    def _new_engine(self) -> EngineStage:
         stages, commit = self._stages, None if self._commits_apart else self._stages.commit
         flows = stages.config.flow_threads or min(_FLOWS, os.cpu_count() or 1)
         config = replace(stages.config, flow_threads=flows)
