@@ -44,8 +44,8 @@ with av.open(sys.argv[1]) as container, torch.inference_mode():
 """
 
 
-def shortened(source: Path, target: Path, frames: int) -> Path:
-    """The first packets of a video."""
+def shortened(source: Path, target: Path, frames: int) -> int:
+    """Copy the first packets of a video; how many there were of those that were asked for."""
     with av.open(str(source)) as whole, av.open(str(target), "w") as out:
         stream = whole.streams.video[0]
         copy = out.add_stream_from_template(stream)
@@ -53,7 +53,7 @@ def shortened(source: Path, target: Path, frames: int) -> Path:
         for packet in packets[:frames]:
             packet.stream = copy
             out.mux(packet)
-    return target
+    return min(frames, len(packets))
 
 
 def seconds(command: list[str], parts: Path | None = None) -> tuple[float, float]:
@@ -106,14 +106,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         source = options.video or real_videos(options.data)[0]
-        clip = shortened(source, scratch / f"clip{source.suffix}", options.frames)
+        clip = scratch / f"clip{source.suffix}"
+        frames = shortened(source, clip, options.frames)
         found = measured(clip, scratch, options.repeat)
     medians = {
         name: [statistics.median(column) for column in zip(*rows, strict=True)]
         for name, rows in found.items()
     }
     plain = medians["plain loop"][1]
-    print(f"{source.name}, {options.frames} frames, median of {options.repeat}")
+    print(f"{source.name}, {frames} frames, median of {options.repeat}")
     for name, (first, end) in medians.items():
         part = "" if first != first else f"first part {first:5.1f} s   "
         print(f"  {name:24} {part:24}end {end:5.1f} s   {end / plain:4.1f} x the plain loop")

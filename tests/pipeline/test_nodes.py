@@ -36,7 +36,7 @@ def test_a_node_dies_and_another_joins(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = re.search(r"killed after (\d+) parts, joined after (\d+)", done.stdout)
-    assert told is not None and int(told[1]) < 48, done.stdout
+    found = re.search(r"killed after (\d+) parts, joined after (\d+)", done.stdout)
+    assert found is not None and int(found[1]) < 48, done.stdout
     assert rows_without_package(tmp_path / "out") == rows_without_package(tmp_path / "plain")
     assert open_run(tmp_path / "out").complete

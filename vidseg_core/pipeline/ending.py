@@ -134,8 +134,8 @@ def _closing(
 ) -> None:
     totals, bad = found.figures, found.not_ok.to_pylist()
     if report.is_json:
-        told = {} if dial is None else {"dial": dict(dial)}
-        report.event("summary", output=store.root, seconds=round(seconds, 1), **totals, **told)
+        chosen = {} if dial is None else {"dial": dict(dial)}
+        report.event("summary", output=store.root, seconds=round(seconds, 1), **totals, **chosen)
         for row in bad:
             report.event("video", **{k: row[k] for k in ("video_id", "uri", "status", "reason")})
         return

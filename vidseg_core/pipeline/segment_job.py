@@ -249,8 +249,8 @@ class _Job:
         if ledger.given_up:
             raise DamagedFile("; ".join(map(str, ledger.given_up[:_SHOWN])))
         self._report.tick(counts, force=True)
-        if isinstance(self._config, PseudoLabelConfig) and (told := ending.labelled_text(counts)):
-            self._report.say(told)
+        if isinstance(self._config, PseudoLabelConfig) and (text := ending.labelled_text(counts)):
+            self._report.say(text)
 
     @contextmanager
     def _executor(self, stages: Stages, drain: Drain) -> Iterator[Executor]:
