@@ -113,12 +113,39 @@ def check_opencv(_: DoctorConfig) -> Iterator[Finding]:
 
 def check_libraries(_: DoctorConfig) -> Iterator[Finding]:
     """Installed versions of the rest, without importing it."""
-    names = ("numpy", "pyarrow", "boto3", "segmentation-models-pytorch", "torchvision", "transformers")
+    names = ("numpy", "pyarrow", "boto3", "segmentation-models-pytorch", "transformers")
     for name in names:
         try:
             yield Finding(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
             yield Finding(name, "fail", "not installed", f"pip install -c constraints.txt {name}")
+
+
+def check_torchvision(_: DoctorConfig) -> Iterator[Finding]:
+    """torchvision, imported: a wheel that was built for another torch is installed and of no use."""
+    import torch
+
+    from vidseg_core.models.torchvision_compat import import_torchvision
+
+    hint = f"install the torchvision that belongs to torch {torch.__version__}"
+    try:
+        version = metadata.version("torchvision")
+    except metadata.PackageNotFoundError:
+        yield Finding("torchvision", "fail", "not installed", hint)
+        return
+    try:
+        import torchvision  # noqa: F401
+    except Exception as error:
+        text = f"{version} cannot be imported ({type(error).__name__}: {error})"
+    else:
+        yield Finding("torchvision", "ok", version)
+        return
+    try:
+        import_torchvision()
+    except Exception:
+        yield Finding("torchvision", "fail", text, hint)
+    else:
+        yield Finding("torchvision", "warn", f"{text}; the nets here work all the same", hint)
 
 
 def check_memory(_: DoctorConfig) -> Iterator[Finding]:
@@ -316,17 +343,19 @@ def _sampled(found: Survey) -> Iterator[Finding]:
 
 
 CHECKS: tuple[tuple[str, Callable[[DoctorConfig], Iterator[Finding]]], ...] = (
+    ("dataset", check_dataset),
     ("python", check_python),
     ("torch", check_torch),
     ("media", check_media),
     ("opencv", check_opencv),
     ("libraries", check_libraries),
+    ("torchvision", check_torchvision),
     ("memory", check_memory),
     ("disk", check_disk),
     ("ray", check_ray),
     ("s3", check_s3),
-    ("dataset", check_dataset),
 )
+"""In the order of the report: what was asked about by name comes first."""
 
 
 def examine(config: DoctorConfig) -> Iterator[Finding]:

@@ -97,6 +97,23 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(monkeypatch: pyte
     assert run_doctor(DoctorConfig()) == 1
 
 
+def test_a_torchvision_that_cannot_be_imported_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text("raise RuntimeError('built for another torch')")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    finding = found(DoctorConfig(), "torchvision")
+    assert finding.status == "fail" and "cannot be imported" in finding.value
+    assert "belongs to torch" in finding.hint
+
+
+def test_the_data_set_that_was_asked_about_comes_first(tmp_path: Path) -> None:
+    assert next(examine(DoctorConfig(dataset=f"camvid:{tmp_path}"))).name == "dataset"
+
+
 def test_an_old_pyav_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     import av
 

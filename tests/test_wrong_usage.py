@@ -1,0 +1,93 @@
+"""Promise: a wrong command ends with one sentence that names what is wrong and the exit code of its kind,
+without a traceback and without a folder left behind; what can be said without torch, Ray or OpenCV is said
+before they are imported.
+
+Add a row for each way in which an option of yours can be used wrongly. Commands are given in a folder that
+holds `clip.mp4` (8 frames), `notes.txt` (no video), `empty/`, `masks/` (a finished run of videos `a` and
+`a-1f`, whose sources are gone) and `begun/` (a run that has committed nothing).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.pipeline.clips import moving_disc, write_video
+from tests.store.builders import put_run
+from vidseg_core.cli import main as cli
+from vidseg_core.store import LocalStore
+
+
+class Wrong(NamedTuple):
+    command: str
+    """without `vidseg`"""
+    says: str
+    """part of what is said"""
+    code: int = 2
+    light: bool = False
+    """said before anything heavy is imported"""
+
+
+WRONG = [
+    Wrong("segmnet", "there is no verb 'segmnet' (did you mean 'segment'?)", light=True),
+    Wrong("segment --input clip.mp4", "--output", light=True),
+    Wrong("segment --input clip.mp4 --output out --lanes no", "--lanes: must be a whole number", light=True),
+    Wrong("segment --input clip.mp4 --output notes.txt", "notes.txt is a file, not a folder", light=True),
+    Wrong("segment --input clip.mp4 --output out --weights none.pt", "none.pt does not exist", light=True),
+    Wrong("export --run masks --output out --video b", "has no video 'b'"),
+    Wrong("export --run empty --output out", "empty is not a vidseg run"),
+    Wrong("doctor --dataset kitti:empty", "kitti", code=1),
+]
+HEAVY = """
+import os, sys, json
+from vidseg_core.cli import main as cli
+for command in json.load(sys.stdin):
+    cli.main(command)
+    loaded = [name for name in ("torch", "ray", "cv2") if name in sys.modules]
+    assert not loaded, (command, loaded)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wrong")
+    write_video(folder / "clip.mp4", moving_disc(8, 48, 64))
+    (folder / "notes.txt").write_text("no video")
+    (folder / "empty").mkdir()
+    put_run(LocalStore(folder / "masks"))
+    (folder / "begun" / "frames").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=[wrong.command for wrong in WRONG])
+def test_a_wrong_command_says_what_is_wrong(
+    wrong: Wrong, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    before = sorted(os.listdir(place))
+    code, said = cli.main(shlex.split(wrong.command)), "".join(capsys.readouterr())
+    assert (code, wrong.says in " ".join(said.split())) == (wrong.code, True), said
+    assert "Traceback" not in said
+    assert sorted(os.listdir(place)) == before
+
+
+def test_what_can_be_said_at_once_is_said_before_heavy_imports(place: Path) -> None:
+    commands = json.dumps([shlex.split(wrong.command) for wrong in WRONG if wrong.light])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1])])}
+    done = subprocess.run(
+        [sys.executable, "-c", HEAVY],
+        input=commands,
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
