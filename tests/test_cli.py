@@ -83,7 +83,7 @@ def test_an_unknown_verb_comes_with_the_nearest_one(
 
 
 def test_bad_usage_is_2() -> None:
-    done = python("-m", "jobs.segment", "--input", "a", "--outptu", "b")
+    done = python("-m", "jobs.segment", "--segmenter", "plain", "--input", "a", "--outptu", "b")
     assert done.returncode == 2 and "--output" in done.stderr and not done.stdout
 
 

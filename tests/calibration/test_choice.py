@@ -136,7 +136,7 @@ def test_a_choice_survives_json() -> None:
 )
 def test_what_the_dial_cannot_be_asked(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        SegmentConfig(input=("a",), output="b", **options)
+        SegmentConfig(input=("a",), output="b", segmenter="plain", **options)
 
 
 def test_schedulers_to_try_are_known_by_name() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vidseg_core.config import SegmentConfig
+from vidseg_core.config import ConfigError, SegmentConfig
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.catalogue import NET_FAMILIES, NETS
 from vidseg_core.config.cli import parse
@@ -18,6 +18,7 @@ from vidseg_core.config.help import field_texts, options, render_help
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.report import ReportConfig
+from vidseg_core.config.schema import from_dict
 from vidseg_core.config.submit import SubmitConfig
 from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.config.train_flow import TrainFlowConfig
@@ -48,7 +49,7 @@ CONFIGS: dict[str, type] = {
     "demo": DemoConfig,
     "doctor": DoctorConfig,
 }
-NEEDED = ["--input", "a", "--output", "b"]
+NEEDED = ["--input", "a", "--output", "b", "--segmenter", "plain"]
 
 
 def segment(*argv: str) -> SegmentConfig:
@@ -71,8 +72,25 @@ def test_the_option_names_are_the_frozen_ones() -> None:
     )
 
 
-def test_input_and_output_suffice() -> None:
-    assert segment(*NEEDED) == SegmentConfig(input=("a",), output="b")
+def test_input_output_and_segmenter_suffice() -> None:
+    assert segment(*NEEDED) == SegmentConfig(input=("a",), output="b", segmenter="plain")
+
+
+@pytest.mark.parametrize("verb", ["segment", "pseudo-label"])
+def test_without_a_net_it_says_in_five_lines_what_to_choose(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default was a net for generated scenes: the first command of a newcomer made meaningless masks."""
+    (file := tmp_path / "run.yaml").write_text("lanes: 4\n")
+    for argv in (NEEDED[:4], ["--config", str(file), *NEEDED[:4]], []):
+        with pytest.raises(SystemExit) as stop:
+            parse(verb, CONFIGS[verb], argv)
+        said = capsys.readouterr().err.splitlines()
+        assert stop.value.code == 2 and len(said) == 5, said
+        assert said[0].startswith(f"vidseg {verb}: --segmenter: ") and "tiny-face" in said[1]
+        assert max(map(len, said)) <= 100
+    with pytest.raises(ConfigError, match="--segmenter: say which net"):
+        from_dict(CONFIGS[verb], {"input": "a", "output": "b"})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +116,7 @@ def test_the_help_names_every_kind_of_segmenter() -> None:
 
 
 def test_input_may_be_repeated_and_may_be_a_list() -> None:
-    assert segment("--input", "a", "--output", "x", "--input", "b", "c", "--input=d").input == tuple("abcd")
+    assert segment(*NEEDED, "--input", "b", "c", "--input=d").input == tuple("abcd")
 
 
 def test_dashes_and_underscores_are_the_same() -> None:
@@ -109,7 +127,8 @@ def test_dashes_and_underscores_are_the_same() -> None:
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(
-        "input: [x, y]\noutput: there\nlanes: 4\nscheduler: {name: fixed, interval: 25}\ndry_run: true\n"
+        "input: [x, y]\noutput: there\nsegmenter: plain\nlanes: 4\n"
+        "scheduler: {name: fixed, interval: 25}\ndry_run: true\n"
     )
     config = segment("--config", str(file), "--input", "z", "--scheduler.interval=5", "--no-dry-run")
     assert config.input == ("z",) and config.output == "there" and config.lanes == 4
@@ -134,8 +153,8 @@ def test_a_dumped_config_is_a_config_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--output", "b"], "--input"),
-        (["--input", "a"], "--output"),
+        (NEEDED[2:], "--input"),
+        ([*NEEDED[:2], *NEEDED[4:]], "--output"),
         ([*NEEDED, "--lane", "3"], "--lanes"),
         ([*NEEDED, "--scheduler.intervall", "3"], "--scheduler.interval"),
         ([*NEEDED, "--lanes", "many"], "--lanes"),
@@ -145,7 +164,7 @@ def test_a_dumped_config_is_a_config_file(tmp_path: Path) -> None:
         ([*NEEDED, "--config"], "--config"),
         ([*NEEDED, "--config", "missing.yaml"], "missing.yaml"),
         ([*NEEDED, "--config", "a", "--config", "b"], "one file"),
-        (["--output", "b", "--input"], "--input"),
+        ([*NEEDED[2:], "--input"], "--input"),
         ([*NEEDED, "--lanes"], "--lanes"),
     ],
 )

@@ -56,7 +56,7 @@ def test_segmenters() -> None:
 def test_working_size_means_the_same_to_the_media_package(text: str, size: tuple[int, int]) -> None:
     from vidseg_core.media import working_size
 
-    config = segment.SegmentConfig(input=("a",), output="b", working_size=text)
+    config = segment.SegmentConfig(input=("a",), output="b", segmenter="plain", working_size=text)
     assert working_size(1920, 1080, config.working_size_spec) == size
 
 

@@ -32,12 +32,15 @@ def test_the_planner_in_the_package_is_no_missing_file() -> None:
     for policy in (None, "tiny-planner"):
         check_places(
             SegmentConfig(
-                input=("a",), output="new", scheduler=SchedulerConfig(name="planner", policy=policy)
+                input=("a",),
+                output="new",
+                segmenter="plain",
+                scheduler=SchedulerConfig(name="planner", policy=policy),
             )
         )
     missing = SchedulerConfig(name="planner", policy="tiny-plan")
     with pytest.raises(ConfigError, match="tiny-plan does not exist"):
-        check_places(SegmentConfig(input=("a",), output="new", scheduler=missing))
+        check_places(SegmentConfig(input=("a",), output="new", segmenter="plain", scheduler=missing))
     with pytest.raises(ConfigError, match="goes with planner, not with 'policy'"):
         SchedulerConfig(name="policy", policy="tiny-planner")
 
@@ -48,7 +51,7 @@ def test_a_wrong_file_or_output_is_told_without_heavy_imports(tmp_path: Path) ->
         (("--output", "out", "--weights", "none.pt"), "vidseg segment: --weights: none.pt does not exist"),
         (("--output", str(tmp_path / "taken" / "x")), "taken is a file, not a folder"),
     ):
-        argv = [sys.executable, "-c", HEAVY, "segment", "--input", "a", *words]
+        argv = [sys.executable, "-c", HEAVY, "segment", "--input", "a", "--segmenter", "plain", *words]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=100)
         assert done.stdout == "2 []\n" and says in done.stderr, done.stderr
 
@@ -56,19 +59,23 @@ def test_a_wrong_file_or_output_is_told_without_heavy_imports(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("option", "config"),
     [
-        ("--weights", SegmentConfig(input=("a",), output="out", weights="none")),
+        ("--weights", SegmentConfig(input=("a",), output="out", segmenter="plain", weights="none")),
         (
             "--propagation.flow_weights",
             SegmentConfig(
                 input=("a",),
                 output="out",
+                segmenter="plain",
                 propagation=PropagationConfig(flow="raft", flow_weights="none"),
             ),
         ),
         (
             "--scheduler.policy",
             SegmentConfig(
-                input=("a",), output="out", scheduler=SchedulerConfig(name="policy", policy="none")
+                input=("a",),
+                output="out",
+                segmenter="plain",
+                scheduler=SchedulerConfig(name="policy", policy="none"),
             ),
         ),
     ],
@@ -83,11 +90,11 @@ def test_places_that_are_fine_or_elsewhere_pass_and_nothing_is_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for output in ("new/deep/run", ".", "s3://bucket/prefix"):
-        check_places(SegmentConfig(input=("a",), output=output))
+        check_places(SegmentConfig(input=("a",), output=output, segmenter="plain"))
     assert not os.listdir(tmp_path)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ConfigError, match="--output: no right to write to"):
-        check_places(SegmentConfig(input=("a",), output="new"))
+        check_places(SegmentConfig(input=("a",), output="new", segmenter="plain"))
 
 
 def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +102,8 @@ def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path, capsys: pytest.
     output = tmp_path / "deep" / "run"
     words = ["segment", "--input", str(tmp_path / "in"), "--output", str(output)]
     (tmp_path / "odd.pt").write_text("no weights")
-    for wrong in (["--segmenter", "nowhere_at_all:Net"], ["--weights", str(tmp_path / "odd.pt")]):
+    weights = ["--segmenter", "tiny:8", "--weights", str(tmp_path / "odd.pt")]
+    for wrong in (["--segmenter", "nowhere_at_all:Net"], weights):
         assert cli.main([*words, *wrong]) == 2, capsys.readouterr().err
         assert not output.parent.exists()
     (tmp_path / "kept").mkdir()

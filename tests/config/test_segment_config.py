@@ -27,7 +27,7 @@ from vidseg_core.config.schema import flat_dict, from_dict, option_types, redact
 
 
 def make(**changes: Any) -> SegmentConfig:
-    return SegmentConfig(**{"input": ("clips",), "output": "run", **changes})
+    return SegmentConfig(**{"input": ("clips",), "output": "run", "segmenter": "plain", **changes})
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,7 @@ configs = st.builds(
     SegmentConfig,
     input=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0:"), min_size=1), min_size=1),
     output=st.sampled_from(["run", "s3://bucket/run", "läuft [1]"]),
+    segmenter=st.sampled_from(["plain", "hf:org/name", "my.nets:Net"]),
     scheduler=schedulers,
     media=st.builds(MediaConfig, decode_deadline_s=st.floats(0.001, 1e6)),
     segment_frames=st.integers(0, 10**9),
@@ -269,7 +270,11 @@ def test_redaction_hides_secrets_and_leaves_names_alone(text: str, shown: str) -
 )
 def test_a_file_is_held_to_the_same_schema(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        from_dict(SegmentConfig, {"input": ["a"], "output": "b", **values}, source="--config r.yaml")
+        from_dict(
+            SegmentConfig,
+            {"input": ["a"], "output": "b", "segmenter": "plain", **values},
+            source="--config r.yaml",
+        )
     assert message in str(caught.value)
     assert str(caught.value).startswith("--config r.yaml: ")
 
@@ -280,7 +285,8 @@ def test_what_is_required_is_asked_for() -> None:
 
 
 def test_files_may_write_a_number_for_a_text_and_one_text_for_a_list() -> None:
-    config = from_dict(SegmentConfig, {"input": "a", "output": "b", "working_size": 256, "scheduler": None})
+    needed = {"input": "a", "output": "b", "segmenter": "plain"}
+    config = from_dict(SegmentConfig, {**needed, "working_size": 256, "scheduler": None})
     assert (config.input, config.working_size, config.scheduler) == (("a",), "256", SchedulerConfig())
 
 

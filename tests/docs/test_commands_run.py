@@ -41,7 +41,7 @@ NOT_RUN = {
     r"vidseg submit ": "needs a job server, as above; the command after its -- is run here",
 }
 """Commands that no test can run, by how they begin, and why."""
-BEFORE = {"evaluation.md": "vidseg segment --input clips/ --output run"}
+BEFORE = {"evaluation.md": "vidseg segment --input clips/ --output run --segmenter plain"}
 """What a page takes for granted."""
 EVERY_ONE = os.environ.get("HYPOTHESIS_PROFILE") == "all"
 FOR_REAL = ("figures.md", "plugins.md")

@@ -52,7 +52,7 @@ def masks(config: SegmentConfig) -> list[tuple[bool, np.ndarray]]:
 
 
 def config(**options: object) -> SegmentConfig:
-    return SegmentConfig(input=("-",), output="-", **options)  # type: ignore[arg-type]
+    return SegmentConfig(input=("-",), output="-", **{"segmenter": "plain", **options})  # type: ignore[arg-type]
 
 
 def test_all_four_together_run_in_the_engine(examples: Path) -> None:

@@ -103,9 +103,11 @@ def test_scales_must_be_above_zero() -> None:
 
 
 def test_a_configuration_builds_it_and_its_default_does_not() -> None:
-    plain = SegmentConfig(input=("a",), output="b")
+    plain = SegmentConfig(input=("a",), output="b", segmenter="plain")
     assert build_net(plain, "cpu").digest == build_segmenter("plain").digest
-    asked = SegmentConfig(input=("a",), output="b", tta=TtaConfig(scales=(0.75, 1.0), flip=True))
+    asked = SegmentConfig(
+        input=("a",), output="b", segmenter="plain", tta=TtaConfig(scales=(0.75, 1.0), flip=True)
+    )
     net = build_net(asked, "cpu")
     assert isinstance(net, TtaSegmenter) and net.scales == (0.75, 1.0) and net.flip
     assert "TTA at scales 0.75 1 with flip" in asked.describe() and "TTA" not in plain.describe()

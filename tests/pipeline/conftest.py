@@ -72,6 +72,7 @@ def _runner(executor: str) -> RunJob:
 def small_config(folder: Path | str, output: Path | str, **options: Any) -> SegmentConfig:
     """A configuration that makes small clips exercise segments, units, shards and both sides."""
     defaults: dict[str, Any] = {
+        "segmenter": "plain",
         "scheduler": SchedulerConfig(name="fixed", interval=7, max_interval=20),
         "propagation": PropagationConfig(flow_size=96),
         "segment_frames": 30,

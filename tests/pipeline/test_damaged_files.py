@@ -131,7 +131,7 @@ def test_a_run_with_more_names_than_labels_can_be_shown(
 )
 def test_that_the_same_command_goes_on_is_said_where_it_does(problem: Exception, said: str) -> None:
     text = io.StringIO()
-    config = SegmentConfig(input=("in",), output="out")
+    config = SegmentConfig(input=("in",), output="out", segmenter="plain")
     assert explain_failure(problem, config, Reporter("text", text)) == 1
     assert said in text.getvalue() and ("goes on" in text.getvalue()) == ("goes on" in said)
 

@@ -125,7 +125,10 @@ def test_the_job_takes_the_keys_that_the_search_counted(demo: Demo) -> None:
     for name in ("frame_difference", "warp_error"):
         threshold = demo.scores[name]["threshold"]
         job = SegmentConfig(
-            input=("x",), output="y", scheduler=SchedulerConfig(name=name, threshold=threshold)
+            input=("x",),
+            output="y",
+            segmenter="plain",
+            scheduler=SchedulerConfig(name=name, threshold=threshold),
         )
         assert count_keys(job, frames) == demo.scores[name]["keys"]
 
@@ -136,6 +139,7 @@ def test_a_threshold_is_found_for_other_intervals_too() -> None:
     job = SegmentConfig(
         input=("x",),
         output="y",
+        segmenter="plain",
         scheduler=SchedulerConfig(name="flow_magnitude"),
         propagation=PropagationConfig(flow_size=128),
     )

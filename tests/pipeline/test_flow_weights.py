@@ -21,7 +21,7 @@ from vidseg_core.propagation import DisFlow
 
 def config(flow: str, weights: Path | None = None) -> SegmentConfig:
     propagation = PropagationConfig(flow=flow, flow_weights=str(weights) if weights else None)
-    return SegmentConfig(input=("a",), output="b", propagation=propagation)
+    return SegmentConfig(input=("a",), output="b", segmenter="plain", propagation=propagation)
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def test_weights_for_another_net_or_for_none_are_refused(file: Path) -> None:
 
 @pytest.mark.parametrize(("threads", "device", "expected"), [(0, "cpu", 1), (3, "cpu", 3), (5, "cuda", 5)])
 def test_dis_works_on_as_many_pairs_at_a_time_as_asked(threads: int, device: str, expected: int) -> None:
-    asked = SegmentConfig(input=("a",), output="b", flow_threads=threads)
+    asked = SegmentConfig(input=("a",), output="b", segmenter="plain", flow_threads=threads)
     flow = build_run_flow(asked, device)
     assert isinstance(flow, DisFlow) and flow.threads == expected
 
 
 def test_on_a_gpu_flow_has_some_threads_by_default() -> None:
-    flow = build_run_flow(SegmentConfig(input=("a",), output="b"), "cuda")
+    flow = build_run_flow(SegmentConfig(input=("a",), output="b", segmenter="plain"), "cuda")
     assert isinstance(flow, DisFlow) and flow.threads == min(4, os.cpu_count() or 1)

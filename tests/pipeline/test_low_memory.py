@@ -30,7 +30,7 @@ from vidseg_core.kit.worker_watch import (
 
 MEMORY, CRASH = worker_watch._MEMORY, worker_watch._CRASH
 REPO = Path(__file__).parents[2]
-CONFIG = SegmentConfig(input=("in",), output="out")
+CONFIG = SegmentConfig(input=("in",), output="out", segmenter="plain")
 RAY_SAYS = [
     """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7,
 ID: 70f8) was 22.41GB used / 23.54GB limit (0.952)
@@ -144,6 +144,8 @@ def test_a_machine_that_is_full_ends_a_run_soon_and_in_a_sentence(tmp_path: Path
             tmp_path / "in",
             "--output",
             tmp_path / "out",
+            "--segmenter",
+            "plain",
             "--scheduler.name",
             "fixed",
             "--executor",

@@ -31,7 +31,7 @@ def poisoned(
     root = tmp_path_factory.mktemp("poison")
     reasons = write_poison(root / "in")
     make_corpus(root / "in", (40, 25))
-    options = {"input": root / "in", "output": root / "out", "shard_frames": 8}
+    options = {"input": root / "in", "output": root / "out", "segmenter": "plain", "shard_frames": 8}
     options |= OPTIONS_OF[request.param]
     options |= {
         "media.decode_deadline_s": 3,

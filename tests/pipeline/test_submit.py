@@ -25,6 +25,7 @@ from vidseg_core.pipeline.submit import job_name
 
 pytestmark = pytest.mark.ray
 REPO = Path(__file__).parents[2]
+NEEDED = ("--input", "a", "--output", "b", "--segmenter", "plain")
 
 
 def free_port() -> int:
@@ -57,7 +58,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     )
     try:
         deadline = time.monotonic() + 90
-        while submit(environment, "--stop", "--", "segment", "--input", "a", "--output", "b").returncode:
+        while submit(environment, "--stop", "--", "segment", *NEEDED).returncode:
             assert head.poll() is None and time.monotonic() < deadline, (home / "log").read_text()
             time.sleep(1)
         yield environment
@@ -129,7 +130,7 @@ print("got", submit._begin(client, Attempt(name, 1, "NEW"), name, "echo late", N
 
 
 def test_of_two_who_submit_at_once_one_begins_and_the_other_finds_it(cluster: dict[str, str]) -> None:
-    command = ["segment", "--input", "nowhere.mp4", "--output", "out"]
+    command = ["segment", "--input", "nowhere.mp4", "--output", "out", "--segmenter", "plain"]
     name = job_name("segment", command[1:])
     first = submit(cluster, "--no-follow", "--", *command)
     assert first.returncode == 0 and f"submitted {name}" in first.stderr
@@ -142,7 +143,7 @@ def test_of_two_who_submit_at_once_one_begins_and_the_other_finds_it(cluster: di
 
 def test_without_the_token_nobody_gets_in(cluster: dict[str, str]) -> None:
     for change in ({"RAY_AUTH_TOKEN": secrets.token_hex(16)}, {"RAY_AUTH_MODE": "disabled"}):
-        refused = submit(cluster | change, "--", "segment", "--input", "a", "--output", "b")
+        refused = submit(cluster | change, "--", "segment", *NEEDED)
         assert refused.returncode == 1
         assert cluster["RAY_AUTH_TOKEN"] not in refused.stderr
 
@@ -163,7 +164,7 @@ def test_a_folder_that_is_too_large_is_named_before_it_is_sent(
     with (tmp_path / "film.mp4").open("wb") as film:
         film.truncate(101 * 2**20)
     words = ["--address", "http://127.0.0.1:1", "--working_dir", str(tmp_path), "--dry-run", "--", "segment"]
-    words += ["--input", "a", "--output", "b"]
+    words += NEEDED
     assert run_main(words) == 2
     said = capfd.readouterr().err
     assert f"--working_dir: {tmp_path} takes 101 MiB, more than the 100 MiB" in said and "film.mp4" in said
@@ -175,8 +176,8 @@ def test_config_is_looked_up_where_the_job_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "sent").mkdir()
-    (tmp_path / "sent" / "job.yaml").write_text("input: [a]\noutput: b\n")
-    (tmp_path / "here.yaml").write_text("input: [a]\noutput: b\n")
+    (tmp_path / "sent" / "job.yaml").write_text("input: [a]\noutput: b\nsegmenter: plain\n")
+    (tmp_path / "here.yaml").write_text("input: [a]\noutput: b\nsegmenter: plain\n")
     monkeypatch.chdir(tmp_path)
     options = ["--working_dir", "sent", "--dry-run", "--"]
     assert run_main([*options, "segment", "--config", "job.yaml"]) == 0
@@ -193,9 +194,9 @@ def test_config_is_looked_up_where_the_job_starts(
         (["--", "doctor"], "unknown name 'doctor'"),
         (["--address", "http://me:secret@host:1", "--", "segment"], "--address"),
         (["--working_dir", "not there", "--", "segment"], "not there is not a folder"),
-        (["--", "segment", "--input", "a", "--output", "b", "--shard_frames", "0"], "--shard_frames"),
+        (["--", "segment", *NEEDED, "--shard_frames", "0"], "--shard_frames"),
         (
-            ["--address", "http://127.0.0.1:1", "--", "segment", "--input", "a", "--output", "b"],
+            ["--address", "http://127.0.0.1:1", "--", "segment", *NEEDED],
             "no Ray cluster",
         ),
     ],
@@ -211,7 +212,8 @@ def test_bad_usage_is_reported_before_anything_is_sent(
 def test_the_name_is_the_command(capfd: pytest.CaptureFixture[str]) -> None:
     from jobs.submit import main
 
-    assert main(["--dry-run", "--", "segment", "--input", "a b", "--output", "c"]) == 0
+    words = ["--input", "a b", "--output", "c", "--segmenter", "plain"]
+    assert main(["--dry-run", "--", "segment", *words]) == 0
     told = capfd.readouterr().err
-    assert job_name("segment", ["--input", "a b", "--output", "c"]) in told and "--input 'a b'" in told
+    assert job_name("segment", words) in told and "--input 'a b'" in told
     assert job_name("segment", ["--input", "a"]) != job_name("segment", ["--input", "b"])

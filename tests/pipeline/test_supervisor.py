@@ -160,6 +160,7 @@ def work(config, child):
 
 Verb.function = lambda verb: work
 sys.argv[1:] = ["segment", "--input", sys.argv[1], "--output", "out", "--executor", "local"]
+sys.argv += ["--segmenter", "plain"]
 attempt.main()
 """
 

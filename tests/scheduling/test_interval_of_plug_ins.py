@@ -65,7 +65,7 @@ def test_evaluate_refuses_an_interval_that_nobody_takes(typed: str) -> None:
 def test_segment_leaves_a_plug_in_its_own_interval(name: str) -> None:
     plug_in = SchedulerConfig(name=f"interval_plugs:{name}")
     assert getattr(scheduler_of(plug_in), "interval", 25) == 25
-    check_parts(SegmentConfig(input=("a",), output="b", scheduler=plug_in))
+    check_parts(SegmentConfig(input=("a",), output="b", segmenter="plain", scheduler=plug_in))
     asked = SchedulerConfig(name=f"interval_plugs:{name}", interval=7)
     with pytest.raises(ConfigError, match="--scheduler.interval: goes with fixed, random; a plug-in has"):
-        check_parts(SegmentConfig(input=("a",), output="b", scheduler=asked))
+        check_parts(SegmentConfig(input=("a",), output="b", segmenter="plain", scheduler=asked))

@@ -272,7 +272,7 @@ def test_files_that_are_something_else_are_named(table: EpisodeTable, tmp_path: 
 def test_the_run_is_bound_to_the_policy_not_to_its_place(table: EpisodeTable, tmp_path: Path) -> None:
     def sources(path: str) -> dict[str, str]:
         scheduler = SchedulerConfig(name="policy", policy=path)
-        return plugin_sources(SegmentConfig(input=("a",), output="b", scheduler=scheduler))
+        return plugin_sources(SegmentConfig(input=("a",), output="b", segmenter="plain", scheduler=scheduler))
 
     path, _ = written(tmp_path, table, "policy")
     (tmp_path / "moved.safetensors").write_bytes(Path(path).read_bytes())

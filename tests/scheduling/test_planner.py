@@ -288,7 +288,10 @@ def test_files_that_are_something_else_are_named(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="no operating points for two-sided"):
         read_planner(path)[1].price_at(25, True)
     two_sided = SegmentConfig(
-        input=("a",), output="b", scheduler=SchedulerConfig(name="planner", policy=str(path))
+        input=("a",),
+        output="b",
+        segmenter="plain",
+        scheduler=SchedulerConfig(name="planner", policy=str(path)),
     )
     with pytest.raises(ConfigError, match="two_sided_stride.*or give a threshold"):
         check_parts(two_sided)  # before the run begins, not at the first window

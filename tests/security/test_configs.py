@@ -52,7 +52,7 @@ def test_a_small_file_is_no_large_message(option: str, tmp_path: Path) -> None:
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     file = tmp_path / "run.yaml"
     file.write_text("\n".join(levels) + f"\n{option}: *a8\n")
-    values = {"input": "a", "output": "b", option: load_yaml(file)[option]}
+    values = {"input": "a", "output": "b", "segmenter": "plain", option: load_yaml(file)[option]}
     with pytest.raises(ConfigError, match=f"--{option}") as caught:
         from_dict(SegmentConfig, values)
     assert len(str(caught.value)) < 2000

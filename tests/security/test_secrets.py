@@ -60,6 +60,8 @@ def test_no_secret_is_left_anywhere(s3: Any, ray_home: Path, tmp_path: Path) -> 
         f"{s3.url}/in/",
         "--output",
         output,
+        "--segmenter",
+        "plain",
         "--executor",
         "ray",
         "--object_store_mb",

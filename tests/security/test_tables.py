@@ -197,5 +197,5 @@ def test_an_address_of_the_network_is_refused_unasked_and_its_secrets_not_repeat
             expand_inputs([str(listing)])
     assert "MARKER" not in str(caught.value) and not knocked
     with pytest.raises(ValueError, match="--input") as refused:
-        SegmentConfig(input=(secret,), output="out")
+        SegmentConfig(input=(secret,), output="out", segmenter="plain")
     assert "MARKER" not in str(refused.value)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ALIASES",
+    "CHOICE_OF_NETS",
     "DISTANCE",
     "EVERY",
     "FILES",
@@ -177,6 +178,12 @@ ALIASES: Mapping[str, str] = {
 }
 """Short names for the nets that the literature on key frames and propagation runs. An alias is its spec,
 nothing more: the segmenter that it builds has the spec's name and digest."""
+CHOICE_OF_NETS = """say which net segments the videos, for example
+  --segmenter tiny-face           skin, eyes, lips, inner mouth of a talking head; in the package
+  --segmenter hf:ORG/NAME         a net from the Hugging Face hub, or hf:FOLDER
+  --segmenter torchvision:NAME --weights FILE    or smp:ARCH/ENCODER, or onnx:FILE
+  --segmenter plain               the scenes of vidseg demo; more in docs/models.md"""
+"""What is said where no net is named: there is none that is right for every video."""
 
 
 def usual_threshold(name: str) -> float:

@@ -18,7 +18,7 @@ import tyro
 
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.help import render_help
-from vidseg_core.config.schema import blame, load_yaml, option_types, unchecked
+from vidseg_core.config.schema import blame, choices, load_yaml, option_types, unchecked
 
 __all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_QUARANTINED", "EXIT_USAGE", "parse", "take_option"]
 
@@ -40,6 +40,7 @@ def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         files, arguments = take_option(arguments, "config")
         draft = _draft(cls, files)
         arguments = _gather_repeated(cls, arguments)
+        _check_choices(cls, draft, arguments)
         _check_numbers(cls, arguments)
     except ConfigError as error:
         print(f"vidseg {verb}: {error}", file=sys.stderr)
@@ -55,6 +56,14 @@ def _draft(cls: type[ConfigT], files: list[str]) -> ConfigT:
     values: dict[str, Any] = load_yaml(files[0]) if files else {}
     with blame(source):
         return unchecked(cls, values, missing=tyro.MISSING)
+
+
+def _check_choices(cls: type, draft: object, arguments: Sequence[str]) -> None:
+    """`ConfigError` with what there is to choose for an option of `CHOICES` that is not given."""
+    given = {_option_name(token) for token in arguments}
+    for name, choice in choices(cls).items():
+        if name not in given and getattr(draft, name) is tyro.MISSING:
+            raise ConfigError(f"--{name}", choice)
 
 
 def _check_numbers(cls: type, arguments: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from vidseg_core.config.errors import ConfigError, nearest
 
 __all__ = [
     "blame",
+    "choices",
     "flat_dict",
     "flatten",
     "from_dict",
@@ -116,6 +117,11 @@ def option_types(cls: type, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def choices(cls: type) -> Mapping[str, str]:
+    """Option -> what there is to choose, for required options of `cls` that deserve more than a word."""
+    return getattr(cls, "CHOICES", {})
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; `ConfigError` names the file (and line) that cannot be read."""
     import yaml
@@ -192,7 +198,7 @@ def _checked(draft: Any, prefix: str = "") -> Any:
     for item in dataclasses.fields(draft):
         value = getattr(draft, item.name)
         if value is dataclasses.MISSING:
-            raise ConfigError(f"--{prefix}{item.name}", "is required")
+            raise ConfigError(f"--{prefix}{item.name}", choices(type(draft)).get(item.name, "is required"))
         arguments[item.name] = _checked(value, f"{prefix}{item.name}.") if _is_config(value) else value
     return type(draft)(**arguments)
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.catalogue import (
     ALIASES,
+    CHOICE_OF_NETS,
     FILES,
     FIXED,
     FLOWS,
@@ -182,7 +183,7 @@ class MediaConfig:
 class SegmentConfig:
     """Segment videos: masks for every frame, the net on key frames only.
 
-    --input and --output suffice. The same command again continues a run that was stopped.
+    --input, --output and --segmenter suffice. The same command again continues a run that was stopped.
     """
 
     input: tuple[str, ...]
@@ -190,7 +191,7 @@ class SegmentConfig:
     output: str
     """folder or s3://bucket/prefix of the run"""
 
-    segmenter: str = "plain"
+    segmenter: str
     """plain, tiny-face, tiny-scenes, constant, tiny:WIDTH, smp:ARCH/ENCODER, torchvision:NAME,
     hf:FOLDER|ID, onnx:FILE, a short name (docs/models.md) or package.module:Class"""
     weights: str | None = None
@@ -263,6 +264,7 @@ class SegmentConfig:
         "executor": "resources (results do not depend on them)",
         "dry_run": "this run",
     }
+    CHOICES: ClassVar[Mapping[str, str]] = {"segmenter": CHOICE_OF_NETS}
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input", _strings("--input", self.input))

@@ -114,7 +114,8 @@ class Space:
 
     def config(self, point: dict[str, Any], *, input: tuple[str, ...], output: str) -> SegmentConfig:
         """The configuration of one point of a space of `segment`."""
-        return from_dict(SegmentConfig, {"input": list(input), "output": output, **nested(point)})
+        needed = {"input": list(input), "output": output, "segmenter": "constant"}
+        return from_dict(SegmentConfig, {**needed, **nested(point)})
 
     def trial(self, point: dict[str, Any]) -> PolicyTrial:
         """The policy of one point of a space of `train-policy`."""

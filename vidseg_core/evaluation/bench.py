@@ -150,7 +150,13 @@ def _scheduler(bench: Bench, method: MethodConfig, clip: Clip | None) -> Schedul
 
 
 def _flow(bench: Bench, method: MethodConfig) -> Any:
-    config = SegmentConfig(input=("-",), output="-", propagation=method.propagation, seed=bench.config.seed)
+    config = SegmentConfig(
+        input=("-",),
+        output="-",
+        segmenter="constant",
+        propagation=method.propagation,
+        seed=bench.config.seed,
+    )
     return build_run_flow(config, bench.device)
 
 
