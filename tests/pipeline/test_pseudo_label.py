@@ -142,7 +142,7 @@ def test_a_class_map_for_a_teacher_cannot_speak_of_255(clips: Path, tmp_path: Pa
 
 def test_no_dial_chooses_how_labels_are_made() -> None:
     with pytest.raises(ConfigError, match="--max_drop: goes with vidseg segment, not with pseudo-label"):
-        PseudoLabelConfig(input=("in",), output="out", max_drop=1.0)
+        PseudoLabelConfig(input=("in",), output="out", segmenter="plain", max_drop=1.0)
 
 
 def test_a_merged_run_says_the_same(clips: Path) -> None:
