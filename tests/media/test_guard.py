@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tarfile
 import wave
+import zipfile
 from pathlib import Path
 
 import av
 import av.error
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.media import clips
 from tests.media.decoding import by_units
@@ -104,6 +107,36 @@ def test_what_is_no_video(tmp_path: Path) -> None:
     assert reason_of(tmp_path) == "unreadable"
     os.mkfifo(tmp_path / "pipe.mp4")
     assert reason_of(tmp_path / "pipe.mp4") == "unreadable"
+
+
+def test_pictures_and_archives_are_named_as_what_they_are(tmp_path: Path) -> None:
+    frames = [Image.fromarray(clips.picture(number, 48, 64)) for number in range(3)]
+    for name in ("one.jpg", "one.png", "one.webp"):
+        frames[0].save(tmp_path / name)
+    frames[0].save(tmp_path / "moves.webp", save_all=True, append_images=frames[1:])
+    with zipfile.ZipFile(tmp_path / "clips.mp4", "w") as archive:
+        archive.write(tmp_path / "one.jpg")
+    with tarfile.open(tmp_path / "clips.tar", "w") as archive:
+        archive.add(tmp_path / "one.jpg")
+    for name, words in (
+        ("one.jpg", "a single picture"),
+        ("one.png", "a single picture"),
+        ("one.webp", "a single picture"),
+        ("moves.webp", "an animated WebP, which FFmpeg cannot decode"),
+        ("clips.mp4", "a ZIP archive; unpack it"),
+        ("clips.tar", "a tar archive; unpack it"),
+    ):
+        with pytest.raises(MediaError, match=words):
+            probe(str(tmp_path / name))
+
+
+def test_an_animated_png_is_a_video(tmp_path: Path) -> None:
+    pictures = [clips.picture(number, 48, 64) for number in range(5)]
+    first, *others = map(Image.fromarray, pictures)
+    first.save(tmp_path / "a.png", save_all=True, append_images=others, duration=40)
+    found = by_units(tmp_path / "a.png")
+    assert found.numbers == [0, 1, 2, 3, 4] and not found.errors
+    assert probe(str(tmp_path / "a.png")).duration_s == pytest.approx(0.2, abs=0.05)
 
 
 def test_audio_alone_is_no_video_stream(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pyarrow as pa
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
+from vidseg_core.aws import NO_SIGN, PAYER, input_client, s3_client
 from vidseg_core.media.source import open_source
 from vidseg_core.plan import InputError, expand_inputs, make_video_id, s3
 
@@ -71,18 +73,22 @@ def test_globs(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_same_file_comes_once_however_it_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tree / "link.mp4").symlink_to(tree / "b.mp4")
     (tree / "loop").symlink_to(tree)
     monkeypatch.chdir(tree / "sub")
-    specs = [
-        "../b.mp4",
-        str(tree / "b.mp4"),
-        f"file://{tree}/b.mp4",
-        str(tree / "link.mp4"),
-        "../sub/../b.mp4",
-    ]
+    specs = ["../b.mp4", str(tree / "b.mp4"), f"file://{tree}/b.mp4", "../loop/b.mp4", "../sub/../b.mp4"]
     assert [video.uri for video in expand_inputs(specs)] == [str(tree / "b.mp4")]
     assert len(expand_inputs([str(tree), *specs])) == 4
+
+
+def test_a_link_to_a_file_keeps_the_name_that_it_was_given(tmp_path: Path) -> None:
+    """Caches (of the hub, of DVC) keep files under their hashes."""
+    blob = touch(tmp_path / "blobs" / "9f86d081884c7d65", b"123")
+    for name in ("street.mp4", "again.mp4"):
+        (tmp_path / "snapshots").mkdir(exist_ok=True)
+        (tmp_path / "snapshots" / name).symlink_to(blob)
+    again, street = expand_inputs([str(tmp_path)])
+    assert street.uri == str(tmp_path / "snapshots" / "street.mp4") and street.video_id.startswith("street-")
+    assert again.uri.endswith("again.mp4") and (again.size, again.stamp) == (3, street.stamp)
 
 
 def test_strange_names_are_kept_as_they_are(tmp_path: Path) -> None:
@@ -129,6 +135,11 @@ BAD_LISTS = {
     "numbers.parquet": (_written(pa.table({"uri": [1, 2]})), "column 'uri' holds int64, not text"),
     "bytes.parquet": (_written(pa.table({"uri": [b"a.mp4"]})), "column 'uri' holds binary, not text"),
     "null.parquet": (_written(pa.table({"uri": [None]})), "column 'uri' holds null, not text"),
+    "float-ids.parquet": (
+        _written(pa.table({"uri": ["a.mp4", "b.mp4"], "video_id": [1.0, float("nan")]})),
+        "column 'video_id' holds double, neither text nor whole numbers",
+    ),
+    "nan.csv": (b"uri,video_id\na.mp4,nan\n", "row 2 has the video_id 'nan'"),
     "gap.parquet": (_written(pa.table({"uri": ["a.mp4", None]})), "row 2 has no uri"),
     "empty.csv": (b"", "no column 'uri'"),
     "empty.parquet": (b"", "not a readable Parquet file"),
@@ -205,6 +216,37 @@ def test_lists(suffix: str, tree: Path) -> None:
     assert unsafe.uri == str(tree / "b.mp4") and unsafe.video_id.startswith("etc-")
 
 
+def test_whole_numbers_are_ids_and_a_column_without_any_is_none(tree: Path) -> None:
+    for ids, expected in ([7, None], "7"), ([None, None], make_video_id(str(tree / "b.mp4"))):
+        pq.write_table(pa.table({"uri": ["b.mp4", "a.MKV"], "video_id": ids}), tree / "list.pq")
+        assert expand_inputs([str(tree / "list.pq")])[0].video_id == expected
+
+
+PARTS = {
+    "part-1.parquet": _written(pa.table({"uri": ["clips/3.mp4"], "video_id": [None]})),
+    "day=2/part-0.parquet": _written(pa.table({"uri": ["clips/2.mp4"], "video_id": ["two"]})),
+    "part-0.parquet": _written(pa.table({"uri": ["clips/1.mp4"], "video_id": ["one"]})),
+    "_temporary/part-2.parquet": b"not finished",
+    ".part-0.parquet.crc": b"crc",
+    "_SUCCESS": b"",
+}
+
+
+def test_a_folder_of_parquet_parts_is_one_list(tmp_path: Path) -> None:
+    """As Spark, pandas and the like write them."""
+    for name, data in PARTS.items():
+        touch(tmp_path / "clips.parquet" / name, data)
+    for number in "123":
+        touch(tmp_path / "clips" / f"{number}.mp4")
+    found = expand_inputs([f"{tmp_path}/clips.parquet/"])
+    assert [Path(video.uri).name for video in found] == ["1.mp4", "3.mp4", "2.mp4"]
+    assert found[0].video_id == "one" and all(video.size == 1 for video in found)
+    assert names(str(tmp_path)) == ["1.mp4", "2.mp4", "3.mp4"], "beside videos, Parquet files are no list"
+    touch(tmp_path / "clips.parquet" / "part-9.parquet", b"half")
+    with pytest.raises(InputError, match=r"part-9\.parquet: not a readable Parquet file"):
+        expand_inputs([str(tmp_path / "clips.parquet")])
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize(
     ("rows", "message"),
@@ -275,11 +317,61 @@ def test_s3_listing_goes_through_all_pages(bucket: str, monkeypatch: pytest.Monk
 
 def test_lists_in_and_of_s3(bucket: str, tree: Path) -> None:
     client = boto3.client("s3")
-    text = f"uri,video_id\nin/b.mp4,one\n{bucket}/other/c.mp4,\ns3://reels/gone.mp4,\n"
-    client.put_object(Bucket="reels", Key="list.csv", Body=text.encode())
-    one, other, gone = expand_inputs([f"{bucket}/list.csv"])
+    text = f"uri,video_id\n../in/./b.mp4,one\n{bucket}/other/c.mp4,\ns3://reels/gone.mp4,\nin/b.mp4,\n"
+    client.put_object(Bucket="reels", Key="lists/list.csv", Body=text.encode())
+    one, other, gone, beside = expand_inputs([f"{bucket}/lists/list.csv"])
     assert (one.uri, one.video_id, one.size) == (f"{bucket}/in/b.mp4", "one", 5)
     assert other.size == 5 and (gone.size, gone.stamp) == (0, "missing")
+    assert beside.uri == f"{bucket}/lists/in/b.mp4"
+    client.put_object(Bucket="reels", Key="lists/list.csv", Body=b"uri\n../../x.mp4\n")
+    with pytest.raises(InputError, match=r"entry \.\./\.\./x\.mp4 leads out of the bucket"):
+        expand_inputs([f"{bucket}/lists/list.csv"])
+
+
+def test_parquet_parts_below_a_prefix(bucket: str) -> None:
+    client = boto3.client("s3")
+    for name, data in PARTS.items():
+        client.put_object(Bucket="reels", Key=f"lists/clips.parquet/{name}", Body=data)
+    for spec in ("lists/clips.parquet", "lists/clips.parquet/"):
+        found = expand_inputs([f"{bucket}/{spec}"])
+        assert [video.uri for video in found] == [f"{bucket}/lists/clips/{n}.mp4" for n in "213"]
+
+
+def test_a_key_that_exists_is_no_pattern(bucket: str) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="takes")
+    for key in ("take[1].mp4", "take1.mp4", "[2024] x/a.mp4"):
+        client.put_object(Bucket="takes", Key=key, Body=b"12345")
+    for spec, key in (
+        ("take[1].mp4", "take[1].mp4"),
+        ("[2024] x", "[2024] x/a.mp4"),
+        ("take[0-9].mp4", "take1.mp4"),
+    ):
+        assert [video.uri for video in expand_inputs([f"s3://takes/{spec}"])] == [f"s3://takes/{key}"]
+
+
+@pytest.mark.parametrize(("variable", "value"), [(NO_SIGN, "yes"), (PAYER, "requester"), (PAYER, "me")])
+def test_public_buckets_and_those_whose_reader_pays(
+    variable: str, value: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The inputs' client alone: an output is never written without credentials, or at another's expense."""
+    sent: list[Any] = []
+    boto3.client("s3").put_object_acl(Bucket="reels", Key="in/b.mp4", ACL="public-read")
+    monkeypatch.setenv(variable, value)
+    if value == "me":
+        with pytest.raises(InputError, match="b.mp4: the variable AWS_REQUEST_PAYER is 'me'"):
+            expand_inputs([f"{bucket}/in/b.mp4"])
+        return
+    for client in (input_client(), s3_client()):
+        client.meta.events.register("before-send.s3", lambda request, **_: sent.append(request.headers))
+    (video,) = expand_inputs([f"{bucket}/in/b.mp4"])
+    with closing(open_source(video.uri)) as source:
+        source.read(5)
+    s3_client().head_object(Bucket="reels", Key="in/b.mp4")
+    assert len(sent) == 4
+    for number, headers in enumerate(sent):
+        assert ("Authorization" in headers) == (variable == PAYER or number == 3)
+        assert ("x-amz-request-payer" in headers) == (variable == PAYER and number < 3)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,12 @@ def test_a_request_that_fails_is_made_again(
     assert store.exists("a/y") == (method != "DELETE")
 
 
+def test_a_service_may_say_304_of_a_key_that_exists(store: ObjectStore, service: FaultyS3) -> None:
+    service.not_modified = True
+    assert store.put_if_absent("x", b"one") and not store.put_if_absent("x", b"two")
+    assert store.get("x") == b"one"
+
+
 def test_a_body_that_breaks_off_is_read_again(store: ObjectStore, service: FaultyS3) -> None:
     data = bytes(range(256)) * 1000
     store.put("x", data)

@@ -26,7 +26,7 @@ from vidseg_core.media.source import Source, open_source
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,obu,ivf,flv,asf,"
-    "ogg,mxf,gxf,nut,dv,yuv4mpegpipe,gif,rm,mp3,aac,wav,flac,w64,amr"
+    "ogg,mxf,gxf,nut,dv,yuv4mpegpipe,gif,apng,rm,mp3,aac,wav,flac,w64,amr"
 )
 """Demuxers that read one self-contained file (the audio ones so that they are named as such)."""
 
@@ -59,6 +59,24 @@ _CONTAINER_MAGIC = (
     (4, b"skip"),
 )
 
+
+_PICTURE = "a single picture; a folder of numbered JPEG or PNG frames is a video"
+_OTHER_THINGS = (
+    (0, b"\xff\xd8\xff", _PICTURE),
+    (0, b"\x89PNG\r\n", _PICTURE),
+    (0, b"BM", _PICTURE),
+    (0, b"II*\0", _PICTURE),
+    (0, b"MM\0*", _PICTURE),
+    (0, b"PK\3\4", "a ZIP archive; unpack it"),
+    (0, b"\x1f\x8b", "packed with gzip; unpack it"),
+    (0, b"BZh", "packed with bzip2; unpack it"),
+    (0, b"\xfd7zXZ\0", "packed with xz; unpack it"),
+    (0, b"\x28\xb5\x2f\xfd", "packed with zstd; unpack it"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
+    (0, b"Rar!\x1a\7", "a RAR archive; unpack it"),
+    (257, b"ustar", "a tar archive; unpack it"),
+)
+"""What people name by mistake, and what they can do."""
 
 _RIFF_KINDS = (b"AVI ", b"AVIX", b"AVI\x19", b"AMV ", b"WAVE")
 """Other RIFF files are no videos of ours, however sound (an animated WebP, a cursor)."""
@@ -138,12 +156,21 @@ def _open(uri: str, source: Source, limits: MediaLimits) -> av.container.InputCo
     except (av.error.FFmpegError, UnicodeError, ValueError) as error:
         known = any(head[at : at + len(magic)] == magic for at, magic in _CONTAINER_MAGIC)
         known &= head[:4] != b"RIFF" or head[8:12] in _RIFF_KINDS
+        other = _other_thing(head)
         if isinstance(error, av.error.ArgumentError) and not known:
-            message = f"{uri}: format not allowed (only self-contained video files are)"
+            message = f"{uri}: {other or 'format not allowed (only self-contained video files are)'}"
             raise MediaError("forbidden_format", message) from None
         if known:
             raise MediaError("corrupt_header", f"{uri}: the header cannot be used ({error})") from None
-        raise MediaError("not_a_video", f"{uri}: not recognised as a video") from None
+        raise MediaError("not_a_video", f"{uri}: {other or 'not recognised as a video'}") from None
+
+
+def _other_thing(head: bytes) -> str | None:
+    """What a file is that is no video, where its first bytes say so."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        text = "an animated WebP, which FFmpeg cannot decode; save it as PNG frames, APNG or a video"
+        return text if b"ANIM" in head else _PICTURE
+    return next((text for at, magic, text in _OTHER_THINGS if head[at : at + len(magic)] == magic), None)
 
 
 def _refuse_open(url: str, flags: int, options: dict[str, Any]) -> NoReturn:

@@ -1,10 +1,12 @@
 """What the user names as input, spelled out as videos.
 
 Model: a spec is a file, a directory (searched to any depth for `VIDEO_SUFFIXES`), a glob, an `s3://` object,
-prefix or glob, or a list: a CSV or Parquet file with a `uri` column and maybe a `video_id` column. Relative
-entries of a list count from the list's folder, or from the working directory if nothing is there.
+prefix or glob, or a list: a CSV or Parquet file, or a directory of Parquet parts and no videos, with a `uri`
+column and maybe a `video_id` column. Relative entries of a list count from the folder that the list is in, or
+from the working directory if nothing is there.
 Invariant: the result depends on the specs and the files alone: specs in the order given, files sorted within
-each; a video named twice (same real path, same object) comes once; ids are unique and safe as folder names.
+each; a video named twice (same file in the same real folder, same object) comes once; ids are unique and safe
+as folder names. A link to a file is a name of its own, as caches need that keep files under hashes.
 
 A spec that leads nowhere is an error of the user and named as such; an entry of a list or folder that cannot
 be read is kept, so that it is reported with the run instead of stopping it.
@@ -15,7 +17,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
@@ -38,7 +40,6 @@ VIDEO_SUFFIXES = frozenset(
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _T = TypeVar("_T")
-_WILD = re.compile(r"[*?\[]")
 
 
 class _Found(NamedTuple):
@@ -68,17 +69,38 @@ def _expand(spec: str) -> Iterator[_Found]:
         return _expand_s3(spec)
     path = _local_path(spec, redact(spec))
     if os.path.isdir(path):
-        return _some(
+        return _videos_or_list(
+            spec,
             _directory(path),
             f"{spec}: no videos in this directory (looked for .mp4, .mov, .mkv and the like)",
+            lambda _: path.rstrip("/"),
         )
     if not os.path.exists(path):
-        if _WILD.search(path):
-            return _some(_glob(path), f"{spec}: this pattern matches no video")
+        if s3.WILD.search(path):
+            return _videos_or_list(
+                spec, _glob(path), f"{spec}: this pattern matches no video", lambda part: part
+            )
         raise InputError(f"{spec}: no such file or directory")
     if path.lower().endswith(LIST_SUFFIXES):
-        return _list(spec, path)
+        return _list(spec, [path], lambda part: part)
     return iter([_local(path)])
+
+
+def _videos_or_list(
+    spec: str, found: Iterable[_Found], otherwise: str, list_of: Callable[[str], str]
+) -> Iterator[_Found]:
+    """The videos that were found; if there are none, what the lists name. `list_of`: the list of a part."""
+    videos, parts = False, list[str]()
+    for entry in found:
+        if not entry.uri.lower().endswith(LIST_SUFFIXES):
+            videos = True
+            yield entry
+        elif not videos:
+            parts.append(entry.uri)
+    if parts and not videos:
+        yield from _list(spec, parts, list_of)
+    elif not videos:
+        raise InputError(otherwise)
 
 
 def _some(entries: Iterable[_T], otherwise: str) -> Iterator[_T]:
@@ -103,16 +125,16 @@ def _local_path(spec: str, named: str) -> str:
 
 def _local(path: str, video_id: str | None = None) -> _Found:
     """A local file; one that cannot be looked at keeps size 0 and shows its fault when it is opened."""
-    real = os.path.realpath(path)
+    named = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
     try:
-        info = os.stat(real)
+        info = os.stat(named)
     except OSError:
-        return _Found(text_of(real), 0, "missing", video_id)
-    return _Found(text_of(real), info.st_size, str(info.st_mtime_ns), video_id)
+        return _Found(text_of(named), 0, "missing", video_id)
+    return _Found(text_of(named), info.st_size, str(info.st_mtime_ns), video_id)
 
 
 def _directory(path: str) -> Iterator[_Found]:
-    """Videos below `path`, sorted by path; hidden names are left out, links followed, loops cut."""
+    """Videos and parts of lists below `path`, sorted; hidden names left out, links followed, loops cut."""
     seen: set[str] = set()
     for folder, folders, files in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
@@ -122,8 +144,9 @@ def _directory(path: str) -> Iterator[_Found]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if is_video_name(name):
-                yield _local(os.path.join(folder, name))
+            place = os.path.join(folder, name)
+            if is_video_name(name) or lists.is_part(os.path.relpath(place, path)):
+                yield _local(place)
 
 
 def is_video_name(name: str) -> bool:
@@ -146,19 +169,30 @@ def _glob(pattern: str) -> Iterator[_Found]:
 
 
 def _expand_s3(spec: str) -> Iterator[_Found]:
-    if spec.lower().endswith(LIST_SUFFIXES):
-        return _list(spec, spec)
-    objects = s3.find(spec, is_video_name)
-    return _some(
-        (_Found(*found) for found in objects), f"{spec}: no such object, and no videos under this prefix"
-    )
+    folder = spec.rstrip("/")
+
+    def counts(uri: str) -> bool:
+        return is_video_name(uri) or lists.is_part(uri.removeprefix(folder))
+
+    def list_of(part: str) -> str:
+        return folder if part.startswith(folder + "/") else part
+
+    found = (_Found(*entry) for entry in s3.find(spec, counts))
+    return _videos_or_list(spec, found, f"{spec}: no such object, and no videos under this prefix", list_of)
 
 
-def _list(spec: str, path: str) -> Iterator[_Found]:
+def _list(spec: str, parts: Sequence[str], list_of: Callable[[str], str]) -> Iterator[_Found]:
     """Entries of a list; S3 objects are looked up in groups, so that their size and ETag are known."""
-    rows = _some(lists.read(spec, path), f"{spec}: the list has no rows")
+    rows = _some(
+        (
+            (uri, video_id, list_of(part))
+            for part in parts
+            for uri, video_id in lists.read(spec if len(parts) == 1 else redact(part), python_name(part))
+        ),
+        f"{spec}: the list has no rows",
+    )
     while group := list(islice(rows, 256)):
-        resolved = [(_resolve(uri, spec, path), video_id) for uri, video_id in group]
+        resolved = [(_resolve(uri, spec, path), video_id) for uri, video_id, path in group]
         heads = s3.heads([uri for uri, _ in resolved if uri.startswith("s3://")])
         for uri, video_id in resolved:
             yield _Found(uri, *heads[uri], video_id) if uri in heads else _local(uri, video_id)
@@ -168,7 +202,7 @@ def _resolve(uri: str, spec: str, list_path: str) -> str:
     if uri.startswith("s3://"):
         return uri
     if list_path.startswith("s3://") and not os.path.isabs(uri) and not _SCHEME.match(uri):
-        return list_path.rsplit("/", 1)[0] + "/" + uri
+        return s3.beside(list_path, uri, spec)
     path = _local_path(uri, f"{spec}: entry {redact(uri)}")
     beside = os.path.join(os.path.dirname(os.path.abspath(list_path)), path)
     return beside if os.path.exists(beside) else path

@@ -1,13 +1,14 @@
 """Lists of videos: CSV or Parquet with a `uri` column and maybe a `video_id` column.
 
-Model: a list is read row by row; nothing of it is interpreted but these two columns.
+Model: a list is one file, or a folder of Parquet parts; it is read row by row, and nothing of it is
+interpreted but these two columns.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vidseg_core.plan import s3
@@ -16,9 +17,16 @@ from vidseg_core.store.errors import StoreError
 from vidseg_core.store.foreign import check_plain
 
 LIST_SUFFIXES = (".csv", ".parquet", ".pq")
+_PART_SUFFIXES = LIST_SUFFIXES[1:]
 
 Row = tuple[str, str | None]
 """(uri, video_id or None)"""
+
+
+def is_part(name: str) -> bool:
+    """Whether a file of a folder is a part of a list; `name` from the folder on (`_` or `.` marks others)."""
+    marked = any(piece.startswith(("_", ".")) for piece in name.split("/"))
+    return name.lower().endswith(_PART_SUFFIXES) and not marked
 
 
 def read(spec: str, path: str) -> Iterator[Row]:
@@ -57,7 +65,7 @@ def _parquet_rows(spec: str, file: Any) -> Iterator[Row]:
         _check_columns(spec, table.schema_arrow.names)
         columns = [name for name in ("uri", "video_id") if name in table.schema_arrow.names]
         check_plain((table.schema_arrow.field(name) for name in columns), spec)
-        _check_text(spec, table.schema_arrow.field("uri").type)
+        _check_types(spec, {name: table.schema_arrow.field(name).type for name in columns})
         number = 0
         for batch in table.iter_batches(batch_size=4096, columns=columns):
             for row in batch.to_pylist():
@@ -81,16 +89,30 @@ def _check_columns(spec: str, names: Any) -> None:
             raise InputError(f"{spec}: the list has several columns {name!r}")
 
 
-def _check_text(spec: str, kind: Any) -> None:
+def _check_types(spec: str, kinds: Mapping[str, Any]) -> None:
+    """Texts, for ids also whole numbers; not 3.0 and NaN, which pandas makes of them where one is missing."""
     import pyarrow as pa
 
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        raise InputError(f"{spec}: column 'uri' holds {kind}, not text")
+    of = {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in kinds.items()}
+    if not _is_text(of["uri"]):
+        raise InputError(f"{spec}: column 'uri' holds {of['uri']}, not text")
+    ids = of.get("video_id", pa.null())
+    if not (_is_text(ids) or pa.types.is_integer(ids) or pa.types.is_null(ids)):
+        raise InputError(f"{spec}: column 'video_id' holds {ids}, neither text nor whole numbers")
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _row(spec: str, number: int, uri: Any, video_id: Any) -> Row:
     if not isinstance(uri, str) or not uri.strip():
         raise InputError(f"{spec}: row {number} has no uri")
     text = "" if video_id is None else str(video_id).strip()
+    if text.lower() == "nan":
+        raise InputError(
+            f"{spec}: row {number} has the video_id {text!r}; leave it empty where there is none"
+        )
     return uri.strip(), text or None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from vidseg_core.aws import get_whole, input_client
+from vidseg_core.aws import NO_SIGN, PAYER, get_whole, input_client
 from vidseg_core.plan.errors import InputError
 
 Found = tuple[str, int, str]
@@ -18,28 +18,31 @@ Found = tuple[str, int, str]
 
 _NOT_FOR_US = (400, 403, 404)
 """HTTP answers about the object and its reader: in another region or encrypted, forbidden, absent."""
+WILD = re.compile(r"[*?\[]")
+"""Marks a pattern, unless there is something of that very name."""
 PAGE_SIZE = 1000
 """Objects asked for in one listing request."""
 
 
 def find(spec: str, wanted: Callable[[str], bool]) -> Iterator[Found]:
-    """The object `spec`, or the objects its pattern matches, or the `wanted` ones below it, in key order.
+    """The object `spec`, or the `wanted` objects below it, or else those that it matches, in key order.
 
     Raises InputError if the bucket cannot be listed.
     """
     bucket, key = split(spec)
-    if re.search(r"[*?\[]", key):
-        prefix = re.split(r"[*?\[]", key)[0]
-        matches = (
-            found for found in _list(spec, bucket, prefix) if fnmatch.fnmatchcase(split(found[0])[1], key)
-        )
-        yield from (found for found in matches if wanted(found[0]))
-        return
     one = _head(spec) if key and not key.endswith("/") else None
     if one is not None:
         yield (spec, *one)
         return
-    yield from (found for found in _list(spec, bucket, key) if wanted(found[0]))
+    is_pattern = WILD.search(key) is not None
+    for found in _list(spec, bucket, key):
+        if wanted(found[0]):
+            is_pattern = False
+            yield found
+    if is_pattern:
+        for found in _list(spec, bucket, WILD.split(key)[0]):
+            if fnmatch.fnmatchcase(split(found[0])[1], key) and wanted(found[0]):
+                yield found
 
 
 def heads(uris: Sequence[str]) -> dict[str, tuple[int, str]]:
@@ -55,6 +58,17 @@ def read(uri: str) -> bytes:
     bucket, key = split(uri)
     with _Errors(uri):
         return get_whole(input_client(), Bucket=bucket, Key=key)["Body"]
+
+
+def beside(uri: str, entry: str, spec: str) -> str:
+    """The object that a relative `entry` of the list `uri` names. Raises InputError if it is in no bucket."""
+    bucket, key = split(uri)
+    pieces = key.split("/")[:-1]
+    for piece in entry.split("/"):
+        if piece == ".." and not pieces:
+            raise InputError(f"{spec}: entry {entry} leads out of the bucket")
+        pieces = pieces[:-1] if piece == ".." else pieces if piece == "." else [*pieces, piece]
+    return f"s3://{bucket}/{'/'.join(pieces)}"
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -101,10 +115,18 @@ class _Errors:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         if isinstance(error, ClientError):
             detail = error.response.get("Error", {})
-            raise InputError(f"{self.uri}: S3 says {detail.get('Code')}: {detail.get('Message')}") from None
+            pays = f" ({PAYER}=requester is for buckets whose reader pays)"
+            hint = pays if detail.get("Code") == "AccessDenied" else ""
+            raise InputError(
+                f"{self.uri}: S3 says {detail.get('Code')}: {detail.get('Message')}{hint}"
+            ) from None
+        if isinstance(error, NoCredentialsError):
+            raise InputError(
+                f"{self.uri}: no AWS credentials ({NO_SIGN}=yes is for public buckets)"
+            ) from None
         if isinstance(error, (BotoCoreError, ValueError)) and not isinstance(error, InputError):
             raise InputError(f"{self.uri}: {error}") from None

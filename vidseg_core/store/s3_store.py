@@ -1,8 +1,9 @@
 """Objects in an S3 bucket, or in any service that speaks its API with conditional puts.
 
-Put-if-absent is one `PutObject` with `If-None-Match: *`: S3 answers 412 if the key exists and 409 if another
-conditional put of the key is under way (then we ask again, and learn who won). The SDK repeats a put whose
-answer was lost; if the first one had arrived, the repetition is answered 412 although *we* wrote the object.
+Put-if-absent is one `PutObject` with `If-None-Match: *`: S3 answers 412 if the key exists (some services 304,
+which HTTP means for reads) and 409 if another conditional put of the key is under way (then we ask again, and
+learn who won). The SDK repeats a put whose answer was lost; if the first one had arrived, the repetition is
+answered 412 although *we* wrote the object.
 So `False` means "it is there", and `commit_part` compares digests to learn whether it is ours.
 """
 
@@ -29,6 +30,8 @@ from vidseg_core.aws import get_whole, s3_client
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import STATE_PREFIX, ObjectInfo, check_key
 
+IS_THERE = (304, 412)
+"""What services answer to a conditional put of a key that exists."""
 _CONFLICT_TRIES = 8
 READ_TIMEOUT_S = 60.0
 """Seconds that S3 may be silent before a request is made again."""
@@ -76,7 +79,7 @@ class S3Store:
                 return True
             except ClientError as error:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                if status == 412:
+                if status in IS_THERE:
                     return False
                 if status != 409:
                     raise self._explained(error) from error
