@@ -7,14 +7,12 @@ samples or lose a step, and the loss curve would look as good as ever.
 from __future__ import annotations
 
 import io
-import json
-import threading
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from tests.training.assassin import killed_worker
 from tests.training.small import STEPS, Stopped, facts_of, make_folder, small_config, train_here, weights_in
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import DatasetError
@@ -43,32 +41,11 @@ def command(config: TrainSegmenterConfig) -> str:
     return text.getvalue()
 
 
-def test_a_killed_worker_changes_nothing(plain: dict[str, bytes], tmp_path: Path, local_ray: None) -> None:
-    config = small_config(tmp_path, recipe=FLAT, save_every=1)
-    assassin = Assassin(tmp_path / "checkpoint.json", 3)
-    assassin.start()
-    printed = command(config)
-    assassin.stop()
-    assert weights_in(tmp_path) == plain
-    assert "best val_miou" in printed and f"step {STEPS}/{STEPS}" in printed
-    curve = pq.read_table(tmp_path / "curve.parquet").to_pylist()
-    assert [row["step"] for row in curve] == [3, 6, 9, 12]
-    assert [row["val_miou"] is not None for row in curve] == [False, True, False, True]
-    facts = facts_of(tmp_path)
-    assert facts["steps"] == STEPS and facts["measure"] == "val_miou" and facts["best_step"] in (6, 12)
-    assert facts["details"]["frames"] == {"labelled": 8, "pseudo": 0, "validation": 4}
-    assert (tmp_path / "curve.png").exists()
-
-
-def test_two_workers_with_a_lost_one_end_as_two_undisturbed_ones(
-    plain: dict[str, bytes], tmp_path: Path, local_ray: None
-) -> None:
+def test_two_workers_with_a_lost_one_end_as_two_undisturbed_ones(tmp_path: Path, local_ray: None) -> None:
     options = {"workers": 2, "save_every": 1, "recipe": {"steps": 6}}
     command(small_config(tmp_path / "calm", **options))
-    assassin = Assassin(tmp_path / "rough" / "checkpoint.json", 2)
-    assassin.start()
-    command(small_config(tmp_path / "rough", **options))
-    assassin.stop()
+    with killed_worker(tmp_path / "rough" / "checkpoint.json", 2):
+        command(small_config(tmp_path / "rough", **options))
     assert weights_in(tmp_path / "rough") == weights_in(tmp_path / "calm")
 
 
@@ -80,11 +57,24 @@ def test_a_stopped_command_goes_on_and_another_one_is_refused(
     run = open_run(tmp_path, fields)
     with pytest.raises(Stopped):  # as if the first command had been killed after its checkpoint of step 8
         train_here(config, stop_before=10, fingerprint=run.fingerprint)
-    assert "going on from step 8" in command(config)
+    printed = command(config)
+    assert "going on from step 8" in printed
+    assert "best val_miou" in printed and f"step {STEPS}/{STEPS}" in printed
     assert weights_in(tmp_path) == plain
+    _the_run_is_described(tmp_path)
     assert "complete already" in command(config)
     with pytest.raises(FingerprintMismatch, match=r"recipe\.lr: 0\.003 there, 0\.1 now"):
         command(small_config(tmp_path, recipe=FLAT | {"lr": 0.1}))
+
+
+def _the_run_is_described(output: Path) -> None:
+    curve = pq.read_table(output / "curve.parquet").to_pylist()
+    assert [row["step"] for row in curve] == [3, 6, 9, 12]
+    assert [row["val_miou"] is not None for row in curve] == [False, True, False, True]
+    facts = facts_of(output)
+    assert facts["steps"] == STEPS and facts["measure"] == "val_miou" and facts["best_step"] in (6, 12)
+    assert facts["details"]["frames"] == {"labelled": 8, "pseudo": 0, "validation": 4}
+    assert (output / "curve.png").exists()
 
 
 def test_what_can_be_explained_is_said_once_and_not_tried_again(tmp_path: Path, local_ray: None) -> None:
@@ -93,47 +83,3 @@ def test_what_can_be_explained_is_said_once_and_not_tried_again(tmp_path: Path, 
     with pytest.raises(DatasetError, match=r"masks/clip\d/00\d\.png"):
         command(config)
     assert not (tmp_path / "out" / "run.json").exists()
-
-
-class Assassin(threading.Thread):
-    """Sends SIGKILL to one training worker as soon as the run has saved `step`."""
-
-    def __init__(self, checkpoint: Path, step: int) -> None:
-        super().__init__(daemon=True)
-        self._checkpoint, self._step = checkpoint, step
-        self._older = {process.pid for process in _workers()}
-        self._over = threading.Event()
-        self.killed: int | None = None
-
-    def run(self) -> None:
-        while self.killed is None and not self._over.wait(0.02):
-            if _saved_step(self._checkpoint) < self._step:
-                continue
-            for process in _workers():
-                if process.pid not in self._older and self.killed is None:
-                    process.kill()
-                    self.killed = process.pid
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join()
-        assert self.killed is not None, "there was no training worker to kill"
-
-
-def _workers() -> list[psutil.Process]:
-    here = psutil.Process().children(recursive=True)
-    return [process for process in here if "RayTrainWorker" in _title(process)]
-
-
-def _saved_step(checkpoint: Path) -> int:
-    try:
-        return json.loads(checkpoint.read_text(encoding="utf-8"))["step"]
-    except (OSError, ValueError):
-        return 0
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""

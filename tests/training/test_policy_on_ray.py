@@ -1,24 +1,25 @@
-"""Promise: on Ray Train the policy is that of the plain loop, and a worker that is killed changes no byte."""
+"""Promise: the verb's policy is that of the plain loop, and two workers on Ray Train play the episodes that
+one would, also when one of them is killed.
+"""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.generated_tables import generated_table
+from tests.training.assassin import killed_worker
+from tests.training.local_mode import trained_here
 from tests.training.small import facts_of
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_policy import TrainPolicyConfig
@@ -53,49 +54,44 @@ def config(tables: str, output: Path, **changes: Any) -> TrainPolicyConfig:
     )
 
 
+def _plain_loop(chosen: TrainPolicyConfig) -> Any:
+    """The loop without the verb, in this process."""
+    Path(chosen.output).mkdir()
+    training, validation = open_tables(chosen.tables, (), chosen.val_share, chosen.seed)
+    return train_policy(training, validation, policy_options(chosen))
+
+
 def command(chosen: TrainPolicyConfig) -> str:
     printed = io.StringIO()
     assert run_train_policy(chosen, Reporter("text", printed)) == 0
     return printed.getvalue()
 
 
-@pytest.mark.ray
-def test_a_killed_worker_changes_no_byte(tables: str, tmp_path: Path, local_ray: None) -> None:
-    plain = config(tables, tmp_path / "plain")
-    (tmp_path / "plain").mkdir()
-    training, validation = open_tables(plain.tables, (), plain.val_share, plain.seed)
-    train_policy(training, validation, policy_options(plain))
-    killed: list[int] = []
-    over = threading.Event()
-    rough = tmp_path / "rough"
-    assassin = threading.Thread(target=kill_worker, args=(rough / "checkpoint.json", 2, killed, over))
-    assassin.start()
-    printed = command(config(tables, rough))
-    over.set()
-    assassin.join()
-    assert len(killed) == 1, "there was no worker to kill"
-    assert (rough / POLICY).read_bytes() == (tmp_path / "plain" / POLICY).read_bytes()
-    curve = pq.read_table(rough / "curve.parquet").to_pylist()
+def test_the_verb_trains_as_the_plain_loop_does(tables: str, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    _plain_loop(config(tables, tmp_path / "plain"))
+    with trained_here():
+        printed = command(config(tables, output))
+    assert (output / POLICY).read_bytes() == (tmp_path / "plain" / POLICY).read_bytes()
+    curve = pq.read_table(output / "curve.parquet").to_pylist()
     assert [row["batch"] for row in curve] == [2, 4, 6, 8]
     assert [row["val_quality"] is None for row in curve] == [True, False, True, False]
-    facts = facts_of(rough)
+    facts = facts_of(output)
     assert (
         facts["unit"] == "batch"
         and facts["steps"] == BATCHES
         and facts["operating_points"][0]["target"] == 8.0
     )
-    assert "--scheduler.policy" in printed and "nothing to do" in command(config(tables, rough))
+    assert "--scheduler.policy" in printed and "nothing to do" in command(config(tables, output))
     with pytest.raises(FingerprintMismatch, match="seed: 0 there, 1 now"):
-        command(config(tables, rough, seed=1))
+        command(config(tables, output, seed=1))
 
 
 @pytest.mark.ray
 def test_two_workers_play_the_same_episodes(tables: str, tmp_path: Path, local_ray: None) -> None:
-    alone = config(tables, tmp_path / "one")
-    (tmp_path / "one").mkdir()
-    training, validation = open_tables(alone.tables, (), alone.val_share, alone.seed)
-    rows = train_policy(training, validation, policy_options(alone)).rows
-    command(config(tables, tmp_path / "two", workers=2))
+    rows = _plain_loop(config(tables, tmp_path / "one")).rows
+    with killed_worker(tmp_path / "two" / "checkpoint.json", 2):
+        command(config(tables, tmp_path / "two", workers=2))
     curve = pq.read_table(tmp_path / "two" / "curve.parquet").to_pylist()
     for one, two in zip(rows, curve, strict=True):
         assert (one["decisions"], one["length"]) == (two["decisions"], two["length"])
@@ -126,25 +122,6 @@ def test_ctrl_c_says_where_it_goes_on(tables: str, tmp_path: Path) -> None:
     assert driver.returncode == 1 and "Traceback" not in errors
     said = errors.splitlines()[-1]
     assert re.fullmatch(r"vidseg train-policy: interrupted; the same command goes on from batch \d+", said)
-
-
-def kill_worker(checkpoint: Path, step: int, killed: list[int], over: threading.Event) -> None:
-    """SIGKILL the process that trains once it has got to `step`."""
-    while not over.is_set():
-        if checkpoint.is_file() and json.loads(checkpoint.read_text(encoding="utf-8"))["step"] >= step:
-            for process in psutil.Process().children(recursive=True):
-                if "RayTrainWorker" in " ".join(_command_line(process)):
-                    process.kill()
-                    killed.append(process.pid)
-                    return
-        time.sleep(0.01)
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 # before Ray is started ------------------------------------------------------------------------------------
