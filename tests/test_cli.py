@@ -57,6 +57,15 @@ def test_help_of_every_verb_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-2:] == [str([0] * len(VERBS)), "[]"], done.stderr
 
 
+def test_verbs_that_do_not_say_that_they_load_torch_do_not() -> None:
+    code = (
+        "import sys; from vidseg_core.cli.verbs import VERBS\n"
+        "[verb.function() for verb in VERBS.values() if not verb.imports_torch]\n"
+        "print({'ray', 'torch', 'cv2'} & set(sys.modules))"
+    )
+    assert python(code=code).stdout == "set()\n"
+
+
 def test_the_package_itself_imports_nothing() -> None:
     done = python(
         code="import sys; before = set(sys.modules); import vidseg_core; print(set(sys.modules) - before)"
@@ -96,7 +105,7 @@ def outcome(error: BaseException | int, *argv: str) -> int:
             return error
         raise error
 
-    return runner.run_verb("compact", CompactConfig, run, ["--run", "r", *argv])
+    return runner.run_verb("compact", CompactConfig, run, ["--run", ".", *argv])
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3])

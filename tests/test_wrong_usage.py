@@ -41,9 +41,14 @@ WRONG = [
     Wrong("segment --input clip.mp4 --output out --lanes no", "--lanes: must be a whole number", light=True),
     Wrong("segment --input clip.mp4 --output notes.txt", "notes.txt is a file, not a folder", light=True),
     Wrong("segment --input clip.mp4 --output out --weights none.pt", "none.pt does not exist", light=True),
+    Wrong("segment --input clpi.mp4 --output out", "clpi.mp4: no such file or directory", light=True),
+    Wrong("segment --input empty --output out", "empty: no videos in this directory", light=True),
     Wrong("export --run masks --output out --video b", "has no video 'b'"),
     Wrong("export --run empty --output out", "empty is not a vidseg run"),
-    Wrong("doctor --dataset kitti:empty", "kitti", code=1),
+    Wrong("status --run mask", "--run: mask does not exist (did you mean 'masks'?)", light=True),
+    Wrong("evaluate --data camvid:x --output out", "--data: x does not exist", light=True),
+    Wrong("train-segmenter --data clips/*?size=64 --output out", "clips/*"),
+    Wrong("train-policy --tables none --output out", "--tables: none does not exist", light=True),
 ]
 HEAVY = """
 import os, sys, json
@@ -61,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "clip.mp4", moving_disc(8, 48, 64))
     (folder / "notes.txt").write_text("no video")
     (folder / "empty").mkdir()
-    put_run(LocalStore(folder / "masks"))
+    put_run(LocalStore(str(folder / "masks")))
     (folder / "begun" / "frames").mkdir(parents=True)
     return folder
 

@@ -83,7 +83,7 @@ def test_the_progress_line_has_plain_units() -> None:
     counts = Counts(
         videos=3, videos_total=10, frames=1200, frames_total=9000, resumed_frames=200, keys=60, quarantined=1
     )
-    line = progress_line(counts, seconds=10)
+    line = progress_line(counts, fps=100)
     assert line == (
         "videos 3/10 | frames 1,200/9,000 (13 %) | 100.0 fps | keys 5.0 % | quarantined 1 | ETA 1:18"
     )

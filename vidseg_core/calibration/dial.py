@@ -52,7 +52,7 @@ class SampleDial:
         with ExitStack() as stack:
             tasks = None
             if not is_calibrated(store):
-                tasks = stack.enter_context(_session(config)) if on_ray() else here(config)
+                tasks = stack.enter_context(_session(config, report)) if on_ray() else here(config)
             config, self._choice = chosen_config(config, inputs, store, net, report, tasks)
             yield config
 
@@ -68,7 +68,7 @@ class SampleDial:
         frames, audited = config.calibration.audit_frames, None
         if frames:
             report.say(f"audit: the net on {frames} frames more")
-            with _session(config) if on_ray else nullcontext():
+            with _session(config, report) if on_ray else nullcontext():
                 audited = audit(config, store, frames, on_ray=on_ray)
         return outcome(self._choice, totals, audited)
 
@@ -77,11 +77,11 @@ class SampleDial:
 
 
 @contextmanager
-def _session(config: SegmentConfig) -> Iterator[Tasks]:
+def _session(config: SegmentConfig, report: Reporter) -> Iterator[Tasks]:
     """Ray is up inside, and the sample's tasks run on it."""
     from vidseg_core.kit.ray_session import ray_session
 
-    with ray_session(config):
+    with ray_session(config, report):
         yield on_ray(config)
 
 

@@ -11,6 +11,7 @@ from vidseg_core.cli.runner import run_verb
 from vidseg_core.cli.utf8 import begin_again_in_utf8
 from vidseg_core.cli.verbs import VERBS
 from vidseg_core.kit.interrupts import end_with
+from vidseg_core.kit.progress import Reporter
 
 __all__ = ["main", "main_of"]
 
@@ -67,14 +68,13 @@ def _run(name: str, words: Sequence[str], ends: Ends | None) -> int:
     if verb.first and words and not words[0].startswith("-"):
         words.insert(0, verb.first)
     more = [command] if verb.takes_command else []
-    return run_verb(
-        name,
-        verb.config_class(),
-        lambda config, *child: verb.function()(config, *more, *child),
-        words,
-        ends=ends,
-        in_child=verb.works_in_child,
-    )
+
+    def run(config: Any, *child: Any) -> int:
+        with Reporter(config.log).phase("loading torch", at_once=verb.imports_torch):
+            function = verb.function()
+        return function(config, *more, *child)
+
+    return run_verb(name, verb.config_class(), run, words, ends=ends, in_child=verb.works_in_child)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
 from vidseg_core.kit.interrupts import asked_to_end, heard
+from vidseg_core.kit.progress import Reporter, tame
 from vidseg_core.pipeline.supervisor import supervised
 
 __all__ = ["run_verb", "say"]
@@ -72,7 +73,8 @@ def _run(verb: str, config: ConfigT, run: Callable[[ConfigT], int]) -> int:
     try:
         if VERBS[verb].checks_places:
             check_places(config)
-        return run(config)
+        with Reporter(getattr(config, "log", "text"), live=False).phase(f"{verb}: at work"):
+            return run(config)
     except KeyboardInterrupt as stop:
         _say_interrupted(verb, config, str(stop))
         return EXIT_FAILED
@@ -113,6 +115,4 @@ def say(verb: str, config: Any, message: str, *, event: str = "error", **fields:
     if getattr(config, "log", "text") == "json":
         print(json.dumps({"event": event, "verb": verb, "message": message, **fields}), file=sys.stderr)
     else:
-        from vidseg_core.kit.progress import tame
-
         print(f"vidseg {verb}: {tame(message)}", file=sys.stderr)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.plan.inputs import expand_inputs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vidseg_core.config.pseudo_label import PseudoLabelConfig
     from vidseg_core.config.segment import SegmentConfig
     from vidseg_core.media import DecodeChild
@@ -13,27 +19,39 @@ if TYPE_CHECKING:
 
 def run_segment(config: SegmentConfig, child: Child | None = None) -> int:
     """Masks for the videos that `config` names; the exit code. `child`: this process, if it is one's."""
-    decoder = _early_decoder(config) if child else None
-    from vidseg_core.pipeline import segment_job as job
+    with _begun(config, child) as arguments:
+        from vidseg_core.pipeline import segment_job as job
 
-    dial = None
-    if config.has_dial:
-        from vidseg_core.calibration.dial import SampleDial
+        dial = None
+        if config.has_dial:
+            from vidseg_core.calibration.dial import SampleDial
 
-        dial = SampleDial()
-    return job.run_segment(config, dial=dial, process=child, decoder=decoder)
+            dial = SampleDial()
+    return job.run_segment(config, dial=dial, process=child, **arguments)
 
 
 def run_pseudo_label(config: PseudoLabelConfig, child: Child | None = None) -> int:
     """Labels for the videos that `config` names; the exit code."""
-    decoder = _early_decoder(config) if child else None
-    from vidseg_core.pipeline import segment_job as job
+    with _begun(config, child) as arguments:
+        from vidseg_core.pipeline import segment_job as job
+    return job.run_segment(config, process=child, **arguments)
 
-    return job.run_segment(config, process=child, decoder=decoder)
+
+@contextmanager
+def _begun(config: SegmentConfig, child: Child | None) -> Iterator[dict[str, Any]]:
+    """The beginning of a job, for what is heavy to import: inputs that lead nowhere are refused before.
+
+    The decoder of a local run starts while the nets are imported.
+    """
+    report = Reporter(config.log)
+    with report.phase("listing the inputs"):
+        inputs = expand_inputs(config.input, limit=config.limit)
+    decoder = _early_decoder(config) if child else None
+    with report.phase("loading torch", at_once=True):
+        yield {"reporter": report, "inputs": inputs, "decoder": decoder}
 
 
 def _early_decoder(config: SegmentConfig) -> DecodeChild:
-    """The decoder of a local run: it starts while the nets are imported."""
     from vidseg_core.media import DecodeChild
     from vidseg_core.pipeline.decode_stage import limits_of
 

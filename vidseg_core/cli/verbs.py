@@ -33,6 +33,8 @@ class Verb:
     """the option that a first word without dashes belongs to"""
     takes_command: bool = False
     """what follows ``--`` is another command, and the second argument of `run`"""
+    imports_torch: bool = False
+    """its function does when it is imported, which takes seconds and is said"""
     checks_places: bool = True
     """folders are checked before it runs"""
     in_child: str | None = None
@@ -75,55 +77,65 @@ VERBS = {
         summary="labelled and pseudo-labelled frames in, a net's weights out",
         config="train_segmenter:TrainSegmenterConfig",
         run="training.segmenter_job:run_train_segmenter",
+        imports_torch=True,
     ),
     "train-flow": Verb(
         summary="clips in, a flow net's weights out",
         config="train_flow:TrainFlowConfig",
         run="training.flow_job:run_train_flow",
+        imports_torch=True,
     ),
     "build-episodes": Verb(
         summary="clips in, tables out that schedulers learn from",
         config="build_episodes:BuildEpisodesConfig",
         run="episodes.episodes_job:run_build_episodes",
+        imports_torch=True,
     ),
     "train-policy": Verb(
         summary="episode tables in, a learned key frame policy out",
         config="train_policy:TrainPolicyConfig",
         run="training.policy_job:run_train_policy",
+        imports_torch=True,
     ),
     "train-decision": Verb(
         summary="episode tables in, DVSNet's decision net out",
         config="train_decision:TrainDecisionConfig",
         run="training.decision_job:run_train_decision",
+        imports_torch=True,
         afterwards=NOTHING_KEPT,
     ),
     "train-planner": Verb(
         summary="episode tables in, a scheduler that looks ahead out",
         config="train_planner:TrainPlannerConfig",
         run="training.planner_job:run_train_planner",
+        imports_torch=True,
         afterwards=NOTHING_KEPT,
     ),
     "tune": Verb(
         summary="search spaces in, a Pareto front of schedulers out",
         config="tune:TuneConfig",
         run="search.tune_job:run_tune",
+        imports_torch=True,
         afterwards="what was tried stays; the same command goes on from there",
     ),
     "evaluate": Verb(
         summary="schedulers and propagators over labelled clips, measured",
         config="evaluate:EvaluateConfig",
         run="evaluation.evaluate_job:run_evaluate",
+        imports_torch=True,
     ),
     "report": Verb(
         summary="one page with curves, timelines, masks and tables of what was run",
         config="report:ReportConfig",
         run="report.report_job:run_report",
+        imports_torch=True,
         afterwards=NOTHING_CHANGED,
     ),
     "inspect": Verb(
         summary="look into a run: frames, why a frame was key, sheets, clips, exports",
         config="inspect:InspectConfig",
         run="inspection.inspect_job:run_inspect",
+        imports_torch=True,
         afterwards="pictures that are finished stay; the same command begins again",
     ),
     "submit": Verb(
@@ -156,6 +168,7 @@ VERBS = {
         summary="generated scenes, several schedulers, one comparison",
         config="verbs:DemoConfig",
         run="demo.demo:run_demo",
+        imports_torch=True,
     ),
     "doctor": Verb(
         summary="is this machine ready, and what is missing",

@@ -5,11 +5,12 @@ reads, and may be what it writes. Invariant: nothing is made and nothing is open
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from vidseg_core.config.catalogue import FILES as PACKAGED
-from vidseg_core.config.errors import check
+from vidseg_core.config.errors import check, nearest
 from vidseg_core.config.schema import flat_dict
 from vidseg_core.config.spaces import space_file
 
@@ -28,12 +29,22 @@ FILES = frozenset(
     }
 )
 """Options, by dotted name, whose value is one file."""
+FOLDERS = frozenset({"run", "tables"})
+"""Options whose values are outputs of other verbs."""
+DATA_SETS = frozenset({"data", "val", "pseudo", "dataset"})
+"""Options whose values are NAME:PATH?options, or paths."""
+_SETTINGS = ("scenes:",)
+"""Data sets that are not on a disk."""
 
 
 def check_places(config: Any) -> None:
-    """`ConfigError` for a file that is not there, or an `output` that cannot be a folder or be written to."""
+    """`ConfigError` for a file or folder that is not there, or an `output` that cannot be a folder or be
+    written to."""
     writes = not getattr(config, "dry_run", False)
     for name, value in flat_dict(config).items():
+        if name in FOLDERS | DATA_SETS:
+            for place in [value] if isinstance(value, str) else value or ():
+                _check_there(name, _path_of(place) if name in DATA_SETS else place)
         if not isinstance(value, str) or "://" in value:
             continue
         if name == "scheduler.policy" and value in PACKAGED:
@@ -44,6 +55,21 @@ def check_places(config: Any) -> None:
             check(os.path.isfile(value), f"--{name}", f"{value} {there}" if value else "is empty")
         elif name == "output":
             _check_output(Path(os.path.expanduser(value)), writes)
+
+
+def _path_of(data_set: str) -> str:
+    """The folder of a data set as typed; empty where it has none."""
+    if data_set.startswith(_SETTINGS):
+        return ""
+    return re.sub(r"^[A-Za-z0-9][A-Za-z0-9_-]+:(?!//)", "", data_set.partition("?")[0])
+
+
+def _check_there(option: str, place: str) -> None:
+    path = Path(os.path.expanduser(place))
+    if not place or "://" in place or re.search(r"[*?\[]", place) or os.path.lexists(path):
+        return
+    beside = os.listdir(path.parent) if path.parent.is_dir() else []
+    check(False, f"--{option}", f"{place} does not exist{nearest(path.name, beside)}")
 
 
 def _check_output(folder: Path, writes: bool) -> None:

@@ -161,7 +161,7 @@ def _ray(name: str, job: SegmentConfig, report: Reporter) -> Iterator[None]:
     from vidseg_core.kit.ray_session import ray_session
 
     report.say(f"{name}: on Ray, as a large corpus would be")
-    with ray_session(job):
+    with ray_session(job, report):
         yield
 
 

@@ -88,7 +88,7 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
     if note:
         report.say(f"note: {note}")
     there = {(key.clip, key.segment) for key in list_tables(store)}
-    with _ray_when_needed(config) as need_ray:
+    with _ray_when_needed(config, report) as need_ray:
         units, rows = _plan(config, need_ray)
         todo = [unit for unit in units if (unit.clip, unit.segment) not in there]
         if len(todo) < len(units):
@@ -100,12 +100,12 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
 
 
 @contextmanager
-def _ray_when_needed(config: BuildEpisodesConfig) -> Iterator[Callable[[], None]]:
+def _ray_when_needed(config: BuildEpisodesConfig, report: Reporter) -> Iterator[Callable[[], None]]:
     """A function that brings Ray up, to go down with the block; a complete set never waits for it."""
     from vidseg_core.kit.ray_session import ray_session
 
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(ray_session(config))
+        yield lambda: stack.enter_context(ray_session(config, report))
 
 
 # --- plan --------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def run_tasks(config: EvaluateConfig, todo: Sequence[Cell], report: Reporter) ->
     from vidseg_core.kit.ray_session import ray_session
 
     bad: list[dict[str, Any]] = []
-    with ray_session(config):
+    with ray_session(config, report):
         resources = ray.cluster_resources()
         asked = "cpu" if config.segmenter == LABELS else config.device
         device = cluster_device(asked, resources.get("GPU", 0.0))

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 import ray
 from ray._private import worker
 
+from vidseg_core.config.schema import redact
 from vidseg_core.kit import interrupts, local_ray
 from vidseg_core.kit.local_ray import LocalRay
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.worker_watch import in_words
 
 _REST = re.compile(r"(?:\s+(?:Error:|To troubleshoot)|\n).*", re.DOTALL)
@@ -40,7 +42,7 @@ class RayChoice(Protocol):
 
 
 @contextmanager
-def ray_session(config: RayChoice) -> Iterator[None]:
+def ray_session(config: RayChoice, report: Reporter | None = None) -> Iterator[None]:
     """Ray is up inside the block. A Ray that the caller had started is used and left running."""
     with interrupts.heard(), in_words(config, ClusterError):
         if ray.is_initialized():
@@ -48,7 +50,8 @@ def ray_session(config: RayChoice) -> Iterator[None]:
             return
         ours = None
         try:
-            ours = _connect(config)
+            with (report or Reporter()).phase(_starting(config), at_once=True):
+                ours = _connect(config)
             with interrupts.standing_on(ours.stands) if ours else nullcontext():
                 yield
         except BaseException as problem:
@@ -75,10 +78,19 @@ def _let_go(problem: BaseException) -> None:
     gc.collect()
 
 
+def _address(config: RayChoice) -> str | None:
+    return config.ray_address or os.environ.get("RAY_ADDRESS")
+
+
+def _starting(config: RayChoice) -> str:
+    address = _address(config)
+    return f"joining the Ray cluster at {redact(address)}" if address else "starting Ray"
+
+
 def _connect(config: RayChoice) -> LocalRay | None:
     """Join the cluster that is named, or start a Ray of our own."""
     _shorten_raylets()
-    address = config.ray_address or os.environ.get("RAY_ADDRESS")
+    address = _address(config)
     try:
         if not address:
             return LocalRay(config.object_store_mb)

@@ -66,7 +66,8 @@ class _Lane:
 class EngineStage:
     """Ray Data callable class, one instance per branch.
 
-    With ``commit`` it writes its parts itself and gives receipts; without, it gives the parts.
+    With ``commit`` it writes its parts itself and gives receipts; without, it gives the parts. ``stepped``
+    is called with the number of frames of each step.
     Constructor arguments stay small (Ray issue 53727).
     """
 
@@ -77,8 +78,10 @@ class EngineStage:
         device: str,
         commit: CommitStage | None = None,
         process: Callable[[], Process] = Lonely,
+        stepped: Callable[[int], None] = lambda frames: None,
     ) -> None:
         self._config = config
+        self._stepped = stepped
         self._commit = commit
         self._store = store
         self._deaths = Deaths(store, process())
@@ -182,6 +185,7 @@ class EngineStage:
             active = [lane for lane in lanes if t < len(lane.pictures) and not lane.message.fatal]
             for start in range(0, len(active), self._most_lanes):
                 self._step(active[start : start + self._most_lanes], t)
+            self._stepped(len(active))
         for lane in lanes:
             if lane.message.ends_segment and not lane.message.fatal:
                 self._finish(lane)

@@ -23,7 +23,6 @@ from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, 
 from vidseg_core.pipeline.dial import Dial, needed
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.repair import repair
-from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.segments import plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import MANIFEST_KEY, SUCCESS_KEY
@@ -44,9 +43,10 @@ class PlanSums:
     refused: int = 0
 
 
-def dry_run(config: SegmentConfig, report: Reporter, dial: Dial | None = None) -> int:
+def dry_run(
+    config: SegmentConfig, videos: Sequence[VideoInput], report: Reporter, dial: Dial | None = None
+) -> int:
     """Print plan and estimate; exit code 0, or 3 when a sampled video would be quarantined."""
-    videos = expand_inputs(config.input, limit=config.limit)
     dial = needed(dial, config)
     _check_place(config, videos, report, dial)
     if config.repair:

@@ -60,6 +60,8 @@ class Executor(Protocol):
     """Videos that are planned together."""
     lost: list[Exception]
     """Why pieces of it died that it does not replace, one entry each."""
+    stepped: Callable[[int], None]
+    """Called with the number of frames that engines of this process have stepped since."""
 
     def planning(self, videos: Sequence[VideoInput]) -> Planning:
         """The plan of some videos."""

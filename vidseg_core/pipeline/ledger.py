@@ -87,6 +87,11 @@ class Ledger:
             self.drained = self.drained + 1 if receipt.drained else 0
             self._take(self._tallies[receipt.video_id], receipt)
 
+    def count_steps(self, frames: int) -> None:
+        """So many frames more went through the engine of this process; their parts come later."""
+        self._counts.under_way += frames
+        self._report.tick(self._counts)
+
     def left_open(self) -> set[str]:
         """The planned videos that are not done; the same plan again counts what their receipts did not."""
         self._tallies = {video_id: tally for video_id, tally in self._tallies.items() if not tally.done}
@@ -96,6 +101,7 @@ class Ledger:
         if self._report.is_json and receipt.part >= 0:
             self._report.event("part", **{name: getattr(receipt, name) for name in _LOGGED})
         self._counts.frames += receipt.frames
+        self._counts.under_way = max(0, self._counts.under_way - receipt.frames)
         self._counts.keys += receipt.keys
         self._counts.labelled += receipt.labelled
         if tally.take(receipt):

@@ -143,6 +143,7 @@ class LocalExecutor:
         self._commits_apart = device != "cpu"
         self._kept_engine: EngineStage | None = None
         self.lost: list[Exception] = []
+        self.stepped: Callable[[int], None] = lambda frames: None
 
     def planning(self, videos: Sequence[VideoInput]) -> LocalPlanning:
         """The plan of some videos."""
@@ -169,7 +170,9 @@ class LocalExecutor:
         stages, commit = self._stages, None if self._commits_apart else self._stages.commit
         flows = stages.config.flow_threads or min(_FLOWS, os.cpu_count() or 1)
         config = replace(stages.config, flow_threads=flows)
-        return EngineStage(config, stages.store, self.device, commit, lambda: self._process)
+        return EngineStage(
+            config, stages.store, self.device, commit, lambda: self._process, lambda n: self.stepped(n)
+        )
 
     @contextmanager
     def _shards(self, segments: Sequence[OpenSegment]) -> Iterator[Iterable[pa.Table]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import pyarrow as pa
 import ray
@@ -31,6 +31,7 @@ class RayExecutor:
         self.device = cluster_device(stages.config.device, ray.cluster_resources().get("GPU", 0.0))
         self.branches = 0
         self.lost: list[Exception] = []
+        self.stepped: Callable[[int], None] = lambda frames: None
 
     def planning(self, videos: Sequence[VideoInput]) -> RayPlanning:
         """The plan of some videos."""

@@ -62,23 +62,16 @@ def run_segment(
     dial: Dial | None = None,
     process: Worker | None = None,
     decoder: DecodeChild | None = None,
+    inputs: VideoList | None = None,
 ) -> int:
     """Run (or continue) the job that ``config`` describes; the process exit code.
 
-    `dial`: what chooses the scheduler where the configuration asks for that (--budget, --max_drop).
-    `process`: this process, where another takes its place when it dies (`supervisor`). `decoder`: one that
-    was started already.
-
     0 all done, 1 failed but resumable, 2 bad usage, 3 finished with videos quarantined. Problems are
-    reported, not raised; a `KeyboardInterrupt` is raised.
+    reported, not raised; a `KeyboardInterrupt` is raised. The arguments are those of `do_segment`.
     """
     report = reporter or Reporter(config.log)
     try:
-        if config.dry_run:
-            from vidseg_core.pipeline.estimate import dry_run
-
-            return dry_run(config, report, dial)
-        return _Job(config, report, dial, process or Alone(), decoder).run()
+        return do_segment(config, report, dial, process, decoder, inputs)
     except (ConfigError, InputError, SegmenterError, FingerprintMismatch) as problem:
         report.say(f"error: {problem}", error=type(problem).__name__)
         return FAILED if config.repair and isinstance(problem, InputsDiffer) else BAD_USAGE
@@ -89,6 +82,31 @@ def run_segment(
         if asked_to_end():
             raise KeyboardInterrupt from problem
         return ending.explain_failure(problem, config, report)
+
+
+def do_segment(
+    config: SegmentConfig,
+    report: Reporter,
+    dial: Dial | None = None,
+    process: Worker | None = None,
+    decoder: DecodeChild | None = None,
+    inputs: VideoList | None = None,
+) -> int:
+    """`run_segment` for callers who want what goes wrong raised; 0, or 3 with videos quarantined.
+
+    `dial`: what chooses the scheduler where the configuration asks for that (--budget, --max_drop).
+    `process`: this process, where another takes its place when it dies (`supervisor`). `decoder`: one that
+    was started already. `inputs`: the videos of the configuration, where they are listed already.
+    """
+    if inputs is None:
+        with report.phase("listing the inputs"):
+            inputs = expand_inputs(config.input, limit=config.limit)
+    if config.dry_run:
+        from vidseg_core.pipeline.estimate import dry_run
+
+        with report.phase("looking at the videos and trying the net"):
+            return dry_run(config, inputs, report, dial)
+    return _Job(config, report, dial, process or Alone(), decoder).run(inputs)
 
 
 class _Job:
@@ -110,10 +128,10 @@ class _Job:
         self._started = time.monotonic()
         self._place: Place | None = None
 
-    def run(self) -> int:
-        inputs = expand_inputs(self._config.input, limit=self._config.limit)
+    def run(self, inputs: VideoList) -> int:
         require_writable(self._store)
-        net = describe_net(self._config)
+        with self._report.phase("loading the net"):
+            net = describe_net(self._config)
         if self._dial is None:
             return self._run(inputs, net)
         digest = net.digest + net.flow_digest
@@ -172,7 +190,8 @@ class _Job:
         stages = Stages.of(self._config, self._store, net, self._decoder)
         with closing(stages.child):
             self._greet(inputs, net, fresh)
-            plan = self._choose_place(todo, stages, net)
+            with self._report.phase("planning"):
+                plan = self._choose_place(todo, stages, net)
             if todo:
                 counts = Counts(videos_total=len(inputs), videos=len(inputs) - len(todo))
                 self._run_waves(todo, counts, stages, plan)
@@ -242,8 +261,10 @@ class _Job:
             ledger = Ledger(
                 self._store, counts, self._report, lanes=self._config.lanes, device=executor.device
             )
+            executor.stepped = ledger.count_steps
             self._report.start_clock()
-            Waves(executor, ledger, drain, self._report).run(todo, plan)
+            with self._report.phase("segmenting"):
+                Waves(executor, ledger, drain, self._report).run(todo, plan)
         if self._process.replaces_another:
             ending.forget_states(self._store)
         if ledger.given_up:
@@ -262,5 +283,5 @@ class _Job:
         from vidseg_core.kit.ray_session import ray_session
         from vidseg_core.pipeline.on_ray import RayExecutor
 
-        with ray_session(self._config):
+        with ray_session(self._config, self._report):
             yield RayExecutor(stages, drain)

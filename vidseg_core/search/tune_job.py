@@ -86,7 +86,7 @@ def _search(
     from vidseg_core.kit.ray_session import ray_session
 
     started = time.monotonic()
-    with ray_session(config):
+    with ray_session(config, report):
         _run_trials(config, definition, folder, report)
         outcomes = read_outcomes(folder)
         write_trials(folder, outcomes)

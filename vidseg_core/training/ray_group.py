@@ -102,7 +102,7 @@ class GroupTraining(Training):
         from vidseg_core.kit.ray_session import ray_session
 
         config = self.config
-        with ray_session(config):
+        with ray_session(config, self.report):
             layout = self._lay_out(run)
             workers, lines = count(config.workers, "worker"), f"{config.log_every:,} {self.unit}(s)"
             self.report.say(f"training with {workers} on {layout.device}; a line every {lines}")
