@@ -112,7 +112,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.get", lambda thing: thing)
     on_nodes(monkeypatch, {"CPU": 2.0})
     monkeypatch.setattr("ray.train.get_context", lambda: SimpleNamespace(get_world_size=lambda: 1))
-    monkeypatch.setattr("vidseg_core.kit.ray_session.ray_session", lambda config: nullcontext())
+    monkeypatch.setattr("vidseg_core.kit.ray_session.ray_session", lambda *_: nullcontext())
     monkeypatch.setattr(ray_group, "_trainer", Here)
     monkeypatch.setattr(
         "vidseg_core.training.ray_loader.ray_batches",

@@ -74,7 +74,8 @@ def chosen_config(
     """
     ask = _ask(config, inputs, net)
     if not is_calibrated(store):
-        choice = calibrate(config, inputs, report, tasks)
+        with report.phase("calibrating"):
+            choice = calibrate(config, inputs, report, tasks)
         found = {"asked_for": ask, "choice": choice.to_json(), "decided_unix_s": round(time.time(), 3)}
         store.put_if_absent(CALIBRATION_KEY, json.dumps(found, indent=1, sort_keys=True).encode())
     there = _read(store)

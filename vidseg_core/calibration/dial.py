@@ -68,7 +68,7 @@ class SampleDial:
         frames, audited = config.calibration.audit_frames, None
         if frames:
             report.say(f"audit: the net on {frames} frames more")
-            with _session(config, report) if on_ray else nullcontext():
+            with _session(config, report) if on_ray else nullcontext(), report.phase("auditing"):
                 audited = audit(config, store, frames, on_ray=on_ray)
         return outcome(self._choice, totals, audited)
 

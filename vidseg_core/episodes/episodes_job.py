@@ -35,7 +35,7 @@ from vidseg_core.episodes.sources import (
 from vidseg_core.episodes.store import encode_table, list_tables
 from vidseg_core.episodes.table_builder import Refused
 from vidseg_core.kit.claim import require_writable
-from vidseg_core.kit.progress import Reporter, clock
+from vidseg_core.kit.progress import Pace, Reporter, pace_text
 from vidseg_core.media import MediaError
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import SEGMENTS_KEY, TableKey
@@ -74,9 +74,10 @@ class _Tally:
 def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = None) -> int:
     """Build what is missing; the exit code: 0 all there, 3 some segments quarantined. Raises on bad usage."""
     report = reporter or Reporter(config.log)
-    classes = class_names(config)
-    making = make_builder(config, classes, "cpu")
-    note = try_making(config, making, classes)
+    with report.phase("loading the net"):
+        classes = class_names(config)
+        making = make_builder(config, classes, "cpu")
+        note = try_making(config, making, classes)
     if config.dry_run:
         from vidseg_core.episodes.estimate import dry_run
 
@@ -89,13 +90,15 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
         report.say(f"note: {note}")
     there = {(key.clip, key.segment) for key in list_tables(store)}
     with _ray_when_needed(config, report) as need_ray:
-        units, rows = _plan(config, need_ray)
+        with report.phase("planning"):
+            units, rows = _plan(config, need_ray)
         todo = [unit for unit in units if (unit.clip, unit.segment) not in there]
         if len(todo) < len(units):
             report.say(f"{len(units) - len(todo)} of {len(units)} tables are there already")
         if todo:
             need_ray()
-            rows += _build(config, classes, todo, report)
+            with report.phase("building tables"):
+                rows += _build(config, classes, todo, report)
     return _finish(store, rows, there, report)
 
 
@@ -232,7 +235,7 @@ def _watched(
     """The rows as they come, with a progress line."""
     tally = _Tally(total=len(todo), frames_total=sum(unit.frames for unit in todo))
     started = time.monotonic()
-    report.start_clock()
+    pace = Pace()
     for row in rows:
         tally.done += 1
         tally.frames += row["frames"]
@@ -240,11 +243,9 @@ def _watched(
             tally.quarantined += 1
             report.say(f"quarantined: {row['message']}", clip=row["clip"], reason=row["reason"])
         seconds = time.monotonic() - started
-        left = seconds * (tally.frames_total - tally.frames) / max(1, tally.frames)
         text = (
             f"segments {tally.done}/{tally.total} | frames {tally.frames:,}/{tally.frames_total:,} | "
-            f"{tally.frames / max(seconds, 1e-9):.1f} fps | quarantined {tally.quarantined} | "
-            f"ETA {clock(max(0.0, left))}"
+            f"{pace_text(pace, tally.frames, tally.frames_total)} | quarantined {tally.quarantined}"
         )
         report.show(text, asdict(tally) | {"seconds": round(seconds, 1)}, force=tally.done == tally.total)
         yield row

@@ -34,14 +34,16 @@ SAMPLE_FRAMES = 12
 def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> int:
     """Evaluate what is missing; the exit code: 0 all there, 3 some clips quarantined. Raises on bad usage."""
     report = reporter or Reporter(config.log)
-    bench, clips = make_bench(config, "cpu"), clips_of(config)
-    methods = config.parsed_methods()
-    note = try_methods(bench, methods)
+    with report.phase("loading the net and listing the clips"):
+        bench, clips = make_bench(config, "cpu"), clips_of(config)
+        methods = config.parsed_methods()
+        note = try_methods(bench, methods)
     if not clips:
         raise ConfigError("--data", f"{', '.join(config.data)}: split {config.split!r} has no clips")
     cells = plan(clips, methods, config.tables)
     if config.dry_run:
-        return _dry_run(config, bench, cells, report)
+        with report.phase("trying out a few frames"):
+            return _dry_run(config, bench, cells, report)
     store = open_store(config.output)
     require_writable(store)
     fresh = claim_evaluation(store, fingerprint(config, bench))
@@ -57,7 +59,8 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
         report.say(f"{len(cells) - len(todo) - len(bad)} of {len(cells)} cells are there already")
     if todo:
         bad += run_tasks(config, todo, report)
-    return finish(config, store, bench, cells, bad, report)
+    with report.phase("putting the tables together"):
+        return finish(config, store, bench, cells, bad, report)
 
 
 def _dry_run(config: EvaluateConfig, bench: Bench, cells: Sequence[Cell], report: Reporter) -> int:

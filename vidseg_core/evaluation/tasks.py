@@ -18,7 +18,7 @@ from vidseg_core.evaluation.cells import list_cells, put_cell, put_net, read_net
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.evaluation.plan import Cell, chunks, quarantined
 from vidseg_core.evaluation.tables import method_columns
-from vidseg_core.kit.progress import Reporter, clock
+from vidseg_core.kit.progress import Pace, Reporter, pace_text
 from vidseg_core.media import MediaError
 from vidseg_core.store.objects import ObjectStore, open_store
 
@@ -45,15 +45,16 @@ def run_tasks(config: EvaluateConfig, todo: Sequence[Cell], report: Reporter) ->
         settings = ray.put(replace(config, dry_run=False))
         waiting, running = list(reversed(tasks)), {}
         tally = _Tally(todo, report)
-        while waiting or running:
-            while waiting and len(running) < slots:
-                cells = waiting.pop()
-                running[remote.remote(settings, cells, device)] = cells
-            (ready,), _ = ray.wait(list(running), num_returns=1)
-            cells = running.pop(ready)
-            failed = ray.get(ready)
-            bad += failed
-            tally.add(cells, failed)
+        with report.phase("evaluating"):
+            while waiting or running:
+                while waiting and len(running) < slots:
+                    cells = waiting.pop()
+                    running[remote.remote(settings, cells, device)] = cells
+                (ready,), _ = ray.wait(list(running), num_returns=1)
+                cells = running.pop(ready)
+                failed = ray.get(ready)
+                bad += failed
+                tally.add(cells, failed)
     return bad
 
 
@@ -108,8 +109,7 @@ class _Tally:
     def __init__(self, cells: Sequence[Cell], report: Reporter) -> None:
         self._cells_total, self._frames_total = len(cells), sum(cell.clip.frames for cell in cells)
         self._cells = self._frames = self._quarantined = 0
-        self._report, self._started = report, time.monotonic()
-        report.start_clock()
+        self._report, self._started, self._pace = report, time.monotonic(), Pace()
 
     def add(self, cells: Sequence[Cell], failed: Sequence[Mapping[str, Any]]) -> None:
         """These cells are through, some of them without a result."""
@@ -119,11 +119,9 @@ class _Tally:
         for clip, message in dict.fromkeys((row["clip"], row["message"]) for row in failed):
             self._report.say(f"quarantined: {clip}: {message}", clip=clip)
         seconds = time.monotonic() - self._started
-        left = seconds * (self._frames_total - self._frames) / max(1, self._frames)
         text = (
             f"cells {self._cells}/{self._cells_total} | frames {self._frames:,}/{self._frames_total:,} | "
-            f"{self._frames / max(seconds, 1e-9):.1f} fps | quarantined {self._quarantined} | "
-            f"ETA {clock(max(0.0, left))}"
+            f"{pace_text(self._pace, self._frames, self._frames_total)} | quarantined {self._quarantined}"
         )
         fields = {
             "cells": self._cells,

@@ -291,6 +291,12 @@ def progress_line(counts: Counts, fps: float) -> str:
     )
 
 
+def pace_text(pace: Pace, done: int, total: int) -> str:
+    """``12.5 fps | ETA 0:32``, from how fast frames went of late."""
+    fps = pace.per_s(done)
+    return f"{fps:.1f} fps | ETA {clock(max(0, total - done) / fps) if fps > 0 else '-'}"
+
+
 def clock(seconds: float) -> str:
     """Seconds as ``m:ss`` or ``h:mm:ss``."""
     whole = int(seconds + 0.5)

@@ -87,12 +87,14 @@ def _search(
 
     started = time.monotonic()
     with ray_session(config, report):
-        _run_trials(config, definition, folder, report)
+        with report.phase("searching"):
+            _run_trials(config, definition, folder, report)
         outcomes = read_outcomes(folder)
         write_trials(folder, outcomes)
         _say_front(outcomes, report)
         searched = time.monotonic() - started
-        finals = _train_finalists(config, definition, folder, outcomes, validation, report)
+        with report.phase("training what is on the front"):
+            finals = _train_finalists(config, definition, folder, outcomes, validation, report)
     write_front(folder, outcomes, finals)
     _finish(config, folder, outcomes, finals, searched, time.monotonic() - started, report)
     return 0

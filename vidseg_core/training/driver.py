@@ -147,9 +147,12 @@ class Training(ABC):
 
 def run_training(training: Training) -> int:
     """Train, or go on; the exit code. What is wrong is raised, each in one sentence."""
-    training.prepare()
+    phase = training.report.phase
+    with phase("reading and checking the data"):
+        training.prepare()
     if training.config.dry_run:
-        training.dry_run()
+        with phase("trying out a few steps"):
+            training.dry_run()
         return 0
     run = open_run(output_folder(training.config), training.decides())
     with only_driver(run.folder):
@@ -183,13 +186,15 @@ def _drive(training: Training, run: Run) -> None:
         training.report.say(f"going on from {unit} {begun} of {training.steps}")
     with says_how_to_go_on(run, unit) if training.saves else nullcontext():
         try:
-            standing = training.train(run)
+            with training.report.phase("training"):
+                standing = training.train(run)
         except BaseException:
             with suppress(WriteError, CheckpointError):
                 write_curve(run.folder, run.saved().rows, training.curve)
             raise
         write_curve(run.folder, standing.rows, training.curve)
-        ending = training.finish(run, standing)
+        with training.report.phase("trying the weights"):
+            ending = training.finish(run, standing)
     facts = _facts(training, run, standing, ending)
     write_facts(run.folder, asdict(facts))
     training.report.say(
