@@ -101,35 +101,35 @@ def _class_names(source: Run) -> list[str]:
 
 
 def _overlays(source: Run, videos: list[str], out: Path, config: ExportConfig) -> int:
+    from vidseg_core.kit.progress import Reporter
     from vidseg_core.media import MediaError
-    from vidseg_core.pipeline.source_frames import source_frames
-    from vidseg_core.store.export import export_overlay
+    from vidseg_core.report.clip import write_clip
+    from vidseg_core.store.export import Painter
 
     rows = {row["video_id"]: row for row in source.videos().to_pylist()}
-    names, failed = _class_names(source) if config.legend else [], 0
-    unlabelled = "min_confidence" in source.info().get("config", {})
+    painter, report, code = Painter.of(source, config.opacity), Reporter(config.log), 0
     for video_id in videos:
         path = out / f"{video_id}.mp4"
         if video_id not in rows and source.complete:  # its row is missing, which is said at the end
             continue
         if video_id not in rows:
             raise ConfigError("--video", f"{video_id} is not finished in {config.run}; finish the run first")
-        uri = rows[video_id]["uri"]
         try:
-            frames = source_frames(uri, config.overlay_size, rows[video_id]["stream"])
-            done = export_overlay(
+            done = write_clip(
                 source,
-                video_id,
-                frames,
+                rows[video_id],
                 path,
+                painter,
+                report,
+                size=config.overlay_size,
                 layout=config.layout,
-                class_names=names,
-                unlabelled=unlabelled,
+                legend=config.legend,
+                key_marks=config.key_marks,
             )
         except MediaError as error:
-            failed += 1
-            say("export", config, f"{uri}: {error}", video_id=video_id)
+            code = 3
+            report.say(f"{rows[video_id]['uri']}: {error}", event="error", verb="export", video_id=video_id)
             continue
         text = f"{count(done, 'frame')} in {path}"
-        say("export", config, text, event="done", count=done, video_id=video_id)
-    return 3 if failed else 0
+        report.say(text, event="done", verb="export", count=done, video_id=video_id)
+    return code

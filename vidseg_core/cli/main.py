@@ -65,8 +65,6 @@ def _run(name: str, words: Sequence[str], ends: Ends | None) -> int:
     if verb.takes_command and "--" in words:
         cut = words.index("--")
         words, command = words[:cut], words[cut + 1 :]
-    if verb.first and words and not words[0].startswith("-"):
-        words.insert(0, verb.first)
     more = [command] if verb.takes_command else []
 
     def run(config: Any, *child: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from vidseg_core.config.cli import EXIT_OK, EXIT_QUARANTINED
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.plan.inputs import expand_inputs
 
@@ -27,14 +28,24 @@ def run_segment(config: SegmentConfig, child: Child | None = None) -> int:
             from vidseg_core.calibration.dial import SampleDial
 
             dial = SampleDial()
-    return job.run_segment(config, dial=dial, process=child, **arguments)
+    code = job.run_segment(config, dial=dial, process=child, **arguments)
+    return _shown(config, arguments["reporter"], code)
 
 
 def run_pseudo_label(config: PseudoLabelConfig, child: Child | None = None) -> int:
     """Labels for the videos that `config` names; the exit code."""
     with _begun(config, child) as arguments:
         from vidseg_core.pipeline import segment_job as job
-    return job.run_segment(config, process=child, **arguments)
+    return _shown(config, arguments["reporter"], job.run_segment(config, process=child, **arguments))
+
+
+def _shown(config: SegmentConfig, report: Reporter, code: int) -> int:
+    """The exit code of a job, after a preview of what it made."""
+    if config.preview and not config.dry_run and code in (EXIT_OK, EXIT_QUARANTINED):
+        from vidseg_core.inspection.preview import write_preview
+
+        write_preview(config.output, report)
+    return code
 
 
 @contextmanager

@@ -29,8 +29,6 @@ class Verb:
     """its function from the configuration to the exit code"""
     afterwards: str = GOES_ON
     """what an interruption leaves, and how to go on (unless a job raises `KeyboardInterrupt(text)`)"""
-    first: str | None = None
-    """the option that a first word without dashes belongs to"""
     takes_command: bool = False
     """what follows ``--`` is another command, and the second argument of `run`"""
     imports_torch: bool = False
@@ -150,7 +148,6 @@ VERBS = {
         config="verbs:StatusConfig",
         run="cli.finished_runs:run_status",
         afterwards=NOTHING_CHANGED,
-        first="--run",
     ),
     "compact": Verb(
         summary="merge the small part files of a run",

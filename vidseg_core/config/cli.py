@@ -2,16 +2,18 @@
 
 Invariant: the command line and the file accept the same names and the same values, because both are read
 against the same dataclass; an option given on the command line replaces the file's value (also for
-repeatable options). Anything wrong ends in `SystemExit(2)` after a message on standard error.
+repeatable options). Words that no option takes are values of the option that the dataclass calls `FIRST`.
+Anything wrong ends in `SystemExit(2)` after a message on standard error.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -39,7 +41,7 @@ def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
     try:
         files, arguments = take_option(arguments, "config")
         draft = _draft(cls, files)
-        arguments = _gather_repeated(cls, arguments)
+        arguments = _gather_repeated(cls, _name_first(cls, arguments))
         _check_choices(cls, draft, arguments)
         _check_numbers(cls, arguments)
     except ConfigError as error:
@@ -102,6 +104,27 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[list[str], list[st
             raise ConfigError(f"--{name}", "needs a file name")
         taken.append(value)
     return taken, rest
+
+
+def _name_first(cls: type, arguments: Sequence[str]) -> list[str]:
+    """``VIDEO --output out`` -> ``--input VIDEO --output out``, wherever the word stands."""
+    first: str | None = getattr(cls, "FIRST", None)
+    hints, named, room = option_types(cls), list[str](), 0.0
+    for token in arguments:
+        if name := _option_name(token):
+            room = 0.0 if "=" in token else _most_values(hints, name)
+        elif room:
+            room -= 1
+        elif first and not token.startswith("-"):
+            named.append(f"--{first}")
+        named.append(token)
+    return named
+
+
+def _most_values(hints: Mapping[str, Any], name: str) -> float:
+    """How many words after an option are its values."""
+    hint = hints.get(name, hints.get(name.removeprefix("no_")))
+    return 0 if hint is bool else math.inf if hint is None or typing.get_origin(hint) is tuple else 1
 
 
 def _gather_repeated(cls: type, arguments: list[str]) -> list[str]:

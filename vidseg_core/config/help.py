@@ -2,7 +2,8 @@
 
 The text under a field is the option's line, so there is one place to say what an option means. A config may
 name groups for its own options with ``HELP_GROUPS`` (first field of a group -> its title); nested configs
-are groups of their own. ``HELP_WORDS`` (name -> words) fill ``{name}`` in the texts of a config.
+are groups of their own. ``HELP_WORDS`` (name -> words) fill ``{name}`` in the texts of a config. ``FIRST`` is
+the option of words without one.
 """
 
 from __future__ import annotations
@@ -103,7 +104,10 @@ def options(cls: type, prefix: str = "", group: str = "options") -> Iterator[Opt
 def render_help(verb: str, cls: type, width: int = 100) -> str:
     """The whole help text of `verb`, lines at most `width` columns wide (at least 60)."""
     width = max(60, width)
-    lines = [f"usage: vidseg {verb} [--config FILE.yaml] [options]", "", inspect.getdoc(cls) or "", ""]
+    first: str | None = getattr(cls, "FIRST", None)
+    words = f"[{first.upper()}] " if first else ""
+    usage = f"usage: vidseg {verb} {words}[--config FILE.yaml] [options]"
+    lines = [usage, "", inspect.getdoc(cls) or "", ""]
     group = ""
     for option in options(cls):
         if option.group != group:

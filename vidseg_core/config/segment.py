@@ -247,6 +247,8 @@ class SegmentConfig:
 
     dry_run: bool = False
     """plan and estimate, run nothing"""
+    preview: bool = False
+    """in the end also an overlay video and a sheet of frames with their masks, of the first videos"""
     retry_quarantined: bool = False
     """try videos again that this run has quarantined before"""
     repair: bool = False
@@ -256,6 +258,7 @@ class SegmentConfig:
     log: Literal["text", "json"] = "text"
     """how progress and messages are printed"""
 
+    FIRST: ClassVar[str] = "input"
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {
         "input": "what and where to",
         "segmenter": "the net that runs on key frames",

@@ -6,7 +6,7 @@ The same rules as in `vidseg_core.config.segment`: frozen, valid once they exist
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS
 from vidseg_core.config.errors import check, check_int, check_name
@@ -56,6 +56,8 @@ class StatusConfig:
     log: Literal["text", "json"] = "text"
     """a table, or one JSON object"""
 
+    FIRST: ClassVar[str] = "run"
+
     def __post_init__(self) -> None:
         _check_place("--run", self.run)
 
@@ -83,6 +85,10 @@ class ExportConfig:
     """coco: also annotate a class 0 that is called background"""
     legend: bool = True
     """overlay: class names and colours below the picture; --no-legend: none"""
+    opacity: float = 0.35
+    """overlay: of the colours inside their outlines; 0 (outlines alone) to 1"""
+    key_marks: bool = True
+    """overlay: a mark in the corner of key frames; --no-key_marks: none"""
     overlay_size: int = 960
     """overlay: longest side of the picture, pixels; 64 to 8192, never above the source's"""
     log: Literal["text", "json"] = "text"
@@ -93,6 +99,7 @@ class ExportConfig:
         _check_place("--run", self.run)
         _check_place("--output", self.output)
         check("://" not in self.output, "--output", "must be a local folder")
+        check(0 <= self.opacity <= 1, "--opacity", f"must be from 0 to 1, got {self.opacity:g}")
         check_int("--overlay_size", self.overlay_size, 64, 8192, "pixels")
 
 

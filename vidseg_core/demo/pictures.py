@@ -1,7 +1,7 @@
 """What the demo shows: a sheet of frames, one row per scheduler, and a video of one scene beside its masks.
 
-Frames are spread evenly over the scene, so that nobody has picked the good ones. Pictures are doubled in size
-for the video, since the scenes are small.
+Frames are those farthest from the keys of all schedulers, over the whole scene: nobody picked the good ones.
+Pictures are doubled in size for the video, since the scenes are small.
 
 Legend: H, W native size of the scene; 3 = RGB.
 """
@@ -17,13 +17,15 @@ import numpy as np
 from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.datasets.scene_files import SceneClip, read_labels
 from vidseg_core.demo.measure import Score, clip_rows, labels_of, video_id_of
+from vidseg_core.metrics import far_from_keys
 from vidseg_core.pipeline.source_frames import source_frames
-from vidseg_core.report import SheetRow, blend, contact_sheet, save_png
+from vidseg_core.report import SheetRow, contact_sheet, save_png
 from vidseg_core.store import Run
-from vidseg_core.store.export import export_overlay
+from vidseg_core.store.export import Painter, export_overlay
 
 COLUMNS = 6
 ENLARGE = 2
+PAINTER = Painter(SCENE_CLASSES)
 
 
 def clip_frames(clip: SceneClip) -> Iterator[tuple[int, np.ndarray]]:
@@ -32,7 +34,7 @@ def clip_frames(clip: SceneClip) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def write_video(path: Path, run: Run, clip: SceneClip) -> int:
-    """The frames of ``clip`` beside the same with ``run``'s masks, key frames in a white border; frames."""
+    """The frames of ``clip`` beside the same with ``run``'s masks, key frames marked; how many frames."""
     enlarged = (
         (number, cv2.resize(frame_HW3, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_LINEAR))
         for number, frame_HW3 in clip_frames(clip)
@@ -42,24 +44,25 @@ def write_video(path: Path, run: Run, clip: SceneClip) -> int:
         video_id_of(run, clip),
         enlarged,
         path,
+        PAINTER,
         layout="side",
         fps=float(clip.config.fps),
-        class_names=SCENE_CLASSES,
     )
 
 
 def write_sheet(path: Path, clip: SceneClip, runs: Mapping[str, tuple[Run, Score]]) -> None:
     """Rows: the frames, the truth, and each run, captioned with its agreement with the net on every frame."""
-    length = clip.config.frames
-    numbers = [(2 * column + 1) * length // (2 * COLUMNS) for column in range(COLUMNS)]
+    keys = [[row["is_key"] for row in clip_rows(run, clip)] for run, _ in runs.values()]
+    saving = [is_key_T for is_key_T in keys if not all(is_key_T)] or keys
+    numbers = far_from_keys(saving, COLUMNS)
     frames = {n: frame_HW3.copy() for n, frame_HW3 in clip_frames(clip) if n in set(numbers)}
-    truth = [blend(frames[n], read_labels(clip.labels, n)) for n in numbers]
+    truth = [PAINTER.over(frames[n], read_labels(clip.labels, n)) for n in numbers]
     rows = [
         SheetRow(title="frame", pictures=[frames[n] for n in numbers]),
         SheetRow(title="truth", pictures=truth),
         *(_row(name, run, score, clip, frames) for name, (run, score) in runs.items()),
     ]
-    save_png(path, contact_sheet(rows, [f"frame {n}" for n in numbers], class_names=SCENE_CLASSES))
+    save_png(path, contact_sheet(rows, [f"frame {n}" for n in numbers], PAINTER))
 
 
 def _row(name: str, run: Run, score: Score, clip: SceneClip, frames: Mapping[int, np.ndarray]) -> SheetRow:
@@ -68,7 +71,7 @@ def _row(name: str, run: Run, score: Score, clip: SceneClip, frames: Mapping[int
     agreement_T = score.agreement[clip.name]
     return SheetRow(
         title="\n".join([*name.replace("_", "\n").split("\n"), f"AKI {score.aki:.1f}"]),
-        pictures=[blend(frames[n], labels_of(row)) for n, row in zip(numbers, shown, strict=True)],
+        pictures=[PAINTER.over(frames[n], labels_of(row)) for n, row in zip(numbers, shown, strict=True)],
         keys=[row["is_key"] for row in shown],
         captions=[f"{100 * agreement_T[n]:.1f} %" for n in numbers],
     )

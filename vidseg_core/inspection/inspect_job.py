@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +17,21 @@ import numpy as np
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.words import count
-from vidseg_core.datasets.clip_reader import ClipReader
-from vidseg_core.datasets.records import DatasetError
 from vidseg_core.inspection.foreign import Shot, write_cvat, write_fiftyone
 from vidseg_core.inspection.pick import Chosen, Row, rows_of, videos_of
+from vidseg_core.inspection.sheet import frame_sheet
 from vidseg_core.inspection.why import HEADS, Reasons, table, text_table
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.whole import lacking
-from vidseg_core.media import MediaError, working_size
-from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_picture, save_png, side_by_side
+from vidseg_core.report.footage import Footage, planned_uris
+from vidseg_core.report.overlay import save_png, side_by_side
 from vidseg_core.store import Run, open_run
 from vidseg_core.store.atomic import make_folder, whole_text
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.export import (
-    export_coco,
-    export_overlay,
-    export_png,
-    is_background,
-    legend_strip,
-    with_legend,
-)
+from vidseg_core.store.export import Painter, export_coco, export_overlay, export_png, is_background
 from vidseg_core.store.soundness import raise_for
 
 DONE, SOURCE_LOST = 0, 3
-SHEET_COLUMNS = 4
-"""Frames in a row of a sheet."""
 MOST_ON_SHEET = 60
 """Frames on one sheet."""
 
@@ -55,18 +45,9 @@ class _Look:
     report: Reporter
     out: Path
     class_names: list[str]
+    painter: Painter
     reasons: Reasons
-    reader: ClipReader
-    uris: dict[str, str] = field(default_factory=dict)
-    lost: dict[str, str] = field(default_factory=dict)
-    """Videos whose source cannot be read, and why."""
-    unlabelled: bool = False
-    """Masks may hold 255: no label."""
-
-    @property
-    def legend(self) -> list[str]:
-        """Names of the legend; none where none is wanted."""
-        return self.class_names if self.config.legend else []
+    footage: Footage
 
 
 def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
@@ -95,11 +76,11 @@ def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
         if config.export != "none":
             _export(look, chosen)
     finally:
-        look.reader.close()
-    for video_id, why in look.lost.items():
+        look.footage.close()
+    for video_id, why in look.footage.lost.items():
         report.say(f"{video_id}: shown without its frames: {why}", video_id=video_id)
     raise_for(f"run {run.path}", faults)
-    return SOURCE_LOST if look.lost else DONE
+    return SOURCE_LOST if look.footage.lost else DONE
 
 
 def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
@@ -112,39 +93,18 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
         if row["status"] == "quarantined" and (not config.video or row["video_id"] in config.video):
             why = (row["reason"] or "").replace(f"{row['uri']}: ", "")
             report.say(f"quarantined: {row['uri']}: {why}", video_id=row["video_id"])
-    uris = {row["video_id"]: row["uri"] for row in videos} | _planned_uris(run)
+    names = list(info.get("segmenter", {}).get("class_names", ()))
+    unlabelled = "min_confidence" in info.get("config", {})
     return _Look(
         run=run,
         config=config,
         report=report,
         out=out,
-        class_names=list(info.get("segmenter", {}).get("class_names", ())),
+        class_names=names,
+        painter=Painter(names, unlabelled=unlabelled),
         reasons=Reasons(info),
-        reader=ClipReader(stream=_stream(run)),
-        uris=uris,
-        unlabelled="min_confidence" in info.get("config", {}),
+        footage=Footage(run, planned_uris(run) | {row["video_id"]: row["uri"] for row in videos}),
     )
-
-
-def _stream(run: Run) -> int | None:
-    """The stream that the run was asked to read."""
-    from vidseg_core.kit.manifest import read_manifest
-
-    try:
-        return read_manifest(run.store)["config"].get("media.stream")
-    except FileNotFoundError:
-        return None
-
-
-def _planned_uris(run: Run) -> dict[str, str]:
-    """Addresses of videos that are not closed yet, from the run's own list of inputs."""
-    from vidseg_core.kit.manifest import read_inputs
-
-    try:
-        rows = read_inputs(run.store).to_pylist()
-    except FileNotFoundError:
-        return {}
-    return {row["video_id"]: row["uri"] for row in rows}
 
 
 def _show(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
@@ -163,70 +123,33 @@ def _show(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
         make_folder(folder)
         for row in rows:
             frame_HW3, labels_HW = _pair(look, video_id, row, look.config.size)
-            shown = (
-                [mask_picture(labels_HW)] if frame_HW3 is None else [frame_HW3, blend(frame_HW3, labels_HW)]
-            )
-            save_png(folder / f"{row['frame_index']:08d}.png", _with_legend(look, side_by_side(shown)))
+            shown = [look.painter.over(frame_HW3, labels_HW)]
+            picture_HW3 = side_by_side(shown if frame_HW3 is None else [frame_HW3, *shown])
+            if config.legend:
+                picture_HW3 = look.painter.with_legend(picture_HW3)
+            save_png(folder / f"{row['frame_index']:08d}.png", picture_HW3)
         look.report.say(f"{count(len(rows), 'picture')} below {folder}")
     if "sheet" in config.show:
         path = look.out / f"{video_id}-sheet.png"
-        save_png(path, _sheet(look, video_id, rows))
+        sheet_HW3 = frame_sheet(
+            look.run,
+            look.footage,
+            look.painter,
+            video_id,
+            rows[:MOST_ON_SHEET],
+            caption=lambda row: _caption(row, look.reasons),
+            legend=config.legend,
+        )
+        save_png(path, sheet_HW3)
         look.report.say(f"{count(min(len(rows), MOST_ON_SHEET), 'frame')} on {path}")
     if "overlay" in config.show:
         _overlay(look, video_id, rows)
 
 
-def _with_legend(look: _Look, picture_HW3: np.ndarray) -> np.ndarray:
-    width = picture_HW3.shape[1]
-    strip_HW3 = legend_strip(look.legend, width, unlabelled=look.unlabelled)
-    return with_legend(picture_HW3, strip_HW3)
-
-
 def _pair(look: _Look, video_id: str, row: Row, size: int) -> tuple[np.ndarray | None, np.ndarray]:
     """The frame (None if it cannot be read) and its mask, the mask at its own size."""
-    labels_HW = look.run.mask(video_id, row["frame_index"])
-    return _frame(look, video_id, row["frame_index"], size), labels_HW
-
-
-def _frame(
-    look: _Look, video_id: str, number: int, size: int, exact: tuple[int, int] | None = None
-) -> np.ndarray | None:
-    if video_id in look.lost:
-        return None
-    uri = look.uris.get(video_id)
-    if uri is None:
-        look.lost[video_id] = "the run does not say where it lies"
-        return None
-    try:
-        index = look.reader.index(uri)
-        height, width = exact or working_size(index.width, index.height, size)
-        return look.reader.frame(uri, number, height, width)
-    except (DatasetError, MediaError) as problem:
-        look.lost[video_id] = str(problem)
-        return None
-
-
-def _sheet(look: _Look, video_id: str, rows: Sequence[Row]) -> np.ndarray:
-    """Rows of frames with their masks, keys framed, numbers and scores below."""
-    rows, blocks = list(rows)[:MOST_ON_SHEET], []
-    for start in range(0, len(rows), SHEET_COLUMNS):
-        part = rows[start : start + SHEET_COLUMNS]
-        pictures = []
-        for row in part:
-            frame_HW3, labels_HW = _pair(look, video_id, row, 480)
-            pictures.append(mask_picture(labels_HW) if frame_HW3 is None else blend(frame_HW3, labels_HW))
-        empty = np.full_like(pictures[0], 255)
-        missing = SHEET_COLUMNS - len(part) if start else 0
-        blocks.append(
-            SheetRow(
-                title="" if part[0]["pts_s"] is None else f"{part[0]['pts_s']:.1f} s",
-                pictures=[*pictures, *[empty] * missing],
-                keys=[*(bool(row["is_key"]) for row in part), *[False] * missing],
-                captions=[*(_caption(row, look.reasons) for row in part), *[""] * missing],
-            )
-        )
-    titles = [""] * len(blocks[0].pictures)
-    return contact_sheet(blocks, titles, class_names=look.legend, cell_width=260, unlabelled=look.unlabelled)
+    number = row["frame_index"]
+    return look.footage.frame(video_id, number, size), look.run.mask(video_id, number)
 
 
 def _caption(row: Row, reasons: Reasons) -> str:
@@ -243,7 +166,7 @@ def _overlay(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
 
     def frames() -> Iterator[tuple[int, np.ndarray]]:
         for number in range(first, last + 1):
-            frame_HW3 = _frame(look, video_id, number, look.config.size)
+            frame_HW3 = look.footage.frame(video_id, number, look.config.size)
             if frame_HW3 is None:
                 return
             yield number, frame_HW3
@@ -254,12 +177,12 @@ def _overlay(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
             video_id,
             frames(),
             path,
+            look.painter,
             layout="side",
-            class_names=look.legend,
-            unlabelled=look.unlabelled,
+            legend=look.config.legend,
         )
     except StoreError:
-        if video_id not in look.lost:
+        if video_id not in look.footage.lost:
             raise
         return
     look.report.say(f"{count(shown, 'frame')} in {path}")
@@ -302,7 +225,7 @@ def _shots(look: _Look, chosen: dict[str, set[int]]) -> Iterator[Shot]:
         for number in sorted(numbers):
             labels_HW = look.run.mask(video_id, number)
             height, width = labels_HW.shape
-            frame_HW3 = _frame(look, video_id, number, look.config.size, exact=(height, width))
+            frame_HW3 = look.footage.frame(video_id, number, look.config.size, exact=(height, width))
             if frame_HW3 is not None:
                 yield f"{video_id}-{number:08d}", frame_HW3, labels_HW
 

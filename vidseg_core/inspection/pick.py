@@ -10,6 +10,7 @@ import numpy as np
 
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.inspect import InspectConfig, parse_frames
+from vidseg_core.metrics import far_from_keys
 from vidseg_core.store import Run
 
 Row = dict[str, Any]
@@ -59,18 +60,15 @@ def wanted(row: Row, config: InspectConfig) -> bool:
 
 
 def telling(rows: Sequence[Row], count: int) -> list[Row]:
-    """So many rows over the whole video: the keys, the frames just before a key, and even spacing between."""
+    """So many rows over the whole video: far from keys, the keys before these, and evenly spaced ones."""
     if len(rows) <= count:
         return list(rows)
-    keys = [place for place, row in enumerate(rows) if row["is_key"]]
-    before = [place - 1 for place in keys if place > 0 and not rows[place - 1]["is_key"]]
-    pairs = sorted({*keys, *before})
-    if len(pairs) > count:
-        places = [pairs[i] for i in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
-    else:
-        even = np.linspace(0, len(rows) - 1, count).round().astype(int).tolist()
-        places = [*pairs, *(place for place in even if place not in pairs)][:count]
-    return [rows[place] for place in sorted(set(places))]
+    is_key_T = np.array([row["is_key"] for row in rows], bool)
+    far = far_from_keys([is_key_T], max(1, count // 2))
+    keys = [int(np.flatnonzero(is_key_T[: place + 1])[-1]) for place in far if is_key_T[: place + 1].any()]
+    even = np.linspace(0, len(rows) - 1, count).round().astype(int).tolist()
+    places = list(dict.fromkeys((*far, *keys, *even)))[:count]
+    return [rows[place] for place in sorted(places)]
 
 
 class Chosen:

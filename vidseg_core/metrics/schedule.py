@@ -69,6 +69,28 @@ def distances(is_key: Sequence[bool] | np.ndarray) -> np.ndarray:
     return ordinal_T - np.maximum.accumulate(np.where(keys_T, ordinal_T, 0))
 
 
+def far_from_keys(schedules: Sequence[Sequence[bool] | np.ndarray], count: int) -> list[int]:
+    """Of `count` equal stretches of a video each the frame that is farthest from keys, before and after it,
+    in all of these schedules: what a key's result must have travelled to.
+
+    Where every frame of a stretch is a key of some schedule, its first one.
+    """
+    far_T = np.min([_to_nearest_key(keys_T) for keys_T in schedules], axis=0)
+    stretches = [part for part in np.array_split(np.arange(len(far_T)), count) if len(part)]
+    return [int(part[np.argmax(far_T[part])]) for part in stretches]
+
+
+def _to_nearest_key(is_key: Sequence[bool] | np.ndarray) -> np.ndarray:
+    """int64 [T]: frames to the nearest key, before or after."""
+    keys = np.flatnonzero(is_key)
+    ordinal_T = np.arange(len(is_key))
+    if not len(keys):
+        return np.zeros(len(is_key), np.int64)
+    after_T = np.searchsorted(keys, ordinal_T)
+    after, before = keys[np.minimum(after_T, len(keys) - 1)], keys[np.maximum(after_T - 1, 0)]
+    return np.minimum(np.abs(after - ordinal_T), np.abs(ordinal_T - before))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decay:
     """Mean quality by distance from the last key."""

@@ -1,5 +1,5 @@
-"""What people look at: colours, overlays, sheets."""
+"""What people look at: pages and sheets."""
 
-from vidseg_core.report.overlay import SheetRow, blend, contact_sheet, mask_picture, save_png
+from vidseg_core.report.overlay import SheetRow, contact_sheet, save_png
 
-__all__ = ["SheetRow", "blend", "contact_sheet", "mask_picture", "save_png"]
+__all__ = ["SheetRow", "contact_sheet", "save_png"]

@@ -10,10 +10,11 @@ import numpy as np
 
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.evaluation.read import Evaluation
+from vidseg_core.metrics import far_from_keys
 from vidseg_core.report.curves import Curve, number
-from vidseg_core.report.overlay import jpeg_uri, over, shown_labels, side_by_side
+from vidseg_core.report.overlay import jpeg_uri, shown_labels, side_by_side
 from vidseg_core.report.page import Section, class_legend, esc
-from vidseg_core.store.export.palette import PALETTE
+from vidseg_core.store.export.paint import Painter
 
 MOST_ROWS = 6
 """Methods in mask strips and histograms."""
@@ -45,6 +46,7 @@ def strips_section(
         absent[f"mask strips{suffix}"] = "every frame is a key of some method"
         return None
     section, classes = Section(f"Masks{suffix}"), len(data.class_names)
+    painter = Painter(data.class_names)
     records = {n: data.record(clip, n) for n in numbers}
     if any(record is None for record in records.values()):
         section.note("The data set cannot be read from here any more: masks are shown without their frames.")
@@ -54,21 +56,23 @@ def strips_section(
         rows.append(("frame", [_cell(frame) for frame in frames.values()]))
     labels = {n: record.labels_HW if record else None for n, record in records.items()}
     if any(mask is not None for mask in labels.values()):
-        rows.append(("labels", [_cell(_over(frames[n], mask, 256)) for n, mask in labels.items()]))
+        rows.append(("labels", [_cell(_over(painter, frames[n], mask, 256)) for n, mask in labels.items()]))
     own = data.net_masks(clip, numbers)
     if own:
-        rows.append(("the net itself", [_cell(_over(frames[n], own.get(n), classes)) for n in numbers]))
+        rows.append(
+            ("the net itself", [_cell(_over(painter, frames[n], own.get(n), classes)) for n in numbers])
+        )
     for curve, row in mine:
         masks = data.masks(clip, row["method_id"], numbers)
         name = f"{curve.name}, AKI {row['aki']:.1f}"
-        rows.append((name, [_cell(_over(frames[n], masks.get(n), classes)) for n in numbers]))
+        rows.append((name, [_cell(_over(painter, frames[n], masks.get(n), classes)) for n in numbers]))
     head = "".join(f"<th>{esc(f'frame {n}')}</th>" for n in numbers)
     body = "".join(
         f'<tr><th class="text">{_breakable(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
         for name, cells in rows
     )
     section.text(f"Clip {clip}: the same frames, keys of none of these methods (DVRL Fig. 8).")
-    section.parts.append(class_legend(data.class_names, PALETTE.tolist()))
+    section.parts.append(class_legend(data.class_names, painter.colours.tolist()))
     section.parts.append(
         f'<div class="scroll"><table class="strip"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
@@ -82,20 +86,18 @@ def _breakable(name: str) -> str:
 
 
 def _strip_frames(columns: Sequence[Mapping[str, np.ndarray]], count: int) -> list[int]:
-    """Frames that are no key of any method, evenly over the clip."""
+    """Frames over the whole clip that are no key of any method, and far from keys."""
     if not columns:
         return []
-    free = np.logical_and.reduce([~column["is_key"].astype(bool) for column in columns])
-    numbers = columns[0]["number"][free]
-    if not len(numbers):
-        return []
-    places = np.unique(np.linspace(0, len(numbers) - 1, count + 2).round().astype(int))
-    inner = places[1:-1] if len(places) > count else places
-    return [int(numbers[place]) for place in inner[:count]]
+    schedules = [column["is_key"].astype(bool) for column in columns]
+    free = ~np.logical_or.reduce(schedules)
+    return [int(columns[0]["number"][place]) for place in far_from_keys(schedules, count) if free[place]]
 
 
-def _over(frame_HW3: np.ndarray | None, labels_HW: np.ndarray | None, classes: int) -> np.ndarray | None:
-    return None if labels_HW is None else over(frame_HW3, shown_labels(labels_HW, classes))
+def _over(
+    painter: Painter, frame_HW3: np.ndarray | None, labels_HW: np.ndarray | None, classes: int
+) -> np.ndarray | None:
+    return None if labels_HW is None else painter.over(frame_HW3, shown_labels(labels_HW, classes))
 
 
 def _cell(picture: np.ndarray | None) -> str:
@@ -125,6 +127,7 @@ def worst_section(
     if not chosen:
         return None
     section, classes = Section(f"Worst frames{suffix}"), len(data.class_names)
+    painter = Painter(data.class_names)
     section.text(
         "The frames of lowest quality among these methods (oracle and chance aside). Left: what is right "
         "(labels, or the net's own mask); right: what the method says. Frames close to a worse one of the "
@@ -142,7 +145,7 @@ def worst_section(
             continue
         columns = data.frames[clip, row["method_id"]]
         at = int(np.flatnonzero(columns["number"] == place)[0])
-        pictures = [_over(frame, right, classes if right is not None else 256), _over(frame, mask, classes)]
+        pictures = [_over(painter, frame, labels_HW, classes) for labels_HW in (right, mask)]
         picture = side_by_side([p for p in pictures if p is not None])
         distance = int(columns["distance"][at])
         since = "a key itself" if columns["is_key"][at] else f"{distance} frames after a key"

@@ -1,7 +1,4 @@
-"""Masks that people can look at: a mask's colours laid over its frame, and sheets of frames side by side.
-
-Invariant: pixels of class 0, the background, keep the frame as it is; every other class gets its palette
-colour and, so that small parts and pale colours stay visible, a one-pixel dark edge.
+"""Sheets of frames side by side, and pictures as a page holds them.
 
 Shape suffixes: H W rows and columns, 3 = RGB.
 """
@@ -17,48 +14,14 @@ import numpy as np
 
 from vidseg_core.report.style import data_uri
 from vidseg_core.store.atomic import write_whole
-from vidseg_core.store.export.legend import legend_strip, with_legend
-from vidseg_core.store.export.palette import PALETTE
+from vidseg_core.store.export.paint import KEY_RGB, Painter
 
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)
-KEY_RGB = (213, 94, 0)
-"""Frame and mark of key frames."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 THUMB = 336
 """Longest side of a picture in a strip, pixels: twice what is shown, for sharp screens."""
 GAP, TITLE_HEIGHT, ROW_LABEL_WIDTH = 6, 26, 118
-
-
-def blend(frame_HW3: np.ndarray, labels_HW: np.ndarray, *, opacity: float = 0.65) -> np.ndarray:
-    """uint8 RGB: the frame with its mask over it. The mask is scaled (nearest) to the frame if sizes
-    differ."""
-    if not 0.0 <= opacity <= 1.0:
-        raise ValueError(f"opacity must be in 0..1, not {opacity}")
-    if labels_HW.shape != frame_HW3.shape[:2]:
-        size = (frame_HW3.shape[1], frame_HW3.shape[0])
-        labels_HW = cv2.resize(labels_HW, size, interpolation=cv2.INTER_NEAREST)
-    share = round(opacity * 256)
-    mixed = frame_HW3.astype(np.uint16) * (256 - share) + PALETTE[labels_HW].astype(np.uint16) * share
-    shown = (mixed >> 8).astype(np.uint8)
-    background = labels_HW == 0
-    shown[background] = frame_HW3[background]
-    edges = _edges(labels_HW)
-    shown[edges] = shown[edges] // 3
-    return shown
-
-
-def mask_picture(labels_HW: np.ndarray) -> np.ndarray:
-    """uint8 RGB: the mask alone, in palette colours."""
-    return PALETTE[labels_HW]
-
-
-def _edges(labels_HW: np.ndarray) -> np.ndarray:
-    """True on the lower and right side of every change of class, one pixel wide."""
-    edges = np.zeros(labels_HW.shape, dtype=bool)
-    edges[1:] |= labels_HW[1:] != labels_HW[:-1]
-    edges[:, 1:] |= labels_HW[:, 1:] != labels_HW[:, :-1]
-    return edges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +40,11 @@ class SheetRow:
 def contact_sheet(
     rows: Sequence[SheetRow],
     column_titles: Sequence[str],
+    painter: Painter | None = None,
     *,
-    class_names: Sequence[str] = (),
     cell_width: int = 220,
-    unlabelled: bool = False,
 ) -> np.ndarray:
-    """uint8 RGB: rows of pictures under column titles, key frames framed, a legend of classes below.
-
-    `unlabelled`: the legend names the colour of 255 too.
-    """
+    """uint8 RGB: rows of pictures under column titles, key frames framed, the painter's legend below."""
     if not rows or any(len(row.pictures) != len(column_titles) for row in rows):
         raise ValueError("every row of a contact sheet needs one picture for each column title")
     height, width = rows[0].pictures[0].shape[:2]
@@ -102,7 +61,7 @@ def contact_sheet(
             left = ROW_LABEL_WIDTH + column * (cell_width + GAP) + GAP
             cell = _cell(picture, (cell_height, cell_width), row, column)
             sheet[corner : corner + cell_height, left : left + cell_width] = cell
-    return with_legend(sheet, legend_strip(class_names, sheet_width, unlabelled=unlabelled))
+    return painter.with_legend(sheet) if painter else sheet
 
 
 def _cell(picture: np.ndarray, size: tuple[int, int], row: SheetRow, column: int) -> np.ndarray:
@@ -142,31 +101,28 @@ def save_png(path: str | Path, picture_HW3: np.ndarray) -> None:
 # --- photographs for the page -----------------------------------------------------------------------------
 
 
-def over(frame_HW3: np.ndarray | None, labels_HW: np.ndarray) -> np.ndarray:
-    """The mask over its frame, or alone where the frame is not to be had; `void` (255) is gray."""
-    if frame_HW3 is None:
-        return mask_picture(labels_HW)
-    return blend(frame_HW3, labels_HW)
-
-
 def shown_labels(labels_HW: np.ndarray, classes: int) -> np.ndarray:
     """What an evaluation calls `void` (the id after the classes) in the colour of no label."""
     return np.where(labels_HW >= classes, 255, labels_HW).astype(np.uint8)
 
 
-def jpeg_uri(picture_HW3: np.ndarray, longest: int = THUMB, quality: int = 82) -> str:
+def jpeg(picture_HW3: np.ndarray, quality: int = 82) -> bytes:
+    """An RGB picture as JPEG."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture_HW3, cv2.COLOR_RGB2BGR), options)
+    if not ok:
+        raise OSError("a picture could not be encoded as JPEG")
+    return data.tobytes()
+
+
+def jpeg_uri(picture_HW3: np.ndarray, longest: int = THUMB) -> str:
     """`data:` address of an RGB picture, scaled down."""
     height, width = picture_HW3.shape[:2]
     scale = longest / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture_HW3 = cv2.resize(picture_HW3, size, interpolation=cv2.INTER_AREA)
-    ok, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(picture_HW3, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
-    if not ok:
-        raise OSError("a picture could not be encoded as JPEG")
-    return data_uri(data.tobytes(), "jpeg")
+    return data_uri(jpeg(picture_HW3), "jpeg")
 
 
 def side_by_side(pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:

@@ -173,10 +173,10 @@ class Section:
 
 
 def class_legend(names: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> str:
-    """Colour and name of each class; class 0 leaves the picture as it is, so its box is empty."""
+    """Colour and name of each class; a box is empty where the picture stays as it is (black)."""
     items = "".join(
-        f'<span><i style="background:{f"rgb({r},{g},{b})" if place else "none"}"></i>{esc(name)}</span>'
-        for place, (name, (r, g, b)) in enumerate(zip(names, colours, strict=False))
+        f'<span><i style="background:{f"rgb({r},{g},{b})" if r or g or b else "none"}"></i>{esc(name)}</span>'
+        for name, (r, g, b) in zip(names, colours, strict=False)
     )
     return f'<div class="legend">{items}</div>'
 

@@ -13,6 +13,7 @@ A run of `segment`:
     _state/engine/crash-<id>                                 a video that no engine process survived
     _state/drain-<id>                                        a driver that asks its workers to end
     _run/manifest.json, _run/inputs.parquet, _run/calibration.json, run.json, _SUCCESS
+    preview/<id>.mp4, preview/<id>.jpg                       for people; nothing reads them
 
 A set of `build-episodes` has a manifest, `segments.parquet` and
 
@@ -185,6 +186,11 @@ def state_key(video_id: str, segment: int, next_shard: int, next_part: int) -> s
 def video_key(video_id: str) -> str:
     """Where a video's row lives."""
     return f"{VIDEOS_PREFIX}{_check_id(video_id)}.parquet"
+
+
+def preview_key(video_id: str, kind: str) -> str:
+    """Where a picture or clip of a video lies that people look at."""
+    return f"preview/{_check_id(video_id)}.{kind}"
 
 
 def verdict_key(video_id: str) -> str:

@@ -18,10 +18,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from vidseg_core.store.atomic import whole_text
+from vidseg_core.store.export.palette import is_background
 from vidseg_core.store.run import Run
 
 _COLUMNS = ("pts_s", "is_key", "height", "width", "mask")
-_BACKGROUND = ("background", "bg")
 _UNLABELLED = 255
 _MAX_GROUPS = 7  # five bits each: counts below 2**34
 
@@ -64,11 +64,6 @@ def export_coco(
         tail = {"images": images, "categories": categories, "info": {"description": f"vidseg run {run.path}"}}
         file.write("],\n" + json.dumps(tail)[1:] + "\n")
     return written
-
-
-def is_background(class_names: Sequence[str]) -> bool:
-    """Whether class 0 is what is behind the objects, by its name."""
-    return bool(class_names) and class_names[0].strip(" _").lower() in _BACKGROUND
 
 
 def _skipped(class_names: Sequence[str], background: bool) -> set[int]:

@@ -1,6 +1,6 @@
 """The colours of the classes with their names: a strip that goes below a picture and covers none of it.
 
-Class 0 leaves the picture as it is, so its box is empty.
+A class that leaves the picture as it is (the background) has an empty box.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vidseg_core.store.export.palette import PALETTE
+from vidseg_core.store.export.palette import PALETTE, class_colours
 
 UNLABELLED = 255
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
@@ -36,21 +36,16 @@ def legend_strip(
         entries.append((UNLABELLED, "no label"))
     rows, rest = _rows([name for _, name in entries], width, most_rows)
     strip = Image.new("RGB", (width, _ROW * len(rows) + 4 * bool(rows)), _PAPER)
-    pen, waiting = ImageDraw.Draw(strip), iter(entries)
+    pen, waiting, colours = ImageDraw.Draw(strip), iter(entries), class_colours(class_names)
     for number, row in enumerate(rows):
         top = _ROW * number + 4
         for left, (label, name) in zip(row, waiting, strict=False):
-            fill = tuple(int(part) for part in PALETTE[label]) if label else _PAPER
+            fill = tuple(int(part) for part in colours[label]) if colours[label].any() else _PAPER
             pen.rectangle((left, top + 1, left + _BOX, top + 1 + _BOX), fill=fill, outline=_INK)
             pen.text((left + _BOX + 6, top), name, fill=_INK, font=_font())
     if rest:
         pen.text((width - _EDGE, 4 + _ROW * (len(rows) - 1)), rest, fill=_INK, font=_font(), anchor="ra")
     return np.asarray(strip)
-
-
-def with_legend(picture_HW3: np.ndarray, strip_HW3: np.ndarray) -> np.ndarray:
-    """The picture with the strip below it."""
-    return np.concatenate((picture_HW3, strip_HW3)) if len(strip_HW3) else picture_HW3
 
 
 def _rows(names: Sequence[str], width: int, most: int) -> tuple[list[list[int]], str]:

@@ -1,35 +1,41 @@
-"""A video to look at: the masks over the frames, or beside them, key frames with a white border.
+"""A video to look at: the masks over the frames, or beside them, key frames marked.
 
 The frames are the caller's (this package reads no media): pairs of frame number and RGB picture, in order.
 Frames without a row are shown bare; a legend of the classes may go below. Presentation times that move on are
-kept, so a variable frame rate stays one.
+kept, so a variable frame rate stays one. Masks are drawn in threads, a few frames ahead of the encoder, which
+has threads of its own.
 
 Legend: `_HW` height, width, `_HW3` with RGB.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import av
 import av.codec
 import numpy as np
-from PIL import Image
 
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.export.legend import legend_strip, with_legend
-from vidseg_core.store.export.palette import PALETTE
+from vidseg_core.store.export.paint import Painter, mark_key
 from vidseg_core.store.run import Run
 from vidseg_core.store.video_file import VideoFile, video_file
 
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
+_BT709 = 1
+"""Colours as players expect them: FFmpeg's number, and PyAV's name of it below."""
 _TICKS = 10_000  # a second; mpeg4 allows up to 65535
 _COLUMNS = ("pts_s", "is_key", "height", "width", "mask")
-_BORDER = 0.012  # of the longer side
+_THREADS = min(4, os.cpu_count() or 1)
+
+Row = dict[str, Any]
 
 
 def export_overlay(
@@ -37,39 +43,36 @@ def export_overlay(
     video_id: str,
     frames: Iterable[tuple[int, np.ndarray]],
     out: str | Path,
+    painter: Painter | None = None,
     *,
     layout: Literal["blend", "side"] = "blend",
-    alpha: float = 0.5,
+    legend: bool = True,
+    key_marks: bool = True,
     fps: float = 25.0,
-    class_names: Sequence[str] = (),
-    unlabelled: bool = False,
+    quality: int = 20,
+    on_frame: Callable[[int], None] = lambda written: None,
 ) -> int:
     """Write an mp4 of one video; returns its frames.
 
     `frames`: (frame_index, uint8 [H, W, 3] RGB) with increasing numbers, all of one size, which may differ
-    from the mask's. `alpha`: weight of the mask's colours, 0 to 1. `fps`: spacing of frames without a row.
-    `class_names`: a legend of these goes below the picture, that of 255 too where `unlabelled`.
+    from the mask's. `painter`: how masks look; None: classes without names. `legend`: names and colours go
+    below the picture. `fps`: spacing of frames without a row. `quality`: x264's CRF, lower is better.
+    `on_frame` is called with the number of frames written so far.
     `StoreError` if the run has no such video, there is no frame, or FFmpeg lacks an encoder.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha {alpha} is not between 0 and 1")
     if layout not in ("blend", "side"):
         raise ValueError(f"layout {layout!r} is neither 'blend' nor 'side'")
+    draw = partial(_picture, run, video_id, painter or Painter(), layout, legend, key_marks)
     spacing = round(_TICKS / fps)
     written, tick = 0, -spacing
     encoder: _Encoder | None = None
-    strip_HW3: np.ndarray | None = None
     with video_file(out) as file:
-        for frame_HW3, row in _paired(frames, run.rows(video_id, _COLUMNS)):
-            mask_HW = run.labels(video_id, row) if row else None
-            picture_HW3 = _picture(frame_HW3, row, mask_HW, layout, alpha)
-            if strip_HW3 is None:
-                strip_HW3 = legend_strip(class_names, picture_HW3.shape[1], unlabelled=unlabelled)
-            picture_HW3 = with_legend(picture_HW3, strip_HW3)
-            encoder = encoder or _Encoder(file, picture_HW3.shape[1], picture_HW3.shape[0], fps)
+        for picture_HW3, row in _drawn(draw, _paired(frames, run.rows(video_id, _COLUMNS))):
+            encoder = encoder or _Encoder(file, picture_HW3.shape[1], picture_HW3.shape[0], fps, quality)
             tick = _next_tick(tick, row["pts_s"] if row else None, spacing)
             encoder.write(picture_HW3, tick)
             written += 1
+            on_frame(written)
         if encoder is None:
             raise StoreError(f"overlay of {video_id}: no frames given")
         encoder.drain()
@@ -83,8 +86,8 @@ def _next_tick(last: int, seconds: float | None, spacing: int) -> int:
 
 
 def _paired(
-    frames: Iterable[tuple[int, np.ndarray]], rows: Iterator[dict[str, Any]]
-) -> Iterator[tuple[np.ndarray, dict[str, Any] | None]]:
+    frames: Iterable[tuple[int, np.ndarray]], rows: Iterator[Row]
+) -> Iterator[tuple[np.ndarray, Row | None]]:
     """Each frame with its row, None if it has none."""
     row = next(rows, None)
     for index, frame_HW3 in frames:
@@ -93,48 +96,61 @@ def _paired(
         yield frame_HW3, row if row and row["frame_index"] == index else None
 
 
+def _drawn(
+    draw: Callable[[np.ndarray, Row | None], np.ndarray],
+    pairs: Iterable[tuple[np.ndarray, Row | None]],
+) -> Iterator[tuple[np.ndarray, Row | None]]:
+    """Pictures with their rows, in order; a few are drawn ahead."""
+    waiting: deque[tuple[Future[np.ndarray], Row | None]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for frame_HW3, row in pairs:
+            own_HW3 = frame_HW3.copy()  # the caller's is valid until the next is asked for
+            waiting.append((pool.submit(draw, own_HW3, row), row))
+            if len(waiting) > 2 * _THREADS:
+                done, its_row = waiting.popleft()
+                yield done.result(), its_row
+        for done, its_row in waiting:
+            yield done.result(), its_row
+
+
 def _picture(
-    frame_HW3: np.ndarray,
-    row: dict[str, Any] | None,
-    mask_HW: np.ndarray | None,
+    run: Run,
+    video_id: str,
+    painter: Painter,
     layout: str,
-    alpha: float,
+    legend: bool,
+    key_marks: bool,
+    frame_HW3: np.ndarray,
+    row: Row | None,
 ) -> np.ndarray:
     """One frame of the overlay, uint8 RGB with even sides (the last odd row and column are cut)."""
     height, width = frame_HW3.shape[0] // 2 * 2, frame_HW3.shape[1] // 2 * 2
     frame_HW3 = frame_HW3[:height, :width]
-    shown_HW3 = frame_HW3.copy()
-    if row and mask_HW is not None:
-        labels = Image.fromarray(mask_HW)
-        labels_HW = np.asarray(labels.resize((width, height), Image.Resampling.NEAREST))
-        seen_HW = PALETTE[labels_HW].any(axis=2)  # class 0, black: the picture stays as it is
-        mixed = frame_HW3[seen_HW] * (1 - alpha) + PALETTE[labels_HW[seen_HW]] * alpha
-        shown_HW3[seen_HW] = np.round(mixed).astype(np.uint8)
-        if row["is_key"]:
-            _draw_border(shown_HW3)
-    return np.concatenate((frame_HW3, shown_HW3), axis=1) if layout == "side" else shown_HW3
-
-
-def _draw_border(picture_HW3: np.ndarray) -> None:
-    thick = math.ceil(max(picture_HW3.shape) * _BORDER)
-    for edge in (np.s_[:thick], np.s_[-thick:], np.s_[:, :thick], np.s_[:, -thick:]):
-        picture_HW3[edge] = 255
+    shown_HW3 = painter.over(frame_HW3, run.labels(video_id, row)) if row else frame_HW3.copy()
+    if row and row["is_key"] and key_marks:
+        mark_key(shown_HW3)
+    if layout == "side":
+        shown_HW3 = np.concatenate((frame_HW3, shown_HW3), axis=1)
+    return painter.with_legend(shown_HW3) if legend else shown_HW3
 
 
 class _Encoder:
     """Pictures into a video file."""
 
-    def __init__(self, file: VideoFile, width: int, height: int, fps: float) -> None:
-        rate = Fraction(fps).limit_denominator(1001)
-        stream: Any = file.container.add_stream(_encoder_name(), rate=rate)
+    def __init__(self, file: VideoFile, width: int, height: int, fps: float, quality: int) -> None:
+        name, rate = _encoder_name(), Fraction(fps).limit_denominator(1001)
+        options = {"preset": "veryfast", "crf": str(quality)} if name == "libx264" else {}
+        stream: Any = file.container.add_stream(name, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, _TICKS)
-        stream.codec_context.thread_count = 1
-        stream.bit_rate = max(1_000_000, width * height * 4)
+        stream.codec_context.colorspace = _BT709
+        if not options:
+            stream.bit_rate = max(1_000_000, width * height * 4)
         self._file, self._stream = file, stream
 
     def write(self, picture_HW3: np.ndarray, tick: int) -> None:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HW3), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
         frame.pts, frame.time_base = tick, Fraction(1, _TICKS)
         self._file.mux(self._stream.encode(frame))
 

@@ -2,10 +2,13 @@
 
 Labels 1 to 7 have the hues of Okabe and Ito ("Color Universal Design", 2008), label 0 is black and label 255
 (void, by custom) grey. Later labels repeat the hues lighter or darker: with many classes no palette is safe
-for every eye, but neighbours in it differ in lightness too.
+for every eye, but neighbours in it differ in lightness too. A label 0 that is a class like any other has a
+colour of its own over a frame.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -45,3 +48,21 @@ def _palette() -> np.ndarray:
 
 PALETTE = _palette()
 """uint8 [256, 3], RGB of each label. Read-only."""
+
+FIRST_RGB = (80, 60, 230)
+"""Class 0 over a frame, where it is no background: far from all others, also for colour-blind eyes."""
+_BACKGROUND = ("background", "bg")
+
+
+def is_background(class_names: Sequence[str]) -> bool:
+    """Whether class 0 is what is behind the objects, by its name."""
+    return bool(class_names) and class_names[0].strip(" _").lower() in _BACKGROUND
+
+
+def class_colours(class_names: Sequence[str]) -> np.ndarray:
+    """uint8 [256, 3]: colours over a frame; black for what is left as it is, a class 0 that is background or
+    that nobody has named."""
+    colours = PALETTE.copy()
+    if class_names and not is_background(class_names):
+        colours[0] = FIRST_RGB
+    return colours
