@@ -37,14 +37,34 @@ class Wrong(NamedTuple):
 
 WRONG = [
     Wrong("segmnet", "there is no verb 'segmnet' (did you mean 'segment'?)", light=True),
-    Wrong("segment --input clip.mp4", "--output", light=True),
+    Wrong("segment --input clip.mp4 --segmenter plain", "--output", light=True),
     Wrong("segment clip.mp4 --segmenter plain", "--output", light=True),
     Wrong("segment --preview --output out --segmenter plain", "--input", light=True),
-    Wrong("segment --input clip.mp4 --output out --lanes no", "--lanes: must be a whole number", light=True),
-    Wrong("segment --input clip.mp4 --output notes.txt", "notes.txt is a file, not a folder", light=True),
-    Wrong("segment --input clip.mp4 --output out --weights none.pt", "none.pt does not exist", light=True),
-    Wrong("segment --input clpi.mp4 --output out", "clpi.mp4: no such file or directory", light=True),
-    Wrong("segment --input empty --output out", "empty: no videos in this directory", light=True),
+    Wrong(
+        "segment --input clip.mp4 --output out --lanes no --segmenter plain",
+        "--lanes: must be a whole number",
+        light=True,
+    ),
+    Wrong(
+        "segment --input clip.mp4 --output notes.txt --segmenter plain",
+        "notes.txt is a file, not a folder",
+        light=True,
+    ),
+    Wrong(
+        "segment --input clip.mp4 --output out --weights none.pt --segmenter plain",
+        "none.pt does not exist",
+        light=True,
+    ),
+    Wrong(
+        "segment --input clpi.mp4 --output out --segmenter plain",
+        "clpi.mp4: no such file or directory",
+        light=True,
+    ),
+    Wrong(
+        "segment --input empty --output out --segmenter plain",
+        "empty: no videos in this directory",
+        light=True,
+    ),
     Wrong("export --run masks --output out --video b", "has no video 'b'"),
     Wrong("export --run masks --output out --format overlay --opacity 2", "--opacity: must be from 0 to 1"),
     Wrong("export --run empty --output out", "empty is not a vidseg run"),
