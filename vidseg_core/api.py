@@ -56,6 +56,7 @@ class SegmentOptions(TypedDict, total=False):
     ray_address: str | None
     object_store_mb: int | None
     dry_run: bool
+    preview: bool
     retry_quarantined: bool
     repair: bool
     limit: int | None
@@ -90,6 +91,10 @@ def segment(input: Place | Sequence[Place], output: Place, **options: Unpack[Seg
         if (cause := raised(problem)) is problem:
             raise
         raise cause from None  # without what Ray wraps around it
+    if config.preview:
+        from vidseg_core.inspection.preview import write_preview
+
+        write_preview(config.output, report)
     return open_run(config.output)
 
 
