@@ -147,7 +147,7 @@ def test_export_coco_names_the_classes_of_the_run(run: Path, tmp_path: Path) -> 
 def test_export_overlay_shows_every_frame_of_the_source(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "overlay"
     argv = ["export", "--run", str(run), "--output", str(out), "--format", "overlay", "--layout", "side"]
-    for options, taller in ((["--no-legend"], False), ([], True)):
+    for options, taller in ((["--no-legend"], False), (["--overwrite"], True)):
         assert cli.main([*argv, *options]) == 0
         with av.open(str(out / f"{VIDEO}.mp4")) as container:
             frames = list(container.decode(video=0))
@@ -168,9 +168,9 @@ def test_unknown_videos_and_runs_are_named(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "out")
-    assert cli.main(["export", "--run", str(run), "--output", out, "--video", "clip-012345678"]) == 2
+    assert cli.main(["export", "--run", str(run), "--output", out, "--video", "clap-0123456789"]) == 2
     assert f"did you mean {VIDEO!r}" in capsys.readouterr().err
-    assert cli.main(["export", "--run", str(tmp_path / "no"), "--output", out]) == 2
+    assert cli.main(["export", "--run", str(tmp_path), "--output", out]) == 2
     assert "is not a vidseg run" in capsys.readouterr().err
 
 

@@ -14,6 +14,7 @@ from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.catalogue import NET_FAMILIES, NETS
 from vidseg_core.config.cli import parse
 from vidseg_core.config.evaluate import EvaluateConfig
+from vidseg_core.config.export import ExportConfig
 from vidseg_core.config.help import field_texts, options, render_help
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
@@ -26,7 +27,7 @@ from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.config.tune import TuneConfig
-from vidseg_core.config.verbs import CompactConfig, DemoConfig, DoctorConfig, ExportConfig, StatusConfig
+from vidseg_core.config.verbs import CompactConfig, DemoConfig, DoctorConfig, StatusConfig
 
 GOLDEN = Path(__file__).with_name("golden_cli.txt")
 CONFIGS: dict[str, type] = {

@@ -159,6 +159,7 @@ SPEED_ONLY = {
     "media.max_pixels",
     "media.decode_deadline_s",
     "media.memory_mib",
+    "preview",
     "budget",  # what it chooses is there: scheduler.*
     "max_drop",
     "calibration.clips",

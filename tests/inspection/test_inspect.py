@@ -9,21 +9,18 @@ import io
 import json
 import math
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from vidseg_core.cli import main as cli
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.inspect import InspectConfig, parse_frames
+from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.engine import FrameResult
 from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.inspection.why import Reasons
@@ -166,7 +163,7 @@ def why(run: Path, out: Path, frames: str) -> list[dict[str, str]]:
 
 def test_an_export_alone_prints_no_reasons(run: Path, tmp_path: Path) -> None:
     code, said = look(run, tmp_path / "out", export="png", frames="3")
-    assert code == 0 and "no key" not in said and "1 mask below" in said
+    assert code == 0 and "no key" not in said and "1 mask in" in said
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["png"]
     assert InspectConfig(run="x").show == ("why", "sheet")
     assert InspectConfig(run="x", export="png", show=("why",)).show == ("why",)
@@ -218,48 +215,6 @@ def test_frames_that_tell_the_most_are_chosen_when_none_are_named(run: Path, tmp
     )  # keys are 0 and 10: not only what is close to them
 
 
-def test_png_and_coco_hold_the_chosen_masks(run: Path, tmp_path: Path) -> None:
-    look(run, tmp_path / "out", show=(), export="png", frames="3,12")
-    files = sorted((tmp_path / "out" / "png" / VIDEO).iterdir())
-    assert [file.name for file in files] == ["00000003.png", "00000012.png"]
-    assert (np.asarray(Image.open(files[1])) == mask(12)).all()
-    look(run, tmp_path / "out", show=(), export="coco", frames="3")
-    found = json.loads((tmp_path / "out" / "coco.json").read_text())
-    assert {a["category_id"] for a in found["annotations"]} == {2}  # frame 3 has no class 1
-    (thing,) = found["annotations"]
-    assert (coco_mask.decode(thing["segmentation"]) == (mask(3) == 2)).all() and len(found["images"]) == 1
-
-
-def test_fiftyone_gets_pictures_and_index_masks_of_one_name(run: Path, tmp_path: Path) -> None:
-    code, _ = look(run, tmp_path / "out", show=(), export="fiftyone", frames="2-4")
-    root = tmp_path / "out" / "fiftyone"
-    names = [f"{VIDEO}-{number:08d}" for number in (2, 3, 4)]
-    assert code == 0 and sorted(path.stem for path in (root / "data").iterdir()) == names
-    for number, name in zip((2, 3, 4), names, strict=True):
-        labels = Image.open(root / "labels" / f"{name}.png")
-        assert labels.mode == "L" and (np.asarray(labels) == mask(number)).all()
-        assert Image.open(root / "data" / f"{name}.jpg").size == (WIDTH, HEIGHT)
-    targets = json.loads((root / "mask_targets.json").read_text())
-    assert targets == {"0": "background", "1": "thing: a", "2": "other"}
-
-
-def test_cvat_can_read_the_colours_back(run: Path, tmp_path: Path) -> None:
-    look(run, tmp_path / "out", show=(), export="cvat", frames="5,6")
-    root = tmp_path / "out" / "cvat"
-    with zipfile.ZipFile(root / "annotations.zip") as archive:
-        lines = archive.read("labelmap.txt").decode().splitlines()[1:]
-        names = archive.read("ImageSets/Segmentation/default.txt").decode().split()
-        png = np.frombuffer(archive.read(f"SegmentationClass/{names[1]}.png"), np.uint8)
-    assert names == [f"{VIDEO}-00000005", f"{VIDEO}-00000006"]
-    colours = {tuple(map(int, line.split(":")[1].split(","))): line.split(":")[0] for line in lines}
-    assert list(colours.values()) == ["background", "thing a", "other"]  # the colon would part fields
-    decoded = cv2.imdecode(png, cv2.IMREAD_COLOR)
-    assert decoded is not None
-    rgb = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
-    assert (rgb == PALETTE[mask(6)]).all() and {tuple(c) for c in rgb.reshape(-1, 3)} <= set(colours)
-    assert sorted(path.stem for path in (root / "images").iterdir()) == names
-
-
 def test_a_source_that_is_gone_costs_the_pictures_only(run: Path, tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").unlink()
     every = ("why", "frame", "sheet", "overlay")
@@ -274,13 +229,6 @@ def test_an_unfinished_run_is_shown_as_far_as_it_goes(run: Path, tmp_path: Path)
     (run / "run.json").unlink()
     code, said = look(run, tmp_path / "out", show=("why",), frames="4")
     assert code == 0 and "not finished" in said and "no key: scheduler scores 2.8" in said
-
-
-def test_frames_are_named_by_number_range_and_step() -> None:
-    assert parse_frames("5, 10-20, 0-100:25") == [(5, 5, 1), (10, 20, 1), (0, 100, 25)]
-    for text in ("x", "5-", "9-3", "1-9:0", "-4"):
-        with pytest.raises(ConfigError, match="--frames"):
-            parse_frames(text)
 
 
 @pytest.mark.parametrize(
@@ -299,8 +247,8 @@ def test_what_cannot_be_asked_for_is_told_at_once(options: dict[str, Any], says:
 
 
 def test_what_is_not_there_is_told(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no video 'clip'"):
-        look(run, tmp_path / "out", video=("clip",))
+    with pytest.raises(ConfigError, match="no video 'clap'"):
+        look(run, tmp_path / "out", video=("clap",))
     with pytest.raises(ConfigError, match="no frame of clip-0123456789"):
         look(run, tmp_path / "out", frames="900")
     with pytest.raises(StoreError, match="not a vidseg run"):

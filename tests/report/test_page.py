@@ -165,8 +165,8 @@ def test_one_bad_input_costs_itself_only(tmp_path: Path, evaluated: Path) -> Non
     assert "<h2>Evaluation<" in page
     with pytest.raises(StoreError, match="neither run.json nor frames/"):
         gather(ReportConfig(input=(str(tmp_path / "nothing"),)))
-    with pytest.raises(ConfigError, match="no clip 'scene-000-mixe'.*did you mean"):
-        gather(ReportConfig(input=(str(evaluated),), clip="scene-000-mixe"))
+    with pytest.raises(ConfigError, match="no clip 'scene-000-maxed'.*did you mean"):
+        gather(ReportConfig(input=(str(evaluated),), clip="scene-000-maxed"))
 
 
 def test_an_evaluation_that_is_not_whole_says_so_and_shows_what_there_is(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ import pytest
 from benchmarks.run_digest import run_digest
 from tests.store.builders import CLASSES, flip, frame_row, labels_of, older_bytes, put_parts, put_run
 from vidseg_core.cli.main import main
+from vidseg_core.config.export import ExportConfig
+from vidseg_core.export.export_job import run_export
 from vidseg_core.store import (
     CommitConflict,
     ObjectStore,
@@ -28,7 +30,6 @@ from vidseg_core.store import (
 )
 from vidseg_core.store.checked import ARROW_ERRORS, open_checked, read_group, why_damaged
 from vidseg_core.store.errors import DamagedFile, StoreError
-from vidseg_core.store.export import export_coco, export_png
 
 PART = "frames/video=a/part-00000-000002.parquet"
 FRAMES = range(14, 21)
@@ -75,17 +76,14 @@ def _rows_or_none(data: bytes) -> list[dict] | None:
     return read
 
 
-@pytest.mark.parametrize(
-    "read", ["rows", "few columns", "mask", "dataset", "png", "coco", "digest", "compact"]
-)
+@pytest.mark.parametrize("read", ["rows", "few columns", "mask", "dataset", "export", "digest", "compact"])
 def test_a_flipped_bit_is_named_by_every_reader(local: ObjectStore, tmp_path: Path, read: str) -> None:
     flip(local, PART, mask_byte(local))
     run = open_run(local.root)
     readers = {
         "rows": lambda: list(run.rows("a")),
         "mask": lambda: run.mask("a", 15),
-        "png": lambda: export_png(run, tmp_path / "png"),
-        "coco": lambda: export_coco(run, tmp_path / "coco.json"),
+        "export": lambda: run_export(ExportConfig(run=local.root, output=str(tmp_path / "png"))),
         "digest": lambda: run_digest(local.root),
         "compact": lambda: compact(local.root),
     }

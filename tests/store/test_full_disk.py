@@ -17,19 +17,18 @@ import numpy as np
 import pytest
 
 from tests.disks import little_room
-from tests.store.builders import HEIGHT, WIDTH, labels_of, put_run
+from tests.store.builders import put_run
 from vidseg_core.cli import main as cli
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import write_scene_video
-from vidseg_core.inspection.foreign import write_cvat, write_fiftyone
 from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.report.report_job import run_report
 from vidseg_core.store import WriteError, compact, open_run, open_store
 from vidseg_core.store.atomic import whole_file, write_whole
-from vidseg_core.store.export import export_coco, export_overlay, export_png
+from vidseg_core.store.export import export_overlay
 
 ROOT = Path(__file__).parents[2]
 OVERLAY = """
@@ -43,7 +42,6 @@ try:
 except Exception as error:
     print(error)
 """
-SHOTS = [(f"a-{n:08d}", np.full((HEIGHT, WIDTH, 3), 9 * n, np.uint8), labels_of(n)) for n in range(3)]
 
 
 def overlay(place: Path) -> None:
@@ -64,12 +62,8 @@ def _report(place: Path) -> None:
 
 
 WRITERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "png": (lambda place: export_png(open_run(place / "run"), place / "png"), "png/a-1f/00000000.png"),
-    "coco": (lambda place: export_coco(open_run(place / "run"), place / "coco.json"), "coco.json"),
     "why": (lambda place: _inspect(place, "why"), "look/a-1f-why.csv"),
     "sheet": (lambda place: _inspect(place, "sheet"), "look/a-1f-sheet.png"),
-    "fiftyone": (lambda place: write_fiftyone(place, SHOTS, ["x"]), "fiftyone/data/a-00000000.jpg"),
-    "cvat": (lambda place: write_cvat(place, SHOTS, ["x"]), "cvat/images/a-00000000.jpg"),
     "report": (_report, "page/plots/"),
     "scene": (lambda place: write_scene_video(place / "scene.mp4", SceneConfig(frames=3)), "scene_labels/"),
     "compact": (lambda place: compact(place / "run"), "frames/video=a-1f/span-00000-000000-000004.parquet"),

@@ -156,10 +156,10 @@ VERBS = {
         afterwards="what is merged stays; the same command merges the rest",
     ),
     "export": Verb(
-        summary="masks as PNG files, COCO run-lengths or overlay videos",
-        config="verbs:ExportConfig",
+        summary="masks for other tools (COCO, YOLO, DAVIS, CVAT, ...) and as overlay videos",
+        config="export:ExportConfig",
         run="cli.finished_runs:run_export",
-        afterwards="files that are finished stay; the same command writes all of them again",
+        afterwards="files that are finished stay; the same command with --overwrite writes all of them again",
     ),
     "demo": Verb(
         summary="generated scenes, several schedulers, one comparison",

@@ -127,5 +127,7 @@ def _option_lines(option: Option, width: int) -> list[str]:
 def _two_columns(head: str, text: str, width: int) -> list[str]:
     wrapped = textwrap.wrap(text, width - _LEFT, break_on_hyphens=False, break_long_words=False)
     if len(head) >= _LEFT - 1:
-        return [head, *(" " * _LEFT + line for line in wrapped)]
+        first, *more = textwrap.wrap(head.replace("|", "| "), width - 6, break_on_hyphens=False)
+        heads = [line.replace("| ", "|") for line in (f"  {first.strip()}", *(f"      {m}" for m in more))]
+        return [*heads, *(" " * _LEFT + line for line in wrapped)]
     return [head.ljust(_LEFT) + wrapped[0], *(" " * _LEFT + line for line in wrapped[1:])]

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vidseg_core.config.errors import ConfigError, check, check_int, nearest
-from vidseg_core.config.schema import redact
+from vidseg_core.config.errors import check, check_int, nearest
+from vidseg_core.config.export import FORMATS, FormatName, FrameChoice, check_place
 
-__all__ = ["EXPORTS", "FORMS", "InspectConfig", "parse_frames"]
+__all__ = ["FORMS", "InspectConfig"]
 
 FORMS = ("why", "frame", "sheet", "overlay")
-EXPORTS = ("none", "png", "coco", "fiftyone", "cvat")
-_RANGE = re.compile(r"^(\d+)(?:-(\d+)(?::(\d+))?)?$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectConfig:
+class InspectConfig(FrameChoice):
     """Look into a run: frames with their masks, why a frame was key or not, sheets, clips, exports.
 
     Without --frames or --from_s a few frames over each video are chosen. Finished or not, what is committed
@@ -32,11 +29,15 @@ class InspectConfig:
     show: tuple[str, ...] = ()
     """why (decisions as text), frame (picture and mask), sheet (many at once), overlay (mp4); repeatable;
     none: why and sheet, with --export nothing else"""
-    export: Literal["none", "png", "coco", "fiftyone", "cvat"] = "none"
-    """masks of the chosen frames for other tools; png and coco without frames: of all frames"""
+    export: Literal["none", FormatName] = "none"
+    """also export the frames that are looked at, into a folder of the format's name (see vidseg export)"""
+    overwrite: bool = False
+    """--export: write over an export that is there already"""
+    sources: str | None = None
+    """folder with the videos, if they have moved since the run; searched by file name"""
 
     video: tuple[str, ...] = ()
-    """only these video ids (repeatable); none given: the first ones"""
+    """only these video ids, or how they begin (repeatable); none given: the first ones"""
     frames: str = ""
     """frames by number: 120 or 100-200 or 100-400:25 (every 25th), several with commas"""
     from_s: float | None = None
@@ -52,7 +53,7 @@ class InspectConfig:
     legend: bool = True
     """class names and colours below pictures, sheets and clips; --no-legend: none"""
     background: bool = False
-    """coco: also annotate a class 0 that is called background"""
+    """--export, forms of objects: also a class 0 that is called background"""
     log: Literal["text", "json"] = "text"
     """how messages are printed"""
 
@@ -65,44 +66,15 @@ class InspectConfig:
     def __post_init__(self) -> None:
         asked = tuple(self.show) or (("why", "sheet") if self.export == "none" else ())
         object.__setattr__(self, "show", asked)
-        object.__setattr__(self, "video", tuple(self.video))
-        for option, value in (("--run", self.run), ("--output", self.output)):
-            check(bool(value.strip()), option, "must not be empty")
-            problem = f"holds credentials ({redact(value)}); they belong in the environment"
-            check(redact(value) == value, option, problem)
+        self.check_choice()
+        for option, value in (("--run", self.run), ("--output", self.output), ("--sources", self.sources)):
+            check_place(option, value)
         check("://" not in self.output, "--output", "must be a local folder")
         for form in self.show:
             known = ", ".join(FORMS)
             check(form in FORMS, "--show", f"cannot show {form!r}{nearest(form, FORMS)}; known: {known}")
-        check(self.export in EXPORTS, "--export", f"must be one of {', '.join(EXPORTS)}")
-        parse_frames(self.frames)
-        ranged = self.from_s is not None or self.to_s is not None
-        check(not (ranged and self.frames), "--frames", "and a time range: give one of the two")
-        if ranged:
-            low, high = self.from_s or 0.0, self.to_s if self.to_s is not None else float("inf")
-            check(
-                0 <= low < high, "--from_s", f"must be from 0 up and before --to_s, got {low:g} to {high:g}"
-            )
+        known = ", ".join(("none", *FORMATS))
+        check(self.export == "none" or self.export in FORMATS, "--export", f"must be one of {known}")
+        check("://" not in (self.sources or ""), "--sources", "must be a local folder")
         check_int("--limit", self.limit, 1, 1000)
         check_int("--size", self.size, 64, 8192, "pixels")
-
-    @property
-    def chooses(self) -> bool:
-        """Whether frames were named at all."""
-        return bool(self.frames) or self.from_s is not None or self.to_s is not None
-
-
-def parse_frames(text: str) -> list[tuple[int, int, int]]:
-    """(first, last, step) of each part of `100-400:25,7`; `ConfigError` names the part that is none."""
-    found = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        match = _RANGE.match(part)
-        if match is None:
-            raise ConfigError("--frames", f"{part!r} is neither a number nor a range such as 100-400:25")
-        first, last, step = (int(group) if group is not None else None for group in match.groups())
-        assert first is not None
-        last, step = first if last is None else last, 1 if step is None else step
-        check(first <= last, "--frames", f"{part!r} ends before it begins")
-        check(step >= 1, "--frames", f"{part!r} has a step of 0")
-        found.append((first, last, step))
-    return found

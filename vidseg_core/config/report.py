@@ -30,7 +30,7 @@ class ReportConfig:
     aki: float = 25.0
     """key interval at which histograms, timelines and masks are shown: of each method the nearest point"""
     clip: str | None = None
-    """clip of the timeline and the mask strips; None: where methods differ most"""
+    """clip of the timeline and the mask strips, or how it begins; None: where methods differ most"""
     strip_frames: int = 5
     """frames in a mask strip; 1 to 12"""
     worst: int = 12

@@ -1,4 +1,4 @@
-"""Configurations of the small verbs: compact, status, export, demo and doctor.
+"""Configurations of the small verbs: compact, status, demo and doctor.
 
 The same rules as in `vidseg_core.config.segment`: frozen, valid once they exist, one text per field.
 """
@@ -10,17 +10,9 @@ from typing import ClassVar, Literal
 
 from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS
 from vidseg_core.config.errors import check, check_int, check_name
-from vidseg_core.config.schema import redact
+from vidseg_core.config.export import check_place
 
-__all__ = ["CompactConfig", "DemoConfig", "DoctorConfig", "ExportConfig", "StatusConfig"]
-
-
-def _check_place(option: str, value: str | None) -> None:
-    if value is None:
-        return
-    check(bool(value.strip()), option, "must not be empty")
-    problem = f"holds credentials ({redact(value)}); they belong in the environment, not in an address"
-    check(redact(value) == value, option, problem)
+__all__ = ["CompactConfig", "DemoConfig", "DoctorConfig", "StatusConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +29,7 @@ class CompactConfig:
     """how messages are printed"""
 
     def __post_init__(self) -> None:
-        _check_place("--run", self.run)
+        check_place("--run", self.run)
         check_int("--span_mib", self.span_mib, 1, 4096, "MiB")
 
 
@@ -59,48 +51,7 @@ class StatusConfig:
     FIRST: ClassVar[str] = "run"
 
     def __post_init__(self) -> None:
-        _check_place("--run", self.run)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Write the masks of a run as palette PNG files, as COCO run-lengths or as overlay videos.
-
-    png: VIDEO/FRAME.png; coco: one coco.json; overlay: VIDEO.mp4, made from the source videos of the run.
-    """
-
-    run: str
-    """folder or s3://bucket/prefix of a run of vidseg segment"""
-    output: str
-    """local folder to write into"""
-    format: Literal["png", "coco", "overlay"] = "png"
-    """what to write"""
-    video: tuple[str, ...] = ()
-    """only these video ids (repeatable); none given: all of the run"""
-    keys_only: bool = False
-    """key frames only (png, coco)"""
-    layout: Literal["blend", "side"] = "blend"
-    """overlay: blended over the frame, or side by side with it"""
-    background: bool = False
-    """coco: also annotate a class 0 that is called background"""
-    legend: bool = True
-    """overlay: class names and colours below the picture; --no-legend: none"""
-    opacity: float = 0.35
-    """overlay: of the colours inside their outlines; 0 (outlines alone) to 1"""
-    key_marks: bool = True
-    """overlay: a mark in the corner of key frames; --no-key_marks: none"""
-    overlay_size: int = 960
-    """overlay: longest side of the picture, pixels; 64 to 8192, never above the source's"""
-    log: Literal["text", "json"] = "text"
-    """how messages are printed"""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "video", tuple(self.video))
-        _check_place("--run", self.run)
-        _check_place("--output", self.output)
-        check("://" not in self.output, "--output", "must be a local folder")
-        check(0 <= self.opacity <= 1, "--opacity", f"must be from 0 to 1, got {self.opacity:g}")
-        check_int("--overlay_size", self.overlay_size, 64, 8192, "pixels")
+        check_place("--run", self.run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +83,7 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedulers", tuple(self.schedulers))
-        _check_place("--output", self.output)
+        check_place("--output", self.output)
         check("://" not in self.output, "--output", "must be a local folder")
         check_int("--videos", self.videos, 1, 100)
         check_int("--frames", self.frames, 24, 10_000, "frames")
@@ -160,9 +111,9 @@ class DoctorConfig:
     """a table, or one JSON object per check"""
 
     def __post_init__(self) -> None:
-        _check_place("--output", self.output)
-        _check_place("--s3", self.s3)
-        _check_place("--dataset", self.dataset)
+        check_place("--output", self.output)
+        check_place("--s3", self.s3)
+        check_place("--dataset", self.dataset)
         if self.s3 is not None:
             bucket = self.s3.removeprefix("s3://").partition("/")[0]
             fine = self.s3.startswith("s3://") and bool(bucket)

@@ -10,25 +10,25 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.export import ExportConfig, FormatName
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.words import count
-from vidseg_core.inspection.foreign import Shot, write_cvat, write_fiftyone
-from vidseg_core.inspection.pick import Chosen, Row, rows_of, videos_of
+from vidseg_core.export.export_job import check_output, export, videos_of
+from vidseg_core.export.sources import Sources
+from vidseg_core.inspection.pick import Row, rows_of
 from vidseg_core.inspection.sheet import frame_sheet
 from vidseg_core.inspection.why import HEADS, Reasons, table, text_table
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.kit.whole import lacking
-from vidseg_core.report.footage import Footage, planned_uris
 from vidseg_core.report.overlay import save_png, side_by_side
 from vidseg_core.store import Run, open_run
 from vidseg_core.store.atomic import make_folder, whole_text
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.export import Painter, export_coco, export_overlay, export_png, is_background
+from vidseg_core.store.export import Painter, export_overlay
 from vidseg_core.store.soundness import raise_for
 
 DONE, SOURCE_LOST = 0, 3
@@ -47,20 +47,21 @@ class _Look:
     class_names: list[str]
     painter: Painter
     reasons: Reasons
-    footage: Footage
+    sources: Sources
 
 
 def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
     """Show and export what `config` asks for; 3 if some source could not be read. Raises on bad usage, and
     in the end where the run lacks frames."""
     report, run = reporter or Reporter(config.log), open_run(config.run)
-    faults = lacking(run.store, video_ids=config.video or None)
+    check_output(run, config.output)
+    videos, faults = videos_of(run, config.video)
     if faults and not any(run.files()):
         raise_for(f"run {run.path}", faults)
     look = _begin(run, config, report)
     chosen: dict[str, set[int]] = {}
     try:
-        for video_id in videos_of(run, config):
+        for video_id in videos if config.video else videos[: config.limit]:
             rows = rows_of(run, video_id, config)
             chosen[video_id] = {row["frame_index"] for row in rows}
             if rows:
@@ -76,11 +77,11 @@ def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
         if config.export != "none":
             _export(look, chosen)
     finally:
-        look.footage.close()
-    for video_id, why in look.footage.lost.items():
+        look.sources.close()
+    for video_id, why in look.sources.lost.items() if config.show else ():
         report.say(f"{video_id}: shown without its frames: {why}", video_id=video_id)
     raise_for(f"run {run.path}", faults)
-    return SOURCE_LOST if look.footage.lost else DONE
+    return SOURCE_LOST if look.sources.lost else DONE
 
 
 def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
@@ -88,9 +89,8 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
     if not run.complete:
         report.say(f"note: {run.path} is not finished (no _SUCCESS); what is committed is shown")
     make_folder(out)
-    videos = run.videos().to_pylist()
-    for row in videos:
-        if row["status"] == "quarantined" and (not config.video or row["video_id"] in config.video):
+    for row in run.videos().to_pylist():
+        if row["status"] == "quarantined" and row["video_id"].startswith(config.video or ("",)):
             why = (row["reason"] or "").replace(f"{row['uri']}: ", "")
             report.say(f"quarantined: {row['uri']}: {why}", video_id=row["video_id"])
     names = list(info.get("segmenter", {}).get("class_names", ()))
@@ -103,7 +103,7 @@ def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
         class_names=names,
         painter=Painter(names, unlabelled=unlabelled),
         reasons=Reasons(info),
-        footage=Footage(run, planned_uris(run) | {row["video_id"]: row["uri"] for row in videos}),
+        sources=Sources(run, config.sources),
     )
 
 
@@ -133,7 +133,7 @@ def _show(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
         path = look.out / f"{video_id}-sheet.png"
         sheet_HW3 = frame_sheet(
             look.run,
-            look.footage,
+            look.sources,
             look.painter,
             video_id,
             rows[:MOST_ON_SHEET],
@@ -149,7 +149,7 @@ def _show(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
 def _pair(look: _Look, video_id: str, row: Row, size: int) -> tuple[np.ndarray | None, np.ndarray]:
     """The frame (None if it cannot be read) and its mask, the mask at its own size."""
     number = row["frame_index"]
-    return look.footage.frame(video_id, number, size), look.run.mask(video_id, number)
+    return look.sources.frame(video_id, number, size), look.run.mask(video_id, number)
 
 
 def _caption(row: Row, reasons: Reasons) -> str:
@@ -166,7 +166,7 @@ def _overlay(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
 
     def frames() -> Iterator[tuple[int, np.ndarray]]:
         for number in range(first, last + 1):
-            frame_HW3 = look.footage.frame(video_id, number, look.config.size)
+            frame_HW3 = look.sources.frame(video_id, number, look.config.size)
             if frame_HW3 is None:
                 return
             yield number, frame_HW3
@@ -182,55 +182,24 @@ def _overlay(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
             legend=look.config.legend,
         )
     except StoreError:
-        if video_id not in look.footage.lost:
+        if video_id not in look.sources.lost:
             raise
         return
     look.report.say(f"{count(shown, 'frame')} in {path}")
 
 
-# --- export ------------------------------------------------------------------------------------------------
-
-
 def _export(look: _Look, chosen: dict[str, set[int]]) -> None:
-    config, names = look.config, look.class_names
+    """The frames that were looked at, in the format that was asked for."""
+    config = look.config
+    options = ExportConfig(
+        run=config.run,
+        output=str(look.out / config.export),
+        format=cast(FormatName, config.export),
+        overwrite=config.overwrite,
+        background=config.background,
+        legend=config.legend,
+        overlay_size=config.size,
+    )
     videos = [video_id for video_id, numbers in chosen.items() if numbers]
-    if config.export in ("png", "coco"):
-        part: Any = Chosen(look.run, chosen if config.chooses else None, videos)
-        if config.export == "png":
-            done = export_png(part, look.out / "png", video_ids=videos, keys_only=config.keys_only)
-            text = f"{count(done, 'mask')} below {look.out / 'png'}"
-        else:
-            path = look.out / "coco.json"
-            done = export_coco(
-                part,
-                path,
-                video_ids=videos,
-                class_names=names,
-                keys_only=config.keys_only,
-                background=config.background,
-            )
-            text = f"{count(done, 'annotation')} in {path}"
-            if is_background(names) and not config.background:
-                text += "; class 0, the background, is left out (--background: not)"
-    else:
-        write = write_fiftyone if config.export == "fiftyone" else write_cvat
-        known = names or _numbered_classes(look, videos)
-        done = write(look.out, _shots(look, {v: chosen[v] for v in videos}), known)
-        text = f"{count(done, 'frame')} in {look.out / config.export}"
-    look.report.say(text, count=done)
-
-
-def _shots(look: _Look, chosen: dict[str, set[int]]) -> Iterator[Shot]:
-    for video_id, numbers in chosen.items():
-        for number in sorted(numbers):
-            labels_HW = look.run.mask(video_id, number)
-            height, width = labels_HW.shape
-            frame_HW3 = look.footage.frame(video_id, number, look.config.size, exact=(height, width))
-            if frame_HW3 is not None:
-                yield f"{video_id}-{number:08d}", frame_HW3, labels_HW
-
-
-def _numbered_classes(look: _Look, videos: Sequence[str]) -> list[str]:
-    """`class 0`, `class 1`, ... where the run does not name them."""
-    row = next(iter(look.run.rows(videos[0], ("class_pixels",))))
-    return [f"class {place}" for place in range(len(row["class_pixels"]))]
+    wants = lambda video_id, row: row["frame_index"] in chosen[video_id]  # noqa: E731
+    export(look.run, videos, look.sources, options, wants, look.report)

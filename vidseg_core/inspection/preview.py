@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from vidseg_core.config.words import count
+from vidseg_core.export.clip import write_clip
+from vidseg_core.export.sources import Sources
 from vidseg_core.inspection.pick import COLUMNS, telling
 from vidseg_core.inspection.sheet import frame_sheet
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaError
-from vidseg_core.report.clip import write_clip
-from vidseg_core.report.footage import Footage
 from vidseg_core.report.overlay import jpeg
 from vidseg_core.store import Run, open_run
 from vidseg_core.store.export import Painter
@@ -61,12 +61,12 @@ def _show(run: Run, video: Mapping[str, Any], painter: Painter, report: Reporter
         path = Path(scratch) / f"{video_id}.mp4"
         shown = write_clip(run, video, path, painter, report, size=SIZE, most=_most_frames(video))
         run.store.put(clip, path.read_bytes())
-    footage = Footage(run, {video_id: video["uri"]})
+    sources = Sources(run)
     try:
         rows = telling(list(run.rows(video_id, COLUMNS)), SHEET_FRAMES)
-        run.store.put(sheet, jpeg(frame_sheet(run, footage, painter, video_id, rows), quality=90))
+        run.store.put(sheet, jpeg(frame_sheet(run, sources, painter, video_id, rows), quality=90))
     finally:
-        footage.close()
+        sources.close()
     part = "" if shown >= video["decoded_frames"] else ", the first ones"
     for key, what in ((clip, f"{count(shown, 'frame')} with masks{part}"), (sheet, f"{len(rows)} of them")):
         report.say(f"preview: {run.path}/{key} ({what})", preview=f"{run.path}/{key}", video_id=video_id)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from vidseg_core.export.sources import Sources
 from vidseg_core.inspection.pick import Row
-from vidseg_core.report.footage import Footage
 from vidseg_core.report.overlay import SheetRow, contact_sheet
 from vidseg_core.store import Run
 from vidseg_core.store.export import Painter
@@ -19,7 +19,7 @@ CELL, READ = 260, 480
 
 def frame_sheet(
     run: Run,
-    footage: Footage,
+    sources: Sources,
     painter: Painter,
     video_id: str,
     rows: Sequence[Row],
@@ -31,7 +31,7 @@ def frame_sheet(
     blocks = []
     for start in range(0, len(rows), COLUMNS):
         part = rows[start : start + COLUMNS]
-        pictures = [_picture(run, footage, painter, video_id, row["frame_index"]) for row in part]
+        pictures = [_picture(run, sources, painter, video_id, row["frame_index"]) for row in part]
         missing = COLUMNS - len(part) if start else 0
         blocks.append(
             SheetRow(
@@ -45,5 +45,5 @@ def frame_sheet(
     return contact_sheet(blocks, titles, painter if legend else None, cell_width=CELL)
 
 
-def _picture(run: Run, footage: Footage, painter: Painter, video_id: str, number: int) -> np.ndarray:
-    return painter.over(footage.frame(video_id, number, READ), run.mask(video_id, number))
+def _picture(run: Run, sources: Sources, painter: Painter, video_id: str, number: int) -> np.ndarray:
+    return painter.over(sources.frame(video_id, number, READ), run.mask(video_id, number))

@@ -15,6 +15,7 @@ from vidseg_core.report.curves import Curve, number
 from vidseg_core.report.overlay import jpeg_uri, shown_labels, side_by_side
 from vidseg_core.report.page import Section, class_legend, esc
 from vidseg_core.store.export.paint import Painter
+from vidseg_core.store.keys import beginning_with
 
 MOST_ROWS = 6
 """Methods in mask strips and histograms."""
@@ -26,8 +27,8 @@ Pick = tuple[Curve, Mapping[str, Any]]
 
 def telling_clip(data: Evaluation, picks: Sequence[Pick], config: ReportConfig) -> str:
     """The clip that was asked for, or that on which methods differ most."""
-    if config.clip is not None and config.clip in data.clips:
-        return config.clip
+    for clip in beginning_with(config.clip or "", data.clips):
+        return clip
     wanted = {row["method_id"] for _, row in picks}
     spread: dict[str, list[float]] = {}
     for row in data.results:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidseg_core import __version__
-from vidseg_core.config.errors import ConfigError, nearest
+from vidseg_core.config.errors import ConfigError, check, nearest
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.evaluation.read import open_evaluation
 from vidseg_core.kit.progress import Reporter
@@ -21,7 +21,7 @@ from vidseg_core.report.page import Section, esc, render
 from vidseg_core.store import open_run, open_store
 from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.store.errors import DamagedFile, StoreError
-from vidseg_core.store.keys import CELLS_PREFIX, MANIFEST_KEY
+from vidseg_core.store.keys import CELLS_PREFIX, MANIFEST_KEY, beginning_with
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import read_object
 
@@ -83,8 +83,10 @@ def gather(config: ReportConfig) -> Gathered:
     if not found.sections:
         kind = DamagedFile if any(isinstance(problem, DamagedFile) for problem in problems) else StoreError
         raise kind("; ".join(map(str, problems)))
-    if config.clip is not None and found.clips and config.clip not in found.clips:
-        raise ConfigError("--clip", f"no clip {config.clip!r}{nearest(config.clip, found.clips)}")
+    if config.clip is not None and found.clips:
+        meant = beginning_with(config.clip, sorted(found.clips))
+        check(len(meant) < 2, "--clip", f"{config.clip!r} begins several clips: {', '.join(meant[:4])}")
+        check(bool(meant), "--clip", f"no clip {config.clip!r}{nearest(config.clip, found.clips)}")
     for kind, hint in _WANTED.items():
         if kind not in found.kinds:
             found.absent[kind] = hint

@@ -156,6 +156,12 @@ def check_key(key: str) -> str:
     return key
 
 
+def beginning_with(word: str, known: Iterable[str]) -> list[str]:
+    """The id that a word is, or else all ids that it begins."""
+    known = list(known)
+    return [word] if word in known else [name for name in known if word and name.startswith(word)]
+
+
 def frames_prefix(video_id: str) -> str:
     """What the keys of a video's parts and spans begin with; `ValueError` for an id unfit for a key."""
     return f"{FRAMES_PREFIX}video={_check_id(video_id)}/"

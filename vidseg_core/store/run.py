@@ -43,6 +43,7 @@ from vidseg_core.store.keys import (
     PartKey,
     frames_prefix,
     parse_part_key,
+    video_key,
     visible,
 )
 from vidseg_core.store.mask_codec import MASK_CODEC, decode_mask
@@ -116,6 +117,14 @@ class Run:
         """One row per video that is done (`VIDEOS_SCHEMA`)."""
         return pa.concat_tables([VIDEOS_SCHEMA.empty_table(), *self.video_batches()])
 
+    def video(self, video_id: str) -> dict[str, Any] | None:
+        """The row of a video; None if it is not done."""
+        try:
+            rows = self._video_rows(video_key(video_id), self.store.get(video_key(video_id)))
+        except FileNotFoundError:
+            return None
+        return rows.to_pylist()[0] if len(rows) else None
+
     def video_batches(self, skip: Collection[str] = ()) -> Iterator[pa.Table]:
         """The rows of `videos`, some thousand at a time: a run may have more videos than fit memory.
 
@@ -142,12 +151,14 @@ class Run:
     def frames(self, video_ids: Iterable[str] | None = None) -> ds.FileSystemDataset:
         """All rows (or those of some videos) as an Arrow dataset (`FRAMES_SCHEMA`, `PSEUDO_SCHEMA`).
 
-        A filter on `video_id` opens that video's files only. The files are those of this moment: after a
-        `compact`, ask again. Arrow compares the checksums of pages, and raises `OSError`.
+        An id may be given by its beginning. A filter on `video_id` opens that video's files only. The files
+        are those of this moment: after a `compact`, ask again. Arrow compares the checksums of pages, and
+        raises `OSError`.
         """
         import pyarrow.dataset as ds  # imports pandas: not for a run that only writes
 
-        wanted = [None] if video_ids is None else list(video_ids)
+        named = () if video_ids is None else video_ids
+        wanted = [None] if video_ids is None else [found for name in named for found in self._ids(name)]
         groups = (group for video_id in wanted for group in self.files(video_id))
         checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
         kind = ds.ParquetFileFormat(default_fragment_scan_options=checked)
@@ -162,25 +173,44 @@ class Run:
                 schema = frames_schema(file.schema_arrow.names)
         return ds.FileSystemDataset(fragments, schema, kind, self._files)
 
+    def video_id(self, beginning: str) -> str:
+        """The id of the video with frames that this is or that alone begins so; else `StoreError`."""
+        for video_id in self._ids(beginning):
+            return video_id
+        raise StoreError(f"run {self.path}: no frames of video {beginning}")
+
+    def _ids(self, beginning: str) -> list[str]:
+        """That id in a list, which is empty if there is none."""
+        if not beginning or any(self.files(beginning)):
+            return [beginning] if beginning else []
+        listed = self.store.list(f"{FRAMES_PREFIX}video={beginning}")
+        found = list(dict.fromkeys(key.video_id for info in listed if (key := parse_part_key(info.key))))
+        if len(found) > 1:
+            some = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+            raise StoreError(f"run {self.path}: {beginning!r} begins several videos: {some}")
+        return found
+
     def rows(self, video_id: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """A video's rows in frame order, streamed. `StoreError` for an unknown video or a repeated frame."""
-        keys = [key for _, found in self.files(video_id) for key in found]
-        if not keys:
-            raise StoreError(f"run {self.path}: no frames of video {video_id}")
-        return self._rows_of(keys, columns)
+        return self._rows_of(self._keys_of(video_id), columns)
 
     def mask(self, video_id: str, frame_index: int) -> np.ndarray:
         """The label map of one frame, uint8 [H, W]. `KeyError` if the run has no such frame."""
         for _ in range(2):  # a file may have gone into a span, or have come, since we last looked
             finder = self._finder.get(video_id)
             if finder is None:
-                keys = [key for _, found in self.files(video_id) for key in found]
-                self._finder = {video_id: (finder := _FrameFinder(self, keys))}
+                finder = _FrameFinder(self, self._keys_of(video_id) if self._ids(video_id) else [])
+                self._finder = {video_id: finder}
             try:
                 return finder.mask(frame_index)
             except (KeyError, FileNotFoundError):
                 self._finder = {}
         raise KeyError(f"run {self.path}: no frame {frame_index} of video {video_id}")
+
+    def _keys_of(self, video_id: str) -> list[PartKey]:
+        """The files of a video, which its id may be the beginning of."""
+        keys = [key for _, found in self.files(video_id) for key in found]
+        return keys or [key for _, found in self.files(self.video_id(video_id)) for key in found]
 
     def _parquet(self, key: str) -> pq.ParquetFile:
         with self._reading(key):
@@ -210,7 +240,7 @@ class Run:
             return decode_mask(row["mask"], row["height"], row["width"])
         except ValueError as error:
             frame = row["frame_index"]
-            keys = [key for _, found in self.files(video_id) for key in found]
+            keys = self._keys_of(video_id)
             where = f"run {self.path}: {_FrameFinder(self, keys).file_of(frame)}"
             raise damaged(where, f"frame {frame}: {error}") from None
 

@@ -1,31 +1,20 @@
-"""Promise: what we export, other people's readers read as the masks that the run holds."""
+"""Promise: colours can be told apart, a legend names them, and an overlay shows masks over their frames."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from PIL import Image
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 
-from tests.store.builders import HEIGHT, WIDTH, labels_of, put_parts, put_run
+from tests.store.builders import labels_of, put_parts, put_run
 from vidseg_core.store import Run, StoreError, open_run, open_store
 from vidseg_core.store.export import (
     PALETTE,
     Painter,
-    coco,
-    export_coco,
     export_overlay,
-    export_png,
-    is_background,
     legend_strip,
 )
 from vidseg_core.store.export import overlay as overlay_module
@@ -48,81 +37,12 @@ def _decoded(path: Path) -> list[tuple[float, np.ndarray]]:
         return [(frame.time or 0.0, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
 
-def test_png_pixels_are_class_ids(run: Run, tmp_path: Path) -> None:
-    assert export_png(run, tmp_path / "png") == 90
-    image = Image.open(tmp_path / "png/a-1f/00000041.png")
-    assert image.mode == "P"
-    np.testing.assert_array_equal(np.asarray(image), labels_of(41, 4))
-    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), PALETTE[labels_of(41, 4)])
-
-
-def test_png_of_some_videos_and_keys_only(run: Run, tmp_path: Path) -> None:
-    assert export_png(run, tmp_path / "png", video_ids=["a"], keys_only=True) == 5
-    assert sorted(p.name for p in (tmp_path / "png/a").iterdir())[:2] == ["00000000.png", "00000006.png"]
-
-
 def test_the_palette_tells_neighbours_apart() -> None:
     assert PALETTE.shape == (256, 3)
     assert len(np.unique(PALETTE, axis=0)) == 256
     assert PALETTE[0].tolist() == [0, 0, 0]
     steps = np.abs(np.diff(PALETTE[:30].astype(int), axis=0)).max(axis=1)
     assert steps.min() > 20
-
-
-def coco_rle(binary_HW: np.ndarray) -> dict[str, Any]:
-    """As an annotation of class 1 holds it."""
-    counts = {class_id: counts for class_id, counts, _ in coco._class_counts(binary_HW)}
-    return {
-        "size": list(binary_HW.shape),
-        "counts": coco._compress(counts.get(1, np.array([binary_HW.size]))),
-    }
-
-
-@given(
-    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 1))
-)
-def test_coco_counts_are_those_of_pycocotools(binary_HW: np.ndarray) -> None:
-    theirs: Any = coco_mask.encode(np.asfortranarray(binary_HW))
-    assert coco_rle(binary_HW) == {"size": theirs["size"], "counts": theirs["counts"].decode()}
-
-
-def test_coco_counts_of_long_runs_are_those_of_pycocotools() -> None:
-    rng = np.random.default_rng(0)
-    for step in (3, 300, 30_000, 400_000):
-        edges = np.cumsum(rng.integers(1, step, 9))
-        flat = np.searchsorted(edges, np.arange(1_000_000), side="right") % 2
-        binary_HW = flat.reshape(1000, 1000, order="F").astype(np.uint8)
-        theirs: Any = coco_mask.encode(np.asfortranarray(binary_HW))
-        assert coco_rle(binary_HW)["counts"] == theirs["counts"].decode()
-
-
-def test_a_coco_file_holds_every_class_of_every_frame(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "coco.json"
-    count = export_coco(run, path, class_names=("background", "skin"), background=True)
-    coco: Any = COCO(str(path))
-    assert len(coco.anns) == count
-    assert len(coco.imgs) == 90
-    assert [category["name"] for category in coco.cats.values()][:3] == ["background", "skin", "class_2"]
-    image = next(i for i in coco.imgs.values() if (i["video_id"], i["frame_index"]) == ("a-1f", 41))
-    found_HW = np.full((HEIGHT, WIDTH), 255, np.uint8)
-    for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]])):
-        mask_HW = coco.annToMask(annotation).astype(bool)
-        found_HW[mask_HW] = annotation["category_id"]
-        assert annotation["area"] == mask_HW.sum()
-        assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
-    np.testing.assert_array_equal(found_HW, labels_of(41, 4))
-
-
-def test_the_background_is_no_object_unless_asked_for(run: Run, tmp_path: Path) -> None:
-    found = {}
-    for names in (("Background", "skin"), ("skin", "eyes"), None):
-        export_coco(run, tmp_path / "coco.json", class_names=names)
-        data = json.loads((tmp_path / "coco.json").read_text())
-        ids = {annotation["category_id"] for annotation in data["annotations"]}
-        assert ids <= {category["id"] for category in data["categories"]}
-        found[names] = 0 in ids, data["categories"][0]["id"]
-    assert list(found.values()) == [(False, 1), (True, 0), (True, 0)]
-    assert is_background(["_background_"]) and not is_background(["road"]) and not is_background([])
 
 
 def test_a_legend_names_what_it_has_room_for() -> None:
@@ -138,12 +58,6 @@ def test_a_legend_names_what_it_has_room_for() -> None:
     assert (Painter(names).with_legend(picture)[:20] == picture).all()
     assert (legend_strip(["road", "car"], 400) == FIRST_RGB).all(axis=2).sum() > 80
     assert not (strip == FIRST_RGB).all(axis=2).any()
-
-
-def test_a_coco_file_of_key_frames_of_one_video(run: Run, tmp_path: Path) -> None:
-    export_coco(run, tmp_path / "coco.json", video_ids=["a"], keys_only=True)
-    images = json.loads((tmp_path / "coco.json").read_text())["images"]
-    assert [image["frame_index"] for image in images] == [0, 6, 12, 18, 24]
 
 
 @pytest.mark.parametrize("encoders", [("libx264",), ("mpeg4",), ("no-such-encoder", "mpeg4")])

@@ -1,4 +1,4 @@
-"""An overlay of one video of a run, its frames read again from the source."""
+"""Overlays of videos of a run, their frames read again from the source."""
 
 from __future__ import annotations
 
@@ -8,10 +8,51 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vidseg_core.export.take import CHOSEN_BY, Take
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.media import MediaError
 from vidseg_core.pipeline.source_frames import source_frames
 from vidseg_core.store import Run
+from vidseg_core.store.atomic import make_folder
 from vidseg_core.store.export import Painter, export_overlay
+
+
+def write_overlays(take: Take) -> int:
+    """`VIDEO.mp4` for each video: every frame from the first chosen one to the last; how many frames."""
+    options, count = take.options, 0
+    painter = Painter.of(take.run, options.opacity)
+    make_folder(take.out)
+    for video_id in take.videos:
+        chosen = _chosen_span(take, video_id)
+        video = take.sources.video(video_id)
+        if video is None or not chosen:
+            continue
+        try:
+            count += write_clip(
+                take.run,
+                video,
+                take.out / f"{video_id}.mp4",
+                painter,
+                take.report,
+                size=options.overlay_size,
+                first=chosen.start,
+                most=len(chosen),
+                layout=options.layout,
+                legend=options.legend,
+                key_marks=options.key_marks,
+            )
+        except MediaError as problem:
+            take.sources.lost[video_id] = str(problem)
+    return count
+
+
+def _chosen_span(take: Take, video_id: str) -> range:
+    """The frames from the first chosen one to the last."""
+    if take.wants is None:
+        return range(2**62)
+    rows = take.run.rows(video_id, CHOSEN_BY)
+    numbers = [row["frame_index"] for row in rows if take.wants(video_id, row)]
+    return range(numbers[0], numbers[-1] + 1) if numbers else range(0)
 
 
 def write_clip(

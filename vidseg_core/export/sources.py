@@ -1,0 +1,125 @@
+"""Where the videos of a run lie now, and their frames.
+
+Model: the run says where each video was. With a folder of sources a video is looked for there first, by the
+name of its file; of several, the one whose folders agree most. What was another file then (its size differs)
+is not taken.
+Invariant: a source that cannot be read is remembered with its reason, and not tried again.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.config.errors import check
+from vidseg_core.datasets.clip_reader import ClipReader
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.kit.manifest import read_inputs, read_manifest
+from vidseg_core.media import MediaError, working_size
+from vidseg_core.store import Run
+
+
+class Sources:
+    """Reads the videos of `run`; see the module. `folder`: where they are now, None: where they were.
+
+    Ends a decode process when closed.
+    """
+
+    def __init__(self, run: Run, folder: str | None = None) -> None:
+        fine = folder is None or os.path.isdir(folder)
+        check(fine, "--sources", f"{folder} is no folder")
+        self._run, self._folder = run, folder
+        self._found: dict[str, str | None] = {}
+        self._reader: ClipReader | None = None
+        self.lost: dict[str, str] = {}
+        """Videos whose source cannot be read, and why."""
+
+    def video(self, video_id: str) -> dict[str, Any] | None:
+        """The row of a video with the address that it has now (of one that is not finished, what is known);
+        None if it is lost."""
+        address, row = self._address(video_id), self._run.video(video_id)
+        if row is None:
+            rows = sum(self._run.rows_in(key) for _, keys in self._run.files(video_id) for key in keys)
+            row = {"video_id": video_id, "stream": self._stream, "decoded_frames": rows}
+        return row | {"uri": address} if address else None
+
+    def frame(
+        self, video_id: str, number: int, size: int = 0, exact: tuple[int, int] | None = None
+    ) -> np.ndarray | None:
+        """frame_HW3, its longest side at most `size` (or `exact` height and width); None if it is lost."""
+        address = self._address(video_id)
+        if address is None:
+            return None
+        self._reader = self._reader or ClipReader(stream=self._stream)
+        try:
+            index = self._reader.index(address)
+            height, width = exact or working_size(index.width, index.height, size)
+            return self._reader.frame(address, number, height, width)
+        except (DatasetError, MediaError) as problem:
+            return self._lose(video_id, str(problem))
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+
+    def _lose(self, video_id: str, why: str) -> None:
+        self.lost[video_id] = why
+
+    def _address(self, video_id: str) -> str | None:
+        """Where the video lies now; None if it is lost."""
+        if video_id not in self._found:
+            row = self._run.video(video_id) or self._planned.get(video_id)
+            if row is None:
+                self._lose(video_id, "the run does not say where it lies")
+            self._found[video_id] = self._moved(video_id, row["uri"]) if row else None
+        return None if video_id in self.lost else self._found[video_id]
+
+    @cached_property
+    def _stream(self) -> int | None:
+        """The stream that the run was asked to read."""
+        try:
+            return read_manifest(self._run.store)["config"].get("media.stream")
+        except FileNotFoundError:
+            return None
+
+    @cached_property
+    def _planned(self) -> dict[str, dict[str, Any]]:
+        """The run's own list of inputs, with videos that are not finished yet."""
+        try:
+            rows = read_inputs(self._run.store).to_pylist()
+        except FileNotFoundError:
+            return {}
+        return {row["video_id"]: row for row in rows}
+
+    def _moved(self, video_id: str, uri: str) -> str | None:
+        """Where the video of this address is in the folder of sources; the address if it is not there."""
+        parts = PurePosixPath(uri.partition("://")[2] or uri).parts
+        there = self._there.get(parts[-1], []) if self._folder and parts else []
+        size = self._planned.get(video_id, {}).get("size") if there else None
+        same = [path for path in there if not size or path.is_dir() or path.stat().st_size == size]
+        if there and not same:
+            return self._lose(video_id, f"{there[0]} is another file of that name: its size differs")
+        agree = [_common(path.parts, parts) for path in same]
+        best = [path for path, length in zip(same, agree, strict=True) if length == max(agree)]
+        if len(best) > 1:
+            return self._lose(video_id, f"{best[0]} and {best[1]} both have its name")
+        return str(best[0]) if best else uri
+
+    @cached_property
+    def _there(self) -> dict[str, list[Path]]:
+        """Everything in the folder of sources, by name."""
+        found: dict[str, list[Path]] = {}
+        for folder, folders, files in os.walk(self._folder or ""):
+            for name in (*folders, *files):
+                found.setdefault(name, []).append(Path(folder, name))
+        return found
+
+
+def _common(one: tuple[str, ...], two: tuple[str, ...]) -> int:
+    """How many parts at the end of two paths are the same."""
+    pairs = zip(reversed(one), reversed(two), strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(two)))
