@@ -63,7 +63,7 @@ def compare(module: str, revision: str, turns: int, words: Callable[[Path], Sequ
         for turn in range(turns):
             for name in sorted(places, reverse=turn % 2 == 0):
                 with tempfile.TemporaryDirectory() as scratch:
-                    figures = _turn(module, places[name], words(Path(scratch)))
+                    figures = run_there(module, places[name], words(Path(scratch)))["figures"]
                 found[name].append(figures)
                 said = ", ".join(f"{figure} {value:.2f}" for figure, value in figures.items())
                 print(f"turn {turn + 1} of {turns}, {name}: {said}", flush=True)
@@ -92,21 +92,26 @@ def answer(figures: Figures) -> None:
     print("\n" + json.dumps({"code": code, "figures": dict(figures)}), flush=True)
 
 
-def _turn(module: str, place: Path, words: Sequence[str]) -> Figures:
-    """One turn of `module` with the code of `place`."""
+def run_there(module: str, place: Path, words: Sequence[str], *, quiet: bool = True) -> dict[str, Any]:
+    """What `module --once` says last, run with the code of the checkout `place` by a process of its own.
+
+    Unless `quiet`, what it writes on standard error is seen as it comes.
+    """
     done = subprocess.run(
         [sys.executable, "-m", module, "--once", *words],
         cwd=place,
         env=os.environ | {"PYTHONPATH": str(place)},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if quiet else None,
         text=True,
     )
     if done.returncode:
-        raise SystemExit(f"a turn with the code of {place} failed: {(done.stdout + done.stderr)[-2000:]}")
+        said = (done.stdout + (done.stderr or ""))[-2000:]
+        raise SystemExit(f"{module} with the code of {place} ended with {done.returncode}: {said}")
     said = json.loads(done.stdout.splitlines()[-1])
     if Path(said["code"]) != place.resolve():
-        raise SystemExit(f"the turn ran the code of {said['code']}, not of {place}")
-    return said["figures"]
+        raise SystemExit(f"{module} took the code of {said['code']}, not of {place}")
+    return said
 
 
 def _git(*words: str) -> str:

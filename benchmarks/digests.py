@@ -21,7 +21,6 @@ import importlib
 import io
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,7 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import feather
 
-from benchmarks.against import HERE, checkout
+from benchmarks.against import HERE, checkout, run_there
 from benchmarks.corpus import data_dir
 
 Digests = dict[str, str]
@@ -323,19 +322,7 @@ def measure(place: Path, options: argparse.Namespace) -> Digests:
     words = ["--quick"] * options.quick + ["--more", options.more]
     words += ["--data", str(data)] if (data := data_dir(options.data)) else []
     with tempfile.TemporaryDirectory(prefix="vidseg-digests-") as scratch:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.digests", "--once", scratch, *words],
-            cwd=place,
-            env=os.environ | {"PYTHONPATH": str(place)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-    if done.returncode:
-        raise SystemExit(f"the runs with the code of {place} ended with {done.returncode}")
-    answer = json.loads(done.stdout.splitlines()[-1])
-    if Path(answer["code"]) != place.resolve():
-        raise SystemExit(f"the runs took the code of {answer['code']}, not of {place}")
-    return answer["digests"]
+        return run_there("benchmarks.digests", place, [scratch, *words], quiet=False)["digests"]
 
 
 def differences(there: Digests, here: Digests) -> list[str]:

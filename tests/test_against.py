@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,11 +56,12 @@ def test_an_unknown_revision_is_one_sentence() -> None:
 def test_turns_change_places_and_medians_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[bool] = []
 
-    def turn(module: str, place: Path, words: list[str]) -> dict[str, float]:
+    def turn(module: str, place: Path, words: list[str]) -> dict[str, Any]:
         order.append(place == against.HERE)
-        return {"fps": [10.0, 40.0, 20.0][(len(order) - 1) // 2] * (0.5 if place == against.HERE else 1.0)}
+        fps = [10.0, 40.0, 20.0][(len(order) - 1) // 2] * (0.5 if place == against.HERE else 1.0)
+        return {"figures": {"fps": fps}}
 
-    monkeypatch.setattr(against, "_turn", turn)
+    monkeypatch.setattr(against, "run_there", turn)
     row = against.compare("benchmarks.plumbing", "HEAD", 3, lambda out: [str(out)])
     assert order == [False, True, True, False, False, True]
     assert row["medians"]["fps"] == {"there": 20.0, "here": 10.0, "ratio": 0.5}
@@ -69,5 +71,5 @@ def test_a_turn_that_ran_other_code_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text("from benchmarks import against; against.answer({'fps': 1.0})")
     (tmp_path / "benchmarks").symlink_to(against.HERE / "benchmarks")
     (tmp_path / "vidseg_core").symlink_to(against.HERE / "vidseg_core")
-    with pytest.raises(SystemExit, match="the turn ran the code of"):
-        against._turn("other", tmp_path, [])
+    with pytest.raises(SystemExit, match="other took the code of"):
+        against.run_there("other", tmp_path, [])
