@@ -30,9 +30,9 @@ class ReportConfig:
     aki: float = 25.0
     """key interval at which histograms, timelines and masks are shown: of each method the nearest point"""
     clip: str | None = None
-    """clip of the timeline and the mask strips, or how it begins; None: where methods differ most"""
+    """clip of timeline and masks, or how it begins; None: where methods differ most, the first of a run"""
     strip_frames: int = 5
-    """frames in a mask strip; 1 to 12"""
+    """frames in a mask strip, far from keys; 1 to 12"""
     worst: int = 12
     """frames in the gallery of worst frames; 0: none"""
 

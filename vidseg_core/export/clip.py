@@ -60,7 +60,7 @@ def write_clip(
     video: Mapping[str, Any],
     path: Path,
     painter: Painter,
-    report: Reporter,
+    report: Reporter | None = None,
     *,
     size: int,
     first: int = 0,
@@ -79,8 +79,9 @@ def write_clip(
     total = total if most is None else min(most, total)
 
     def show(written: int) -> None:
-        fields = {"video_id": video["video_id"], "written": written, "of": total}
-        report.show(f"{path.name}: {written:,}/{total:,} frames", fields)
+        if report is not None:
+            fields = {"video_id": video["video_id"], "written": written, "of": total}
+            report.show(f"{path.name}: {written:,}/{total:,} frames", fields)
 
     frames = source_frames(video["uri"], size, video["stream"])
     return export_overlay(

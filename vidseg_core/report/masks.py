@@ -13,7 +13,7 @@ from vidseg_core.evaluation.read import Evaluation
 from vidseg_core.metrics import far_from_keys
 from vidseg_core.report.curves import Curve, number
 from vidseg_core.report.overlay import jpeg_uri, shown_labels, side_by_side
-from vidseg_core.report.page import Section, class_legend, esc
+from vidseg_core.report.page import Section, class_legend, esc, image
 from vidseg_core.store.export.paint import Painter
 from vidseg_core.store.keys import beginning_with
 
@@ -67,23 +67,10 @@ def strips_section(
         masks = data.masks(clip, row["method_id"], numbers)
         name = f"{curve.name}, AKI {row['aki']:.1f}"
         rows.append((name, [_cell(_over(painter, frames[n], masks.get(n), classes)) for n in numbers]))
-    head = "".join(f"<th>{esc(f'frame {n}')}</th>" for n in numbers)
-    body = "".join(
-        f'<tr><th class="text">{_breakable(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-        for name, cells in rows
-    )
     section.text(f"Clip {clip}: the same frames, keys of none of these methods (DVRL Fig. 8).")
     section.parts.append(class_legend(data.class_names, painter.colours.tolist()))
-    section.parts.append(
-        f'<div class="scroll"><table class="strip"><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    section.strip([f"frame {n}" for n in numbers], rows)
     return section
-
-
-def _breakable(name: str) -> str:
-    """A name that may go on in the next line after its underscores, as HTML."""
-    return esc(name).replace("_", "_<wbr>")
 
 
 def _strip_frames(columns: Sequence[Mapping[str, np.ndarray]], count: int) -> list[int]:
@@ -102,7 +89,7 @@ def _over(
 
 
 def _cell(picture: np.ndarray | None) -> str:
-    return "–" if picture is None else f'<img alt="" src="{jpeg_uri(picture)}">'
+    return "–" if picture is None else image(jpeg_uri(picture))
 
 
 def worst_section(
@@ -152,8 +139,7 @@ def worst_section(
         since = "a key itself" if columns["is_key"][at] else f"{distance} frames after a key"
         caption = f"{clip}, frame {place}: {quality:.3f}, {curve.name}, {since}"
         cells.append(
-            f'<figure><img alt="" src="{jpeg_uri(picture, 640)}">'
-            f"<figcaption>{esc(caption)}</figcaption></figure>"
+            f"<figure>{image(jpeg_uri(picture, 640))}<figcaption>{esc(caption)}</figcaption></figure>"
         )
     section.parts.append(f'<div class="gallery">{"".join(cells)}</div>')
     return section

@@ -14,6 +14,7 @@ from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.metrics.cost import Cost
 from vidseg_core.metrics.schedule import join, key_statistics
+from vidseg_core.report import run_pictures
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.schedules import Schedule, interval_plot
 from vidseg_core.report.style import COLOURS, KEY_HEX, Look, Plot, plain
@@ -36,7 +37,9 @@ def sections(run: Run, config: ReportConfig, suffix: str) -> tuple[list[Section]
         absent[f"key frames{suffix}"] = "no frame has been committed"
     else:
         found.append(_keys(run, info, known, suffix))
-        absent[f"masks over frames{suffix}"] = "vidseg inspect --run shows single frames, sheets and clips"
+        pictures, lacking = run_pictures.sections(run, videos, known, config, suffix)
+        found += pictures
+        absent |= lacking
     if videos:
         found.append(_cost(info, videos, config, suffix))
     bad = [row for row in videos if row["status"] != "ok"]

@@ -122,7 +122,7 @@ def jpeg_uri(picture_HW3: np.ndarray, longest: int = THUMB) -> str:
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture_HW3 = cv2.resize(picture_HW3, size, interpolation=cv2.INTER_AREA)
-    return data_uri(jpeg(picture_HW3), "jpeg")
+    return data_uri(jpeg(picture_HW3), "image/jpeg")
 
 
 def side_by_side(pictures: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:

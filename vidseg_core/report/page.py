@@ -21,7 +21,7 @@ LONG_TEXT = 60
 """Characters of a cell from which on its column is wide."""
 FOLDED_ROWS = 12
 """A table of more rows may fold away, so that plots are not pushed off the screen."""
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 CSS = """
 :root { color-scheme: light; --ink: #1c2126; --soft: #59636e; --line: #d9dee3; --tint: #f4f6f8;
         --accent: #0072b2; --warn: #fff4d6; }
@@ -47,6 +47,7 @@ nav a:hover, nav a:focus { text-decoration: underline; }
 .note { background: var(--warn); border-left: 4px solid #e69f00; padding: 8px 12px; margin: 10px 0; }
 figure { margin: 14px 0; }
 figure img { display: block; width: 100%; height: auto; }
+figure video { display: block; max-width: 100%; max-height: 80vh; border-radius: 4px; }
 .scroll { overflow-x: auto; margin: 10px 0; border: 1px solid var(--line); border-radius: 6px;
           background: linear-gradient(to right, #fff 30px, #fff0), linear-gradient(to left, #fff 30px, #fff0)
           100% 0, linear-gradient(to right, #0004, #0000) 0 0 / 14px 100%, linear-gradient(to left, #0004,
@@ -127,8 +128,8 @@ class Section:
     def plot(self, plot: Plot, caption: str) -> None:
         """A plot, wide or narrow as the window is."""
         svg = plot.save("svg")
-        wide = data_uri(svg, "svg+xml")
-        narrow = data_uri(plot.save("svg", narrow=True), "svg+xml")
+        wide = data_uri(svg, "image/svg+xml")
+        narrow = data_uri(plot.save("svg", narrow=True), "image/svg+xml")
         self.plots.append((plot, svg))
         self.parts.append(
             f'<figure><picture><source media="(max-width: 600px)" srcset="{narrow}">'
@@ -164,12 +165,36 @@ class Section:
             table = f"<details><summary>{esc(fold)} ({len(rows)} rows)</summary>{table}</details>"
         self.parts.append(table)
 
+    def strip(self, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Pictures (HTML, see `image`) under heads, each row with its name."""
+        head = "".join(f"<th>{esc(text)}</th>" for text in heads)
+        body = "".join(
+            f'<tr><th class="text">{esc(name).replace("_", "_<wbr>")}</th>'
+            f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+            for name, cells in rows
+        )
+        self.parts.append(
+            f'<div class="scroll"><table class="strip"><thead><tr><th></th>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>"
+        )
+
     def cards(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Large numbers with a word each."""
         cells = "".join(
             f'<div class="card"><b>{esc(value)}</b><span>{esc(word)}</span></div>' for value, word in pairs
         )
         self.parts.append(f'<div class="cards">{cells}</div>')
+
+
+def image(uri: str) -> str:
+    """A picture by its `data:` address, as HTML."""
+    return f'<img alt="" src="{uri}">'
+
+
+def clip(uri: str, caption: str) -> str:
+    """A film by its `data:` address, as HTML: it waits until it is started."""
+    shown = f'<video controls muted loop playsinline src="{uri}"></video>'
+    return f"<figure>{shown}<figcaption>{esc(caption)}</figcaption></figure>"
 
 
 def class_legend(names: Sequence[str], colours: Sequence[tuple[int, int, int]]) -> str:

@@ -147,6 +147,7 @@ def _add(config: ReportConfig, path: str, kind: str, suffix: str, found: Gathere
         if len(faults) > MOST_FAULTS:
             found.absent[f"more of {path}"] = f"{len(faults) - MOST_FAULTS} more files are missing"
         parts, absent = of_run.sections(run, config, suffix)
+        found.clips |= {video_id for video_id, _ in run.files()}
         found.nets[path] = of_run.net_of(run)
     found.sections += parts
     found.absent |= absent

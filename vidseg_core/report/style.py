@@ -112,8 +112,8 @@ class Plot:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """`data:` address of a picture."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    """`data:` address of a picture or clip; `kind` such as image/jpeg."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def legend_columns(names: Sequence[str]) -> int:
