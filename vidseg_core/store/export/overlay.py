@@ -67,10 +67,10 @@ def export_overlay(
     written, tick = 0, -spacing
     encoder: _Encoder | None = None
     with video_file(out) as file:
-        for picture_HW3, row in _drawn(draw, _paired(frames, run.rows(video_id, _COLUMNS))):
-            encoder = encoder or _Encoder(file, picture_HW3.shape[1], picture_HW3.shape[0], fps, quality)
+        for picture, row in _drawn(draw, _paired(frames, run.rows(video_id, _COLUMNS))):
+            encoder = encoder or _Encoder(file, picture.width, picture.height, fps, quality)
             tick = _next_tick(tick, row["pts_s"] if row else None, spacing)
-            encoder.write(picture_HW3, tick)
+            encoder.write(picture, tick)
             written += 1
             on_frame(written)
         if encoder is None:
@@ -97,11 +97,11 @@ def _paired(
 
 
 def _drawn(
-    draw: Callable[[np.ndarray, Row | None], np.ndarray],
+    draw: Callable[[np.ndarray, Row | None], av.VideoFrame],
     pairs: Iterable[tuple[np.ndarray, Row | None]],
-) -> Iterator[tuple[np.ndarray, Row | None]]:
+) -> Iterator[tuple[av.VideoFrame, Row | None]]:
     """Pictures with their rows, in order; a few are drawn ahead."""
-    waiting: deque[tuple[Future[np.ndarray], Row | None]] = deque()
+    waiting: deque[tuple[Future[av.VideoFrame], Row | None]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
         for frame_HW3, row in pairs:
             own_HW3 = frame_HW3.copy()  # the caller's is valid until the next is asked for
@@ -122,8 +122,8 @@ def _picture(
     key_marks: bool,
     frame_HW3: np.ndarray,
     row: Row | None,
-) -> np.ndarray:
-    """One frame of the overlay, uint8 RGB with even sides (the last odd row and column are cut)."""
+) -> av.VideoFrame:
+    """One frame of the overlay as encoders take it, with even sides (the last odd row and column are cut)."""
     height, width = frame_HW3.shape[0] // 2 * 2, frame_HW3.shape[1] // 2 * 2
     frame_HW3 = frame_HW3[:height, :width]
     shown_HW3 = painter.over(frame_HW3, run.labels(video_id, row)) if row else frame_HW3.copy()
@@ -131,7 +131,10 @@ def _picture(
         mark_key(shown_HW3)
     if layout == "side":
         shown_HW3 = np.concatenate((frame_HW3, shown_HW3), axis=1)
-    return painter.with_legend(shown_HW3) if legend else shown_HW3
+    if legend:
+        shown_HW3 = painter.with_legend(shown_HW3)
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(shown_HW3), format="rgb24")
+    return picture.reformat(format="yuv420p", dst_colorspace="ITU709", threads=1)
 
 
 class _Encoder:
@@ -148,11 +151,9 @@ class _Encoder:
             stream.bit_rate = max(1_000_000, width * height * 4)
         self._file, self._stream = file, stream
 
-    def write(self, picture_HW3: np.ndarray, tick: int) -> None:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HW3), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
-        frame.pts, frame.time_base = tick, Fraction(1, _TICKS)
-        self._file.mux(self._stream.encode(frame))
+    def write(self, picture: av.VideoFrame, tick: int) -> None:
+        picture.pts, picture.time_base = tick, Fraction(1, _TICKS)
+        self._file.mux(self._stream.encode(picture))
 
     def drain(self) -> None:
         """Write what the encoder still holds."""
