@@ -64,7 +64,7 @@ def sections(
     suffix: str,
 ) -> tuple[list[Section], dict[str, str]]:
     """Masks, class shares and a clip of the first videos that have frames, or of that of ``--clip``."""
-    chosen = (beginning_with(config.clip, known)[:1] if config.clip else []) or known[:MOST_VIDEOS]
+    chosen = beginning_with(config.clip or "", known)[:1] or known[:MOST_VIDEOS]
     shown = [_read(run, video_id) for video_id in chosen]
     painter, found, absent = Painter.of(run), list[Section](), dict[str, str]()
     with closing(Sources(run)) as sources:
