@@ -177,6 +177,7 @@ SPEED_ONLY = {
     "retry_quarantined",
     "repair",
     "object_store_mb",
+    "state_mb",
     "dry_run",
     "limit",
     "log",

@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +19,16 @@ from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import SegmentState
-from vidseg_core.engine.assemble import build_engine, plugin_sources
+from vidseg_core.engine.assemble import build_engine, describe_net, plugin_sources
 from vidseg_core.engine.frames import FrameInput
 from vidseg_core.evaluation.evaluate_job import run_evaluate
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.propagation.chain import Link
 from vidseg_core.propagation.flow import build_flow
+from vidseg_core.propagation.gap import FramePair, GapKey
 
 PAGE = ROOT / "docs" / "plugins.md"
-NAMES = ("my_net", "my_flow", "my_scheduler", "my_propagator")
+NAMES = ("my_net", "my_flow", "my_scheduler", "my_propagator", "my_looker", "my_filler")
 SCENES = "scenes:videos=1,frames=14,height=64,width=80"
 
 
@@ -126,6 +129,31 @@ def test_the_propagator_leaves_no_specks(examples: Path) -> None:
     labels_HW[5:10, 5:10], labels_HW[15, 15] = 3, 2
     carried = Fading().carry(labels_HW, np.zeros((20, 20, 2), np.float32))
     assert carried[7, 7] == 3 and carried[15, 15] == 0 and labels_HW[15, 15] == 2
+
+
+def test_the_sceptic_keeps_what_has_not_moved_and_moves_what_has(examples: Path) -> None:
+    from my_looker import Sceptic  # type: ignore[import-not-found]
+
+    key_HW3 = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    now_HW3 = np.hstack([key_HW3[:, :32], np.roll(key_HW3, 4, axis=1)[:, 32:]])  # the right half moves by 4
+    labels_HW = np.tile(np.arange(64, dtype=np.uint8), (32, 1))
+    flow_HW2 = np.full((32, 64, 2), (-4, 0), np.float32)
+    key = GapKey(view=key_HW3, carried=labels_HW, rgb_HW3=key_HW3)
+    link = Link(current=now_HW3, key=key_HW3, distance=1, flow_hw2=flow_HW2)
+    (found_HW,) = Sceptic().move([FramePair(key=key, link=link, rgb_HW3=now_HW3)])
+    assert found_HW[16, 10] == 10 and found_HW[16, 50] == 46
+
+
+@pytest.mark.parametrize("name", ["my_looker:Sceptic", "my_filler:Hesitant"])
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_propagators_that_look_run_in_the_engine(examples: Path, name: str, sides: Any) -> None:
+    settings = config(
+        segmenter="my_net:Colours",
+        scheduler=SchedulerConfig(name="fixed", interval=5),
+        propagation=PropagationConfig(name=name, flow_size=64, sides=sides),
+    )
+    describe_net(settings)  # tries them on one frame
+    assert [key for key, _ in masks(settings)].count(True) == 3
 
 
 def test_evaluate_takes_all_of_them_by_name(examples: Path, tmp_path: Path) -> None:

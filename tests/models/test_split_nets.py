@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from vidseg_core.models import Segmenter, SegmenterError, build_segmenter
+from vidseg_core.models.protocol import parts_of
 from vidseg_core.models.split import IMAGENET_MEAN, IMAGENET_STD, SplitOptions, SplitSegmenter
 from vidseg_core.models.torchvision_compat import import_torchvision
 
@@ -148,6 +149,38 @@ def test_any_size_comes_back_as_the_padded_frame_cropped(size: tuple[int, int]) 
     padded = F.pad(x, (0, columns - size[1], 0, rows - size[0]), mode="replicate")
     whole = segmenter.head(segmenter.features(padded))[:, :, : size[0], : size[1]]
     assert torch.equal(segmenter.head(segmenter.features(x)), whole)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "tiny:8",
+        "tiny-face",
+        "smp:DeepLabV3Plus/resnet18",
+        "smp:Unet/resnet18",
+        "smp:FPN/resnet18",
+        "torchvision:fcn_resnet50",
+    ],
+)
+def test_the_two_parts_of_features_are_the_whole(spec: str) -> None:
+    segmenter = split(spec)
+    assert segmenter.has_parts
+    for x in (frames(64, 96), frames(97, 65)):
+        whole, low = segmenter.features(x), segmenter.low(x)
+        before = [part.clone() for part in _maps(low)]
+        parted = segmenter.high(low)
+        assert all(torch.equal(a, b) for a, b in zip(_maps(whole), _maps(parted), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(_maps(low), before, strict=True))
+
+
+def _maps(feats: Any) -> tuple[torch.Tensor, ...]:
+    return feats if isinstance(feats, tuple) else (feats,)
+
+
+@pytest.mark.parametrize("spec", ["plain", "smp:PSPNet/resnet18", "torchvision:lraspp_mobilenet_v3_large"])
+def test_nets_without_parts_say_so(spec: str) -> None:
+    with pytest.raises(SegmenterError, match="has no parts"):
+        parts_of(build_segmenter(spec), "propagator 'lvs'")
 
 
 def test_head_depends_on_its_argument_alone() -> None:

@@ -6,7 +6,9 @@ would agree and nothing could be compared.
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.docs.documents import ROOT, module
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import Killed, rows_without_package, run_inline
@@ -27,6 +30,27 @@ SCHEDULERS = [
     SchedulerConfig(name="tests.pipeline.lookahead:AddedUp", max_interval=19),
 ]
 
+CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
+    (SCHEDULERS[2], "my_looker:Sceptic"),
+    (SCHEDULERS[3], "my_looker:Sceptic"),
+    (SCHEDULERS[1], "my_filler:Hesitant"),
+]
+"""Schedulers with the package's propagator, and the propagators of docs/plugins.md that look at frames."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The page's files, importable."""
+    folder = tmp_path_factory.mktemp("examples")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("my_looker", "my_filler"):
+            text = module(ROOT / "docs" / "plugins.md", f"{name}.py")
+            (folder / f"{name}.py").write_text(text, encoding="utf-8")
+        patch.syspath_prepend(str(folder))
+        yield
+    for name in ("my_looker", "my_filler"):
+        sys.modules.pop(name, None)
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,19 +59,25 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """Rows of a plain run, by (scheduler, sides)."""
+    """Rows of a plain run, by (scheduler, propagator, sides)."""
     rows = {}
-    for scheduler in SCHEDULERS:
+    for scheduler, name in CASES:
         for sides in ("one", "two"):
             output = tmp_path_factory.mktemp("plain") / "out"
-            run_inline(_config(clips, output, scheduler, sides), 1)
-            rows[scheduler.name, sides] = rows_without_package(output)
+            run_inline(_config(clips, output, scheduler, name, sides), 1)
+            rows[scheduler.name, name, sides] = rows_without_package(output)
     return rows
+
+
+def test_propagators_that_look_give_masks_of_their_own(undisturbed: dict) -> None:
+    for scheduler, name in CASES[len(SCHEDULERS) :]:
+        for sides in ("one", "two"):
+            assert undisturbed[scheduler.name, name, sides] != undisturbed[scheduler.name, "flow_warp", sides]
 
 
 @settings(max_examples=25, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
 @given(
-    scheduler=st.sampled_from(SCHEDULERS),
+    case=st.sampled_from(CASES),
     sides=st.sampled_from(["one", "two"]),
     branches=st.integers(1, 3),
     lanes=st.sampled_from([1, 1, 2, 5]),
@@ -55,15 +85,16 @@ def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     kills=st.lists(st.integers(0, 40), max_size=3),
 )
 def test_rows_do_not_depend_on_how_the_work_is_done(
-    clips: Path, undisturbed: dict, scheduler, sides, branches, lanes, shard_frames, kills
+    clips: Path, undisturbed: dict, case, sides, branches, lanes, shard_frames, kills
 ) -> None:
+    scheduler, name = case
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "out"
         options = {"lanes": lanes, "shard_frames": shard_frames}
         for point in kills:
-            _killed_run(_config(clips, output, scheduler, sides, **options), branches, point)
-        run_inline(_config(clips, output, scheduler, sides, **options), branches)
-        same = rows_without_package(output) == undisturbed[scheduler.name, sides]
+            _killed_run(_config(clips, output, scheduler, name, sides, **options), branches, point)
+        run_inline(_config(clips, output, scheduler, name, sides, **options), branches)
+        same = rows_without_package(output) == undisturbed[scheduler.name, name, sides]
         assert same
 
 
@@ -82,8 +113,8 @@ def _killed_run(config, branches: int, point: int) -> None:
         pass
 
 
-def _config(clips: Path, output: Path, scheduler: SchedulerConfig, sides: Any, **options: Any):
-    propagation = PropagationConfig(sides=sides, flow_size=64)
+def _config(clips: Path, output: Path, scheduler: SchedulerConfig, name: str, sides: Any, **options: Any):
+    propagation = PropagationConfig(name=name, sides=sides, flow_size=64)
     return small_config(
         clips, output, scheduler=scheduler, propagation=propagation, segment_frames=20, **options
     )

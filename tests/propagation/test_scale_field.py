@@ -16,7 +16,7 @@ from vidseg_core.config.catalogue import SCALED_FLOWS
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.protocol import SegmenterError
-from vidseg_core.propagation import build_propagator
+from vidseg_core.propagation import FlowWarp
 from vidseg_core.propagation.net_flow import NetFlow
 from vidseg_core.propagation.scale_field import ScaledFlow, ScaleError, ScaleField, scale_of
 from vidseg_core.training.flow_loss import warp_scaled
@@ -59,7 +59,7 @@ def test_the_field_lies_over_the_picture_at_every_resolution() -> None:
     flow = scaled_flow(ramp(6, 8), "features", (24, 32))
     for rows, columns in ((6, 8), (12, 16), (3, 4)):
         maps = torch.ones(1, rows, columns)
-        scaled = build_propagator("flow_warp", level="features").carry(maps, flow)
+        scaled = FlowWarp("features").carry(maps, flow)
         inner = slice(1, -1)
         torch.testing.assert_close(scaled[:, :, inner], ramp(rows, columns)[:, :, inner])
 
@@ -75,18 +75,18 @@ def test_what_was_padded_has_no_part() -> None:
 def test_maps_take_their_channels_in_order_and_the_size_map_none() -> None:
     flow = scaled_flow(torch.tensor([2.0, 3.0, 5.0])[:, None, None].expand(3, 6, 8), "features")
     maps = (torch.ones(2, 6, 8), torch.ones(1, 3, 4), torch.zeros(1, 24, 32))
-    first, second, size = build_propagator("flow_warp", level="features").carry(maps, flow)
+    first, second, size = FlowWarp("features").carry(maps, flow)
     assert first[:, 0, 0].tolist() == [2.0, 3.0] and second[0, 0, 0] == 5.0 and not size.any()
 
 
 def test_labels_are_never_scaled() -> None:
     labels_HW = np.arange(24 * 32, dtype=np.uint8).reshape(24, 32)
-    carried = build_propagator("flow_warp", level="labels").carry(labels_HW, scaled_flow(ramp(6, 8)))
+    carried = FlowWarp("labels").carry(labels_HW, scaled_flow(ramp(6, 8)))
     np.testing.assert_array_equal(carried, labels_HW)
 
 
 def test_a_field_for_something_else_is_refused() -> None:
-    carry = build_propagator("flow_warp", level="features").carry
+    carry = FlowWarp("features").carry
     with pytest.raises(ScaleError, match="trained for scores; it cannot multiply features"):
         carry(torch.ones(1, 6, 8), scaled_flow(ramp(6, 8)))
     with pytest.raises(ScaleError, match=r"has 2 channel\(s\), but the features have 3.*another segmenter"):
@@ -110,13 +110,13 @@ def test_a_run_multiplies_by_what_training_learned(level: str, channels: int, tm
     plain = NetFlow("tiny-flow").flow([current], [key])[0]
     np.testing.assert_array_equal(flow, plain)
     maps = torch.rand(channels, 45, 70, generator=torch.manual_seed(0))
-    run = build_propagator("flow_warp", level=level).carry(maps, flow)
+    run = FlowWarp(level).carry(maps, flow)
     scale = scale_of(flow)
     assert scale is not None
     rows, columns = scale.scale_Cqq.shape[1:]
     assert (rows, columns) == (16, 24) and scale.covers == (45 / 4, 70 / 4)
     grown = torch.nn.functional.interpolate(scale.scale_Cqq[None], scale_factor=4, mode="bilinear")[0]
-    warped = build_propagator("flow_warp", level=level).carry(maps, plain)
+    warped = FlowWarp(level).carry(maps, plain)
     torch.testing.assert_close(run, warped * grown[:, :45, :70], atol=1e-5, rtol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_training_warps_and_scales_as_a_run_does() -> None:
     learned = warp_scaled(maps, flow_B2hw, scale_BCqq)
     field = ScaleField(level="features", scale_Cqq=scale_BCqq[0], covers=(8.0, 12.0))
     flow = ScaledFlow(np.ascontiguousarray(flow_B2hw[0].permute(1, 2, 0).numpy()), field)
-    run = build_propagator("flow_warp", level="features").carry(tuple(m[0] for m in maps), flow)
+    run = FlowWarp("features").carry(tuple(m[0] for m in maps), flow)
     for one, other in zip(learned, run, strict=True):
         # Flow is averaged where a run makes it smaller, and sampled where training does: nearly the same.
         assert (one[0] - other).abs().mean() < 0.1 and one.shape[1:] == other.shape

@@ -41,6 +41,8 @@ from vidseg_core.kit.claim import require_same
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import MediaError
 from vidseg_core.plan.video_list import VideoInput
+from vidseg_core.propagation.filler import filler_of
+from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.keys import CALIBRATION_KEY
 from vidseg_core.store.objects import ObjectStore
@@ -204,6 +206,10 @@ def check_dial_here(config: SegmentConfig) -> None:
     option = "--budget" if config.budget is not None else "--max_drop"
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
+    carrier = config.propagation
+    filler = filler_of(build_propagator(carrier.name, level=carrier.level), two_sided=carrier.sides == "two")
+    problem = f"needs masks that follow from a key and a frame each, but {carrier.name} fills whole gaps"
+    check(filler.pairwise, option, problem)
     for tried in config.calibration.schedulers:
         problem = f"{tried!r} needs its file: --scheduler.name {tried} --scheduler.policy FILE"
         needs_none = not SCHEDULERS[tried].trained_by

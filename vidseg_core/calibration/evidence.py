@@ -42,9 +42,7 @@ def two_sided_values(builder: TableBuilder, seen: Seen, wanted: Iterable[Interva
     between = Between(builder, seen)
     for k in sorted(after):
         ends = sorted(after[k])
-        links = builder.links(seen, k, forward=True, reach=ends[-1] - k - 1)
-        left = builder.sides(links, builder.carry(seen, k, links))
-        known |= {(k, n): value for n, value in zip(ends, between.values(k, ends, left), strict=True)}
+        known |= {(k, n): value for n, value in zip(ends, between.values(k, ends), strict=True)}
     return known
 
 

@@ -244,6 +244,8 @@ class SegmentConfig:
     """Ray cluster to join; None: $RAY_ADDRESS, else a local one"""
     object_store_mb: int | None = None
     """memory for frames under way (a local Ray, or a run without), MB; at least 128; None: 2000"""
+    state_mb: int = 256
+    """what a propagator that looks at frames may keep of one segment, MB; at least 1"""
 
     dry_run: bool = False
     """plan and estimate, run nothing"""
@@ -329,6 +331,7 @@ class SegmentConfig:
                 check(getattr(self, option) <= 1, "--executor", problem)
         if self.object_store_mb is not None:
             check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
+        check_int("--state_mb", self.state_mb, 1, unit="MB")
         if self.limit is not None:
             check_int("--limit", self.limit, 1, unit="video(s)")
         _check_choice("--log", self.log, ("text", "json"))

@@ -20,17 +20,20 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.bound import state_bound
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
+from vidseg_core.media import working_size
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
+from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
-from vidseg_core.propagation.propagators import build_propagator
-from vidseg_core.scheduling import scheduler_of
+from vidseg_core.propagation.propagators import AnyPropagator, build_propagator
+from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
 
 _UNTRAINED_FLOW = (
     "The flow net '{name}' has random weights: masks between keys mean nothing, only their speed does; "
@@ -170,22 +173,56 @@ def check_parts(config: SegmentConfig) -> None:
         ("--propagation.name", lambda: build_propagator(options.name, level=options.level)),
         ("--propagation.flow", lambda: build_run_flow(config, "cpu")),
     )
+    built: list[Any] = []
     for option, build in parts:
         try:
-            build()
+            built.append(build())
         except ConfigError:
             raise
         except (ValueError, TypeError) as problem:
             raise ConfigError(option, str(problem)) from problem
+    _check_state(config, *built)
 
 
-def _check_scheduler(config: SegmentConfig) -> None:
+def _check_state(
+    config: SegmentConfig,
+    scheduler: Scheduler | WindowScheduler,
+    propagator: AnyPropagator,
+    flow: FlowEstimator,
+) -> None:
+    """`ConfigError` for a propagator that looks at frames and may let more of them wait than is allowed."""
+    options, spec = config.propagation, config.working_size_spec
+    two_sided = options.sides == "two"
+    filler = filler_of(propagator, two_sided=two_sided)
+    if filler.reads != "frame":
+        return
+    bound = state_bound(
+        filler,
+        scheduler,
+        two_sided=two_sided,
+        max_interval=config.scheduler.max_interval,
+        flow_size=options.flow_size,
+        channels=flow.channels,
+        size=working_size(spec, spec, spec) if isinstance(spec, int) else working_size(1, 1, spec),
+    )
+    kept_mb = -(-bound.bytes // 1_000_000)
+    if kept_mb > config.state_mb:
+        problem = (
+            f"is {config.state_mb}, but {options.name} looks at frames, and {bound.frames} of a segment may "
+            f"wait: {kept_mb} MB; raise it, or lower --scheduler.max_interval or --working_size"
+        )
+        raise ConfigError("--state_mb", problem)
+
+
+def _check_scheduler(config: SegmentConfig) -> Scheduler | WindowScheduler:
     if config.scheduler.name not in SCHEDULERS and config.scheduler.interval != INTERVAL:
         problem = f"goes with {listed('takes_interval')}; a plug-in has its own, leave the option out"
         raise ConfigError("--scheduler.interval", problem)
-    check = getattr(scheduler_of(config.scheduler), "check_sides", None)
+    scheduler = scheduler_of(config.scheduler)
+    check = getattr(scheduler, "check_sides", None)
     if check is not None:
         check(config.propagation.sides == "two")
+    return scheduler
 
 
 def plugin_sources(config: SegmentConfig) -> dict[str, str]:

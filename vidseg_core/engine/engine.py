@@ -18,7 +18,6 @@ Legend: H, W working size; h, w flow size; 3 = RGB; 2 = (u, v).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -26,35 +25,29 @@ from typing import Literal
 import numpy as np
 import torch
 
+from vidseg_core.engine.bound import Bound, state_bound
 from vidseg_core.engine.codec import StateError
 from vidseg_core.engine.confidence import LabelRule
-from vidseg_core.engine.finalise import Finaliser, Gap
+from vidseg_core.engine.decide import Decider, Decision, not_key
+from vidseg_core.engine.finalise import Due, Finaliser
 from vidseg_core.engine.flows import Flows
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.lookahead import Lookahead, input_of
+from vidseg_core.engine.lows import Lows
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame, PendingFrame, SegmentState
 from vidseg_core.engine.stats import EngineStats
-from vidseg_core.models.protocol import Segmenter
+from vidseg_core.models.protocol import Segmenter, parts_of
+from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow
-from vidseg_core.propagation.propagators import LEVELS, Propagator
-from vidseg_core.scheduling.deviation import Deviation
+from vidseg_core.propagation.gap import Memory
+from vidseg_core.propagation.propagators import AnyPropagator
 from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_shape
 from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
 _NO_VIEW = np.empty((0, 0), np.uint8)
-"""View of a frame that becomes final at once: one side takes the flow alone."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Decision:
-    is_key: bool
-    score: float
-    kar: float
-    lkd: int
-    memory: float | None = None
-    """What the scheduler wants to be given at the next frame; None: what it was given at this one."""
+"""Flow picture of a frame whose propagator reads none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,7 +69,7 @@ class Engine:
         self,
         segmenter: Segmenter,
         scheduler: Scheduler | WindowScheduler,
-        propagator: Propagator,
+        propagator: AnyPropagator,
         *,
         sides: Literal["one", "two"] = "two",
         max_interval: int = 90,
@@ -88,8 +81,6 @@ class Engine:
     ) -> None:
         if sides not in ("one", "two"):
             raise ValueError(f"propagation.sides must be 'one' or 'two', not {sides!r}")
-        if propagator.level not in LEVELS:
-            raise ValueError(f"propagation level {propagator.level!r} is not one of {', '.join(LEVELS)}")
         for name, value in (
             ("max_interval", max_interval),
             ("flow_size", flow_size),
@@ -97,22 +88,44 @@ class Engine:
         ):
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        self.scheduler, self.propagator = scheduler, propagator
         self.two_sided = sides == "two"
+        self.scheduler, self.filler = scheduler, filler_of(propagator, two_sided=self.two_sided)
         self.max_interval, self.flow_size = int(max_interval), int(flow_size)
-        self._online = None if isinstance(scheduler, WindowScheduler) else scheduler
-        self._needs_previous = bool(getattr(self._online, "needs_previous", False))
+        online = None if isinstance(scheduler, WindowScheduler) else scheduler
+        self._needs_previous = bool(getattr(online, "needs_previous", False))
         self._ahead = (
-            Lookahead(scheduler, two_sided=self.two_sided, max_interval=self.max_interval)
+            Lookahead(
+                scheduler,
+                two_sided=self.two_sided,
+                max_interval=self.max_interval,
+                keeps_frames=self.filler.reads == "frame",
+            )
             if isinstance(scheduler, WindowScheduler)
             else None
         )
         self.net = ChunkedNet(
-            segmenter, level=propagator.level, batch=int(key_batch), device=device, rule=rule
+            segmenter, level=self.filler.level, batch=int(key_batch), device=device, rule=rule
         )
         self.stats = EngineStats()
         self.flows = Flows(build_flow(flow) if isinstance(flow, str) else flow, self.stats)
-        self._finaliser = Finaliser(self.net, propagator, self.flows, self.stats)
+        by = asks_for_low(scheduler, self.filler)
+        if by:
+            parts_of(segmenter, by)
+        self._lows = Lows(self.net, self.stats, needed=bool(by))
+        self._decider = Decider(online, self.flows, self._lows, self.stats, self.max_interval)
+        self._finaliser = Finaliser(self.net, self.filler, self.flows, self.stats)
+
+    def bound(self, size: tuple[int, int]) -> Bound:
+        """What is kept of a segment at most, at this working size (rows, columns)."""
+        return state_bound(
+            self.filler,
+            self.scheduler,
+            two_sided=self.two_sided,
+            max_interval=self.max_interval,
+            flow_size=self.flow_size,
+            channels=self.flows.estimator.channels,
+            size=size,
+        )
 
     def step(self, states: Sequence[SegmentState], frames: Sequence[FrameInput]) -> list[list[FrameResult]]:
         """Advance each state by its frame; for each segment the results that became final, in frame order."""
@@ -127,11 +140,11 @@ class Engine:
         if self._ahead is not None:
             self._catch_up(self._ahead, states, ends=True)
         self._restore_keys([state for state in states if state.pending])
-        gaps = [
-            Gap(frames=state.pending, left=_key_of(state), right=None) if state.pending else None
+        due = [
+            Due(frames=state.pending, left=_key_of(state), right=None, memory={}) if state.pending else None
             for state in states
         ]
-        results = self._finaliser.run(gaps)
+        results = self._finaliser.run(due)
         for state in states:
             state.pending = []
         return [[*_hand_out(state), *rows] for state, rows in zip(states, results, strict=True)]
@@ -143,8 +156,8 @@ class Engine:
         new_keys = self._run_keys(looks, decisions)
         finals = self._finalise(looks, decisions, new_keys)
         return [
-            self._advance(look, decision, key, rows)
-            for look, decision, key, rows in zip(looks, decisions, new_keys, finals, strict=True)
+            self._advance(look, decision, key, *final)
+            for look, decision, key, final in zip(looks, decisions, new_keys, finals, strict=True)
         ]
 
     # --- looking ahead (see `lookahead`) -------------------------------------------------------------------
@@ -195,9 +208,9 @@ class Engine:
         before = state.waiting[-1].frame_index if state.waiting and view is None else state.last_frame_index
         if frame.frame_index <= before:
             raise ValueError(f"segment {state.segment}: frame {frame.frame_index} after frame {before}")
-        if state.level not in ("", self.propagator.level):
+        if state.level not in ("", self.filler.level):
             raise StateError(
-                f"segment {state.segment}: state has level {state.level!r}, engine {self.propagator.level!r}"
+                f"segment {state.segment}: state has level {state.level!r}, engine {self.filler.level!r}"
             )
         look = FrameLook(state, frame, self.flows.estimator.channels, self.flow_size, self.stats, view)
         if state.key is not None and state.key.view.shape != look.view_shape:
@@ -208,74 +221,33 @@ class Engine:
 
     def _restore_keys(self, states: Sequence[SegmentState]) -> None:
         """N again on keys whose scores or features were not stored."""
-        bare = [state.key for state in states if state.key is not None and state.key.carried is None]
+        keys = [state.key for state in states if state.key is not None]
+        with self.stats.timed("net"):
+            self._lows.restore(keys)
+        bare = [key for key in keys if key.carried is None]
         if bare:
+            low = [key.low_maps for key in bare] if self._lows.needed else None
             with self.stats.timed("net"):
-                results = self.net.run([key.frame_HW3 for key in bare if key.frame_HW3 is not None])
+                results = self.net.run([key.frame_HW3 for key in bare], low)
             for key, (_, carried) in zip(bare, results, strict=True):
                 key.carried = carried
 
-    def _decide(self, looks: list[FrameLook], chosen: Sequence[bool] | None) -> list[_Decision]:
-        decisions: list[_Decision | None] = [self._rule(look) for look in looks]
-        if chosen is not None:
-            decisions = [
-                decision or _chosen(look, is_key)
-                for decision, look, is_key in zip(decisions, looks, chosen, strict=True)
-            ]
-        needs_flow = self._online is not None and self._online.needs_flow
-        if needs_flow:
-            self.flows.online(_not_key(looks, decisions))
-        with self.stats.timed("decide"):
-            taken = [decision or self._ask(look) for look, decision in zip(looks, decisions, strict=True)]
-        if self.propagator.needs_flow and not self.two_sided and not needs_flow:
-            self.flows.online(_not_key(looks, taken))
-        return taken
+    def _decide(self, looks: list[FrameLook], chosen: Sequence[bool] | None) -> list[Decision]:
+        decisions = self._decider.decide(looks, chosen)
+        if self.filler.needs_flow and not self.two_sided and not self._decider.needs_flow:
+            self.flows.online(not_key(looks, decisions))
+        if self.filler.needs_low:
+            self._lows.see(looks)
+        return decisions
 
-    def _rule(self, look: FrameLook) -> _Decision | None:
-        """The decision when no score is needed (see `scheduling.protocol`), else None."""
-        key, kar = look.state.key, look.state.history.kar
-        if key is None:
-            return _Decision(is_key=True, score=math.inf, kar=kar, lkd=0)
-        lkd = look.state.next_frame - key.ordinal
-        if lkd >= self.max_interval:
-            return _Decision(is_key=True, score=math.inf, kar=kar, lkd=lkd)
-        avoids_corrupt = self._online is None or self._online.avoids_corrupt
-        if avoids_corrupt and look.frame.is_corrupt:
-            return _Decision(is_key=False, score=-math.inf, kar=kar, lkd=lkd)
-        if avoids_corrupt and key.is_corrupt:
-            return _Decision(is_key=True, score=math.inf, kar=kar, lkd=lkd)
-        return None
-
-    def _ask(self, look: FrameLook) -> _Decision:
-        assert self._online is not None
-        state, key = look.state, _key_of(look.state)
-        deviation = Deviation(
-            current=lambda: look.gray,
-            key=lambda: look.key_gray,
-            flow=look.known_flow,
-            ordinal=state.next_frame,
-            frame_index=look.frame.frame_index,
-            lkd=state.next_frame - key.ordinal,
-            kar=state.history.kar,
-            memory=state.memory,
-            previous=None if state.last_view is None else look.previous_gray,
-            is_corrupt=look.frame.is_corrupt,
-            seed=state.seed,
-            segment=state.segment,
-        )
-        score = float(self._online.score(deviation))
-        if math.isnan(score):
-            raise ValueError(f"scheduler {type(self.scheduler).__name__} gave a score that is no number")
-        is_key = score > self._online.threshold
-        return _Decision(
-            is_key=is_key, score=score, kar=deviation.kar, lkd=deviation.lkd, memory=deviation.remembered
-        )
-
-    def _run_keys(self, looks: list[FrameLook], decisions: list[_Decision]) -> list[_NewKey | None]:
+    def _run_keys(self, looks: list[FrameLook], decisions: list[Decision]) -> list[_NewKey | None]:
         chosen = [look for look, decision in zip(looks, decisions, strict=True) if decision.is_key]
+        if self._lows.needed:
+            self._lows.see(chosen)
+        low = [look.low_maps for look in chosen] if self._lows.needed else None
         with self.stats.timed("net"):
-            results = iter(self.net.run([look.frame.frame_HW3 for look in chosen]))
-        keeps_frame = self.propagator.level != "labels"
+            results = iter(self.net.run([look.frame.frame_HW3 for look in chosen], low))
+        keeps_frame = self.filler.keeps_frame or self._lows.needed
         keys: list[_NewKey | None] = []
         for look, decision in zip(looks, decisions, strict=True):
             if not decision.is_key:
@@ -288,28 +260,54 @@ class Engine:
                 is_corrupt=look.frame.is_corrupt,
                 view=look.view,
                 carried=carried,
-                frame_HW3=look.frame.frame_HW3.copy() if keeps_frame else None,
+                rgb_HW3=look.frame.frame_HW3.copy() if keeps_frame else None,
+                low_maps=look.low_maps,
             )
             keys.append(_NewKey(key=key, labels_HW=labels_HW))
         return keys
 
     def _finalise(
-        self, looks: list[FrameLook], decisions: list[_Decision], new_keys: list[_NewKey | None]
-    ) -> list[list[FrameResult]]:
-        """For each lane the rows before the current frame that a new key makes final, or the frame's own."""
-        gaps: list[Gap | None] = []
+        self, looks: list[FrameLook], decisions: list[Decision], new_keys: list[_NewKey | None]
+    ) -> list[tuple[list[FrameResult], Memory]]:
+        """For each lane the rows before the current frame that a new key makes final, or the frame's own; and
+        what the propagator carries over."""
+        due: list[Due | None] = []
         for look, decision, new_key in zip(looks, decisions, new_keys, strict=True):
-            state = look.state
-            if new_key is not None and state.pending:
-                gaps.append(Gap(frames=state.pending, left=_key_of(state), right=new_key.key))
-            elif new_key is None and not self.two_sided:
-                gaps.append(Gap(frames=[_pending(look, decision, _NO_VIEW)], left=_key_of(state), right=None))
+            state, left = look.state, look.state.key
+            if left is None or (new_key is not None and not state.pending):
+                due.append(None)
+            elif new_key is not None:
+                due.append(Due(frames=state.pending, left=left, right=new_key.key, memory={}))
+            elif not self.two_sided:
+                frames = [self._pending(look, decision)]
+                due.append(Due(frames=frames, left=left, right=None, memory=state.carried_over))
             else:
-                gaps.append(None)
-        return self._finaliser.run(gaps)
+                due.append(None)
+        rows = self._finaliser.run(due)
+        return [(mine, {} if lane is None else lane.memory) for mine, lane in zip(rows, due, strict=True)]
+
+    def _pending(self, look: FrameLook, decision: Decision) -> PendingFrame:
+        reads = self.filler.reads
+        return PendingFrame(
+            frame_index=look.frame.frame_index,
+            pts_s=look.frame.pts_s,
+            is_corrupt=look.frame.is_corrupt,
+            decision_score=decision.score,
+            kar=decision.kar,
+            lkd=decision.lkd,
+            view=_NO_VIEW if reads == "nothing" else look.view,
+            rgb_HW3=look.frame.frame_HW3.copy() if reads == "frame" else None,
+            low_maps=look.low_maps,
+            flow_hw2=look.flow_hw2,
+        )
 
     def _advance(
-        self, look: FrameLook, decision: _Decision, new_key: _NewKey | None, rows: list[FrameResult]
+        self,
+        look: FrameLook,
+        decision: Decision,
+        new_key: _NewKey | None,
+        rows: list[FrameResult],
+        memory: Memory,
     ) -> list[FrameResult]:
         state = look.state
         if new_key is not None:
@@ -321,7 +319,8 @@ class Engine:
                     settled[0], *lookahead_shape(*new_key.key.view.shape[:2])
                 )
         elif self.two_sided:
-            state.pending.append(_pending(look, decision, look.view))
+            state.pending.append(self._pending(look, decision))
+        state.carried_over = memory if new_key is None else {}
         helps_next = new_key is None and self.flows.estimator.chained
         state.last_flow_hw2 = look.flow_hw2 if helps_next else None
         state.last_view = look.view if new_key is None and self._needs_previous else None
@@ -332,21 +331,17 @@ class Engine:
         state.history.add(decision.is_key)
         state.next_frame += 1
         state.last_frame_index = look.frame.frame_index
-        state.level = self.propagator.level
+        state.level = self.filler.level
         self.stats.frames += 1
         self.stats.keys += decision.is_key
         return rows
 
 
-def _not_key(looks: Sequence[FrameLook], decisions: Sequence[_Decision | None]) -> list[FrameLook]:
-    """The frames that are not known to be keys."""
-    return [look for look, d in zip(looks, decisions, strict=True) if d is None or not d.is_key]
-
-
-def _chosen(look: FrameLook, is_key: bool) -> _Decision:
-    """The decision of a scheduler that looks ahead."""
-    lkd = look.state.next_frame - _key_of(look.state).ordinal
-    return _Decision(is_key=is_key, score=float(is_key), kar=look.state.history.kar, lkd=lkd)
+def asks_for_low(scheduler: object, filler: Filler) -> str:
+    """Who reads low-level features, for messages; empty if nobody does."""
+    if filler.needs_low:
+        return f"propagator {filler.name!r}"
+    return f"scheduler {type(scheduler).__name__!r}" if getattr(scheduler, "needs_low", False) else ""
 
 
 def _hand_out(state: SegmentState) -> list[FrameResult]:
@@ -360,21 +355,8 @@ def _key_of(state: SegmentState) -> KeyFrame:
     return state.key
 
 
-def _pending(look: FrameLook, decision: _Decision, view: np.ndarray) -> PendingFrame:
-    return PendingFrame(
-        frame_index=look.frame.frame_index,
-        pts_s=look.frame.pts_s,
-        is_corrupt=look.frame.is_corrupt,
-        decision_score=decision.score,
-        kar=decision.kar,
-        lkd=decision.lkd,
-        view=view,
-        flow_hw2=look.flow_hw2,
-    )
-
-
 def _key_result(
-    frame: FrameInput, decision: _Decision, labels_HW: np.ndarray, confidence: float, share: float
+    frame: FrameInput, decision: Decision, labels_HW: np.ndarray, confidence: float, share: float
 ) -> FrameResult:
     return FrameResult(
         frame_index=frame.frame_index,

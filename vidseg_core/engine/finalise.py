@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
 
 import numpy as np
 
@@ -17,74 +17,60 @@ from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame, PendingFrame
 from vidseg_core.engine.stats import EngineStats
 from vidseg_core.propagation.chain import Link
-from vidseg_core.propagation.propagators import Propagator
-from vidseg_core.propagation.two_sided import better_side, carry_along, side_of
+from vidseg_core.propagation.filler import Filler
+from vidseg_core.propagation.gap import Gap, GapFrame, Memory
 
 
 @dataclass(slots=True, kw_only=True)
-class Gap:
+class Due:
     """Consecutive frames of one lane that become final together: all after `left`, up to `right` if known."""
 
     frames: list[PendingFrame]
     left: KeyFrame
     right: KeyFrame | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Sides:
-    frame: PendingFrame
-    left: KeyFrame
-    left_link: Link
-    right: KeyFrame | None = None
-    right_link: Link | None = None
+    memory: Memory
+    """What the propagator carried over from the frame before; afterwards, from the last of these."""
 
 
 class Finaliser:
-    """Turns gaps into results; holds no state of a segment."""
+    """Turns frames that are due into results; holds no state of a segment."""
 
-    def __init__(self, net: ChunkedNet, propagator: Propagator, flows: Flows, stats: EngineStats) -> None:
-        self._net, self._propagator, self._flows, self._stats = net, propagator, flows, stats
+    def __init__(self, net: ChunkedNet, filler: Filler, flows: Flows, stats: EngineStats) -> None:
+        self._net, self._filler, self._flows, self._stats = net, filler, flows, stats
 
-    def run(self, gaps: Sequence[Gap | None]) -> list[list[FrameResult]]:
-        """For each lane the final results of its gap (none without a gap), in frame order."""
-        lanes = [[] if gap is None else _sides_of(gap) for gap in gaps]
-        if self._propagator.needs_flow:
-            lefts = [[sides.left_link for sides in lane] for lane in lanes]
-            rights = [[s.right_link for s in reversed(lane) if s.right_link is not None] for lane in lanes]
+    def run(self, lanes: Sequence[Due | None]) -> list[list[FrameResult]]:
+        """For each lane the final results of its frames (none where nothing is due), in order."""
+        due = [lane for lane in lanes if lane is not None]
+        if not due:
+            return [[] for _ in lanes]
+        gaps = [_gap_of(lane) for lane in due]
+        if self._filler.needs_flow:
+            lefts = [[frame.left for frame in gap.frames] for gap in gaps]
+            rights = [[f.right for f in reversed(gap.frames) if f.right is not None] for gap in gaps]
             self._flows.complete([*lefts, *rights])
-        flat = [sides for lane in lanes for sides in lane]
+        frames = iter([(frame, lane.left) for lane in due for frame in lane.frames])
         results: list[FrameResult] = []
         with self._stats.timed("propagate"):
-            for start in range(0, len(flat), self._net.batch):
-                chunk = flat[start : start + self._net.batch]
-                labels = self._net.labels([self._carry(sides) for sides in chunk])
-                settled = [self._net.settle(mask) for mask in labels]
-                results += [_result(s.frame, s.left, *mask) for s, mask in zip(chunk, settled, strict=True)]
+            filled = self._filler.fill(gaps)
+            while chunk := list(islice(filled, self._net.batch)):
+                settled = [self._net.settle(mask) for mask in self._net.labels(chunk)]
+                results += [_result(*next(frames), *mask) for mask in settled]
+        for lane, gap in zip(due, gaps, strict=True):
+            lane.memory = gap.memory
         rest = iter(results)
-        return [[next(rest) for _ in lane] for lane in lanes]
-
-    def _carry(self, sides: _Sides) -> Any:
-        propagator = self._propagator
-        left = carry_along(propagator, sides.left.carried, sides.left_link)
-        if sides.right is None or sides.right_link is None:
-            return left
-        right = carry_along(propagator, sides.right.carried, sides.right_link)
-        return better_side(
-            side_of(propagator, left, sides.left_link), side_of(propagator, right, sides.right_link)
-        )
+        return [[] if lane is None else [next(rest) for _ in lane.frames] for lane in lanes]
 
 
-def _sides_of(gap: Gap) -> list[_Sides]:
-    lane = []
-    for frame in gap.frames:
-        left_link = Link(current=frame.view, key=gap.left.view, distance=frame.lkd, flow_hw2=frame.flow_hw2)
-        sides = _Sides(frame=frame, left=gap.left, left_link=left_link)
-        if gap.right is not None:
-            distance = gap.right.ordinal - gap.left.ordinal - frame.lkd
-            sides.right = gap.right
-            sides.right_link = Link(current=frame.view, key=gap.right.view, distance=distance)
-        lane.append(sides)
-    return lane
+def _gap_of(due: Due) -> Gap:
+    frames = []
+    for frame in due.frames:
+        left = Link(current=frame.view, key=due.left.view, distance=frame.lkd, flow_hw2=frame.flow_hw2)
+        right = None
+        if due.right is not None:
+            distance = due.right.ordinal - due.left.ordinal - frame.lkd
+            right = Link(current=frame.view, key=due.right.view, distance=distance)
+        frames.append(GapFrame(left=left, right=right, rgb_HW3=frame.rgb_HW3, low_maps=frame.low_maps))
+    return Gap(left=due.left, frames=frames, right=due.right, memory=dict(due.memory))
 
 
 def _result(

@@ -5,6 +5,8 @@ Legend: H, W working size; h, w flow size; 3 = RGB; 2 = (u, v).
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -52,10 +54,16 @@ def gray_of(view: np.ndarray) -> np.ndarray:
     return view if view.ndim == 2 else cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
 
 
+def _low(low_maps: Any) -> Any:
+    if low_maps is None:
+        raise RuntimeError("a scheduler that reads low-level features must say so: needs_low = True")
+    return low_maps
+
+
 class FrameLook:
     """One frame of one lane: its flow picture and its flow to the last key."""
 
-    __slots__ = ("_channels", "_flow_size", "_stats", "_view", "flow_hw2", "frame", "state")
+    __slots__ = ("_channels", "_flow_size", "_stats", "_view", "flow_hw2", "frame", "low_maps", "state")
 
     def __init__(
         self,
@@ -70,6 +78,8 @@ class FrameLook:
         self._channels, self._flow_size, self._stats = channels, flow_size, stats
         self._view = view
         self.flow_hw2: np.ndarray | None = None
+        self.low_maps: Any = None
+        """Low-level features of the frame, where scheduler or propagator say that they read them."""
 
     @property
     def view_shape(self) -> tuple[int, ...]:
@@ -88,6 +98,15 @@ class FrameLook:
         if self.flow_hw2 is None:
             raise RuntimeError("a scheduler that reads the flow must say so: needs_flow = True")
         return self.flow_hw2
+
+    def known_low(self) -> Any:
+        """Low-level features of this frame."""
+        return _low(self.low_maps)
+
+    def key_low(self) -> Any:
+        """Low-level features of the last key."""
+        assert self.state.key is not None
+        return _low(self.state.key.low_maps)
 
     def link(self) -> Link:
         """This frame and its last key, flow unknown."""

@@ -9,7 +9,8 @@ Invariants:
 - at most `reach` frames of a segment wait, up to twice the longest interval;
 - what the scheduler is shown depends on the frames of the segment and on its keys, never on how frames
   arrive;
-- a frame that can become key waits with its picture, any other with its flow picture alone.
+- a frame that can become key waits with its picture, as all do for a propagator that reads frames; any other
+  with its flow picture alone.
 
 Legend: H, W working size; h, w flow size; 3 = RGB.
 """
@@ -28,12 +29,16 @@ from vidseg_core.scheduling.protocol import WindowScheduler
 class Lookahead:
     """Decides about the waiting frames of segments; holds nothing of a segment."""
 
-    def __init__(self, scheduler: WindowScheduler, *, two_sided: bool, max_interval: int) -> None:
+    def __init__(
+        self, scheduler: WindowScheduler, *, two_sided: bool, max_interval: int, keeps_frames: bool = False
+    ) -> None:
+        """`keeps_frames`: the propagator looks at frames, so each of them waits with its picture."""
         window, stride = scheduler.window, scheduler.stride
         for name, value in (("window", window), ("stride", stride)):
             if int(value) != value or value < 1:
                 raise ValueError(f"a scheduler's {name} must be a whole number of at least 1, not {value!r}")
         self._scheduler, self._two_sided, self._max_interval = scheduler, two_sided, max_interval
+        self._keeps_frames = keeps_frames
         self.stride = int(stride)
         self.reach = looked_at(int(window), max_interval)
         if min(self.reach, max_interval) < self.stride:
@@ -50,6 +55,7 @@ class Lookahead:
         assert state.key is not None
         first = state.next_frame - state.key.ordinal
         distance = first + len(state.waiting)
+        keeps_frame = self._keeps_frames or self._may_be_key(state, first, distance)
         state.waiting.append(
             WaitingFrame(
                 frame_index=frame.frame_index,
@@ -57,7 +63,7 @@ class Lookahead:
                 is_corrupt=frame.is_corrupt,
                 shape=frame.shape,
                 view=view,
-                frame_HW3=frame.frame_HW3.copy() if self._may_be_key(state, first, distance) else None,
+                frame_HW3=frame.frame_HW3.copy() if keeps_frame else None,
             )
         )
 

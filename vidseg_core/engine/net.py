@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vidseg_core.engine.confidence import LabelRule, pack
-from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError
+from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError, parts_of
 from vidseg_core.models.scores import MOST_NAMES, check_scores, labels_from_scores
 
 
@@ -44,12 +44,21 @@ class ChunkedNet:
         self._name = str(getattr(segmenter, "name", type(segmenter).__name__))
 
     @torch.inference_mode()
-    def run(self, frames: Sequence[np.ndarray]) -> list[tuple[np.ndarray, Any]]:
+    def low(self, frames: Sequence[np.ndarray]) -> list[Any]:
+        """Low-level features of each frame_HW3 uint8, for a net in parts."""
+        return self._in_chunks(frames, lambda frame_HW3: frame_HW3.shape, self._low_chunk)
+
+    @torch.inference_mode()
+    def run(
+        self, frames: Sequence[np.ndarray], low: Sequence[Any] | None = None
+    ) -> list[tuple[np.ndarray, Any]]:
         """For each frame_HW3 uint8 its labels_HW and what is carried of it at this level.
 
-        Raises `ScoresError` if the scores of one are not finite, or are not scores of these frames at all.
+        `low`: the frames' low-level features, which are not computed again then. Raises `ScoresError` if the
+        scores of one are not finite, or are not scores of these frames at all.
         """
-        results = self._in_chunks(frames, lambda frame_HW3: frame_HW3.shape, self._run_chunk)
+        items = list(zip(frames, [None] * len(frames) if low is None else low, strict=True))
+        results = self._in_chunks(items, lambda item: item[0].shape, self._run_chunk)
         if any(labels_HW is None for labels_HW, _ in results):
             raise ScoresError(f"segmenter {self._name!r} gave scores that are NaN or Inf")
         return results
@@ -63,9 +72,20 @@ class ChunkedNet:
             return [self._maps_of(scores_CHW[None])[0] for scores_CHW in carried]
         return self._in_chunks(carried, _shapes, self._head_chunk)
 
-    def _run_chunk(self, frames: list[np.ndarray]) -> list[tuple[np.ndarray | None, Any]]:
+    def _pixels(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
         pixels_BHW3 = torch.from_numpy(np.stack(frames)).to(self.device)
-        feats = self.segmenter.features(pixels_BHW3.permute(0, 3, 1, 2).float() / 255.0)
+        return pixels_BHW3.permute(0, 3, 1, 2).float() / 255.0
+
+    def _low_chunk(self, frames: list[np.ndarray]) -> list[Any]:
+        low = parts_of(self.segmenter, "the engine").low(self._pixels(frames))
+        return [_one_of_batch(low, number) for number in range(len(frames))]
+
+    def _run_chunk(self, items: list[tuple[np.ndarray, Any]]) -> list[tuple[np.ndarray | None, Any]]:
+        frames = [frame_HW3 for frame_HW3, _ in items]
+        if items[0][1] is None:
+            feats = self.segmenter.features(self._pixels(frames))
+        else:
+            feats = parts_of(self.segmenter, "the engine").high(_batch_of([low for _, low in items]))
         scores_BCHW = self._head(feats, len(frames), (frames[0].shape[0], frames[0].shape[1]))
         sound_B = torch.isfinite(scores_BCHW).flatten(1).all(1).tolist()
         results: list[tuple[np.ndarray | None, Any]] = []
@@ -130,6 +150,8 @@ def _zeros_like(item: Any) -> Any:
         return np.zeros_like(item)
     if isinstance(item, torch.Tensor):
         return torch.zeros_like(item)
+    if item is None:
+        return None
     return tuple(_zeros_like(part) for part in item)
 
 

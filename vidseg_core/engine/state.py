@@ -16,6 +16,7 @@ import numpy as np
 
 from vidseg_core.engine.codec import StateError, pack, unpack
 from vidseg_core.engine.frames import FrameResult
+from vidseg_core.propagation.gap import GapKey, Memory
 from vidseg_core.scheduling.history import HISTORY_LENGTH, DecisionHistory
 
 STATE_VERSION = 3
@@ -25,20 +26,17 @@ NO_KEY = -1
 
 
 @dataclass(slots=True, kw_only=True)
-class KeyFrame:
-    """The last key frame (LKF) and what is kept of it for propagation."""
+class KeyFrame(GapKey):
+    """The last key frame (LKF) and what is kept of it for propagation.
+
+    `carried` is None after a restore until it has been recomputed from the frame (scores and features).
+    """
 
     ordinal: int
     """Number of the frame in the segment, counted in decoded frames."""
     frame_index: int
     """Number of the frame in the video."""
     is_corrupt: bool
-    view: np.ndarray
-    """What the flow estimator sees of it: uint8 gray hw, or RGB hw3, at flow size."""
-    carried: Any
-    """labels_HW, scores or features, by level; None: not yet recomputed from `frame_HW3` after a restore."""
-    frame_HW3: np.ndarray | None
-    """The RGB frame at working size, kept at levels scores and features only."""
     lookahead_labels: np.ndarray | None = None
     """N's mask at the size of planning, for schedulers that look ahead only."""
 
@@ -54,7 +52,11 @@ class PendingFrame:
     kar: float
     lkd: int
     view: np.ndarray
-    """uint8 gray hw or RGB hw3 at flow size."""
+    """uint8 gray hw or RGB hw3 at flow size; of no size where nobody reads it."""
+    rgb_HW3: np.ndarray | None = None
+    """uint8 RGB at working size, for propagators that read it only."""
+    low_maps: Any = None
+    """Low-level features, of frames that become final at once only; never stored."""
     flow_hw2: np.ndarray | None = None
     """Flow to the key before it, if it has been estimated already; never stored."""
 
@@ -94,6 +96,8 @@ class SegmentState:
     last_view: np.ndarray | None = None
     """Flow picture of the frame stepped over last, for schedulers that read it; None right after a key."""
     history: DecisionHistory = field(default_factory=DecisionHistory)
+    carried_over: Memory = field(default_factory=dict)
+    """What the propagator keeps from frame to frame (`Gap.memory`); empty after a key."""
     memory: float = 0.0
     """A number that the scheduler keeps from frame to frame; 0 after a key (`Deviation.remember`)."""
     pending: list[PendingFrame] = field(default_factory=list)
@@ -153,14 +157,17 @@ def _contents(state: SegmentState) -> tuple[dict[str, Any], dict[str, np.ndarray
             "is_corrupt": key.is_corrupt,
         }
         arrays["key.view"] = key.view
-        kept = {"key.labels": key.carried} if state.level == "labels" else {"key.frame": key.frame_HW3}
-        arrays.update(kept)
+        if state.level == "labels":
+            arrays["key.labels"] = key.carried
+        if key.rgb_HW3 is not None:
+            arrays["key.frame"] = key.rgb_HW3
         if key.lookahead_labels is not None:
             arrays["key.plan"] = key.lookahead_labels
     if state.last_flow_hw2 is not None:
         arrays["last_flow"] = state.last_flow_hw2
     if state.last_view is not None:
         arrays["last_view"] = state.last_view
+    arrays |= {f"{_CARRIED_OVER}{name}": array for name, array in state.carried_over.items()}
     return header, arrays
 
 
@@ -169,11 +176,12 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         raise ValueError(f"history of {len(arrays['history'])} decisions")
     key = None
     if header["key"] is not None:
+        is_stored = header["level"] == "labels"
         key = KeyFrame(
             **header["key"],
             view=arrays["key.view"],
-            carried=arrays["key.labels"] if header["level"] == "labels" else None,
-            frame_HW3=None if header["level"] == "labels" else arrays["key.frame"],
+            carried=arrays["key.labels"] if is_stored else None,
+            rgb_HW3=arrays.get("key.frame") if is_stored else arrays["key.frame"],
             lookahead_labels=arrays.get("key.plan"),
         )
     return SegmentState(
@@ -190,7 +198,16 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         waiting=_waiting_from(arrays),
         next_key=header["planned"],
         memory=header["memory"],
+        carried_over={
+            name.removeprefix(_CARRIED_OVER): array
+            for name, array in arrays.items()
+            if name.startswith(_CARRIED_OVER)
+        },
     )
+
+
+_CARRIED_OVER = "carried_over."
+"""Before a propagator's own names."""
 
 
 _PENDING_FIELDS = {
@@ -210,15 +227,20 @@ def _pending_arrays(pending: list[PendingFrame]) -> dict[str, np.ndarray]:
         f"pending.{name}": np.array([getattr(frame, name) for frame in pending], dtype)
         for name, dtype in _PENDING_FIELDS.items()
     }
-    return {**arrays, "pending.views": np.stack([frame.view for frame in pending])}
+    arrays["pending.views"] = np.stack([frame.view for frame in pending])
+    pictures = [frame.rgb_HW3 for frame in pending if frame.rgb_HW3 is not None]
+    return arrays | ({"pending.pictures": np.stack(pictures)} if pictures else {})
 
 
 def _pending_from(arrays: dict[str, np.ndarray]) -> list[PendingFrame]:
     if "pending.views" not in arrays:
         return []
     columns = [arrays[f"pending.{name}"].tolist() for name in _PENDING_FIELDS]
-    rows = zip(*columns, arrays["pending.views"], strict=True)
-    return [PendingFrame(**dict(zip((*_PENDING_FIELDS, "view"), row, strict=True))) for row in rows]
+    views = arrays["pending.views"]
+    pictures = arrays.get("pending.pictures", [None] * len(views))
+    names = (*_PENDING_FIELDS, "view", "rgb_HW3")
+    rows = zip(*columns, views, pictures, strict=True)
+    return [PendingFrame(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 _WAITING_FIELDS = {"frame_index": np.int64, "pts_s": np.float64, "is_corrupt": np.bool_}

@@ -23,16 +23,19 @@ import numpy as np
 import torch
 
 from vidseg_core.engine.confidence import LabelRule
-from vidseg_core.engine.look import make_view, view_size
+from vidseg_core.engine.look import make_view
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.rehearsal import how_it_ends
 from vidseg_core.media import working_size
 from vidseg_core.models.plugin import PluginSegmenter
-from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError
+from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError, parts_of
 from vidseg_core.models.scores import MOST_NAMES, SwappedAxes, check_names
 from vidseg_core.models.tta import TtaSegmenter
+from vidseg_core.propagation.chain import Link
+from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, check_flows
-from vidseg_core.propagation.propagators import Propagator, build_propagator, check_carried
+from vidseg_core.propagation.gap import Gap, GapFrame, GapKey
+from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.registry import PluginError
 
 _SMALL = (64, 96)
@@ -58,6 +61,8 @@ class Tried:
     frame_HW3: np.ndarray
     carried: Callable[[str], Any]
     """What is kept of the frame as a key, by level."""
+    low: Callable[[str], Any]
+    """Its low-level features; `SegmenterError` for a net without parts, naming who reads them."""
     classes: int
     pixel_s: float = 0.0
     """Seconds of N per pixel, roughly; 0 where it could not be tried."""
@@ -125,12 +130,19 @@ def try_labels(classes: int) -> Tried:
     def carried(level: str) -> Any:
         return np.zeros(_SMALL, np.uint8) if level == "labels" else torch.zeros(classes, *_SMALL)
 
-    return Tried(frame_HW3=_frame(_SMALL), carried=carried, classes=classes)
+    def low(asked_by: str) -> Any:
+        raise SegmenterError(f"{asked_by} reads low-level features: labels have none, name a --segmenter")
+
+    return Tried(frame_HW3=_frame(_SMALL), carried=carried, low=low, classes=classes)
 
 
 def _tried(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str, rule: LabelRule | None) -> Tried:
     def carried(level: str) -> Any:
         return ChunkedNet(net, level=level, batch=batch, device=device, rule=rule).run([frame_HW3])[0][1]
+
+    def low(asked_by: str) -> Any:
+        parts_of(net, asked_by)
+        return ChunkedNet(net, level="features", batch=batch, device=device, rule=rule).low([frame_HW3])[0]
 
     size = f"{frame_HW3.shape[0]}x{frame_HW3.shape[1]}"
     if _is_foreign(net) and (end := how_it_ends(lambda: carried("scores"))):
@@ -146,11 +158,26 @@ def _tried(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str, rule:
         raise SegmenterError(
             f"segmenter {net.name!r} fails on a frame of {size}: {_text(problem)}"
         ) from problem
+    _check_parts(net, frame_HW3, batch, device)
     near = _SAME * float(scores_CHW.abs().max())
     same = torch.allclose(scores_CHW, again_CHW, rtol=0.0, atol=near)
     note = "" if same else _RANDOM.format(name=net.name)
     classes = len(net.class_names)
-    return Tried(frame_HW3=frame_HW3, carried=carried, classes=classes, pixel_s=pixel_s, note=note)
+    return Tried(frame_HW3=frame_HW3, carried=carried, low=low, classes=classes, pixel_s=pixel_s, note=note)
+
+
+def _check_parts(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str) -> None:
+    """`SegmenterError` for a plug-in in parts that are not its whole."""
+    if not (_is_foreign(net) and getattr(net, "has_parts", False)):
+        return
+    chunks = ChunkedNet(net, level="features", batch=batch, device=device)
+    try:
+        whole, parted = (chunks.run([frame_HW3], low)[0][1] for low in (None, chunks.low([frame_HW3])))
+        same = _equal(whole, parted)
+    except (Exception, SystemExit) as problem:  # a plug-in's own code
+        raise SegmenterError(f"segmenter {net.name!r} fails in parts: {_text(problem)}") from problem
+    if not same:
+        raise SegmenterError(f"segmenter {net.name!r}: high(low(frames)) is not features(frames)")
 
 
 class CarryOptions(Protocol):
@@ -177,15 +204,16 @@ def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried:
     """
     if ":" not in options.flow + options.name:
         return
-    propagator = build_propagator(options.name, level=options.level)
-    flow_hw2 = None
-    if ":" in options.flow:
-        flow_hw2 = try_flow(flow(), options.flow, tried, options.flow_size)
-    elif propagator.needs_flow:
-        rows, columns = tried.frame_HW3.shape[:2]
-        flow_hw2 = np.zeros((*view_size(rows, columns, options.flow_size), 2), np.float32)
+    two_sided = getattr(options, "sides", "one") == "two"
+    filler = filler_of(build_propagator(options.name, level=options.level), two_sided=two_sided)
+    filler.name = options.name
+    estimator = flow() if ":" in options.flow or filler.reads != "nothing" else None
+    view = make_view(tried.frame_HW3, options.flow_size, 1 if estimator is None else estimator.channels)
+    flow_hw2 = np.zeros((*view.shape[:2], 2), np.float32)
+    if estimator is not None and ":" in options.flow:
+        flow_hw2 = try_flow(estimator, options.flow, tried, options.flow_size)
     if ":" in options.name:
-        try_propagator(propagator, options.name, tried, flow_hw2 if propagator.needs_flow else None)
+        try_propagator(filler, tried, view, flow_hw2 if filler.needs_flow else None, two_sided=two_sided)
 
 
 def try_flow(flow: FlowEstimator, name: str, tried: Tried, flow_size: int) -> np.ndarray:
@@ -200,17 +228,39 @@ def try_flow(flow: FlowEstimator, name: str, tried: Tried, flow_size: int) -> np
     return flows[0]
 
 
-def try_propagator(propagator: Propagator, name: str, tried: Tried, flow_hw2: np.ndarray | None) -> None:
-    """`PluginError` unless `propagator` gives back what it is handed in kind, and leaves that alone."""
-    carried = _call("propagator", name, lambda: tried.carried(propagator.level))
+def try_propagator(
+    filler: Filler, tried: Tried, view: np.ndarray, flow_hw2: np.ndarray | None, *, two_sided: bool
+) -> None:
+    """`PluginError` unless the propagator gives back what it is handed in kind, and leaves that alone."""
+    name = filler.name
+    carried = _call("propagator", name, lambda: tried.carried(filler.level))
     before = copy.deepcopy(carried)
-    moved = _call("propagator", name, lambda: propagator.carry(carried, flow_hw2))
-    check_carried(moved, before, name)
+    gaps = _small_gaps(filler, tried, view, carried, flow_hw2, two_sided)
+    filled = _call("propagator", name, lambda: list(filler.fill(gaps)))
     if not _equal(carried, before):
         raise PluginError(f"propagator {name!r} changes what it is handed; it must work on a copy")
-    highest = int((moved & 0xFF).max()) if isinstance(moved, np.ndarray) else 0
+    highest = max(int((moved & 0xFF).max()) if isinstance(moved, np.ndarray) else 0 for moved in filled)
     if highest >= tried.classes:
         raise PluginError(f"propagator {name!r} gave label {highest}: there are {tried.classes} classes")
+
+
+def _small_gaps(
+    filler: Filler,
+    tried: Tried,
+    view: np.ndarray,
+    carried: Any,
+    flow_hw2: np.ndarray | None,
+    two_sided: bool,
+) -> list[Gap]:
+    """A frame after its last key, and with two sides one between two keys as well."""
+    rgb_HW3 = tried.frame_HW3.copy() if filler.reads == "frame" else None
+    low = tried.low(f"propagator {filler.name!r}") if filler.needs_low else None
+    key = GapKey(view=view, carried=carried, rgb_HW3=rgb_HW3, low_maps=low)
+    link = Link(current=view, key=view, distance=1, flow_hw2=flow_hw2)
+    alone = Gap(left=key, frames=[GapFrame(left=link, rgb_HW3=rgb_HW3, low_maps=low)])
+    frame = GapFrame(left=link, right=link, rgb_HW3=rgb_HW3, low_maps=low)
+    between = Gap(left=key, frames=[frame], right=key)
+    return [alone, between] if two_sided else [alone]
 
 
 def _frame(size: tuple[int, int]) -> np.ndarray:
@@ -224,6 +274,8 @@ def _call(kind: str, name: str, work: Callable[[], Any]) -> Any:
         raise PluginError(f"{kind} {name!r} ends the process ({end}) on a small frame")
     try:
         return work()
+    except PluginError:
+        raise
     except (Exception, SystemExit) as problem:  # a plug-in's own code
         raise PluginError(f"{kind} {name!r} fails on a small frame: {_text(problem)}") from problem
 

@@ -31,9 +31,11 @@ from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.quality import Quality, Truth, as_mask
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.propagation.chain import Link, Pair, complete
+from vidseg_core.propagation.filler import PairFiller, filler_of
 from vidseg_core.propagation.flow import FlowEstimator
-from vidseg_core.propagation.propagators import Propagator
-from vidseg_core.propagation.two_sided import Side, better_side, carry_along, side_of
+from vidseg_core.propagation.gap import FramePair, GapKey
+from vidseg_core.propagation.propagators import AnyPropagator
+from vidseg_core.propagation.two_sided import Side, better_side
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_view
 
@@ -85,6 +87,10 @@ class Seen:
     """uint8 hw or hw3 at flow size."""
     carried: list[Any] = field(default_factory=list)
     """What N gave, at the propagator's level; label maps with `void` where labels stand in for N."""
+    frames: list[np.ndarray | None] = field(default_factory=list)
+    """uint8 RGB at working size, where the propagator reads it."""
+    low: list[Any] = field(default_factory=list)
+    """Low-level features, where the propagator reads them."""
     masks: list[np.ndarray] = field(default_factory=list)
     truths: list[Truth] = field(default_factory=list)
 
@@ -101,16 +107,22 @@ class TableBuilder:
         options: TableOptions,
         *,
         net: ChunkedNet | None,
-        propagator: Propagator,
+        propagator: AnyPropagator,
         flow: FlowEstimator,
         features: Features,
         classes: int,
     ) -> None:
+        filler = filler_of(propagator, two_sided=bool(options.two_sided_stride))
+        if not isinstance(filler, PairFiller):
+            raise EpisodeError(
+                f"propagator {filler.name!r} fills whole gaps, so its masks depend on more than a key and a "
+                "frame, and no table can say beforehand what a schedule is worth"
+            )
         if net is None and options.quality != "labels":
             raise EpisodeError(f"quality {options.quality} asks for a net: labels have no mask of their own")
-        if net is None and propagator.level != "labels":
-            raise EpisodeError(f"labels have no {propagator.level} to propagate; give a segmenter")
-        if options.two_sided_stride and propagator.level != "labels":
+        if net is None and filler.level != "labels":
+            raise EpisodeError(f"labels have no {filler.level} to propagate; give a segmenter")
+        if options.two_sided_stride and filler.level != "labels":
             raise EpisodeError("two-sided tables are built for propagation level labels only")
         if net is not None and options.quality == "labels" and len(net.segmenter.class_names) != classes:
             raise EpisodeError(
@@ -120,7 +132,7 @@ class TableBuilder:
         if features.conv6 is not None and flow.channels != 3:
             raise EpisodeError("conv6 features need a flow on RGB pictures, for instance flownet2_s")
         self.options, self.features, self._classes = options, features, classes
-        self._net, self.propagator, self._flow = net, propagator, flow
+        self._net, self.filler, self._flow = net, filler, flow
         if net is not None and options.quality != "labels":
             self._classes = len(net.segmenter.class_names)
 
@@ -155,7 +167,7 @@ class TableBuilder:
         two = _TwoSidedTable(self, seen) if self.options.two_sided_stride else None
         for k in range(0, count, self.options.key_stride):
             links = self.links(seen, k, forward=True)
-            moved = self.carry(seen, k, links)
+            moved = self.move(seen, k, links)
             for link, carried in zip(links, moved, strict=True):
                 truth = seen.truths[k + link.distance]
                 quality_TL1[k, link.distance] = truth.quality(self.labels_of(carried))
@@ -186,10 +198,14 @@ class TableBuilder:
                 void_HW = np.full(frame_HW3.shape[:2], self._classes, np.uint8)
                 mask_HW = void_HW if labels_HW is None else as_mask(labels_HW, self._classes)
                 carried: Any = mask_HW
+                seen.low.append(None)
             else:
-                mask_HW, carried = self._net.run([frame_HW3])[0]
+                low = self._net.low([frame_HW3]) if self.filler.needs_low else None
+                mask_HW, carried = self._net.run([frame_HW3], low)[0]
+                seen.low += low or [None]
             reference = labels_HW if self.options.quality == "labels" else mask_HW
             seen.views.append(make_view(frame_HW3, self.options.flow_size, self._flow.channels))
+            seen.frames.append(frame_HW3 if self.filler.reads == "frame" else None)
             seen.masks.append(mask_HW)
             seen.carried.append(carried)
             seen.truths.append(Truth(reference, self._classes, self.options.quality))
@@ -226,7 +242,7 @@ class TableBuilder:
         links = [
             Link(current=seen.views[k + step * d], key=seen.views[k], distance=d) for d in range(1, reach + 1)
         ]
-        if self.propagator.needs_flow or self.features.needs_flow:
+        if self.filler.needs_flow or self.features.needs_flow:
             complete([links], self._estimate, chained=self._flow.chained)
         return links
 
@@ -235,17 +251,27 @@ class TableBuilder:
             return []
         return self._flow.flow([current for current, _ in pairs], [key for _, key in pairs])
 
-    def carry(self, seen: Seen, k: int, links: Sequence[Link]) -> list[Any]:
+    def move(self, seen: Seen, k: int, links: Sequence[Link], *, forward: bool = True) -> list[Any]:
         """What is kept of key k, at each link's frame."""
-        return [carry_along(self.propagator, seen.carried[k], link) for link in links]
+        key = GapKey(
+            view=seen.views[k], carried=seen.carried[k], rgb_HW3=seen.frames[k], low_maps=seen.low[k]
+        )
+        frames = [k + link.distance if forward else k - link.distance for link in links]
+        pairs = (
+            FramePair(key=key, link=link, rgb_HW3=seen.frames[i], low_maps=seen.low[i])
+            for i, link in zip(frames, links, strict=True)
+        )
+        return list(self.filler.move(pairs))
 
-    def sides(self, links: Sequence[Link], moved: Sequence[Any]) -> list[Side]:
-        """What was moved along `links`, with what two sides are chosen by."""
-        return [side_of(self.propagator, *each) for each in zip(moved, links, strict=True)]
+    def sides(self, seen: Seen, k: int, reach: int, *, forward: bool) -> list[Side]:
+        """What key k says of the frames after it (or before it), with what two sides are chosen by."""
+        links = self.links(seen, k, forward=forward, reach=reach)
+        moved = self.move(seen, k, links, forward=forward)
+        return [self.filler.side(*each) for each in zip(moved, links, strict=True)]
 
     def pairs(self, seen: Seen, k: int) -> list[np.ndarray]:
         """labels_HW of the frames after key k, as far as the horizon."""
-        moved = self.carry(seen, k, self.links(seen, k, forward=True))
+        moved = self.move(seen, k, self.links(seen, k, forward=True))
         return [self.labels_of(carried) for carried in moved]
 
     def labels_of(self, carried: Any) -> np.ndarray:
@@ -268,7 +294,8 @@ class TableBuilder:
 class Between:
     """What the frames strictly between two keys are worth; keys are asked for from the first to the last.
 
-    Invariant: the frames are put together as `engine.finalise` does it.
+    Invariant: the frames are put together as a gap is filled (`propagation.filler`), only that the sides of
+    a key are made once for all intervals that it ends.
     """
 
     def __init__(self, builder: TableBuilder, seen: Seen) -> None:
@@ -276,16 +303,17 @@ class Between:
         self._before: dict[int, list[Side]] = {}
         """Key -> its sides of the frames 1, 2, ... before it, as far as they may still be asked for."""
 
-    def values(self, k: int, ends: Sequence[int], left: Sequence[Side]) -> list[float]:
-        """For each key of `ends` the sum of the qualities between key k and it, frames without truth left
-        out. `left`: the sides of k, of the frames 1, 2, ... after it."""
+    def values(self, k: int, ends: Sequence[int], left: Sequence[Side] | None = None) -> list[float]:
+        """For each key of `ends`, increasing, the sum of the qualities between key k and it, frames without
+        truth left out. `left`: the sides of k, of the frames 1, 2, ... after it, where they are known."""
+        if left is None:
+            left = self._builder.sides(self._seen, k, ends[-1] - k - 1, forward=True)
         for n in [n for n in self._before if n <= k]:
             del self._before[n]
         found = []
         for n in ends:
             if n not in self._before:
-                links = self._builder.links(self._seen, n, forward=False, reach=n - k - 1)
-                self._before[n] = self._builder.sides(links, self._builder.carry(self._seen, n, links))
+                self._before[n] = self._builder.sides(self._seen, n, n - k - 1, forward=False)
             del self._before[n][n - k - 1 :]
             found.append(self._value(k, n, left, self._before[n]))
         return found
@@ -315,7 +343,8 @@ class _TwoSidedTable:
         self.table_TL1[k, 0] = 0.0
         last = min(k + self._horizon, len(self.table_TL1) - 1)
         ends = range(k + self._stride, last + 1, self._stride)
-        values = self._between.values(k, ends, self._builder.sides(links, moved))
+        left = [self._builder.filler.side(*each) for each in zip(moved, links, strict=True)]
+        values = self._between.values(k, ends, left)
         for n, value in zip(ends, values, strict=True):
             self.table_TL1[k, n - k] = value
 

@@ -96,18 +96,20 @@ def make_bench(config: EvaluateConfig, device: str) -> Bench:
 
 def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple[Engine, Recall | None]:
     """The method's engine for a clip (None: only to see that it can be built). `ConfigError` names it."""
-    carried = method.propagation
-    recall = recalled(bench.net, bench.classes) if carried.level == "labels" else None
-    segmenter: Any = recall if recall is not None else bench.net
-    flow = _flow(bench, method)
+    carried, flow = method.propagation, _flow(bench, method)
     if method.is_oracle and clip is None:
         of_flow = {"flow_sha256": digest} if (digest := str(getattr(flow, "digest", ""))) else {}
         check_tables(bench.config, method, bench.digests | of_flow, bench.class_names)
     try:
+        scheduler = _scheduler(bench, method, clip)
+        propagator = build_propagator(carried.name, level=carried.level)
+        reads_low = any(getattr(part, "needs_low", False) for part in (scheduler, propagator))
+        recall = recalled(bench.net, bench.classes) if carried.level == "labels" and not reads_low else None
+        segmenter: Any = recall if recall is not None else bench.net
         engine = Engine(
             segmenter,
-            _scheduler(bench, method, clip),
-            build_propagator(carried.name, level=carried.level),
+            scheduler,
+            propagator,
             sides=carried.sides,
             max_interval=method.scheduler.max_interval,
             flow=flow,

@@ -45,6 +45,19 @@ class PluginSegmenter:
         """N_task of the plug-in."""
         return self.inner.head(_copied(feats))
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether the plug-in has `low` and `high`."""
+        return hasattr(self.inner, "low") and hasattr(self.inner, "high")
+
+    def low(self, frames_B3HW: torch.Tensor) -> Features:
+        """S_l of the plug-in."""
+        return self.inner.low(frames_B3HW.clone())
+
+    def high(self, low: Features) -> Features:
+        """S_h of the plug-in."""
+        return self.inner.high(_copied(low))
+
     def to(self, device: str | torch.device) -> Self:
         """Move the plug-in, if it can be moved."""
         if hasattr(self.inner, "to"):

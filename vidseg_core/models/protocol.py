@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import Protocol, Self, TypeAlias, cast, runtime_checkable
 
 import torch
 
@@ -65,6 +65,34 @@ class Segmenter(Protocol):
     def to(self, device: str | torch.device) -> Self:
         """Move the weights; returns itself."""
         ...
+
+
+class PartedSegmenter(Segmenter, Protocol):
+    """A segmenter whose N_feat is in two parts of its own, S_l and S_h of LVS section 2.1; optional.
+
+    Invariant: `high(low(frames))` is `features(frames)`, bit for bit.
+    """
+
+    has_parts: bool
+    """False: it has neither `low` nor `high`."""
+
+    def low(self, frames_B3HW: torch.Tensor) -> Features:
+        """S_l: low-level features, cheap enough to be computed for every frame."""
+        ...
+
+    def high(self, low: Features) -> Features:
+        """S_h: from low-level features to those of `features`; must leave `low` as it is."""
+        ...
+
+
+def parts_of(segmenter: Segmenter, asked_by: str) -> PartedSegmenter:
+    """The segmenter as one in parts; `SegmenterError` if it has none."""
+    if not getattr(segmenter, "has_parts", False):
+        raise SegmenterError(
+            f"{asked_by} reads low-level features, but the segmenter {segmenter.name!r} has no parts "
+            "(low and high, see docs/plugins.md)"
+        )
+    return cast(PartedSegmenter, segmenter)
 
 
 def unknown_name(what: str, name: str, known: Sequence[str]) -> SegmenterError:

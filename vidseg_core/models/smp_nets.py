@@ -32,6 +32,8 @@ ARCHITECTURES = (
 )
 """DPT is left out: its decoder reads more than the encoder's maps."""
 DEFAULT_CLASSES = 19
+LOW_DEPTH = 3
+"""Of the encoder's stages, those that belong to S_l (LVS section 2.1)."""
 PAN_PYRAMID = 8
 """PAN halves the encoder's last map three times more, and fails on frames too small for that."""
 
@@ -45,6 +47,26 @@ class SmpNet(SplitNet):
         self.segmentation_head = model.segmentation_head
         self.multiple = int(model.encoder.output_stride) * pyramid
         self.stride = measured_stride(self)
+        if type(model.encoder).__name__ == "ResNetEncoder" and model.encoder._depth > LOW_DEPTH:
+            self.low_count, self.low_stride = LOW_DEPTH, 2
+
+    def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """S_l of a ResNet: its maps at strides 2, 4 and 8 (conv1 to layer2)."""
+        encoder: Any = self.encoder
+        at2 = encoder.relu(encoder.bn1(encoder.conv1(frames_B3HW)))
+        at4 = encoder.layer1(encoder.maxpool(at2))
+        return at2, at4, encoder.layer2(at4)
+
+    def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """S_h: layer3 and layer4, and the decoder, which of the frame that leads the list reads the size."""
+        encoder: Any = self.encoder
+        batch, _, rows, columns = low[0].shape
+        frame = low[0].new_zeros(()).expand(batch, 3, 2 * rows, 2 * columns)
+        maps, deepest = [frame, *low], low[-1]
+        for stage in (encoder.layer3, encoder.layer4)[: encoder._depth - LOW_DEPTH]:
+            deepest = stage(deepest)
+            maps.append(deepest)
+        return (self.decoder(maps),)
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat."""

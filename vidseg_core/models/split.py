@@ -38,12 +38,24 @@ class SplitNet(nn.Module, ABC):
     """Frame sides must divide by this; never less than `stride`, and always a multiple of it."""
     maps: int = 1
     """How many maps `encode` returns."""
+    low_count: int = 0
+    """How many maps `lower` returns; 0: the net has no parts."""
+    low_stride: int = 0
+    """Frame pixels per pixel of the first of these."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
     @abstractmethod
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat on normalised frames."""
+
+    def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """S_l on normalised frames: finest map first."""
+        raise NotImplementedError
+
+    def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """S_h: `encode` is `higher(lower(.))`."""
+        raise NotImplementedError
 
     @abstractmethod
     def decode(self, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -119,6 +131,24 @@ class SplitSegmenter:
         size = (frames_B3HW.shape[2], frames_B3HW.shape[3])
         padded = pad_to_multiple(self.normalise(frames_B3HW), self.net.multiple)
         return attach_size(self.net.encode(padded), size, self.net.multiple)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether N_feat is in parts; see `PartedSegmenter`."""
+        return self.net.low_count > 0
+
+    def low(self, frames_B3HW: torch.Tensor) -> Features:
+        """S_l; see `PartedSegmenter`."""
+        check_frames(frames_B3HW)
+        size = (frames_B3HW.shape[2], frames_B3HW.shape[3])
+        padded = pad_to_multiple(self.normalise(frames_B3HW), self.net.multiple)
+        return attach_size(self.net.lower(padded), size, self.net.multiple)
+
+    def high(self, low: Features) -> Features:
+        """S_h; see `PartedSegmenter`."""
+        maps, size = detach_size(low, self.net.low_count, self.net.low_stride)
+        high = self.net.higher(tuple(aligned(self._to_own(one_map)) for one_map in maps))
+        return attach_size(high, size, self.net.multiple)
 
     def head(self, feats: Features) -> torch.Tensor:
         """N_task; see `Segmenter`. Low-resolution scores are upsampled (bilinear, half-pixel centres)."""

@@ -3,8 +3,9 @@
 Model: an encoder down to stride 32, context from average pooling over three windows there, and a decoder that
 climbs back to stride 4 by adding skips. Full convolutions stand where maps are large and thin, since there a
 CPU is bound by memory; inverted residuals (MobileNetV2's block with a thin expansion) where they are deep.
-Split: N_feat ends with the stride-4 map; N_task doubles it, refines it by one depthwise convolution and
-classifies, so that eyelids and lips, a few pixels high, have scores at stride 2.
+Split: N_feat ends with the stride-4 map, and its lower part with the encoder's stride-8 map; N_task doubles
+the former, refines it by one depthwise convolution and classifies, so that eyelids and lips, a few pixels
+high, have scores at stride 2.
 
 Shape suffixes: B batch, C classes, F feature channels, h w rows and columns of a map.
 """
@@ -35,6 +36,7 @@ class TinyNet(SplitNet):
         """`reduce`: frames are averaged over squares of so many pixels first; no weight depends on it."""
         super().__init__()
         self.reduce, self.stride, self.multiple = reduce, 4 * reduce, 32 * reduce
+        self.low_count, self.low_stride = 2, self.stride
         wide = [width, 2 * width, 3 * width, 6 * width, 8 * width]
         self.stem = _convolution(3, wide[0], kernel=3, stride=2)
         self.stage4 = nn.Sequential(_convolution(wide[0], wide[1], kernel=3, stride=2), _Residual(wide[1]))
@@ -50,10 +52,18 @@ class TinyNet(SplitNet):
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat: (B, F, h, w) at `stride`."""
+        return self.higher(self.lower(frames_B3HW))
+
+    def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """S_l: the encoder as far as stride 8."""
         if self.reduce > 1:
             frames_B3HW = F.avg_pool2d(frames_B3HW, self.reduce)
         at4 = self.stage4(self.stem(frames_B3HW))
-        at8 = self.stage8(at4)
+        return at4, self.stage8(at4)
+
+    def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """S_h: the rest of the encoder, context and decoder."""
+        at4, at8 = low
         at16 = self.stage16(at8)
         at32 = self.context(self.stage32(at16))
         return (self.up4(self.up8(self.up16(at32, at16), at8), at4),)

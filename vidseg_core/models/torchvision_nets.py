@@ -32,6 +32,25 @@ class SequentialNet(SplitNet):
         self.context, self.classify = nn.Sequential(*layers[:-1]), layers[-1]
         self.stride = measured_stride(self)
         self.multiple = self.stride
+        if {"layer2", "layer3", "layer4"} <= set(dict(self.backbone.named_children())):
+            self.low_count, self.low_stride = 1, 8
+
+    def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """S_l of a ResNet: up to layer2, stride 8."""
+        return (self._stages(frames_B3HW, until="layer2"),)
+
+    def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """S_h: layer3 and layer4, and what the classifier does before its last layer."""
+        return (self.context(self._stages(low[0], after="layer2")),)
+
+    def _stages(self, maps: torch.Tensor, *, after: str = "", until: str = "") -> torch.Tensor:
+        runs = not after
+        for name, stage in self.backbone.named_children():
+            maps = stage(maps) if runs else maps
+            runs = runs or name == after
+            if name == until:
+                break
+        return maps
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat."""

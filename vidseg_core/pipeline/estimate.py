@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -17,6 +17,7 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine import FrameInput
 from vidseg_core.engine.assemble import build_engine, describe_net, new_state
+from vidseg_core.engine.bound import Bound
 from vidseg_core.kit.manifest import check_claim
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
@@ -41,6 +42,8 @@ class PlanSums:
     segments: int = 0
     parts: int = 0
     refused: int = 0
+    largest: tuple[int, int] = (0, 0)
+    """Working size (rows, columns) of the video with most pixels."""
 
 
 def dry_run(
@@ -104,6 +107,8 @@ class Trial:
     engine_s: float
     key_share: float
     frames: int
+    bound: Callable[[tuple[int, int]], Bound]
+    """What is kept of a segment at most, by working size."""
 
 
 def _sample(videos: Sequence[VideoInput], seed: int) -> list[VideoInput]:
@@ -119,6 +124,7 @@ def _add(sums: PlanSums, index: VideoIndex, config: SegmentConfig) -> None:
     length = shard_length(config.shard_frames, usual)
     plans = plan_segments(index, segment_frames=config.segment_frames, shard_frames=length)
     sums.opened += 1
+    sums.largest = max(sums.largest, size, key=math.prod)
     sums.frames += index.frames
     sums.seconds += 0.0 if math.isnan(index.duration_s) else index.duration_s
     sums.segments += len(plans)
@@ -151,7 +157,7 @@ def _try_out(child: DecodeChild, video: VideoInput, index: VideoIndex, config: S
     rows += engine.finish([state])[0]
     n = len(shard)
     keys = sum(row.is_key for row in rows)
-    return Trial((decoded - started) / n, (time.perf_counter() - begun) / n, keys / n, n)
+    return Trial((decoded - started) / n, (time.perf_counter() - begun) / n, keys / n, n, engine.bound)
 
 
 def _print(
@@ -171,6 +177,14 @@ def _print(
     if trial is None:
         report.say("estimate: no video could be decoded, so there is none")
         return
+    bound = trial.bound(sums.largest)
+    lanes = f", {config.lanes} segments side by side" if config.lanes > 1 else ""
+    report.say(
+        f"state: of a segment at most {count(bound.frames, 'frame')} and the keys are kept, up to "
+        f"{bound.bytes / 1e6:.1f} MB{lanes}",
+        state_frames=bound.frames,
+        state_bytes=bound.bytes,
+    )
     core_s = frames * (trial.decode_s + trial.engine_s)
     report.say(
         f"estimate from {trial.frames} frames here (keys {100 * trial.key_share:.0f} % of them): decode "

@@ -8,17 +8,21 @@ What is kept depends on the *level*, and so does its type, called `Carried` here
 | scores   | scores_CHW tensor, as N gave them              | mask = class of highest score|
 | features | what N_feat gave, one frame: tensor(s) CHW     | N_task, then as scores       |
 
-A propagator moves `Carried` along one flow and knows nothing of schedules, batches or sides.
+A propagator has one of three forms: `carry` moves `Carried` along one flow (`Propagator`), `move` sees a key
+and a frame (`PairPropagator`), `fill` the whole gap between two keys (`GapPropagator`). What the engine makes
+of them is in `filler`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 import torch
 
 from vidseg_core.config import catalogue
+from vidseg_core.propagation.gap import FramePair, Gap
 from vidseg_core.propagation.scale_field import scale_of
 from vidseg_core.propagation.warp import warp_labels, warp_maps
 from vidseg_core.registry import PluginError, Registry
@@ -47,6 +51,40 @@ class Propagator(Protocol):
 
     def carry(self, carried: Any, flow_HW2: np.ndarray | None) -> Any:
         """The key's `carried` as seen from the current frame; a new object or the same one, never changed."""
+        ...
+
+
+@runtime_checkable
+class PairPropagator(Protocol):
+    """Moves what is kept of a key to a frame that it may look at, one pair at a time.
+
+    With two sides each frame is moved to from both keys, and each pixel comes from the one whose picture
+    explains it better (`two_sided`). It may have `reads` ("nothing", "view" or "frame", see `gap.Reads`).
+    """
+
+    level: Level
+    needs_flow: bool
+    """True: each pair's link has the flow to its key."""
+
+    def move(self, pairs: Iterable[FramePair]) -> Iterable[Any]:
+        """For each pair the key's `carried` as seen from the frame, in order. May take several pairs before
+        it gives the first; what it gives for one must not depend on the others."""
+        ...
+
+
+@runtime_checkable
+class GapPropagator(Protocol):
+    """Fills gaps: the frames between two keys, or (one side) the frame after the last one, with memory.
+
+    It may have `reads`, as above. Tables of pairs know nothing of it, so neither do planner, oracle and dial.
+    """
+
+    level: Level
+    needs_flow: bool
+    """True: each frame's links have the flows to its keys."""
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterable[Any]:
+        """For each frame of each gap, in order, what the level says: of the form of `gap.left.carried`."""
         ...
 
 
@@ -120,7 +158,10 @@ def _warped(maps_CHW: torch.Tensor, flow_HW2: np.ndarray) -> torch.Tensor:
 PROPAGATORS = Registry("propagator", catalogue.PROPAGATORS)
 
 
-def build_propagator(name: str = "flow_warp", **options: Any) -> Propagator:
+AnyPropagator: TypeAlias = Propagator | PairPropagator | GapPropagator
+
+
+def build_propagator(name: str = "flow_warp", **options: Any) -> AnyPropagator:
     """A propagator by registry name or `package.module:Class`; unknown names suggest the nearest.
 
     One that takes no `level` has its own, which must be the one that is asked for (ValueError).

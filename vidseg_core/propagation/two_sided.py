@@ -20,10 +20,6 @@ import cv2
 import numpy as np
 import torch
 
-from vidseg_core.propagation.chain import Link
-from vidseg_core.propagation.propagators import Propagator, check_carried
-from vidseg_core.propagation.warp import warp_error
-
 SMALL, LARGE = 5, 13
 """Sides of the two squares in pixels at flow size."""
 
@@ -39,27 +35,10 @@ class Side:
     """Frames between the two, at least 1."""
 
 
-def carry_along(propagator: Propagator, carried: Any, link: Link) -> Any:
-    """The key's `carried` at the link's frame; `PluginError` for a propagator that gives something else."""
-    moved = propagator.carry(carried, _flow_of(propagator, link))
-    check_carried(moved, carried, type(propagator).__name__)
-    return moved
-
-
-def side_of(propagator: Propagator, moved: Any, link: Link) -> Side:
-    """`moved`: what `carry_along` gave for this link."""
-    error = warp_error(link.current, link.key, _flow_of(propagator, link))
-    return Side(moved, error, link.distance)
-
-
 def better_side(left: Side, right: Side) -> Any:
     """The frame between two keys, put together from both."""
     nearer = right.distance < left.distance
     return choose(left.carried, right.carried, prefer_right(left.error, right.error, right_is_nearer=nearer))
-
-
-def _flow_of(propagator: Propagator, link: Link) -> np.ndarray | None:
-    return link.flow_hw2 if propagator.needs_flow else None
 
 
 def prefer_right(left: np.ndarray, right: np.ndarray, right_is_nearer: bool) -> np.ndarray:

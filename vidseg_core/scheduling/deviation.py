@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,6 +37,8 @@ class Deviation:
         "_current",
         "_flow",
         "_key",
+        "_key_low",
+        "_low",
         "_previous",
         "frame_index",
         "is_corrupt",
@@ -63,8 +66,11 @@ class Deviation:
         segment: str,
         memory: float = 0.0,
         previous: Callable[[], np.ndarray] | None = None,
+        low: Callable[[], Any] | None = None,
+        key_low: Callable[[], Any] | None = None,
     ) -> None:
         self._current, self._key, self._flow, self._previous = current, key, flow, previous
+        self._low, self._key_low = low, key_low
         self.ordinal, self.frame_index, self.lkd, self.kar = ordinal, frame_index, lkd, kar
         self.is_corrupt, self.seed, self.segment = is_corrupt, seed, segment
         self.memory = memory
@@ -89,6 +95,17 @@ class Deviation:
         if self._previous is None:
             raise RuntimeError("a scheduler that reads the frame before must say so: needs_previous = True")
         return self._previous()
+
+    @property
+    def low(self) -> Any:
+        """Low-level features of this frame, without batch dimension (`models.protocol.PartedSegmenter`); for
+        schedulers that say `needs_low = True`."""
+        return _known(self._low)
+
+    @property
+    def key_low(self) -> Any:
+        """The same of the last key frame."""
+        return _known(self._key_low)
 
     @cached_property
     def flow(self) -> np.ndarray:
@@ -117,6 +134,12 @@ class Deviation:
         name = zlib.crc32(self.segment.encode())
         sequence = np.random.SeedSequence((self.seed & 0xFFFF_FFFF_FFFF_FFFF, name, self.ordinal))
         return float(sequence.generate_state(1, np.uint64)[0] >> np.uint64(11)) * 2.0**-53
+
+
+def _known(low: Callable[[], Any] | None) -> Any:
+    if low is None:
+        raise RuntimeError("low-level features are known to an engine only: no table holds them")
+    return low()
 
 
 def mean_of(picture: np.ndarray) -> float:

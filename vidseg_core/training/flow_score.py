@@ -30,7 +30,7 @@ from vidseg_core.models.scores import labels_from_scores
 from vidseg_core.propagation.chain import Link, Pair, complete
 from vidseg_core.propagation.flow import DisFlow, FlowEstimator
 from vidseg_core.propagation.net_flow import NetFlow
-from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.propagation.propagators import FlowWarp
 from vidseg_core.propagation.warp import warp_labels
 from vidseg_core.training.flow_clips import FlowClip
 
@@ -135,7 +135,7 @@ def score_clips(
 
 def _carries(name: str, level: str, clip: FlowClip, segmenter: Segmenter, device: str) -> dict[str, Carry]:
     """N's scores or features of the key, warped, without and with the scale field."""
-    propagator, kept = build_propagator("flow_warp", level=level), dict[int, Any]()
+    propagator, kept = FlowWarp(level), dict[int, Any]()
 
     @torch.inference_mode()
     def carry(key: int, flow_hw2: np.ndarray) -> np.ndarray:

@@ -1,0 +1,256 @@
+"""Promise: whatever form a propagator has, its rows depend on the frames alone; it is shown what it asked for
+and nothing else is made or kept; what it carries over survives a kill at any frame.
+
+Why: a propagator that looks at frames reads pictures that only an engine step holds. One that was kept too
+short would read the pixels of another frame, and nobody would see that in a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.engine.toy import ConvNet, ThresholdNet, inputs, moving_clip, plain, run
+from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.models.protocol import SegmenterError
+from vidseg_core.propagation import FlowWarp
+from vidseg_core.propagation.gap import FramePair, Gap
+from vidseg_core.registry import PluginError
+from vidseg_core.scheduling import build_scheduler
+
+
+class Moves:
+    """What `flow_warp` does, as one that moves pairs; takes some before it gives the first."""
+
+    needs_flow = True
+
+    def __init__(self, level: Any = "labels", ahead: int = 3) -> None:
+        self.level, self._ahead, self._warp = level, ahead, FlowWarp(level)
+
+    def move(self, pairs: Iterable[FramePair]) -> Iterator[Any]:
+        taken = []
+        for pair in pairs:
+            taken.append(self._warp.carry(pair.key.carried, pair.link.flow_hw2))
+            if len(taken) > self._ahead:
+                yield taken.pop(0)
+        yield from taken
+
+
+class Looks:
+    """Where a frame has the brightness that the key had, the key's labels; else the class of its colours."""
+
+    level, needs_flow, reads = "labels", False, "frame"
+
+    def move(self, pairs: Iterable[FramePair]) -> Iterator[np.ndarray]:
+        for pair in pairs:
+            now_HW3, key_HW3 = pair.frame_HW3, pair.key.frame_HW3
+            same_HW = cv2.absdiff(now_HW3, key_HW3).max(axis=2) < 20
+            yield np.where(same_HW, pair.key.carried, now_HW3.argmax(axis=2)).astype(np.uint8)
+
+
+class Remembers:
+    """Labels of the frame before where the view is bright; elsewhere those of the key, turned."""
+
+    level, needs_flow, reads = "labels", False, "view"
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
+        for gap in gaps:
+            last_HW: Any = gap.memory.get("last", gap.left.carried)
+            for frame in gap.frames:
+                bright_HW = cv2.resize(frame.view, last_HW.shape[::-1]) > 128
+                last_HW = np.where(bright_HW, last_HW, np.roll(gap.left.carried, frame.left.distance, 1))
+                yield last_HW
+            gap.memory = {"last": last_HW}
+
+
+class Parted(ConvNet):
+    """`ConvNet` in parts, counting what runs."""
+
+    has_parts = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lows, self.wholes = 0, 0
+
+    def low(self, frames_B3HW: torch.Tensor) -> torch.Tensor:
+        self.lows += len(frames_B3HW)
+        return torch.relu(self.stem(frames_B3HW))
+
+    def high(self, low: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return low, torch.relu(self.deep(low))
+
+    def features(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.wholes += len(frames_B3HW)
+        return super().features(frames_B3HW)
+
+
+class Sharp:
+    """Fresh low-level features beside the key's high-level ones."""
+
+    level, needs_flow, needs_low = "features", False, True
+
+    def move(self, pairs: Iterable[FramePair]) -> Iterator[Any]:
+        for pair in pairs:
+            yield pair.low, pair.key.carried[1]
+
+
+class LowDistance:
+    """Key where low-level features are far from the key's."""
+
+    needs_flow, avoids_corrupt, needs_low = False, True, True
+
+    def __init__(self, threshold: float = 0.02) -> None:
+        self.threshold = threshold
+
+    def score(self, deviation: Any) -> float:
+        return float((deviation.low - deviation.key_low).abs().mean())
+
+
+def engine(
+    propagator: Any, *, sides: Any = "one", net: Any = None, scheduler: Any = None, **options: Any
+) -> Engine:
+    return Engine(
+        net or ThresholdNet(),
+        scheduler or build_scheduler("fixed", interval=5),
+        propagator,
+        sides=sides,
+        max_interval=6,
+        flow_size=48,
+        **options,
+    )
+
+
+def parts(name: str, sides: Any = "one") -> Engine:
+    if name == "sharp":
+        return engine(Sharp(), net=Parted(), scheduler=LowDistance())
+    return engine({"looks": Looks, "remembers": Remembers}[name](), sides=sides)
+
+
+@pytest.mark.parametrize("sides", ["one", "two"])
+@pytest.mark.parametrize("level", ["labels", "scores", "features"])
+def test_the_same_propagator_in_two_forms_gives_the_same_rows(level: Any, sides: Any) -> None:
+    frames = inputs(moving_clip(12))
+    warped, moved = (
+        plain(run(engine(form(level), sides=sides, net=ConvNet()), frames)) for form in (FlowWarp, Moves)
+    )
+    assert warped == moved
+
+
+@settings(max_examples=30)
+@given(
+    name=st.sampled_from(["looks", "remembers", "sharp"]),
+    sides=st.sampled_from(["one", "two"]),
+    stores=st.sets(st.integers(0, 13)),
+    corrupt=st.sets(st.integers(0, 13), max_size=3),
+)
+def test_storing_the_state_anywhere_changes_nothing(
+    name: str, sides: Any, stores: set[int], corrupt: set[int]
+) -> None:
+    frames = inputs(moving_clip(14), corrupt=sorted(corrupt))
+    undisturbed = plain(run(parts(name, sides), frames))
+    here, state, rows = parts(name, sides), SegmentState.new(0, "s"), []
+    for number, frame in enumerate(frames):
+        rows += here.step([state], [frame])[0]
+        if number in stores:
+            here, state = parts(name, sides), SegmentState.from_bytes(state.to_bytes())
+    assert plain(rows + here.finish([state])[0]) == undisturbed
+
+
+@pytest.mark.parametrize("name", ["looks", "remembers", "sharp"])
+def test_three_lanes_give_what_one_lane_gives(name: str) -> None:
+    clips = [inputs(moving_clip(10, seed=n)) for n in range(3)]
+    alone = [plain(run(parts(name), clip, name=str(n))) for n, clip in enumerate(clips)]
+    together, states = parts(name), [SegmentState.new(0, str(n)) for n in range(3)]
+    rows: list[list[Any]] = [[], [], []]
+    for frames in zip(*clips, strict=True):
+        for lane, new in zip(rows, together.step(states, frames), strict=True):
+            lane += new
+    for lane, new in zip(rows, together.finish(states), strict=True):
+        lane += new
+    assert [plain(lane) for lane in rows] == alone
+
+
+def test_the_lower_part_runs_once_a_frame_and_the_whole_never() -> None:
+    net = Parted()
+    rows = run(engine(Sharp(), net=net, scheduler=LowDistance()), inputs(moving_clip(12)))
+    assert 1 < sum(row.is_key for row in rows) < 12
+    assert net.lows == 12 and net.wholes == 0
+
+
+def test_only_what_is_read_waits() -> None:
+    def waiting(propagator: Any) -> Any:
+        here, state = engine(propagator, sides="two"), SegmentState.new(0, "s")
+        for frame in inputs(moving_clip(3)):
+            here.step([state], [frame])
+        return state.pending[-1]
+
+    assert waiting(Looks()).rgb_HW3.shape == (48, 64, 3)
+    assert waiting(FlowWarp()).rgb_HW3 is None and waiting(FlowWarp()).view.shape == (36, 48)
+    assert waiting(Blind()).view.size == 0
+
+
+class Blind(Looks):
+    """Says that it reads nothing, has a `fill`, and looks only if it is asked to."""
+
+    reads = "nothing"
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
+        for gap in gaps:
+            for _ in gap.frames:
+                yield gap.left.carried
+
+
+class Peeks(Blind):
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
+        yield gaps[0].frames[0].frame_HW3[..., 0]
+
+
+class GivesTooFew(Blind):
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
+        return iter(())
+
+
+class Forgets(Blind):
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
+        gaps[0].memory = {"label": 3}  # type: ignore[dict-item]
+        yield gaps[0].left.carried
+
+
+class Formless:
+    level, needs_flow = "labels", False
+
+
+@pytest.mark.parametrize(
+    ("propagator", "message"),
+    [
+        (Peeks, "reads = 'frame'"),
+        (GivesTooFew, "filled fewer frames"),
+        (Forgets, "a dict of names and numpy arrays"),
+        (Formless, "has no carry, move or fill"),
+        (Sharp, "'ThresholdNet|'toy' has no parts"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(propagator: Any, message: str) -> None:
+    with pytest.raises((PluginError, RuntimeError, SegmenterError), match=message):
+        run(engine(propagator()), inputs(moving_clip(3)))
+
+
+def test_low_level_features_go_with_one_side() -> None:
+    with pytest.raises(PluginError, match="goes with --propagation.sides one"):
+        engine(Sharp(), net=Parted(), sides="two")
+
+
+def test_what_may_wait_is_known_beforehand() -> None:
+    size = (48, 64)
+    frame, view = 48 * 64 * 3, 36 * 48
+    blind = engine(Blind(), sides="two").bound(size)
+    looks = engine(Looks(), sides="two").bound(size)
+    assert blind.frames == looks.frames == 5
+    assert looks.bytes - blind.bytes == 5 * (frame + view) + 2 * frame

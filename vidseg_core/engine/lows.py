@@ -1,0 +1,37 @@
+"""The lower part of N (S_l of LVS section 2.1): once a frame, for scheduler, propagator and N itself.
+
+Invariant: where nobody reads low-level features nothing here runs, and N is asked in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vidseg_core.engine.look import FrameLook
+from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.engine.state import KeyFrame
+from vidseg_core.engine.stats import EngineStats
+
+
+class Lows:
+    """`needed`: scheduler or propagator read low-level features, so those of a key are kept with it."""
+
+    def __init__(self, net: ChunkedNet, stats: EngineStats, *, needed: bool) -> None:
+        self._net, self._stats, self.needed = net, stats, needed
+
+    def see(self, looks: Sequence[FrameLook]) -> None:
+        """The low-level features of these frames, in one call for all that have none yet."""
+        bare = [look for look in looks if look.low_maps is None]
+        if bare:
+            with self._stats.timed("net"):
+                found = self._net.low([look.frame.frame_HW3 for look in bare])
+            for look, low in zip(bare, found, strict=True):
+                look.low_maps = low
+
+    def restore(self, keys: Sequence[KeyFrame]) -> None:
+        """Those of keys whose state was restored."""
+        bare = [key for key in keys if self.needed and key.low_maps is None]
+        if bare:
+            found = self._net.low([key.frame_HW3 for key in bare])
+            for key, low in zip(bare, found, strict=True):
+                key.low_maps = low

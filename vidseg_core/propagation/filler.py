@@ -1,0 +1,164 @@
+"""Propagators as engine, tables and dial use them: something that fills a gap.
+
+A propagator is written in one of three forms (see `propagators`), and each is a `Filler` here:
+
+| it has                 | it sees                                | two sides                   | tables |
+|------------------------|----------------------------------------|-----------------------------|--------|
+| `carry(carried, flow)` | a key's result and the flow to the key | made here, by `better_side` | yes    |
+| `move(pairs)`          | a key and a frame, one pair at a time  | made here, by `better_side` | yes    |
+| `fill(gaps)`           | the whole gap, and its own memory      | its own business            | no     |
+
+Invariant: what comes out for a frame has the form of what is kept of its key, and depends on the frame's own
+gap alone, not on which gaps share a call.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vidseg_core.propagation.chain import Link
+from vidseg_core.propagation.gap import READS, FramePair, Gap, Reads
+from vidseg_core.propagation.propagators import LEVELS, Level, check_carried
+from vidseg_core.propagation.two_sided import Side, better_side
+from vidseg_core.propagation.warp import warp_error
+from vidseg_core.registry import PluginError
+
+
+class Filler(ABC):
+    """Fills gaps; what it reads and keeps is said by the propagator in it."""
+
+    pairwise: ClassVar[bool]
+    """What comes out for a frame and one key depends on these two alone: then tables of pairs can say
+    beforehand what any schedule is worth."""
+
+    def __init__(self, propagator: Any, *, two_sided: bool) -> None:
+        if propagator.level not in LEVELS:
+            raise ValueError(f"propagation level {propagator.level!r} is not one of {', '.join(LEVELS)}")
+        self.propagator, self.name = propagator, type(propagator).__name__
+        self.level: Level = propagator.level
+        self.needs_flow = bool(propagator.needs_flow)
+        self.reads: Reads = getattr(propagator, "reads", "nothing")
+        if self.reads not in READS:
+            problem = f"reads is {self.reads!r}, expected one of {', '.join(READS)}"
+            raise PluginError(f"propagator {self.name!r}: {problem}")
+        if self.needs_flow:
+            self.reads = _at_least_view(self.reads)
+        self.needs_low = bool(getattr(propagator, "needs_low", False))
+        if self.needs_low and two_sided:
+            problem = "reads low-level features of every frame: it goes with --propagation.sides one"
+            raise PluginError(f"propagator {self.name!r} {problem}")
+
+    @property
+    def keeps_frame(self) -> bool:
+        """Is a key's RGB frame kept: to be looked at, or for N to run on it again after a restore?"""
+        return self.level != "labels" or self.reads == "frame" or self.needs_low
+
+    @abstractmethod
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
+        """What the level says (labels, scores, features) of each frame of the first gap, then of the second;
+        made when asked for. A gap's memory is that of its last frame once all have been taken."""
+
+
+class PairFiller(Filler):
+    """A propagator that knows one key and one frame at a time (`carry` or `move`)."""
+
+    pairwise = True
+
+    def __init__(self, propagator: Any, *, two_sided: bool) -> None:
+        super().__init__(propagator, two_sided=two_sided)
+        if two_sided:
+            self.reads = _at_least_view(self.reads)
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
+        moved = self.move(pair for gap in gaps for pair in gap.pairs())
+        for gap in gaps:
+            for frame in gap.frames:
+                left = next(moved)
+                if frame.right is None:
+                    yield left
+                else:
+                    yield better_side(self.side(left, frame.left), self.side(next(moved), frame.right))
+        for _ in moved:
+            pass  # whatever it gives more is refused
+
+    def move(self, pairs: Iterable[FramePair]) -> Iterator[Any]:
+        """What is kept of each pair's key at its frame; `PluginError` for a propagator that gives another
+        thing."""
+        taken: deque[FramePair] = deque()
+        given = _noted(pairs, taken)
+        for moved in self._moved(given):
+            if not taken:
+                raise PluginError(f"propagator {self.name!r} moved more pairs than it was given")
+            check_carried(moved, taken.popleft().key.carried, self.name)
+            yield moved
+        if taken or next(given, None) is not None:
+            raise PluginError(f"propagator {self.name!r} moved fewer pairs than it was given")
+
+    def side(self, moved: Any, link: Link) -> Side:
+        """What `move` gave for this link, and how well its key's picture explains the frame."""
+        error = warp_error(link.current, link.key, self._flow_of(link))
+        return Side(moved, error, link.distance)
+
+    def _moved(self, pairs: Iterable[FramePair]) -> Iterable[Any]:
+        if hasattr(self.propagator, "move"):
+            return self.propagator.move(pairs)
+        return (self.propagator.carry(pair.key.carried, self._flow_of(pair.link)) for pair in pairs)
+
+    def _flow_of(self, link: Link) -> np.ndarray | None:
+        return link.flow_hw2 if self.needs_flow else None
+
+
+class GapFiller(Filler):
+    """A propagator with a `fill` of its own."""
+
+    pairwise = False
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
+        results = iter(self.propagator.fill(gaps))
+        for gap in gaps:
+            for _ in gap.frames:
+                found = next(results, _NOTHING)
+                if found is _NOTHING:
+                    raise PluginError(f"propagator {self.name!r} filled fewer frames than it was given")
+                check_carried(found, gap.left.carried, self.name)
+                yield found
+        if next(results, _NOTHING) is not _NOTHING:
+            raise PluginError(f"propagator {self.name!r} filled more frames than it was given")
+        for gap in gaps:
+            _check_memory(gap.memory, self.name)
+
+
+_NOTHING = object()
+
+
+def filler_of(propagator: Any, *, two_sided: bool) -> Filler:
+    """A propagator of any form as one that fills gaps; `PluginError` for one that has no form."""
+    if hasattr(propagator, "fill"):
+        return GapFiller(propagator, two_sided=two_sided)
+    if hasattr(propagator, "move") or hasattr(propagator, "carry"):
+        return PairFiller(propagator, two_sided=two_sided)
+    raise PluginError(f"propagator {type(propagator).__name__!r} has no carry, move or fill")
+
+
+def _at_least_view(reads: Reads) -> Reads:
+    return "view" if reads == "nothing" else reads
+
+
+def _noted(pairs: Iterable[FramePair], taken: deque[FramePair]) -> Iterator[FramePair]:
+    for pair in pairs:
+        taken.append(pair)
+        yield pair
+
+
+def _check_memory(memory: Any, name: str) -> None:
+    fine = isinstance(memory, dict) and all(
+        isinstance(key, str) and isinstance(value, np.ndarray) and not value.dtype.hasobject
+        for key, value in memory.items()
+    )
+    if not fine:
+        raise PluginError(f"propagator {name!r}: a gap's memory must be a dict of names and numpy arrays")

@@ -1,0 +1,107 @@
+"""A gap: the frames between two keys, and what a propagator is shown of them.
+
+Model: with one side a gap is the single frame after the last one, with no key on its right; with two sides it
+is all frames strictly between two keys, or after the last key of a segment, again with none on the right.
+Whoever fills a gap says what it reads (`Reads`): nothing else is made of a frame, kept while it waits, and
+stored. Reading it is a RuntimeError that says which attribute is missing.
+
+Legend: H, W working size; h, w flow size; 3 = RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from vidseg_core.propagation.chain import Link
+
+Reads: TypeAlias = Literal["nothing", "view", "frame"]
+"""Of a frame that is no key: nothing; its flow picture (uint8 hw or hw3, as the flow estimator wants it); or
+that and the frame itself, RGB at working size."""
+READS: tuple[str, ...] = get_args(Reads)
+
+Memory: TypeAlias = dict[str, np.ndarray]
+"""What a propagator carries over from frame to frame, by names of its own; empty right after a key."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Shown:
+    """A frame as far as it was asked for."""
+
+    rgb_HW3: np.ndarray | None = None
+    """uint8 RGB at working size; None: not kept."""
+    low_maps: Any = None
+    """What the lower half of N gives for it, one frame; None: not computed."""
+
+    @property
+    def frame_HW3(self) -> np.ndarray:
+        """uint8 RGB at working size; treat as read-only."""
+        if self.rgb_HW3 is None:
+            raise RuntimeError("a propagator that looks at frames must say so: reads = 'frame'")
+        return self.rgb_HW3
+
+    @property
+    def low(self) -> Any:
+        """Low-level features of the frame, without batch dimension."""
+        if self.low_maps is None:
+            raise RuntimeError("a propagator that reads low-level features must say so: needs_low = True")
+        return self.low_maps
+
+
+@dataclass(slots=True, kw_only=True)
+class GapKey(Shown):
+    """A key at an end of a gap."""
+
+    view: np.ndarray
+    """Its flow picture: uint8 gray hw, or RGB hw3, at flow size."""
+    carried: Any
+    """What is kept of it: labels_HW, scores or features, by level."""
+
+
+@dataclass(slots=True, kw_only=True)
+class GapFrame(Shown):
+    """A frame between keys."""
+
+    left: Link
+    """The way to the key before it: distance, and flow for a propagator that says `needs_flow`."""
+    right: Link | None = None
+    """The way to the key after it, if that is known."""
+
+    @property
+    def view(self) -> np.ndarray:
+        """Its flow picture."""
+        return self.left.current
+
+
+@dataclass(slots=True, kw_only=True)
+class FramePair(Shown):
+    """One key and one frame: all that a propagator sees that knows no other frame."""
+
+    key: GapKey
+    link: Link
+
+
+@dataclass(slots=True, kw_only=True)
+class Gap:
+    """Frames of one segment that are filled together, in order."""
+
+    left: GapKey
+    frames: list[GapFrame]
+    right: GapKey | None = None
+    memory: Memory = field(default_factory=dict)
+    """What the frame before left here; what is set here, the next frame finds. Never changed in place."""
+
+    def pairs(self) -> Iterator[FramePair]:
+        """Each frame with the key on its left, then with that on its right, if there is one."""
+        for frame in self.frames:
+            yield pair_of(self.left, frame, frame.left)
+            if self.right is not None and frame.right is not None:
+                yield pair_of(self.right, frame, frame.right)
+
+
+def pair_of(key: GapKey, frame: Shown, link: Link) -> FramePair:
+    """The frame as seen from one key."""
+    return FramePair(key=key, link=link, rgb_HW3=frame.rgb_HW3, low_maps=frame.low_maps)
