@@ -156,6 +156,7 @@ SPEED_ONLY = {
     "propagation.flow_weights",
     "scheduler.policy",
     "device",
+    "media.sequence_fps",  # the addresses of the inputs say it
     "media.max_pixels",
     "media.decode_deadline_s",
     "media.memory_mib",

@@ -44,7 +44,7 @@ class Frames:
 
 
 def by_units(
-    path: Path,
+    path: Path | str,
     *,
     unit_frames: int = 1,
     shard_frames: int = 7,

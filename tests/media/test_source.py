@@ -20,7 +20,9 @@ from moto.server import ThreadedMotoServer
 from tests.media import clips
 from tests.media.decoding import by_units
 from vidseg_core.media import DecodeChild, MediaError, decode_unit, probe, stamp_of
-from vidseg_core.media.source import BAD_PLACE, BLOCK, S3Source, neutral_name, open_source
+from vidseg_core.media.opening import open_source
+from vidseg_core.media.s3_source import BLOCK, S3Source
+from vidseg_core.media.source import BAD_PLACE, neutral_name
 from vidseg_core.plan import expand_inputs, plan_segments
 
 DATA = np.random.default_rng(3).integers(0, 256, 5 * BLOCK + 12_345, dtype=np.uint8).tobytes()

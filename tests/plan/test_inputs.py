@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from vidseg_core.aws import NO_SIGN, PAYER, input_client, s3_client
-from vidseg_core.media.source import open_source
+from vidseg_core.media.opening import open_source
 from vidseg_core.plan import InputError, expand_inputs, make_video_id, s3
 
 
@@ -381,3 +381,72 @@ def test_s3_names_that_lead_nowhere(spec: str, bucket: str) -> None:
     with pytest.raises(InputError) as caught:
         expand_inputs([spec])
     assert spec in str(caught.value)
+
+
+# --- sequences of pictures ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    for name in ("bear/00000.jpg", "bear/00001.jpg", "city/a_1.png", "city/a_2.png", "city/b_1.png"):
+        touch(tmp_path / "davis" / name)
+    return tmp_path / "davis"
+
+
+def test_folders_of_numbered_pictures_are_videos_where_there_are_no_others(davis: Path) -> None:
+    bear, a, b = expand_inputs([str(davis)])
+    assert bear.uri == f"{davis}/bear/" and bear.video_id.startswith("bear-") and bear.size == 2
+    assert [a.uri, b.uri] == [f"{davis}/city/a_*.png", f"{davis}/city/b_*.png"]
+    touch(davis / "bear" / "00002.jpg")
+    assert expand_inputs([f"{davis}/bear"])[0].stamp != bear.stamp
+    touch(davis / "clip.mp4")
+    assert names(str(davis)) == ["clip.mp4"], "thumbnails and masks beside videos"
+    (davis / "link").symlink_to(davis / "bear")
+    assert expand_inputs([f"{davis}/link"])[0].uri == f"{davis}/link/"
+
+
+def test_the_rate_of_a_sequence_is_a_part_of_its_address(davis: Path, tmp_path: Path) -> None:
+    (bear,) = expand_inputs([f"{davis}/bear"], sequence_fps=24)
+    assert bear.uri == f"{davis}/bear/#fps=24" and bear.video_id.startswith("bear-")
+    (again,) = expand_inputs([f"{davis}/bear#fps=24"], sequence_fps=12)
+    assert again == bear
+    with pytest.raises(InputError, match="above 0 and up to 1000 frames a second"):
+        expand_inputs([f"{davis}/bear#fps=0"])
+    uris: list[str] = ["davis/bear", "davis/city/a_*.png#fps=5", bear.uri, "davis"]
+    rows: list[dict[str, str | None]] = [{"uri": uri} for uri in uris]
+    five, a, listed, none = expand_inputs([write_list(tmp_path / "l.csv", rows)])
+    assert five.uri == f"{davis}/bear/" and a.uri == f"{davis}/city/a_*.png#fps=5" and listed == bear
+    assert (none.uri, none.size, none.stamp) == (f"{davis}/", 0, "missing")
+
+
+def test_a_pattern_takes_whole_sequences(davis: Path) -> None:
+    (a,) = expand_inputs([f"{davis}/city/a*"])
+    assert a.uri == f"{davis}/city/a_*.png"
+    assert len(expand_inputs([f"{davis}/*/*.*"])) == 3
+    with pytest.raises(InputError, match=r"matches 1 of the 2 frames of this sequence; name it whole"):
+        expand_inputs([f"{davis}/city/*_1.png"])
+
+
+def test_pictures_that_leave_it_open_are_named(davis: Path) -> None:
+    touch(davis / "bear" / "cover.jpg")
+    with pytest.raises(InputError, match="pictures without a number beside frames"):
+        expand_inputs([str(davis)])
+    with pytest.raises(InputError, match="this pattern matches no video"):
+        expand_inputs([f"{davis}/bear/[c]*.png"])
+
+
+def test_sequences_in_s3(bucket: str) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="davis")
+    keys = ("480p/bear/0.jpg", "480p/bear/1.jpg", "480p/bear/small/0.jpg", "480p/a_1.png", "480p/b_1.png")
+    for key in (*keys, "list.csv"):
+        client.put_object(Bucket="davis", Key=key, Body=b"uri\n480p/bear/\n480p/a_*.png#fps=5\n480p/none/\n")
+    for spec, expected in (
+        ("480p/", ["480p/a_*.png", "480p/b_*.png", "480p/bear/", "480p/bear/small/"]),
+        ("480p/bear#fps=24", ["480p/bear/#fps=24", "480p/bear/small/#fps=24"]),
+        ("480p/a_*.png", ["480p/a_*.png"]),
+        ("list.csv", ["480p/bear/", "480p/a_*.png#fps=5", "480p/none/"]),
+    ):
+        found = expand_inputs([f"s3://davis/{spec}"])
+        assert [video.uri for video in found] == [f"s3://davis/{uri}" for uri in expected]
+        assert all(video.size for video in found if "none" not in video.uri)

@@ -14,7 +14,7 @@ from tests.s3_faults import FaultyS3, faulty
 from tests.store.builders import HEIGHT, WIDTH, put_run
 from vidseg_core import aws
 from vidseg_core.media import MediaError
-from vidseg_core.media.source import open_source
+from vidseg_core.media.opening import open_source
 from vidseg_core.plan import InputError, expand_inputs
 from vidseg_core.store import s3_store
 from vidseg_core.store.errors import StoreError

@@ -56,7 +56,7 @@ def _begun(config: SegmentConfig, child: Child | None) -> Iterator[dict[str, Any
     """
     report = Reporter(config.log)
     with report.phase("listing the inputs"):
-        inputs = expand_inputs(config.input, limit=config.limit)
+        inputs = expand_inputs(config.input, limit=config.limit, sequence_fps=config.media.sequence_fps)
     decoder = _early_decoder(config) if child else None
     with report.phase("loading torch", at_once=True):
         yield {"reporter": report, "inputs": inputs, "decoder": decoder}

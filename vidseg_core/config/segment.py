@@ -159,6 +159,8 @@ class MediaConfig:
 
     stream: int | None = None
     """number of the stream to read, counted over all streams of a file; default: the one that is the video"""
+    sequence_fps: float = 25.0
+    """frames a second of a folder of numbered pictures (one address: FOLDER#fps=24); above 0 to 1000"""
     max_pixels: int = 64_000_000
     """largest frame, width x height in pixels"""
     decode_deadline_s: float = 120.0
@@ -169,6 +171,9 @@ class MediaConfig:
     def __post_init__(self) -> None:
         if self.stream is not None:
             check_int("--media.stream", self.stream, 0)
+        check_positive("--media.sequence_fps", self.sequence_fps, "frames a second")
+        problem = f"must be at most 1000 frames a second, got {self.sequence_fps:g}"
+        check(self.sequence_fps <= 1000, "--media.sequence_fps", problem)
         check_int("--media.max_pixels", self.max_pixels, 1, unit="pixel(s)")
         check_positive("--media.decode_deadline_s", self.decode_deadline_s, "seconds")
         check_int("--media.memory_mib", self.memory_mib, 64, unit="MiB")

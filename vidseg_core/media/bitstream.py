@@ -30,6 +30,7 @@ INTRA_ONLY = frozenset(
         "huffyuv",
         "jpeg2000",
         "magicyuv",
+        "png",
         "prores",
         "r10k",
         "r210",

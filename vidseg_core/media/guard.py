@@ -22,7 +22,8 @@ from av.video.stream import VideoStream
 
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.model import MediaLimits
-from vidseg_core.media.source import Source, open_source
+from vidseg_core.media.opening import open_source
+from vidseg_core.media.source import Source
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,vvc,obu,ivf,flv,asf,"

@@ -26,9 +26,9 @@ import numpy as np
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import Opened, check_picture, open_video
 from vidseg_core.media.model import NO_TIME, MediaLimits, VideoIndex, quarter_turns
+from vidseg_core.media.opening import open_source
 from vidseg_core.media.packet_list import PacketList, read_packets
 from vidseg_core.media.packets import FrameStream
-from vidseg_core.media.source import open_source
 from vidseg_core.media.streams import Choice, choose_stream
 
 HEAD_FRAMES = 12

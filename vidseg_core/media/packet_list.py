@@ -86,7 +86,7 @@ def read_packets(video: Opened, beat: Callable[[], None]) -> PacketList:
             proven, is_cut = proof.sees(packet), packet.is_corrupt
             if not is_hidden(name, packet):
                 out.add(packet, proven)
-        out.damage = _early_end(video, out, is_cut)
+        out.damage = _early_end(video, out, is_cut) or video.source.damage
     except av.error.FFmpegError as error:
         out.damage = f"cannot be read to its end ({describe_error(error)})"
     out.is_joined = proof.is_joined

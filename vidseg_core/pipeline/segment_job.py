@@ -100,7 +100,7 @@ def do_segment(
     """
     if inputs is None:
         with report.phase("listing the inputs"):
-            inputs = expand_inputs(config.input, limit=config.limit)
+            inputs = expand_inputs(config.input, limit=config.limit, sequence_fps=config.media.sequence_fps)
     if config.dry_run:
         from vidseg_core.pipeline.estimate import dry_run
 

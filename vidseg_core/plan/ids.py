@@ -11,6 +11,8 @@ import hashlib
 import re
 import unicodedata
 
+from vidseg_core.media.sequences import without_rate
+
 SLUG_LENGTH = 60
 HASH_DIGITS = 10
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -23,7 +25,7 @@ def is_safe_id(text: str) -> bool:
 
 def make_video_id(uri: str) -> str:
     """Id of a video from its uri alone: the stem of its name, made plain, and a hash of the whole uri."""
-    name = re.split(r"[/\\]", uri.rstrip("/\\"))[-1]
+    name = re.split(r"[/\\]", without_rate(uri)[0].rstrip("/\\"))[-1]
     stem, dot, _ = name.rpartition(".")
     return _slug_and_hash(stem if dot and stem else name, uri)
 

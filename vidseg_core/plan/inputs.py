@@ -3,7 +3,8 @@
 Model: a spec is a file, a directory (searched to any depth for `VIDEO_SUFFIXES`), a glob, an `s3://` object,
 prefix or glob, or a list: a CSV or Parquet file, or a directory of Parquet parts and no videos, with a `uri`
 column and maybe a `video_id` column. Relative entries of a list count from the folder that the list is in, or
-from the working directory if nothing is there.
+from the working directory if nothing is there. Where a directory, prefix or glob leads to no video, its
+folders of numbered pictures are videos (`sequences`).
 Invariant: the result depends on the specs and the files alone: specs in the order given, files sorted within
 each; a video named twice (same file in the same real folder, same object) comes once; ids are unique and safe
 as folder names. A link to a file is a name of its own, as caches need that keep files under hashes.
@@ -18,7 +19,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -26,7 +27,8 @@ import pyarrow as pa
 
 from vidseg_core.config.schema import redact
 from vidseg_core.local_name import FILE_SCHEME, python_name, text_of
-from vidseg_core.plan import lists, s3
+from vidseg_core.media.sequences import MOST_RATE, RATE, is_picture, is_sequence, without_rate
+from vidseg_core.plan import lists, s3, sequences
 from vidseg_core.plan.errors import InputError
 from vidseg_core.plan.ids import make_video_id, safe_video_id
 from vidseg_core.plan.lists import LIST_SUFFIXES
@@ -54,52 +56,69 @@ _FOUND = pa.schema(
 )
 
 
-def expand_inputs(specs: Sequence[str], *, limit: int | None = None) -> VideoList:
-    """The videos that `specs` name, at most `limit` of them. Raises InputError, which names the spec."""
+def expand_inputs(specs: Sequence[str], *, limit: int | None = None, sequence_fps: float = RATE) -> VideoList:
+    """The videos that `specs` name, at most `limit` of them. Raises InputError, which names the spec.
+
+    `sequence_fps`: frames a second of sequences of pictures whose address does not say.
+    """
     if not specs:
         raise InputError("no input given")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
-    found = (entry for spec in specs for entry in _expand(spec))
+    found = (entry for spec in specs for entry in _expand(spec, sequence_fps))
     return _checked(_unique(found, limit))
 
 
-def _expand(spec: str) -> Iterator[_Found]:
+def _expand(given: str, rate: float) -> Iterator[_Found]:
+    spec, own_rate = without_rate(given)
+    rate = rate if own_rate is None else own_rate
+    if not 0 < rate <= MOST_RATE:
+        raise InputError(f"{given}: a sequence has above 0 and up to {MOST_RATE:g} frames a second")
     if spec.startswith("s3://"):
-        return _expand_s3(spec)
+        return _expand_s3(spec, rate)
     path = _local_path(spec, redact(spec))
     if os.path.isdir(path):
-        return _videos_or_list(
-            spec,
-            _directory(path),
-            f"{spec}: no videos in this directory (looked for .mp4, .mov, .mkv and the like)",
-            lambda _: path.rstrip("/"),
-        )
+        nothing = f"{spec}: no videos in this directory ({_LOOKED_FOR})"
+        return _sorted_out(spec, _directory(path), nothing, lambda _: path.rstrip("/"), rate)
     if not os.path.exists(path):
         if s3.WILD.search(path):
-            return _videos_or_list(
-                spec, _glob(path), f"{spec}: this pattern matches no video", lambda part: part
-            )
+            nothing = f"{spec}: this pattern matches no video"
+            return _sorted_out(spec, _glob(path), nothing, lambda part: part, rate)
         raise InputError(f"{spec}: no such file or directory")
     if path.lower().endswith(LIST_SUFFIXES):
-        return _list(spec, [path], lambda part: part)
+        return _list(spec, [path], lambda part: part, rate)
     return iter([_local(path)])
 
 
-def _videos_or_list(
-    spec: str, found: Iterable[_Found], otherwise: str, list_of: Callable[[str], str]
+_LOOKED_FOR = "looked for .mp4, .mov, .mkv and the like, and for numbered JPEG or PNG frames"
+
+
+def _sorted_out(
+    spec: str, found: Iterable[_Found], otherwise: str, list_of: Callable[[str], str], rate: float
 ) -> Iterator[_Found]:
-    """The videos that were found; if there are none, what the lists name. `list_of`: the list of a part."""
-    videos, parts = False, list[str]()
+    """The videos that were found; if there are none, sequences of pictures, or else what the lists name.
+
+    `list_of`: the list of a part.
+    """
+    nothing, parts, folders, pictures = True, list[str](), dict[str, None](), list[str]()
     for entry in found:
-        if not entry.uri.lower().endswith(LIST_SUFFIXES):
-            videos = True
-            yield entry
-        elif not videos:
+        if entry.uri.endswith("/"):
+            folders[entry.uri] = None
+        elif entry.uri.lower().endswith(LIST_SUFFIXES):
             parts.append(entry.uri)
-    if parts and not videos:
-        yield from _list(spec, parts, list_of)
-    elif not videos:
+        elif is_picture(entry.uri) and entry.uri != spec:
+            pictures.append(entry.uri)
+        else:
+            nothing, folders, pictures = False, {}, []
+            yield entry
+    if not nothing:
+        return
+    for sequence in chain(sequences.found_in(folders, rate), sequences.matched(pictures, rate)):
+        nothing = False
+        yield _Found(*sequence)
+    if nothing and parts:
+        yield from _list(spec, parts, list_of, rate)
+    elif nothing:
         raise InputError(otherwise)
 
 
@@ -134,7 +153,8 @@ def _local(path: str, video_id: str | None = None) -> _Found:
 
 
 def _directory(path: str) -> Iterator[_Found]:
-    """Videos and parts of lists below `path`, sorted; hidden names left out, links followed, loops cut."""
+    """Videos, folders of pictures and parts of lists below `path`, sorted; hidden names left out, links
+    followed, loops cut."""
     seen: set[str] = set()
     for folder, folders, files in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
@@ -143,6 +163,8 @@ def _directory(path: str) -> Iterator[_Found]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if any(map(is_picture, files)):
+            yield _Found(sequences.address_of(folder), 0, "")
         for name in sorted(files):
             place = os.path.join(folder, name)
             if is_video_name(name) or lists.is_part(os.path.relpath(place, path)):
@@ -168,20 +190,27 @@ def _glob(pattern: str) -> Iterator[_Found]:
             yield _local(match)
 
 
-def _expand_s3(spec: str) -> Iterator[_Found]:
+def _expand_s3(spec: str, rate: float) -> Iterator[_Found]:
     folder = spec.rstrip("/")
+    is_pattern = s3.WILD.search(spec)
 
     def counts(uri: str) -> bool:
-        return is_video_name(uri) or lists.is_part(uri.removeprefix(folder))
+        return is_video_name(uri) or is_picture(uri) or lists.is_part(uri.removeprefix(folder))
+
+    def entry_of(uri: str, size: int, stamp: str) -> _Found:
+        if is_picture(uri) and uri != spec and not is_pattern:
+            return _Found(uri.rpartition("/")[0] + "/", 0, "")
+        return _Found(uri, size, stamp)
 
     def list_of(part: str) -> str:
         return folder if part.startswith(folder + "/") else part
 
-    found = (_Found(*entry) for entry in s3.find(spec, counts))
-    return _videos_or_list(spec, found, f"{spec}: no such object, and no videos under this prefix", list_of)
+    found = (entry_of(*entry) for entry in s3.find(spec, counts))
+    nothing = f"{spec}: no such object, and no videos under this prefix ({_LOOKED_FOR})"
+    return _sorted_out(spec, found, nothing, list_of, rate)
 
 
-def _list(spec: str, parts: Sequence[str], list_of: Callable[[str], str]) -> Iterator[_Found]:
+def _list(spec: str, parts: Sequence[str], list_of: Callable[[str], str], rate: float) -> Iterator[_Found]:
     """Entries of a list; S3 objects are looked up in groups, so that their size and ETag are known."""
     rows = _some(
         (
@@ -193,9 +222,12 @@ def _list(spec: str, parts: Sequence[str], list_of: Callable[[str], str]) -> Ite
     )
     while group := list(islice(rows, 256)):
         resolved = [(_resolve(uri, spec, path), video_id) for uri, video_id, path in group]
-        heads = s3.heads([uri for uri, _ in resolved if uri.startswith("s3://")])
+        pictures = [uri for uri, _ in resolved if is_sequence(uri)]
+        known = dict(zip(pictures, sequences.looked_up(pictures, rate), strict=True))
+        objects = [uri for uri, _ in resolved if uri.startswith("s3://") and uri not in known]
+        known |= {uri: (uri, *head) for uri, head in s3.heads(objects).items()}
         for uri, video_id in resolved:
-            yield _Found(uri, *heads[uri], video_id) if uri in heads else _local(uri, video_id)
+            yield _Found(*known[uri], video_id) if uri in known else _local(uri, video_id)
 
 
 def _resolve(uri: str, spec: str, list_path: str) -> str:
@@ -203,9 +235,19 @@ def _resolve(uri: str, spec: str, list_path: str) -> str:
         return uri
     if list_path.startswith("s3://") and not os.path.isabs(uri) and not _SCHEME.match(uri):
         return s3.beside(list_path, uri, spec)
-    path = _local_path(uri, f"{spec}: entry {redact(uri)}")
+    plain, _ = without_rate(uri)
+    path = _local_path(plain, f"{spec}: entry {redact(uri)}")
     beside = os.path.join(os.path.dirname(os.path.abspath(list_path)), path)
-    return beside if os.path.exists(beside) else path
+    there = beside if os.path.exists(beside) or _is_pattern(beside) else path
+    if os.path.isdir(there) or (_is_pattern(there) and not os.path.exists(there)):
+        folder, name = (there, "") if os.path.isdir(there) else os.path.split(there)
+        return sequences.address_of(folder) + name + uri[len(plain) :]
+    return there
+
+
+def _is_pattern(path: str) -> bool:
+    """Whether this may be a pattern of a sequence of pictures."""
+    return is_sequence(path) and os.path.isdir(os.path.dirname(path))
 
 
 _AT_LEAST = 4096

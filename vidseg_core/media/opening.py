@@ -1,0 +1,27 @@
+"""From an address to its source: the one place that knows the kinds of them."""
+
+from __future__ import annotations
+
+from vidseg_core.media.errors import MediaError
+from vidseg_core.media.s3_source import S3Source
+from vidseg_core.media.sequence_source import SequenceSource
+from vidseg_core.media.sequences import is_sequence
+from vidseg_core.media.source import LocalSource, Source
+
+
+def open_source(uri: str) -> Source:
+    """Opens a local path, `s3://bucket/key` or a sequence of pictures.
+
+    Raises MediaError: empty_file, not_found, unreadable, and what the kind of source can raise.
+    """
+    source = _open(uri)
+    if source.size == 0:
+        source.close()
+        raise MediaError("empty_file", f"{uri}: the file is empty (0 bytes)")
+    return source
+
+
+def _open(uri: str) -> Source:
+    if is_sequence(uri):
+        return SequenceSource(uri)
+    return S3Source(uri) if uri.startswith("s3://") else LocalSource(uri)

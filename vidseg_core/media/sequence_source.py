@@ -1,0 +1,245 @@
+"""A sequence of pictures as one file: a QuickTime header of our own before the files as they are.
+
+Model: the header says that frame i lies at an offset, has the size of its file and is shown at its tick;
+reading at that offset reads the file. So a sequence takes the way of every other video (limits, index, units,
+damage that is counted), FFmpeg is given no name, and any frame may be where decoding starts.
+Invariant: what is read is what was listed when the source was opened; a file that is gone or has changed is
+an error. All pictures have one size; one that is damaged counts as a frame that cannot be decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence as Many
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from itertools import accumulate, groupby, pairwise
+from typing import NamedTuple
+
+from vidseg_core.aws import get_whole, input_client
+from vidseg_core.media.errors import MediaError
+from vidseg_core.media.s3_source import asking_s3
+from vidseg_core.media.sequences import Frame, path_of, sequence
+from vidseg_core.media.source import BAD_PLACE, stamp_of
+
+_AHEAD = 8
+"""Files in S3 that are fetched before they are asked for, while reading runs forward."""
+_KEPT = 4
+_TRIED = 16
+"""Files that are looked at for one that says what the pictures are."""
+
+
+class PictureKind(NamedTuple):
+    """What a picture's header says."""
+
+    codec: bytes
+    """As QuickTime calls it."""
+    width: int
+    height: int
+
+
+def picture_kind(data: bytes) -> PictureKind | None:
+    """Kind and size of a PNG or JPEG file; None: it is neither, or broken before that is said."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and len(data) >= 24:
+        return PictureKind(b"png ", *struct.unpack(">II", data[16:24]))
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # padding
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return PictureKind(b"jpeg", width, height)
+        else:
+            at += 2 + length
+    return None
+
+
+class SequenceSource(io.RawIOBase):
+    """See the module. Raises MediaError: what `sequence` does, no_frames, changed, not_a_video."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        self.uri, self.name = uri, "input.mov"
+        self._sequence = found = sequence(uri)
+        self._frames, self.damage = found.frames, found.damage
+        self._pool = ThreadPoolExecutor(_AHEAD) if uri.startswith("s3://") else None
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._ahead: dict[int, Future[bytes]] = {}
+        self._kind = self._first_kind()
+        sizes = [max(1, frame.size) for frame in self._frames]  # no packet is empty
+        self._header = movie_header(self._kind, sizes, found.ticks, found.rate)
+        self._starts = list(accumulate(sizes[:-1], initial=len(self._header)))
+        self.size = self._starts[-1] + sizes[-1]
+        self._position = 0
+
+    @property
+    def stamp(self) -> str:
+        """What `Source.stamp` asks for; a frame that is another one by now is an error when it is read."""
+        return stamp_of(self._sequence.size, self._sequence.changed)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        base = {0: 0, 1: self._position, 2: self.size}[whence]
+        if base + offset < 0:
+            return BAD_PLACE
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        stop = self.size if size < 0 else min(self.size, self._position + size)
+        parts = []
+        while self._position < stop:
+            start, data = self._piece(self._position)
+            part = data[self._position - start : stop - start]
+            parts.append(part)
+            self._position += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        if self._pool is not None and not self.closed:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        super().close()
+
+    def _piece(self, position: int) -> tuple[int, bytes]:
+        """Where the piece that holds a position begins, and its bytes."""
+        number = bisect_right(self._starts, position) - 1
+        return (0, self._header) if number < 0 else (self._starts[number], self._file(number) or b"\0")
+
+    def _first_kind(self) -> PictureKind:
+        for number in range(min(_TRIED, len(self._frames))):
+            if kind := picture_kind(self._load(number)):
+                return kind
+        raise MediaError("no_frames", f"{self.uri}: no readable JPEG or PNG file among the first {_TRIED}")
+
+    def _file(self, number: int) -> bytes:
+        """The bytes of a frame, checked; the last ones are kept."""
+        if number not in self._kept:
+            fetched = self._ahead.pop(number, None)
+            data = self._load(number) if fetched is None else fetched.result()
+            kind = picture_kind(data)
+            if kind is not None and kind[1:] != self._kind[1:]:
+                self._refuse_size(number, kind)
+            self._kept[number] = data
+            self._look_ahead(number)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return self._kept[number]
+
+    def _look_ahead(self, number: int) -> None:
+        if self._pool is None:
+            return
+        forward = number - 1 in self._kept
+        wanted = range(number + 1, min(number + 1 + _AHEAD, len(self._frames))) if forward else range(0)
+        for other in [other for other in self._ahead if other not in wanted]:
+            self._ahead.pop(other).cancel()
+        for soon in wanted:
+            if soon not in self._ahead:
+                self._ahead[soon] = self._pool.submit(self._load, soon)
+
+    def _load(self, number: int) -> bytes:
+        frame = self._frames[number]
+        read = _from_s3 if self._sequence.folder.startswith("s3://") else _from_disk
+        data = read(self._sequence.folder, frame)
+        if len(data) != frame.size:
+            raise _changed(self._sequence.folder + frame.name)
+        return data
+
+    def _refuse_size(self, number: int, kind: PictureKind) -> None:
+        text = f"{self._frames[number].name} is {kind.width}x{kind.height}, "
+        usual = f"the first frame {self._kind.width}x{self._kind.height}"
+        raise MediaError("not_a_video", f"{self.uri}: the pictures differ in size: {text}{usual}")
+
+
+def _from_disk(folder: str, frame: Frame) -> bytes:
+    try:
+        with open(
+            os.open(path_of(folder, frame.name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb"
+        ) as file:
+            if str(os.fstat(file.fileno()).st_mtime_ns) != frame.changed:
+                raise _changed(folder + frame.name)
+            return file.read()
+    except FileNotFoundError:
+        raise _changed(folder + frame.name) from None
+    except OSError as error:
+        raise MediaError("unreadable", f"{folder}{frame.name}: cannot be read ({error.strerror})") from None
+
+
+def _from_s3(folder: str, frame: Frame) -> bytes:
+    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    with asking_s3(folder + frame.name):
+        return get_whole(
+            input_client(), Bucket=bucket, Key=prefix + frame.name, IfMatch=f'"{frame.changed}"'
+        )["Body"]
+
+
+def _changed(address: str) -> MediaError:
+    return MediaError("changed", f"{address}: the frame is gone or has changed since the run listed it")
+
+
+# --- the header ---------------------------------------------------------------------------------------------
+
+
+def movie_header(kind: PictureKind, sizes: Many[int], ticks: Many[int], rate: Fraction) -> bytes:
+    """A QuickTime file up to its first frame: `sizes` in bytes, `ticks` increasing, in frames at `rate`."""
+    steps = [*(b - a for a, b in pairwise(ticks)), 1]
+    steps = [step * rate.denominator for step in steps]
+    end = _box(b"mdat", size=sum(sizes))
+    length = len(_movie(kind, sizes, steps, rate, 0) + end)  # offsets have a fixed length
+    return _movie(kind, sizes, steps, rate, length) + end
+
+
+def _movie(kind: PictureKind, sizes: Many[int], steps: Many[int], rate: Fraction, first: int) -> bytes:
+    duration, unity = min(sum(steps), 2**32 - 1), struct.pack(">9I", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    movie = struct.pack(">12xIIIH10x", rate.numerator, duration, 65536, 256) + unity + struct.pack(">24xI", 2)
+    track = struct.pack(">I8xI4xI16x", 7, 1, duration) + unity
+    track += struct.pack(">II", min(kind.width, 65535) << 16, min(kind.height, 65535) << 16)
+    handler = struct.pack(">4x4s4s12xB", b"mhlr", b"vide", 0)
+    itself = _box(b"dref", struct.pack(">4xI", 1), _box(b"url ", struct.pack(">I", 1)))
+    media = _box(
+        b"minf",
+        _box(b"vmhd", struct.pack(">I8x", 1)),
+        _box(b"dinf", itself),
+        _box(b"stbl", *_tables(kind, sizes, steps, first)),
+    )
+    about = _box(b"mdhd", struct.pack(">12xII4x", rate.numerator, duration))
+    tracks = _box(b"trak", _box(b"tkhd", track), _box(b"mdia", about, _box(b"hdlr", handler), media))
+    return _box(b"ftyp", b"qt  ", bytes(4), b"qt  ") + _box(b"moov", _box(b"mvhd", movie), tracks)
+
+
+def _tables(kind: PictureKind, sizes: Many[int], steps: Many[int], first: int) -> list[bytes]:
+    picture = struct.pack(
+        ">4s6xH16xHHII4xH32xHh", kind.codec, 1, kind.width, kind.height, 72 << 16, 72 << 16, 1, 24, -1
+    )
+    described = struct.pack(">4xII", 1, 4 + len(picture)) + picture
+    runs = [(len(list(run)), step) for step, run in groupby(steps)]
+    offsets = list(accumulate(sizes[:-1], initial=first))
+    return [
+        _box(b"stsd", described),
+        _box(b"stts", struct.pack(f">4xI{2 * len(runs)}I", len(runs), *(n for run in runs for n in run))),
+        _box(b"stsc", struct.pack(">4x4I", 1, 1, 1, 1)),
+        _box(b"stsz", struct.pack(f">8xI{len(sizes)}I", len(sizes), *sizes)),
+        _box(b"co64", struct.pack(f">4xI{len(sizes)}Q", len(sizes), *offsets)),
+    ]
+
+
+def _box(kind: bytes, *parts: bytes, size: int | None = None) -> bytes:
+    """`size`: of what follows instead of `parts`, in the long form."""
+    if size is not None:
+        return struct.pack(">I4sQ", 1, kind, 16 + size)
+    body = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(body), kind) + body
