@@ -14,6 +14,7 @@ import pytest
 
 from tests.inspection.test_inspect import FRAMES, VIDEO, frame_row
 from tests.pipeline.clips import moving_disc, write_video
+from tests.s3_server import S3Bucket
 from vidseg_core.cli import main as cli
 from vidseg_core.inspection.pick import telling
 from vidseg_core.inspection.preview import MOST_VIDEOS, _most_frames, write_preview
@@ -37,7 +38,7 @@ ROW = {
 }
 
 
-def made_run(folder: Path, source: Path, names: list[str]) -> str:
+def made_run(folder: Path | str, source: Path, names: list[str]) -> str:
     """A finished run in which one source was segmented under several names."""
     store = open_store(folder)
     for name in names:
@@ -80,16 +81,18 @@ def test_a_command_leaves_a_clip_and_a_sheet_beside_its_tables_every_time(
     assert cli.main(["status", str(output), "--verify"]) == 0
 
 
-def test_few_of_many_videos_are_shown_and_one_without_its_source_costs_itself(
-    source: Path, tmp_path: Path
+def test_few_of_many_videos_are_shown_also_on_s3_and_one_without_its_source_costs_itself(
+    source: Path, tmp_path: Path, s3: S3Bucket
 ) -> None:
     names = [f"{letter}-0123456789" for letter in "abcde"]
-    output = made_run(tmp_path / "run", source, names)
+    output = made_run(f"{s3.url}/run", source, names)
     gone = ROW | {"video_id": names[1], "uri": str(tmp_path / "gone.mp4")}
     open_store(output).put(f"videos/{names[1]}.parquet", encode_videos([gone]))
     said = shown(output)
-    found = {path.stem for path in (tmp_path / "run" / "preview").iterdir()}
-    assert found == {*names[:MOST_VIDEOS]} - {names[1]}
+    found = {info.key: info.size > 500 for info in open_store(output).list("preview/")}
+    kept = {*names[:MOST_VIDEOS]} - {names[1]}
+    assert found == {f"preview/{name}.{kind}": True for name in kept for kind in ("mp4", "jpg")}
+    assert f"preview: {s3.url}/run/preview/{names[0]}.mp4" in said
     assert f"no preview of {names[1]}" in said and "these are the first 3 videos" in said
 
 

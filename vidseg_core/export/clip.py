@@ -16,6 +16,9 @@ from vidseg_core.store import Run
 from vidseg_core.store.atomic import make_folder
 from vidseg_core.store.export import Painter, export_overlay
 
+ALL = range(2**62)
+"""The numbers of all frames."""
+
 
 def write_overlays(take: Take) -> int:
     """`VIDEO.mp4` for each video: every frame from the first chosen one to the last; how many frames."""
@@ -35,8 +38,7 @@ def write_overlays(take: Take) -> int:
                 painter,
                 take.report,
                 size=options.overlay_size,
-                first=chosen.start,
-                most=len(chosen),
+                numbers=chosen,
                 layout=options.layout,
                 legend=options.legend,
                 key_marks=options.key_marks,
@@ -49,7 +51,7 @@ def write_overlays(take: Take) -> int:
 def _chosen_span(take: Take, video_id: str) -> range:
     """The frames from the first chosen one to the last."""
     if take.wants is None:
-        return range(2**62)
+        return ALL
     rows = take.run.rows(video_id, CHOSEN_BY)
     numbers = [row["frame_index"] for row in rows if take.wants(video_id, row)]
     return range(numbers[0], numbers[-1] + 1) if numbers else range(0)
@@ -63,7 +65,7 @@ def write_clip(
     report: Reporter | None = None,
     *,
     size: int,
-    first: int = 0,
+    numbers: range = ALL,
     most: int | None = None,
     layout: Literal["blend", "side"] = "blend",
     legend: bool = True,
@@ -72,11 +74,10 @@ def write_clip(
 ) -> int:
     """Write the frames of a video (a row of ``videos/``) with their masks as mp4; how many frames.
 
-    `size`: longest side, pixels. `first`, `most`: the first frame, and how many at most. `MediaError` if the
-    source cannot be read.
+    `size`: longest side, pixels. `numbers`: of the frames that may be shown. `most`: how many of them.
+    `MediaError` if the source cannot be read.
     """
-    total = max(0, video["decoded_frames"] - first)
-    total = total if most is None else min(most, total)
+    total = min(video["decoded_frames"], len(numbers), most or len(numbers))
 
     def show(written: int) -> None:
         if report is not None:
@@ -87,22 +88,21 @@ def write_clip(
     return export_overlay(
         run,
         video["video_id"],
-        _between(frames, first, most),
+        _between(frames, numbers),
         path,
         painter,
         layout=layout,
         legend=legend,
         key_marks=key_marks,
         quality=quality,
+        most=most,
         on_frame=show,
     )
 
 
-def _between(
-    frames: Iterator[tuple[int, np.ndarray]], first: int, most: int | None
-) -> Iterator[tuple[int, np.ndarray]]:
+def _between(frames: Iterator[tuple[int, np.ndarray]], numbers: range) -> Iterator[tuple[int, np.ndarray]]:
     for number, frame_HW3 in frames:
-        if most is not None and number >= first + most:
+        if number >= numbers.stop:
             return
-        if number >= first:
+        if number >= numbers.start:
             yield number, frame_HW3

@@ -1,9 +1,9 @@
 """A video to look at: the masks over the frames, or beside them, key frames marked.
 
 The frames are the caller's (this package reads no media): pairs of frame number and RGB picture, in order.
-Frames without a row are shown bare; a legend of the classes may go below. Presentation times that move on are
-kept, so a variable frame rate stays one. Masks are drawn in threads, a few frames ahead of the encoder, which
-has threads of its own.
+Those without a row are left out (a run may take every third frame); a legend of the classes may go below.
+Presentation times that move on are kept, so a variable frame rate stays one. Masks are drawn in threads, a
+few frames ahead of the encoder, which has threads of its own.
 
 Legend: `_HW` height, width, `_HW3` with RGB.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,15 +51,16 @@ def export_overlay(
     key_marks: bool = True,
     fps: float = 25.0,
     quality: int = 20,
+    most: int | None = None,
     on_frame: Callable[[int], None] = lambda written: None,
 ) -> int:
     """Write an mp4 of one video; returns its frames.
 
     `frames`: (frame_index, uint8 [H, W, 3] RGB) with increasing numbers, all of one size, which may differ
     from the mask's. `painter`: how masks look; None: classes without names. `legend`: names and colours go
-    below the picture. `fps`: spacing of frames without a row. `quality`: x264's CRF, lower is better.
-    `on_frame` is called with the number of frames written so far.
-    `StoreError` if the run has no such video, there is no frame, or FFmpeg lacks an encoder.
+    below the picture. `fps`: spacing of frames without a time. `quality`: x264's CRF, lower is better.
+    `most`: frames that are written at most. `on_frame` is called with the number of frames written so far.
+    `StoreError` if the run has no such video, there is no frame with a row, or FFmpeg lacks an encoder.
     """
     if layout not in ("blend", "side"):
         raise ValueError(f"layout {layout!r} is neither 'blend' nor 'side'")
@@ -67,9 +69,10 @@ def export_overlay(
     written, tick = 0, -spacing
     encoder: _Encoder | None = None
     with video_file(out) as file:
-        for picture, row in _drawn(draw, _paired(frames, run.rows(video_id, _COLUMNS))):
+        pairs = islice(_paired(frames, run.rows(video_id, _COLUMNS)), most)
+        for picture, row in _drawn(draw, pairs):
             encoder = encoder or _Encoder(file, picture.width, picture.height, fps, quality)
-            tick = _next_tick(tick, row["pts_s"] if row else None, spacing)
+            tick = _next_tick(tick, row["pts_s"], spacing)
             encoder.write(picture, tick)
             written += 1
             on_frame(written)
@@ -87,21 +90,25 @@ def _next_tick(last: int, seconds: float | None, spacing: int) -> int:
 
 def _paired(
     frames: Iterable[tuple[int, np.ndarray]], rows: Iterator[Row]
-) -> Iterator[tuple[np.ndarray, Row | None]]:
-    """Each frame with its row, None if it has none."""
+) -> Iterator[tuple[np.ndarray, Row]]:
+    """Each frame that has a row with it; no frame is asked for after the last one."""
     row = next(rows, None)
-    for index, frame_HW3 in frames:
+    for index, frame_HW3 in frames if row else ():
         while row and row["frame_index"] < index:
             row = next(rows, None)
-        yield frame_HW3, row if row and row["frame_index"] == index else None
+        if row and row["frame_index"] == index:
+            yield frame_HW3, row
+            row = next(rows, None)
+        if row is None:
+            return
 
 
 def _drawn(
-    draw: Callable[[np.ndarray, Row | None], av.VideoFrame],
-    pairs: Iterable[tuple[np.ndarray, Row | None]],
-) -> Iterator[tuple[av.VideoFrame, Row | None]]:
+    draw: Callable[[np.ndarray, Row], av.VideoFrame],
+    pairs: Iterable[tuple[np.ndarray, Row]],
+) -> Iterator[tuple[av.VideoFrame, Row]]:
     """Pictures with their rows, in order; a few are drawn ahead."""
-    waiting: deque[tuple[Future[av.VideoFrame], Row | None]] = deque()
+    waiting: deque[tuple[Future[av.VideoFrame], Row]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
         for frame_HW3, row in pairs:
             own_HW3 = frame_HW3.copy()  # the caller's is valid until the next is asked for
@@ -121,13 +128,13 @@ def _picture(
     legend: bool,
     key_marks: bool,
     frame_HW3: np.ndarray,
-    row: Row | None,
+    row: Row,
 ) -> av.VideoFrame:
     """One frame of the overlay as encoders take it, with even sides (the last odd row and column are cut)."""
     height, width = frame_HW3.shape[0] // 2 * 2, frame_HW3.shape[1] // 2 * 2
     frame_HW3 = frame_HW3[:height, :width]
-    shown_HW3 = painter.over(frame_HW3, run.labels(video_id, row)) if row else frame_HW3.copy()
-    if row and row["is_key"] and key_marks:
+    shown_HW3 = painter.over(frame_HW3, run.labels(video_id, row))
+    if row["is_key"] and key_marks:
         mark_key(shown_HW3)
     if layout == "side":
         shown_HW3 = np.concatenate((frame_HW3, shown_HW3), axis=1)
