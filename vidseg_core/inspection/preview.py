@@ -68,7 +68,10 @@ def _show(run: Run, video: Mapping[str, Any], painter: Painter, report: Reporter
     finally:
         sources.close()
     part = "" if shown >= video["decoded_frames"] else ", the first ones"
-    for key, what in ((clip, f"{count(shown, 'frame')} with masks{part}"), (sheet, f"{len(rows)} of them")):
+    for key, what in (
+        (clip, f"{count(shown, 'frame')} with masks{part}"),
+        (sheet, f"sheet of {count(len(rows), 'frame')}"),
+    ):
         report.say(f"preview: {run.path}/{key} ({what})", preview=f"{run.path}/{key}", video_id=video_id)
 
 

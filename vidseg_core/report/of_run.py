@@ -36,9 +36,8 @@ def sections(run: Run, config: ReportConfig, suffix: str) -> tuple[list[Section]
     if not known:
         absent[f"key frames{suffix}"] = "no frame has been committed"
     else:
-        found.append(_keys(run, info, known, suffix))
         pictures, lacking = run_pictures.sections(run, videos, known, config, suffix)
-        found += pictures
+        found += [*pictures, _keys(run, info, known, suffix)]
         absent |= lacking
     if videos:
         found.append(_cost(info, videos, config, suffix))

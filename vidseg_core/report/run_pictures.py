@@ -39,7 +39,7 @@ CLIP_S, CLIP_SIZE, CLIP_BYTES = 8.0, 480, 2 * 2**20
 """The embedded clip: seconds, longest side in pixels, most bytes."""
 CLIP_QUALITIES = (25, 32, 40)
 """Tried until the clip is small enough."""
-_REST_HEX, _BACKGROUND_HEX = "#9aa3ab", "#e9edf0"
+_REST_HEX, _NO_COLOUR_HEX = "#9aa3ab", "#e9edf0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,8 @@ def _shares(shown: Sequence[Shown], painter: Painter, suffix: str) -> Section:
     section = Section(f"Classes over time{suffix}")
     section.plot(
         share_plot(shown, painter, f"run-classes{suffix.replace(' ', '-')}"),
-        "Share of the picture that each class has, frame by frame, and key frames as marks below.",
+        "Share of the picture that each class has, frame by frame; key frames as marks at the bottom."
+        + ("" if painter.colours[0].any() else " The background is the rest."),
     )
     return section
 
@@ -142,6 +143,9 @@ def share_plot(shown: Sequence[Shown], painter: Painter, name: str) -> Plot:
     mean = np.zeros(classes)
     for each in shown:
         mean[: each.share.shape[1]] += each.share.mean(axis=0)
+    background = bool(painter.class_names) and not painter.colours[0].any()
+    if background:  # the rest of the picture, and mostly all of it
+        mean[0] = 0
     largest = sorted(label for label in np.argsort(-mean, kind="stable")[:MOST_CLASSES] if mean[label] > 0)
     names = [_named(painter, label) for label in largest]
     colours = [_hex(painter, label) for label in largest]
@@ -155,6 +159,7 @@ def share_plot(shown: Sequence[Shown], painter: Painter, name: str) -> Plot:
             x = each.seconds if timed else each.number.astype(float)
             share = np.zeros((len(x), classes))
             share[:, : each.share.shape[1]] = 100 * each.share
+            share[:, 0] *= not background
             stacks = share[:, largest].T
             if rest:
                 stacks = np.vstack((stacks, share.sum(axis=1) - stacks.sum(axis=0)))
@@ -164,9 +169,9 @@ def share_plot(shown: Sequence[Shown], painter: Painter, name: str) -> Plot:
             axes.stackplot(at, thinned, colors=[*colours, _REST_HEX], labels=labels, linewidth=0)
             keys = x[each.is_key]
             if len(keys) <= PLACES / 2:
-                axes.plot(keys, np.full(len(keys), -3.0), "|", color="black", markersize=4, clip_on=False)
-            axes.set_ylim(-6, 100)
-            axes.set_yticks([0, 50, 100])
+                axes.vlines(keys, 0, 0.06, transform=axes.get_xaxis_transform(), color="black", linewidth=0.8)
+            axes.set_ylim(0, max(1e-3, min(100, 1.1 * thinned.sum(axis=0).max())))
+            axes.yaxis.set_major_locator(MaxNLocator(3))
             axes.margins(x=0)
             axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 10))
             axes.set_title(plain(each.video_id, 34 if narrow else 80), loc="left", fontsize=9)
@@ -192,7 +197,7 @@ def _named(painter: Painter, label: int) -> str:
 
 def _hex(painter: Painter, label: int) -> str:
     red, green, blue = painter.colours[label]
-    return f"#{red:02x}{green:02x}{blue:02x}" if painter.colours[label].any() else _BACKGROUND_HEX
+    return f"#{red:02x}{green:02x}{blue:02x}" if painter.colours[label].any() else _NO_COLOUR_HEX
 
 
 def _clip(run: Run, row: Mapping[str, Any], painter: Painter) -> str | None:
