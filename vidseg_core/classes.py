@@ -1,4 +1,4 @@
-"""Class names that nets and data sets share: those of faces, and those of the generated scenes.
+"""Class names that nets and data sets share, in the order of their ids.
 
 A shape of the scenes has its class's base colour, then shaded by texture and lighting, so that hue names the
 class while brightness says little. The background is of low saturation.
@@ -21,3 +21,51 @@ SCENE_RGB: tuple[tuple[int, int, int], ...] = (
     (176, 62, 190),
 )
 """Base colour of each class of the scenes, 8-bit RGB."""
+
+VOC_CLASSES: tuple[str, ...] = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+"""PASCAL VOC."""
+
+STREET_CLASSES: tuple[str, ...] = (
+    "road",
+    "sidewalk",
+    "building",
+    "wall",
+    "fence",
+    "pole",
+    "traffic light",
+    "traffic sign",
+    "vegetation",
+    "terrain",
+    "sky",
+    "person",
+    "rider",
+    "car",
+    "truck",
+    "bus",
+    "train",
+    "motorcycle",
+    "bicycle",
+)
+"""The train ids of Cityscapes."""

@@ -11,12 +11,12 @@ import pytest
 
 from vidseg_core.config import ConfigError, SegmentConfig
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
-from vidseg_core.config.catalogue import NET_FAMILIES, NETS
 from vidseg_core.config.cli import parse
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.export import ExportConfig
 from vidseg_core.config.help import field_texts, options, render_help
 from vidseg_core.config.inspect import InspectConfig
+from vidseg_core.config.nets import FETCHED, NET_FAMILIES, NETS
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.config.schema import from_dict
@@ -113,7 +113,7 @@ def test_what_is_no_number_is_told_in_one_sentence(
 
 def test_the_help_names_every_kind_of_segmenter() -> None:
     text = field_texts(SegmentConfig)["segmenter"]
-    assert all(name in text for name in (*NETS, *(f"{p}:" for p in NET_FAMILIES)))
+    assert all(name in text for name in (*NETS, *FETCHED, *(f"{p}:" for p in NET_FAMILIES)))
 
 
 def test_input_may_be_repeated_and_may_be_a_list() -> None:

@@ -9,7 +9,7 @@ import inspect
 
 import pytest
 
-from vidseg_core.config import catalogue, segment
+from vidseg_core.config import catalogue, nets, segment
 from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.errors import ConfigError
 
@@ -46,8 +46,8 @@ def test_what_the_catalogue_names_is_there() -> None:
 def test_segmenters() -> None:
     from vidseg_core.models.registry import SEGMENTER_NAMES
 
-    assert sorted(catalogue.NETS) == sorted(name for name in SEGMENTER_NAMES if ":" not in name)
-    assert {name.partition(":")[0] for name in SEGMENTER_NAMES if ":" in name} == set(catalogue.NET_FAMILIES)
+    assert sorted(nets.NETS) == sorted(name for name in SEGMENTER_NAMES if ":" not in name)
+    assert {name.partition(":")[0] for name in SEGMENTER_NAMES if ":" in name} == set(nets.NET_FAMILIES)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ class Hub(BaseHTTPRequestHandler):
 
     files: dict[str, bytes] = {}
     asked: list[str] = []
+    card: dict[str, str] = {"license": "mit"}
+    gated = False
 
     def do_GET(self) -> None:
         self._answer(body=True)
@@ -43,10 +45,12 @@ class Hub(BaseHTTPRequestHandler):
         self.asked.append(path)
         api, resolve = f"/api/models/{REPO}", f"/{REPO}/resolve/"
         if path == api or path.startswith(f"{api}/revision/main") or path.startswith(f"{api}/revision/{SHA}"):
-            siblings = [{"rfilename": name} for name in self.files]
-            self._json({"id": REPO, "sha": SHA, "siblings": siblings})
+            siblings = [{"rfilename": name, "size": len(data)} for name, data in self.files.items()]
+            self._json({"id": REPO, "sha": SHA, "siblings": siblings, "cardData": self.card})
         elif path.startswith(f"{api}/revision/"):
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, body)
+        elif self.gated:
+            self._send(403, b"", {"X-Error-Code": "GatedRepo"}, body)
         elif path.startswith(f"{api}/tree/"):
             entries = [
                 {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
@@ -84,7 +88,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
         asked: list[str] = []
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Fresh)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     yield Fresh
     server.shutdown()
@@ -136,6 +140,29 @@ def test_only_settings_and_safetensors_are_fetched_and_once(hub: type[Hub], tmp_
     hub.asked.clear()
     assert hub_folder(REPO, cache=tmp_path / "cache") == folder
     assert hub.asked == [], "what is in the cache is not asked for again"
+
+
+def test_size_and_licence_are_said_before_anything_is_fetched(hub: type[Hub], tmp_path: Path) -> None:
+    hub.files.update({"config.json": b"{}", "model.safetensors": b"w" * 3_000_000, "README.md": b"x" * 10**7})
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        assert not any("resolve" in path for path in hub.asked)
+        said.append(text)
+
+    hub_folder(REPO, cache=tmp_path, say=say)
+    assert len(said) == 1 and "3 MB" in said[0] and "licence on its card: mit" in said[0]
+    hub_folder(REPO, cache=tmp_path, say=say)
+    hub.card = {}
+    hub_folder(f"{REPO}@main", cache=tmp_path / "other", say=lambda text: said.append(text))
+    assert len(said) == 2 and "not stated" in said[1]
+
+
+def test_a_licence_that_must_be_accepted_first_is_one_sentence(hub: type[Hub], tmp_path: Path) -> None:
+    hub.files.update({"config.json": b"{}", "model.safetensors": b"weights"})
+    hub.gated = True
+    with pytest.raises(SegmenterError, match="is gated: accept its terms on the hub and set HF_TOKEN"):
+        hub_folder(REPO, cache=tmp_path)
 
 
 def test_a_broken_download_is_completed(hub: type[Hub], tmp_path: Path) -> None:

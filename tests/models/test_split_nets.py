@@ -122,11 +122,17 @@ def test_hf_halves_equal_the_whole(kind: str, tmp_path: Path) -> None:
     assert segmenter.trained and segmenter.note == ""
 
 
-def test_hf_config_alone_gives_seeded_weights_and_says_so(tmp_path: Path) -> None:
+def test_hf_config_alone_is_for_training_and_says_so(tmp_path: Path) -> None:
+    """It became a net with random weights, whose masks look like masks."""
     tiny_hf_config("segformer").save_pretrained(tmp_path)
-    first, second = split(f"hf:{tmp_path}", num_classes=7), split(f"hf:{tmp_path}", num_classes=7)
+    asked: dict[str, Any] = {"num_classes": 7, "to_train": True}
+    first, second = split(f"hf:{tmp_path}", **asked), split(f"hf:{tmp_path}", **asked)
     assert len(first.class_names) == 7 and not first.trained and "random weights" in first.note
-    assert first.digest == second.digest != split(f"hf:{tmp_path}", num_classes=7, seed=1).digest
+    assert first.digest == second.digest != split(f"hf:{tmp_path}", **asked, seed=1).digest
+    with pytest.raises(
+        SegmenterError, match=r"has a config.json, but no weights: put .* or name a file with"
+    ):
+        split(f"hf:{tmp_path}", num_classes=7)
 
 
 def test_hf_reads_normalisation_and_class_names(tmp_path: Path) -> None:
@@ -136,7 +142,7 @@ def test_hf_reads_normalisation_and_class_names(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(
         '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}'
     )
-    segmenter = split(f"hf:{tmp_path}")
+    segmenter = split(f"hf:{tmp_path}", to_train=True)
     assert segmenter.class_names == ("sky", "road", "car")
     assert torch.allclose(segmenter.normalise(torch.ones(1, 3, 8, 8)), torch.ones(1, 3, 8, 8))
 

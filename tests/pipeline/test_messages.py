@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.conftest import small_config
 from tests.pipeline.poison import write_poison
+from vidseg_core.config.report import ReportConfig
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.kit.progress import Counts, Reporter, clock, progress_line
 from vidseg_core.pipeline.segment_job import run_segment
+from vidseg_core.report.report_job import run_report
 
 
 def said(folder: Path | str, output: Path | str, style: str = "text", **options: Any) -> tuple[int, str]:
@@ -54,6 +57,22 @@ def test_weights_that_are_not_there_are_named(corpus: Path, tmp_path: Path) -> N
 def test_an_unknown_encoder_suggests_the_nearest(corpus: Path, tmp_path: Path) -> None:
     code, text = said(corpus, tmp_path / "out", segmenter="smp:DeepLabV3Plus/resnet5O")
     assert code == 2 and "resnet50" in text
+
+
+def test_a_net_that_was_not_trained_is_marked_wherever_its_masks_are_spoken_of(tmp_path: Path) -> None:
+    """Masks of random weights look like masks."""
+    marked = "random weights (seed 0): its masks mean nothing"
+    write_video(tmp_path / "in" / "a.mp4", moving_disc(4, 32, 32))
+    places, random = (tmp_path / "in", tmp_path / "out"), {"segmenter": "tiny:8", "executor": "local"}
+    assert marked in said(*places, **random, workers=1, dry_run=True)[1]
+    code, text = said(*places, **random, workers=1)
+    assert code == 0 and f"note: The segmenter 'tiny:8' has {marked}" in text
+    assert f"  warning: The segmenter 'tiny:8' has {marked}" in text.partition("key-net calls saved")[2]
+    found = json.loads((tmp_path / "out" / "run.json").read_text())["segmenter"]
+    assert not found["trained"] and marked in found["warning"]
+    page = ReportConfig(input=(str(tmp_path / "out"),), output=str(tmp_path / "page"))
+    assert run_report(page, Reporter("text", io.StringIO())) == 0
+    assert marked in (tmp_path / "page" / "index.html").read_text()
 
 
 def test_a_dry_run_plans_estimates_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:

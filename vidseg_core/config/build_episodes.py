@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import ALIASES, FLOWS, NET_FAMILIES, NETS, PROPAGATORS
+from vidseg_core.config.catalogue import FLOWS, PROPAGATORS
 from vidseg_core.config.errors import check, check_int, check_name, nearest
+from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
@@ -142,7 +143,7 @@ class BuildEpisodesConfig:
     def _check_net(self) -> None:
         choices = ("labels", "fidelity", "accuracy")
         check(self.quality in choices, "--quality", f"must be one of {', '.join(choices)}")
-        check_name("--segmenter", self.segmenter, (LABELS, *NETS, *ALIASES), NET_FAMILIES)
+        check_name("--segmenter", self.segmenter, (LABELS, *NAMED_NETS), NET_FAMILIES)
         if self.quality == "labels":
             check(not self.input, "--input", "videos have no labels: take --quality fidelity, or give --data")
         else:

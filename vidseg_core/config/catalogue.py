@@ -1,4 +1,4 @@
-"""Schedulers, propagators, flows and nets by name, as data: what configuration, help, dial and reports know.
+"""Schedulers, propagators and flows by name, as data: what configuration, help, dial and reports know.
 
 Model: an entry names the class, which is imported when somebody builds it, and says what can be said without
 it. Nothing here imports anything heavy. Adding a scheduler takes its own file and its entry; whatever lists,
@@ -11,16 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 __all__ = [
-    "ALIASES",
-    "CHOICE_OF_NETS",
     "DISTANCE",
     "EVERY",
     "FILES",
     "FIXED",
     "FLOWS",
     "INTERVAL",
-    "NETS",
-    "NET_FAMILIES",
     "NET_FLOWS",
     "POINT_INTERVAL",
     "PROPAGATORS",
@@ -158,32 +154,6 @@ FLOWS: Mapping[str, FlowEntry] = {
 NET_FLOWS = tuple(name for name, entry in FLOWS.items() if entry.net)
 """Learned flows."""
 SCALED_FLOWS = tuple(name for name, entry in FLOWS.items() if entry.scaled)
-
-NETS = ("plain", "tiny-face", "tiny-scenes", "constant")
-"""Segmenters with a name of their own."""
-NET_FAMILIES = ("tiny", "smp", "torchvision", "hf", "onnx")
-"""Those of which there are many: ``family:which``."""
-ALIASES: Mapping[str, str] = {
-    "deeplabv3plus-resnet50": "smp:DeepLabV3Plus/resnet50",
-    "deeplabv3plus-mobilenetv2": "smp:DeepLabV3Plus/mobilenet_v2",
-    "deeplabv3plus-xception65": "smp:DeepLabV3Plus/tu-xception65",
-    "deeplabv3-resnet50": "torchvision:deeplabv3_resnet50",
-    "pspnet-resnet18": "smp:PSPNet/resnet18",
-    "pspnet-resnet101": "smp:PSPNet/resnet101",
-    "fpn-densenet121": "smp:FPN/densenet121",
-    "hrnet-w18": "smp:FPN/tu-hrnet_w18",
-    "fcn-resnet50": "torchvision:fcn_resnet50",
-    "segformer-b0": "hf:segformer-b0",
-    "mask2former-swin-small": "hf:mask2former-swin-small",
-}
-"""Short names for the nets that the literature on key frames and propagation runs. An alias is its spec,
-nothing more: the segmenter that it builds has the spec's name and digest."""
-CHOICE_OF_NETS = """say which net segments the videos, for example
-  --segmenter tiny-face           skin, eyes, lips, inner mouth of a talking head; in the package
-  --segmenter hf:ORG/NAME         a net from the Hugging Face hub, or hf:FOLDER
-  --segmenter torchvision:NAME --weights FILE    or smp:ARCH/ENCODER, or onnx:FILE
-  --segmenter plain               the scenes of vidseg demo; more in docs/models.md"""
-"""What is said where no net is named: there is none that is right for every video."""
 
 
 def usual_threshold(name: str) -> float:

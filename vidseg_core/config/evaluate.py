@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.build_episodes import LABELS
-from vidseg_core.config.catalogue import ALIASES, NET_FAMILIES, NETS
 from vidseg_core.config.errors import check, check_int, check_name
 from vidseg_core.config.methods import MethodConfig, parse_methods
+from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 from vidseg_core.config.segment import PropagationConfig
@@ -111,8 +111,7 @@ class EvaluateConfig:
                 check(redact(text) == text, option, problem)
 
     def _check_net(self) -> None:
-        known = (LABELS, *NETS, *ALIASES)
-        check_name("--segmenter", self.segmenter, known, NET_FAMILIES)
+        check_name("--segmenter", self.segmenter, (LABELS, *NAMED_NETS), NET_FAMILIES)
         if self.num_classes is not None:
             check_int("--num_classes", self.num_classes, 1, 255)
         if self.segmenter != LABELS:

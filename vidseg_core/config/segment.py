@@ -14,14 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.catalogue import (
-    ALIASES,
-    CHOICE_OF_NETS,
     FILES,
     FIXED,
     FLOWS,
     INTERVAL,
-    NET_FAMILIES,
-    NETS,
     PROPAGATORS,
     SCHEDULERS,
     listed,
@@ -29,6 +25,7 @@ from vidseg_core.config.catalogue import (
 )
 from vidseg_core.config.dial import CalibrationConfig, check_dial
 from vidseg_core.config.errors import ConfigError, check, check_int, check_name, check_positive
+from vidseg_core.config.nets import CHOICE_OF_NETS, NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = [
@@ -197,8 +194,8 @@ class SegmentConfig:
     """folder or s3://bucket/prefix of the run"""
 
     segmenter: str
-    """plain, tiny-face, tiny-scenes, constant, tiny:WIDTH, smp:ARCH/ENCODER, torchvision:NAME,
-    hf:FOLDER|ID, onnx:FILE, a short name (docs/models.md) or package.module:Class"""
+    """tiny-face, tiny-scenes, plain, constant, voc, voc-small, street, ade20k, tiny:WIDTH, smp:ARCH/ENCODER,
+    torchvision:NAME, hf:FOLDER|ID, fastseg:N, onnx:FILE, package.module:Class; see docs/models.md"""
     weights: str | None = None
     """file with the segmenter's weights; None: its own"""
     num_classes: int | None = None
@@ -304,7 +301,7 @@ class SegmentConfig:
             check(redact(value) == value, option, problem)
 
     def _check_net(self) -> None:
-        check_name("--segmenter", self.segmenter, (*NETS, *ALIASES), NET_FAMILIES)
+        check_name("--segmenter", self.segmenter, NAMED_NETS, NET_FAMILIES)
         if self.num_classes is not None:
             check_int("--num_classes", self.num_classes, 1, 256)
         _parse_working_size(self.working_size)

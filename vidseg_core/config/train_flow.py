@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import NET_FAMILIES, NET_FLOWS, NETS, SCALED_FLOWS
+from vidseg_core.config.catalogue import NET_FLOWS, SCALED_FLOWS
 from vidseg_core.config.errors import check, check_int, check_name, check_positive
+from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.recipes import FlowRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
@@ -97,7 +98,7 @@ class TrainFlowConfig:
         check_name("--net", self.net, NET_FLOWS)
         check(":" not in self.net, "--net", f"must be one of {', '.join(NET_FLOWS)}")
         if self.segmenter is not None:
-            check_name("--segmenter", self.segmenter, NETS, NET_FAMILIES)
+            check_name("--segmenter", self.segmenter, NAMED_NETS, NET_FAMILIES)
         self._check_numbers()
         _check_recipe(self.recipe)
 

@@ -17,33 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
+from vidseg_core.classes import STREET_CLASSES
 from vidseg_core.datasets.listed import SPLIT_ORDER, ImageDataset, Missing
 from vidseg_core.datasets.pictures import check_ids, read_ids
 from vidseg_core.datasets.places import need_folder
 from vidseg_core.datasets.records import IGNORE, DatasetError, Item
 from vidseg_core.datasets.spec import DatasetSpec
 
-CITYSCAPES_CLASSES: Mapping[str, int] = {
-    "road": 7,
-    "sidewalk": 8,
-    "building": 11,
-    "wall": 12,
-    "fence": 13,
-    "pole": 17,
-    "traffic light": 19,
-    "traffic sign": 20,
-    "vegetation": 21,
-    "terrain": 22,
-    "sky": 23,
-    "person": 24,
-    "rider": 25,
-    "car": 26,
-    "truck": 27,
-    "bus": 28,
-    "train": 31,
-    "motorcycle": 32,
-    "bicycle": 33,
-}
+CITYSCAPES_CLASSES: Mapping[str, int] = dict(
+    zip(
+        STREET_CLASSES,
+        (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
+        strict=True,
+    )
+)
 """Class names in the order of their train ids, each with its label id."""
 LABEL_IDS = 34
 """Label ids run from 0 to 33; those that are no class are ignored."""

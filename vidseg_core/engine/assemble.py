@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
 from vidseg_core.media import working_size
 from vidseg_core.models.digest import digest_file
+from vidseg_core.models.fetched import origin
 from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
@@ -52,6 +53,10 @@ class NetFacts:
     digest: str
     trained: bool
     note: str
+    warning: str = ""
+    """What must stand beside the masks of a net that was not trained for these videos."""
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """Where fetched weights came from, and their licence."""
     flow_digest: str = ""
     """Digest of the flow net's weights; empty when the flow is no net."""
     pixel_s: float = 0.0
@@ -89,6 +94,8 @@ def describe_net(config: SegmentConfig) -> NetFacts:
         digest=digest_with(classes, net.digest),
         trained=net.trained,
         note=" ".join(filter(None, notes)),
+        warning="" if net.trained else net.note,
+        origin=origin(config.segmenter) if config.weights is None else {},
         flow_digest=str(getattr(flow, "digest", "")),
         pixel_s=tried.pixel_s,
     )

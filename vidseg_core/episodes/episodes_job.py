@@ -37,6 +37,7 @@ from vidseg_core.episodes.table_builder import Refused
 from vidseg_core.kit.claim import require_writable
 from vidseg_core.kit.progress import Pace, Reporter, pace_text
 from vidseg_core.media import MediaError
+from vidseg_core.models.fetched import bring
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import SEGMENTS_KEY, TableKey
 from vidseg_core.store.objects import ObjectStore, open_store
@@ -74,10 +75,13 @@ class _Tally:
 def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = None) -> int:
     """Build what is missing; the exit code: 0 all there, 3 some segments quarantined. Raises on bad usage."""
     report = reporter or Reporter(config.log)
+    bring(config.segmenter, config.weights, report)
     with report.phase("loading the net"):
         classes = class_names(config)
         making = make_builder(config, classes, "cpu")
         note = try_making(config, making, classes)
+    if note:
+        report.say(f"note: {note}")
     if config.dry_run:
         from vidseg_core.episodes.estimate import dry_run
 
@@ -86,8 +90,6 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
     require_writable(store)
     fresh = claim_set(store, making.fingerprint)
     report.say(f"{'new set' if fresh else 'continuing'} -> {store.root}; {config.describe()}")
-    if note:
-        report.say(f"note: {note}")
     there = {(key.clip, key.segment) for key in list_tables(store)}
     with _ray_when_needed(config, report) as need_ray:
         with report.phase("planning"):

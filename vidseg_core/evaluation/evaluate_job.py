@@ -24,6 +24,7 @@ from vidseg_core.evaluation.plan import Cell, plan, quarantined
 from vidseg_core.evaluation.tasks import run_tasks
 from vidseg_core.kit.claim import require_writable
 from vidseg_core.kit.progress import Reporter, clock
+from vidseg_core.models.fetched import bring
 from vidseg_core.store.keys import SUCCESS_KEY
 from vidseg_core.store.objects import open_store
 
@@ -34,6 +35,7 @@ SAMPLE_FRAMES = 12
 def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> int:
     """Evaluate what is missing; the exit code: 0 all there, 3 some clips quarantined. Raises on bad usage."""
     report = reporter or Reporter(config.log)
+    bring(config.segmenter, config.weights, report)
     with report.phase("loading the net and listing the clips"):
         bench, clips = make_bench(config, "cpu"), clips_of(config)
         methods = config.parsed_methods()
@@ -41,6 +43,8 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
     if not clips:
         raise ConfigError("--data", f"{', '.join(config.data)}: split {config.split!r} has no clips")
     cells = plan(clips, methods, config.tables)
+    if note:
+        report.say(f"note: {note}")
     if config.dry_run:
         with report.phase("trying out a few frames"):
             return _dry_run(config, bench, cells, report)
@@ -48,8 +52,6 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
     require_writable(store)
     fresh = claim_evaluation(store, fingerprint(config, bench))
     report.say(f"{'new evaluation' if fresh else 'continuing'} -> {store.root}; {config.describe()}")
-    if note:
-        report.say(f"note: {note}")
     store.delete(SUCCESS_KEY)
     there = list_cells(store)
     todo = [cell for cell in cells if cell.key not in there and cell.clip.runs]

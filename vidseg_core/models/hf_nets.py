@@ -244,6 +244,11 @@ def _load(
         auto = transformers.AutoModelForUniversalSegmentation
     if file is None and folder is not None and _weights_beside(folder):
         return _pretrained(auto, folder, config), True
+    if file is None and folder is not None and not request.to_train:
+        raise SegmenterError(
+            f"{folder} has a config.json, but no weights: put model.safetensors there, or name a file with "
+            "--weights"
+        )
     try:
         model = seeded(request.seed, lambda: auto.from_config(config, trust_remote_code=False))
     except ImportError as error:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from vidseg_core.models.protocol import SegmenterError
 
@@ -33,8 +36,25 @@ def is_hub_id(text: str) -> bool:
     return _HUB_ID.fullmatch(text) is not None
 
 
-def hub_folder(text: str, *, cache: Path | None = None) -> Path:
+def hub_text(spec: str) -> str | None:
+    """The hub id in `hf:organisation/name[@revision]`, unless there is a folder of that name."""
+    family, _, text = spec.partition(":")
+    there = family == "hf" and is_hub_id(text) and not Path(text).expanduser().exists()
+    return text if there else None
+
+
+def is_here(text: str, *, cache: Path | None = None) -> bool:
+    """Whether the cache has all of a hub id."""
+    match = _HUB_ID.fullmatch(text)
+    return match is not None and _cached(match["repo"], match["revision"], cache) is not None
+
+
+def hub_folder(
+    text: str, *, cache: Path | None = None, say: Callable[[str], None] = lambda text: None
+) -> Path:
     """The folder of a hub id, from the cache (by default that of huggingface_hub) or the hub.
+
+    `say` is told size and licence before anything is fetched.
 
     `HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_HOME` and `HF_TOKEN` mean what they mean to huggingface_hub. Raises
     `SegmenterError` when there is no such thing in reach, or its weights are not safetensors.
@@ -42,9 +62,8 @@ def hub_folder(text: str, *, cache: Path | None = None) -> Path:
     match = _HUB_ID.fullmatch(text)
     if match is None:
         raise SegmenterError(f"{text!r} is not a hub id: it should read organisation/name[@revision]")
-    return _cached(match["repo"], match["revision"], cache) or _fetched(
-        match["repo"], match["revision"], cache
-    )
+    repo, revision = match["repo"], match["revision"]
+    return _cached(repo, revision, cache) or _fetched(repo, revision, cache, say)
 
 
 def has_safetensors(folder: Path) -> bool:
@@ -73,14 +92,15 @@ def _cached(repo: str, revision: str | None, cache: Path | None) -> Path | None:
     return found if (found / "config.json").is_file() and has_safetensors(found) else None
 
 
-def _fetched(repo: str, revision: str | None, cache: Path | None) -> Path:
+def _fetched(repo: str, revision: str | None, cache: Path | None, say: Callable[[str], None]) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
-        siblings = HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=PROBE_S).siblings
-        names = {item.rfilename for item in siblings or ()}
-        _check_listing(repo, names)
+        hub = HfApi(endpoint=endpoint)
+        info = hub.model_info(repo, revision=revision, timeout=PROBE_S, files_metadata=True)
+        _check_listing(repo, {item.rfilename for item in info.siblings or ()})
+        say(_offer(repo, info))
         found = snapshot_download(
             repo, revision=revision, cache_dir=cache, endpoint=endpoint, allow_patterns=list(WANTED)
         )
@@ -89,6 +109,17 @@ def _fetched(repo: str, revision: str | None, cache: Path | None) -> Path:
     except Exception as error:  # Its HTTP library, and so its exceptions, change between versions.
         raise SegmenterError(_explain(repo, revision, error)) from error
     return Path(found)
+
+
+def _offer(repo: str, info: Any) -> str:
+    """What is about to be fetched, as the hub describes it."""
+    wanted = [item for item in info.siblings if any(fnmatch(item.rfilename, name) for name in WANTED)]
+    size = sum(item.size or 0 for item in wanted)
+    licence = (info.card_data or {}).get("license") or "not stated"
+    return (
+        f"fetching hub model {repo!r}, once: {size / 1e6:,.0f} MB; the licence on its card: {licence}; "
+        "that of its training data may say more"
+    )
 
 
 def _check_listing(repo: str, names: set[str]) -> None:

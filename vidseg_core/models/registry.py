@@ -1,9 +1,10 @@
 """From the text that a user types to a segmenter.
 
 Specs: `constant`, `plain`, `tiny-scenes`, `tiny-face`, `tiny:<width>`, `smp:<Architecture>/<encoder>`,
-`torchvision:<name>`, `hf:<folder or hub id>`, `onnx:<file>`, a name from `ALIASES`, or `package.module:Class`
-for anything else that keeps the `Segmenter` protocol. Only a hub id may reach for the network, and heavy
-libraries are imported only when a spec asks for them.
+`torchvision:<name>`, `hf:<folder or hub id>`, `fastseg:<filters>`, `onnx:<file>`, a name from `FETCHED` or
+`ALIASES`, or `package.module:Class` for anything else that keeps the `Segmenter` protocol. Only a hub id and
+a name from `FETCHED` may reach for the network, and heavy libraries are imported only when a spec asks for
+them.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from vidseg_core.config.catalogue import ALIASES, NET_FAMILIES
+from vidseg_core.config.nets import ALIASES, FETCHED, NET_FAMILIES
 from vidseg_core.models.bundled import BUNDLED, build_bundled
 from vidseg_core.models.constant import CLASS_NAMES, ConstantSegmenter
+from vidseg_core.models.fetched import fetched_file
 from vidseg_core.models.protocol import Segmenter, SegmenterError, unknown_name
 from vidseg_core.models.request import ModelRequest
 from vidseg_core.models.tiny import build_tiny
@@ -28,9 +30,10 @@ SEGMENTER_NAMES = (
     "smp:<Architecture>/<encoder>",
     "torchvision:<name>",
     "hf:<folder or hub id>",
+    "fastseg:<filters>",
     "onnx:<file>",
 )
-"""For help texts; the names in `ALIASES` and a plug-in's `package.module:Class` are understood too."""
+"""For help texts; names in `FETCHED` and `ALIASES`, and `package.module:Class`, are understood too."""
 
 
 def build_segmenter(
@@ -43,17 +46,25 @@ def build_segmenter(
     seed: int = 0,
     precision: str = "fp32",
     channels_last: bool = False,
+    to_train: bool = False,
 ) -> Segmenter:
     """Build the segmenter that `spec` names, frozen and in evaluation mode, and move it to `device`.
 
     `device`: a torch device, or `auto` for the GPU if there is one. `weights`: a `.safetensors` file, or a
     torch file without pickled code; without it the weights are drawn with `seed`, the same on every call, and
     `trained` is False. `num_classes`: by default as many as the weights have, else the family's habit (smp
-    19, torchvision 21). `precision`: `fp32`, `bf16` or `fp16`; scores are float32 always. Raises
-    `SegmenterError`: one sentence that names the option or file.
+    19, torchvision 21). `precision`: `fp32`, `bf16` or `fp16`; scores are float32 always. `to_train`: a
+    folder of transformers may lack weights, which is an error otherwise. Raises `SegmenterError`: one
+    sentence that names the option or file.
     """
     target = resolve_device(device)
     names = tuple(class_names) if class_names is not None else None
+    if spec in FETCHED:
+        net = FETCHED[spec]
+        if weights is None:  # others take the place of its own
+            fits = num_classes in (None, len(net.class_names))
+            weights, names = fetched_file(spec), names or (net.class_names if fits else None) or None
+        spec = net.spec
     spec = ALIASES.get(spec, spec)
     family, colon, body = spec.partition(":")
     bundled = spec in BUNDLED
@@ -69,6 +80,7 @@ def build_segmenter(
             seed=seed,
             precision=precision,
             channels_last=channels_last,
+            to_train=to_train,
         )
         return _family_builder(family)(request).to(target)
     if "." not in family and "/" in body:
@@ -85,7 +97,7 @@ def _build_simple(
     spec: str, weights: str | None, num_classes: int | None, names: tuple[str, ...] | None, precision: str
 ) -> Segmenter:
     if spec not in ("constant", "plain"):
-        raise unknown_name("segmenter", spec, (*SEGMENTER_NAMES, *ALIASES))
+        raise unknown_name("segmenter", spec, (*SEGMENTER_NAMES, *FETCHED, *ALIASES))
     if weights is not None:
         raise SegmenterError(f"segmenter {spec!r} has no weights to read from {weights!r}")
     if spec == "constant":
@@ -115,6 +127,10 @@ def _family_builder(family: str) -> Callable[[ModelRequest], Segmenter]:
         from vidseg_core.models.torchvision_nets import build_torchvision
 
         return build_torchvision
+    if family == "fastseg":
+        from vidseg_core.models.fastseg import build_fastseg
+
+        return build_fastseg
     if family == "onnx":
         from vidseg_core.models.onnx_nets import build_onnx
 

@@ -34,6 +34,8 @@ class ModelRequest:
     seed: int
     precision: str
     channels_last: bool
+    to_train: bool = False
+    """Weights may be drawn although the spec is a folder that should hold some."""
 
     def __post_init__(self) -> None:
         if self.num_classes is not None and not 1 <= self.num_classes <= 255:

@@ -59,7 +59,7 @@ def trainable_net(
     Raises `SegmenterError` for a segmenter that has nothing to train, or weights of another architecture.
     """
     segmenter = build_segmenter(
-        spec, num_classes=num_classes, class_names=class_names, seed=seed, weights=weights
+        spec, num_classes=num_classes, class_names=class_names, seed=seed, weights=weights, to_train=True
     )
     if not isinstance(segmenter, SplitSegmenter) or not any(True for _ in segmenter.net.parameters()):
         raise SegmenterError(

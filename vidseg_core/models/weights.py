@@ -11,7 +11,9 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -47,13 +49,26 @@ def read_weights(path: str | Path) -> WeightsFile:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numbers()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise SegmenterError(
             f"weights file {path} is not a plain torch state dict (it may be damaged, or hold pickled code, "
             "which is never run): save it as .safetensors"
         ) from error
     return WeightsFile(path=path, state=_state_dict(path, content), class_names=None)
+
+
+def _numbers() -> list[Any]:
+    """What numpy's numbers are made of, under the names of old and new files: checkpoints keep scores."""
+    scalar: Any = np.float64(0).__reduce__()[0]
+    return [
+        *((scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")),
+        np.dtype,
+        type(np.dtype(np.float32)),
+        type(np.dtype(np.float64)),
+        type(np.dtype(np.int64)),
+    ]
 
 
 def _read_safetensors(path: Path) -> WeightsFile:

@@ -108,6 +108,8 @@ def finish(
             "weights_sha256": net.digest,
             "class_names": list(net.class_names),
             "trained": net.trained,
+            "warning": net.warning,
+            **({"origin": dict(net.origin)} if net.origin else {}),
         },
         "versions": versions(),
         "timings": {"last_driver_s": round(seconds, 3), "finished_at": _utc(time.time())},
@@ -120,7 +122,7 @@ def finish(
     for mark in list(store.list(ENGINE_PREFIX)):
         store.delete(mark.key)
     store.put_if_absent(SUCCESS_KEY, b"")
-    _closing(report, store, found, seconds, dial, promised)
+    _closing(report, store, found, seconds, dial, promised, net.warning)
     return found.exit_code
 
 
@@ -131,15 +133,17 @@ def _closing(
     seconds: float,
     dial: Mapping[str, Any] | None,
     promised: Sequence[tuple[str, str]],
+    warning: str,
 ) -> None:
     totals, bad = found.figures, found.not_ok.to_pylist()
     if report.is_json:
-        chosen = {} if dial is None else {"dial": dict(dial)}
+        chosen: dict[str, Any] = {} if dial is None else {"dial": dict(dial)}
+        chosen |= {"warning": warning} if warning else {}
         report.event("summary", output=store.root, seconds=round(seconds, 1), **totals, **chosen)
         for row in bad:
             report.event("video", **{k: row[k] for k in ("video_id", "uri", "status", "reason")})
         return
-    report.block(closing_table(totals, bad, seconds, store.root, promised))
+    report.block(closing_table(totals, bad, seconds, store.root, promised, warning))
 
 
 def closing_table(
@@ -148,8 +152,12 @@ def closing_table(
     seconds: float,
     where: str,
     promised: Sequence[tuple[str, str]] = (),
+    warning: str = "",
 ) -> str:
-    """The table that ends a run: what was done, what was saved, which videos have a reason."""
+    """The table that ends a run: what was done, what was saved, which videos have a reason.
+
+    ``warning``: what must be said of the net.
+    """
     frames, keys = totals["frames"], totals["keys"]
     saved = f"{frames - keys:,} ({100 * (frames - keys) / frames:.1f} %)" if frames else "-"
     lines = [
@@ -166,6 +174,8 @@ def closing_table(
     ]
     width = max(len(name) for name, _ in lines)
     text = "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)
+    if warning:
+        text += f"\n  warning: {warning}"
     for row in bad[:_REASONS_SHOWN]:
         uri, reason = (tame(str(row[name]), lines=False) for name in ("uri", "reason"))
         text += f"\n  {row['status']}: {uri}\n      {reason.replace(f'{uri}: ', '')}"

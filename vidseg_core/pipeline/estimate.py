@@ -21,6 +21,7 @@ from vidseg_core.engine.bound import Bound
 from vidseg_core.kit.manifest import check_claim
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
+from vidseg_core.models.fetched import bring
 from vidseg_core.pipeline.dial import Dial, needed
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.repair import repair
@@ -88,7 +89,10 @@ def _check_place(
 ) -> None:
     """Refuse now what the run would refuse (other inputs or options than the output's), writing nothing."""
     store = open_output(config.output)
+    bring(config.segmenter, config.weights, report)
     net = describe_net(config)
+    if net.note:
+        report.say(f"note: {net.note}")
     manifest = manifest_of(config, net)
     if dial is not None:  # what will be chosen is not known yet
         dial.check(config, videos, store, net.digest + net.flow_digest)

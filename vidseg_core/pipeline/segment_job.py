@@ -25,6 +25,7 @@ from vidseg_core.kit.manifest import InputsDiffer, claim_output
 from vidseg_core.kit.progress import Counts, Reporter
 from vidseg_core.kit.whole import closed_videos, whole_totals
 from vidseg_core.media import DecodeChild
+from vidseg_core.models.fetched import bring
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.pipeline import ending
 from vidseg_core.pipeline.deaths import forget_given_up
@@ -130,6 +131,7 @@ class _Job:
 
     def run(self, inputs: VideoList) -> int:
         require_writable(self._store)
+        bring(self._config.segmenter, self._config.weights, self._report)
         with self._report.phase("loading the net"):
             net = describe_net(self._config)
         if self._dial is None:

@@ -72,6 +72,8 @@ def _overview(
     if bad:
         were = "video was" if bad == 1 else "videos were"
         section.note(f"{bad} {were} quarantined; the reasons are below.")
+    if warning := str(info.get("segmenter", {}).get("warning", "")):
+        section.note(warning)
     config = info.get("config", {})
     if config:
         scheduler, propagation = config.get("scheduler", {}), config.get("propagation", {})

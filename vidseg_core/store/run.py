@@ -67,7 +67,7 @@ _RUN_SHAPE: Shape = {
         "scheduler": {"name": str, "interval": NUMBER, "threshold": (*NUMBER, type(None))},
         "propagation": {},
     },
-    "segmenter": {"name": TEXT, "weights_sha256": TEXT, "class_names": [str]},
+    "segmenter": {"name": TEXT, "weights_sha256": TEXT, "class_names": [str], "warning": TEXT},
 }
 _RUN_REMEDY = "the command of that run with --repair writes it again"
 _MASK_COLUMNS = ("frame_index", "height", "width", "mask", "mask_codec")

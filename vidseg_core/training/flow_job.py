@@ -20,6 +20,7 @@ from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine.trial import trial_sizes, try_net
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.models.fetched import bring
 from vidseg_core.models.flow import FlowNet, build_flow_net
 from vidseg_core.models.flow.registry import weights_file
 from vidseg_core.models.protocol import Segmenter
@@ -66,6 +67,8 @@ class FlowTraining(GroupTraining):
         cv2.setNumThreads(1)
         self.report.say(f"reading {', '.join((*config.data, *config.pictures))}")
         self.device = "cpu" if config.device == "cuda" else str(resolve_device(config.device))
+        if config.segmenter is not None:
+            bring(config.segmenter, config.segmenter_weights, self.report)
         self.segmenter = frozen_segmenter(config, self.device)
         if self.segmenter is not None:
             self._try(self.segmenter)
