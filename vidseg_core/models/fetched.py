@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 from vidseg_core.config.nets import FETCHED, FetchedNet
 from vidseg_core.models.digest import digest_file
@@ -133,7 +133,7 @@ def _fetch(name: str, net: FetchedNet, show: Callable[[int], None]) -> None:
         raise SegmenterError(f"{where} cannot be kept in {place.parent}: {why}") from error
 
 
-def _copy(answer: Any, file: BinaryIO, show: Callable[[int], None]) -> str:
+def _copy(answer: Any, file: IO[bytes], show: Callable[[int], None]) -> str:
     """Every byte of an answer; its SHA-256 in hex."""
     promised, done, total = answer.headers.get("Content-Length"), 0, hashlib.sha256()
     while piece := answer.read(_PIECE):
