@@ -30,6 +30,7 @@ from vidseg_core.models.fastseg import FastsegNet
 from vidseg_core.models.fetched import bring, cached, origin
 from vidseg_core.models.request import seeded
 from vidseg_core.models.torchvision_compat import import_torchvision
+from vidseg_core.models.trainable import trainable_net
 from vidseg_core.pipeline.segment_job import run_segment
 
 FASTSEG_KEYS = "f34c7875aaa6256c"
@@ -116,6 +117,11 @@ def test_it_is_fetched_once_after_size_and_licence_were_said(
     assert found["from"] == net.url and found["sha256"] == net.sha256 and "BSD" in found["licence"]
     with pytest.raises(SegmenterError, match="is for 21 classes, but 3 were asked for"):
         build_segmenter("voc-small", num_classes=3)
+    with pytest.raises(SegmenterError, match="to train such a net, name torchvision:lraspp"):
+        trainable_net("voc-small", num_classes=3)
+    torch.save(voc() | {"more": torch.zeros(1)}, cached(net))
+    with pytest.raises(SegmenterError, match="is not what was published as .*: delete it"):
+        origin("voc-small")
 
 
 def test_a_run_says_and_records_what_it_fetched(

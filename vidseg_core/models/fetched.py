@@ -86,7 +86,12 @@ def origin(spec: str) -> dict[str, str]:
         return found | ({"sha256": digest_file(file)} if file.is_file() else {})
     if net is None:
         return {}
-    return found | {"from": net.url, "sha256": digest_file(cached(net))}
+    digest = digest_file(cached(net))
+    if not digest.startswith(net.sha256):
+        raise SegmenterError(
+            f"{cached(net)} is not what was published as {net.url} (SHA-256 {digest[:12]}): delete it"
+        )
+    return found | {"from": net.url, "sha256": digest}
 
 
 def _hub_id(spec: str) -> str | None:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vidseg_core.config.nets import FETCHED
 from vidseg_core.models.geometry import pad_to_multiple
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.registry import build_segmenter
@@ -58,6 +59,11 @@ def trainable_net(
 
     Raises `SegmenterError` for a segmenter that has nothing to train, or weights of another architecture.
     """
+    if spec in FETCHED and weights is None:
+        raise SegmenterError(
+            f"segmenter {spec!r} comes with weights and classes of its own; to train such a net, name "
+            f"{FETCHED[spec].spec.partition('@')[0]}"
+        )
     segmenter = build_segmenter(
         spec, num_classes=num_classes, class_names=class_names, seed=seed, weights=weights, to_train=True
     )
