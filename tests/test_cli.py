@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ import pytest
 
 from vidseg_core.cli import main as cli
 from vidseg_core.cli import runner
+from vidseg_core.cli.next_command import next_command
 from vidseg_core.cli.verbs import VERBS
-from vidseg_core.config import ConfigError
+from vidseg_core.config import ConfigError, SegmentConfig
 from vidseg_core.config.verbs import CompactConfig
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +96,64 @@ def test_an_unknown_verb_comes_with_the_nearest_one(
 def test_bad_usage_is_2() -> None:
     done = python("-m", "jobs.segment", "--segmenter", "plain", "--input", "a", "--outptu", "b")
     assert done.returncode == 2 and "--output" in done.stderr and not done.stdout
+
+
+# the next command to type ----------------------------------------------------------------------------------
+
+REQUIRED = {
+    "input": "clips",
+    "output": "my out",
+    "run": "masks",
+    "data": "davis:d",
+    "tables": "t",
+    "space": "s",
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_next_command_of_every_verb_is_one(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidseg_core.config.cli import parse
+    from vidseg_core.config.schema import option_types
+
+    def options_of(name: str) -> list[str]:
+        wanted = {"segmenter": "tiny-face"} if name in ("segment", "pseudo-label") else {}
+        known = option_types(VERBS[name].config_class())
+        named = {k: v for k, v in (REQUIRED | wanted).items() if k in known}
+        if "data" in named:
+            named.pop("input", None)
+        return [word for option, value in named.items() for word in (f"--{option}", value)]
+
+    words = options_of(verb)
+    config = parse(verb, VERBS[verb].config_class(), words)
+    if VERBS[verb].takes_command:
+        words += ["--", "segment", "--input", "clips", "--output", "my out"]
+    said = shlex.split(next_command(verb, config, words))
+    if verb == "report":
+        assert said == ["python", "-m", "webbrowser", "my out/index.html"]
+        return
+    monkeypatch.setattr("vidseg_core.config.segment.check_name", lambda *_: None)  # of nets by other names
+    following = parse(said[1], VERBS[said[1]].config_class(), said[2:])
+    places = {getattr(config, name, None) for name in ("output", "run")} | {"my out"}
+    assert said[1] in ("segment", "demo") or {str(v).strip("(),'") for v in vars(following).values()} & places
+
+
+def test_after_a_dry_run_it_is_the_same_command_for_real() -> None:
+    words = ["--input", "my clips", "--output", "o", "--segmenter", "constant", "--dry-run"]
+    config = SegmentConfig(input=("my clips",), output="o", segmenter="constant", dry_run=True)
+    real = "vidseg segment --input 'my clips' --output o --segmenter constant"
+    assert next_command("segment", config, words) == real
+    assert next_command("segment", config, words[:-1]) == f"{real} --no-dry-run", "a file says it"
+
+
+def test_it_is_said_last_and_only_after_what_went_well(capsys: pytest.CaptureFixture[str]) -> None:
+    def ran(code: int, *words: str) -> str:
+        words = ("--run", ".", *words)
+        runner.run_verb("compact", CompactConfig, lambda _: code, words, then=lambda _: "vidseg status")
+        return capsys.readouterr().err
+
+    assert [ran(code) for code in (0, 3)] == ["vidseg compact: next: vidseg status\n"] * 2
+    assert ran(1) == ran(2) == ""
+    assert json.loads(ran(0, "--log", "json"))["command"] == "vidseg status"
 
 
 # exit codes of what verbs raise ---------------------------------------------------------------------------

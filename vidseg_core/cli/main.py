@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vidseg_core import __version__
+from vidseg_core.cli.next_command import next_command
 from vidseg_core.cli.runner import run_verb
 from vidseg_core.cli.utf8 import begin_again_in_utf8
 from vidseg_core.cli.verbs import VERBS
@@ -61,7 +62,8 @@ def main_of(verb: str) -> Callable[..., int]:
 
 
 def _run(name: str, words: Sequence[str], ends: Ends | None) -> int:
-    verb, words, command = VERBS[name], list(words), []
+    verb, typed, command = VERBS[name], list(words), []
+    words = typed
     if verb.takes_command and "--" in words:
         cut = words.index("--")
         words, command = words[:cut], words[cut + 1 :]
@@ -72,7 +74,15 @@ def _run(name: str, words: Sequence[str], ends: Ends | None) -> int:
             function = verb.function()
         return function(config, *more, *child)
 
-    return run_verb(name, verb.config_class(), run, words, ends=ends, in_child=verb.works_in_child)
+    return run_verb(
+        name,
+        verb.config_class(),
+        run,
+        words,
+        ends=ends,
+        in_child=verb.works_in_child,
+        then=lambda config: next_command(name, config, typed),
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from vidseg_core.cli.utf8 import begin_again_in_utf8
 from vidseg_core.cli.verbs import VERBS
-from vidseg_core.config.cli import EXIT_FAILED, EXIT_USAGE, parse
+from vidseg_core.config.cli import EXIT_FAILED, EXIT_OK, EXIT_QUARANTINED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
 from vidseg_core.kit.interrupts import asked_to_end, heard
 from vidseg_core.kit.progress import Reporter, tame
@@ -38,12 +38,13 @@ def run_verb(
     *,
     ends: Callable[[int], Any] | None = None,
     in_child: Callable[[ConfigT], bool] = lambda config: False,
+    then: Callable[[ConfigT], str] = lambda config: "",
 ) -> int:
     """Parse `words` as a `cls`, call `run` with it and return the exit code.
 
     `ends`: ends the process with that code; for commands whose own the process is.
     `in_child`: whether the work of such a process is done in a child, which another replaces when it
-    dies; `run` is given that as its last argument.
+    dies; `run` is given that as its last argument. `then`: the command to type after it went well.
     """
     begin_again_in_utf8()
     os.environ.setdefault(*OOM_RETRIES)
@@ -64,6 +65,8 @@ def run_verb(
             )
         else:
             code = _run(verb, config, run)
+        if code in (EXIT_OK, EXIT_QUARANTINED) and (command := then(config)):
+            say(verb, config, f"next: {command}", event="next", command=command)
     if ends:
         ends(code)
     return code
