@@ -55,6 +55,7 @@ class SegmentOptions(TypedDict, total=False):
     flow_threads: int
     ray_address: str | None
     object_store_mb: int | None
+    state_mb: int
     dry_run: bool
     preview: bool
     retry_quarantined: bool
