@@ -35,12 +35,14 @@ def rows_of(run: Run, video_id: str, config: InspectConfig, columns: Sequence[st
 
 
 def telling(rows: Sequence[Row], count: int) -> list[Row]:
-    """So many rows over the whole video: far from keys, the keys before these, and evenly spaced ones."""
+    """So many rows over the whole video: far from keys, the keys before these, and what fills the gaps."""
     if len(rows) <= count:
         return list(rows)
     is_key_T = np.array([row["is_key"] for row in rows], bool)
     far = far_from_keys([is_key_T], max(1, count // 2))
     keys = [int(np.flatnonzero(is_key_T[: place + 1])[-1]) for place in far if is_key_T[: place + 1].any()]
-    even = np.linspace(0, len(rows) - 1, count).round().astype(int).tolist()
-    places = list(dict.fromkeys((*far, *keys, *even)))[:count]
-    return [rows[place] for place in sorted(places)]
+    chosen_T = np.zeros(len(rows), bool)
+    chosen_T[list(dict.fromkeys((*far, *keys)))[:count]] = True
+    while chosen_T.sum() < count:
+        chosen_T[far_from_keys([chosen_T], 1)] = True
+    return [rows[place] for place in np.flatnonzero(chosen_T)]

@@ -42,7 +42,8 @@ def write_preview(output: str, report: Reporter) -> None:
     painter = Painter.of(run)
     for video in videos[:MOST_VIDEOS]:
         try:
-            _show(run, video, painter, report)
+            with report.phase("making the preview"):
+                _show(run, video, painter, report)
         except MediaError as problem:
             report.say(f"no preview of {video['video_id']}: {problem}", video_id=video["video_id"])
     if len(videos) > MOST_VIDEOS:

@@ -99,7 +99,7 @@ def smooth_labels(labels_hw: np.ndarray, size: tuple[int, int]) -> tuple[np.ndar
 
 def mark_key(picture_HW3: np.ndarray) -> None:
     """A small KEY in the corner of a picture, drawn into it."""
-    scale = max(0.4, picture_HW3.shape[0] / 900)
+    scale = max(0.4, min(picture_HW3.shape[:2]) / 900)
     (width, height), base = cv2.getTextSize("KEY", cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     edge = base + 1
     cv2.rectangle(picture_HW3, (0, 0), (width + 2 * edge, height + 2 * edge), KEY_RGB, cv2.FILLED)
