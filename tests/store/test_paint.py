@@ -77,6 +77,14 @@ def test_a_mask_larger_than_its_frame_is_drawn_as_well() -> None:
     assert 64 < np.count_nonzero(line) < 900
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (8, 8), (900, 3)])
+def test_masks_of_any_size_go_over_frames_of_any_size(shape: tuple[int, int]) -> None:
+    frozen = FRAME[:9, ::-2]
+    frozen.flags.writeable = False
+    shown = Painter(("road", "car"), opacity=1.0).over(frozen, np.zeros(shape, np.uint8))
+    assert shown.shape == frozen.shape and (shown == FIRST_RGB).all()
+
+
 def test_a_stripe_of_two_pixels_stays() -> None:
     labels = np.zeros((60, 80), np.uint8)
     labels[30:32] = 3

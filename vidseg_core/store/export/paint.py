@@ -84,7 +84,7 @@ def smooth_labels(labels_hw: np.ndarray, size: tuple[int, int]) -> tuple[np.ndar
     line = max(1.0, _LINE * max(size))
     best_HW, second_HW, labels_HW = np.zeros((3, height, width), np.uint8)
     for label in np.flatnonzero(cv2.calcHist([labels_hw], [0], None, [256], [0, 256])):
-        field = cv2.compare(labels_hw, int(label), cv2.CMP_EQ)  # type: ignore[call-overload]
+        field = (labels_hw == label) * np.uint8(255)
         if shrinks:
             field = cv2.resize(field, (width, height), interpolation=cv2.INTER_AREA)
         field = cv2.GaussianBlur(field, (5, 5), _SOFT)
