@@ -43,6 +43,7 @@ class Painter:
         self.class_names, self._unlabelled = tuple(class_names), unlabelled
         self.colours = class_colours(class_names)
         self._area, self._line = _table(self.colours, opacity), _table(self.colours, 1.0)
+        self._legends: dict[int, np.ndarray] = {}
 
     @classmethod
     def of(cls, run: Run, opacity: float = OPACITY) -> Painter:
@@ -69,7 +70,9 @@ class Painter:
 
     def legend(self, width: int) -> np.ndarray:
         """The strip of colours and names that goes below a picture so wide; of height 0 without names."""
-        return legend_strip(self.class_names, width, unlabelled=self._unlabelled)
+        if width not in self._legends:
+            self._legends[width] = legend_strip(self.class_names, width, unlabelled=self._unlabelled)
+        return self._legends[width]
 
     def with_legend(self, picture_HW3: np.ndarray) -> np.ndarray:
         """The picture with the strip below it."""
