@@ -37,7 +37,7 @@ from vidseg_core.engine.lookahead import Lookahead, input_of
 from vidseg_core.engine.lows import Lows
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame, PendingFrame, SegmentState
-from vidseg_core.engine.stats import EngineStats
+from vidseg_core.engine.stats import EngineStats, clock_of
 from vidseg_core.models.protocol import Segmenter, parts_of
 from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow
@@ -106,7 +106,7 @@ class Engine:
         self.net = ChunkedNet(
             segmenter, level=self.filler.level, batch=int(key_batch), device=device, rule=rule
         )
-        self.stats = EngineStats()
+        self.stats = EngineStats(clock=clock_of(str(self.net.device)))
         self.flows = Flows(build_flow(flow) if isinstance(flow, str) else flow, self.stats)
         by = asks_for_low(scheduler, self.filler)
         if by:

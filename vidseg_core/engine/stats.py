@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 STAGES = ("view", "flow", "lookahead", "decide", "net", "propagate")
+
+
+Clock = Callable[[], float]
+"""Seconds since some moment."""
+
+
+def clock_of(device: str) -> Clock:
+    """CPU seconds of this process, so that other load is no cost; of the wall where a GPU works meanwhile."""
+    return time.process_time if device == "cpu" else time.perf_counter
 
 
 @dataclass(slots=True)
@@ -21,12 +30,13 @@ class EngineStats:
     flows: int = 0
     """Flow fields estimated."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    """Wall-clock seconds by stage."""
+    """Seconds of `clock` by stage."""
+    clock: Clock = time.perf_counter
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = self.clock()
         try:
             yield
         finally:
-            self.seconds[stage] += time.perf_counter() - start
+            self.seconds[stage] += self.clock() - start

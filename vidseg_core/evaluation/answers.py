@@ -15,7 +15,6 @@ Legend: B batch, C classes, H, W working size.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Self
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.engine.stats import clock_of
 from vidseg_core.metrics.confusion import IGNORE_INDEX
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
@@ -79,11 +79,6 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self._kept)
-
-
-def clock_of(device: str) -> Callable[[], float]:
-    """Seconds of this process's cores; of the wall where a GPU works meanwhile."""
-    return time.process_time if device == "cpu" else time.perf_counter
 
 
 Answer = Callable[[], np.ndarray]

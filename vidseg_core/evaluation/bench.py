@@ -29,12 +29,14 @@ from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import build_run_flow
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import make_view
+from vidseg_core.engine.stats import clock_of
 from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.sources import dataset_of
-from vidseg_core.evaluation.answers import Answers, Recall, clock_of, recalled
+from vidseg_core.evaluation.answers import Answers, Recall, recalled
 from vidseg_core.evaluation.clips import Clip, class_names, items_of
 from vidseg_core.evaluation.measure import Measure, Timing, Truth
 from vidseg_core.evaluation.oracle import GivenKeys, check_tables, oracle_keys
+from vidseg_core.media import decoders_cpu_s
 from vidseg_core.metrics.consistency import PairFlow
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
@@ -280,9 +282,9 @@ class ClipTest:
         config = self._bench.config
         dataset = dataset_of(self._clip.source, config.working_size)
         for item in items_of(self._clip.source, config.split, self._clip.video_id)[start:stop]:
-            started = time.perf_counter()
+            started = time.process_time() + decoders_cpu_s()
             record = dataset.read(item)
-            self.read_s += time.perf_counter() - started
+            self.read_s += time.process_time() + decoders_cpu_s() - started
             labels_HW = record.labels_HW
             if labels_HW is not None and labels_HW.shape != record.frame_HW3.shape[:2]:
                 sizes = f"labels {labels_HW.shape}, frame {record.frame_HW3.shape[:2]}"
@@ -294,7 +296,7 @@ class ClipTest:
     def _lane(self, method: MethodConfig) -> _Lane:
         engine, recall = build_method(self._bench, method, self._clip)
         measure = Measure(self._bench.classes)
-        clock = time.perf_counter if recall is None else clock_of("cpu")
+        clock = clock_of(self._bench.device if recall is None else "cpu")
         ahead = isinstance(engine.scheduler, WindowScheduler)
         remember = 2 * method.scheduler.max_interval + 2 if ahead else 0
         return _Lane(method, engine, recall, measure, SegmentState.new(0, ""), remember=remember, clock=clock)

@@ -11,7 +11,7 @@ from vidseg_core.media.errors import REASONS, MediaCrash, MediaError, MediaTimeo
 from vidseg_core.media.indexing import probe
 from vidseg_core.media.model import DecodeUnit, MediaLimits, VideoIndex, working_size
 from vidseg_core.media.pictures import FrameShard, Layout, Picture, Pictures, usual_bytes
-from vidseg_core.media.process import DecodeChild, child_for_this_process
+from vidseg_core.media.process import DecodeChild, child_for_this_process, decoders_cpu_s
 from vidseg_core.media.source import stamp_of
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "VideoIndex",
     "child_for_this_process",
     "decode_unit",
+    "decoders_cpu_s",
     "probe",
     "stamp_of",
     "usual_bytes",

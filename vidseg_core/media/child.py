@@ -80,6 +80,7 @@ class Server:
         self.limits, self.reader = limits, reader
         self._base_bytes = _address_space_bytes()
         self._last_beat = time.monotonic()
+        self._cpu_ns = time.process_time_ns()
 
     def serve(self) -> None:
         send(self.replies, {"kind": "ready"})
@@ -108,6 +109,7 @@ class Server:
         shard_frames, skip_shards = request["shard_frames"], request["skip_shards"]
         slot_bytes = shard_frames * slot_bytes_of(unit.height, unit.width)
         self._limit_memory(2 * slot_bytes)
+        self.cpu_ns()
         slots = _Slots(self, slot_bytes, shard_frames)
         shards = self.reader.decode(
             unit,
@@ -129,6 +131,11 @@ class Server:
         if size > len(self._memory):
             self._memory = np.frombuffer(mmap.mmap(self._memory_fd, size), dtype=np.uint8)
         return self._memory[:size]
+
+    def cpu_ns(self) -> int:
+        """Nanoseconds that the cores have worked for this process since it was asked last."""
+        before, self._cpu_ns = self._cpu_ns, time.process_time_ns()
+        return self._cpu_ns - before
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -173,7 +180,8 @@ class _Slots:
             self.new_memory(len(shard))[: pixels.size] = pixels
         elif not len(shard):
             self.new_memory(0)
-        send(self.server.replies, {"kind": "shard", "slot": self.slot, **shard_head(shard)})
+        head = {"kind": "shard", "slot": self.slot, "cpu_ns": self.server.cpu_ns()}
+        send(self.server.replies, head | shard_head(shard))
         self.free[self.slot] = False
         self.slot = 1 - self.slot
 

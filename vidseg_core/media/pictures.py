@@ -188,6 +188,8 @@ class FrameShard:
     """The pictures as they travel: colours are made when asked for."""
     error: str | None = None
     """Why the shard is not what was planned (frames missing, packets refused, surplus); None: it is."""
+    cpu_s: float = 0.0
+    """CPU seconds of the decode process for it, as that process counts them."""
 
     @property
     def frames_THW3(self) -> np.ndarray:

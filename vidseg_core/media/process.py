@@ -176,6 +176,13 @@ class DecodeChild:
             raise MediaError(reason if reason in REASONS else "decode_crash", str(message.get("message")))
         return message
 
+    def _count(self, cpu_s: float) -> float:
+        global _decoders_s
+        if cpu_s < 0:
+            raise ValueError("negative CPU time")
+        _decoders_s += cpu_s
+        return cpu_s
+
     def _crash(self, uri: str) -> NoReturn:
         process = self._process
         self._process = self._decoding = None
@@ -200,6 +207,7 @@ class DecodeChild:
                 is_corrupt=message["is_corrupt"].astype(bool),
                 pictures=pictures,
                 error=message["error"],
+                cpu_s=self._count(int(message["cpu_ns"]) / 1e9),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             self._crash(unit.uri)
@@ -280,6 +288,14 @@ class _Process:
         words = words.rpartition("\n")[2] if "Traceback (most recent call last)" in words else words
         how = "killed" if died is None else f"signal {-died}" if died < 0 else f"exit code {died}"
         return f"{how}: {words}" if words else how
+
+
+_decoders_s = 0.0
+
+
+def decoders_cpu_s() -> float:
+    """A clock: CPU seconds of all decode processes of this process, as far as they have reported shards."""
+    return _decoders_s
 
 
 _spawner: tuple[int, ThreadPoolExecutor] | None = None

@@ -99,7 +99,7 @@ class DecodeStage:
                 if not may_pass(problem, attempts):  # else a fresh child goes on where this one fell
                     fatal, error = self._judge(message.video_id, problem)
         for number in planned[done:]:
-            lost = self._shard_message(message, unit, number, None, 0.0)
+            lost = self._shard_message(message, unit, number, None)
             lost.fatal, lost.error = fatal, error
             lost.drained = fatal is None and error is None
             yield shard_table(lost, None)
@@ -111,14 +111,13 @@ class DecodeStage:
         started = time.perf_counter()
         with closing(child.decode(unit, message.shard_frames, skip)) as shards:
             for number, shard in zip(numbers, shards, strict=False):
-                seconds = time.perf_counter() - started
                 telemetry.count("decoded_frames", len(shard))
-                telemetry.count("decode_seconds", seconds)
-                yield shard_table(self._shard_message(message, unit, number, shard, seconds), shard)
+                telemetry.count("decode_seconds", time.perf_counter() - started)
+                yield shard_table(self._shard_message(message, unit, number, shard), shard)
                 started = time.perf_counter()
 
     def _shard_message(
-        self, message: UnitMessage, unit: DecodeUnit, number: int, shard: FrameShard | None, seconds: float
+        self, message: UnitMessage, unit: DecodeUnit, number: int, shard: FrameShard | None
     ) -> ShardMessage:
         last = message.first_shard + message.shards - 1
         row = ShardMessage(
@@ -130,7 +129,6 @@ class DecodeStage:
             width=unit.width,
             source_height=message.source_height,
             source_width=message.source_width,
-            decode_s=seconds,
         )
         if shard is not None:
             row.frame_index = shard.frame_index.tolist()
@@ -138,6 +136,7 @@ class DecodeStage:
             row.is_corrupt = shard.is_corrupt.tolist()
             row.layouts = [layout.to_list() for layout in shard.pictures.layouts]
             row.layout_of = shard.pictures.layout_of
+            row.decode_s = shard.cpu_s
             row.error = shard.error
         return row
 

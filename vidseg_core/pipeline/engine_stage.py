@@ -179,7 +179,7 @@ class EngineStage:
 
     def _run(self, live: Sequence[_Shard]) -> None:
         """Lock step over the frames of the shards; segments drop out as their shards end, or as they fail."""
-        started = time.perf_counter()
+        clock, cpu = time.perf_counter(), time.process_time()
         lanes = [_Lane(m, self._cursors[m.video_id, m.segment], pictures_of(m, blob)) for m, blob in live]
         for t in range(max(len(lane.pictures) for lane in lanes)):
             active = [lane for lane in lanes if t < len(lane.pictures) and not lane.message.fatal]
@@ -189,7 +189,8 @@ class EngineStage:
         for lane in lanes:
             if lane.message.ends_segment and not lane.message.fatal:
                 self._finish(lane)
-        self._account(live, [lane.cursor for lane in lanes], time.perf_counter() - started)
+        spent = time.process_time() - cpu, time.perf_counter() - clock
+        self._account(live, [lane.cursor for lane in lanes], *spent)
 
     def _run_alone(self, shard: _Shard) -> None:
         """Run one shard and nothing else, unless another engine has given its video up, or processes died of
@@ -271,12 +272,16 @@ class EngineStage:
         verdict = json.dumps({"reason": message.fatal, "error": message.error}).encode()
         self._store.put(verdict_key(message.video_id), verdict)
 
-    def _account(self, live: Sequence[_Shard], cursors: Sequence[SegmentCursor], seconds: float) -> None:
-        telemetry.count("engine_seconds", seconds)
+    def _account(
+        self, live: Sequence[_Shard], cursors: Sequence[SegmentCursor], cpu_s: float, clock_s: float
+    ) -> None:
+        telemetry.count("engine_seconds", clock_s)
         total = sum(len(m.frame_index) for m, _ in live) or 1
         for (message, _), cursor in zip(live, cursors, strict=True):
+            share = len(message.frame_index) / total
             cursor.totals.decode_s += message.decode_s
-            cursor.totals.engine_s += seconds * len(message.frame_index) / total
+            cursor.totals.engine_s += cpu_s * share
+            cursor.totals.device_s += clock_s * share
             cursor.totals.error = cursor.totals.error or message.error
 
     def _leave(self, message: ShardMessage) -> Iterator[pa.Table]:

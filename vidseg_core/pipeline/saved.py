@@ -23,7 +23,11 @@ class Totals:
     keys: int = 0
     corrupt: int = 0
     decode_s: float = 0.0
+    """CPU seconds of decode processes."""
     engine_s: float = 0.0
+    """CPU seconds of engines."""
+    device_s: float = 0.0
+    """Seconds by the clock for which an engine held its share of a GPU, or a core."""
     error: str | None = None
 
 

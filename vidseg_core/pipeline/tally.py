@@ -68,7 +68,6 @@ class VideoTally:
             return put_back(self.kept, sum(s.parts for s in self.segments.values()), fatal)
         sums = _sums([segment.totals for segment in self.segments.values()])
         status, reason = self._verdict(sums)
-        gpu = device == "cuda"
         return dict(self.facts) | {
             "video_id": self.video_id,
             "uri": self.uri,
@@ -78,8 +77,8 @@ class VideoTally:
             "corrupt_frames": sums["corrupt"],
             "keys": sums["keys"],
             "aki": sums["frames"] / sums["keys"] if sums["keys"] else None,
-            "cpu_s": sums["decode_s"] + (0.0 if gpu else sums["engine_s"]),
-            "gpu_s": sums["engine_s"] if gpu else 0.0,
+            "cpu_s": sums["decode_s"] + sums["engine_s"],
+            "gpu_s": sums["device_s"] if device == "cuda" else 0.0,
             "parts": self._parts(),
         }
 
@@ -143,7 +142,7 @@ def quarantine_row(video_id: str, uri: str, reason: str, message: str) -> dict[s
 
 
 def _sums(totals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = ("frames", "corrupt", "keys", "decode_s", "engine_s")
+    names = ("frames", "corrupt", "keys", "decode_s", "engine_s", "device_s")
     sums: dict[str, Any] = {name: sum(t.get(name) or 0 for t in totals) for name in names}
     sums["error"] = next((t["error"] for t in totals if t.get("error")), None)
     return sums
