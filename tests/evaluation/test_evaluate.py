@@ -161,12 +161,23 @@ def test_a_scheduler_that_looks_ahead_asks_the_net_about_the_right_frames(tmp_pa
     assert 7 <= row["wait_max_frames"] <= 15  # its window, and with two sides the next key's
 
 
-def test_labels_may_play_the_net(tmp_path: Path) -> None:
+def test_labels_may_stand_in_for_the_net(tmp_path: Path) -> None:
     settings = config(tmp_path, segmenter="labels", methods=("every", "fixed:interval=7"), key_net_ms=100.0)
-    assert evaluate_here(settings)[0] == 0
+    code, _, said = evaluate_here(settings)
+    assert code == 0 and "fps" in said.splitlines()[0]
     every, fixed = open_evaluation(tmp_path).methods
     assert every["miou"] == 1.0 and math.isnan(every["fidelity"]) and 0.1 < fixed["miou"] < 1.0
     assert every["net_s"] == pytest.approx(28 * 0.1) and fixed["net_s"] == pytest.approx(4 * 0.1)
+
+
+def test_without_the_cost_of_a_call_there_is_no_speed_and_no_cost(tmp_path: Path) -> None:
+    """Labels cost nothing, so `every` would come out as the fastest of all methods."""
+    code, _, said = evaluate_here(config(tmp_path, segmenter="labels", methods=("every", "fixed:interval=7")))
+    assert code == 0 and "fps" not in said.splitlines()[0] and "--key_net_ms" in said
+    every, fixed = open_evaluation(tmp_path).methods
+    for name in ("fps", "net_s", "cpu_s", "cpu_s_per_video_hour", "latency_mean_s", "latency_max_s"):
+        assert math.isnan(every[name]) and math.isnan(fixed[name]), name
+    assert every["miou"] == 1.0 and fixed["engine_s"] > 0
 
 
 def test_unlabelled_pixels_count_nowhere_and_a_frame_without_labels_has_no_quality(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class EvaluateConfig:
     """data sets, NAME:PATH?options, e.g. face:/data/faces; repeatable, equal classes"""
     output: str
     """folder or s3://bucket/prefix of the results"""
-    methods: tuple[str, ...] = ("fixed:interval=6,12,25,50",)
+    methods: tuple[str, ...] = ("every", "fixed:interval=6,12,25,50")
     """SCHEDULER:OPTION=VALUE,VALUE,...; several values are several methods; see docs/evaluation.md"""
     split: str = "all"
     """split of --data to take"""
@@ -48,7 +48,7 @@ class EvaluateConfig:
     working_size: str = "512"
     """longest side in pixels (aspect kept, never enlarged), or HxW exactly"""
     key_net_ms: float = 0.0
-    """labels as the net: what one call of the real net would cost, milliseconds, for fps and cost"""
+    """labels as the net: what one call of the real net takes, milliseconds; 0: unknown: no fps, no cost"""
     propagation: PropagationConfig = field(default_factory=PropagationConfig)
     tables: str | None = None
     """method oracle: tables of the same clips that build-episodes made with --segment_frames 0"""
@@ -127,6 +127,11 @@ class EvaluateConfig:
             if method.is_oracle:
                 problem = "oracle needs --tables, a set of build-episodes over the same clips"
                 check(self.tables is not None, "--methods", problem)
+
+    @property
+    def knows_cost(self) -> bool:
+        """Whether a call of the net has a cost: it was made, or its time is given."""
+        return self.segmenter != LABELS or self.key_net_ms > 0
 
     def parsed_methods(self) -> tuple[MethodConfig, ...]:
         """The methods, each with one value for every option; ``ConfigError`` names what is wrong."""

@@ -30,6 +30,7 @@ from vidseg_core.store.keys import FRAMES_KEY, METHODS_KEY, QUARANTINE_KEY, RESU
 from vidseg_core.store.objects import ObjectStore
 
 DONE, QUARANTINED = 0, 3
+NO_COST = "no fps, no cost: labels stand in for the net; --key_net_ms says what one call of yours takes"
 
 
 def fingerprint(config: EvaluateConfig, bench: Bench) -> dict[str, Any]:
@@ -53,12 +54,12 @@ def finish(
     _even_out(read)
     for cell, summary, frames in read:
         named = method_columns(cell.method, config.protocol, config.segmenter)
-        results.append({"clip": cell.clip.name} | named | numbers([summary], fps=config.fps))
+        results.append({"clip": cell.clip.name} | named | _numbers(config, [summary]))
         by_method.setdefault(cell.method.digest, []).append(summary)
         frame_tables.append(_named_frames(frames, cell))
     pooled = [
         method_columns(method, config.protocol, config.segmenter)
-        | numbers(by_method[method.digest], fps=config.fps)
+        | _numbers(config, by_method[method.digest])
         | {"clips": len(by_method[method.digest])}
         for method in config.parsed_methods()
         if method.digest in by_method
@@ -80,12 +81,18 @@ def finish(
     }
     store.put(RUN_KEY, json.dumps(info, indent=1, sort_keys=True, default=list).encode())
     store.put_if_absent(SUCCESS_KEY, b"")
-    report.block(closing(pooled)) if not report.is_json else report.event("summary", methods=pooled)
+    report.block(closing(pooled, config.knows_cost)) if not report.is_json else report.event(
+        "summary", methods=pooled
+    )
     tail = f"; quarantined: {len(bad)} (reasons in {QUARANTINE_KEY})" if bad else ""
     report.say(
         f"{count(len(results), 'cell')} in {store.root}{tail}; vidseg report --input {store.root} shows them"
     )
     return QUARANTINED if bad else DONE
+
+
+def _numbers(config: EvaluateConfig, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return numbers(summaries, fps=config.fps, knows_cost=config.knows_cost)
 
 
 def _even_out(read: Sequence[tuple[Cell, dict[str, Any], Any]]) -> None:
@@ -114,17 +121,20 @@ def _named_frames(frames: Any, cell: Cell) -> Any:
     return frames.select(FRAMES_SCHEMA.names).cast(FRAMES_SCHEMA)
 
 
-def closing(pooled: Sequence[Mapping[str, Any]]) -> str:
-    """The table that ends a run."""
-    head = f"  {'method':34} {'AKI':>6} {'mIoU':>6} {'fidel.':>6} {'TC':>6} {'pop':>7} {'fps':>7} {'wait':>5}"
-    lines = [head]
+def closing(pooled: Sequence[Mapping[str, Any]], knows_cost: bool = True) -> str:
+    """The table that ends a run; without fps where nothing says what the net costs."""
+    heads = ["AKI", "mIoU", "fidel.", "TC", "pop", *(["fps"] if knows_cost else []), "wait"]
+    lines = [f"  {'method':34} " + " ".join(f"{head:>7}" for head in heads)]
     for row in pooled:
         name = f"{row['method']} {row['point']}".strip()
-        shown = " ".join(_three(row[what]) for what in ("miou", "fidelity", "tc"))
-        pop, fps, wait = _three(row["tc_pop"], "+"), row["fps"], row["wait_max_frames"]
-        lines.append(f"  {name:34} {row['aki']:6.1f} {shown} {pop:>7} {fps:7.1f} {wait:5d}")
+        shown = [f"{row['aki']:.1f}", *(_three(row[what]) for what in ("miou", "fidelity", "tc"))]
+        shown += [_three(row["tc_pop"], "+"), *([f"{row['fps']:.1f}"] if knows_cost else [])]
+        shown += [str(row["wait_max_frames"])]
+        lines.append(f"  {name:34} " + " ".join(f"{value:>7}" for value in shown))
+    if not knows_cost:
+        lines.append(f"  {NO_COST}")
     return "\n".join(lines)
 
 
 def _three(value: float, sign: str = "") -> str:
-    return f"{'-':>6}" if value != value else f"{value:{sign}6.3f}"
+    return "-" if value != value else f"{value:{sign}.3f}"

@@ -105,10 +105,14 @@ def method_columns(method: MethodConfig, protocol: str, segmenter: str) -> dict[
     }
 
 
-def numbers(summaries: Sequence[Mapping[str, Any]], *, fps: float) -> dict[str, Any]:
-    """The measures of one or several clips together."""
+def numbers(summaries: Sequence[Mapping[str, Any]], *, fps: float, knows_cost: bool = True) -> dict[str, Any]:
+    """The measures of one or several clips together. Where nobody knows what the net costs (`knows_cost`),
+    what depends on it is NaN."""
     total = {name: sum(s[name] for s in summaries) for name in ("frames", "measured_frames", "keys")}
-    seconds = {name: sum(s[name] for s in summaries) for name in ("read_s", "engine_s", "net_s")}
+    seconds = {name: float(sum(s[name] for s in summaries)) for name in ("read_s", "engine_s", "net_s")}
+    latest_s = max((s["latency_max_s"] for s in summaries), default=NAN)
+    if not knows_cost:
+        seconds["net_s"] = latest_s = NAN
     frames, keys = total["frames"], total["keys"]
     spent = seconds["engine_s"] + seconds["net_s"]
     gpu_s = sum(s["net_s"] for s in summaries if s["device"] == "cuda")
@@ -139,7 +143,7 @@ def numbers(summaries: Sequence[Mapping[str, Any]], *, fps: float) -> dict[str, 
         "cpu_s_per_video_hour": cost.cpu_s_per_video_hour,
         "gpu_s_per_video_hour": cost.gpu_s_per_video_hour,
         "latency_mean_s": spent / frames if frames else NAN,
-        "latency_max_s": max((s["latency_max_s"] for s in summaries), default=NAN),
+        "latency_max_s": latest_s,
         "wait_mean_frames": _mean(summaries, "wait_mean_frames", by="frames"),
         "wait_max_frames": max((s["wait_max_frames"] for s in summaries), default=0),
     }

@@ -57,7 +57,12 @@ def sections(data: Evaluation, config: ReportConfig, suffix: str) -> tuple[list[
         found.append(_consistency(data, curves, look, suffix))
     else:
         absent[f"temporal consistency{suffix}"] = "the evaluation was made with --no-tc"
-    found.append(_cost(data, shown, config, suffix))
+    if _knows_cost(data):
+        found.append(_cost(data, shown, config, suffix))
+    else:
+        absent[f"speed and cost{suffix}"] = (
+            "labels stand in for the net; evaluate --key_net_ms says what a call of the net takes"
+        )
     return found + _quarantine(data, suffix), absent
 
 
@@ -87,7 +92,8 @@ def _overview(data: Evaluation, suffix: str) -> Section:
             (num(bad), "clips quarantined"),
         ]
     )
-    heads = ["method", "AKI", "mIoU", "fidelity", "TC", "pop", "fps", "longest wait"]
+    costs = _knows_cost(data)
+    heads = ["method", "AKI", "mIoU", "fidelity", "TC", "pop", *(["fps"] if costs else []), "longest wait"]
     rows = [
         [
             f"{row['method']} {row['point']}",
@@ -96,20 +102,18 @@ def _overview(data: Evaluation, suffix: str) -> Section:
             num(row["fidelity"]),
             num(row["tc"]),
             num(row["tc_pop"]),
-            num(row["fps"], 1),
+            *([num(row["fps"], 1)] if costs else []),
             f"{row['wait_max_frames']} frames",
         ]
         for row in data.methods
     ]
     section.table(heads, rows, fold="All methods")
+    speed = f" fps: flow, propagation, decisions and net on one {_unit(data)}"
+    if net == "labels":
+        speed += f"; the net is put at {esc(num(float(config['key_net_ms']), 1))} ms a key"
     section.parts.append(
-        f'<p class="soft">AKI: frames per key. fps: flow, propagation, decisions and net on one {_unit(data)}'
-        + (
-            f"; the net is put at {esc(num(float(config['key_net_ms']), 1))} ms a key"
-            if net == "labels"
-            else ""
-        )
-        + ". Wait: with two-sided propagation a frame waits for the next key.</p>"
+        f'<p class="soft">AKI: frames per key.{speed + "." if costs else ""} '
+        "Wait: with two-sided propagation a frame waits for the next key.</p>"
     )
     return section
 
@@ -122,22 +126,25 @@ def _curves(
     suffix: str,
     absent: dict[str, str],
 ) -> Section:
-    section = Section(f"Quality, keys and speed{suffix}")
+    section = Section(
+        f"Quality, keys and speed{suffix}" if _knows_cost(data) else f"Quality and keys{suffix}"
+    )
     section.plot(
         aki_plot(curves, look, data.quality, f"aki{_slug(suffix)}"),
         "Quality against average key interval, all clips together (DVRL Fig. 4 and 5, top). Dotted, where it "
         "was evaluated: the net on every frame.",
     )
-    section.plot(
-        fps_plot(curves, look, data.quality, f"fps{_slug(suffix)}", of=_unit(data)),
-        "Quality against speed: frames over the seconds of flow, propagation, decisions and the net on key "
-        "frames (DVRL Fig. 4 and 5, bottom); reading is not in it. "
-        + (
-            "Seconds of the GPU's worker, as measured where the evaluation ran."
-            if _unit(data) != "core"
-            else "CPU seconds of one core, as measured where the evaluation ran."
-        ),
-    )
+    if _knows_cost(data):
+        section.plot(
+            fps_plot(curves, look, data.quality, f"fps{_slug(suffix)}", of=_unit(data)),
+            "Quality against speed: frames over the seconds of flow, propagation, decisions and the net on "
+            "key frames (DVRL Fig. 4 and 5, bottom); reading is not in it. "
+            + (
+                "Seconds of the GPU's worker, as measured where the evaluation ran."
+                if _unit(data) != "core"
+                else "CPU seconds of one core, as measured where the evaluation ran."
+            ),
+        )
     lowest = min(curve.aki.min() for curve in curves)
     highest = max(curve.aki.max() for curve in curves)
     intervals = [interval for interval in SHARE_INTERVALS if lowest <= interval <= highest]
@@ -163,6 +170,11 @@ def _curves(
             "(evaluate --methods oracle:interval=... --tables SET)"
         )
     return section
+
+
+def _knows_cost(data: Evaluation) -> bool:
+    """Whether the net's own cost is in the numbers."""
+    return any(number(row["fps"]) for row in data.methods)
 
 
 def _unit(data: Evaluation) -> str:
