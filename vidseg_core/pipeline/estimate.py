@@ -1,36 +1,34 @@
 """``--dry-run``: the plan and what it would cost, with nothing written and no Ray started.
 
-Up to ``SAMPLE`` videos are opened (all of them if there are fewer), the rest is extrapolated. The cost of a
-key and of a propagated frame is measured here and now, on the first frames of the first video that opens, so
-it is an estimate for one core of *this* machine.
+Up to ``SAMPLE`` videos are opened (all of them if there are fewer), the rest is extrapolated. What a frame
+costs is measured here and now (`pace`), on the first frames of the first video that opens, so it is an
+estimate for one core of *this* machine.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
-from vidseg_core.engine import FrameInput
-from vidseg_core.engine.assemble import build_engine, describe_net, new_state
-from vidseg_core.engine.bound import Bound
+from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit.manifest import check_claim
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
 from vidseg_core.models.fetched import bring
 from vidseg_core.pipeline.dial import Dial, needed
+from vidseg_core.pipeline.local import gpus_here
 from vidseg_core.pipeline.output import manifest_of, open_output
+from vidseg_core.pipeline.pace import FRAMES, Pace, describe_pace, measure_pace
 from vidseg_core.pipeline.repair import repair
 from vidseg_core.plan.segments import plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import MANIFEST_KEY, SUCCESS_KEY
 
 SAMPLE = 64
-_TRIAL_FRAMES = 24
 
 
 @dataclass(slots=True)
@@ -62,7 +60,7 @@ def dry_run(
         memory_bytes=config.media.memory_bytes,
     )
     sample = _sample(videos, config.seed)
-    sums, trial = PlanSums(), None
+    sums, pace = PlanSums(), None
     child = DecodeChild(limits)
     try:
         for video in sample:
@@ -74,13 +72,13 @@ def dry_run(
                 report.say(f"would be quarantined: {video.uri}: {problem.reason}: {why}")
                 continue
             _add(sums, index, config)
-            trial = trial or _try_out(child, video, index, config)
+            pace = pace or _try_out(child, video, index, config)
     finally:
         child.close()
     if dial is not None:
         dial.say_cost(config, videos, report)
     scale = len(videos) / len(sample) if sample else 1.0
-    _print(report, config, len(videos), sums, scale, trial)
+    _print(report, config, len(videos), sums, scale, pace)
     return 3 if sums.refused else 0
 
 
@@ -103,18 +101,6 @@ def _check_place(
         report.say(f"the run in {store.root} {state}; the plan below is that of the whole run")
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One engine, a few frames: seconds per frame of decode and engine, and the share of keys among them."""
-
-    decode_s: float
-    engine_s: float
-    key_share: float
-    frames: int
-    bound: Callable[[tuple[int, int]], Bound]
-    """What is kept of a segment at most, by working size."""
-
-
 def _sample(videos: Sequence[VideoInput], seed: int) -> list[VideoInput]:
     if len(videos) <= SAMPLE:
         return list(videos)
@@ -135,37 +121,21 @@ def _add(sums: PlanSums, index: VideoIndex, config: SegmentConfig) -> None:
     sums.parts += sum(unit.shards for plan in plans for unit in plan.units)
 
 
-def _try_out(child: DecodeChild, video: VideoInput, index: VideoIndex, config: SegmentConfig) -> Trial | None:
+def _try_out(child: DecodeChild, video: VideoInput, index: VideoIndex, config: SegmentConfig) -> Pace | None:
     size = working_size(index.width, index.height, config.working_size_spec)
-    plans = plan_segments(index, segment_frames=0, shard_frames=_TRIAL_FRAMES)
+    plans = plan_segments(index, segment_frames=0, shard_frames=FRAMES)
     unit = plans[0].units[0].decode_unit(video.uri, index, height=size[0], width=size[1])
-    started = time.perf_counter()
     try:
-        shard = next(iter(child.decode(unit, _TRIAL_FRAMES)), None)
+        shard = next(iter(child.decode(unit, FRAMES)), None)
     except MediaError:
         return None
     if shard is None or not len(shard):
         return None
-    decoded = time.perf_counter()
-    device = "cpu" if config.device == "auto" else config.device
-    engine, state = build_engine(config, device), new_state(config, video.video_id, 0)
-    begun, rows = time.perf_counter(), []
-    for t in range(len(shard)):
-        frame = FrameInput(
-            frame_index=int(shard.frame_index[t]),
-            pts_s=float(shard.pts_s[t]),
-            is_corrupt=bool(shard.is_corrupt[t]),
-            picture=shard.pictures[t],
-        )
-        rows += engine.step([state], [frame])[0]
-    rows += engine.finish([state])[0]
-    n = len(shard)
-    keys = sum(row.is_key for row in rows)
-    return Trial((decoded - started) / n, (time.perf_counter() - begun) / n, keys / n, n, engine.bound)
+    return measure_pace(config, "cuda" if gpus_here(config) else "cpu", video.video_id, shard)
 
 
 def _print(
-    report: Reporter, config: SegmentConfig, videos: int, sums: PlanSums, scale: float, trial: Trial | None
+    report: Reporter, config: SegmentConfig, videos: int, sums: PlanSums, scale: float, pace: Pace | None
 ) -> None:
     frames = int(sums.frames * scale)
     about = "about " if scale > 1 else ""
@@ -178,10 +148,10 @@ def _print(
         videos=videos,
         frames=frames,
     )
-    if trial is None:
+    if pace is None:
         report.say("estimate: no video could be decoded, so there is none")
         return
-    bound = trial.bound(sums.largest)
+    bound = pace.bound(sums.largest)
     lanes = f", {config.lanes} segments side by side" if config.lanes > 1 else ""
     report.say(
         f"state: of a segment at most {count(bound.frames, 'frame')} and the keys are kept, up to "
@@ -189,10 +159,7 @@ def _print(
         state_frames=bound.frames,
         state_bytes=bound.bytes,
     )
-    core_s = frames * (trial.decode_s + trial.engine_s)
-    report.say(
-        f"estimate from {trial.frames} frames here (keys {100 * trial.key_share:.0f} % of them): decode "
-        f"{1000 * trial.decode_s:.1f} ms and engine {1000 * trial.engine_s:.1f} ms a frame, so about "
-        f"{clock(core_s)} of one core for all; nothing was written",
-        core_seconds=round(core_s, 1),
-    )
+    estimate, *beside = describe_pace(pace, frames, config.scheduler.name)
+    report.say(estimate, core_seconds=round(frames * pace.frame_s, 1))
+    for line in beside:
+        report.say(line, every_core_seconds=round(frames * pace.every_frame_s, 1), fidelity=pace.fidelity)

@@ -1,0 +1,48 @@
+"""Promise: a dry run says what the net on every frame would take, and recommends it where a schedule saves
+little.
+
+Why: `tiny-face` with the default schedule was twice as fast as `every` and lost 26 points of fidelity, and
+nothing said so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from vidseg_core.engine.bound import Bound
+from vidseg_core.pipeline.pace import Pace, describe_pace
+
+CHEAP = Pace(
+    frames=25,
+    decode_s=0.003,
+    between_s=0.006,
+    key_s=0.012,
+    key_share=1 / 12,
+    every_s=0.013,
+    fidelity=0.74,
+    bound=lambda size: Bound(frames=0, bytes=0),
+)
+EXPENSIVE = replace(CHEAP, key_s=1.7, every_s=1.7, fidelity=None)
+
+
+def test_a_net_as_cheap_as_propagation_is_to_run_on_every_frame() -> None:
+    estimate, beside, advice = describe_pace(CHEAP, 1000, "fixed")
+    assert "decoding 3.0 ms" in estimate and "the net 12.0 ms a key (8 % of frames)" in estimate
+    assert "1.6 times as long" in beside and "fixed loses 26 points of fidelity" in beside
+    assert "advice: take --scheduler.name every" in advice and "26 points" in advice
+
+
+def test_an_expensive_net_gets_the_figures_and_no_advice() -> None:
+    _, beside = describe_pace(EXPENSIVE, 1000, "fixed")
+    assert "--scheduler.name every" in beside and "11.3 times as long" in beside and "fidelity" not in beside
+
+
+def test_every_is_not_compared_with_itself() -> None:
+    assert len(describe_pace(CHEAP, 1000, "every")) == 1
+
+
+@pytest.mark.parametrize(("share", "frame_s"), [(0.0, 0.009), (1.0, 0.021)])
+def test_a_frame_costs_its_share_of_keys(share: float, frame_s: float) -> None:
+    assert replace(CHEAP, key_share=share).frame_s == pytest.approx(frame_s)

@@ -1,0 +1,162 @@
+"""What a frame of a run costs here, under its schedule and with the net on every frame: measured.
+
+Model: some first frames of a video go through the engine twice, as configured and under `every`. A frame
+costs its decoding and what every frame needs (flow, propagation), and a key the net besides; how many frames
+are keys is the schedule's own number where it has one (`fixed`, `random`), else what was seen. The second
+pass ends after `MOST_S`, so an expensive net is tried on a frame or two; a cheap one, which is the case
+where `every` may be the better choice, gives all masks, and so the fidelity of the schedule on these frames.
+
+Seconds are those of a core, not of the clock: other load is no cost. Beside a GPU they are the clock's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from vidseg_core.config.catalogue import EVERY, SCHEDULERS
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
+from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
+from vidseg_core.engine import Engine, FrameInput, FrameResult
+from vidseg_core.engine.assemble import build_engine, new_state
+from vidseg_core.engine.bound import Bound
+from vidseg_core.kit.progress import clock
+from vidseg_core.media import FrameShard
+from vidseg_core.metrics import measure_fidelity
+
+FRAMES = 25
+"""Frames that are tried: two whole intervals of the default schedule."""
+MOST_S = 3.0
+"""The net on every frame: no further frame after so many seconds."""
+WORTH = 2.5
+"""Where the net on every frame takes at most so many times as long, a schedule saves little: propagation
+costs about as much as the net, and what is lost between keys is lost for that little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds per frame, as measured."""
+
+    frames: int
+    decode_s: float
+    between_s: float
+    """What every frame of the schedule takes: its view, flow, propagation, the decision."""
+    key_s: float
+    """What a key takes besides: the net."""
+    key_share: float
+    """Keys per frame of the schedule."""
+    every_s: float
+    """A frame with the net on every frame, without decoding."""
+    fidelity: float | None
+    """Of the schedule's masks on these frames, 0 to 1; None: the net is too expensive to find out."""
+    bound: Callable[[tuple[int, int]], Bound]
+    """What the schedule's engine keeps of a segment at most, by working size."""
+
+    @property
+    def frame_s(self) -> float:
+        """A frame under the schedule."""
+        return self.decode_s + self.between_s + self.key_share * self.key_s
+
+    @property
+    def every_frame_s(self) -> float:
+        """A frame with the net on every frame."""
+        return self.decode_s + self.every_s
+
+    @property
+    def ratio(self) -> float:
+        """How much longer the net on every frame takes."""
+        return self.every_frame_s / self.frame_s if self.frame_s else 1.0
+
+
+def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: FrameShard) -> Pace:
+    """The frames of `shard`, as configured and then under `every`."""
+    config = replace(config, key_batch=1, budget=None, max_drop=None)
+    frames = [_frame(shard, t) for t in range(len(shard))]
+    engine = build_engine(config, device)
+    rows, seconds = _run(engine, config, video_id, frames)
+    net_s = engine.stats.seconds["net"]
+    keys = sum(row.is_key for row in rows)
+    n = len(frames)
+    pace = Pace(
+        frames=n,
+        decode_s=shard.cpu_s / n,
+        between_s=max(0.0, seconds - net_s) / n,
+        key_s=net_s / max(1, keys),
+        key_share=_share(config.scheduler, keys / n),
+        every_s=seconds / n,
+        fidelity=None,
+        bound=engine.bound,
+    )
+    if config.scheduler.name == EVERY:
+        return pace
+    every = replace(config, scheduler=SchedulerConfig(name=EVERY))
+    reference, seconds = _run(build_engine(every, device), every, video_id, frames, MOST_S)
+    return replace(pace, every_s=seconds / len(reference), fidelity=_fidelity(config, rows, reference))
+
+
+def _share(scheduler: SchedulerConfig, seen: float) -> float:
+    entry = SCHEDULERS.get(scheduler.name)
+    return 1 / scheduler.interval if entry is not None and entry.takes_interval else seen
+
+
+def _frame(shard: FrameShard, t: int) -> FrameInput:
+    return FrameInput(
+        frame_index=int(shard.frame_index[t]),
+        pts_s=float(shard.pts_s[t]),
+        is_corrupt=bool(shard.is_corrupt[t]),
+        picture=shard.pictures[t],
+    )
+
+
+def _run(
+    engine: Engine,
+    config: SegmentConfig,
+    video_id: str,
+    frames: Sequence[FrameInput],
+    most_s: float = float("inf"),
+) -> tuple[list[FrameResult], float]:
+    """Rows and seconds of as many frames as `most_s` allows, at least one."""
+    state, now = new_state(config, video_id, 0), engine.stats.clock
+    started, rows = now(), list[FrameResult]()
+    for frame in frames:
+        rows += engine.step([state], [frame])[0]
+        if now() - started > most_s:
+            break
+    rows += engine.finish([state])[0]
+    return rows, now() - started
+
+
+def _fidelity(
+    config: SegmentConfig, rows: Sequence[FrameResult], reference: Sequence[FrameResult]
+) -> float | None:
+    """None where the reference is not whole, or masks are pseudo-labels, which doubt more between keys."""
+    if len(reference) < len(rows) or isinstance(config, PseudoLabelConfig):
+        return None
+    masks, expected = ([row.labels_HW for row in each] for each in (rows, reference))
+    classes = 1 + max(int(labels_HW.max()) for labels_HW in (*masks, *expected))
+    return measure_fidelity(masks, expected, classes).mean_iou
+
+
+def describe_pace(pace: Pace, frames: int, scheduler: str) -> list[str]:
+    """The estimate for so many frames, and `every` beside it, in sentences."""
+    lines = [
+        f"estimate from {pace.frames} frames here: decoding {1000 * pace.decode_s:.1f} ms, flow and "
+        f"propagation {1000 * pace.between_s:.1f} ms, the net {1000 * pace.key_s:.1f} ms a key "
+        f"({100 * pace.key_share:.0f} % of frames), so about {clock(frames * pace.frame_s)} of one core for "
+        "all; nothing was written"
+    ]
+    if scheduler == EVERY:
+        return lines
+    lost = "" if pace.fidelity is None else f"{100 * (1 - pace.fidelity):.0f} points of fidelity"
+    beside = f"; on these {pace.frames} frames {scheduler} loses {lost} against it" if lost else ""
+    lines.append(
+        f"the net on every frame instead (--scheduler.name {EVERY}): about "
+        f"{clock(frames * pace.every_frame_s)}, {pace.ratio:.1f} times as long{beside}"
+    )
+    if pace.ratio <= WORTH:
+        price = f", for {lost}" if lost else ""
+        lines.append(
+            f"advice: take --scheduler.name {EVERY}. Propagation costs about as much as this net, so that "
+            f"{scheduler} saves {100 * max(0.0, 1 - 1 / pace.ratio):.0f} % of the time only{price}"
+        )
+    return lines
