@@ -13,16 +13,26 @@ import numpy as np
 import optuna
 import pytest
 
+from benchmarks.generated_tables import generated_table
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.spaces import load_spaces
+from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.config.tune import TuneConfig
+from vidseg_core.episodes.store import write_table
 from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.episodes.walk import fixed_keys
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.models.policy import Policy
+from vidseg_core.models.policy_file import read_policy
 from vidseg_core.search.desk import GRACE, OTHERS, Desk
+from vidseg_core.search.finalists import open_material
 from vidseg_core.search.front import choose_finalists, front, picture
 from vidseg_core.search.space import Definition, open_spaces
 from vidseg_core.search.trial import COLLAPSED, PATIENCE, Stopped, Task, _watch, try_point
 from vidseg_core.search.tune_job import run_tune
+from vidseg_core.store.objects import open_store
+from vidseg_core.training.decision_job import DECISION, run_train_decision
+from vidseg_core.training.policy_loop import POLICY
 from vidseg_core.training.split import open_tables
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -215,6 +225,46 @@ def test_a_dry_run_tries_each_space_and_writes_nothing(tables: str, space_file: 
     assert run_tune(config, Reporter("text", printed)) == 0
     assert "light: fine" in printed.getvalue() and "nothing was searched" in printed.getvalue()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def scored_tables(tmp_path: Path) -> str:
+    """As build-episodes --features scores makes them."""
+    names = ("warp_error", "flow_magnitude", "distance", "frame_difference")
+    for number in range(3):
+        table = replace(generated_table(100, 20, seed=number), feature_names=names)
+        write_table(open_store(str(tmp_path / "sets")), table)
+    return str(tmp_path / "sets")
+
+
+@pytest.mark.parametrize("name", ["policies", "schedulers"])
+def test_every_shipped_space_can_be_searched(name: str, scored_tables: str, tmp_path: Path) -> None:
+    """`schedulers` held `random`, which cannot be walked on tables, and ended before its first trial."""
+    printed = io.StringIO()
+    config = TuneConfig(
+        tables=scored_tables, space=name, output=str(tmp_path / "o"), intervals=(8.0,), dry_run=True
+    )
+    assert run_tune(config, Reporter("text", printed)) == 0
+    spaces = load_spaces(name)
+    assert spaces and all(f"{space}: fine" in printed.getvalue() for space in spaces)
+
+
+def test_policies_that_are_tried_may_have_a_decision_net_inside(
+    scored_tables: str, space_file: str, task: Task, tmp_path: Path
+) -> None:
+    place = tmp_path / "net"
+    learn = TrainDecisionConfig(tables=scored_tables, output=str(place), steps=4, intervals=(5.0,))
+    assert run_train_decision(learn, Reporter("text", io.StringIO())) == 0
+    file = str(place / DECISION)
+    config = TuneConfig(tables=scored_tables, space=space_file, output=str(tmp_path / "o"), decision=file)
+    search = open_material(config)
+    found = try_point(LIGHT, search.task(tmp_path), tmp_path / "t", search.tables, search.validation)
+    assert not found["error"]
+    policy, _ = read_policy(tmp_path / "t" / POLICY)
+    assert isinstance(policy, Policy) and policy.decision is not None
+    assert search.fingerprint() != open_material(replace(config, decision=None)).fingerprint()
+    with pytest.raises(ConfigError, match="no space of train-policy"):
+        open_material(replace(config, spaces=("fixed",)))
 
 
 def test_definitions_are_small_and_picklable(space_file: str) -> None:

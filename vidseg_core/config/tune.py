@@ -40,6 +40,8 @@ class TuneConfig:
     seed: int = 0
     """seed of the search, of the policies and of the clips that are judged on"""
 
+    decision: str | None = None
+    """file of train-decision to put inside of every policy (not dvrl), as --decision of train-policy"""
     episodes: int = 240
     """episodes that a policy of a trial learns from (its space may set reinforce.episodes instead)"""
     early_stop: bool = True
@@ -73,7 +75,7 @@ class TuneConfig:
 
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {
         "tables": "what is searched, on what, and where to",
-        "episodes": "trials and finalists",
+        "decision": "trials and finalists",
         "concurrent": "resources",
         "dry_run": "this run",
     }

@@ -28,6 +28,7 @@ from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import KeyRate
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.episodes.table_set import TableSet
+from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.search.desk import visit
@@ -35,6 +36,7 @@ from vidseg_core.search.space import Definition, scheduler_of
 from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.store.small_files import NUMBER, json_object
 from vidseg_core.training.attempt import Row, TrainingError
+from vidseg_core.training.policy_job import features_read
 from vidseg_core.training.policy_loop import BEST, POLICY, PolicyOptions, train_policy
 
 OUTCOME = "outcome.json"
@@ -58,6 +60,8 @@ class Task:
     early_stop: bool
     threads: int
     seed: int
+    decision: DecisionNet | None = None
+    """What policies have inside."""
 
 
 class Stopped(Exception):
@@ -149,8 +153,8 @@ def _policy(
     trial = space.trial(point)
     if "reinforce.episodes" not in point:
         trial = replace(trial, reinforce=replace(trial.reinforce, episodes=task.episodes))
-    if trial.features:
-        tables, validation = (only_features(each, trial.features) for each in (tables, validation))
+    if features := features_read(trial.features, task.decision):
+        tables, validation = (only_features(each, features) for each in (tables, validation))
     options = _options(trial, task, folder, point)
     options.rules().check(tables)
     make_folder(folder)
@@ -179,6 +183,7 @@ def _options(trial: PolicyTrial, task: Task, folder: Path, point: Mapping[str, A
         save_every=max(1, batches // CHECKS),
         log_every=max(1, batches // ROWS),
         fingerprint=hashlib.sha256(told.encode()).hexdigest(),
+        decision=task.decision,
     )
 
 

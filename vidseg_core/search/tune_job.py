@@ -21,29 +21,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.schema import load_yaml, to_dict
-from vidseg_core.config.spaces import Space, space_file
-from vidseg_core.config.train_policy import TrainPolicyConfig
+from vidseg_core.config.spaces import space_file
 from vidseg_core.config.tune import TuneConfig
-from vidseg_core.episodes.operate import Operator
-from vidseg_core.episodes.table_set import TableSet
 from vidseg_core.kit.claim import only_driver
 from vidseg_core.kit.interrupts import drains
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.kit.ray_session import ClusterError
-from vidseg_core.models.policy_file import read_policy
 from vidseg_core.search.desk import open_desk
-from vidseg_core.search.front import choose_finalists, front, write_front, write_trials
-from vidseg_core.search.space import Definition, open_spaces
-from vidseg_core.search.trial import Task, only_features, read_outcome, run_trial
+from vidseg_core.search.finalists import Material, open_material, train_finalists
+from vidseg_core.search.front import front, write_front, write_trials
+from vidseg_core.search.space import Definition
+from vidseg_core.search.trial import read_outcome, run_trial
 from vidseg_core.store.keys import RUN_KEY
 from vidseg_core.training.driver import open_run, output_folder, write_facts
-from vidseg_core.training.policy_job import run_train_policy
 from vidseg_core.training.policy_loop import POLICY
-from vidseg_core.training.split import describe_split, digests, open_tables
+from vidseg_core.training.split import describe_split
 
-TRIAL_FOLDER, FINALISTS, RAY_FOLDER, SEARCH = "trials", "finalists", "_ray", "search"
+TRIAL_FOLDER, RAY_FOLDER, SEARCH = "trials", "_ray", "search"
 METRICS, MODES = ["quality", "aki"], ["max", "max"]
 _PAUSE_S = 1.0
 
@@ -51,23 +46,20 @@ _PAUSE_S = 1.0
 def run_tune(config: TuneConfig, reporter: Reporter | None = None) -> int:
     """Search (or go on) as `config` says; the exit code. What is wrong is raised, each in one sentence."""
     report = reporter or Reporter(config.log)
-    definition = open_spaces(config.space, config.spaces)
-    tables, validation = open_tables(config.tables, config.val_clips, config.val_share, config.seed)
-    if validation is None:
-        raise ConfigError("--tables", "hold one clip only; trials need others to be judged on")
-    _check_sides(config, validation)
-    names = ", ".join(space.name for space in definition.spaces)
-    report.say(f"spaces {names}; {trials_of(config)} trials; {describe_split(tables, validation)}")
+    search = open_material(config)
+    names = ", ".join(space.name for space in search.definition.spaces)
+    split = describe_split(search.tables, search.validation)
+    report.say(f"spaces {names}; {trials_of(config)} trials; {split}")
     if config.dry_run:
-        return _dry_run(config, definition, tables, validation, report)
+        return _dry_run(search, report)
     folder = output_folder(config).resolve()
     space = {"space": load_yaml(space_file(config.space))}
-    open_run(folder, config.fingerprint_fields() | space | digests(tables, validation))
+    open_run(folder, config.fingerprint_fields() | space | search.fingerprint())
     with only_driver(folder):
         if (folder / RUN_KEY).is_file():
             report.say(f"{folder} is complete already; nothing to do")
             return 0
-        return _search(config, definition, folder, validation, report)
+        return _search(search, folder, report)
 
 
 def trials_of(config: TuneConfig) -> int:
@@ -75,35 +67,28 @@ def trials_of(config: TuneConfig) -> int:
     return min(config.trials, config.limit or config.trials)
 
 
-def _check_sides(config: TuneConfig, validation: TableSet) -> None:
-    if config.sides == "two" and validation.two_sided_RL1 is None:
-        raise ConfigError("--sides", "two needs tables built with --two_sided_stride 1")
-
-
-def _search(
-    config: TuneConfig, definition: Definition, folder: Path, validation: TableSet, report: Reporter
-) -> int:
+def _search(search: Material, folder: Path, report: Reporter) -> int:
     from vidseg_core.kit.ray_session import ray_session
 
     started = time.monotonic()
-    with ray_session(config, report):
+    with ray_session(search.config, report):
         with report.phase("searching"):
-            _run_trials(config, definition, folder, report)
+            _run_trials(search, folder, report)
         outcomes = read_outcomes(folder)
         write_trials(folder, outcomes)
         _say_front(outcomes, report)
         searched = time.monotonic() - started
         with report.phase("training what is on the front"):
-            finals = _train_finalists(config, definition, folder, outcomes, validation, report)
+            finals = train_finalists(search, folder, outcomes, report)
     write_front(folder, outcomes, finals)
-    _finish(config, folder, outcomes, finals, searched, time.monotonic() - started, report)
+    _finish(search.config, folder, outcomes, finals, searched, time.monotonic() - started, report)
     return 0
 
 
 # --- trials ------------------------------------------------------------------------------------------------
 
 
-def _run_trials(config: TuneConfig, definition: Definition, folder: Path, report: Reporter) -> None:
+def _run_trials(search: Material, folder: Path, report: Reporter) -> None:
     import ray
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # read when Tune is imported: the progress line is ours
@@ -112,18 +97,9 @@ def _run_trials(config: TuneConfig, definition: Definition, folder: Path, report
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
+    config = search.config
     desk_name = f"vidseg-search-{folder.name}-{id(config)}"
-    task = Task(
-        definition=definition,
-        folder=str(folder / TRIAL_FOLDER),
-        desk=desk_name,
-        sides=config.sides,
-        intervals=config.intervals,
-        episodes=config.episodes,
-        early_stop=config.early_stop,
-        threads=config.threads,
-        seed=config.seed,
-    )
+    task = search.task(folder / TRIAL_FOLDER, desk_name)
     cpus = ray.cluster_resources().get("CPU", 1.0)
     at_once = config.concurrent or max(1, int(cpus / config.threads))
     share = min(float(config.threads), cpus / at_once)
@@ -131,7 +107,7 @@ def _run_trials(config: TuneConfig, definition: Definition, folder: Path, report
     trainable = tune.with_resources(partial(run_trial, task=task), {"cpu": share})
     try:
         with _progress(folder, trials_of(config), report), _ends_saved():
-            results = _tuner(config, folder, trainable, definition, at_once).fit()
+            results = _tuner(config, folder, trainable, search.definition, at_once).fit()
     finally:
         ray.kill(desk)
     if results.num_errors:
@@ -239,78 +215,6 @@ def _say_front(outcomes: Sequence[dict[str, Any]], report: Reporter) -> None:
     report.block("\n".join(lines))
 
 
-# --- finalists ---------------------------------------------------------------------------------------------
-
-
-def _train_finalists(
-    config: TuneConfig,
-    definition: Definition,
-    folder: Path,
-    outcomes: Sequence[dict[str, Any]],
-    validation: TableSet,
-    report: Reporter,
-) -> dict[str, dict[str, Any]]:
-    """By trial: the folder of the policy that was trained in full, and what it reaches."""
-    spaces = {space.name: space for space in definition.spaces}
-    finals: dict[str, dict[str, Any]] = {}
-    chosen = choose_finalists(outcomes, config.finalists)
-    for number, place in enumerate(chosen):
-        outcome = outcomes[place]
-        options = ", ".join(f"{name} {_short(value)}" for name, value in outcome["options"].items())
-        report.say(f"finalist {number + 1}/{len(chosen)}: {outcome['space']}, {options}")
-        clips = tuple(sorted(set(validation.clips)))
-        final = final_config(config, folder, spaces[outcome["space"]], outcome, clips)
-        run_train_policy(final, report)
-        finals[outcome["trial"]] = _judged(config, final, outcome, validation)
-    return finals
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def final_config(
-    config: TuneConfig, folder: Path, space: Space, outcome: dict[str, Any], val_clips: tuple[str, ...]
-) -> TrainPolicyConfig:
-    """The full training of a trial's policy, with an operating point at the trial's key interval."""
-    trial = space.trial(outcome["options"])
-    own = (round(outcome["aki"], 1),) if outcome["aki"] > 1.05 else ()
-    return TrainPolicyConfig(
-        tables=config.tables,
-        output=str(folder / FINALISTS / outcome["trial"]),
-        policy=trial.policy,
-        features=trial.features,
-        intervals=tuple(dict.fromkeys((*config.intervals, *own))),
-        val_clips=val_clips,
-        seed=trial.seed or config.seed,
-        episode=trial.episode,
-        reinforce=replace(trial.reinforce, episodes=config.final_episodes),
-        workers=config.workers,
-        threads=config.threads,
-        max_failures=config.max_failures,
-        log=config.log,
-    )
-
-
-def _judged(
-    config: TuneConfig, final: TrainPolicyConfig, outcome: dict[str, Any], validation: TableSet
-) -> dict[str, Any]:
-    file = Path(final.output) / POLICY
-    net, _ = read_policy(file)
-    seen = only_features(validation, final.features) if final.features else validation
-    sides: Any = config.sides
-    operator = Operator(
-        seen, max_interval=final.episode.max_interval, history=final.episode.history, sides=sides
-    )
-    point = operator.find(net.key_rate, [outcome["aki"]])[0]
-    return {
-        "finalist": f"{FINALISTS}/{outcome['trial']}",
-        "final_quality": float(point.quality_P[0]),
-        "final_aki": float(point.aki_P[0]),
-        "final_threshold": float(point.threshold_P[0]),
-    }
-
-
 # --- end, and before ---------------------------------------------------------------------------------------
 
 
@@ -348,9 +252,7 @@ def _finish(
     )
 
 
-def _dry_run(
-    config: TuneConfig, definition: Definition, tables: TableSet, validation: TableSet, report: Reporter
-) -> int:
+def _dry_run(search: Material, report: Reporter) -> int:
     """Draw points, check them against the tables, and time a little of one."""
     import tempfile
 
@@ -360,25 +262,22 @@ def _dry_run(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize", "maximize"])
-    seconds, episodes = 0.0, 16
+    config, seconds, episodes = search.config, 0.0, 16
     with tempfile.TemporaryDirectory() as scratch:
-        for number, space in enumerate(definition.spaces):
+        for number, space in enumerate(search.definition.spaces):
             alone = Definition((space,))
             trial = study.ask()
             alone(trial)
-            task = Task(
+            task = replace(
+                search.task(Path(scratch)),
                 definition=alone,
-                folder=scratch,
-                desk="",
-                sides=config.sides,
                 intervals=config.intervals[:1],
                 episodes=episodes,
                 early_stop=False,
-                threads=config.threads,
-                seed=config.seed,
             )
             begun = time.monotonic()
-            outcome = try_point(dict(trial.params), task, Path(scratch) / str(number), tables, validation)
+            folder = Path(scratch) / str(number)
+            outcome = try_point(dict(trial.params), task, folder, search.tables, search.validation)
             spent = time.monotonic() - begun
             report.say(f"{space.name}: {outcome['error'] or 'fine'}")
             if space.verb == "train-policy":

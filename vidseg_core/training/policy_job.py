@@ -64,11 +64,12 @@ class PolicyTraining(GroupTraining):
     def prepare(self) -> None:
         config = self.config
         self.decision, made_with = read_decision(config.decision) if config.decision else (None, {})
+        features = features_read(config.features, self.decision)
         self.training, self.validation = open_tables(
-            config.tables, config.val_clips, config.val_share, config.seed, _features(config, self.decision)
+            config.tables, config.val_clips, config.val_share, config.seed, features
         )
         if config.decision:
-            _check_made_alike(made_with, self.training.fingerprint)
+            check_made_alike(made_with, self.training.fingerprint)
         options = policy_options(config, decision=self.decision)
         options.rules(self.training).check(self.training)
         if self.validation is not None:
@@ -160,7 +161,8 @@ MAY_DIFFER = frozenset(
 """Between the tables of a policy and those of the decision net inside."""
 
 
-def _check_made_alike(one: Mapping[str, str], other: Mapping[str, str]) -> None:
+def check_made_alike(one: Mapping[str, str], other: Mapping[str, str]) -> None:
+    """``ConfigError`` unless the tables of a decision net (`one`) and those at hand fit together."""
     differs = [
         name
         for name in sorted({*one, *other})
@@ -170,15 +172,15 @@ def _check_made_alike(one: Mapping[str, str], other: Mapping[str, str]) -> None:
     check(not differs, "--decision", problem)
 
 
-def _features(config: TrainPolicyConfig, decision: DecisionNet | None) -> tuple[str, ...]:
-    """Those of the tables that are needed; none: all of them."""
-    if decision is None or not config.features:
-        return config.features
+def features_read(features: tuple[str, ...], decision: DecisionNet | None) -> tuple[str, ...]:
+    """Those of the tables that a policy with these `features` needs; none: all of them."""
+    if decision is None or not features:
+        return features
     either = [name for name, chosen in FEATURE_SETS.items() if name in chosen]
-    both = sorted(set(spelled_out(config.features, either)) & set(decision.feature_names))
+    both = sorted(set(spelled_out(features, either)) & set(decision.feature_names))
     problem = f"{', '.join(both[:3])}: read by the decision net, which passes on what it expects to be lost"
     check(not both, "--features", problem)
-    return (*config.features, *decision.feature_names)
+    return (*features, *decision.feature_names)
 
 
 def policy_options(
