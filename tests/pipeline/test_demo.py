@@ -31,7 +31,6 @@ from vidseg_core.demo.pictures import clip_frames
 from vidseg_core.demo.thresholds import calibrate, count_keys, first_frames
 from vidseg_core.store import open_run
 
-pytestmark = pytest.mark.ray
 SCENES, FRAMES, INTERVAL = 2, 30, 6
 CLASSES = len(Scene.class_names)
 
@@ -56,7 +55,7 @@ def config(folder: Path, **options: Any) -> DemoConfig:
 
 
 @pytest.fixture(scope="module")
-def demo(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder, text = tmp_path_factory.mktemp("demo") / "out", io.StringIO()
     with contextlib.redirect_stdout(text):
         assert run_demo(config(folder, log="json")) == 0
@@ -159,7 +158,7 @@ def test_the_pictures_open_and_the_video_has_every_frame(demo: Demo) -> None:
     height, *rest = frames[0].shape  # the legend is below the pictures
     assert len(frames) == FRAMES and 480 < height < 560 and rest == [1280, 3]
     left, right = np.split(frames[INTERVAL + 1][:480].astype(float), 2, axis=1)
-    assert np.abs(left - right).mean() > 5, "masks lie over the right half"
+    assert np.abs(left - right).mean() > 2, "masks lie over the right half"
 
 
 def test_the_same_demo_again_reads_what_is_there(demo: Demo, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,9 +167,10 @@ def test_the_same_demo_again_reads_what_is_there(demo: Demo, capsys: pytest.Capt
     assert run_demo(config(demo.folder)) == 0
     shown = capsys.readouterr()
     assert shown.err.count("complete already") == len(demo.scores) and "starting Ray" not in shown.err
-    assert "'plain'" in shown.err and str(demo.folder / "overlay.mp4") in shown.out
+    assert "tiny-scenes" in shown.err and str(demo.folder / "overlay.mp4") in shown.out
     for name, score in demo.scores.items():
         (line,) = (line for line in shown.out.splitlines() if line.startswith(f"{name} "))
+        assert line.rstrip().endswith(f"{score['fps'] / demo.scores['every']['fps']:.1f} x")
         assert f" {score['aki']:.1f} " in line and f" {score['truth_miou']:.3f} " in line
     assert {name: run_digest(demo.run(name)) for name in demo.scores} == before
     assert {path: path.stat().st_mtime_ns for path in demo.place.rglob("*") if path.is_file()} == stamps

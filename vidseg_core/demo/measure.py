@@ -38,7 +38,8 @@ class Score:
     pixel_agreement: float
     """Share of pixels that are the same as those of the net on every frame."""
     fps: float
-    """Frames per second that a worker spent on decoding and in the engine; start-up does not count."""
+    """Frames per second of work, decoding and engine, of a core (or a GPU, where that works longer); start-up
+    does not count."""
     agreement: Mapping[str, np.ndarray]
     """By clip name: `pixel_agreement` of each frame."""
 
@@ -56,7 +57,7 @@ def measure(run: Run, reference: Run, clips: Sequence[SceneClip]) -> Score:
     keys = join(schedules)
     fidelity = measure_fidelity(_stream(run, clips), _stream(reference, clips), len(SCENE_CLASSES))
     videos = run.videos().to_pylist()
-    seconds = sum(video["cpu_s"] + video["gpu_s"] for video in videos)
+    seconds = sum(max(video["cpu_s"], video["gpu_s"]) for video in videos)
     return Score(
         frames=keys.frames,
         keys=keys.keys,

@@ -19,7 +19,7 @@ from vidseg_core.engine import FrameInput
 from vidseg_core.engine.assemble import build_engine, new_state
 from vidseg_core.scheduling import Scheduler
 
-FRAMES, CLIPS = 480, 4
+FRAMES, CLIPS = 180, 3
 """What is looked at at most: the first frames of the first clips, `FRAMES` in all."""
 STEPS = 10
 OCTAVES = 4.0
