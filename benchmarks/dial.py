@@ -25,12 +25,12 @@ from vidseg_core.calibration.calibrate import (
     clip_valuer,
     look_at_all,
     lookahead_runs,
-    sample_units,
     worth_trying,
 )
 from vidseg_core.calibration.evidence import Clip
 from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, keys_at
 from vidseg_core.calibration.search import search
+from vidseg_core.calibration.sizing import draw_sample
 from vidseg_core.calibration.tasks import SampleTasks, longest_interval
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
@@ -61,7 +61,7 @@ class Row:
 def measure(footage: str, config: SegmentConfig, drops: Sequence[float]) -> list[Row]:
     """All rows of one kind of footage."""
     report = Reporter("text")
-    units = sample_units(config, expand_inputs(config.input), report)
+    units = draw_sample(config, expand_inputs(config.input), report).units
     sample = SampleTasks(config, units)
     clips, places, _, net_ops = look_at_all(config, sample, report)
     names = worth_trying(config, net_ops, report)

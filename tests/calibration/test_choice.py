@@ -6,7 +6,9 @@ Why: a dial that is right on the sample and wrong on the corpus is worse than no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,11 @@ from vidseg_core.calibration.choice import (
     Choice,
     Valued,
     choose_by_drop,
+    describe,
     fits,
     interval_of_mean,
     rank,
+    unseen,
 )
 from vidseg_core.calibration.schedulers import FixedFamily, Point, long_run_share
 from vidseg_core.calibration.search import search
@@ -144,6 +148,40 @@ def test_schedulers_to_try_are_known_by_name() -> None:
         CalibrationConfig(schedulers=("warp_eror",))
 
 
+def test_even_keys_are_shown_beside_whatever_is_chosen() -> None:
+    """`fixed` often does as well as a threshold, and one who is not shown it does not ask."""
+    made = tables(10)
+    even = FixedFamily(made, 60)
+
+    class Other:
+        name = "warp_error"
+
+        def points(self, shares: Sequence[float]) -> list[Point]:
+            keys = tuple(np.arange(0, table.frames, 20) for table in made)
+            return [
+                Point(family=self.name, settings={"name": self.name, "threshold": 3.0}, keys=keys, share=0.04)
+            ]
+
+    choice = dial([Other()], budget=0.05, made=made, even=even)
+    assert choice.settings["name"] == "warp_error"
+    assert choice.even is not None and choice.even["interval"] == 20
+    assert choice.even["fidelity"] == pytest.approx(choice.fidelity)
+    assert "fixed, interval 20 (5.0 % keys)" in describe(choice) and "+0.00 points" in describe(choice)
+    assert "are what was chosen" in describe(dial([even], budget=0.05, made=made, even=even))
+    kept = dial([Other()], max_drop=60.0, made=made, even=even)
+    assert kept.even is not None and kept.even["interval"] == 25  # as many keys as the choice takes
+
+
+def test_without_a_look_even_keys_keep_a_budget_and_every_frame_a_limit() -> None:
+    job = SegmentConfig(input=("a",), output="b", segmenter="plain", budget=0.04)
+    choice = unseen(job, "too small")
+    assert choice.settings == {"name": "fixed", "interval": 25} and choice.can_keep
+    assert "too small" in describe(choice) and "not known" in describe(choice)
+    lossless = unseen(replace(job, budget=None, max_drop=1.0), "too small")
+    assert lossless.settings == {"name": "every"} and lossless.fidelity == 100
+    assert Choice(**json.loads(json.dumps(choice.to_json()))).settings == choice.settings
+
+
 # builders --------------------------------------------------------------------------------------------------
 
 
@@ -151,9 +189,16 @@ def tables(clips: int, frames: int = 200) -> list[Any]:
     return [generated_table(frames, 90, seed=seed) for seed in range(clips)]
 
 
-def dial(found: Sequence[Any], *, budget: float | None = None, max_drop: float | None = None) -> Choice:
+def dial(
+    found: Sequence[Any],
+    *,
+    budget: float | None = None,
+    max_drop: float | None = None,
+    made: Sequence[Any] = (),
+    even: FixedFamily | None = None,
+) -> Choice:
     """The choice with qualities from one-sided tables, relative to the net on every frame."""
-    made = found[0]._tables
+    made = made or found[0]._tables
 
     def value(points: Sequence[Point]) -> list[Valued]:
         return [
@@ -170,4 +215,4 @@ def dial(found: Sequence[Any], *, budget: float | None = None, max_drop: float |
         ]
 
     frames = [table.frames for table in made]
-    return search(found, value, budget=budget, max_drop=max_drop, frames=frames, seed=0)
+    return search(found, value, budget=budget, max_drop=max_drop, frames=frames, seed=0, even=even)

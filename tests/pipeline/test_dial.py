@@ -33,6 +33,7 @@ def test_the_choice_is_made_once_kept_and_said(corpus: Path, tmp_path: Path, run
     output = tmp_path / "out"
     code, text = run_locally(corpus, output, budget=0.2, **SMALL)
     assert code == 0 and "expected fidelity" in text and "promise" in text
+    assert "even keys beside it" in text and "3 runs of frames are too few to promise anything" in text
     info = json.loads((output / "run.json").read_text())
     dial = info["dial"]
     assert dial["asked"] == {"budget": 0.2}
@@ -49,6 +50,23 @@ def test_the_choice_is_made_once_kept_and_said(corpus: Path, tmp_path: Path, run
 
     code, text = run_locally(corpus, output, max_drop=1.0, **SMALL)
     assert code == 2 and "was calibrated for something else" in text and "budget" in text
+
+
+def test_where_looking_costs_more_than_the_job_nothing_is_looked_at(
+    corpus: Path, tmp_path: Path, run_locally: RunJob
+) -> None:
+    """A minute of one clip took four minutes of calibration."""
+    small = {"segmenter": "tiny-scenes", "scheduler": SchedulerConfig(max_interval=20)}
+    code, text = run_locally(corpus, tmp_path / "budget", budget=0.15, **small)
+    assert code == 0 and "calibrating would cost" in text and "--calibration.clips 12" in text
+    info = json.loads((tmp_path / "budget" / "run.json").read_text())
+    assert info["dial"]["chosen"] == {"name": "fixed", "interval": 7}
+    assert info["config"]["scheduler"]["max_interval"] == 20
+    assert info["dial"]["promised"]["fidelity"] is None and info["dial"]["achieved"]["audit"] is None
+
+    code, text = run_locally(corpus, tmp_path / "drop", max_drop=1.0, **small)
+    dial = json.loads((tmp_path / "drop" / "run.json").read_text())["dial"]
+    assert code == 0 and dial["chosen"] == {"name": "every"} and dial["kept"] is True
 
 
 def test_a_dry_run_says_what_calibration_costs_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from vidseg_core.calibration.choice import Choice, interval_of_mean
+from vidseg_core.config.catalogue import EVERY
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
@@ -139,6 +140,7 @@ def outcome(choice: Choice, totals: Mapping[str, Any], audited: Audited | None) 
         "asked": facts["asked"],
         "chosen": facts["settings"],
         "could_promise": choice.can_keep,
+        "even": choice.even,
         "note": choice.note,
         "promised": promised | {"aki": choice.aki},
         "achieved": achieved,
@@ -148,6 +150,8 @@ def outcome(choice: Choice, totals: Mapping[str, Any], audited: Audited | None) 
 
 def _kept(choice: Choice, share: float | None, audited: Audited | None) -> bool | None:
     """None: not known. Of fidelity the mean of the audit decides; the promise itself is one per clip."""
+    if choice.settings["name"] == EVERY:
+        return True
     if "budget" in choice.asked:
         return None if share is None else share <= choice.asked["budget"] * (1 + 1e-9)
     return None if audited is None else 100 - audited.fidelity <= choice.asked["max_drop"]

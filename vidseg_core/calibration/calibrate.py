@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from vidseg_core.calibration.choice import Choice, Valued, describe, plain_choice
+from vidseg_core.calibration.choice import Choice, Valued, describe, plain_choice, unseen
 from vidseg_core.calibration.evidence import Clip
-from vidseg_core.calibration.sampling import Run, draw_runs
-from vidseg_core.calibration.schedulers import LookaheadRuns, Point, families, prices_of
+from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, prices_of
 from vidseg_core.calibration.search import search
+from vidseg_core.calibration.sizing import draw_sample
 from vidseg_core.calibration.tasks import (
     SampleTasks,
     Tasks,
@@ -30,16 +30,14 @@ from vidseg_core.calibration.tasks import (
     tried_names,
 )
 from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
+from vidseg_core.config.dial import CLIP_FRAMES, CLIPS
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.config.words import count
-from vidseg_core.datasets.clip_reader import ClipReader
-from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.assemble import plugin_sources
 from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.claim import require_same
 from vidseg_core.kit.progress import Reporter, clock
-from vidseg_core.media import MediaError
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.propagators import build_propagator
@@ -91,13 +89,13 @@ def chosen_config(
 
 def _read(store: ObjectStore) -> dict[str, Any]:
     """What was chosen when the run began, and for what."""
-    choice = {"settings!": {}, "key_share!": NUMBER, "fidelity!": NUMBER, "note!": str}
+    choice = {"settings!": {}, "key_share!": NUMBER, "fidelity!": (*NUMBER, type(None)), "note!": str}
     return read_object(store, CALIBRATION_KEY, {"asked_for!": {}, "choice!": choice}, OTHER_OUTPUT)
 
 
 def with_choice(config: SegmentConfig, choice: Choice) -> SegmentConfig:
     """The configuration with the scheduler that was chosen, the dial at rest."""
-    most = longest_interval(config)
+    most = choice.max_interval or longest_interval(config)
     scheduler = SchedulerConfig(**{"max_interval": most, **choice.settings})
     return replace(config, scheduler=scheduler, budget=None, max_drop=None)
 
@@ -107,6 +105,7 @@ def _ask(config: SegmentConfig, inputs: Sequence[VideoInput], net: str) -> dict[
     fields = {name: value for name, value in config.fingerprint_fields().items() if name not in _CHOSEN}
     sample = asdict(config.calibration)
     del sample["audit_frames"]
+    sample |= {"clips": sample["clips"] or CLIPS, "clip_frames": sample["clip_frames"] or CLIP_FRAMES}
     return {
         **fields,
         **plugin_sources(config),
@@ -134,12 +133,23 @@ def check_ask(config: SegmentConfig, inputs: Sequence[VideoInput], store: Object
 def calibrate(
     config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter, tasks: Tasks | None = None
 ) -> Choice:
-    """Look at a sample of the inputs and choose; ``ConfigError`` when there is nothing to look at."""
+    """Look at a sample of the inputs, where that is worth its cost, and choose; ``ConfigError`` when there is
+    nothing to look at."""
     check_dial_here(config)
-    started = time.monotonic()
-    units = sample_units(config, inputs, report)
-    if not units:
+    drawn = draw_sample(config, inputs, report)
+    if drawn.declined:
+        choice = unseen(config, drawn.declined)
+        report.block(describe(choice))
+        return choice
+    if not drawn.units:
         raise ConfigError("--calibration", "no video has the 16 decodable frames that it needs")
+    return _look_and_choose(drawn.config, drawn.units, report, tasks)
+
+
+def _look_and_choose(
+    config: SegmentConfig, units: Sequence[Unit], report: Reporter, tasks: Tasks | None
+) -> Choice:
+    started = time.monotonic()
     frames = sum(unit.frames for unit in units)
     report.say(
         f"calibrating on {len(units)} runs of frames from {count(len({u.source for u in units}), 'video')}, "
@@ -149,8 +159,9 @@ def calibrate(
     clips, places, net_s, net_ops = look_at_all(config, sample, report)
     value = clip_valuer(clips, places, sample, report)
     names = worth_trying(config, net_ops, report)
+    seen = [clip.table for clip in clips]
     found = families(
-        [clip.table for clip in clips],
+        seen,
         names,
         max_interval=longest_interval(config),
         policy=config.scheduler.policy,
@@ -164,7 +175,9 @@ def calibrate(
         frames=[clip.table.frames for clip in clips],
         seed=config.seed,
         net_s=net_s,
+        even=FixedFamily(seen, longest_interval(config)),
     )
+    choice = replace(choice, max_interval=longest_interval(config))
     report.block(describe(choice))
     if choice.settings["name"] == EVERY and config.calibration.quality == "fidelity":
         report.say(
@@ -214,43 +227,6 @@ def check_dial_here(config: SegmentConfig) -> None:
         problem = f"{tried!r} needs its file: --scheduler.name {tried} --scheduler.policy FILE"
         needs_none = not SCHEDULERS[tried].trained_by
         check(needs_none or file_for(tried, config) is not None, "--calibration.schedulers", problem)
-
-
-def sample_units(config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> list[Unit]:
-    """The runs of frames to look at; a video that cannot be opened is passed over (the job will say why)."""
-    reader = ClipReader(stream=config.media.stream)
-
-    def frames_of(number: int) -> int:
-        try:
-            return reader.index(inputs[number].uri).frames
-        except (DatasetError, MediaError):
-            return 0
-
-    try:
-        runs = draw_runs(
-            len(inputs),
-            frames_of,
-            clips=config.calibration.clips,
-            clip_frames=config.calibration.clip_frames,
-            seed=config.seed,
-        )
-    finally:
-        reader.close()
-    if len(runs) < config.calibration.clips:
-        report.say(f"note: the corpus holds only {len(runs)} of {config.calibration.clips} runs of frames")
-    return [_unit(inputs[run.video], run, config.media.stream) for run in runs]
-
-
-def _unit(video: VideoInput, run: Run, stream: int | None) -> Unit:
-    return Unit(
-        clip=f"{video.video_id}-{run.start}",
-        segment=0,
-        source=video.uri,
-        video_id="",
-        start=run.start,
-        stop=run.stop,
-        stream=stream,
-    )
 
 
 def look_at_all(

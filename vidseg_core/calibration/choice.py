@@ -27,6 +27,7 @@ import numpy as np
 
 from vidseg_core.calibration.schedulers import Point, long_run_share
 from vidseg_core.config.catalogue import EVERY, FIXED
+from vidseg_core.config.segment import SegmentConfig
 
 CONFIDENCE = 0.9
 LEAST_CLIPS = 9
@@ -65,14 +66,15 @@ class Choice:
     """What must be said besides; empty: nothing."""
     key_share: float
     """Expected keys per frame."""
-    fidelity: float
-    """Expected, mean over clips, 0 to 100."""
-    fidelity_low: float
-    fidelity_high: float
+    fidelity: float | None
+    """Expected, mean over clips, 0 to 100; None, as the next three: nothing was looked at."""
+    fidelity_low: float | None
+    fidelity_high: float | None
     """95 % interval of that mean, from clips drawn again."""
-    worst_drop: float
+    worst_drop: float | None
     """Of the clips, points."""
     clips: int
+    """Looked at; 0: nothing was, since that would have cost more than the job."""
     frames: int
     held_out_kept: int | None = None
     """max_drop: clips on which the choice that the others made keeps the promise."""
@@ -80,6 +82,10 @@ class Choice:
     """Seconds of the net per frame, as measured."""
     tried: Sequence[Mapping[str, Any]] = field(default=())
     """Each scheduler at its best setting that keeps the promise."""
+    even: Mapping[str, Any] | None = None
+    """Even keys (`fixed`) at the same budget, as in `tried`; None: the net runs on every frame."""
+    max_interval: int | None = None
+    """The longest interval that the run may have; None in choices of older versions."""
 
     @property
     def aki(self) -> float:
@@ -173,6 +179,7 @@ def conclude(
     held_out_kept: int | None = None,
     net_s: float = 0.0,
     tried: Sequence[Mapping[str, Any]] = (),
+    even: Mapping[str, Any] | None = None,
 ) -> Choice:
     """The choice in numbers; without a point the net runs on every frame."""
     clips = len(frames)
@@ -196,7 +203,39 @@ def conclude(
         held_out_kept=held_out_kept,
         net_s=net_s,
         tried=tuple(tried),
+        even=even,
     )
+
+
+def unseen(config: SegmentConfig, why: str) -> Choice:
+    """What keeps the promise without a look at the corpus: even keys at the budget, or every frame."""
+    most, budget = config.scheduler.max_interval, config.budget
+    if budget is None:
+        assert config.max_drop is not None
+        asked, settings, share = {"max_drop": config.max_drop}, {"name": EVERY}, 1.0
+    else:
+        interval = min(most, interval_within(budget))
+        asked, settings, share = {"budget": budget}, {"name": FIXED, "interval": interval}, 1 / interval
+    lossless = 100.0 if budget is None else None
+    return Choice(
+        asked=asked,
+        settings=settings,
+        can_keep=budget is not None and share <= budget * (1 + 1e-9),
+        note=why,
+        key_share=share,
+        fidelity=lossless,
+        fidelity_low=lossless,
+        fidelity_high=lossless,
+        worst_drop=None if lossless is None else 0.0,
+        clips=0,
+        frames=0,
+        max_interval=most,
+    )
+
+
+def interval_within(share: float) -> int:
+    """The shortest even interval whose keys are at most this share."""
+    return max(1, math.ceil(1 / share - 1e-9))
 
 
 def _clips(tables: Tables) -> int:
@@ -216,20 +255,12 @@ def describe(choice: Choice) -> str:
         f"at most {100 * v:g} % key frames" if name == "budget" else f"at most {v:g} points lost on a clip"
         for name, v in choice.asked.items()
     )
-    saved = 1 - choice.key_share
     lines = [
         ("asked", asked),
         ("chosen", describe_settings(choice)),
         ("expected AKI", f"{choice.aki:.1f} frames ({100 * choice.key_share:.1f} % keys)"),
-        (
-            "expected fidelity",
-            f"{choice.fidelity:.2f} of 100 (95 %: {choice.fidelity_low:.2f} to {choice.fidelity_high:.2f}, "
-            f"mean over {choice.clips} clips); the worst clip loses {choice.worst_drop:.2f}",
-        ),
-        (
-            "saved",
-            f"{100 * saved:.1f} % of the net's calls: {1000 * saved * choice.net_s:.0f} s per 1,000 frames",
-        ),
+        *_expected(choice),
+        ("even keys beside it", _even(choice)),
     ]
     if choice.held_out_kept is not None:
         lines.append(("held-out check", f"kept on {choice.held_out_kept} of {choice.clips} clips left out"))
@@ -237,6 +268,37 @@ def describe(choice: Choice) -> str:
         lines.append(("note", choice.note))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)
+
+
+def _expected(choice: Choice) -> list[tuple[str, str]]:
+    """Fidelity and what is saved, as far as they were looked at."""
+    saved = f"{100 * (1 - choice.key_share):.1f} % of the net's calls"
+    if not choice.clips:
+        fidelity = "not known: nothing was looked at" if choice.fidelity is None else "100: every frame"
+        return [("expected fidelity", fidelity), ("saved", saved)]
+    lines = [
+        (
+            "expected fidelity",
+            f"{choice.fidelity:.2f} of 100 (95 %: {choice.fidelity_low:.2f} to {choice.fidelity_high:.2f}, "
+            f"mean over {choice.clips} clips); the worst clip loses {choice.worst_drop:.2f}",
+        )
+    ]
+    seconds = 1000 * (1 - choice.key_share) * choice.net_s
+    return [*lines, ("saved", f"{saved}: {seconds:.0f} s per 1,000 frames")]
+
+
+def _even(choice: Choice) -> str:
+    """`fixed` at the same budget."""
+    if choice.settings["name"] == FIXED:
+        return f"are what was chosen ({FIXED})"
+    if choice.even is None or choice.fidelity is None:
+        return "nothing to compare: the net runs on every frame"
+    row = choice.even
+    return (
+        f"{FIXED}, interval {row['interval']} ({100 * row['key_share']:.1f} % keys): fidelity "
+        f"{row['fidelity']:.2f}, the worst clip loses {row['worst_drop']:.2f}; the choice is "
+        f"{choice.fidelity - row['fidelity']:+.2f} points"
+    )
 
 
 def describe_settings(choice: Choice) -> str:

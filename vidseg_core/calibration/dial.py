@@ -9,20 +9,18 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from vidseg_core.calibration.audit import audit, closing_lines, outcome
-from vidseg_core.calibration.calibrate import check_ask, chosen_config, is_calibrated, sample_units
-from vidseg_core.calibration.choice import Choice
-from vidseg_core.calibration.tasks import Tasks, here, longest_interval, on_ray, sample_builder
+from vidseg_core.calibration.calibrate import check_ask, chosen_config, is_calibrated
+from vidseg_core.calibration.choice import Choice, describe, unseen
+from vidseg_core.calibration.sizing import draw_sample, work_of_sample
+from vidseg_core.calibration.tasks import Tasks, here, on_ray, sample_builder
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.episodes.estimate import work_of
-from vidseg_core.episodes.sources import read_unit
+from vidseg_core.episodes.sources import Unit, read_unit
 from vidseg_core.episodes.table_builder import TableOptions
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.objects import ObjectStore
 
 _TRIAL_FRAMES = 16
-_SCHEDULES = 25
-"""Schedules whose intervals have to be put together, roughly: many have intervals in common."""
 
 
 class SampleDial:
@@ -66,7 +64,7 @@ class SampleDial:
     ) -> dict[str, Any]:
         assert self._choice is not None, "nothing was chosen"
         frames, audited = config.calibration.audit_frames, None
-        if frames:
+        if frames and self._choice.clips:  # without a look nothing is promised that an audit would check
             report.say(f"audit: the net on {frames} frames more")
             with _session(config, report) if on_ray else nullcontext(), report.phase("auditing"):
                 audited = audit(config, store, frames, on_ray=on_ray)
@@ -87,34 +85,36 @@ def _session(config: SegmentConfig, report: Reporter) -> Iterator[Tasks]:
 
 def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> None:
     """``--dry-run``: what the calibration would take here, from a few frames of the first run."""
-    units = sample_units(config, inputs, report)
-    if not units:
+    drawn = draw_sample(config, inputs, report)
+    if drawn.declined:
+        report.block(describe(unseen(config, drawn.declined)))
+        return
+    if not drawn.units:
         report.say("calibration: no video has frames enough to look at")
         return
-    work = [
-        work_of(u.frames, horizon=longest_interval(config), key_stride=1, two_sided_stride=0, features=4)
-        for u in units
-    ]
-    frames, pairs = sum(w.frames for w in work), sum(w.pairs for w in work)
-    two = _SCHEDULES * frames if config.propagation.sides == "two" else 0
-    builder = sample_builder(config, "cpu").with_options(
-        TableOptions(quality="accuracy", horizon=8, min_frames=2)
-    )
-    sample = list(read_unit(units[0], str(config.working_size), "all"))[:_TRIAL_FRAMES]
-    started = time.perf_counter()
-    seen = builder.see(sample)
-    net_s = (time.perf_counter() - started) / len(sample)
-    started = time.perf_counter()
-    for k in range(len(sample) - 1):
-        builder.pairs(seen, k)
-    pair_s = (time.perf_counter() - started) / (8 * len(sample) - 36)
+    frames, pairs, two = work_of_sample(drawn)
+    net_s, pair_s = _measured(drawn.config, drawn.units[0])
     seconds = frames * net_s + (pairs + 2 * two) * pair_s
     audit_s = config.calibration.audit_frames * net_s
     report.say(
-        f"calibration would look at {len(units)} runs, {frames:,} frames: the net {1000 * net_s:.0f} ms on "
-        "each, "
-        f"{pairs:,} pairs and up to {two:,} two-sided frames at {1000 * pair_s:.1f} ms a flow; about "
-        f"{clock(seconds)} of one core, and {clock(audit_s)} for the audit at the end. The estimate below is "
-        f"for --scheduler.interval {config.scheduler.interval}; what will be chosen is not known yet",
+        f"calibration would look at {len(drawn.units)} runs, {frames:,} frames: the net {1000 * net_s:.0f} "
+        f"ms on each, {pairs:,} pairs and up to {two:,} two-sided frames at {1000 * pair_s:.1f} ms a flow; "
+        f"about {clock(seconds)} of one core, and {clock(audit_s)} for the audit at the end. The estimate "
+        f"below is for --scheduler.interval {config.scheduler.interval}; what is chosen is not known yet",
         calibration_core_seconds=round(seconds, 1),
     )
+
+
+def _measured(config: SegmentConfig, unit: Unit) -> tuple[float, float]:
+    """CPU seconds of the net on a frame, and of a pair."""
+    builder = sample_builder(config, "cpu").with_options(
+        TableOptions(quality="accuracy", horizon=8, min_frames=2)
+    )
+    sample = list(read_unit(unit, str(config.working_size), "all"))[:_TRIAL_FRAMES]
+    started = time.process_time()
+    seen = builder.see(sample)
+    net_s = (time.process_time() - started) / len(sample)
+    started = time.process_time()
+    for k in range(len(sample) - 1):
+        builder.pairs(seen, k)
+    return net_s, (time.process_time() - started) / (8 * len(sample) - 36)

@@ -75,10 +75,10 @@ class FixedFamily:
     name = FIXED
 
     def __init__(self, tables: Sequence[EpisodeTable], max_interval: int) -> None:
-        self._tables, self._most = tables, max_interval
+        self._tables, self.longest = tables, max_interval
 
     def points(self, shares: Sequence[float]) -> list[Point]:
-        wanted = {min(self._most, max(2, round(1 / share))) for share in shares}
+        wanted = {min(self.longest, max(2, round(1 / share))) for share in shares}
         return [self.at(interval) for interval in sorted(wanted)]
 
     def at(self, interval: int) -> Point:

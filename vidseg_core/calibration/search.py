@@ -6,6 +6,7 @@ Invariant: the same sample gives the same choice, whatever the order in which cl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from vidseg_core.calibration.choice import (
     choose_by_drop,
     conclude,
     fits,
+    interval_within,
     last_kept,
 )
-from vidseg_core.calibration.schedulers import SHARES, Family, Point
+from vidseg_core.calibration.schedulers import SHARES, Family, FixedFamily, Point
+from vidseg_core.config.catalogue import EVERY
 
 _NEAR_BUDGET = (1.0, 0.93, 0.85, 0.75, 0.6)
 _BETWEEN = 4
@@ -38,12 +41,20 @@ def search(
     frames: Sequence[int],
     seed: int,
     net_s: float = 0.0,
+    even: FixedFamily | None = None,
 ) -> Choice:
-    """What to run; exactly one of `budget` (share of keys) and `max_drop` (points) is given."""
+    """What to run; exactly one of `budget` (share of keys) and `max_drop` (points) is given. `even`: `fixed`
+    on the sample, to be shown beside whatever is chosen."""
     if budget is not None:
-        return _by_budget(found, value, budget, frames, seed, net_s)
-    assert max_drop is not None
-    return _by_drop(found, value, max_drop, frames, seed, net_s)
+        choice = _by_budget(found, value, budget, frames, seed, net_s)
+    else:
+        assert max_drop is not None
+        choice = _by_drop(found, value, max_drop, frames, seed, net_s)
+    if even is None or choice.settings["name"] == EVERY:
+        return choice
+    share = choice.key_share if budget is None else min(budget, 1.0)
+    (valued,) = value([even.at(min(even.longest, interval_within(share)))])
+    return replace(choice, even=_row(valued))
 
 
 def _by_budget(

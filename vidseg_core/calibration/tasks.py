@@ -7,7 +7,6 @@ give the same numbers.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,11 +18,12 @@ import torch
 
 from vidseg_core.calibration.evidence import Interval, Known, two_sided_values
 from vidseg_core.config.catalogue import SCHEDULERS
-from vidseg_core.config.dial import TRIED
+from vidseg_core.config.dial import CLIP_FRAMES, TRIED
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.assemble import build_net, build_run_flow
 from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.engine.stats import clock_of
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.sources import Unit, read_unit
@@ -71,7 +71,7 @@ def lookahead_file(config: SegmentConfig) -> str:
 
 def longest_interval(config: SegmentConfig) -> int:
     """What the sample can show: a forced key at the latest where its runs end."""
-    return min(config.scheduler.max_interval, config.calibration.clip_frames - 1)
+    return min(config.scheduler.max_interval, (config.calibration.clip_frames or CLIP_FRAMES) - 1)
 
 
 Tasks = Callable[[Sequence[Unit]], "SampleTasks"]
@@ -108,9 +108,10 @@ def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, See
     try:
         frames = list(read_unit(unit, str(config.working_size), "all"))
         one_call = operations_of(lambda: builder.see(frames[:1]))
-        started = time.perf_counter()
+        clock = clock_of(device)
+        started = clock()
         seen = builder.see(frames)
-        net_s = (time.perf_counter() - started) / max(1, len(frames))
+        net_s = (clock() - started) / max(1, len(frames))
         net_ops = one_call / config.key_batch  # a call is filled up
         return Looked(builder.tabulate(unit.clip, 0, seen), "", net_s, net_ops), seen
     except (Refused, DatasetError, MediaError) as problem:

@@ -8,20 +8,24 @@ from typing import Literal
 from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS
 from vidseg_core.config.errors import check, check_int, nearest
 
-__all__ = ["TRIED", "CalibrationConfig", "check_dial"]
+__all__ = ["CLIPS", "CLIP_FRAMES", "TRIED", "CalibrationConfig", "check_dial"]
 
 TRIED = tuple(name for name, entry in SCHEDULERS.items() if entry.walks_tables)
 """Schedulers that a calibration can try; the trained ones need their file."""
+
+CLIPS, CLIP_FRAMES = 12, 96
+"""The full sample: runs of frames, and frames of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig:
     """The sample that is run frame by frame first, and what is checked afterwards."""
 
-    clips: int = 12
-    """runs of frames looked at, drawn over all videos; at least 2; below 9 no promise of --max_drop holds"""
-    clip_frames: int = 96
-    """frames of each run; 16 to 2000 (a run costs about frames x 45 flows)"""
+    clips: int | None = None
+    """runs of frames looked at, drawn over all videos; at least 2; below 9 no promise of --max_drop holds;
+    None: 12, fewer or none where they would cost more than the job"""
+    clip_frames: int | None = None
+    """frames of each run; 16 to 2000 (a run costs about frames x 45 flows); None: 96, fewer as for clips"""
     schedulers: tuple[str, ...] = ()
     """those to try; none given: those without a file, what --scheduler.policy gives, and the planner where
     the net costs enough"""
@@ -32,8 +36,10 @@ class CalibrationConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedulers", tuple(self.schedulers))
-        check_int("--calibration.clips", self.clips, 2, 1000)
-        check_int("--calibration.clip_frames", self.clip_frames, 16, 2000, "frames")
+        if self.clips is not None:
+            check_int("--calibration.clips", self.clips, 2, 1000)
+        if self.clip_frames is not None:
+            check_int("--calibration.clip_frames", self.clip_frames, 16, 2000, "frames")
         check_int("--calibration.audit_frames", self.audit_frames, 0, 100_000, "frames")
         measures = ("fidelity", "accuracy")
         problem = f"must be fidelity or accuracy, got {self.quality!r}"

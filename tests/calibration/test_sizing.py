@@ -1,0 +1,78 @@
+"""Promise: a calibration costs at most half of the job that keeps the promise without it, and what it looks
+at follows from the corpus and the net alone.
+
+Why: for a clip of a minute four minutes were spent to find out how to save some seconds.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vidseg_core.calibration import sizing
+from vidseg_core.calibration.choice import LEAST_CLIPS
+from vidseg_core.calibration.sizing import Sample, job_ops, sample_ops
+from vidseg_core.config.dial import CLIP_FRAMES, CLIPS, CalibrationConfig
+from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.plan.video_list import VideoInput
+
+PAIR = 2e8
+CHEAP, EXPENSIVE = 4e8, 6e10
+"""Operations a frame, about those of tiny-face and of DeepLabV3+ with ResNet-50 at 512 px."""
+
+
+def drawn(
+    monkeypatch: pytest.MonkeyPatch, frames: int, net: float, videos: int = 20, **options: Any
+) -> Sample:
+    """The sample of so many videos of so many frames."""
+    monkeypatch.setattr(sizing, "prices", lambda config, index: (net, PAIR))
+    inputs: Any = [VideoInput(video_id=f"v{n}", uri=f"v{n}.mp4", size=1, stamp="") for n in range(videos)]
+    reader: Any = SimpleNamespace(index=lambda uri: SimpleNamespace(frames=frames))
+    asked: dict[str, Any] = {"max_drop": 1.0} | options
+    config = SegmentConfig(input=("x",), output="y", segmenter="plain", **asked)
+    return sizing._Drawing(config, inputs, reader).sample()
+
+
+def shape(sample: Sample) -> tuple[int, int]:
+    return len(sample.units), max(unit.frames for unit in sample.units)
+
+
+def test_a_large_corpus_gets_the_full_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = drawn(monkeypatch, 30_000, CHEAP)
+    assert shape(sample) == (CLIPS, CLIP_FRAMES) and not sample.declined
+
+
+@pytest.mark.parametrize(("frames", "net"), [(4_000, CHEAP), (60, EXPENSIVE), (130, EXPENSIVE)])
+@pytest.mark.parametrize("options", [{"max_drop": 1.0}, {"max_drop": None, "budget": 0.04}])
+def test_the_sample_never_costs_more_than_half_of_the_job(
+    monkeypatch: pytest.MonkeyPatch, frames: int, net: float, options: dict[str, Any]
+) -> None:
+    sample = drawn(monkeypatch, frames, net, **options)
+    fits = sample_ops(sample, net, PAIR) <= job_ops(sample.config, 20 * frames, net, PAIR) / 2
+    assert fits != bool(sample.declined)
+    if not sample.declined:
+        assert len(sample.units) >= LEAST_CLIPS
+
+
+def test_a_middling_corpus_gets_a_smaller_sample_of_nine_runs_or_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sample = drawn(monkeypatch, 3000, CHEAP)
+    runs, frames = shape(sample)
+    assert not sample.declined and LEAST_CLIPS <= runs < CLIPS and frames < CLIP_FRAMES
+    assert sample.config.calibration.clip_frames == frames
+
+
+def test_a_small_one_gets_none_and_it_is_said_how_to_have_one_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sample = drawn(monkeypatch, 250, EXPENSIVE, videos=1)
+    assert "calibrating would cost" in sample.declined and "all frames" in sample.declined
+    typed = drawn(monkeypatch, 250, EXPENSIVE, videos=1, calibration=CalibrationConfig(clips=2))
+    assert not typed.declined and shape(typed) == (2, CLIP_FRAMES)
+
+
+def test_a_net_that_cannot_be_counted_is_looked_at_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not drawn(monkeypatch, 200, 0.0).declined
