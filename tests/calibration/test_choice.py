@@ -87,6 +87,7 @@ def test_a_budget_is_kept_and_used() -> None:
     choice = dial([FixedFamily(tables(10), 60)], budget=0.04)
     assert choice.settings == {"name": "fixed", "interval": 25} and choice.can_keep
     assert choice.aki == pytest.approx(25)
+    assert choice.fidelity and choice.fidelity_low and choice.fidelity_high
     assert choice.fidelity_low < choice.fidelity < choice.fidelity_high
 
 
