@@ -21,7 +21,8 @@ from tests.media import clips
 from tests.media.decoding import by_units
 from vidseg_core.media import DecodeChild, MediaError, decode_unit, probe, stamp_of
 from vidseg_core.media.opening import open_source
-from vidseg_core.media.s3_source import BLOCK, S3Source
+from vidseg_core.media.range_source import BLOCK
+from vidseg_core.media.s3_source import S3Source
 from vidseg_core.media.source import BAD_PLACE, neutral_name
 from vidseg_core.plan import expand_inputs, plan_segments
 

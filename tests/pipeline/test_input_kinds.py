@@ -17,6 +17,7 @@ from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.conftest import RunJob, small_config
 from tests.pipeline.inline import Killed, rows_without_package, run_inline
 from tests.s3_server import S3Bucket
+from tests.web import Web
 from vidseg_core.store.run import open_run
 
 FRAMES = 20
@@ -36,11 +37,11 @@ def upload(folder: Path, s3: S3Bucket) -> str:
     return f"{s3.url}/in/"
 
 
-def a_folder_of_pngs(tmp: Path, s3: S3Bucket) -> str:
+def a_folder_of_pngs(tmp: Path, s3: S3Bucket, web: Web) -> str:
     return str(frames(tmp / "bear"))
 
 
-def two_sequences_of_jpegs_in_a_folder(tmp: Path, s3: S3Bucket) -> str:
+def two_sequences_of_jpegs_in_a_folder(tmp: Path, s3: S3Bucket, web: Web) -> str:
     for name in ("left", "right"):
         for path in frames(tmp / name, name + "_{:d}.jpg", FRAMES // 2).iterdir():
             path.rename(tmp / path.name)
@@ -48,17 +49,17 @@ def two_sequences_of_jpegs_in_a_folder(tmp: Path, s3: S3Bucket) -> str:
     return f"{tmp}/*.jpg"
 
 
-def pictures_in_s3(tmp: Path, s3: S3Bucket) -> str:
+def pictures_in_s3(tmp: Path, s3: S3Bucket, web: Web) -> str:
     return upload(frames(tmp / "bear"), s3)
 
 
-def an_animated_png(tmp: Path, s3: S3Bucket) -> str:
+def an_animated_png(tmp: Path, s3: S3Bucket, web: Web) -> str:
     first, *others = map(Image.fromarray, moving_disc(FRAMES))
     first.save(tmp / "a.png", save_all=True, append_images=others, duration=40)
     return f"{tmp}/a.png"
 
 
-def parts_of_parquet(tmp: Path, s3: S3Bucket) -> str:
+def parts_of_parquet(tmp: Path, s3: S3Bucket, web: Web) -> str:
     """Relative addresses, an id, and a link as caches make them."""
     write_video(tmp / "blobs" / "a.mp4", moving_disc(FRAMES)).rename(tmp / "blobs" / "5891b5b522d5df08")
     (tmp / "clips").mkdir()
@@ -70,21 +71,27 @@ def parts_of_parquet(tmp: Path, s3: S3Bucket) -> str:
     return f"{tmp}/list.parquet"
 
 
+def the_web(tmp: Path, s3: S3Bucket, web: Web) -> str:
+    write_video(web.folder / "a b.mp4", moving_disc(FRAMES))
+    return f"{web.url}/moved/a b.mp4"
+
+
 KINDS = (
     a_folder_of_pngs,
     two_sequences_of_jpegs_in_a_folder,
     pictures_in_s3,
     an_animated_png,
     parts_of_parquet,
+    the_web,
 )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_killed_and_given_again_it_ends_with_the_same_rows(
-    kind: Callable[[Path, S3Bucket], str], tmp_path: Path, s3: S3Bucket
+    kind: Callable[[Path, S3Bucket, Web], str], tmp_path: Path, s3: S3Bucket, web: Web
 ) -> None:
     (tmp_path / "in").mkdir()
-    source = kind(tmp_path / "in", s3)
+    source = kind(tmp_path / "in", s3, web)
     whole, killed = (small_config(source, tmp_path / name, segmenter="plain") for name in ("whole", "killed"))
     run_inline(whole, 1)
     rows = rows_without_package(tmp_path / "whole")

@@ -178,7 +178,7 @@ def test_limit_takes_the_first(tree: Path) -> None:
         expand_inputs([str(tree)], limit=0)
 
 
-@pytest.mark.parametrize("spec", ["missing.mp4", "missing/*.mp4", "http://x/y.mp4", "rtsp://x", "", "empty"])
+@pytest.mark.parametrize("spec", ["missing.mp4", "missing/*.mp4", "ftp://x/y.mp4", "rtsp://x", "", "empty"])
 def test_what_leads_nowhere_is_named(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -255,7 +255,7 @@ def test_a_folder_of_parquet_parts_is_one_list(tmp_path: Path) -> None:
         ([{"uri": "b.mp4", "video_id": "x"}, {"uri": "a.MKV", "video_id": "x"}], "'x' is given to two"),
         ([{"uri": "b.mp4", "video_id": "x"}, {"uri": "b.mp4", "video_id": "y"}], "named twice"),
         ([{"uri": "b.mp4", "x": "1"}, {"uri": "", "x": "1"}], "row"),
-        ([{"uri": "http://x/b.mp4", "x": "1"}], "only local paths"),
+        ([{"uri": "ftp://x/b.mp4", "x": "1"}], "only local paths"),
     ],
 )
 def test_lists_that_make_no_sense(

@@ -63,7 +63,7 @@ def test_a_text_leads_nowhere(kind: str, place: str, child: DecodeChild, bait: P
 
 @pytest.mark.parametrize(
     "name",
-    ["concat:{bait}|{bait}", "subfile,,start,0,end,0,,:{bait}", "http://127.0.0.1:{port}/x", "file:{bait}"],
+    ["concat:{bait}|{bait}", "subfile,,start,0,end,0,,:{bait}", "tcp://127.0.0.1:{port}", "file:{bait}"],
 )
 def test_a_name_is_never_an_address(name: str, child: DecodeChild, bait: Path) -> None:
     with knocks() as (port, knocked), opens_of(bait) as opened:

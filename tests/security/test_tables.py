@@ -25,6 +25,7 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.episodes.store import decode_table
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.kit.manifest import claim_output, fingerprint
+from vidseg_core.media.remote import is_remote
 from vidseg_core.plan import InputError, expand_inputs
 from vidseg_core.store import FRAMES_SCHEMA, VIDEOS_SCHEMA, open_run, open_store
 from vidseg_core.store.compact import compact_video
@@ -170,7 +171,7 @@ def test_an_episode_table_runs_nothing(evidence: Path) -> None:
 
 
 def test_entries_of_a_list_are_videos_and_nothing_else(tmp_path: Path) -> None:
-    """No list in a list, no pattern, no folder, no command, no address of the network."""
+    """No list in a list, no pattern, no folder of videos, no command."""
     inner = tmp_path / "inner.csv"
     inner.write_text("uri\nfilm.mp4\n")
     (tmp_path / "film.mp4").write_bytes(b"x")
@@ -185,15 +186,16 @@ def test_entries_of_a_list_are_videos_and_nothing_else(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("ran"))
 
 
-@pytest.mark.parametrize("scheme", ["http", "https", "ftp", "rtmp", "concat", "data"])
-def test_an_address_of_the_network_is_refused_unasked_and_its_secrets_not_repeated(
+@pytest.mark.parametrize("scheme", ["http", "https", "gs", "ftp", "rtmp", "concat", "data"])
+def test_an_address_of_another_kind_or_with_secrets_is_refused_unasked_and_its_secrets_not_repeated(
     scheme: str, tmp_path: Path
 ) -> None:
+    why = "holds credentials" if is_remote(f"{scheme}://") else "only local paths and addresses of s3://"
     listing = tmp_path / "list.csv"
     with knocks() as (port, knocked):
         secret = f"{scheme}://127.0.0.1:{port}/x.mp4?X-Amz-Signature=MARKER&a=1"
         listing.write_text(f"uri\n{secret}\n")
-        with pytest.raises(InputError, match="only local paths and s3://") as caught:
+        with pytest.raises(InputError, match=why) as caught:
             expand_inputs([str(listing)])
     assert "MARKER" not in str(caught.value) and not knocked
     with pytest.raises(ValueError, match="--input") as refused:

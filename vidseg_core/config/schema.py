@@ -37,7 +37,7 @@ ConfigT = TypeVar("ConfigT")
 
 _USERINFO = re.compile(r"^([A-Za-z][\w+.-]*://)[^/@\s]*:[^/@\s]*@")
 _SECRET_QUERY = re.compile(
-    r"([?&](?:[\w-]*(?:signature|token|secret|password|credential|access-?key)[\w-]*)=)([^&#\s]+)",
+    r"([?&](?:sig|[\w-]*(?:signature|token|secret|password|credential|access-?key)[\w-]*)=)([^&#\s]+)",
     re.IGNORECASE,
 )
 

@@ -168,6 +168,8 @@ def _open(uri: str, source: Source, limits: MediaLimits) -> av.container.InputCo
 
 def _other_thing(head: bytes) -> str | None:
     """What a file is that is no video, where its first bytes say so."""
+    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         text = "an animated WebP, which FFmpeg cannot decode; save it as PNG frames, APNG or a video"
         return text if b"ANIM" in head else _PICTURE

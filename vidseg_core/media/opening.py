@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vidseg_core.media.errors import MediaError
+from vidseg_core.media.remote import RemoteSource, is_remote
 from vidseg_core.media.s3_source import S3Source
 from vidseg_core.media.sequence_source import SequenceSource
 from vidseg_core.media.sequences import is_sequence
@@ -10,7 +11,7 @@ from vidseg_core.media.source import LocalSource, Source
 
 
 def open_source(uri: str) -> Source:
-    """Opens a local path, `s3://bucket/key` or a sequence of pictures.
+    """Opens a local path, an address in S3 or of another service, or a sequence of pictures.
 
     Raises MediaError: empty_file, not_found, unreadable, and what the kind of source can raise.
     """
@@ -24,4 +25,6 @@ def open_source(uri: str) -> Source:
 def _open(uri: str) -> Source:
     if is_sequence(uri):
         return SequenceSource(uri)
+    if is_remote(uri):
+        return RemoteSource(uri)
     return S3Source(uri) if uri.startswith("s3://") else LocalSource(uri)

@@ -21,13 +21,14 @@ from itertools import accumulate, groupby, pairwise
 from typing import NamedTuple
 
 from vidseg_core.aws import get_whole, input_client
+from vidseg_core.media import remote
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.s3_source import asking_s3
 from vidseg_core.media.sequences import Frame, path_of, sequence
 from vidseg_core.media.source import BAD_PLACE, stamp_of
 
 _AHEAD = 8
-"""Files in S3 that are fetched before they are asked for, while reading runs forward."""
+"""Files in object storage that are fetched before they are asked for, while reading runs forward."""
 _KEPT = 4
 _TRIED = 16
 """Files that are looked at for one that says what the pictures are."""
@@ -69,7 +70,9 @@ class SequenceSource(io.RawIOBase):
         self.uri, self.name = uri, "input.mov"
         self._sequence = found = sequence(uri)
         self._frames, self.damage = found.frames, found.damage
-        self._pool = ThreadPoolExecutor(_AHEAD) if uri.startswith("s3://") else None
+        elsewhere = _from_storage if remote.is_remote(uri) else _from_disk
+        self._load_from = _from_s3 if uri.startswith("s3://") else elsewhere
+        self._pool = ThreadPoolExecutor(_AHEAD) if self._load_from is not _from_disk else None
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._ahead: dict[int, Future[bytes]] = {}
         self._kind = self._first_kind()
@@ -153,8 +156,7 @@ class SequenceSource(io.RawIOBase):
 
     def _load(self, number: int) -> bytes:
         frame = self._frames[number]
-        read = _from_s3 if self._sequence.folder.startswith("s3://") else _from_disk
-        data = read(self._sequence.folder, frame)
+        data = self._load_from(self._sequence.folder, frame)
         if len(data) != frame.size:
             raise _changed(self._sequence.folder + frame.name)
         return data
@@ -185,6 +187,12 @@ def _from_s3(folder: str, frame: Frame) -> bytes:
         return get_whole(
             input_client(), Bucket=bucket, Key=prefix + frame.name, IfMatch=f'"{frame.changed}"'
         )["Body"]
+
+
+def _from_storage(folder: str, frame: Frame) -> bytes:
+    if remote.entry(folder + frame.name).changed != frame.changed:
+        raise _changed(folder + frame.name)
+    return remote.read(folder + frame.name)
 
 
 def _changed(address: str) -> MediaError:

@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from vidseg_core.aws import input_client
 from vidseg_core.local_name import bytes_of, python_name
+from vidseg_core.media import remote
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.s3_source import asking_s3
 
@@ -247,6 +248,8 @@ def _ordered(uri: str, frames: list[Frame], pattern: str) -> Sequence:
 
 
 def _pictures(folder: str) -> Iterator[Frame]:
+    if remote.is_remote(folder):
+        return _in_storage(folder)
     return _in_s3(folder) if folder.startswith("s3://") else _on_disk(folder)
 
 
@@ -272,6 +275,13 @@ def _in_s3(folder: str) -> Iterator[Frame]:
                 name = item["Key"][len(prefix) :]
                 if is_picture(name):
                     yield Frame(name, item["Size"], item["ETag"].strip('"'))
+
+
+def _in_storage(folder: str) -> Iterator[Frame]:
+    for entry in remote.entries_in(folder):
+        name = entry.uri.rpartition("/")[2]
+        if is_picture(name):
+            yield Frame(name, entry.size, entry.changed)
 
 
 def path_of(folder: str, name: str) -> bytes:

@@ -27,8 +27,9 @@ import pyarrow as pa
 
 from vidseg_core.config.schema import redact
 from vidseg_core.local_name import FILE_SCHEME, python_name, text_of
+from vidseg_core.media.remote import SCHEMES, is_remote
 from vidseg_core.media.sequences import MOST_RATE, RATE, is_picture, is_sequence, without_rate
-from vidseg_core.plan import lists, s3, sequences
+from vidseg_core.plan import lists, remote, s3, sequences
 from vidseg_core.plan.errors import InputError
 from vidseg_core.plan.ids import make_video_id, safe_video_id
 from vidseg_core.plan.lists import LIST_SUFFIXES
@@ -75,7 +76,9 @@ def _expand(given: str, rate: float) -> Iterator[_Found]:
     if not 0 < rate <= MOST_RATE:
         raise InputError(f"{given}: a sequence has above 0 and up to {MOST_RATE:g} frames a second")
     if spec.startswith("s3://"):
-        return _expand_s3(spec, rate)
+        return _expand_address(spec, rate, s3.find)
+    if is_remote(spec):
+        return _expand_address(spec, rate, remote.find)
     path = _local_path(spec, redact(spec))
     if os.path.isdir(path):
         nothing = f"{spec}: no videos in this directory ({_LOOKED_FOR})"
@@ -135,7 +138,8 @@ def _some(entries: Iterable[_T], otherwise: str) -> Iterator[_T]:
 def _local_path(spec: str, named: str) -> str:
     """Path of a spec without an S3 scheme; file:// addresses are accepted."""
     if _SCHEME.match(spec) and not spec.startswith(FILE_SCHEME):
-        raise InputError(f"{named}: only local paths and s3:// addresses can be read")
+        schemes = ", ".join(f"{scheme}://" for scheme in ("s3", *SCHEMES))
+        raise InputError(f"{named}: only local paths and addresses of {schemes} can be read")
     path = python_name(spec)
     if not path or "\0" in path:
         raise InputError(f"{named!r}: not a path")
@@ -190,7 +194,9 @@ def _glob(pattern: str) -> Iterator[_Found]:
             yield _local(match)
 
 
-def _expand_s3(spec: str, rate: float) -> Iterator[_Found]:
+def _expand_address(
+    spec: str, rate: float, find: Callable[[str, Callable[[str], bool]], Iterable[s3.Found]]
+) -> Iterator[_Found]:
     folder = spec.rstrip("/")
     is_pattern = s3.WILD.search(spec)
 
@@ -205,7 +211,7 @@ def _expand_s3(spec: str, rate: float) -> Iterator[_Found]:
     def list_of(part: str) -> str:
         return folder if part.startswith(folder + "/") else part
 
-    found = (entry_of(*entry) for entry in s3.find(spec, counts))
+    found = (entry_of(*entry) for entry in find(spec, counts))
     nothing = f"{spec}: no such object, and no videos under this prefix ({_LOOKED_FOR})"
     return _sorted_out(spec, found, nothing, list_of, rate)
 
@@ -225,15 +231,20 @@ def _list(spec: str, parts: Sequence[str], list_of: Callable[[str], str], rate: 
         pictures = [uri for uri, _ in resolved if is_sequence(uri)]
         known = dict(zip(pictures, sequences.looked_up(pictures, rate), strict=True))
         objects = [uri for uri, _ in resolved if uri.startswith("s3://") and uri not in known]
-        known |= {uri: (uri, *head) for uri, head in s3.heads(objects).items()}
+        files = [uri for uri, _ in resolved if is_remote(uri) and uri not in known]
+        looked_at = s3.heads(objects) | remote.heads(files)
+        known |= {uri: (uri, *head) for uri, head in looked_at.items()}
         for uri, video_id in resolved:
             yield _Found(*known[uri], video_id) if uri in known else _local(uri, video_id)
 
 
 def _resolve(uri: str, spec: str, list_path: str) -> str:
-    if uri.startswith("s3://"):
+    if _is_address(uri):
+        if redact(uri) != uri:
+            text = f"{spec}: entry {redact(uri)} holds credentials; they belong in the environment"
+            raise InputError(text)
         return uri
-    if list_path.startswith("s3://") and not os.path.isabs(uri) and not _SCHEME.match(uri):
+    if _is_address(list_path) and not os.path.isabs(uri) and not _SCHEME.match(uri):
         return s3.beside(list_path, uri, spec)
     plain, _ = without_rate(uri)
     path = _local_path(plain, f"{spec}: entry {redact(uri)}")
@@ -243,6 +254,10 @@ def _resolve(uri: str, spec: str, list_path: str) -> str:
         folder, name = (there, "") if os.path.isdir(there) else os.path.split(there)
         return sequences.address_of(folder) + name + uri[len(plain) :]
     return there
+
+
+def _is_address(uri: str) -> bool:
+    return uri.startswith("s3://") or is_remote(uri)
 
 
 def _is_pattern(path: str) -> bool:

@@ -11,7 +11,8 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vidseg_core.plan import s3
+from vidseg_core.media.remote import is_remote
+from vidseg_core.plan import remote, s3
 from vidseg_core.plan.errors import InputError
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.foreign import check_plain
@@ -31,12 +32,16 @@ def is_part(name: str) -> bool:
 
 def read(spec: str, path: str) -> Iterator[Row]:
     """Rows of the list at a local path or s3:// address. Raises InputError naming `spec` (and the row)."""
-    file = io.BytesIO(s3.read(path)) if path.startswith("s3://") else _open(spec, path)
+    file = _open(spec, path)
     with file:
         yield from _csv_rows(spec, file) if path.lower().endswith(".csv") else _parquet_rows(spec, file)
 
 
 def _open(spec: str, path: str) -> Any:
+    if path.startswith("s3://"):
+        return io.BytesIO(s3.read(path))
+    if is_remote(path):
+        return io.BytesIO(remote.read(path))
     try:
         return open(path, "rb")
     except OSError as error:

@@ -61,14 +61,15 @@ def read(uri: str) -> bytes:
 
 
 def beside(uri: str, entry: str, spec: str) -> str:
-    """The object that a relative `entry` of the list `uri` names. Raises InputError if it is in no bucket."""
-    bucket, key = split(uri)
+    """What a relative `entry` of the list at `uri` names. Raises InputError if that is in no bucket."""
+    scheme, _, place = uri.partition("://")
+    bucket, _, key = place.partition("/")
     pieces = key.split("/")[:-1]
     for piece in entry.split("/"):
         if piece == ".." and not pieces:
             raise InputError(f"{spec}: entry {entry} leads out of the bucket")
         pieces = pieces[:-1] if piece == ".." else pieces if piece == "." else [*pieces, piece]
-    return f"s3://{bucket}/{'/'.join(pieces)}"
+    return f"{scheme}://{bucket}/{'/'.join(pieces)}"
 
 
 def split(uri: str) -> tuple[str, str]:
