@@ -30,10 +30,11 @@ from pycocotools.coco import COCO
 from tests.export.conftest import CLASSES, FRAMES, HEIGHT, VIDEOS, WIDTH, export, labels
 from vidseg_core.config.export import FORMATS as NAMES
 from vidseg_core.datasets.open import open_dataset
+from vidseg_core.export.cvat import COLOURS
 from vidseg_core.export.formats import FORMATS
 from vidseg_core.export.rle import class_counts, compress
 from vidseg_core.export.take import ONE_A_CLASS
-from vidseg_core.export.yolo import polygons
+from vidseg_core.export.yolo import INSIDE, polygons
 from vidseg_core.store.export import PALETTE, is_background
 
 MASKS = hnp.arrays(
@@ -126,8 +127,9 @@ def test_counts_of_long_runs_are_those_of_pycocotools() -> None:
 
 
 def filled(shares: list[float], height: int, width: int) -> np.ndarray:
-    """A polygon of the file as Ultralytics draws it: scaled, cut to whole pixels, filled."""
-    points_N2 = np.asarray(shares).reshape(-1, 2) * (width, height)
+    """A polygon of the file as Ultralytics draws it: scaled, cut to whole pixels, filled. Others round."""
+    points_N2 = np.asarray(shares, np.float32).reshape(-1, 2) * np.array((width, height), np.float32)
+    np.testing.assert_array_equal(points_N2.astype(np.int32), points_N2.round())
     mask_HW = np.zeros((height, width), np.uint8)
     cv2.fillPoly(mask_HW, [points_N2.astype(np.int32)], 1)
     return mask_HW.astype(bool)
@@ -157,7 +159,7 @@ def test_any_mask_is_what_its_polygons_fill(binary_HW: np.ndarray) -> None:
     found_HW = np.zeros_like(binary_HW, dtype=bool)
     for points_N2 in polygons(binary_HW.astype(bool)):
         assert len(points_N2) >= 3
-        shares = ((points_N2 + 0.5) / (width, height)).round(6).reshape(-1).tolist()
+        shares = ((points_N2 + INSIDE) / (width, height)).round(6).reshape(-1).tolist()
         found_HW |= filled(shares, height, width)
     np.testing.assert_array_equal(found_HW, binary_HW.astype(bool))
 
@@ -305,9 +307,10 @@ def test_cvat_can_read_the_colours_back(run: Path, tmp_path: Path) -> None:
     assert lines[:2] == ["# label:color_rgb:parts:actions", f"# {ONE_A_CLASS}"]
     colours = {tuple(map(int, line.split(":")[1].split(","))): line.split(":")[0] for line in lines[2:]}
     assert list(colours.values()) == ["background", "person", "thing a"]  # the colon would part fields
-    rgb_HW3 = np.asarray(picture)
+    rgb_HW3 = np.asarray(picture.convert("RGB"))
     assert {tuple(colour) for colour in rgb_HW3.reshape(-1, 3).tolist()} == set(colours)
-    assert (rgb_HW3 == PALETTE[labels(VIDEOS[0], 5)]).all()
+    assert (rgb_HW3 == COLOURS[labels(VIDEOS[0], 5)]).all()
+    assert COLOURS[[1, 2, 3, 8]].tolist() == [[128, 0, 0], [0, 128, 0], [128, 128, 0], [64, 0, 0]]  # VOC's
 
 
 def test_a_class_0_that_is_no_background_has_a_colour_and_a_number(run: Path, tmp_path: Path) -> None:
@@ -321,7 +324,7 @@ def test_a_class_0_that_is_no_background_has_a_colour_and_a_number(run: Path, tm
         lines = archive.read("labelmap.txt").decode().splitlines()[2:]
         picture = Image.open(io.BytesIO(archive.read(f"SegmentationClass/{VIDEOS[0]}-00000005.png")))
     assert [line.split(":")[0] for line in lines] == ["background", "road", "person", "car"]
-    assert lines[1].split(":")[1] == ",".join(map(str, np.asarray(picture)[0, 0]))
+    assert lines[1].split(":")[1] == ",".join(map(str, np.asarray(picture.convert("RGB"))[0, 0]))
 
 
 def test_fiftyone_gets_pictures_and_index_masks_of_one_name(run: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_run_json_of_another_shape_is_named(
 
 
 @pytest.mark.parametrize(
-    "words", [("inspect", "--show", "sheet"), ("inspect", "--export", "cvat"), ("export", "--format", "coco")]
+    "words", [("inspect", "--show", "sheet"), ("inspect", "--export", "coco"), ("export", "--format", "coco")]
 )
 def test_a_run_with_more_names_than_labels_can_be_shown(
     words: tuple[str, ...], run: Path, capsys: pytest.CaptureFixture[str]

@@ -95,7 +95,7 @@ def test_a_word_that_ray_cannot_be_told_is_named(capsys: pytest.CaptureFixture[s
         "caf\udce9.mp4".encode()
         return 0
 
-    assert run_verb("compact", CompactConfig, run, ["--run", "x"]) == 2
+    assert run_verb("compact", CompactConfig, run, ["--run", "."]) == 2
     said = capsys.readouterr().err
     assert "'caf\\udce9.mp4' is not valid UTF-8; rename it" in said and "Traceback" not in said
 

@@ -14,7 +14,7 @@ from vidseg_core.config.errors import check, nearest
 from vidseg_core.config.schema import flat_dict
 from vidseg_core.config.spaces import space_file
 
-__all__ = ["check_places"]
+__all__ = ["check_outside", "check_places"]
 
 FILES = frozenset(
     {
@@ -29,8 +29,8 @@ FILES = frozenset(
     }
 )
 """Options, by dotted name, whose value is one file."""
-FOLDERS = frozenset({"run", "tables"})
-"""Options whose values are outputs of other verbs."""
+FOLDERS = frozenset({"run", "tables", "sources"})
+"""Options whose values are outputs of other verbs, or folders of videos."""
 DATA_SETS = frozenset({"data", "val", "pseudo", "dataset"})
 """Options whose values are NAME:PATH?options, or paths."""
 _SETTINGS = ("scenes:",)
@@ -41,7 +41,8 @@ def check_places(config: Any) -> None:
     """`ConfigError` for a file or folder that is not there, or an `output` that cannot be a folder or be
     written to."""
     writes = not getattr(config, "dry_run", False)
-    for name, value in flat_dict(config).items():
+    values = flat_dict(config)
+    for name, value in values.items():
         if name in FOLDERS | DATA_SETS:
             for place in [value] if isinstance(value, str) else value or ():
                 _check_there(name, _path_of(place) if name in DATA_SETS else place)
@@ -55,6 +56,8 @@ def check_places(config: Any) -> None:
             check(os.path.isfile(value), f"--{name}", f"{value} {there}" if value else "is empty")
         elif name == "output":
             _check_output(Path(os.path.expanduser(value)), writes)
+            if "run" in values:
+                check_outside(values["run"], value)
 
 
 def _path_of(data_set: str) -> str:
@@ -70,6 +73,17 @@ def _check_there(option: str, place: str) -> None:
         return
     beside = os.listdir(path.parent) if path.parent.is_dir() else []
     check(False, f"--{option}", f"{place} does not exist{nearest(path.name, beside)}")
+
+
+def check_outside(run: str, output: str) -> None:
+    """`ConfigError` if a folder belongs to a run: to this one, or to any other."""
+    out = Path(os.path.realpath(os.path.expanduser(output)))
+    own = None if "://" in run else Path(os.path.realpath(os.path.expanduser(run)))
+    for folder in (out, *out.parents):
+        is_run = folder == own or (folder / "_run/manifest.json").exists()
+        is_run = is_run or any((folder / "frames").glob("video=*"))
+        problem = f"{output} belongs to the run {folder}; choose a folder outside of it"
+        check(not is_run, "--output", problem)
 
 
 def _check_output(folder: Path, writes: bool) -> None:

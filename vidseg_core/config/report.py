@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from vidseg_core.config.errors import check, check_int
+from vidseg_core.config.export import check_place
 from vidseg_core.config.schema import redact
 
 __all__ = ["ReportConfig"]
@@ -24,6 +25,8 @@ class ReportConfig:
     """outputs of evaluate, segment, pseudo-label, train-..., tune; folders or s3://...; repeatable"""
     output: str = "vidseg-report"
     """local folder for index.html and plots/"""
+    sources: str | None = None
+    """folder with the videos, if they have moved since a run; searched by file name"""
     title: str = "vidseg report"
     """heading of the page"""
 
@@ -63,6 +66,8 @@ class ReportConfig:
             problem = f"holds credentials ({redact(value)}); they belong in the environment"
             check(redact(value) == value, option, problem)
         check("://" not in self.output, "--output", "must be a local folder")
+        check_place("--sources", self.sources)
+        check("://" not in (self.sources or ""), "--sources", "must be a local folder")
         check(1 <= self.aki < 1e6, "--aki", f"must be a key interval of at least 1 frame, got {self.aki:g}")
         check_int("--strip_frames", self.strip_frames, 1, 12)
         check_int("--worst", self.worst, 0, 200)

@@ -4,7 +4,8 @@
     annotations.zip: labelmap.txt, ImageSets/Segmentation/default.txt,
                      SegmentationClass/NAME.png, SegmentationObject/NAME.png
 
-Pixel colours are those of `labelmap.txt`; black is CVAT's background. Bytes of the archive depend on its
+Colours are those of Pascal VOC, which CVAT expects of `SegmentationObject`; what they mean in
+`SegmentationClass` says `labelmap.txt`. Black is CVAT's background. Bytes of the archive depend on its
 content alone.
 """
 
@@ -16,17 +17,25 @@ import numpy as np
 
 from vidseg_core.export.take import ONE_A_CLASS, Classes, Take, png
 from vidseg_core.store.atomic import make_folder, whole_file
-from vidseg_core.store.export.palette import PALETTE
 
 BACKGROUND = "background"
-_COLOURS = np.concatenate((PALETTE, np.full((1, 3), 255, np.uint8)))
-"""One more than there are classes: no class is black."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def _voc_colours() -> np.ndarray:
+    """uint8 [256, 3]: Pascal VOC's colour of each number; its bits in turn are the highest of R, G and B."""
+    numbers, colours = np.arange(256), np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= ((numbers >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
+    return colours
+
+
+COLOURS = _voc_colours()
 
 
 def write_cvat(take: Take) -> int:
     """`images/` and `annotations.zip`; how many frames."""
-    numbers, names = take.classes.numbers, []
+    numbers, names = take.classes.numbers_below(len(COLOURS), "cvat"), []
     make_folder(take.out)
     with (
         whole_file(take.out / "annotations.zip") as file,
@@ -34,7 +43,7 @@ def write_cvat(take: Take) -> int:
     ):
         for shot in take.all_shots():
             take.write_picture(f"images/{shot.name}.jpg", shot)
-            colours = png(_COLOURS[numbers[shot.labels_HW]])
+            colours = png(numbers[shot.labels_HW], COLOURS)
             for folder in ("SegmentationClass", "SegmentationObject"):
                 _put(archive, f"{folder}/{shot.name}.png", colours)
             names.append(shot.name)
@@ -47,7 +56,7 @@ def label_map(classes: Classes) -> str:
     """`name:r,g,b::` for CVAT's background and each class."""
     lines = ["# label:color_rgb:parts:actions", f"# {ONE_A_CLASS}", f"{BACKGROUND}:0,0,0::"]
     for label, name in classes.objects.items():
-        red, green, blue = (int(part) for part in _COLOURS[classes.numbers[label]])
+        red, green, blue = (int(part) for part in COLOURS[classes.numbers[label]])
         lines.append(f"{_plain(name)}:{red},{green},{blue}::")
     return "\n".join(lines) + "\n"
 

@@ -6,8 +6,6 @@ is there whole or not at all, and the file that a reader opens first is written 
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,15 +14,16 @@ from typing import Any
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_OK, EXIT_QUARANTINED
 from vidseg_core.config.errors import ConfigError, check, nearest
 from vidseg_core.config.export import ExportConfig
+from vidseg_core.config.places import check_outside
 from vidseg_core.config.words import count
 from vidseg_core.export.formats import FORMATS, Format
 from vidseg_core.export.sources import Sources
 from vidseg_core.export.take import CHOSEN_BY, Classes, Take, Wants
-from vidseg_core.kit.progress import Reporter, clock
+from vidseg_core.kit.progress import Pace, Reporter, clock
 from vidseg_core.kit.whole import closed_videos, lacking
 from vidseg_core.store import Run, open_run
 from vidseg_core.store.checked import HOW_TO_REPAIR
-from vidseg_core.store.keys import FRAMES_PREFIX, MANIFEST_KEY, RUN_KEY, beginning_with
+from vidseg_core.store.keys import beginning_with
 from vidseg_core.store.soundness import Fault
 
 LEFT_OUT = "; class 0, the background, is left out (--background: not)"
@@ -34,7 +33,7 @@ def run_export(config: ExportConfig, reporter: Reporter | None = None) -> int:
     """Export what `config` names; 1 if some of the run's frames are missing, 3 if the source of some video
     could not be read."""
     report, run = reporter or Reporter(config.log), open_run(config.run)
-    check_output(run, config.output)
+    check_outside(run.path, config.output)
     videos, faults = videos_of(run, config.video)
     wants = (lambda _, row: config.wants(row)) if config.chooses or config.keys_only else None
     if wants and not any(config.wants(row) for video_id in videos for row in run.rows(video_id, CHOSEN_BY)):
@@ -57,7 +56,7 @@ def export(
     report: Reporter,
 ) -> int:
     """Write the wanted frames (None: all) of these videos as `config` says; 3 if a source cannot be read."""
-    form, out = FORMATS[config.format], Path(config.output)
+    form, out = FORMATS[config.format], Path(config.output).expanduser()
     _check_free(form, videos, out, config)
     progress = _Progress(report, run, videos)
     take = Take(
@@ -72,12 +71,13 @@ def export(
         report=report,
         passed=progress.passed,
     )
-    done = form.write(take)
+    with report.phase("exporting"):
+        done = form.write(take)
     text = f"{count(done, form.counts)} in {out}"
     if form.objects:
         text += "; each class is one object" if config.format != "coco" else ""
         text += LEFT_OUT if 0 in take.classes.left_out else ""
-    report.say(text, count=done, output=str(out))
+    report.say(text, event="done", verb="export", count=done, output=str(out))
     for video_id, why in sources.lost.items():
         hint = "--sources DIR, if it has moved"
         hint += "; --no-images: masks alone" if form.pictures == "optional" else ""
@@ -108,20 +108,6 @@ def _one_of(word: str, every: Sequence[str], run: Run) -> str:
     return found[0]
 
 
-def check_output(run: Run, output: str) -> None:
-    """`ConfigError` if the folder belongs to a run: to this one, or to any other."""
-    out = Path(os.path.realpath(output))
-    for folder in (out, *out.parents):
-        own = "://" not in run.path and folder == Path(os.path.realpath(run.path))
-        parts = (MANIFEST_KEY, RUN_KEY, FRAMES_PREFIX)
-        its = [name for name in parts if (folder / name).exists()]
-        check(
-            not (own or MANIFEST_KEY in its or len(its) > 1),
-            "--output",
-            f"{output} belongs to the run {folder}; choose a folder outside of it",
-        )
-
-
 def _check_free(form: Format, videos: Sequence[str], out: Path, config: ExportConfig) -> None:
     there = [name for name in form.targets(videos) if _holds_something(out / name)]
     check(
@@ -140,7 +126,7 @@ class _Progress:
     """Where an export stands, by frame."""
 
     def __init__(self, report: Reporter, run: Run, videos: Sequence[str]) -> None:
-        self._report, self._done, self._began = report, 0, time.monotonic()
+        self._report, self._done, self._pace = report, 0, Pace()
         rows: Mapping[str, Any] = {row["video_id"]: row for row in run.videos().to_pylist()}
         sizes = [rows[video_id]["decoded_frames"] if video_id in rows else 0 for video_id in videos]
         self._total = sum(sizes) if all(sizes) else 0
@@ -148,10 +134,10 @@ class _Progress:
     def passed(self) -> None:
         """One more frame is done with."""
         self._done += 1
-        fps = self._done / max(1e-3, time.monotonic() - self._began)
-        text = f"exporting | frames {self._done:,}"
+        fps, text = self._pace.per_s(self._done), f"exporting | frames {self._done:,}"
         if self._total:
-            left = max(0, self._total - self._done) / fps
-            text += f"/{self._total:,} ({100 * self._done / self._total:.0f} %) | ETA {clock(left)}"
-        fields = {"frames": self._done, "frames_total": self._total, "fps": round(fps, 2)}
-        self._report.show(f"{text} | {fps:.1f} fps", fields)
+            text += f"/{self._total:,} ({100 * self._done / self._total:.0f} %)"
+        text += f" | {fps:.1f} fps"
+        if self._total and fps:
+            text += f" | ETA {clock(max(0, self._total - self._done) / fps)}"
+        self._report.show(text, {"frames": self._done, "frames_total": self._total, "fps": round(fps, 2)})

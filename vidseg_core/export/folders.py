@@ -37,7 +37,7 @@ def write_images_masks(take: Take) -> int:
 def write_fiftyone(take: Take) -> int:
     """FiftyOne's segmentation folders: `data/NAME.jpg`, `labels/NAME.png` (class ids), `mask_targets.json`.
 
-    `Dataset.from_dir(dataset_dir=..., dataset_type=fo.types.ImageSegmentationDirectory)` reads them.
+    `Dataset.from_dir(dataset_dir=..., dataset_type=fo.types.ImageSegmentationDirectory)` reads the first two.
     """
     count = 0
     for shot in take.all_shots():

@@ -30,8 +30,8 @@ class Sources:
     """
 
     def __init__(self, run: Run, folder: str | None = None) -> None:
-        fine = folder is None or os.path.isdir(folder)
-        check(fine, "--sources", f"{folder} is no folder")
+        folder = folder and os.path.expanduser(folder)
+        check(folder is None or os.path.isdir(folder), "--sources", f"{folder} is no folder")
         self._run, self._folder = run, folder
         self._found: dict[str, str | None] = {}
         self._reader: ClipReader | None = None
@@ -100,7 +100,7 @@ class Sources:
         parts = PurePosixPath(uri.partition("://")[2] or uri).parts
         there = self._there.get(parts[-1], []) if self._folder and parts else []
         size = self._planned.get(video_id, {}).get("size") if there else None
-        same = [path for path in there if not size or path.is_dir() or path.stat().st_size == size]
+        same = [path for path in there if path.is_dir() or not size or path.stat().st_size == size]
         if there and not same:
             return self._lose(video_id, f"{there[0]} is another file of that name: its size differs")
         agree = [_common(path.parts, parts) for path in same]
@@ -114,8 +114,9 @@ class Sources:
         """Everything in the folder of sources, by name."""
         found: dict[str, list[Path]] = {}
         for folder, folders, files in os.walk(self._folder or ""):
-            for name in (*folders, *files):
-                found.setdefault(name, []).append(Path(folder, name))
+            for path in (Path(folder, name) for name in (*folders, *files)):
+                if path.exists():  # not a link that leads nowhere
+                    found.setdefault(path.name, []).append(path)
         return found
 
 

@@ -25,6 +25,7 @@ from vidseg_core.export.sources import Sources
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.store import Run
 from vidseg_core.store.atomic import make_folder, write_whole
+from vidseg_core.store.errors import StoreError
 from vidseg_core.store.export.palette import is_background
 
 UNLABELLED = 255
@@ -86,6 +87,13 @@ class Classes:
         numbers = np.arange(256) + (0 if 0 in self.left_out else 1)
         numbers[list(self.left_out)] = 0
         return numbers
+
+    def numbers_below(self, limit: int, form: str) -> np.ndarray:
+        """The same, uint8; `StoreError` if a format has too few of them."""
+        if self.numbers[list(self.objects)].max(initial=0) >= limit:
+            problem = f"has room for {limit - 1} objects, and the run has {len(self.objects)} classes"
+            raise StoreError(f"--format: {form} {problem}")
+        return self.numbers.astype(np.uint8)
 
 
 @dataclass

@@ -19,7 +19,6 @@ import numpy as np
 from vidseg_core.export.rle import Region, regions
 from vidseg_core.export.take import ONE_A_CLASS, UNLABELLED, Shot, Take, png, write_file
 from vidseg_core.store.atomic import make_folder, whole_text
-from vidseg_core.store.errors import StoreError
 from vidseg_core.store.export.palette import PALETTE
 
 # --- YouTube-VIS -------------------------------------------------------------------------------------------
@@ -114,14 +113,10 @@ def write_davis(take: Take) -> int:
 
 
 def _davis_numbers(take: Take) -> np.ndarray:
-    numbers = take.classes.numbers
-    if len(objects := take.classes.objects) >= UNLABELLED:
-        raise StoreError(
-            f"--format: davis has numbers for 254 objects, and the run has {len(objects)} classes"
-        )
+    numbers = take.classes.numbers_below(UNLABELLED, "davis")
     if UNLABELLED in take.classes.left_out:
         numbers[UNLABELLED] = UNLABELLED
-    return numbers.astype(np.uint8)
+    return numbers
 
 
 # --- MOTS --------------------------------------------------------------------------------------------------

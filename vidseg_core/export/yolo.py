@@ -4,9 +4,9 @@
     labels/NAME.txt    CLASS X1 Y1 X2 Y2 ..., a line for each connected piece of a class
     data.yaml          where they are, and the class names
 
-Coordinates are pixel centres as shares of width and height. Invariant: each line's polygon, filled with
-OpenCV's `fillPoly` at the pixels that hold its points, is the piece. A piece with holes is one polygon all
-the same: it walks to each hole and back on one line.
+Coordinates are shares of width and height, a quarter of a pixel inside the pixel that is meant: some readers
+cut them to whole pixels, some round. Invariant: each line's polygon, filled so by OpenCV's `fillPoly`, is the
+piece. A piece with holes is one polygon all the same: it walks to each hole and back on one line.
 
 Shape suffixes: `_HW` height, width; `_N2` points (x, y).
 """
@@ -21,6 +21,8 @@ import yaml
 
 from vidseg_core.export.take import ONE_A_CLASS, Classes, Take, write_file
 
+INSIDE = 0.25
+"""Of a pixel."""
 _NO_SPLIT = "Every frame is in both sets: divide the frames by video (VIDEO-FRAME) before you train."
 _PIECES = "A line of labels/ is a connected piece of a class."
 
@@ -47,7 +49,7 @@ def _lines(labels_HW: np.ndarray, classes: Classes) -> Iterator[str]:
         if label in classes.left_out:
             continue
         for points_N2 in polygons(labels_HW == label):
-            shares_N2 = (points_N2 + 0.5) / (width, height)
+            shares_N2 = (points_N2 + INSIDE) / (width, height)
             yield f"{label} {' '.join(f'{share:.6f}' for share in shares_N2.reshape(-1))}\n"
 
 

@@ -17,8 +17,9 @@ import numpy as np
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.export import ExportConfig, FormatName
 from vidseg_core.config.inspect import InspectConfig
+from vidseg_core.config.places import check_outside
 from vidseg_core.config.words import count
-from vidseg_core.export.export_job import check_output, export, videos_of
+from vidseg_core.export.export_job import export, videos_of
 from vidseg_core.export.sources import Sources
 from vidseg_core.inspection.pick import Row, rows_of
 from vidseg_core.inspection.sheet import frame_sheet
@@ -54,7 +55,7 @@ def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
     """Show and export what `config` asks for; 3 if some source could not be read. Raises on bad usage, and
     in the end where the run lacks frames."""
     report, run = reporter or Reporter(config.log), open_run(config.run)
-    check_output(run, config.output)
+    check_outside(run.path, config.output)
     videos, faults = videos_of(run, config.video)
     if faults and not any(run.files()):
         raise_for(f"run {run.path}", faults)

@@ -45,4 +45,4 @@ def telling(rows: Sequence[Row], count: int) -> list[Row]:
     chosen_T[list(dict.fromkeys((*far, *keys)))[:count]] = True
     while chosen_T.sum() < count:
         chosen_T[far_from_keys([chosen_T], 1)] = True
-    return [rows[place] for place in np.flatnonzero(chosen_T)]
+    return [rows[place] for place in np.flatnonzero(chosen_T).tolist()]

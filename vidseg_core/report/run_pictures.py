@@ -67,14 +67,14 @@ def sections(
     chosen = beginning_with(config.clip or "", known)[:1] or known[:MOST_VIDEOS]
     shown = [_read(run, video_id) for video_id in chosen]
     painter, found, absent = Painter.of(run), list[Section](), dict[str, str]()
-    with closing(Sources(run)) as sources:
+    done = {row["video_id"] for row in videos}
+    with closing(Sources(run, config.sources)) as sources:
         found.append(_masks(run, shown, painter, sources, config, suffix))
         found.append(_shares(shown, painter, suffix))
-    rows = {row["video_id"]: row for row in videos}
+        row = next((sources.video(video_id) for video_id in chosen if video_id in done), None)
     try:
-        row = next((rows[video_id] for video_id in chosen if video_id in rows), None)
         if row is None:
-            absent[f"clip{suffix}"] = "no video is closed yet"
+            absent[f"clip{suffix}"] = next(iter(sources.lost.values()), "no video is closed yet")
         elif (part := _clip(run, row, painter)) is None:
             absent[f"clip{suffix}"] = f"it would take more than {CLIP_BYTES / 2**20:g} MiB"
         else:
