@@ -66,10 +66,13 @@ def constant(unit: DecodeUnit, *, shard_frames: int, skip_shards: int, limits: A
         yield FrameShard(unit.first_frame + numbers, numbers / 25, np.zeros(len(numbers), bool), pictures)
 
 
+PAUSE_S = 0.05
+
+
 def slow(unit: DecodeUnit, **arguments: Any) -> Iterator[FrameShard]:
     """Takes its time for every shard."""
     for shard in decode_unit(unit, **arguments):
-        time.sleep(0.05)
+        time.sleep(PAUSE_S)
         yield shard
 
 

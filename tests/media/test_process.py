@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.media import clips
+from tests.media import clips, readers
 from vidseg_core.media import (
     DecodeChild,
     DecodeUnit,
@@ -31,6 +31,7 @@ from vidseg_core.media import (
     VideoIndex,
     child_for_this_process,
     decode_unit,
+    decoders_cpu_s,
 )
 from vidseg_core.plan import plan_segments
 
@@ -211,6 +212,15 @@ def test_slow_is_not_hung_and_decoding_runs_at_most_one_shard_ahead(clip: Path) 
             time.sleep(0.15)
             np.testing.assert_array_equal(*kept[-1])
         assert len(kept) == 5
+
+
+def test_cpu_seconds_are_those_of_the_child_and_its_waiting_is_none(clip: Path) -> None:
+    with child_with("slow") as child:
+        index, before = child.probe(str(clip)), decoders_cpu_s()
+        spent = [shard.cpu_s for shard in child.decode(whole(clip, index), 12)]
+    assert len(spent) == 5 and all(0 <= seconds for seconds in spent)
+    assert 0 < sum(spent) < 5 * readers.PAUSE_S
+    assert decoders_cpu_s() - before == pytest.approx(sum(spent))
 
 
 def test_a_child_killed_while_idle_is_replaced_without_a_word(clip: Path) -> None:

@@ -88,6 +88,9 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
     drawn = draw_sample(config, inputs, report)
     if drawn.declined:
         report.block(describe(unseen(config, drawn.declined)))
+        report.say(
+            f"the estimate below is for --scheduler.interval {config.scheduler.interval}, and for all frames"
+        )
         return
     if not drawn.units:
         report.say("calibration: no video has frames enough to look at")
