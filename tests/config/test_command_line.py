@@ -25,6 +25,7 @@ from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.config.train_flow import TrainFlowConfig
 from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.config.train_policy import TrainPolicyConfig
+from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.config.tune import TuneConfig
 from vidseg_core.config.verbs import CompactConfig, DemoConfig, DoctorConfig, StatusConfig
@@ -35,6 +36,7 @@ CONFIGS: dict[str, type] = {
     "pseudo-label": PseudoLabelConfig,
     "train-segmenter": TrainSegmenterConfig,
     "train-flow": TrainFlowConfig,
+    "train-propagation": TrainPropagationConfig,
     "build-episodes": BuildEpisodesConfig,
     "train-policy": TrainPolicyConfig,
     "train-decision": TrainDecisionConfig,

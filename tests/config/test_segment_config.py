@@ -154,6 +154,7 @@ SPEED_ONLY = {
     "output",
     "weights",
     "propagation.flow_weights",
+    "propagation.weights",
     "scheduler.policy",
     "device",
     "media.sequence_fps",  # the addresses of the inputs say it

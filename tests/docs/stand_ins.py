@@ -41,6 +41,8 @@ SMALL = {
     "train-segmenter": "--steps 2 --recipe.batch 2 --augment.crop 32 --val_limit 2 --loaders 1",
     "train-flow": "--steps 2 --recipe.batch 2 --recipe.height 64 --recipe.width 64 --size 64 --max_frames 12"
     " --gaps 1 5",
+    "train-propagation": "--steps 2 --recipe.batch 2 --recipe.height 64 --recipe.width 64 --size 64"
+    " --max_frames 12 --gaps 1 5",
     "build-episodes": "--working_size 64 --propagation.flow_size 64 --horizon 40",
     "train-policy": "--reinforce.episodes 8 --reinforce.trials 2 --episode.frames 20 --intervals 5",
     "train-decision": "--steps 20 --val_every 10 --intervals 5",

@@ -62,6 +62,10 @@ def command(verb: str, sets: Path) -> list[str]:
         "train-flow": [
             *("--data", SCENES, "--steps", "2", "--recipe.batch", "2", "--size", "96", "--device", "cpu"),
         ],
+        "train-propagation": [
+            *("--data", SCENES, "--segmenter", "tiny:8", "--steps", "2", "--recipe.batch", "2"),
+            *("--recipe.height", "64", "--recipe.width", "64", "--size", "96", "--device", "cpu"),
+        ],
         "train-policy": [
             *("--tables", str(sets / "tables"), "--episode.frames", "40", "--episode.eta", "0.5"),
             *("--reinforce.episodes", "16", "--reinforce.trials", "2", "--intervals", "5"),
@@ -73,7 +77,8 @@ def command(verb: str, sets: Path) -> list[str]:
     }[verb]
 
 
-VERBS = ("train-segmenter", "train-flow", "train-policy", "train-decision", "train-planner")
+NETS = ("train-segmenter", "train-flow", "train-propagation")
+VERBS = (*NETS, "train-policy", "train-decision", "train-planner")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -129,7 +134,7 @@ def test_a_finished_run_says_the_same_whatever_the_verb(
     facts = facts_of(tmp_path)
     assert facts["verb"] == verb and facts["steps"] > 1 and facts["weights_sha256"]
     assert (facts["best_step"] is None) == (facts["best"] is None or verb == "train-planner")
-    assert bool(facts["operating_points"]) == (verb not in ("train-segmenter", "train-flow"))
+    assert bool(facts["operating_points"]) == (verb not in NETS)
     assert (tmp_path / "curve.parquet").exists() == (verb != "train-planner")
     assert cli.main(line) == 0
     assert "complete already; nothing to do" in capsys.readouterr().err

@@ -40,7 +40,7 @@ from vidseg_core.kit.claim import require_same
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.propagation.filler import filler_of
-from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.keys import CALIBRATION_KEY
 from vidseg_core.store.objects import ObjectStore
@@ -220,7 +220,7 @@ def check_dial_here(config: SegmentConfig) -> None:
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
     carrier = config.propagation
-    filler = filler_of(build_propagator(carrier.name, level=carrier.level), two_sided=carrier.sides == "two")
+    filler = filler_of(propagator_of(carrier), two_sided=carrier.sides == "two")
     problem = f"needs masks that follow from a key and a frame each, but {carrier.name} fills whole gaps"
     check(filler.pairwise, option, problem)
     for tried in config.calibration.schedulers:

@@ -32,7 +32,7 @@ from vidseg_core.episodes.table_builder import Refused, Seen, TableBuilder, Tabl
 from vidseg_core.media import MediaError
 from vidseg_core.models.operations import operations_of
 from vidseg_core.models.policy_file import read_policy
-from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling.feature_sets import NEEDS_NO_FLOW
 from vidseg_core.scheduling.moving import MOVING_NAMES
 
@@ -157,7 +157,7 @@ def sample_builder(config: SegmentConfig, device: str) -> TableBuilder:
     return TableBuilder(
         options,
         net=ChunkedNet(segmenter, level=level, batch=config.key_batch, device=device),
-        propagator=build_propagator(config.propagation.name, level=level),
+        propagator=propagator_of(config.propagation, device),
         flow=build_run_flow(config, device),
         features=Features(_feature_sets(config)),
         classes=len(segmenter.class_names),

@@ -93,6 +93,11 @@ VERBS = {
         " {net} --propagation.flow_weights {output}/last.safetensors",
         imports_torch=True,
     ),
+    "train-propagation": Verb(
+        summary="clips and a net in, what carries its features out",
+        config="train_propagation:TrainPropagationConfig",
+        run="training.propagation_job:run_train_propagation",
+    ),
     "build-episodes": Verb(
         summary="clips in, tables out that schedulers learn from",
         config="build_episodes:BuildEpisodesConfig",

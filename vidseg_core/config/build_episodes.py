@@ -12,6 +12,7 @@ from vidseg_core.config.errors import check, check_int, check_name, nearest
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
+from vidseg_core.config.segment import check_propagator
 
 __all__ = ["LABELS", "BuildEpisodesConfig", "TablePropagationConfig"]
 
@@ -25,7 +26,7 @@ class TablePropagationConfig:
     """How a key's result reaches the frames after it; as for vidseg segment."""
 
     name: str = "flow_warp"
-    """flow_warp (optical flow, direct to the key), copy or package.module:Class"""
+    """flow_warp (optical flow, direct to the key), copy, lvs (train-propagation) or package.module:Class"""
     level: Literal["labels", "scores", "features"] = "labels"
     """what is carried: the key's label map (fast), its class scores, or its features"""
     flow: str = "dis"
@@ -34,9 +35,12 @@ class TablePropagationConfig:
     """file with the flow net's weights; None: its own (only tiny-flow has some)"""
     flow_size: int = 256
     """longest side at which flow is computed, pixels; 32 to 4096"""
+    weights: str | None = None
+    """lvs: file that train-propagation wrote"""
 
     def __post_init__(self) -> None:
         check_name("--propagation.name", self.name, PROPAGATORS)
+        check_propagator(self.name, self.weights, self.level, "one")
         levels = ("labels", "scores", "features")
         check(self.level in levels, "--propagation.level", f"must be one of {', '.join(levels)}")
         check_name("--propagation.flow", self.flow, FLOWS)

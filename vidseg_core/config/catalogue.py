@@ -23,6 +23,7 @@ __all__ = [
     "SCALED_FLOWS",
     "SCHEDULERS",
     "FlowEntry",
+    "PropagatorEntry",
     "SchedulerEntry",
     "listed",
     "scheduler_words",
@@ -59,6 +60,8 @@ class SchedulerEntry:
     """The file in the package that it reads if the user names none."""
     looks_ahead: bool = False
     """It plans windows; its threshold is the price of a key."""
+    reads_low: bool = False
+    """It reads low-level features of the net, which no table holds."""
 
     @property
     def scores(self) -> bool:
@@ -68,7 +71,7 @@ class SchedulerEntry:
     @property
     def walks_tables(self) -> bool:
         """Its keys follow from episode tables."""
-        return bool(self.feature or self.trained_by)
+        return bool(self.feature or self.trained_by) and not self.reads_low
 
 
 SCHEDULERS: Mapping[str, SchedulerEntry] = {
@@ -113,6 +116,13 @@ SCHEDULERS: Mapping[str, SchedulerEntry] = {
         trained_by="train-decision",
         unit="frames' worth of quality",
     ),
+    "low_deviation": SchedulerEntry(
+        made_by="vidseg_core.scheduling.low_deviation:LowDeviation",
+        trained_by="train-propagation",
+        threshold=5.0,
+        unit="% of the labels, expected",
+        reads_low=True,
+    ),
     "planner": SchedulerEntry(
         made_by="vidseg_core.scheduling.planner:Planner",
         trained_by="train-planner",
@@ -126,11 +136,30 @@ FILES: Mapping[str, str] = {entry.file: name for name, entry in SCHEDULERS.items
 """The files in the package, and the scheduler that each goes with."""
 
 
-PROPAGATORS: Mapping[str, str] = {
-    "copy": "vidseg_core.propagation.propagators:Copy",
-    "flow_warp": "vidseg_core.propagation.propagators:FlowWarp",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PropagatorEntry:
+    """What is known of a propagator without importing it."""
+
+    made_by: str
+    """``package.module:Class``."""
+    trained_by: str = ""
+    """The verb that writes the weights it needs (``propagation.weights``)."""
+    level: str = ""
+    """The one that it works at; empty: any."""
+    online: bool = False
+    """It goes with one side only."""
+
+
+PROPAGATORS: Mapping[str, PropagatorEntry] = {
+    "copy": PropagatorEntry(made_by="vidseg_core.propagation.propagators:Copy"),
+    "flow_warp": PropagatorEntry(made_by="vidseg_core.propagation.propagators:FlowWarp"),
+    "lvs": PropagatorEntry(
+        made_by="vidseg_core.propagation.lvs:Lvs",
+        trained_by="train-propagation",
+        level="features",
+        online=True,
+    ),
 }
-"""Where each is, ``package.module:Class``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

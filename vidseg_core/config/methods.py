@@ -70,7 +70,10 @@ class MethodConfig:
     @property
     def digest(self) -> str:
         """Ten hex digits over every option; the label plays no part."""
-        values = {"scheduler": to_dict(self.scheduler), "propagation": to_dict(self.propagation)}
+        propagation = to_dict(self.propagation)
+        if propagation["weights"] is None:  # as before there were any
+            del propagation["weights"]
+        values = {"scheduler": to_dict(self.scheduler), "propagation": propagation}
         text = json.dumps(values | {"oracle": self.is_oracle}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -123,7 +126,7 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
         raise _error(text, error.problem if option == "name" else f"{option} {error.problem}") from error
     if is_oracle and "threshold" in mine:
         raise _error(text, "an oracle has an interval, no threshold")
-    extras = [str(value) for option, value in others.items() if option != "flow_weights"]
+    extras = [str(value) for option, value in others.items() if option not in ("flow_weights", "weights")]
     shown = label if label is not None else " ".join([name, *(_worded(extra) for extra in extras)])
     return MethodConfig(
         label=shown,

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["AugmentRecipe", "EpisodeRecipe", "FlowRecipe", "ReinforceRecipe", "TrainRecipe"]
+__all__ = [
+    "AugmentRecipe",
+    "EpisodeRecipe",
+    "FlowRecipe",
+    "PropagationRecipe",
+    "ReinforceRecipe",
+    "TrainRecipe",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +108,48 @@ class FlowRecipe:
     weight_decay: float = 1e-4
     """weight decay"""
     ema: float = 0.998
+    """decay of the average that is saved; 0: none"""
+
+    @property
+    def train(self) -> TrainRecipe:
+        """The optimiser's part, as every loop takes it."""
+        return TrainRecipe(
+            steps=self.steps,
+            batch=self.batch,
+            lr=self.lr,
+            poly=self.poly,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            ema=self.ema,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropagationRecipe:
+    """How what carries features learns: the pairs of a step, the losses and the optimiser."""
+
+    height: int = 128
+    """rows of a crop, pixels; best a multiple of the net's largest stride"""
+    width: int = 192
+    """columns of a crop, pixels"""
+    max_gap: int = 12
+    """largest distance to the key, frames"""
+    deviation: float = 0.3
+    """weight: the expected deviation, beside the labels"""
+
+    steps: int = 1500
+    """optimiser steps"""
+    batch: int = 6
+    """pairs per step"""
+    lr: float = 1e-3
+    """learning rate of AdamW at the start"""
+    poly: float = 0.9
+    """power of the poly schedule"""
+    warmup: int = 100
+    """steps of linear warm-up"""
+    weight_decay: float = 1e-4
+    """weight decay"""
+    ema: float = 0.99
     """decay of the average that is saved; 0: none"""
 
     @property

@@ -93,7 +93,7 @@ class PropagationConfig:
     """How a key's result reaches the frames between keys."""
 
     name: str = "flow_warp"
-    """flow_warp (optical flow, direct to the key), copy or package.module:Class"""
+    """flow_warp (optical flow, direct to the key), copy, lvs (train-propagation) or package.module:Class"""
     level: Literal["labels", "scores", "features"] = "labels"
     """what is carried: the key's label map (fast), its class scores, or its features"""
     sides: Literal["one", "two"] = "two"
@@ -104,9 +104,12 @@ class PropagationConfig:
     """file with the flow net's weights; None: its own (only tiny-flow has some)"""
     flow_size: int = 256
     """longest side at which flow is computed, pixels; 32 to 4096"""
+    weights: str | None = None
+    """lvs: file that train-propagation wrote"""
 
     def __post_init__(self) -> None:
         check_name("--propagation.name", self.name, PROPAGATORS)
+        check_propagator(self.name, self.weights, self.level, self.sides)
         _check_choice("--propagation.level", self.level, ("labels", "scores", "features"))
         _check_choice("--propagation.sides", self.sides, ("one", "two"))
         check_name("--propagation.flow", self.flow, FLOWS)
@@ -114,6 +117,24 @@ class PropagationConfig:
             check(bool(self.flow_weights.strip()), "--propagation.flow_weights", "must name a file")
             check(self.flow != "dis", "--propagation.flow_weights", "'dis' is not a net and has no weights")
         check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
+
+
+def check_propagator(name: str, weights: str | None, level: str, sides: str) -> None:
+    """`ConfigError` for weights, level or sides that do not go with a propagator of the package."""
+    entry = PROPAGATORS.get(name)
+    if weights is not None:
+        check(bool(weights.strip()), "--propagation.weights", "must name a file")
+    if entry is None:
+        return
+    if entry.trained_by:
+        problem = f"must name a file of {entry.trained_by} for {name!r}"
+        check(weights is not None, "--propagation.weights", problem)
+    else:
+        check(weights is None, "--propagation.weights", f"{name!r} has none")
+    if entry.level:
+        check(level == entry.level, "--propagation.level", f"must be {entry.level} for {name!r}")
+    if entry.online:
+        check(sides == "one", "--propagation.sides", f"must be one for {name!r}, which works online")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +309,7 @@ class SegmentConfig:
             ("--output", self.output),
             ("--weights", self.weights),
             ("--propagation.flow_weights", self.propagation.flow_weights),
+            ("--propagation.weights", self.propagation.weights),
             ("--scheduler.policy", self.scheduler.policy),
             ("--ray_address", self.ray_address),
         )
@@ -369,7 +391,7 @@ class SegmentConfig:
             detail += f"threshold {scheduler.threshold:g}, "
         flow = (
             f" over {propagation.flow} flow at {propagation.flow_size} px"
-            if propagation.name != "copy"
+            if propagation.name not in ("copy", "lvs")
             else ""
         )
         tta = f" (TTA{_tta_text(self.tta)})" if self.tta.on else ""

@@ -18,6 +18,7 @@ CLUSTER_VERBS = (
     "build-episodes",
     "train-segmenter",
     "train-flow",
+    "train-propagation",
     "train-policy",
     "train-decision",
     "train-planner",

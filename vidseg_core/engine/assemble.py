@@ -22,6 +22,7 @@ from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.bound import state_bound
 from vidseg_core.engine.confidence import LabelRule
+from vidseg_core.engine.lows import reads_low
 from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
 from vidseg_core.media import working_size
 from vidseg_core.models.digest import digest_file
@@ -31,9 +32,9 @@ from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
-from vidseg_core.propagation.filler import filler_of
+from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
-from vidseg_core.propagation.propagators import AnyPropagator, build_propagator
+from vidseg_core.propagation.propagators import AnyPropagator, propagator_of
 from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
 
 _UNTRAINED_FLOW = (
@@ -85,6 +86,7 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     classes = class_map(config, net.class_names)
     flow = build_run_flow(config, "cpu") if config.propagation.flow != "dis" else None
     tried = _try_out(config, net)
+    reads_low(net, scheduler_of(config.scheduler), _filler(config))
     notes = [net.note, tried.note]
     if flow is not None and not getattr(flow, "trained", True):
         notes.append(_UNTRAINED_FLOW.format(name=config.propagation.flow))
@@ -99,6 +101,10 @@ def describe_net(config: SegmentConfig) -> NetFacts:
         flow_digest=str(getattr(flow, "digest", "")),
         pixel_s=tried.pixel_s,
     )
+
+
+def _filler(config: SegmentConfig) -> Filler:
+    return filler_of(propagator_of(config.propagation), two_sided=config.propagation.sides == "two")
 
 
 def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
@@ -134,7 +140,7 @@ def build_engine(config: SegmentConfig, device: str) -> Engine:
         return Engine(
             net,
             scheduler_of(config.scheduler),
-            build_propagator(options.name, level=options.level),
+            propagator_of(options, device),
             sides=options.sides,
             max_interval=config.scheduler.max_interval,
             flow=build_run_flow(config, device),
@@ -177,7 +183,7 @@ def check_parts(config: SegmentConfig) -> None:
     options = config.propagation
     parts: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("--scheduler.name", lambda: _check_scheduler(config)),
-        ("--propagation.name", lambda: build_propagator(options.name, level=options.level)),
+        ("--propagation.name", lambda: propagator_of(options)),
         ("--propagation.flow", lambda: build_run_flow(config, "cpu")),
     )
     built: list[Any] = []
@@ -248,8 +254,12 @@ def plugin_sources(config: SegmentConfig) -> dict[str, str]:
         if ":" in value
     }
     digests = {f"{name}.sha256": digest_file(Path(file)) for name, file in files.items() if file}
-    policy = config.scheduler.policy
-    return digests | ({"scheduler.policy.sha256": policy_digest(policy)} if policy else {})
+    policy, weights = config.scheduler.policy, config.propagation.weights
+    return (
+        digests
+        | ({"scheduler.policy.sha256": policy_digest(policy)} if policy else {})
+        | ({"propagation.weights.sha256": digest_file(Path(weights))} if weights else {})
+    )
 
 
 def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentState:

@@ -34,12 +34,12 @@ from vidseg_core.engine.flows import Flows
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.lookahead import Lookahead, input_of
-from vidseg_core.engine.lows import Lows
+from vidseg_core.engine.lows import Lows, reads_low
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame, PendingFrame, SegmentState
 from vidseg_core.engine.stats import EngineStats, clock_of
-from vidseg_core.models.protocol import Segmenter, parts_of
-from vidseg_core.propagation.filler import Filler, filler_of
+from vidseg_core.models.protocol import Segmenter
+from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow
 from vidseg_core.propagation.gap import Memory
 from vidseg_core.propagation.propagators import AnyPropagator
@@ -108,10 +108,8 @@ class Engine:
         )
         self.stats = EngineStats(clock=clock_of(str(self.net.device)))
         self.flows = Flows(build_flow(flow) if isinstance(flow, str) else flow, self.stats)
-        by = asks_for_low(scheduler, self.filler)
-        if by:
-            parts_of(segmenter, by)
-        self._lows = Lows(self.net, self.stats, needed=bool(by))
+        needed = reads_low(segmenter, scheduler, self.filler)
+        self._lows = Lows(self.net, self.stats, needed=needed)
         self._decider = Decider(online, self.flows, self._lows, self.stats, self.max_interval)
         self._finaliser = Finaliser(self.net, self.filler, self.flows, self.stats)
 
@@ -335,13 +333,6 @@ class Engine:
         self.stats.frames += 1
         self.stats.keys += decision.is_key
         return rows
-
-
-def asks_for_low(scheduler: object, filler: Filler) -> str:
-    """Who reads low-level features, for messages; empty if nobody does."""
-    if filler.needs_low:
-        return f"propagator {filler.name!r}"
-    return f"scheduler {type(scheduler).__name__!r}" if getattr(scheduler, "needs_low", False) else ""
 
 
 def _hand_out(state: SegmentState) -> list[FrameResult]:

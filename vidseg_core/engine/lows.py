@@ -6,11 +6,29 @@ Invariant: where nobody reads low-level features nothing here runs, and N is ask
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame
 from vidseg_core.engine.stats import EngineStats
+from vidseg_core.models.protocol import Segmenter, parts_of
+from vidseg_core.propagation.filler import Filler
+
+
+def reads_low(segmenter: Segmenter, scheduler: Any, filler: Filler) -> bool:
+    """Does scheduler or propagator read low-level features? `SegmenterError` for a net that has none, and
+    for one that their weights do not belong to."""
+    readers = (
+        (f"propagator {filler.name!r}", filler.propagator),
+        (f"scheduler {type(scheduler).__name__!r}", scheduler),
+    )
+    for name, reader in readers:
+        if getattr(reader, "needs_low", False):
+            parts_of(segmenter, name)
+        if hasattr(reader, "check_net"):
+            reader.check_net(segmenter)
+    return any(getattr(reader, "needs_low", False) for _, reader in readers)
 
 
 class Lows:

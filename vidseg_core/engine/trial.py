@@ -35,7 +35,7 @@ from vidseg_core.propagation.chain import Link
 from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, check_flows
 from vidseg_core.propagation.gap import Gap, GapFrame, GapKey
-from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.registry import PluginError
 
 _SMALL = (64, 96)
@@ -191,6 +191,8 @@ class CarryOptions(Protocol):
     def flow(self) -> str: ...
     @property
     def flow_size(self) -> int: ...
+    @property
+    def weights(self) -> str | None: ...
 
 
 def _is_foreign(net: Any) -> bool:
@@ -205,7 +207,7 @@ def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried:
     if ":" not in options.flow + options.name:
         return
     two_sided = getattr(options, "sides", "one") == "two"
-    filler = filler_of(build_propagator(options.name, level=options.level), two_sided=two_sided)
+    filler = filler_of(propagator_of(options), two_sided=two_sided)
     filler.name = options.name
     estimator = flow() if ":" in options.flow or filler.reads != "nothing" else None
     view = make_view(tried.frame_HW3, options.flow_size, 1 if estimator is None else estimator.channels)

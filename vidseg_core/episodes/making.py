@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,10 +19,11 @@ from vidseg_core.episodes.features import CONV6, Conv6, Features
 from vidseg_core.episodes.store import TABLE_VERSION
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.kit.claim import claim, require_same
+from vidseg_core.models.digest import digest_file
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
-from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.store.keys import MANIFEST_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
@@ -60,7 +62,7 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
             pictures=config.pictures,
         ),
         net=net,
-        propagator=build_propagator(config.propagation.name, level=config.propagation.level),
+        propagator=propagator_of(config.propagation, device),
         flow=flow,
         features=features,
         classes=len(classes),
@@ -70,6 +72,9 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
         "segmenter_sha256": net.segmenter.digest if net is not None else "",
         "flow_sha256": str(getattr(flow, "digest", "")),
         "conv6_sha256": conv6.digest if conv6 else "",
+        "propagation_sha256": digest_file(Path(config.propagation.weights))
+        if config.propagation.weights
+        else "",
     }
     fingerprint = {
         **{name: _text(value) for name, value in config.fingerprint_fields().items()},

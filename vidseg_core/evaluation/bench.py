@@ -42,7 +42,7 @@ from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.propagation.flow import DisFlow
-from vidseg_core.propagation.propagators import build_propagator
+from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling import SCHEDULERS, Scheduler, WindowScheduler, scheduler_of
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
@@ -104,7 +104,7 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
         check_tables(bench.config, method, bench.digests | of_flow, bench.class_names)
     try:
         scheduler = _scheduler(bench, method, clip)
-        propagator = build_propagator(carried.name, level=carried.level)
+        propagator = propagator_of(carried, bench.device)
         reads_low = any(getattr(part, "needs_low", False) for part in (scheduler, propagator))
         recall = recalled(bench.net, bench.classes) if carried.level == "labels" and not reads_low else None
         segmenter: Any = recall if recall is not None else bench.net

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save
 
 from vidseg_core.models.decision import DecisionNet
-from vidseg_core.models.digest import digest_state
+from vidseg_core.models.digest import digest_file, digest_state
+from vidseg_core.models.lvs import is_lvs
 from vidseg_core.models.planner import is_planner, planner_digest
 from vidseg_core.models.policy import Policy
 from vidseg_core.models.policy_trunk import PolicyError
@@ -141,9 +142,11 @@ def read_policy(path: str | Path, role: str | None = None) -> tuple[Policy | Dec
 
 def policy_digest(path: str | Path) -> str:
     """Hex SHA-256 of what decides: weights, inputs and, through its facts, the default threshold. Of a file
-    of train-planner too."""
+    of train-planner or train-propagation too."""
     if is_planner(path):
         return planner_digest(path)
+    if is_lvs(path):
+        return digest_file(Path(path))
     net, facts = read_policy(path)
     return digest_state(net.state_dict(), json.loads(json.dumps(_described(facts))))
 

@@ -155,7 +155,7 @@ def _warped(maps_CHW: torch.Tensor, flow_HW2: np.ndarray) -> torch.Tensor:
     return warp_maps(maps_CHW, flow_HW2)
 
 
-PROPAGATORS = Registry("propagator", catalogue.PROPAGATORS)
+PROPAGATORS = Registry("propagator", {name: entry.made_by for name, entry in catalogue.PROPAGATORS.items()})
 
 
 AnyPropagator: TypeAlias = Propagator | PairPropagator | GapPropagator
@@ -173,3 +173,15 @@ def build_propagator(name: str = "flow_warp", **options: Any) -> AnyPropagator:
     if propagator.level != level:
         raise ValueError(f"propagator {name!r} works at level {propagator.level!r}, not {level!r}")
     return propagator
+
+
+def propagator_of(options: Any, device: str = "cpu") -> AnyPropagator:
+    """The propagator of a verb's options (`PropagationConfig`), on this device.
+
+    What it has no option for it is not given; weights that it does not take are an error (`PluginError`).
+    """
+    if options.weights is not None and not PROPAGATORS.takes(options.name, "weights"):
+        raise PluginError(f"propagator {options.name!r} takes no weights")
+    asked = {"weights": options.weights, "device": device}
+    given = {name: value for name, value in asked.items() if PROPAGATORS.takes(options.name, name)}
+    return build_propagator(options.name, level=options.level, **given)

@@ -78,7 +78,7 @@ class FlowTraining(GroupTraining):
             level = self.built.scale_level
             problem = f"was off, but --weights {config.weights} has a scale field for {level}"
             raise ConfigError("--scale_field", problem)
-        self.learn, self.held = _held_out(list(_clips(config, self.segmenter)), config.val_clips)
+        self.learn, self.held = held_out(list(_clips(config, self.segmenter)), config.val_clips)
         self.report.say(_describe(config, self.built, self.learn, self.held))
 
     def _try(self, segmenter: Segmenter) -> None:
@@ -93,7 +93,7 @@ class FlowTraining(GroupTraining):
 
     def decides(self) -> dict[str, Any]:
         return self.config.fingerprint_fields() | {
-            "data": _digest(self.learn),
+            "data": clips_digest(self.learn),
             "weights": self.built.digest,
             "segmenter_weights": self.segmenter.digest if self.segmenter else None,
         }
@@ -202,7 +202,7 @@ def _clips(config: TrainFlowConfig, segmenter: Segmenter | None) -> Iterator[Flo
                 yield clip if keeps else replace(clip, labels_THW=None)
 
 
-def _held_out(clips: Sequence[FlowClip], names: Sequence[str]) -> tuple[list[FlowClip], list[FlowClip]]:
+def held_out(clips: Sequence[FlowClip], names: Sequence[str]) -> tuple[list[FlowClip], list[FlowClip]]:
     """Clips to learn from, and those that are only scored. `ConfigError` for a name that no clip has."""
     known = {clip.name for clip in clips}
     for name in names:
@@ -227,7 +227,7 @@ def _describe(
     )
 
 
-def _digest(clips: Sequence[FlowClip]) -> str:
+def clips_digest(clips: Sequence[FlowClip]) -> str:
     """SHA-256 over the pixels and labels of all clips, in order."""
     total = hashlib.sha256()
     for clip in clips:

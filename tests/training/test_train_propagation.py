@@ -1,0 +1,206 @@
+"""Promise: what train-propagation writes carries features as LVS section 2.3 says, belongs to one net, and
+does not depend on kills.
+
+Why: weights of another net, or of another of its maps, would carry something all the same, and masks between
+keys would be wrong without a word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.toy import inputs, moving_clip, plain, run
+from vidseg_core.config.recipes import PropagationRecipe
+from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.models import SegmenterError, build_segmenter
+from vidseg_core.models.lvs import LvsNet, lvs_metadata, new_lvs, spatially_variant
+from vidseg_core.models.trainable import weights_bytes
+from vidseg_core.propagation import Copy
+from vidseg_core.propagation.lvs import Lvs
+from vidseg_core.scheduling import build_scheduler
+from vidseg_core.scheduling.low_deviation import LowDeviation
+from vidseg_core.training.flow_clips import FlowClip
+from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
+from vidseg_core.training.propagation_score import score_carried
+
+NET = "tiny-scenes"
+RECIPE = PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1)
+
+
+def a_clip(seed: int = 0) -> FlowClip:
+    return FlowClip(name=f"clip{seed}", frames_THW3=np.stack(moving_clip(14, seed=seed)))
+
+
+def shaken(net: LvsNet) -> LvsNet:
+    """Weights that do something, as if trained."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+    return net
+
+
+def written(net: LvsNet, folder: Path) -> str:
+    data = weights_bytes(dict(net.state_dict()), ("a", "b"), **lvs_metadata(net.facts))
+    (folder / "lvs.safetensors").write_bytes(data)
+    return str(folder / "lvs.safetensors")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return written(shaken(new_lvs(build_segmenter(NET))), tmp_path_factory.mktemp("lvs"))
+
+
+def engine(propagator: Any, *, net: str = NET, scheduler: Any = None) -> Engine:
+    return Engine(
+        build_segmenter(net),
+        scheduler or build_scheduler("fixed", interval=5),
+        propagator,
+        sides="one",
+        flow_size=48,
+    )
+
+
+# --- Eq. 1 -------------------------------------------------------------------------------------------------
+
+
+def test_the_convolution_is_equation_1() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps_BChw = torch.rand(2, 3, 6, 7, generator=generator)
+    weights_BKhw = torch.rand(2, 9, 6, 7, generator=generator)
+    found = spatially_variant(maps_BChw, weights_BKhw)
+    for b, c, i, j in ((0, 0, 2, 3), (1, 2, 0, 0), (1, 1, 5, 6), (0, 2, 3, 0)):
+        expected = sum(
+            float(weights_BKhw[b, 3 * (u + 1) + v + 1, i, j])
+            * float(maps_BChw[b, c, min(max(i - u, 0), 5), min(max(j - v, 0), 6)])
+            for u in (-1, 0, 1)
+            for v in (-1, 0, 1)
+        )
+        assert float(found[b, c, i, j]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_kernels_have_an_odd_side() -> None:
+    with pytest.raises(ValueError, match="no odd side squared"):
+        spatially_variant(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4, 4))
+
+
+def test_a_new_net_all_but_copies() -> None:
+    segmenter = build_segmenter(NET)
+    net, frames_B3HW = new_lvs(segmenter), torch.rand(1, 3, 64, 64)
+    low, high = segmenter.low(frames_B3HW), segmenter.features(frames_B3HW)  # type: ignore[attr-defined]
+    assert isinstance(high, torch.Tensor)
+    with torch.no_grad():
+        carried = net.carrier(net.low_of(low), net.low_of(low), high)
+    torch.testing.assert_close(carried, high, atol=0.05 * float(high.abs().max()), rtol=0.0)
+
+
+# --- in the engine -----------------------------------------------------------------------------------------
+
+
+def test_it_carries_where_a_copy_stays(file: str) -> None:
+    frames = inputs(moving_clip(9))
+    lvs, copied = (plain(run(engine(way), frames)) for way in (Lvs(file), Copy("features")))
+    assert [row[2] for row in lvs] == [row[2] for row in copied]
+    differs = [one[-1] != other[-1] for one, other in zip(lvs, copied, strict=True)]
+    assert [n for n, other in enumerate(differs) if not other] == [0, 5]  # the keys
+
+
+@pytest.mark.parametrize("stores", [{1, 4, 7}, {0, 2, 3, 5, 6, 8}])
+def test_storing_the_state_anywhere_changes_nothing(file: str, stores: set[int]) -> None:
+    def parts() -> Engine:
+        return engine(Lvs(file), scheduler=LowDeviation(file, threshold=30.0))
+
+    frames = inputs(moving_clip(10))
+    undisturbed = plain(run(parts(), frames))
+    assert 1 < sum(row[2] for row in undisturbed) < 10
+    here, state, rows = parts(), SegmentState.new(0, "s"), []
+    for number, frame in enumerate(frames):
+        rows += here.step([state], [frame])[0]
+        if number in stores:
+            here, state = parts(), SegmentState.from_bytes(state.to_bytes())
+    assert plain(rows + here.finish([state])[0]) == undisturbed
+
+
+def test_two_lanes_of_other_sizes_give_what_one_lane_gives(file: str) -> None:
+    clips = [inputs(moving_clip(7, width=width)) for width in (64, 80)]
+    alone = [plain(run(engine(Lvs(file)), clip, name=str(n))) for n, clip in enumerate(clips)]
+    together, states = engine(Lvs(file)), [SegmentState.new(0, str(n)) for n in range(2)]
+    rows: list[list[Any]] = [[], []]
+    for frames in zip(*clips, strict=True):
+        for lane, new in zip(rows, together.step(states, frames), strict=True):
+            lane += new
+    assert [plain(lane) for lane in rows] == alone
+
+
+def test_the_score_is_what_the_file_expects_in_percent(file: str) -> None:
+    rows = run(
+        engine(Copy("features"), scheduler=LowDeviation(file, threshold=100.0)), inputs(moving_clip(4))
+    )
+    assert all(0.0 <= row.decision_score <= 100.0 for row in rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [("tiny:12", "was trained with another net than 'tiny:12'"), ("plain", "'plain' has no parts")],
+)
+def test_a_net_that_the_weights_do_not_belong_to_is_refused(file: str, net: str, message: str) -> None:
+    with pytest.raises(SegmenterError, match=message):
+        engine(Lvs(file), net=net)
+    with pytest.raises(SegmenterError, match=message):
+        engine(Copy(), net=net, scheduler=LowDeviation(file))
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(weights_bytes({"a": torch.zeros(1)}, ("a",)))
+    with pytest.raises(SegmenterError, match="train-propagation writes them"):
+        Lvs(str(tmp_path / "x.safetensors"))
+    with pytest.raises(SegmenterError, match="cannot be read"):
+        Lvs(str(tmp_path / "none.safetensors"))
+
+
+# --- training ----------------------------------------------------------------------------------------------
+
+
+def loop(folder: Path, **options: Any) -> PropagationLoop:
+    segmenter = build_segmenter(NET)
+    settings = PropagationOptions(folder=folder, save_every=2, **options)
+    return PropagationLoop(new_lvs(segmenter), [a_clip(0), a_clip(1)], RECIPE, settings, segmenter)
+
+
+def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    class Gone(Exception):
+        pass
+
+    whole = loop(tmp_path / "whole")
+    whole.run()
+    broken = loop(tmp_path / "broken")
+    step = broken.step
+
+    def dies(number: int) -> None:
+        if number == 3:
+            raise Gone
+        step(number)
+
+    broken.step = dies  # type: ignore[method-assign]
+    with pytest.raises(Gone):
+        broken.run()
+    again = loop(tmp_path / "broken")
+    again.run()
+    before = new_lvs(build_segmenter(NET)).state_dict()
+    for name, value in whole.weights().items():
+        assert torch.equal(value, again.weights()[name]), name
+        assert name.startswith("carrier") or not torch.equal(value, before[name]), name
+
+
+def test_clips_left_out_are_scored_beside_copy_and_flow(file: str) -> None:
+    scores, ranks = score_carried(file, build_segmenter(NET), [a_clip(2)], (1, 5, 90), device="cpu")
+    assert {(s.method, s.gap) for s in scores} == {
+        (method, gap) for method in ("Copy", "FlowWarp", "Lvs") for gap in (1, 5)
+    }
+    assert all(0.0 <= s.miou <= 1.0 and s.pairs == (2 if s.gap == 1 else 1) for s in scores)
+    assert [rank.clip for rank in ranks] == ["clip2"]

@@ -1,0 +1,138 @@
+"""Configuration of ``vidseg train-propagation``. Recipe, data, net and seed decide the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from vidseg_core.config.catalogue import ALIASES, NET_FAMILIES, NETS
+from vidseg_core.config.errors import check, check_int, check_name, check_positive
+from vidseg_core.config.recipes import PropagationRecipe
+from vidseg_core.config.schema import flat_dict, redact, to_yaml
+
+__all__ = ["TrainPropagationConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPropagationConfig:
+    """Train what carries a net's features from frame to frame, the net itself frozen (LVS).
+
+    --data, --segmenter and --output suffice. The same command again continues a run that was stopped.
+    """
+
+    data: tuple[str, ...]
+    """data sets of clips, NAME:PATH?options, e.g. face:/data/face; labelled or not; repeatable"""
+    segmenter: str
+    """frozen net in two parts: tiny-face, tiny-scenes, tiny:WIDTH, smp:ARCH/resnetN, torchvision:NAME"""
+    segmenter_weights: str | None = None
+    """file with the segmenter's weights; None: its own"""
+    output: str
+    """local or shared folder for weights, checkpoint and run.json"""
+    split: str = "all"
+    """split of the data sets"""
+    val_clips: tuple[str, ...] = ()
+    """clips (video ids) to leave out of training and to score by gap at the end"""
+    max_frames: int = 600
+    """at most so many frames of a clip, from its start; clips lie in memory"""
+    size: int = 256
+    """longest side at which clips are kept, pixels; 32 to 4096"""
+
+    kernel: int = 9
+    """side of the kernels, pixels of the feature map (H_K); odd, 1 to 31"""
+    steps: int | None = None
+    """optimiser steps; None: recipe.steps"""
+    seed: int = 0
+    """seed of weights and pairs"""
+
+    recipe: PropagationRecipe = field(default_factory=PropagationRecipe)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where it is trained"""
+    workers: int = 1
+    """training workers; they divide the pairs of each step"""
+    threads: int = 1
+    """CPU threads of a worker (may change the last bits); at least 1"""
+    max_failures: int = 3
+    """so many times a killed worker is replaced; -1: without end"""
+    ray_address: str | None = None
+    """Ray cluster to join; None: $RAY_ADDRESS, else a local one"""
+    object_store_mb: int | None = None
+    """memory for the clips (local Ray), MB; at least 128; None: 2000"""
+    save_every: int = 200
+    """steps between checkpoints; what a killed worker may cost"""
+    gaps: tuple[str, ...] = ("1", "2", "3", "5", "10", "20")
+    """gaps at which --val_clips are scored, frames"""
+
+    dry_run: bool = False
+    """count the data, train nothing"""
+    log_every: int = 50
+    """steps between lines of progress"""
+    log: Literal["text", "json"] = "text"
+    """how progress and messages are printed"""
+
+    HELP_GROUPS: ClassVar[Mapping[str, str]] = {
+        "data": "what to learn from, and where to",
+        "kernel": "the net and how it learns",
+        "device": "resources and scores",
+        "dry_run": "this run",
+    }
+
+    def __post_init__(self) -> None:
+        for name in ("data", "val_clips", "gaps"):
+            object.__setattr__(self, name, tuple(str(item) for item in getattr(self, name)))
+        if self.steps is not None:
+            check_int("--steps", self.steps, 1, unit="step(s)")
+            object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, steps=self.steps))
+        check_name("--segmenter", self.segmenter, (*NETS, *ALIASES), NET_FAMILIES)
+        self._check_places()
+        self._check_numbers()
+
+    def _check_places(self) -> None:
+        check(bool(self.data), "--data", "needs at least one data set, e.g. face:/data/face")
+        for text in self.data:
+            check(bool(text.strip()), "--data", "must not be empty")
+            problem = f"holds credentials ({redact(text)}); they belong in the environment"
+            check(redact(text) == text, "--data", problem)
+        check(bool(self.output.strip()), "--output", "must name a folder")
+        check("://" not in self.output, "--output", "must be a local or shared folder")
+
+    def _check_numbers(self) -> None:
+        check_int("--seed", self.seed, 0, 2**63 - 1)
+        if self.object_store_mb is not None:
+            check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
+        check_int("--max_frames", self.max_frames, 2, unit="frames")
+        check_int("--size", self.size, 32, 4096, "pixels")
+        check_int("--kernel", self.kernel, 1, 31, "pixels")
+        check(self.kernel % 2 == 1, "--kernel", f"must be odd, got {self.kernel}")
+        for name in ("workers", "threads", "save_every", "log_every"):
+            check_int(f"--{name}", getattr(self, name), 1)
+        check_int("--max_failures", self.max_failures, -1)
+        recipe = self.recipe
+        problem = f"must be at most --recipe.batch {recipe.batch}, got {self.workers}"
+        check(self.workers <= recipe.batch, "--workers", problem)
+        for text in self.gaps:
+            check(text.isdigit() and int(text) >= 1, "--gaps", f"must be whole numbers from 1, got {text!r}")
+        for name in ("height", "width"):
+            check_int(f"--recipe.{name}", getattr(recipe, name), 32, 2048, "pixels")
+        check_int("--recipe.max_gap", recipe.max_gap, 1, 1000, "frames")
+        check_int("--recipe.steps", recipe.steps, 1, unit="step(s)")
+        check_int("--recipe.batch", recipe.batch, 1, 65536, "pairs")
+        check_positive("--recipe.lr", recipe.lr)
+        check(0 <= recipe.ema < 1, "--recipe.ema", f"must be from 0 to below 1, got {recipe.ema}")
+
+    @property
+    def gap_numbers(self) -> tuple[int, ...]:
+        """`gaps` as numbers, increasing."""
+        return tuple(sorted({int(text) for text in self.gaps}))
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        """What decides the weights, by dotted option name; data come by content, not by place."""
+        names = ("segmenter", "kernel", "size", "seed", "max_frames", "val_clips", "workers")
+        fields = flat_dict(self).items()
+        return {name: value for name, value in fields if name in names or name.startswith("recipe.")}
+
+    def to_yaml(self) -> str:
+        """This configuration as a ``--config`` file."""
+        return to_yaml(self)

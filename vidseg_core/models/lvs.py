@@ -1,0 +1,236 @@
+"""LVS (Li, Shi, Lin 2018): low-level features say how high-level ones are carried, and when they are renewed.
+
+Model: of a key k the features F_h and the low-level features F_l are kept; for a frame t only F_l is computed
+(S_l, the cheap part of N). `CarryNet` reads both low-level features and says for each place (i, j) how its
+features are put together from the key's around it (section 2.3, Eq. 1):
+
+    F_h^t(l, i, j) = sum over u, v from -D to D of W_ij(u, v) * F_h^k(l, i - u, j - v),      D = H_K // 2
+
+W_ij is a softmax over its H_K x H_K numbers and the same for all channels l. Then AdaptNet's reading of F_l^t
+is fused with the result, so that what has only now come into view has features too (2.3, last paragraph).
+`DeviationNet` reads the difference of the low-level features and says which share of the labels will differ
+(2.2). Both are in one file.
+
+Ours, where the summary at hand says no more: three convolutions predict kernels, two are AdaptNet, one
+fuses; the deviation's two convolutions have stride 2. Where S_l is coarser or finer than F_h, what is read
+from it is brought to F_h's size (bilinear). A new net copies: its kernels have almost all weight at the
+centre, and its fusion adds nothing.
+
+Invariant: what comes out depends on the frame and its key alone.
+
+Legend: B pairs, C channels of F_h, L channels of F_l, K = H_K * H_K; h, w size of F_h; y, x size of F_l.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vidseg_core.models.protocol import Features, SegmenterError, parts_of
+
+KERNEL = 9
+"""H_K: side of the kernels, pixels of F_h."""
+HIDDEN = 64
+"""Channels of the kernel predictor and of AdaptNet."""
+DEVIATION = 256
+"""Channels of the deviation's convolutions."""
+CENTRE = 8.0
+"""Logit of a new net's kernels at their centre: its weight is .97 for H_K = 9."""
+FORMAT = "vidseg-lvs-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LvsFacts:
+    """What the nets belong to, and their sizes; kept in their file."""
+
+    segmenter: str
+    """Digest of N."""
+    low_place: int
+    """Which of the maps of N's lower part is F_l."""
+    low_channels: int
+    high_channels: int
+    kernel: int = KERNEL
+    hidden: int = HIDDEN
+
+
+class CarryNet(nn.Module):
+    """Kernel predictor, spatially variant convolution, AdaptNet."""
+
+    def __init__(self, facts: LvsFacts) -> None:
+        super().__init__()
+        hidden, low = facts.hidden, facts.low_channels
+        last = nn.Conv2d(hidden, facts.kernel**2, 3, padding=1)
+        self.predict = nn.Sequential(
+            nn.Conv2d(2 * low, hidden, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.ReLU(inplace=True),
+            last,
+        )
+        self.adapt = nn.Sequential(
+            nn.Conv2d(low, hidden, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, hidden, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+        self.fuse = nn.Conv2d(hidden + facts.high_channels, facts.high_channels, 3, padding=1)
+        for layer in (last, self.fuse):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            last.bias[facts.kernel**2 // 2] = CENTRE  # type: ignore[index]
+
+    def forward(
+        self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor, high_key_BChw: torch.Tensor
+    ) -> torch.Tensor:
+        """F_h of the frame, fused: (B, C, h, w)."""
+        carried_BChw = self.carry(low_key_BLyx, low_now_BLyx, high_key_BChw)
+        adapted = _sized(self.adapt(low_now_BLyx), carried_BChw)
+        return carried_BChw + self.fuse(torch.cat([carried_BChw, adapted], dim=1))
+
+    def carry(
+        self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor, high_key_BChw: torch.Tensor
+    ) -> torch.Tensor:
+        """F_h of the key at the frame (Eq. 1), before fusion."""
+        logits_BKyx = self.predict(torch.cat([low_key_BLyx, low_now_BLyx], dim=1))
+        return spatially_variant(high_key_BChw, _sized(logits_BKyx, high_key_BChw).softmax(dim=1))
+
+
+class DeviationNet(nn.Module):
+    """Two convolutions, global pooling, one layer."""
+
+    def __init__(self, facts: LvsFacts) -> None:
+        super().__init__()
+        self.convolve = nn.Sequential(
+            nn.Conv2d(facts.low_channels, DEVIATION, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(DEVIATION, DEVIATION, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+        )
+        self.last = nn.Linear(DEVIATION, 1)
+
+    def forward(self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor) -> torch.Tensor:
+        """Expected share of labels that differ, 0..1: (B,)."""
+        pooled_BF = self.convolve(low_now_BLyx - low_key_BLyx).mean(dim=(2, 3))
+        return torch.sigmoid(self.last(pooled_BF)[:, 0])
+
+
+class LvsNet(nn.Module):
+    """All that is trained for one N."""
+
+    def __init__(self, facts: LvsFacts) -> None:
+        super().__init__()
+        self.facts = facts
+        self.carrier, self.deviation = CarryNet(facts), DeviationNet(facts)
+
+    def low_of(self, low: Features) -> torch.Tensor:
+        """F_l among the maps of N's lower part."""
+        maps = (low,) if isinstance(low, torch.Tensor) else tuple(low)
+        return maps[self.facts.low_place]
+
+    def check(self, segmenter: Any, file: str) -> None:
+        """`SegmenterError` unless `segmenter` is the one that the nets of `file` were trained with."""
+        parts_of(segmenter, "lvs")
+        if segmenter.digest != self.facts.segmenter:
+            raise SegmenterError(
+                f"{file} was trained with another net than {segmenter.name!r} (or other weights, or numbers)"
+            )
+
+
+def spatially_variant(maps_BChw: torch.Tensor, weights_BKhw: torch.Tensor) -> torch.Tensor:
+    """Eq. 1: each place a weighted sum of the places around it, the same for all channels; beyond its border
+    the map goes on as there."""
+    side = round(weights_BKhw.shape[1] ** 0.5)
+    if side * side != weights_BKhw.shape[1] or side % 2 == 0:
+        raise ValueError(f"kernels have {weights_BKhw.shape[1]} weights, which is no odd side squared")
+    reach = side // 2
+    height, width = maps_BChw.shape[2:]
+    around = F.pad(maps_BChw, (reach, reach, reach, reach), mode="replicate")
+    total = torch.zeros_like(maps_BChw)
+    for number in range(side * side):
+        u, v = number // side - reach, number % side - reach
+        moved = around[:, :, reach - u : reach - u + height, reach - v : reach - v + width]
+        total = torch.addcmul(total, moved, weights_BKhw[:, number : number + 1])
+    return total
+
+
+def new_lvs(segmenter: Any, *, kernel: int = KERNEL, hidden: int = HIDDEN, seed: int = 0) -> LvsNet:
+    """Untrained nets for this segmenter: its deepest low-level map is F_l, its one feature map F_h."""
+    parts = parts_of(segmenter, "lvs")
+    side = 64 * 4
+    with torch.inference_mode():
+        frames_B3HW = torch.zeros(1, 3, side, side, device=_device_of(segmenter))
+        low, high = parts.low(frames_B3HW), parts.features(frames_B3HW)
+    lows, highs = ([maps] if isinstance(maps, torch.Tensor) else list(maps) for maps in (low, high))
+    facts = LvsFacts(
+        segmenter=parts.digest,
+        low_place=len(lows) - 1,
+        low_channels=lows[-1].shape[1],
+        high_channels=highs[0].shape[1],
+        kernel=kernel,
+        hidden=hidden,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LvsNet(facts)
+
+
+def _device_of(segmenter: Any) -> torch.device:
+    """Where the segmenter's weights are."""
+    net = getattr(segmenter, "net", segmenter)
+    weights = net.parameters() if isinstance(net, nn.Module) else iter(())
+    return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+def _sized(maps_BFyx: torch.Tensor, like_BChw: torch.Tensor) -> torch.Tensor:
+    if maps_BFyx.shape[2:] == like_BChw.shape[2:]:
+        return maps_BFyx
+    return F.interpolate(maps_BFyx, size=like_BChw.shape[2:], mode="bilinear", align_corners=False)
+
+
+# --- their file --------------------------------------------------------------------------------------------
+
+
+def lvs_metadata(facts: LvsFacts) -> dict[str, str]:
+    """What the file says beside the weights."""
+    return {"format": FORMAT, "lvs": json.dumps(asdict(facts), sort_keys=True)}
+
+
+def is_lvs(path: str | Path) -> bool:
+    """Does this file come from train-propagation?"""
+    try:
+        return _metadata(path).get("format") == FORMAT
+    except SegmenterError:
+        return False
+
+
+def read_lvs(path: str) -> LvsNet:
+    """The nets in a file of train-propagation, frozen; `SegmenterError` for any other file."""
+    from safetensors.torch import load_file
+
+    metadata = _metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise SegmenterError(f"{path} holds no weights of lvs; train-propagation writes them")
+    try:
+        net = LvsNet(LvsFacts(**json.loads(metadata["lvs"])))
+        net.load_state_dict(load_file(path))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise SegmenterError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+    return net.eval().requires_grad_(False)
+
+
+def _metadata(path: str | Path) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise SegmenterError(f"{path} cannot be read as safetensors ({error})") from error

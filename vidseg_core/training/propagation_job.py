@@ -1,0 +1,185 @@
+"""``vidseg train-propagation``: what it reads, how its workers learn, how it is scored. See `driver`.
+
+Every worker draws and judges its share of each step's pairs; the clips lie once in Ray's object store.
+Invariant: what it is scored on was never trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import cv2
+import torch
+
+from vidseg_core.config.train_propagation import TrainPropagationConfig
+from vidseg_core.config.words import count
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.engine.trial import trial_sizes, try_net
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.models.lvs import LvsNet, lvs_metadata, new_lvs
+from vidseg_core.models.protocol import Segmenter
+from vidseg_core.models.registry import build_segmenter, resolve_device
+from vidseg_core.models.trainable import weights_bytes
+from vidseg_core.store.atomic import write_whole
+from vidseg_core.training.checkpoint import Standing
+from vidseg_core.training.driver import Ending, Run, run_training
+from vidseg_core.training.flow_clips import FlowClip, dataset_clips
+from vidseg_core.training.flow_job import clips_digest, held_out
+from vidseg_core.training.propagation import PARTS, PropagationLoop, PropagationOptions
+from vidseg_core.training.propagation_score import score_carried, table
+from vidseg_core.training.ray_group import GroupLayout, GroupTraining, Member
+
+LVS = "lvs.safetensors"
+
+
+def run_train_propagation(config: TrainPropagationConfig, reporter: Reporter | None = None) -> int:
+    """Train (or go on) as `config` says; the exit code. What is wrong is raised, each in one sentence."""
+    return run_training(PropagationTraining(config, reporter))
+
+
+class PropagationTraining(GroupTraining):
+    """The nets of LVS on clips, with N frozen."""
+
+    verb = "train-propagation"
+    samples = "pairs"
+    curve = ("step", "lr", *PARTS, "seconds")
+    """Losses are means since the row before."""
+    config: TrainPropagationConfig
+    segmenter: Segmenter
+    net: LvsNet
+    learn: list[FlowClip]
+    held: list[FlowClip]
+
+    def size(self) -> tuple[int, int]:
+        return self.config.recipe.steps, self.config.recipe.batch
+
+    def prepare(self) -> None:
+        config = self.config
+        torch.set_num_threads(config.threads)
+        cv2.setNumThreads(1)
+        self.device = "cpu" if config.device == "cuda" else str(resolve_device(config.device))
+        self.segmenter = _segmenter(config, self.device)
+        self.net = _net(config, self.segmenter)
+        sizes = trial_sizes(f"{config.recipe.height}x{config.recipe.width}")
+        tried = try_net(self.segmenter, sizes=sizes, batch=config.recipe.batch, device=self.device)
+        for note in filter(None, (self.segmenter.note, tried.note)):
+            self.report.say(f"note: {note}")
+        self.report.say(f"reading {', '.join(config.data)}")
+        self.learn, self.held = held_out(list(_clips(config, self.segmenter)), config.val_clips)
+        frames = sum(len(clip.frames_THW3) for clip in self.learn)
+        self.report.say(
+            f"lvs for {self.segmenter.name} ({_parameters(self.net) / 1e6:.2f} M parameters), "
+            f"{self.steps} steps of {self.batch} pairs, from {count(len(self.learn), 'clip')} with "
+            f"{count(frames, 'frame')}; {count(len(self.held), 'clip')} left out for scores"
+        )
+
+    def dry_run(self) -> None:
+        self.report.say("nothing was trained (--dry_run)")
+
+    def decides(self) -> dict[str, Any]:
+        return self.config.fingerprint_fields() | {
+            "data": clips_digest(self.learn),
+            "segmenter_weights": self.segmenter.digest,
+        }
+
+    def job(self, run: Run, layout: GroupLayout) -> PropagationJob:
+        import ray
+
+        config = self.config
+        options = PropagationOptions(
+            folder=layout.folder,
+            seed=config.seed,
+            save_every=config.save_every,
+            log_every=config.log_every,
+            fingerprint=run.fingerprint,
+        )
+        return PropagationJob(
+            config=config, options=options, clips=tuple(ray.put(clip) for clip in self.learn)
+        )
+
+    def words(self, row: Mapping[str, Any]) -> str:
+        return " | ".join(f"{name} {row[name]:.4g}" for name in PARTS)
+
+    def finish(self, run: Run, standing: Standing) -> Ending:
+        weights = run.folder / LVS
+        scores, ranks = score_carried(
+            str(weights), self.segmenter, self.held, self.config.gap_numbers, device=self.device
+        )
+        if scores:
+            self.report.say("on the clips that were left out:\n" + table(scores, ranks))
+        return Ending(
+            use=f"use it with --propagation.name lvs --propagation.level features --propagation.sides one "
+            f"--propagation.weights {weights}, and --scheduler.name low_deviation "
+            f"--scheduler.policy {weights}",
+            files=(LVS,),
+            parameters=_parameters(self.net),
+            details={
+                "clips": {clip.name: len(clip.frames_THW3) for clip in self.learn},
+                "scores": [asdict(score) for score in scores],
+                "ranks": [asdict(rank) for rank in ranks],
+            },
+        )
+
+
+# --- in a worker -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropagationJob:
+    """What each worker gets."""
+
+    config: TrainPropagationConfig
+    options: PropagationOptions
+    clips: tuple[Any, ...]
+    """References into Ray's object store, one for each clip; within a tuple they are not fetched early."""
+
+    def work(self, member: Member) -> None:
+        """The first worker writes the weights."""
+        import ray
+
+        config, device = self.config, str(member.device)
+        cv2.setNumThreads(1)
+        segmenter = _segmenter(config, device)
+        loop = PropagationLoop(
+            _net(config, segmenter),
+            ray.get(list(self.clips)),
+            config.recipe,
+            replace(self.options, device=device),
+            segmenter,
+            member.group,
+            member.watch,
+        )
+        loop.run()
+        if member.group.rank == 0:
+            facts = lvs_metadata(loop.net.facts)
+            data = weights_bytes(
+                {name: value.cpu().contiguous() for name, value in loop.weights().items()},
+                segmenter.class_names,
+                **facts,
+            )
+            write_whole(self.options.folder / LVS, data)
+
+
+def _segmenter(config: TrainPropagationConfig, device: str) -> Segmenter:
+    return build_segmenter(
+        config.segmenter, device=device, weights=config.segmenter_weights, seed=config.seed
+    )
+
+
+def _net(config: TrainPropagationConfig, segmenter: Segmenter) -> LvsNet:
+    return new_lvs(segmenter, kernel=config.kernel, seed=config.seed)
+
+
+def _clips(config: TrainPropagationConfig, segmenter: Segmenter) -> Iterator[FlowClip]:
+    """All clips of all data sets; labels of other classes than N's are left out."""
+    for text in config.data:
+        dataset = open_dataset(text)
+        keeps = tuple(segmenter.class_names) == tuple(dataset.class_names)
+        for clip in dataset_clips(dataset, config.split, config.size, config.max_frames):
+            yield clip if keeps else replace(clip, labels_THW=None)
+
+
+def _parameters(net: LvsNet) -> int:
+    return sum(weight.numel() for weight in net.parameters())
