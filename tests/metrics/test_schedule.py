@@ -37,6 +37,8 @@ def test_latency_counts_compute_and_waiting_apart() -> None:
     one = latency(KEYS, two_sided=False, key_s=0.5, other_s=0.01)
     assert (one.max_s, one.max_wait_frames, one.mean_wait_frames) == (0.5, 0, 0.0)
     assert one.mean_s == pytest.approx((3 * 0.5 + 6 * 0.01) / 9)
+    late = latency(KEYS, two_sided=False, key_s=0.5, other_s=0.01, fast_track=True)
+    assert late.max_s == 0.01 and late.mean_s == pytest.approx((0.5 + 8 * 0.01) / 9)
     two = latency(KEYS, two_sided=True, key_s=0.5, other_s=0.01)
     assert (two.max_wait_frames, two.mean_wait_frames) == (2, pytest.approx(7 / 9))
 

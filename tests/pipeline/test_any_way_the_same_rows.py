@@ -6,6 +6,7 @@ would agree and nothing could be compared.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,10 @@ from tests.docs.documents import ROOT, module
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import Killed, rows_without_package, run_inline
+from tests.training.small import shaken, written
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
+from vidseg_core.models import build_segmenter
+from vidseg_core.models.lvs import new_lvs
 
 SCHEDULERS = [
     SchedulerConfig(name="fixed", interval=7, max_interval=20),
@@ -34,8 +38,10 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[2], "my_looker:Sceptic"),
     (SCHEDULERS[3], "my_looker:Sceptic"),
     (SCHEDULERS[1], "my_filler:Hesitant"),
+    (SCHEDULERS[0], "lvs"),
 ]
-"""Schedulers with the package's propagator, and the propagators of docs/plugins.md that look at frames."""
+"""Schedulers with the package's propagator, those of docs/plugins.md that look at frames, and LVS with low
+latency (of one side, whatever is asked)."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,6 +56,20 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
     for name in ("my_looker", "my_filler"):
         sys.modules.pop(name, None)
+
+
+WEIGHTS = Path(tempfile.gettempdir()) / f"vidseg-any-way-{os.getpid()}.safetensors"
+LVS = PropagationConfig(
+    name="lvs", level="features", sides="one", weights=str(WEIGHTS), latency="low", delay=3, flow_size=64
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lvs() -> Iterator[None]:
+    """Nets that do something, as if trained."""
+    written(shaken(new_lvs(build_segmenter("tiny-scenes"))), WEIGHTS)
+    yield
+    WEIGHTS.unlink()
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +134,8 @@ def _killed_run(config, branches: int, point: int) -> None:
 
 
 def _config(clips: Path, output: Path, scheduler: SchedulerConfig, name: str, sides: Any, **options: Any):
-    propagation = PropagationConfig(name=name, sides=sides, flow_size=64)
+    propagation = PropagationConfig(name=name, sides=sides, flow_size=64) if name != "lvs" else LVS
+    options |= {"segmenter": "tiny-scenes"} if name == "lvs" else {}
     return small_config(
         clips, output, scheduler=scheduler, propagation=propagation, segment_frames=20, **options
     )

@@ -15,7 +15,8 @@ import torch
 
 from vidseg_core.config.recipes import AugmentRecipe, TrainRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
-from vidseg_core.models.trainable import TrainableNet, trainable_net
+from vidseg_core.models.lvs import LvsNet, lvs_metadata
+from vidseg_core.models.trainable import TrainableNet, trainable_net, weights_bytes
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.data import TrainingData, open_training_data
 from vidseg_core.training.driver import RunFacts
@@ -120,3 +121,18 @@ def facts_of(folder: Path | str) -> dict[str, Any]:
 def weights_in(folder: Path | str) -> dict[str, bytes]:
     """What a run left for its user."""
     return {name: (Path(folder) / name).read_bytes() for name in ("best.safetensors", "last.safetensors")}
+
+
+def shaken(net: LvsNet) -> LvsNet:
+    """Weights that do something, as if trained."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+    return net
+
+
+def written(net: LvsNet, path: Path) -> str:
+    """A file as train-propagation writes it."""
+    path.write_bytes(weights_bytes(dict(net.state_dict()), ("a", "b"), **lvs_metadata(net.facts)))
+    return str(path)

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from tests.engine.toy import inputs, moving_clip, plain, run
+from tests.training.small import shaken, written
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.models import SegmenterError, build_segmenter
-from vidseg_core.models.lvs import LvsNet, lvs_metadata, new_lvs, spatially_variant
+from vidseg_core.models.lvs import new_lvs, spatially_variant
 from vidseg_core.models.trainable import weights_bytes
 from vidseg_core.propagation import Copy
 from vidseg_core.propagation.lvs import Lvs
@@ -36,24 +37,9 @@ def a_clip(seed: int = 0) -> FlowClip:
     return FlowClip(name=f"clip{seed}", frames_THW3=np.stack(moving_clip(14, seed=seed)))
 
 
-def shaken(net: LvsNet) -> LvsNet:
-    """Weights that do something, as if trained."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in net.parameters():
-            weight += 0.05 * torch.randn(weight.shape, generator=generator)
-    return net
-
-
-def written(net: LvsNet, folder: Path) -> str:
-    data = weights_bytes(dict(net.state_dict()), ("a", "b"), **lvs_metadata(net.facts))
-    (folder / "lvs.safetensors").write_bytes(data)
-    return str(folder / "lvs.safetensors")
-
-
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return written(shaken(new_lvs(build_segmenter(NET))), tmp_path_factory.mktemp("lvs"))
+    return written(shaken(new_lvs(build_segmenter(NET))), tmp_path_factory.mktemp("lvs") / "lvs.safetensors")
 
 
 def engine(propagator: Any, *, net: str = NET, scheduler: Any = None) -> Engine:

@@ -220,6 +220,7 @@ def check_dial_here(config: SegmentConfig) -> None:
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
     carrier = config.propagation
+    check(carrier.latency == "full", option, "does not go with --propagation.latency low")
     filler = filler_of(propagator_of(carrier), two_sided=carrier.sides == "two")
     problem = f"needs masks that follow from a key and a frame each, but {carrier.name} fills whole gaps"
     check(filler.pairwise, option, problem)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 from vidseg_core.config.catalogue import FLOWS, PROPAGATORS
 from vidseg_core.config.errors import check, check_int, check_name, nearest
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
+from vidseg_core.config.propagation import check_propagator
 from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
-from vidseg_core.config.segment import check_propagator
 
 __all__ = ["LABELS", "BuildEpisodesConfig", "TablePropagationConfig"]
 

@@ -44,6 +44,11 @@ def check(ok: bool, option: str, problem: str) -> None:
         raise ConfigError(option, problem)
 
 
+def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """`ConfigError` unless `value` is one of these."""
+    check(value in allowed, option, f"must be one of {', '.join(allowed)}, got {value!r}")
+
+
 def check_int(option: str, value: object, low: int, high: int | None = None, unit: str = "") -> None:
     """`value` must be an int in ``[low, high]``; `unit` is named in the message."""
     allowed = f"at least {low}" if high is None else f"between {low} and {high}"

@@ -73,6 +73,8 @@ class MethodConfig:
         propagation = to_dict(self.propagation)
         if propagation["weights"] is None:  # as before there were any
             del propagation["weights"]
+        if propagation["latency"] == "full":
+            del propagation["latency"], propagation["delay"]
         values = {"scheduler": to_dict(self.scheduler), "propagation": propagation}
         text = json.dumps(values | {"oracle": self.is_oracle}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]

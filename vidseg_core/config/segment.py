@@ -16,16 +16,15 @@ from typing import Any, ClassVar, Literal
 from vidseg_core.config.catalogue import (
     FILES,
     FIXED,
-    FLOWS,
     INTERVAL,
-    PROPAGATORS,
     SCHEDULERS,
     listed,
     scheduler_words,
 )
 from vidseg_core.config.dial import CalibrationConfig, check_dial
-from vidseg_core.config.errors import ConfigError, check, check_int, check_name, check_positive
+from vidseg_core.config.errors import ConfigError, check, check_choice, check_int, check_name, check_positive
 from vidseg_core.config.nets import CHOICE_OF_NETS, NAMED_NETS, NET_FAMILIES
+from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = [
@@ -89,55 +88,6 @@ class SchedulerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PropagationConfig:
-    """How a key's result reaches the frames between keys."""
-
-    name: str = "flow_warp"
-    """flow_warp (optical flow, direct to the key), copy, lvs (train-propagation) or package.module:Class"""
-    level: Literal["labels", "scores", "features"] = "labels"
-    """what is carried: the key's label map (fast), its class scores, or its features"""
-    sides: Literal["one", "two"] = "two"
-    """two: from the keys on both sides, per pixel the better; one: from the last key only"""
-    flow: str = "dis"
-    """dis (OpenCV), tiny-flow, flownet_s, flownet2_s, spynet, raft or package.module:Class"""
-    flow_weights: str | None = None
-    """file with the flow net's weights; None: its own (only tiny-flow has some)"""
-    flow_size: int = 256
-    """longest side at which flow is computed, pixels; 32 to 4096"""
-    weights: str | None = None
-    """lvs: file that train-propagation wrote"""
-
-    def __post_init__(self) -> None:
-        check_name("--propagation.name", self.name, PROPAGATORS)
-        check_propagator(self.name, self.weights, self.level, self.sides)
-        _check_choice("--propagation.level", self.level, ("labels", "scores", "features"))
-        _check_choice("--propagation.sides", self.sides, ("one", "two"))
-        check_name("--propagation.flow", self.flow, FLOWS)
-        if self.flow_weights is not None:
-            check(bool(self.flow_weights.strip()), "--propagation.flow_weights", "must name a file")
-            check(self.flow != "dis", "--propagation.flow_weights", "'dis' is not a net and has no weights")
-        check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
-
-
-def check_propagator(name: str, weights: str | None, level: str, sides: str) -> None:
-    """`ConfigError` for weights, level or sides that do not go with a propagator of the package."""
-    entry = PROPAGATORS.get(name)
-    if weights is not None:
-        check(bool(weights.strip()), "--propagation.weights", "must name a file")
-    if entry is None:
-        return
-    if entry.trained_by:
-        problem = f"must name a file of {entry.trained_by} for {name!r}"
-        check(weights is not None, "--propagation.weights", problem)
-    else:
-        check(weights is None, "--propagation.weights", f"{name!r} has none")
-    if entry.level:
-        check(level == entry.level, "--propagation.level", f"must be {entry.level} for {name!r}")
-    if entry.online:
-        check(sides == "one", "--propagation.sides", f"must be one for {name!r}, which works online")
-
-
-@dataclass(frozen=True, kw_only=True)
 class TtaConfig:
     """Test-time augmentation: the net on several versions of a key frame, probabilities averaged."""
 
@@ -168,7 +118,7 @@ class MaskConfig:
     """working: as the net saw the frame; source: scaled to the video's display size (nearest)"""
 
     def __post_init__(self) -> None:
-        _check_choice("--masks.size", self.size, ("working", "source"))
+        check_choice("--masks.size", self.size, ("working", "source"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,8 +277,8 @@ class SegmentConfig:
         if self.num_classes is not None:
             check_int("--num_classes", self.num_classes, 1, 256)
         _parse_working_size(self.working_size)
-        _check_choice("--dtype", self.dtype, ("fp32", "bf16"))
-        _check_choice("--device", self.device, ("auto", "cpu", "cuda"))
+        check_choice("--dtype", self.dtype, ("fp32", "bf16"))
+        check_choice("--device", self.device, ("auto", "cpu", "cuda"))
         check_int("--key_batch", self.key_batch, 1, unit="frame(s)")
         check_int("--threads", self.threads, 1)
 
@@ -338,7 +288,7 @@ class SegmentConfig:
         check_int("--seed", self.seed, 0, 2**63 - 1)
 
     def _check_resources(self) -> None:
-        _check_choice("--executor", self.executor, ("auto", "local", "ray"))
+        check_choice("--executor", self.executor, ("auto", "local", "ray"))
         check_int("--workers", self.workers, 0)
         check_int("--decoders", self.decoders, 0)
         check_int("--lanes", self.lanes, 1, 256, "segment(s)")
@@ -358,7 +308,7 @@ class SegmentConfig:
         check_int("--state_mb", self.state_mb, 1, unit="MB")
         if self.limit is not None:
             check_int("--limit", self.limit, 1, unit="video(s)")
-        _check_choice("--log", self.log, ("text", "json"))
+        check_choice("--log", self.log, ("text", "json"))
 
     @property
     def has_dial(self) -> bool:
@@ -379,8 +329,10 @@ class SegmentConfig:
         the speed;
         `key_batch` and `threads` are, since a convolution's last bits may depend on them.
         """
-        fields = flat_dict(self)
-        return {name: value for name, value in sorted(fields.items()) if name in _FINGERPRINT}
+        fields = {name: value for name, value in sorted(flat_dict(self).items()) if name in _FINGERPRINT}
+        if self.propagation.latency == "full":  # as before there was another
+            del fields["propagation.latency"], fields["propagation.delay"]
+        return fields
 
     def describe(self) -> str:
         """The run in one line for people: net, scheduler, propagation, size, cutting."""
@@ -424,6 +376,8 @@ _FINGERPRINT = frozenset(
         "propagation.sides",
         "propagation.flow",
         "propagation.flow_size",
+        "propagation.latency",
+        "propagation.delay",
         "tta.scales",
         "tta.flip",
         "masks.size",
@@ -433,10 +387,6 @@ _FINGERPRINT = frozenset(
         "seed",
     }
 )
-
-
-def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    check(value in allowed, option, f"must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def _tta_text(tta: TtaConfig) -> str:

@@ -148,6 +148,7 @@ def build_engine(config: SegmentConfig, device: str) -> Engine:
             key_batch=config.key_batch,
             device=device,
             rule=label_rule(config, net.class_names),
+            delay=options.delay if options.latency == "low" else None,
         )
     except ValueError as problem:
         if isinstance(problem, ConfigError):
@@ -232,6 +233,9 @@ def _check_scheduler(config: SegmentConfig) -> Scheduler | WindowScheduler:
         problem = f"goes with {listed('takes_interval')}; a plug-in has its own, leave the option out"
         raise ConfigError("--scheduler.interval", problem)
     scheduler = scheduler_of(config.scheduler)
+    if isinstance(scheduler, WindowScheduler) and config.propagation.latency == "low":
+        problem = f"low does not go with {config.scheduler.name}, which looks ahead"
+        raise ConfigError("--propagation.latency", problem)
     check = getattr(scheduler, "check_sides", None)
     if check is not None:
         check(config.propagation.sides == "two")

@@ -28,10 +28,11 @@ import torch
 from vidseg_core.engine.bound import Bound, state_bound
 from vidseg_core.engine.codec import StateError
 from vidseg_core.engine.confidence import LabelRule
-from vidseg_core.engine.decide import Decider, Decision, not_key
+from vidseg_core.engine.decide import Decider, Decision
 from vidseg_core.engine.finalise import Due, Finaliser
 from vidseg_core.engine.flows import Flows
 from vidseg_core.engine.frames import FrameInput, FrameResult
+from vidseg_core.engine.late import Late, finish
 from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.lookahead import Lookahead, input_of
 from vidseg_core.engine.lows import Lows, reads_low
@@ -63,6 +64,7 @@ class Engine:
     `flow_size`: longest side in pixels of the picture on which flow and deviation are computed. `key_batch`:
     frames per call of the net, exactly (fewer are filled up), so more than the number of lanes is waste.
     `rule`: makes pseudo-labels, with confidences (see `confidence`); propagators then carry uint16 maps.
+    `delay`: frames after which a key's own result takes effect (low latency, see `late`); None: at once.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Engine:
         key_batch: int = 1,
         device: str | torch.device = "cpu",
         rule: LabelRule | None = None,
+        delay: int | None = None,
     ) -> None:
         if sides not in ("one", "two"):
             raise ValueError(f"propagation.sides must be 'one' or 'two', not {sides!r}")
@@ -106,7 +109,9 @@ class Engine:
         self.net = ChunkedNet(
             segmenter, level=self.filler.level, batch=int(key_batch), device=device, rule=rule
         )
-        self.stats = EngineStats(clock=clock_of(str(self.net.device)))
+        self.stats, self._late = EngineStats(clock=clock_of(str(self.net.device))), Late(delay)
+        if delay is not None and (self.two_sided or self._ahead is not None):
+            raise ValueError("low latency goes with one side and a scheduler that does not look ahead")
         self.flows = Flows(build_flow(flow) if isinstance(flow, str) else flow, self.stats)
         needed = reads_low(segmenter, scheduler, self.filler)
         self._lows = Lows(self.net, self.stats, needed=needed)
@@ -149,7 +154,9 @@ class Engine:
 
     def _step(self, looks: list[FrameLook], chosen: Sequence[bool] | None = None) -> list[list[FrameResult]]:
         """Advance each look's state by its frame. `chosen`: the decisions, where they are made already."""
-        self._restore_keys([look.state for look in looks])
+        states = [look.state for look in looks]
+        self._restore_keys(states)
+        self._late.arrive(states)
         decisions = self._decide(looks, chosen)
         new_keys = self._run_keys(looks, decisions)
         finals = self._finalise(looks, decisions, new_keys)
@@ -222,18 +229,26 @@ class Engine:
         keys = [state.key for state in states if state.key is not None]
         with self.stats.timed("net"):
             self._lows.restore(keys)
-        bare = [key for key in keys if key.carried is None]
+        bare = [key for key in keys if key.carried is None or (key.own_from is not None and key.own is None)]
         if bare:
             low = [key.low_maps for key in bare] if self._lows.needed else None
             with self.stats.timed("net"):
                 results = self.net.run([key.frame_HW3 for key in bare], low)
             for key, (_, carried) in zip(bare, results, strict=True):
-                key.carried = carried
+                if key.own_from is None:
+                    key.carried = carried
+                else:
+                    key.own, key.carried = carried, self.net.here(key.carried)
 
     def _decide(self, looks: list[FrameLook], chosen: Sequence[bool] | None) -> list[Decision]:
         decisions = self._decider.decide(looks, chosen)
-        if self.filler.needs_flow and not self.two_sided and not self._decider.needs_flow:
-            self.flows.online(not_key(looks, decisions))
+        if self.filler.needs_flow and not self.two_sided:
+            carried = [
+                look
+                for look, decision in zip(looks, decisions, strict=True)
+                if not decision.is_key or self._late.shows_carried(look.state)
+            ]
+            self.flows.online([look for look in carried if look.flow_hw2 is None])
         if self.filler.needs_low:
             self._lows.see(looks)
         return decisions
@@ -272,7 +287,11 @@ class Engine:
         due: list[Due | None] = []
         for look, decision, new_key in zip(looks, decisions, new_keys, strict=True):
             state, left = look.state, look.state.key
-            if left is None or (new_key is not None and not state.pending):
+            if left is not None and new_key is not None and self._late.shows_carried(state):
+                finish(left)
+                frames = [self._pending(look, decision)]
+                due.append(Due(frames=frames, left=left, right=None, memory=state.carried_over))
+            elif left is None or (new_key is not None and not state.pending):
                 due.append(None)
             elif new_key is not None:
                 due.append(Due(frames=state.pending, left=left, right=new_key.key, memory={}))
@@ -282,6 +301,9 @@ class Engine:
             else:
                 due.append(None)
         rows = self._finaliser.run(due)
+        for lane, new_key in zip(due, new_keys, strict=True):
+            if lane is not None and new_key is not None and lane.right is None:
+                self._late.stand_in(new_key.key, lane.filled)
         return [(mine, {} if lane is None else lane.memory) for mine, lane in zip(rows, due, strict=True)]
 
     def _pending(self, look: FrameLook, decision: Decision) -> PendingFrame:
@@ -308,7 +330,11 @@ class Engine:
         memory: Memory,
     ) -> list[FrameResult]:
         state = look.state
-        if new_key is not None:
+        if new_key is not None and new_key.key.own_from is not None:
+            (row,) = rows
+            row.is_key, row.key_frame_index = True, look.frame.frame_index
+            state.key, state.pending = new_key.key, []
+        elif new_key is not None:
             settled = self.net.settle(new_key.labels_HW)
             rows = [*rows, _key_result(look.frame, decision, *settled)]
             state.key, state.pending, state.next_key = new_key.key, [], None

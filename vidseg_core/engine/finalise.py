@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class Due:
     right: KeyFrame | None
     memory: Memory
     """What the propagator carried over from the frame before; afterwards, from the last of these."""
+    filled: Any = None
+    """Afterwards: what is carried to the last of these frames."""
 
 
 class Finaliser:
@@ -48,13 +51,16 @@ class Finaliser:
             lefts = [[frame.left for frame in gap.frames] for gap in gaps]
             rights = [[f.right for f in reversed(gap.frames) if f.right is not None] for gap in gaps]
             self._flows.complete([*lefts, *rights])
-        frames = iter([(frame, lane.left) for lane in due for frame in lane.frames])
+        frames = iter([(lane, frame) for lane in due for frame in lane.frames])
         results: list[FrameResult] = []
         with self._stats.timed("propagate"):
             filled = self._filler.fill(gaps)
             while chunk := list(islice(filled, self._net.batch)):
                 settled = [self._net.settle(mask) for mask in self._net.labels(chunk)]
-                results += [_result(*next(frames), *mask) for mask in settled]
+                for carried, mask in zip(chunk, settled, strict=True):
+                    lane, frame = next(frames)
+                    lane.filled = carried
+                    results.append(_result(frame, lane.left, *mask))
         for lane, gap in zip(due, gaps, strict=True):
             lane.memory = gap.memory
         rest = iter(results)

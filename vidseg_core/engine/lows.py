@@ -41,7 +41,7 @@ class Lows:
         """The low-level features of these frames, in one call for all that have none yet."""
         bare = [look for look in looks if look.low_maps is None]
         if bare:
-            with self._stats.timed("net"):
+            with self._stats.timed("low"):
                 found = self._net.low([look.frame.frame_HW3 for look in bare])
             for look, low in zip(bare, found, strict=True):
                 look.low_maps = low

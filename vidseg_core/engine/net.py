@@ -72,6 +72,12 @@ class ChunkedNet:
             return [self._maps_of(scores_CHW[None])[0] for scores_CHW in carried]
         return self._in_chunks(carried, _shapes, self._head_chunk)
 
+    def here(self, carried: Any) -> Any:
+        """What was restored, on the device of the net."""
+        if isinstance(carried, torch.Tensor):
+            return carried.to(self.device)
+        return tuple(map(self.here, carried)) if isinstance(carried, tuple) else carried
+
     def _pixels(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
         pixels_BHW3 = torch.from_numpy(np.stack(frames)).to(self.device)
         return pixels_BHW3.permute(0, 3, 1, 2).float() / 255.0

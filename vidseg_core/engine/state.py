@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from vidseg_core.engine.codec import StateError, pack, unpack
 from vidseg_core.engine.frames import FrameResult
@@ -37,6 +38,10 @@ class KeyFrame(GapKey):
     frame_index: int
     """Number of the frame in the video."""
     is_corrupt: bool
+    own: Any = None
+    """What N gave, while something that was carried here is used in its place (low latency, see `late`)."""
+    own_from: int | None = None
+    """Ordinal of the frame from which that is over; None: it is over."""
     lookahead_labels: np.ndarray | None = None
     """N's mask at the size of planning, for schedulers that look ahead only."""
 
@@ -156,6 +161,9 @@ def _contents(state: SegmentState) -> tuple[dict[str, Any], dict[str, np.ndarray
             "frame_index": key.frame_index,
             "is_corrupt": key.is_corrupt,
         }
+        if key.own_from is not None:
+            header["key"]["own_from"] = key.own_from
+            header["fast"] = _store_fast(key, arrays)
         arrays["key.view"] = key.view
         if state.level == "labels":
             arrays["key.labels"] = key.carried
@@ -180,7 +188,8 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         key = KeyFrame(
             **header["key"],
             view=arrays["key.view"],
-            carried=arrays["key.labels"] if is_stored else None,
+            carried=arrays["key.labels"] if is_stored else _fast_from(header, arrays),
+            own=arrays.get("key.own"),
             rgb_HW3=arrays.get("key.frame") if is_stored else arrays["key.frame"],
             lookahead_labels=arrays.get("key.plan"),
         )
@@ -204,6 +213,28 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
             if name.startswith(_CARRIED_OVER)
         },
     )
+
+
+def _store_fast(key: KeyFrame, arrays: dict[str, np.ndarray]) -> list[str]:
+    """What stands in for N's result: label maps are stored as any key's, and N's beside them; of maps each is
+    stored, and N's are made again from the frame. The types of the maps."""
+    if isinstance(key.carried, np.ndarray):
+        arrays["key.own"] = key.own
+        return []
+    maps = [key.carried] if isinstance(key.carried, torch.Tensor) else list(key.carried)
+    arrays |= {f"key.fast.{number}": one.float().cpu().numpy() for number, one in enumerate(maps)}
+    return [str(one.dtype).removeprefix("torch.") for one in maps]
+
+
+def _fast_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    """The maps that `_store_fast` stored; None where there are none."""
+    maps = [
+        torch.from_numpy(arrays[f"key.fast.{number}"].copy()).to(getattr(torch, name))
+        for number, name in enumerate(header.get("fast", ()))
+    ]
+    if not maps:
+        return None
+    return maps[0] if len(maps) == 1 else tuple(maps)
 
 
 _CARRIED_OVER = "carried_over."

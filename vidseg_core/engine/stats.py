@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-STAGES = ("view", "flow", "lookahead", "decide", "net", "propagate")
+STAGES = ("view", "flow", "lookahead", "low", "decide", "net", "propagate")
 
 
 Clock = Callable[[], float]

@@ -117,6 +117,7 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
             flow=flow,
             flow_size=carried.flow_size,
             device="cpu" if recall is not None else bench.device,
+            delay=carried.delay if carried.latency == "low" else None,
         )
     except ValueError as problem:
         if isinstance(problem, (ConfigError, DatasetError)):
@@ -311,4 +312,9 @@ class ClipTest:
         else:
             net_s = stats.keys * self._answers.call_s
         spent = in_net if lane.recall is None else min(in_net, lane.spent_s)
-        return Timing(read_s=self.read_s, engine_s=max(0.0, lane.spent_s - spent), net_s=net_s)
+        return Timing(
+            read_s=self.read_s,
+            engine_s=max(0.0, lane.spent_s - spent),
+            net_s=net_s,
+            fast_track=lane.method.propagation.latency == "low",
+        )

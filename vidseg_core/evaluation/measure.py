@@ -46,6 +46,8 @@ class Timing:
     """Flow, decisions, propagation; without the net."""
     net_s: float = 0.0
     """The net on key frames: calls times what a call takes."""
+    fast_track: bool = False
+    """Keys are answered like any other frame (low latency)."""
 
 
 @dataclass(slots=True)
@@ -124,6 +126,7 @@ class Measure:
             two_sided=False,
             key_s=other_s + timing.net_s / max(1, keys.keys),
             other_s=other_s,
+            fast_track=timing.fast_track,
         )
         return {
             "frames": keys.frames,

@@ -49,6 +49,8 @@ def check_tables(
     assert config.tables is not None
     tables = next(iter(_tables(config.tables).values()))
     there, carried = tables[0].fingerprint, method.propagation
+    if carried.latency == "low":
+        raise ConfigError("--methods", f"no oracle for {method.name}: tables know nothing of low latency")
     wanted = {
         "working_size": config.working_size,
         "propagation.name": carried.name,

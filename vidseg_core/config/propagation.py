@@ -1,0 +1,68 @@
+"""Options of what happens between keys, and which of them go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vidseg_core.config.catalogue import FLOWS, PROPAGATORS
+from vidseg_core.config.errors import check, check_choice, check_int, check_name
+
+__all__ = ["PropagationConfig", "check_propagator"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropagationConfig:
+    """How a key's result reaches the frames between keys."""
+
+    name: str = "flow_warp"
+    """flow_warp (optical flow), copy, lvs (train-propagation) or package.module:Class"""
+    level: Literal["labels", "scores", "features"] = "labels"
+    """what is carried of a key: its label map (fast), scores or features"""
+    sides: Literal["one", "two"] = "two"
+    """two: per pixel the better of the keys on both sides; one: the last key only"""
+    flow: str = "dis"
+    """dis (OpenCV), tiny-flow, flownet_s, flownet2_s, spynet, raft or package.module:Class"""
+    flow_weights: str | None = None
+    """file with the flow net's weights; None: its own (tiny-flow's)"""
+    flow_size: int = 256
+    """longest side at which flow is computed, pixels; 32 to 4096"""
+    weights: str | None = None
+    """lvs: a file of train-propagation"""
+    latency: Literal["full", "low"] = "full"
+    """low: keys show what is carried to them"""
+    delay: int = 3
+    """latency low: frames until a key's own result is used; 1 to 1000"""
+
+    def __post_init__(self) -> None:
+        check_name("--propagation.name", self.name, PROPAGATORS)
+        check_choice("--propagation.level", self.level, ("labels", "scores", "features"))
+        check_choice("--propagation.sides", self.sides, ("one", "two"))
+        check_propagator(self.name, self.weights, self.level, self.sides)
+        check_name("--propagation.flow", self.flow, FLOWS)
+        if self.flow_weights is not None:
+            check(bool(self.flow_weights.strip()), "--propagation.flow_weights", "must name a file")
+            check(self.flow != "dis", "--propagation.flow_weights", "'dis' is not a net and has no weights")
+        check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
+        check_choice("--propagation.latency", self.latency, ("full", "low"))
+        check_int("--propagation.delay", self.delay, 1, 1000, "frame(s)")
+        problem = "low goes with --propagation.sides one: with two every frame waits for the next key anyway"
+        check(self.latency == "full" or self.sides == "one", "--propagation.latency", problem)
+
+
+def check_propagator(name: str, weights: str | None, level: str, sides: str) -> None:
+    """`ConfigError` for weights, level or sides that do not go with a propagator of the package."""
+    entry = PROPAGATORS.get(name)
+    if weights is not None:
+        check(bool(weights.strip()), "--propagation.weights", "must name a file")
+    if entry is None:
+        return
+    if entry.trained_by:
+        problem = f"must name a file of {entry.trained_by} for {name!r}"
+        check(weights is not None, "--propagation.weights", problem)
+    else:
+        check(weights is None, "--propagation.weights", f"{name!r} has none")
+    if entry.level:
+        check(level == entry.level, "--propagation.level", f"must be {entry.level} for {name!r}")
+    if entry.online:
+        check(sides == "one", "--propagation.sides", f"must be one for {name!r}, which works online")

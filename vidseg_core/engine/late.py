@@ -1,0 +1,56 @@
+"""Low latency (LVS section 2.4): a key shows what is carried to it, and N's own result takes effect later.
+
+Model: N on a key takes long, and a stream cannot wait. So at a key the fast track answers, as on any other
+frame; what it gives stands in for N's result until N is taken to have finished, `delay` frames later. If the
+next key comes before that, the older one is finished first. The delay is a number of frames, never a measured
+time: masks do not depend on how fast a machine is.
+
+Invariant: without a delay nothing here changes anything; the first key of a segment shows N's result at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from vidseg_core.engine.state import KeyFrame, SegmentState
+
+
+class Late:
+    """`delay`: frames; None: N's result is used at once."""
+
+    def __init__(self, delay: int | None) -> None:
+        if delay is not None and (int(delay) != delay or delay < 1):
+            raise ValueError(f"the delay of a key must be a whole number of at least 1 frame, not {delay!r}")
+        self.delay = delay
+
+    def arrive(self, states: Sequence[SegmentState]) -> None:
+        """N is finished on the keys for which it is time."""
+        for state in states:
+            key = state.key
+            if key is not None and key.own_from is not None and state.next_frame >= key.own_from:
+                finish(key)
+
+    def shows_carried(self, state: SegmentState) -> bool:
+        """Does a key that comes now show what is carried to it?"""
+        return self.delay is not None and state.key is not None
+
+    def stand_in(self, key: KeyFrame, carried: Any) -> None:
+        """Use `carried` in place of N's result on the new key, until that is due."""
+        assert self.delay is not None
+        key.own, key.carried, key.own_from = key.carried, _whole(carried), key.ordinal + self.delay
+
+
+def finish(key: KeyFrame) -> None:
+    """N's result is used from now on."""
+    if key.own_from is not None:
+        key.carried, key.own, key.own_from = key.own, None, None
+
+
+def _whole(carried: Any) -> Any:
+    """In one piece in memory, as it is after a restore."""
+    if isinstance(carried, torch.Tensor):
+        return carried.contiguous()
+    return tuple(map(_whole, carried)) if isinstance(carried, tuple | list) else carried
