@@ -18,9 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.toy import ConvNet, ThresholdNet, inputs, moving_clip, plain, run
+from vidseg_core.calibration.calibrate import check_dial_here
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.assemble import check_parts
+from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.table import EpisodeError
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.models.protocol import SegmenterError
-from vidseg_core.propagation import FlowWarp
+from vidseg_core.propagation import DisFlow, FlowWarp
 from vidseg_core.propagation.gap import FramePair, Gap
 from vidseg_core.registry import PluginError
 from vidseg_core.scheduling import build_scheduler
@@ -254,3 +261,32 @@ def test_what_may_wait_is_known_beforehand() -> None:
     looks = engine(Looks(), sides="two").bound(size)
     assert blind.frames == looks.frames == 5
     assert looks.bytes - blind.bytes == 5 * (frame + view) + 2 * frame
+
+
+def settings_of(name: str, **options: Any) -> SegmentConfig:
+    propagation = PropagationConfig(name=f"tests.engine.test_gaps:{name}")
+    return SegmentConfig(input=("a",), output="b", segmenter="plain", propagation=propagation, **options)
+
+
+def test_more_frames_than_the_state_may_hold_are_refused_before_the_run() -> None:
+    longest = SchedulerConfig(max_interval=500)
+    check_parts(settings_of("Remembers", scheduler=longest))  # flow pictures alone
+    check_parts(settings_of("Looks", scheduler=longest, state_mb=1000))
+    with pytest.raises(
+        ConfigError, match="--state_mb: is 256, but .*Looks looks at frames, and 499 .* 428 MB"
+    ):
+        check_parts(settings_of("Looks", scheduler=longest))
+
+
+def test_what_no_table_can_foresee_is_refused_by_tables_and_dial() -> None:
+    with pytest.raises(ConfigError, match="--budget: needs masks that follow from a key and a frame each"):
+        check_dial_here(settings_of("Remembers", budget=0.1))
+    with pytest.raises(EpisodeError, match="'Remembers' fills whole gaps"):
+        TableBuilder(
+            TableOptions(),
+            net=None,
+            propagator=Remembers(),
+            flow=DisFlow(),
+            features=Features(("scores",)),
+            classes=2,
+        )

@@ -80,6 +80,7 @@ def test_a_dry_run_plans_estimates_and_writes_nothing(corpus: Path, tmp_path: Pa
     assert code == 0
     assert "3 videos" in text and "170 frames" in text and "estimate from" in text
     assert "--scheduler.name every" in text and "nothing was written" in text
+    assert "state: of a segment at most" in text
     assert not (tmp_path / "out").exists()
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import ALIASES, NET_FAMILIES, NETS
 from vidseg_core.config.errors import check, check_int, check_name, check_positive
+from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
@@ -85,7 +85,7 @@ class TrainPropagationConfig:
         if self.steps is not None:
             check_int("--steps", self.steps, 1, unit="step(s)")
             object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, steps=self.steps))
-        check_name("--segmenter", self.segmenter, (*NETS, *ALIASES), NET_FAMILIES)
+        check_name("--segmenter", self.segmenter, NAMED_NETS, NET_FAMILIES)
         self._check_places()
         self._check_numbers()
 
