@@ -97,6 +97,10 @@ VERBS = {
         summary="clips and a net in, what carries its features out",
         config="train_propagation:TrainPropagationConfig",
         run="training.propagation_job:run_train_propagation",
+        next=SEGMENT
+        + " {segmenter} --propagation.name lvs --propagation.level features --propagation.sides one"
+        " --propagation.weights {output}/lvs.safetensors",
+        imports_torch=True,
     ),
     "build-episodes": Verb(
         summary="clips in, tables out that schedulers learn from",
