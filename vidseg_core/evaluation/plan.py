@@ -54,7 +54,12 @@ def plan(clips: Sequence[Clip], methods: Sequence[MethodConfig], tables: str | N
 
 def _files_of(method: MethodConfig) -> dict[str, str]:
     """Digests of what a method reads: a policy, weights of a flow, the source of a plug-in."""
-    paths = {"policy": method.scheduler.policy, "flow_weights": method.propagation.flow_weights}
+    carried = method.propagation
+    paths = {
+        "policy": method.scheduler.policy,
+        "flow_weights": carried.flow_weights,
+        "weights": carried.weights,
+    }
     for what, name in (
         ("scheduler", method.scheduler.name),
         ("propagator", method.propagation.name),
