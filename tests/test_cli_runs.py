@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from benchmarks.run_digest import run_digest
 from tests.store.builders import older_bytes
@@ -124,24 +123,6 @@ def test_compact_leaves_an_unfinished_run_alone_unless_forced(run: Path) -> None
     assert cli.main(["compact", "--run", str(run)]) == 2
     assert len(list(run.glob("frames/*/*.parquet"))) == 4
     assert cli.main(["compact", "--run", str(run), "--force"]) == 0
-
-
-def test_export_png_writes_a_palette_image_per_frame(run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "png"
-    assert cli.main(["export", "--run", str(run), "--output", str(out)]) == 0
-    files = sorted((out / VIDEO).glob("*.png"))
-    assert len(files) == FRAMES
-    with Image.open(files[7]) as image:
-        assert image.mode == "P" and np.array_equal(np.asarray(image), mask(7))
-
-
-def test_export_coco_names_the_classes_of_the_run(run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "coco"
-    argv = ["export", "--run", str(run), "--output", str(out), "--format", "coco", "--keys-only"]
-    assert cli.main([*argv, "--video", VIDEO]) == 0
-    data = json.loads((out / "coco.json").read_text())
-    assert len(data["images"]) == 2
-    assert {"road", "car"} <= {category["name"] for category in data["categories"]}
 
 
 def test_export_overlay_shows_every_frame_of_the_source(run: Path, tmp_path: Path) -> None:

@@ -100,7 +100,10 @@ def test_a_source_that_is_gone_leaves_its_video_out(run: Path, tmp_path: Path) -
     (tmp_path / "films/clip.mp4").unlink()
     code, said = export(run, tmp_path / "out", "coco")
     assert (
-        code == 3 and f"{VIDEOS[0]}: left out" in said and "--sources DIR" in said and "--no-images" in said
+        code == 3
+        and f"{VIDEOS[0]}: frames left out" in said
+        and "--sources DIR" in said
+        and "--no-images" in said
     )
     images = json.loads((tmp_path / "out/coco.json").read_text())["images"]
     assert {image["video_id"] for image in images} == {VIDEOS[1]}
@@ -108,6 +111,13 @@ def test_a_source_that_is_gone_leaves_its_video_out(run: Path, tmp_path: Path) -
     assert export(run, tmp_path / "masks", "coco", images=False)[0] == 0
     code, said = export(run, tmp_path / "overlays", "overlay")
     assert code == 3 and sorted(files(tmp_path / "overlays")) == [f"{VIDEOS[1]}.mp4"]
+
+
+def test_what_needs_no_source_is_not_said_to_lack_it(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "films")
+    code, said = look(run, tmp_path / "out", export="png", show=("frame",), frames="1")
+    assert code == 3 and "shown without its frames" in said and "left out" not in said
+    assert export(run, tmp_path / "png", "png")[0] == 0
 
 
 def test_videos_that_moved_are_found_by_name(run: Path, tmp_path: Path) -> None:

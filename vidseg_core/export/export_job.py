@@ -6,10 +6,9 @@ is there whole or not at all, and the file that a reader opens first is written 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_OK, EXIT_QUARANTINED
 from vidseg_core.config.errors import ConfigError, check, nearest
@@ -78,11 +77,12 @@ def export(
         text += "; each class is one object" if config.format != "coco" else ""
         text += LEFT_OUT if 0 in take.classes.left_out else ""
     report.say(text, event="done", verb="export", count=done, output=str(out))
-    for video_id, why in sources.lost.items():
-        hint = "--sources DIR, if it has moved"
-        hint += "; --no-images: masks alone" if form.pictures == "optional" else ""
-        report.say(f"{video_id}: left out, its source cannot be read ({hint}): {why}", video_id=video_id)
-    return EXIT_QUARANTINED if sources.lost else EXIT_OK
+    lost = sources.lost if take.pictures or form.pictures == "own" else {}
+    hint = "--sources DIR, if it has moved"
+    hint += "; --no-images: masks alone" if form.pictures == "optional" else ""
+    for video_id, why in lost.items():
+        report.say(f"{video_id}: frames left out, no source to read ({hint}): {why}", video_id=video_id)
+    return EXIT_QUARANTINED if lost else EXIT_OK
 
 
 def videos_of(run: Run, asked: Sequence[str]) -> tuple[list[str], list[Fault]]:
@@ -127,9 +127,11 @@ class _Progress:
 
     def __init__(self, report: Reporter, run: Run, videos: Sequence[str]) -> None:
         self._report, self._done, self._pace = report, 0, Pace()
-        rows: Mapping[str, Any] = {row["video_id"]: row for row in run.videos().to_pylist()}
-        sizes = [rows[video_id]["decoded_frames"] if video_id in rows else 0 for video_id in videos]
-        self._total = sum(sizes) if all(sizes) else 0
+        wanted, sizes = set(videos), dict[str, int]()
+        for batch in run.video_batches():
+            columns = (batch[name].to_pylist() for name in ("video_id", "decoded_frames"))
+            sizes |= {video_id: size for video_id, size in zip(*columns, strict=True) if video_id in wanted}
+        self._total = sum(sizes.values()) if len(sizes) == len(wanted) else 0  # else some are not finished
 
     def passed(self) -> None:
         """One more frame is done with."""

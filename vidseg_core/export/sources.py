@@ -12,6 +12,7 @@ import os
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class Sources:
 
     def _moved(self, video_id: str, uri: str) -> str | None:
         """Where the video of this address is in the folder of sources; the address if it is not there."""
-        parts = PurePosixPath(uri.partition("://")[2] or uri).parts
+        parts = PurePosixPath(urlsplit(uri).path if "://" in uri else uri).parts
         there = self._there.get(parts[-1], []) if self._folder and parts else []
         size = self._planned.get(video_id, {}).get("size") if there else None
         same = [path for path in there if path.is_dir() or not size or path.stat().st_size == size]
