@@ -34,6 +34,11 @@ def test_a_net_as_cheap_as_propagation_is_to_run_on_every_frame() -> None:
     assert "advice: take --scheduler.name every" in advice and "26 points" in advice
 
 
+def test_a_net_that_costs_less_than_propagation_is_never_worth_a_schedule() -> None:
+    *_, advice = describe_pace(replace(CHEAP, key_s=0.001, every_s=0.001), 1000, "fixed")
+    assert "fixed saves nothing" in advice
+
+
 def test_an_expensive_net_gets_the_figures_and_no_advice() -> None:
     _, beside = describe_pace(EXPENSIVE, 1000, "fixed")
     assert "--scheduler.name every" in beside and "11.3 times as long" in beside and "fidelity" not in beside

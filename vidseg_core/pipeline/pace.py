@@ -1,6 +1,6 @@
 """What a frame of a run costs here, under its schedule and with the net on every frame: measured.
 
-Model: some first frames of a video go through the engine twice, as configured and under `every`. A frame
+Model: some first frames of a video go through the engine, and then through the net, each of them. A frame
 costs its decoding and what every frame needs (flow, propagation), and a key the net besides; how many frames
 are keys is the schedule's own number where it has one (`fixed`, `random`), else what was seen. The second
 pass ends after `MOST_S`, so an expensive net is tried on a frame or two; a cheap one, which is the case
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from vidseg_core.config.catalogue import EVERY, SCHEDULERS
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
@@ -69,14 +71,12 @@ class Pace:
 
 
 def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: FrameShard) -> Pace:
-    """The frames of `shard`, as configured and then under `every`."""
+    """The frames of `shard`, as configured and then with the net on each of them."""
     config = replace(config, key_batch=1, budget=None, max_drop=None)
-    frames = [_frame(shard, t) for t in range(len(shard))]
-    engine = build_engine(config, device)
-    rows, seconds = _run(engine, config, video_id, frames)
+    engine, n = build_engine(config, device), len(shard)
+    rows, seconds = _as_configured(engine, config, video_id, shard)
     net_s = engine.stats.seconds["net"]
     keys = sum(row.is_key for row in rows)
-    n = len(frames)
     pace = Pace(
         frames=n,
         decode_s=shard.cpu_s / n,
@@ -89,9 +89,10 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
     )
     if config.scheduler.name == EVERY:
         return pace
-    every = replace(config, scheduler=SchedulerConfig(name=EVERY))
-    reference, seconds = _run(build_engine(every, device), every, video_id, frames, MOST_S)
-    return replace(pace, every_s=seconds / len(reference), fidelity=_fidelity(config, rows, reference))
+    masks, call_s = _on_every_frame(
+        engine, shard
+    )  # more calls than there are keys, and none of them the first
+    return replace(pace, key_s=call_s, every_s=call_s, fidelity=_fidelity(config, rows, masks))
 
 
 def _share(scheduler: SchedulerConfig, seen: float) -> float:
@@ -108,33 +109,39 @@ def _frame(shard: FrameShard, t: int) -> FrameInput:
     )
 
 
-def _run(
-    engine: Engine,
-    config: SegmentConfig,
-    video_id: str,
-    frames: Sequence[FrameInput],
-    most_s: float = float("inf"),
+def _as_configured(
+    engine: Engine, config: SegmentConfig, video_id: str, shard: FrameShard
 ) -> tuple[list[FrameResult], float]:
-    """Rows and seconds of as many frames as `most_s` allows, at least one."""
+    """Rows, and seconds for all of them."""
     state, now = new_state(config, video_id, 0), engine.stats.clock
     started, rows = now(), list[FrameResult]()
-    for frame in frames:
-        rows += engine.step([state], [frame])[0]
-        if now() - started > most_s:
-            break
+    for t in range(len(shard)):
+        rows += engine.step([state], [_frame(shard, t)])[0]
     rows += engine.finish([state])[0]
     return rows, now() - started
 
 
+def _on_every_frame(engine: Engine, shard: FrameShard) -> tuple[list[np.ndarray], float]:
+    """The net's own masks, labels_HW, of the frames that it manages in `MOST_S`, and seconds for each."""
+    now, masks = engine.stats.clock, list[np.ndarray]()
+    started = now()
+    for t in range(len(shard)):
+        labels_HW, _ = engine.net.run([_frame(shard, t).frame_HW3])[0]
+        masks.append(engine.net.settle(labels_HW)[0])
+        if now() - started > MOST_S:
+            break
+    return masks, (now() - started) / len(masks)
+
+
 def _fidelity(
-    config: SegmentConfig, rows: Sequence[FrameResult], reference: Sequence[FrameResult]
+    config: SegmentConfig, rows: Sequence[FrameResult], reference: Sequence[np.ndarray]
 ) -> float | None:
     """None where the reference is not whole, or masks are pseudo-labels, which doubt more between keys."""
     if len(reference) < len(rows) or isinstance(config, PseudoLabelConfig):
         return None
-    masks, expected = ([row.labels_HW for row in each] for each in (rows, reference))
-    classes = 1 + max(int(labels_HW.max()) for labels_HW in (*masks, *expected))
-    return measure_fidelity(masks, expected, classes).mean_iou
+    masks = [row.labels_HW for row in rows]
+    classes = 1 + max(int(labels_HW.max()) for labels_HW in (*masks, *reference))
+    return measure_fidelity(masks, reference, classes).mean_iou
 
 
 def describe_pace(pace: Pace, frames: int, scheduler: str) -> list[str]:
@@ -154,9 +161,16 @@ def describe_pace(pace: Pace, frames: int, scheduler: str) -> list[str]:
         f"{clock(frames * pace.every_frame_s)}, {pace.ratio:.1f} times as long{beside}"
     )
     if pace.ratio <= WORTH:
-        price = f", for {lost}" if lost else ""
-        lines.append(
-            f"advice: take --scheduler.name {EVERY}. Propagation costs about as much as this net, so that "
-            f"{scheduler} saves {100 * max(0.0, 1 - 1 / pace.ratio):.0f} % of the time only{price}"
-        )
+        lines.append(f"advice: take --scheduler.name {EVERY}. {_why_every(pace, scheduler, lost)}")
     return lines
+
+
+def _why_every(pace: Pace, scheduler: str, lost: str) -> str:
+    saved = 100 * (1 - 1 / pace.ratio)
+    if saved < 1:
+        return f"Propagation costs more than this net, so that {scheduler} saves nothing"
+    price = f", for {lost}" if lost else ""
+    return (
+        f"Propagation costs about as much as this net, so that {scheduler} saves only {saved:.0f} % of the "
+        f"time{price}"
+    )
