@@ -6,7 +6,6 @@ Why: Ray tries such work again for ever ("infinite oom retries") and prints a pa
 
 from __future__ import annotations
 
-import inspect
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 
 from tests.pipeline.clips import make_corpus
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.kit import ray_session, worker_watch
+from vidseg_core.kit import worker_watch
 from vidseg_core.kit.explain import advice, killed
 from vidseg_core.kit.worker_watch import (
     MOST_CRASHES,
@@ -47,25 +46,6 @@ def test_a_page_of_rays_is_one_sentence(text: str) -> None:
     told = killed(text, CONFIG)
     assert "a worker (decode_units) on node 10.0.0.7 (22.41 of 23.54 GB are in use there)" in told
     assert "lower --workers, --decoders, --lanes, --shard_frames" in told and "\n" not in told
-
-
-def test_what_raylets_say_is_one_line_in_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray._private import worker
-
-    printed: list[str] = []
-    monkeypatch.setattr(
-        worker, "print_to_stdstream", lambda data, ignore_prefix: printed.extend(data["lines"])
-    )
-    ray_session._shorten_raylets()
-    ray_session._shorten_raylets()
-    assert "print_to_stdstream(" in inspect.getsource(worker.listen_error_messages)
-    for text in (
-        "Task f failed due to oom. It will be retried. Error: 1 worker(s)\nand so on",
-        "A worker died.\nPage",
-    ):
-        worker.print_to_stdstream({"lines": [text], "pid": "raylet", "is_err": False}, ignore_prefix=False)
-    worker.print_to_stdstream({"lines": ["two\nlines"], "pid": 7, "is_err": False}, ignore_prefix=False)
-    assert printed == ["Task f failed due to oom. It will be retried.", "A worker died.", "two\nlines"]
 
 
 def test_options_that_a_verb_does_not_have_are_not_named() -> None:

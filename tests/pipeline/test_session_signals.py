@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import weakref
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from vidseg_core.kit import ray_session
 
-NO_CLUSTER = SimpleNamespace(ray_address=None, object_store_mb=None)
+NO_CLUSTER: Any = SimpleNamespace(ray_address=None, object_store_mb=None)
 
 
 def test_what_a_failing_job_held_is_gone_before_ray_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +31,7 @@ def test_what_a_failing_job_held_is_gone_before_ray_is(monkeypatch: pytest.Monke
 
     there = []
     monkeypatch.setattr(ray_session.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray_session, "_connect", lambda config: None)
+    monkeypatch.setattr(ray_session, "_started", lambda *_: None)
     monkeypatch.setattr(ray_session.ray, "shutdown", lambda: there.append(held[0]()))
     with pytest.raises(KeyboardInterrupt), ray_session.ray_session(NO_CLUSTER):
         job()

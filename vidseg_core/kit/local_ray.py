@@ -39,8 +39,8 @@ class LocalRay:
         self._daemons: list[subprocess.Popen[bytes]] = []
         with (
             our_signals(),
-            _swapped(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False),
-            _swapped(services, "ConsolePopen", partial(self._start_apart, services.ConsolePopen)),
+            swapped(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False),
+            swapped(services, "ConsolePopen", partial(self._start_apart, services.ConsolePopen)),
         ):
             ray.init(
                 address="local",
@@ -90,14 +90,15 @@ def our_signals() -> Iterator[None]:
     """Inside, `ray.init` leaves the handler of SIGTERM alone; its own end the process without a word, or with
     many."""
     with (
-        _swapped(ray_utils, "set_sigterm_handler", lambda handler: None),
-        _swapped(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True),
+        swapped(ray_utils, "set_sigterm_handler", lambda handler: None),
+        swapped(ray_constants, "RAY_DISABLE_FAILURE_SIGNAL_HANDLER", True),
     ):
         yield
 
 
 @contextmanager
-def _swapped(where: Any, name: str, value: object) -> Iterator[None]:
+def swapped(where: Any, name: str, value: object) -> Iterator[None]:
+    """Inside, an attribute has another value."""
     before = getattr(where, name)
     setattr(where, name, value)
     try:

@@ -8,19 +8,17 @@ import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Protocol
 
 import ray
-from ray._private import worker
 
 from vidseg_core.config.schema import redact
 from vidseg_core.kit import interrupts, local_ray
 from vidseg_core.kit.local_ray import LocalRay
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.kit.ray_log import RayLog, ray_lines_apart
 from vidseg_core.kit.worker_watch import in_words
 
-_REST = re.compile(r"(?:\s+(?:Error:|To troubleshoot)|\n).*", re.DOTALL)
-_RAYLET_SHOWN = 200
 _SHOWN = 400
 """Characters of what Ray says."""
 
@@ -48,17 +46,28 @@ def ray_session(config: RayChoice, report: Reporter | None = None) -> Iterator[N
         if ray.is_initialized():
             yield
             return
-        ours = None
-        try:
-            with (report or Reporter()).phase(_starting(config), at_once=True):
-                ours = _connect(config)
-            with interrupts.standing_on(ours.stands) if ours else nullcontext():
-                yield
-        except BaseException as problem:
-            _let_go(problem)
-            raise
-        finally:
-            ours.stop() if ours else ray.shutdown()
+        with ray_lines_apart() as log:
+            ours = None
+            try:
+                ours = _started(config, report or Reporter(), log)
+                with interrupts.standing_on(ours.stands) if ours else nullcontext():
+                    yield
+            except BaseException as problem:
+                _let_go(problem)
+                raise
+            finally:
+                ours.stop() if ours else ray.shutdown()
+
+
+def _started(config: RayChoice, report: Reporter, log: RayLog) -> LocalRay | None:
+    """Ray is up, and people know where its lines are."""
+    address = _address(config)
+    name = f"joining the Ray cluster at {redact(address)}" if address else "starting Ray"
+    with report.phase(name, at_once=True):
+        ours = _connect(config)
+    path = log.open()
+    report.say(f"Ray is up; its own lines go to {path}", ray_log=path)
+    return ours
 
 
 def _let_go(problem: BaseException) -> None:
@@ -82,14 +91,8 @@ def _address(config: RayChoice) -> str | None:
     return config.ray_address or os.environ.get("RAY_ADDRESS")
 
 
-def _starting(config: RayChoice) -> str:
-    address = _address(config)
-    return f"joining the Ray cluster at {redact(address)}" if address else "starting Ray"
-
-
 def _connect(config: RayChoice) -> LocalRay | None:
     """Join the cluster that is named, or start a Ray of our own."""
-    _shorten_raylets()
     address = _address(config)
     try:
         if not address:
@@ -115,27 +118,3 @@ def _why_not(address: str, problem: Exception) -> str:
         f"cannot join the Ray cluster at {address}: it runs Ray {there} on Python {its_python}, this machine "
         f"Ray {here} on Python {our_python}; every machine needs the same (tested: constraints.txt)"
     )
-
-
-def _shorten_raylets() -> None:
-    """From now on the messages of raylets are one line each.
-
-    Ray prints what it says of a worker that died, with a page of advice, in the driver whatever the log level
-    is. The name inside Ray that is used here is pinned by a test.
-    """
-    printed = worker.print_to_stdstream
-    if getattr(printed, "is_short", False):
-        return
-
-    def short(data: Any, *rest: Any, **named: Any) -> None:
-        if data.get("pid") == "raylet":
-            data = {**data, "lines": [first_words(line) for line in data["lines"]]}
-        printed(data, *rest, **named)
-
-    short.is_short = True  # type: ignore[attr-defined]
-    worker.print_to_stdstream = short
-
-
-def first_words(message: str) -> str:
-    """What happened, without the advice."""
-    return _REST.sub("", message.strip())[:_RAYLET_SHOWN]
