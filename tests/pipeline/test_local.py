@@ -6,6 +6,8 @@ Why: a clip of eight seconds took twenty to segment, and fifteen of those were R
 from __future__ import annotations
 
 import io
+import json
+import re
 import subprocess
 import sys
 import threading
@@ -24,6 +26,7 @@ from tests.pipeline.conftest import RunJob, small_config
 from tests.pipeline.failing import bad_clip
 from tests.pipeline.inline import rows_without_package, run_inline
 from tests.pipeline.test_kills import _run
+from vidseg_core.cli import main as cli
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit import progress
@@ -141,6 +144,27 @@ def test_while_a_plan_is_made_here_it_is_said_how_far_it_is(
     said = [line for line in text.getvalue().splitlines() if "planning" in line or "executor" in line]
     assert said[:2] == ["vidseg: planning: 1/2 videos", "vidseg: planning: 2/2 videos"]
     assert said[2].startswith("vidseg: executor local: 67 frames in 2 segments")
+
+
+def test_progress_goes_by_frame_also_inside_a_part(
+    clips: Path, tmp_path: Path, run_locally: RunJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_LOG_S", 0.0)
+    code, text = run_locally(clips, tmp_path / "out", shard_frames=64, lanes=1)
+    seen = [int(n) for n in re.findall(r"frames (\d+)/67", text)]
+    assert code == 0 and seen == sorted(seen) and {*range(1, 68)} <= {*seen}
+
+
+def test_in_json_every_line_of_a_command_is_an_object_and_the_last_says_what_to_type_next(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--input", str(clips), "--output", str(tmp_path / "out"), "--segmenter", "plain"]
+    words += ["--working_size", "64", "--executor", "local", "--log", "json"]
+    assert cli.main(["segment", *words]) == 0
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.err.splitlines()]
+    assert not printed.out and lines[0] == {"event": "phase", "phase": "loading torch", "seconds": 0.0}
+    assert lines[-1]["event"] == "next" and lines[-1]["command"].startswith("vidseg export --run ")
 
 
 def test_a_gpu_that_is_not_there_is_an_option_that_is_wrong(

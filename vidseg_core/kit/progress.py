@@ -292,9 +292,10 @@ def progress_line(counts: Counts, fps: float) -> str:
 
 
 def pace_text(pace: Pace, done: int, total: int) -> str:
-    """``12.5 fps | ETA 0:32``, from how fast frames went of late."""
+    """``12.5 fps | ETA 0:32``, from how fast frames went of late; ``total`` 0: not known."""
     fps = pace.per_s(done)
-    return f"{fps:.1f} fps | ETA {clock(max(0, total - done) / fps) if fps > 0 else '-'}"
+    eta = clock(max(0, total - done) / fps) if fps > 0 and total else "-"
+    return f"{fps:.1f} fps | ETA {eta}"
 
 
 def clock(seconds: float) -> str:
