@@ -85,6 +85,7 @@ WRONG = [
     Wrong("status --run mask", "--run: mask does not exist (did you mean 'masks'?)", light=True),
     Wrong("evaluate --data camvid:x --output out", "--data: x does not exist", light=True),
     Wrong("train-segmenter --data clips/*?size=64 --output out", "clips/*"),
+    Wrong("report --input maskss --output out", "--input: maskss does not exist", light=True),
     Wrong("train-policy --tables none --output out", "--tables: none does not exist", light=True),
 ]
 HEAVY = """

@@ -40,6 +40,10 @@ _SETTINGS = ("scenes:",)
 def check_places(config: Any) -> None:
     """`ConfigError` for a file or folder that is not there, or an `output` that cannot be a folder or be
     written to."""
+    if any_of := getattr(config, "ANY_OF", ""):
+        missing = [place for place in getattr(config, any_of) if not _is_there(place)]
+        if len(missing) == len(getattr(config, any_of)):
+            _check_there(any_of, missing[0])
     writes = not getattr(config, "dry_run", False)
     values = flat_dict(config)
     for name, value in values.items():
@@ -67,12 +71,17 @@ def _path_of(data_set: str) -> str:
     return re.sub(r"^[A-Za-z0-9][A-Za-z0-9_-]+:(?!//)", "", data_set.partition("?")[0])
 
 
+def _is_there(place: str) -> bool:
+    """Whether a place is there, or it cannot be said at once."""
+    elsewhere = "://" in place or re.search(r"[*?\[]", place) is not None
+    return not place or elsewhere or os.path.lexists(os.path.expanduser(place))
+
+
 def _check_there(option: str, place: str) -> None:
-    path = Path(os.path.expanduser(place))
-    if not place or "://" in place or re.search(r"[*?\[]", place) or os.path.lexists(path):
-        return
-    beside = os.listdir(path.parent) if path.parent.is_dir() else []
-    check(False, f"--{option}", f"{place} does not exist{nearest(path.name, beside)}")
+    if not _is_there(place):
+        path = Path(os.path.expanduser(place))
+        beside = os.listdir(path.parent) if path.parent.is_dir() else []
+        check(False, f"--{option}", f"{place} does not exist{nearest(path.name, beside)}")
 
 
 def check_outside(run: str, output: str) -> None:

@@ -49,6 +49,8 @@ class ReportConfig:
     log: Literal["text", "json"] = "text"
     """how messages are printed"""
 
+    ANY_OF: ClassVar[str] = "input"
+    """one of these places must be there; the page says what of the others is missing"""
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {
         "input": "what and where to",
         "aki": "what to look at",
