@@ -20,7 +20,7 @@ from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config.cli import EXIT_FAILED, EXIT_OK, EXIT_QUARANTINED, EXIT_USAGE, parse
 from vidseg_core.config.places import check_places
 from vidseg_core.kit.interrupts import asked_to_end, heard
-from vidseg_core.kit.progress import Reporter, tame
+from vidseg_core.kit.progress import Reporter, spoke, tame
 from vidseg_core.pipeline.supervisor import supervised
 
 __all__ = ["run_verb", "say"]
@@ -119,3 +119,4 @@ def say(verb: str, config: Any, message: str, *, event: str = "error", **fields:
         print(json.dumps({"event": event, "verb": verb, "message": message, **fields}), file=sys.stderr)
     else:
         print(f"vidseg {verb}: {tame(message)}", file=sys.stderr)
+    spoke()

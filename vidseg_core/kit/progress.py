@@ -276,6 +276,11 @@ class _Pulse:
 _PULSE = _Pulse()
 
 
+def spoke() -> None:
+    """Something was printed that no reporter printed: nobody need speak for a while."""
+    _PULSE.said = time.monotonic()
+
+
 def progress_line(counts: Counts, fps: float) -> str:
     """``videos 3/10 | frames 1,200/9,000 (13 %) | 240 fps | keys 4.1 % | quarantined 0 | ETA 0:32``.
 

@@ -29,6 +29,7 @@ from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_f
 from vidseg_core.config.cli import EXIT_QUARANTINED
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.submit import SubmitConfig
+from vidseg_core.kit.progress import spoke
 from vidseg_core.kit.ray_session import ClusterError
 
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -198,6 +199,7 @@ async def _print_logs(client: Any, job: str) -> None:
     async for lines in client.tail_job_logs(job):
         sys.stderr.write(lines)
         sys.stderr.flush()
+        spoke()
 
 
 def _say(text: str) -> None:
