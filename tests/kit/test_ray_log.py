@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +54,39 @@ def test_all_that_ray_says_is_in_the_file_from_before_it_was_up_on(
         assert text.index(f"{way} early") < text.index("what Ray says") < text.index(f"{way} later")
     assert "(raylet) advice" in text
     assert capsys.readouterr() == ("", "")
+
+
+NATIVE = """
+import os, sys
+from types import SimpleNamespace
+from ray._private import worker
+from vidseg_core.cli.runner import _leave_descriptor_2
+from vidseg_core.kit.ray_log import ray_lines_apart
+
+def session(who):
+    worker._global_node = SimpleNamespace(get_logs_dir_path=lambda: os.path.join(sys.argv[1], who))
+    with ray_lines_apart() as log:
+        log.open()
+        os.write(2, b"native\\n")
+        print(f"{who} itself", file=sys.stderr)
+    os.write(2, f"after the {who}\\n".encode())
+
+session("program")
+_leave_descriptor_2()
+session("command")
+os._exit(0)  # there is no Ray to be shut down
+"""
+
+
+def test_native_lines_go_there_in_a_command_and_stay_in_a_program_that_calls_us(tmp_path: Path) -> None:
+    for who in ("program", "command"):
+        (tmp_path / who).mkdir()
+    argv = [sys.executable, "-c", NATIVE, str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    said = ["native", "program itself", "after the program", "command itself", "after the command"]
+    assert done.stderr.splitlines() == said
+    logs = {who: next((tmp_path / who).iterdir()).read_text() for who in ("program", "command")}
+    assert logs["command"].endswith("native\n") and "native" not in logs["program"]
 
 
 def test_others_are_heard_as_before_and_afterwards_all_are(session: Path) -> None:

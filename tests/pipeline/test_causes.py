@@ -42,7 +42,7 @@ def test_an_error_of_a_worker_reads_as_it_was_raised(
     def run(config: CompactConfig) -> int:
         raise WRAPPED[wrapping]()
 
-    assert run_verb("compact", CompactConfig, run, ["--run", "x"]) == 1
+    assert run_verb("compact", CompactConfig, run, ["--run", "."]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"vidseg compact: {SENTENCE}") and said.count("\n") == 1
 

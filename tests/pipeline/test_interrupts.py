@@ -158,7 +158,7 @@ def test_a_verb_says_what_stays(tmp_path: Path) -> None:
         "raise SystemExit(runner.run_verb('compact', CompactConfig, run, sys.argv[1:], ends=end))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, "--run", "r"], cwd=ROOT, capture_output=True, text=True, timeout=50
+        [sys.executable, "-c", program, "--run", "."], cwd=ROOT, capture_output=True, text=True, timeout=50
     )
     assert done.returncode == 1
     assert (

@@ -47,6 +47,8 @@ def run_verb(
     dies; `run` is given that as its last argument. `then`: the command to type after it went well.
     """
     begin_again_in_utf8()
+    if ends:
+        _leave_descriptor_2()
     os.environ.setdefault(*OOM_RETRIES)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # plug-ins beside the user; after everything that is installed
@@ -70,6 +72,14 @@ def run_verb(
     if ends:
         ends(code)
     return code
+
+
+def _leave_descriptor_2() -> None:
+    """Python's errors go by a descriptor of their own from now on; the usual one is left to native code, so
+    that its lines can be put into a file (`kit.ray_log`)."""
+    was = sys.stderr
+    if was is not None:  # closed by whoever started this
+        sys.stderr = open(os.dup(was.fileno()), "w", buffering=1, encoding=was.encoding, errors=was.errors)
 
 
 def _run(verb: str, config: ConfigT, run: Callable[[ConfigT], int]) -> int:

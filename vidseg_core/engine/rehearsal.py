@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -43,12 +44,21 @@ def how_it_ends(work: Callable[[], object]) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
+def _descriptors() -> set[int]:
+    """Where prints go, native ones and Python's."""
+    found = {1, 2}
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # none, or no file
+            found.add(stream.fileno())
+    return found
+
+
 def _run(work: Callable[[], object], answer: int) -> None:
     """In the copy: silent, with one thread (those of the original are not here), and never back."""
     try:
         silent = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silent, 1)
-        os.dup2(silent, 2)
+        for descriptor in _descriptors():
+            os.dup2(silent, descriptor)
         faulthandler.disable()
         torch.set_num_threads(1)
         work()

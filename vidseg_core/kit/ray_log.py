@@ -1,14 +1,16 @@
 """Ray's own lines go to a file of its session, not among ours.
 
-Three ways lead from Ray to the terminal of the process that uses it: the handler of its loggers, what it
-prints of raylets and workers, and Python's warnings. Before the session has a folder the lines wait. The
-names inside Ray that are used here are pinned by `test_ray_log.py`.
+Four ways lead from Ray to the terminal of the process that uses it: the handler of its loggers, what it
+prints of raylets and workers, Python's warnings, and native code, which writes to file descriptor 2. The last
+is taken only where Python's own errors go by another one, as they do in commands (`cli.runner`). Before the
+session has a folder the lines wait. The names inside Ray that are used here are pinned by `test_ray_log.py`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -32,6 +34,8 @@ class RayLog:
         self.path: str | None = None
         self._waiting: list[str] = []
         self._lock = threading.Lock()
+        self._stderr: int | None = None
+        """What descriptor 2 was."""
 
     def write(self, text: str) -> None:
         """Lines of Ray's."""
@@ -47,7 +51,25 @@ class RayLog:
         node: Any = worker._global_node
         self.path = os.path.join(node.get_logs_dir_path(), _NAME)
         self.write(f"what Ray says to process {os.getpid()}")
+        if not _is_descriptor_2(sys.stderr):
+            self._stderr = os.dup(2)
+            with open(self.path, "ab") as file:
+                os.dup2(file.fileno(), 2)
         return self.path
+
+    def close(self) -> None:
+        """Native code is heard again."""
+        if self._stderr is not None:
+            os.dup2(self._stderr, 2)
+            os.close(self._stderr)
+            self._stderr = None
+
+
+def _is_descriptor_2(stream: Any) -> bool:
+    try:
+        return stream.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 @contextmanager
@@ -73,4 +95,7 @@ def ray_lines_apart() -> Iterator[RayLog]:
         swapped(worker, "print_to_stdstream", keep),
         swapped(warnings, "showwarning", show_others),
     ):
-        yield found
+        try:
+            yield found
+        finally:
+            found.close()
