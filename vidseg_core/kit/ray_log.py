@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import mkdtemp
 from typing import Any
 
 import ray
@@ -47,9 +48,10 @@ class RayLog:
                 self._waiting.clear()
 
     def open(self) -> str:
-        """The file, beside those of Ray's own processes; Ray is up."""
-        node: Any = worker._global_node
-        self.path = os.path.join(node.get_logs_dir_path(), _NAME)
+        """The file, beside those of Ray's own processes where some are on this machine; Ray is up."""
+        node = worker._global_node
+        folder = node.get_logs_dir_path() if node is not None else mkdtemp(prefix="vidseg-ray-")
+        self.path = os.path.join(folder, _NAME)
         self.write(f"what Ray says to process {os.getpid()}")
         if not _is_descriptor_2(sys.stderr):
             self._stderr = os.dup(2)
