@@ -20,7 +20,8 @@ from tests.docs.documents import ROOT, blocks
 from tests.pipeline.clips import moving_disc, write_video
 from vidseg_core.api import SegmentOptions
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.pipeline import executors
+from vidseg_core.pipeline import executors, segment_job
+from vidseg_core.pipeline.drain import Drained
 
 SMALL: dict[str, Any] = {"working_size": 32, "propagation": {"flow_size": 32}, "executor": "local"}
 
@@ -82,6 +83,15 @@ def test_a_run_of_another_configuration_is_refused_and_a_video_that_is_none_is_a
     assert sorted(run.videos()["status"].to_pylist()) == ["ok", "quarantined"]
     with pytest.raises(ValueError, match="belongs to another run"):
         vidseg.segment("my_face.mp4", "out", segmenter="constant", seed=1, **SMALL)
+
+
+def test_a_run_that_was_asked_to_end_is_an_interrupt(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def do_segment(*_: Any) -> int:
+        raise Drained
+
+    monkeypatch.setattr(segment_job, "do_segment", do_segment)
+    with pytest.raises(KeyboardInterrupt, match="is committed"):
+        vidseg.segment("my_face.mp4", "out", segmenter="constant")
 
 
 def test_importing_it_imports_neither_torch_nor_ray() -> None:

@@ -70,7 +70,8 @@ def segment(input: Place | Sequence[Place], output: Place, **options: Unpack[Seg
     Progress is printed to standard error. A video that cannot be read is a row of `Run.videos()` with its
     reason, not an exception. A `ValueError` (of which `ConfigError` is one) says what in the call is wrong
     and names the option as it is typed on the command line; anything else that is raised ended the run, and
-    the same call goes on from what is committed.
+    the same call goes on from what is committed. SIGTERM lets it commit what is in flight and raises
+    `KeyboardInterrupt`.
     """
     inputs = [input] if isinstance(input, str | os.PathLike) else list(input)
     config = from_dict(SegmentConfig, _plain({"input": inputs, "output": output, **options}))
@@ -80,6 +81,7 @@ def segment(input: Place | Sequence[Place], output: Place, **options: Unpack[Seg
     with report.phase("loading torch"):
         from vidseg_core.kit.explain import raised
         from vidseg_core.pipeline import segment_job as job
+        from vidseg_core.pipeline.drain import Drained
 
         dial = None
         if config.has_dial:
@@ -88,6 +90,8 @@ def segment(input: Place | Sequence[Place], output: Place, **options: Unpack[Seg
             dial = SampleDial()
     try:
         job.do_segment(config, report, dial)
+    except Drained:
+        raise KeyboardInterrupt("ended as asked; what was in flight is committed") from None
     except Exception as problem:
         if (cause := raised(problem)) is problem:
             raise
