@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from tests.pipeline.conftest import RunJob, small_config
-from vidseg_core.calibration.calibrate import calibrate
+from vidseg_core.calibration.calibrate import PLANS_FROM_OPS, worth_trying
 from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.dial import CalibrationConfig
-from vidseg_core.config.segment import SchedulerConfig
+from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.segment_job import run_segment
-from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.store.keys import CALIBRATION_KEY
 
 SMALL = {
@@ -101,26 +100,19 @@ def test_what_the_dial_cannot_try_is_reported(
     assert says in printed.getvalue()
 
 
-def choice_of(corpus: Path, output: Path, **changed: Any) -> tuple[set[str], str]:
-    """(schedulers that were tried, what was said) by a calibration in this process."""
-    printed = io.StringIO()
-    config = small_config(corpus, output, budget=0.2, **(SMALL | changed))
-    choice = calibrate(config, expand_inputs(config.input), Reporter("text", printed))
-    return {row["name"] for row in choice.tried}, printed.getvalue()
+def test_the_planner_is_tried_where_the_net_costs_enough_or_where_it_is_asked_for() -> None:
+    def tried(net_ops: float, **options: Any) -> tuple[bool, bool]:
+        """(whether the planner is among them, whether it is said that it is not)."""
+        printed = io.StringIO()
+        config = SegmentConfig(input=("a",), output="b", segmenter="plain", budget=0.2, **options)
+        names = worth_trying(config, net_ops, Reporter("text", printed))
+        assert "fixed" in names
+        return "planner" in names, "the planner is not tried" in printed.getvalue()
 
-
-def test_the_planner_is_tried_where_the_net_costs_enough_or_where_it_is_asked_for(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    free: dict[str, Any] = {"calibration": CalibrationConfig(clips=2, clip_frames=24)}
-    asked: dict[str, Any] = {"scheduler": SchedulerConfig(name="planner", max_interval=20)}
-    names, said = choice_of(corpus, tmp_path / "a", **free)
-    assert "planner" not in names and "fixed" in names and "the planner is not tried" in said
-    names, said = choice_of(corpus, tmp_path / "b", **free, **asked)
-    assert "planner" in names and "not tried" not in said
-    monkeypatch.setattr("vidseg_core.calibration.calibrate.PLANS_FROM_OPS", 1e4)
-    names, said = choice_of(corpus, tmp_path / "c", **free)
-    assert "planner" in names and "not tried" not in said
+    asked = SchedulerConfig(name="planner", max_interval=20)
+    assert tried(PLANS_FROM_OPS / 2) == tried(0.0) == (False, True)
+    assert tried(PLANS_FROM_OPS) == tried(0.0, scheduler=asked) == (True, False)
+    assert tried(0.0, calibration=CalibrationConfig(schedulers=("fixed", "planner"))) == (True, False)
 
 
 def test_a_run_goes_on_with_the_planner_that_was_chosen(
