@@ -23,7 +23,7 @@ class CalibrationConfig:
 
     clips: int | None = None
     """runs of frames looked at, drawn over all videos; at least 2; below 9 no promise of --max_drop holds;
-    None: 12, fewer or none where they would cost more than the job"""
+    None: 12, fewer or none where they would cost more than half of the job"""
     clip_frames: int | None = None
     """frames of each run; 16 to 2000 (a run costs about frames x 45 flows); None: 96, fewer as for clips"""
     schedulers: tuple[str, ...] = ()
