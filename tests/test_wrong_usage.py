@@ -3,8 +3,9 @@ without a traceback and without a folder left behind; what can be said without t
 before they are imported.
 
 Add a row for each way in which an option of yours can be used wrongly. Commands are given in a folder that
-holds `clip.mp4` (8 frames), `notes.txt` (no video), `empty/`, `masks/` (a finished run of videos `a` and
-`a-1f`, whose sources are gone) and `begun/` (a run that has committed nothing).
+holds `clip.mp4` (8 frames), `notes.txt` (no video), `cut.csv` (a list, an fps of which is no number),
+`empty/`, `masks/` (a finished run of videos `a` and `a-1f`, whose sources are gone) and `begun/` (a run that
+has committed nothing).
 """
 
 from __future__ import annotations
@@ -73,6 +74,24 @@ WRONG = [
         "needs a local folder with a config.json",
     ),
     Wrong("segment --input clip.mp4 --output out --segmenter fastseg:1", "should read fastseg:128"),
+    Wrong(
+        "segment --input clip.mp4 --output out --segmenter plain --media.fps 0",
+        "--media.fps: must be above 0, got 0",
+        light=True,
+    ),
+    Wrong(
+        "segment --input clip.mp4 --output out --segmenter plain --media.start_s 9 --media.end_s 3",
+        "--media.end_s: must be after start_s (9), got 3",
+        light=True,
+    ),
+    Wrong(
+        "segment --input clip.mp4 --output out --segmenter plain --media.hdr tonemap",
+        "--media.hdr",
+        light=True,
+    ),
+    Wrong(
+        "segment --input cut.csv --output out --segmenter plain", "cut.csv: row 2: fps is no number: 'all'"
+    ),
     Wrong("export --run masks --output out --video b", "has no video 'b'"),
     Wrong("export --run masks --output out --format overlay --opacity 2", "--opacity: must be from 0 to 1"),
     Wrong("export --run empty --output out", "empty is not a vidseg run"),
@@ -103,6 +122,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wrong")
     write_video(folder / "clip.mp4", moving_disc(8, 48, 64))
     (folder / "notes.txt").write_text("no video")
+    (folder / "cut.csv").write_text("uri,fps\nclip.mp4,all\n")
     (folder / "empty").mkdir()
     put_run(LocalStore(str(folder / "masks")))
     (folder / "begun" / "frames").mkdir(parents=True)

@@ -47,7 +47,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_stub(
 ) -> None:
     noise_HW3 = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)  # decoding wants room
     monkeypatch.setattr(Sources, "frame", lambda *_, **__: noise_HW3)
-    monkeypatch.setattr(clip, "source_frames", lambda *_: enumerate([noise_HW3] * FRAMES))
+    monkeypatch.setattr(clip, "source_frames", lambda *_, **__: enumerate([noise_HW3] * FRAMES))
     with little_room(100), pytest.raises(WriteError, match=r"cannot write .*out/.*: File too large$"):
         export(run, tmp_path / "out", form)
     assert all(len(data) <= 100 for data in files(tmp_path / "out").values())

@@ -23,7 +23,7 @@ from vidseg_core.pipeline.plan_stage import OpenSegment
 from vidseg_core.pipeline.stages import Stages
 from vidseg_core.pipeline.wave import Waves
 from vidseg_core.plan.branches import assign_branches
-from vidseg_core.plan.inputs import expand_inputs
+from vidseg_core.plan.inputs import inputs_of
 from vidseg_core.store.objects import open_store
 
 Engine = Callable[[pa.Table], Iterable[pa.Table]]
@@ -48,7 +48,7 @@ def run_inline(
     stages = Stages.of(config, store, describe_net(config))
     ledger = Ledger(store, Counts(), report, lanes=config.lanes, device="cpu")
     executor = _Ticking(stages, drain, branches, tick, make_engine)
-    videos = expand_inputs(config.input).without(closed_videos(store))
+    videos = inputs_of(config).without(closed_videos(store))
     Waves(executor, ledger, drain, report).run(videos)
     if ledger.given_up:
         raise ledger.given_up[0]

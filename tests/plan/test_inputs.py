@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from vidseg_core.aws import NO_SIGN, PAYER, input_client, s3_client
+from vidseg_core.config.excerpt import Excerpt
 from vidseg_core.media.opening import open_source
 from vidseg_core.plan import InputError, expand_inputs, make_video_id, s3
 
@@ -248,6 +249,22 @@ def test_a_folder_of_parquet_parts_is_one_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_list_says_which_frames_are_taken(suffix: str, tree: Path) -> None:
+    plain = expand_inputs([str(tree / "b.mp4")])[0]
+    texts = [(None, None), ("5", None), ("5.0", "0"), (None, "7.5"), ("nan", "")]
+    rows = [{"uri": "b.mp4", "fps": fps, "start_s": start_s} for fps, start_s in texts]
+    path = write_list(tree / f"list.{suffix}", rows)
+    found = expand_inputs([path])
+    assert [(video.fps, video.start_s) for video in found] == [(None, None), (5.0, None), (None, 7.5)]
+    assert found[0] == plain and len({video.video_id for video in found}) == 3
+    assert {video.uri for video in found} == {plain.uri}
+    usual = expand_inputs([path], excerpt=Excerpt(fps=2, end_s=9))
+    assert [(v.fps, v.start_s, v.end_s) for v in usual] == [(2, None, 9), (5, None, 9), (2, 7.5, 9)]
+    with pytest.raises(InputError, match=r"b\.mp4: end_s must be after start_s \(7\.5\), got 3"):
+        expand_inputs([path], excerpt=Excerpt(end_s=3))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -256,6 +273,8 @@ def test_a_folder_of_parquet_parts_is_one_list(tmp_path: Path) -> None:
         ([{"uri": "b.mp4", "video_id": "x"}, {"uri": "b.mp4", "video_id": "y"}], "named twice"),
         ([{"uri": "b.mp4", "x": "1"}, {"uri": "", "x": "1"}], "row"),
         ([{"uri": "ftp://x/b.mp4", "x": "1"}], "only local paths"),
+        ([{"uri": "b.mp4", "start_s": "soon"}], "row .: start_s is no number: 'soon'"),
+        ([{"uri": "b.mp4", "fps": "-2"}], "row .: fps must be above 0, got -2"),
     ],
 )
 def test_lists_that_make_no_sense(

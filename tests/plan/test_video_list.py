@@ -66,4 +66,4 @@ def test_a_limit_counts_videos_that_differ(tmp_path) -> None:
 def test_a_video_costs_little_more_than_its_name() -> None:
     made = VideoList.of(videos(20_000))
     names = sum(len(video.video_id) + len(video.uri) + len(video.stamp) for video in made)
-    assert pa.table(made.table).nbytes < names + 32 * len(made)
+    assert pa.table(made.table).nbytes < names + 48 * len(made)

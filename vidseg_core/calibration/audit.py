@@ -18,6 +18,7 @@ import numpy as np
 
 from vidseg_core.calibration.choice import Choice, interval_of_mean
 from vidseg_core.config.catalogue import EVERY
+from vidseg_core.config.excerpt import EXCERPT, WHOLE, Excerpt
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
@@ -25,6 +26,7 @@ from vidseg_core.engine.assemble import build_net
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.quality import Truth
 from vidseg_core.media import MediaError, working_size
+from vidseg_core.plan.excerpt import frames_of, number_of
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.run import open_run
 
@@ -41,6 +43,8 @@ class Place:
     video_id: str
     uri: str
     frames: tuple[int, ...]
+    """Their places among those that the run processed."""
+    excerpt: Excerpt = WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,8 @@ def draw_places(videos: Sequence[Mapping[str, Any]], frames: int, seed: int) -> 
     for row in drawn:
         first = rng.randrange(row["decoded_frames"])
         numbers = range(first, min(first + AT_A_PLACE * APART, row["decoded_frames"]), APART)
-        places.append(Place(video_id=row["video_id"], uri=row["uri"], frames=tuple(numbers)))
+        excerpt = Excerpt(**{name: row[name] for name in EXCERPT})
+        places.append(Place(video_id=row["video_id"], uri=row["uri"], frames=tuple(numbers), excerpt=excerpt))
     return sorted(places, key=lambda place: (place.video_id, place.frames))
 
 
@@ -99,7 +104,8 @@ def audit(config: SegmentConfig, store: ObjectStore, frames: int, *, on_ray: boo
 def compare(config: SegmentConfig, root: str, places: Sequence[Place]) -> list[list[float]]:
     """What a task does: for each place the quality of its frames' masks; frames that are lost are left
     out."""
-    run, reader = open_run(root), ClipReader(stream=config.media.stream)
+    run = open_run(root)
+    reader = ClipReader(stream=config.media.stream, maps_hdr=config.media.hdr == "map")
     segmenter = build_net(config, "cpu")
     net = ChunkedNet(segmenter, level="labels", batch=config.key_batch, device="cpu")
     classes = len(segmenter.class_names)
@@ -109,6 +115,7 @@ def compare(config: SegmentConfig, root: str, places: Sequence[Place]) -> list[l
         for number in place.frames:
             try:
                 index = reader.index(place.uri)
+                number = number_of(frames_of(place.excerpt, index, place.uri), number)
                 size = working_size(index.width, index.height, config.working_size_spec)
                 mask_HW = run.mask(place.video_id, number)
                 labels_HW, _ = net.run([reader.frame(place.uri, number, *size)])[0]

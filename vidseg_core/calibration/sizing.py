@@ -19,7 +19,7 @@ from vidseg_core.calibration.choice import LEAST_CLIPS
 from vidseg_core.calibration.sampling import Run, draw_runs
 from vidseg_core.calibration.tasks import longest_interval
 from vidseg_core.config.dial import CLIP_FRAMES, CLIPS
-from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.segment import MediaConfig, SegmentConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.assemble import build_net, build_run_flow
@@ -30,6 +30,7 @@ from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaError, VideoIndex, working_size
 from vidseg_core.models.operations import operations_of
+from vidseg_core.plan.excerpt import count_of
 from vidseg_core.plan.video_list import VideoInput
 
 SIZES = ((CLIPS, CLIP_FRAMES), (10, 80), (LEAST_CLIPS, 64), (LEAST_CLIPS, 48))
@@ -110,13 +111,15 @@ class _Drawing:
             clip_frames=clip_frames,
             seed=config.seed,
         )
-        stream = config.media.stream
-        return Sample(config=config, units=[_unit(self._inputs[run.video], run, stream) for run in runs])
+        units = [_unit(self._inputs[run.video], run, config.media) for run in runs]
+        return Sample(config=config, units=units)
 
     def _frames_of(self, number: int) -> int:
         if number not in self._lengths:
             try:
-                self._lengths[number] = self._reader.index(self._inputs[number].uri).frames
+                video = self._inputs[number]
+                index = self._reader.index(video.uri)
+                self._lengths[number] = count_of(video.excerpt, index, video.uri)
             except (DatasetError, MediaError):
                 self._lengths[number] = 0
         return self._lengths[number]
@@ -128,7 +131,7 @@ class _Drawing:
         return prices(self._config, self._reader.index(units[0].source))
 
 
-def _unit(video: VideoInput, run: Run, stream: int | None) -> Unit:
+def _unit(video: VideoInput, run: Run, media: MediaConfig) -> Unit:
     return Unit(
         clip=f"{video.video_id}-{run.start}",
         segment=0,
@@ -136,7 +139,9 @@ def _unit(video: VideoInput, run: Run, stream: int | None) -> Unit:
         video_id="",
         start=run.start,
         stop=run.stop,
-        stream=stream,
+        stream=media.stream,
+        excerpt=video.excerpt,
+        maps_hdr=media.hdr == "map",
     )
 
 

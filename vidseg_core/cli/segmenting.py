@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidseg_core.config.cli import EXIT_OK, EXIT_QUARANTINED
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.plan.inputs import expand_inputs
+from vidseg_core.plan.inputs import inputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def _begun(config: SegmentConfig, child: Child | None) -> Iterator[dict[str, Any
     """
     report = Reporter(config.log)
     with report.phase("listing the inputs"):
-        inputs = expand_inputs(config.input, limit=config.limit, sequence_fps=config.media.sequence_fps)
+        inputs = inputs_of(config)
     decoder = _early_decoder(config) if child else None
     with report.phase("loading torch", at_once=True):
         yield {"reporter": report, "inputs": inputs, "decoder": decoder}

@@ -23,6 +23,7 @@ from vidseg_core.config.catalogue import (
 )
 from vidseg_core.config.dial import CalibrationConfig, check_dial
 from vidseg_core.config.errors import ConfigError, check, check_choice, check_int, check_name, check_positive
+from vidseg_core.config.excerpt import Excerpt
 from vidseg_core.config.nets import CHOICE_OF_NETS, NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
@@ -127,8 +128,16 @@ class MediaConfig:
 
     stream: int | None = None
     """number of the stream to read, counted over all streams of a file; default: the one that is the video"""
+    fps: float | None = None
+    """frames a second to process, nearest to even times; None: every frame"""
+    start_s: float | None = None
+    """begin here, seconds from a video's first frame"""
+    end_s: float | None = None
+    """end before this, seconds from a video's first frame"""
     sequence_fps: float = 25.0
     """frames a second of a folder of numbered pictures (one address: FOLDER#fps=24); above 0 to 1000"""
+    hdr: Literal["map", "raw"] = "map"
+    """map: HDR (PQ, HLG) becomes BT.709, which nets know; raw: it stays as it is"""
     max_pixels: int = 64_000_000
     """largest frame, width x height in pixels"""
     decode_deadline_s: float = 120.0
@@ -139,12 +148,20 @@ class MediaConfig:
     def __post_init__(self) -> None:
         if self.stream is not None:
             check_int("--media.stream", self.stream, 0)
+        if found := self.excerpt.problem():
+            raise ConfigError(f"--media.{found[0]}", found[1])
         check_positive("--media.sequence_fps", self.sequence_fps, "frames a second")
         problem = f"must be at most 1000 frames a second, got {self.sequence_fps:g}"
         check(self.sequence_fps <= 1000, "--media.sequence_fps", problem)
+        check_choice("--media.hdr", self.hdr, ("map", "raw"))
         check_int("--media.max_pixels", self.max_pixels, 1, unit="pixel(s)")
         check_positive("--media.decode_deadline_s", self.decode_deadline_s, "seconds")
         check_int("--media.memory_mib", self.memory_mib, 64, unit="MiB")
+
+    @property
+    def excerpt(self) -> Excerpt:
+        """Which frames of a video are processed, unless a list says otherwise."""
+        return Excerpt(fps=self.fps, start_s=self.start_s, end_s=self.end_s)
 
     @property
     def memory_bytes(self) -> int:
@@ -382,6 +399,10 @@ _FINGERPRINT = frozenset(
         "tta.flip",
         "masks.size",
         "media.stream",
+        "media.fps",
+        "media.start_s",
+        "media.end_s",
+        "media.hdr",
         "segment_frames",
         "shard_frames",
         "seed",

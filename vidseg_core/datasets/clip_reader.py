@@ -40,10 +40,16 @@ class ClipReader:
     """Reads frames of videos by number; see the module. Not thread-safe."""
 
     def __init__(
-        self, memory_bytes: int = MEMORY_BYTES, disk_bytes: int | None = None, stream: int | None = None
+        self,
+        memory_bytes: int = MEMORY_BYTES,
+        disk_bytes: int | None = None,
+        stream: int | None = None,
+        *,
+        maps_hdr: bool = True,
     ) -> None:
         """`stream`: number of the stream to read in every file; None: the one that is the video."""
         self._memory_bytes, self._disk_bytes, self._stream = memory_bytes, disk_bytes, stream
+        self._maps_hdr = maps_hdr
         self._pid = getpid()
         self._child: DecodeChild | None = None
         self._indices: dict[str, VideoIndex] = {}
@@ -99,7 +105,8 @@ class ClipReader:
         """The frame, decoded; what passes on the way is kept in memory, or aside if reading jumps."""
         if self._cursor is None or not self._cursor.leads_to(clip, number):
             self._close_cursor()
-            self._cursor = _Cursor(clip, self._indices[clip[0]], number, self._process())
+            index, child = self._indices[clip[0]], self._process()
+            self._cursor = _Cursor(clip, index, number, child, maps_hdr=self._maps_hdr)
         jumps = number > self._cursor.next
         last = self._cursor.unit_end(number, number + AHEAD) if jumps else number
         wanted = None
@@ -141,6 +148,7 @@ class ClipReader:
             "memory_bytes": self._memory_bytes,
             "disk_bytes": self._disk_bytes,
             "stream": self._stream,
+            "maps_hdr": self._maps_hdr,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -150,8 +158,10 @@ class ClipReader:
 class _Cursor:
     """Frames of one clip, forward, from the unit that holds frame `number`."""
 
-    def __init__(self, clip: _Clip, index: VideoIndex, number: int, child: DecodeChild) -> None:
-        self._clip, self._index, self._child = clip, index, child
+    def __init__(
+        self, clip: _Clip, index: VideoIndex, number: int, child: DecodeChild, *, maps_hdr: bool
+    ) -> None:
+        self._clip, self._index, self._child, self._maps_hdr = clip, index, child, maps_hdr
         segments = plan_segments(index, segment_frames=0, shard_frames=SHARD_FRAMES)
         self._units = [unit for segment in segments for unit in segment.units]
         self.next = self._start_of(number)
@@ -181,7 +191,7 @@ class _Cursor:
     def _decode(self, units: list[UnitPlan]) -> Generator[tuple[int, np.ndarray]]:
         uri, height, width = self._clip
         for planned in units:
-            unit = planned.decode_unit(uri, self._index, height=height, width=width)
+            unit = planned.decode_unit(uri, self._index, height=height, width=width, maps_hdr=self._maps_hdr)
             with closing(self._child.decode(unit, SHARD_FRAMES)) as shards:
                 for shard in shards:
                     yield from zip(shard.frame_index.tolist(), shard.frames_THW3, strict=True)

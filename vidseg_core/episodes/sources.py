@@ -14,11 +14,13 @@ from itertools import groupby
 
 from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.excerpt import WHOLE, Excerpt
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
 from vidseg_core.datasets.wrapped import ResizedDataset
 from vidseg_core.media import working_size
+from vidseg_core.plan.excerpt import frames_of, number_of
 from vidseg_core.plan.ids import safe_video_id
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput
@@ -29,7 +31,7 @@ LOST_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """Frames `start` to `stop` of one clip."""
+    """Frames `start` to `stop` of one clip; of an excerpt, places among its frames."""
 
     clip: str
     segment: int
@@ -41,6 +43,9 @@ class Unit:
     stop: int
     stream: int | None = None
     """Stream of a plain video that is read; None: the one that is the video."""
+    excerpt: Excerpt = WHOLE
+    """Which frames of a plain video there are."""
+    maps_hdr: bool = True
 
     @property
     def frames(self) -> int:
@@ -138,10 +143,12 @@ def _clip(item: Item) -> str:
 
 
 def _read_video(unit: Unit, size: str) -> Iterator[Record]:
-    reader, lost, problem = _reader(unit.stream), 0, ""
+    reader, lost, problem = _reader(unit.stream, unit.maps_hdr), 0, ""
     index = reader.index(unit.source)
     height, width = working_size(index.width, index.height, size if "x" in size else int(size))
-    for number in range(unit.start, unit.stop):
+    frames = frames_of(unit.excerpt, index, unit.source)
+    for place in range(unit.start, unit.stop):
+        number = number_of(frames, place)
         try:
             frame_HW3 = reader.frame(unit.source, number, height, width)
         except DatasetError as error:
@@ -153,5 +160,5 @@ def _read_video(unit: Unit, size: str) -> Iterator[Record]:
 
 
 @lru_cache(maxsize=1)
-def _reader(stream: int | None) -> ClipReader:
-    return ClipReader(stream=stream)
+def _reader(stream: int | None, maps_hdr: bool) -> ClipReader:
+    return ClipReader(stream=stream, maps_hdr=maps_hdr)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vidseg_core.config.excerpt import EXCERPT, Excerpt
 from vidseg_core.export.take import CHOSEN_BY, Take
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaError
@@ -84,7 +85,8 @@ def write_clip(
             fields = {"video_id": video["video_id"], "written": written, "of": total}
             report.show(f"{path.name}: {written:,}/{total:,} frames", fields)
 
-    frames = source_frames(video["uri"], size, video["stream"])
+    excerpt = Excerpt(**{name: video.get(name) for name in EXCERPT})
+    frames = source_frames(video["uri"], size, video["stream"], excerpt, as_shown=run.masks_as_shown)
     return export_overlay(
         run,
         video["video_id"],

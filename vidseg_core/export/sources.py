@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from vidseg_core.config.errors import check
+from vidseg_core.config.excerpt import EXCERPT
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.kit.manifest import read_inputs, read_manifest
@@ -46,20 +47,26 @@ class Sources:
         if row is None:
             rows = sum(self._run.rows_in(key) for _, keys in self._run.files(video_id) for key in keys)
             row = {"video_id": video_id, "stream": self._stream, "decoded_frames": rows}
+            row |= {name: self._planned.get(video_id, {}).get(name) for name in EXCERPT}
         return row | {"uri": address} if address else None
 
     def frame(
         self, video_id: str, number: int, size: int = 0, exact: tuple[int, int] | None = None
     ) -> np.ndarray | None:
-        """frame_HW3, its longest side at most `size` (or `exact` height and width); None if it is lost."""
+        """frame_HW3 as masks of the run lie on it; None if it is lost.
+
+        Its longest side is at most `size`, or height and width are `exact`.
+        """
         address = self._address(video_id)
         if address is None:
             return None
         self._reader = self._reader or ClipReader(stream=self._stream)
         try:
             index = self._reader.index(address)
-            height, width = exact or working_size(index.width, index.height, size)
-            return self._reader.frame(address, number, height, width)
+            shown = index.shown if self._as_shown else (index.height, index.width)
+            height, width = exact or working_size(shown[1], shown[0], size)
+            frame_HW3 = self._reader.frame(address, number, height, width)
+            return frame_HW3[:, ::-1].copy() if self._as_shown and index.mirrored else frame_HW3
         except (DatasetError, MediaError) as problem:
             return self._lose(video_id, str(problem))
 
@@ -78,6 +85,10 @@ class Sources:
                 self._lose(video_id, "the run does not say where it lies")
             self._found[video_id] = self._moved(video_id, row["uri"]) if row else None
         return None if video_id in self.lost else self._found[video_id]
+
+    @cached_property
+    def _as_shown(self) -> bool:
+        return self._run.masks_as_shown
 
     @cached_property
     def _stream(self) -> int | None:

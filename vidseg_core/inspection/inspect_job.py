@@ -166,7 +166,10 @@ def _overlay(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
     path = look.out / f"{video_id}-{first}-{last}.mp4"
 
     def frames() -> Iterator[tuple[int, np.ndarray]]:
-        for number in range(first, last + 1):
+        for row in look.run.rows(video_id, ("frame_index",)):
+            number = row["frame_index"]
+            if not first <= number <= last:
+                continue
             frame_HW3 = look.sources.frame(video_id, number, look.config.size)
             if frame_HW3 is None:
                 return

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidseg_core.kit.claim import OTHER_RUN, FingerprintMismatch, as_json, claim, digest_of, require_same
-from vidseg_core.plan.video_list import SCHEMA, VideoInput, VideoList
+from vidseg_core.plan.video_list import NEEDED, SCHEMA, VideoInput, VideoList
 from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.keys import INPUTS_KEY, MANIFEST_KEY
 from vidseg_core.store.objects import ObjectStore
@@ -79,8 +79,9 @@ def read_manifest(store: ObjectStore) -> dict[str, Any]:
 
 def read_inputs(store: ObjectStore) -> pa.Table:
     """The videos of the run in `store` (`plan.video_list.SCHEMA`); `FileNotFoundError` as above."""
+    later = [name for name in SCHEMA.names if name not in NEEDED]
     return read_table(
-        store.get(INPUTS_KEY), f"{store.root}: {INPUTS_KEY}", OTHER_OUTPUT, SCHEMA, SCHEMA.names
+        store.get(INPUTS_KEY), f"{store.root}: {INPUTS_KEY}", OTHER_OUTPUT, SCHEMA, NEEDED, later
     )
 
 

@@ -3,21 +3,23 @@
 Model: a fresh decoder starts at the unit's key frame; a decoded frame finds its number by its presentation
 time (in an irregular video: by counting). Frames before the unit are dropped; the first frame at or after
 `end_pts` shows that the unit is complete (decoders deliver in presentation order).
-Invariant: exactly the planned shards come out, in order, whatever happens; shard s of a unit holds planned
+A unit may want some of its frames only (`DecodeUnit.kept`): the others are decoded, since frames refer to
+each other, and dropped before anything else is done with them; after the last wanted one decoding stops.
+Invariant: exactly the planned shards come out, in order, whatever happens; shard s of a unit holds wanted
 frames s*shard_frames .. (s+1)*shard_frames - 1, less those that were lost. What was lost, and what came out
 that the plan does not know, is in `error` of a shard.
 
 Frames are scaled by swscale (bilinear) straight to the working size, whatever their own size, so a change of
 resolution inside a stream is no event; most of them only when somebody asks for their colours (`pictures`).
-Rotation metadata is applied after the scaling. Interlaced frames are
-delivered woven, as decoded. Mirroring in a display matrix is not applied, nor are sample aspect ratios.
+Rotation is applied after the scaling. Interlaced frames are delivered woven, as decoded. Mirroring and sample
+aspect ratios are not applied (`look`): a net sees the pixels as they are.
 
 Legend: T frames of a shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 
 import av
@@ -54,30 +56,45 @@ def decode_unit(
     """
     if shard_frames < 1 or skip_shards < 0:
         raise ValueError(f"shard_frames {shard_frames} must be >= 1 and skip_shards {skip_shards} >= 0")
-    shards = ceil(len(unit.frame_pts) / shard_frames)
+    shards = ceil(unit.frames / shard_frames)
     if skip_shards >= shards:
         return
     writer = _ShardWriter(unit, shard_frames, new_memory or _fresh_memory(unit), skip_shards)
     numbered = _NumberedFrames(unit, limits or MediaLimits())
+    place_of = _places(unit)
     for ordinal, frame in numbered:
         beat()
-        while ordinal // shard_frames > writer.shard:
+        place = place_of[ordinal]
+        if place < 0:
+            continue
+        while place // shard_frames > writer.shard:
             numbered.check()
             yield writer.take()
-        if ordinal // shard_frames == writer.shard:
+        if place // shard_frames == writer.shard:
             writer.add(ordinal, frame)
     while writer.shard < shards:
         is_last = writer.shard == shards - 1
         yield writer.take(numbered.error, always=is_last)
 
 
+def _places(unit: DecodeUnit) -> Sequence[int]:
+    """For each frame of the unit its place among those that are delivered; -1: it is not."""
+    if unit.kept is None:
+        return range(len(unit.frame_pts))
+    places = np.full(len(unit.frame_pts), -1, dtype=np.int64)
+    places[unit.kept] = np.arange(len(unit.kept))
+    return places.tolist()
+
+
 class _NumberedFrames:
-    """(planned ordinal, frame) of the unit's frames, ordinals strictly increasing; then `error` is set."""
+    """(planned ordinal, frame) of the unit's frames up to the last one that is delivered, ordinals strictly
+    increasing; then `error` is set."""
 
     def __init__(self, unit: DecodeUnit, limits: MediaLimits) -> None:
         self.unit, self.limits = unit, limits
         self.error: str | None = None
         self._strays = 0
+        self._last = len(unit.frame_pts) - 1 if unit.kept is None else int(unit.kept[-1])
 
     def __iter__(self) -> Iterator[tuple[int, VideoFrame]]:
         unit = self.unit
@@ -113,6 +130,7 @@ class _NumberedFrames:
         """Frames up to the next unit's first; at the end of the file all that is left is read, too."""
         pts, end = self.unit.frame_pts, self.unit.end_pts
         last, total = -1, len(pts)
+        reads_to_the_end = end is None and self._last == total - 1
         for frame in frames:
             if frame.pts is not None and end is not None and frame.pts >= end:
                 return
@@ -123,7 +141,7 @@ class _NumberedFrames:
             check_picture(self.unit.uri, frame.width, frame.height, self.limits)
             yield ordinal, frame
             last = ordinal
-            if last == total - 1 and end is not None:
+            if last >= self._last and not reads_to_the_end:
                 return
 
     def _by_count(self, frames: FrameStream) -> Iterator[tuple[int, VideoFrame]]:
@@ -134,6 +152,8 @@ class _NumberedFrames:
                 continue
             check_picture(self.unit.uri, frame.width, frame.height, self.limits)
             yield ordinal, frame
+            if self._last <= ordinal < total - 1:
+                return
 
 
 class _ShardWriter:
@@ -142,7 +162,7 @@ class _ShardWriter:
     def __init__(self, unit: DecodeUnit, shard_frames: int, new_memory: NewMemory, skip_shards: int) -> None:
         self.unit, self.shard_frames, self.new_memory = unit, shard_frames, new_memory
         self.shard = skip_shards
-        self._writer = PictureWriter(unit.height, unit.width, unit.rotation)
+        self._writer = PictureWriter(unit.height, unit.width, unit.rotation, maps_hdr=unit.maps_hdr)
         self._begin()
 
     def _begin(self) -> None:
@@ -155,8 +175,7 @@ class _ShardWriter:
 
     def add(self, ordinal: int, frame: VideoFrame) -> None:
         if self._memory is None:
-            planned = len(self.unit.frame_pts) - self.shard * self.shard_frames
-            self._memory = self.new_memory(min(self.shard_frames, planned))
+            self._memory = self.new_memory(self._planned())
         try:
             layout = self._writer.write(frame, self._memory[self._used :])
         except av.error.FFmpegError as error:
@@ -169,8 +188,7 @@ class _ShardWriter:
 
     def take(self, error: str | None = None, always: bool = False) -> FrameShard:
         """The shard as filled so far; with `error`, or a plain count, if frames are missing or `always`."""
-        unit, ordinals = self.unit, np.array(self._ordinals, dtype=np.int64)
-        planned = min(self.shard_frames, len(unit.frame_pts) - self.shard * self.shard_frames)
+        unit, ordinals, planned = self.unit, np.array(self._ordinals, dtype=np.int64), self._planned()
         missing = planned - len(ordinals)
         if missing:
             error = error or f"{missing} of {planned} frames did not come out of the decoder"
@@ -187,6 +205,10 @@ class _ShardWriter:
         self.shard += 1
         self._begin()
         return out
+
+    def _planned(self) -> int:
+        """Frames of the shard that is being filled."""
+        return min(self.shard_frames, self.unit.frames - self.shard * self.shard_frames)
 
 
 def _fresh_memory(unit: DecodeUnit) -> NewMemory:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import av
 import av.error
@@ -25,7 +25,8 @@ import numpy as np
 
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import Opened, check_picture, open_video
-from vidseg_core.media.model import NO_TIME, MediaLimits, VideoIndex, quarter_turns
+from vidseg_core.media.look import Look
+from vidseg_core.media.model import NO_TIME, MediaLimits, VideoIndex
 from vidseg_core.media.opening import open_source
 from vidseg_core.media.packet_list import PacketList, read_packets
 from vidseg_core.media.packets import FrameStream
@@ -93,12 +94,10 @@ class _Head:
     """The first decoded frames."""
 
     pts: list[int | None]
-    width: int
-    height: int
-    rotation: int
     pix_fmt: str
-    error: str | None
-    ended: bool
+    look: Look
+    error: str | None = None
+    ended: bool = False
     corrupt: int = 0
 
 
@@ -109,10 +108,7 @@ def _decode_head(video: Opened, limits: MediaLimits, beat: Beat) -> _Head:
         beat()
         if head is None:
             check_picture(video.uri, frame.width, frame.height, limits)
-            rotation = quarter_turns(frame.rotation) * 90
-            turned = rotation % 180 != 0
-            width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-            head = _Head([], width, height, rotation, frame.format.name, None, ended=False)
+            head = _Head([], frame.format.name, Look.of(frame, video.stream, limits))
         head.pts.append(frame.pts)
         head.corrupt += frame.is_corrupt
         if len(head.pts) == HEAD_FRAMES:
@@ -242,9 +238,7 @@ def _index(
         codec=packets.codec,
         container=packets.container,
         pix_fmt=head.pix_fmt,
-        width=head.width,
-        height=head.height,
-        rotation=head.rotation,
+        **asdict(head.look),
         time_base_num=num,
         time_base_den=den,
         declared_frames=packets.declared,
@@ -256,4 +250,5 @@ def _index(
         stream=choice.stream,
         other_streams=choice.others,
         damage=damage,
+        frame_duration=packets.frame_duration,
     )

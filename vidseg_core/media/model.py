@@ -55,8 +55,8 @@ class _Plain:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Inverse of `to_dict`; lists are accepted for arrays (as Arrow hands them back)."""
         values = {name: data[name] for name in (field.name for field in fields(cls))}  # type: ignore[arg-type]
-        for name in ("frame_pts", "key_indices", "key_dts"):
-            if name in values and not np.isscalar(values[name]):
+        for name in ("frame_pts", "key_indices", "key_dts", "kept"):
+            if values.get(name) is not None and not np.isscalar(values[name]):
                 values[name] = np.asarray(values[name], dtype=np.int64)
         return cls(**values)
 
@@ -69,7 +69,7 @@ class VideoIndex(_Plain):
     container: str
     pix_fmt: str
     width: int
-    """Display width of the first decoded frame, after rotation, pixels."""
+    """Width of the first decoded frame, after rotation, pixels."""
     height: int
     rotation: int
     """Degrees, counter-clockwise, by which a decoded frame is to be turned: 0, 90, 180 or -90."""
@@ -93,15 +93,44 @@ class VideoIndex(_Plain):
     """What else the file holds, in words."""
     damage: str | None = None
     """What the index already knows to be missing or broken; None: nothing."""
+    frame_duration: int = 1
+    """Time from frame to frame by the container's rate, in time base units; for frames without a time."""
+    shown_width: int = 0
+    """Width at which the video is shown: pixels need not be square; 0: `width`."""
+    shown_height: int = 0
+    mirrored: bool = False
+    """Whether it is shown with left and right changed, after rotation."""
+    transfer: str = ""
+    """`pq` or `hlg`: its first frame has high dynamic range."""
 
     @property
     def frames(self) -> int:
         return len(self.frame_pts)
 
+    @property
+    def shown(self) -> tuple[int, int]:
+        """(height, width) at which the video is shown."""
+        return self.shown_height or self.height, self.shown_width or self.width
+
+    def note(self, *, maps_hdr: bool = True) -> str | None:
+        """What is special about its pictures and what is done about it, in words; None: nothing."""
+        height, width = self.shown
+        stretched = self.shown != (self.height, self.width)
+        notes = [
+            *([f"its pixels are not square: shown at {width}x{height}"] if stretched else []),
+            *(["shown mirrored"] if self.mirrored else []),
+            *(
+                [f"HDR ({self.transfer}), {'mapped to BT.709' if maps_hdr else 'left as it is'}"]
+                if self.transfer
+                else []
+            ),
+        ]
+        return "; ".join(notes) or None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DecodeUnit(_Plain):
-    """What one decode call covers: frames `first_frame .. first_frame + len(frame_pts) - 1`."""
+    """What one decode call covers: all or some of `first_frame .. first_frame + len(frame_pts) - 1`."""
 
     uri: str
     first_frame: int
@@ -121,6 +150,15 @@ class DecodeUnit(_Plain):
     stream: int = 0
     stamp: str = ""
     """What `Source.stamp` must say, now and at every shard; "": anything."""
+    kept: np.ndarray | None = None
+    """int64[k], increasing: places in `frame_pts` of the frames that are delivered; None: all of them."""
+    maps_hdr: bool = True
+    """Whether pictures of high dynamic range become ordinary ones."""
+
+    @property
+    def frames(self) -> int:
+        """Frames that are delivered."""
+        return len(self.frame_pts) if self.kept is None else len(self.kept)
 
 
 def quarter_turns(degrees: float) -> int:

@@ -3,13 +3,13 @@
 Model: most frames never need their colours: only on key frames does a net look at RGB, flow is made from the
 luma. So a frame of a common kind (8-bit 4:2:0, progressive, even sides, not much larger than its working
 size) travels as its decoded planes, and `Picture.rgb` converts it when somebody asks. Any other frame is
-converted at once and travels as RGB.
+converted at once and travels as RGB; so is one of high dynamic range that is mapped (`hdr`).
 
 Invariants:
 - `Picture.rgb` is the same bits as PyAV's own `frame.reformat(width, height, "rgb24", "BILINEAR")`, however
-  the frame travelled. swscale's result depends on where the chroma samples lie, which PyAV does not say:
-  `chroma_location` finds it out by trial on a small pattern, and a frame for which no trial fits travels as
-  RGB.
+  the frame travelled, unless it is mapped. swscale's result depends on where the chroma samples lie, which
+  PyAV does not say: `chroma_location` finds it out by trial on a small pattern, and a frame for which no
+  trial fits travels as RGB.
 - How a frame travels depends on that frame and on its unit alone, never on the shard that it is in.
 
 Imports numpy and PyAV only (the decode process starts with it). Legend: T frames, H, W working size; h, w
@@ -30,6 +30,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
+from vidseg_core.media.hdr import has_wide_primaries, to_bt709, transfer_of, with_matrix
 from vidseg_core.media.model import quarter_turns
 
 PLANAR = ("yuv420p", "yuvj420p")
@@ -221,8 +222,10 @@ def travels_planar(pix_fmt: str, w: int, h: int, height: int, width: int) -> boo
 class PictureWriter:
     """Writes the decoded frames of one unit into memory, one after the other."""
 
-    def __init__(self, height: int, width: int, rotation: int) -> None:
+    def __init__(self, height: int, width: int, rotation: int, *, maps_hdr: bool = True) -> None:
+        """`maps_hdr`: pictures of high dynamic range become ordinary ones (`hdr`)."""
         self._height, self._width, self._rotation = height, width, rotation
+        self._maps_hdr = maps_hdr
         self._rgb = Layout("rgb24", width, height)
         self._known: dict[tuple[Any, ...], Layout] = {}
         self._keys = 0
@@ -233,7 +236,8 @@ class PictureWriter:
         layout = self._layout(frame)
         if layout is self._rgb:
             out_HW3 = room[: layout.bytes].reshape(self._height, self._width, 3)
-            write_rgb(frame, self._rotation, out_HW3)
+            transfer = transfer_of(frame) if self._maps_hdr else ""
+            write_rgb(frame, self._rotation, out_HW3, transfer)
             return layout
         for plane, out_hw in zip(frame.planes, _planes(room, layout), strict=True):
             out_hw[...] = plane_of(plane, *out_hw.shape)
@@ -245,6 +249,8 @@ class PictureWriter:
         if frame.interlaced_frame or not travels_planar(name, w, h, self._height, self._width):
             return self._rgb
         if any(plane.line_size < 0 for plane in frame.planes):  # upside down
+            return self._rgb
+        if self._maps_hdr and transfer_of(frame):
             return self._rgb
         kind = (name, w, h, int(frame.colorspace), int(frame.color_range))
         if 0 < self._keys < 4 or kind not in self._known:  # where chroma lies may change at a key frame
@@ -288,14 +294,20 @@ def _noise(seed: int, shape: tuple[int, int]) -> np.ndarray:
 # --- conversion --------------------------------------------------------------------------------------------
 
 
-def write_rgb(frame: VideoFrame, rotation: int, out_HW3: np.ndarray) -> None:
+def write_rgb(frame: VideoFrame, rotation: int, out_HW3: np.ndarray, transfer: str = "") -> None:
     """Scales `frame` to the size of `out_HW3` (uint8), as RGB, and turns it by `rotation` degrees.
 
-    One copy beside swscale's own output: into `out_HW3`.
+    One copy beside swscale's own output: into `out_HW3`. `transfer`: what of high dynamic range is mapped.
     """
     height, width = out_HW3.shape[:2]
     if rotation % 180:
         height, width = width, height
+    if transfer:
+        scaled = with_matrix(frame).reformat(width, height, "rgb48le", Interpolation.BILINEAR, threads=1)
+        rows = plane_of(scaled.planes[0], height, width * 6).view("<u2").reshape(height, width, 3)
+        mapped_HW3 = to_bt709(rows, transfer, wide=has_wide_primaries(frame))
+        out_HW3[...] = np.rot90(mapped_HW3, quarter_turns(rotation))
+        return
     scaled = frame.reformat(width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
     if scaled.planes[0].line_size < 0:  # upside down, and handed back as it is
         scaled = frame.reformat(width, height, "bgr24", threads=1).reformat(format="rgb24", threads=1)

@@ -91,7 +91,7 @@ class DecodeChild:
         The frames of a shard lie in shared memory (read-only) and are valid until the iterator is advanced
         or closed. Another call on this child ends the iteration of this one.
         """
-        shards = ceil(len(unit.frame_pts) / shard_frames) - skip_shards
+        shards = ceil(unit.frames / shard_frames) - skip_shards
         if shards <= 0:
             return
         slot_bytes = shard_frames * slot_bytes_of(unit.height, unit.width)

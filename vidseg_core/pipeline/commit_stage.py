@@ -51,7 +51,7 @@ class CommitStage:
             return receipt
         started = time.perf_counter()
         key = part_key(part.video_id, part.segment, part.part)
-        rows = [_at_source_size(frame, part) for frame in frames]
+        rows = [_as_shown(frame, part) for frame in frames] if part.source_height else frames
         data = encode_part(part.video_id, rows, n_classes=self._n_classes, schema=self._schema, key=key)
         result = commit_part(self._store, key, data)
         receipt.frames = len(frames)
@@ -65,14 +65,14 @@ class CommitStage:
         return receipt
 
 
-def _at_source_size(frame: Any, part: PartMessage) -> Any:
-    """The frame; its mask at the source's size (nearest) if the part wants it (``source_height`` > 0)."""
-    if part.source_height == 0 or frame.labels_HW.shape == (part.source_height, part.source_width):
-        return frame
-    size = (part.source_width, part.source_height)
-    scaled = copy(frame)
-    scaled.labels_HW = cv2.resize(frame.labels_HW, size, interpolation=cv2.INTER_NEAREST)
-    return scaled
+def _as_shown(frame: Any, part: PartMessage) -> Any:
+    """The frame with a mask that lies on the picture as players show it: of its size (nearest), mirrored."""
+    shown, size = copy(frame), (part.source_width, part.source_height)
+    if frame.labels_HW.shape != size[::-1]:
+        shown.labels_HW = cv2.resize(frame.labels_HW, size, interpolation=cv2.INTER_NEAREST)
+    if part.mirrored:
+        shown.labels_HW = np.ascontiguousarray(shown.labels_HW[:, ::-1])
+    return shown
 
 
 def commit_parts(batch: pa.Table, stage: CommitStage) -> Iterator[pa.Table]:

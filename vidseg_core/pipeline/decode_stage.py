@@ -31,7 +31,7 @@ from vidseg_core.media import (
 from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.drain import DrainMark, Mark
 from vidseg_core.pipeline.patience import may_pass
-from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, shard_table
+from vidseg_core.pipeline.rows import ShardMessage, UnitMessage, messages, read_unit, shard_table
 from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.keys import verdict_key
 from vidseg_core.store.objects import ObjectStore
@@ -77,7 +77,7 @@ class DecodeStage:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Decode every unit of ``batch``, shard by shard."""
         for message, blob in messages(batch, UnitMessage):
-            unit = DecodeUnit(**message.unit, frame_pts=np.frombuffer(blob, dtype=np.int64))
+            unit, _ = read_unit(message, np.frombuffer(blob, dtype=np.int64))
             yield from self._decode(message, unit)
 
     def _decode(self, message: UnitMessage, unit: DecodeUnit) -> Iterator[pa.Table]:
@@ -129,6 +129,7 @@ class DecodeStage:
             width=unit.width,
             source_height=message.source_height,
             source_width=message.source_width,
+            mirrored=message.mirrored,
         )
         if shard is not None:
             row.frame_index = shard.frame_index.tolist()

@@ -329,6 +329,7 @@ class EngineStage:
         part = PartMessage(message.video_id, message.segment, number)
         if self._config.masks.size == "source":
             part.source_height, part.source_width = message.source_height, message.source_width
+            part.mirrored = message.mirrored
         if rows:
             part.height, part.width = rows[0].labels_HW.shape
         return part

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
+
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import describe_net
@@ -24,6 +26,7 @@ from vidseg_core.pipeline.local import gpus_here
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.pace import FRAMES, Pace, describe_pace, measure_pace
 from vidseg_core.pipeline.repair import repair
+from vidseg_core.plan.excerpt import frames_of
 from vidseg_core.plan.segments import plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import MANIFEST_KEY, SUCCESS_KEY
@@ -66,13 +69,16 @@ def dry_run(
         for video in sample:
             try:
                 index = child.probe(video.uri, config.media.stream)
+                frames = frames_of(video.excerpt, index, video.uri)
             except MediaError as problem:
                 sums.refused += 1
                 why = str(problem).removeprefix(f"{video.uri}: ")
                 report.say(f"would be quarantined: {video.uri}: {problem.reason}: {why}")
                 continue
-            _add(sums, index, config)
-            pace = pace or _try_out(child, video, index, config)
+            if note := index.note(maps_hdr=config.media.hdr == "map"):
+                report.say(f"note: {video.uri}: {note}")
+            _add(sums, index, frames, config)
+            pace = pace or _try_out(child, video, index, frames, config)
     finally:
         child.close()
     if dial is not None:
@@ -108,23 +114,28 @@ def _sample(videos: Sequence[VideoInput], seed: int) -> list[VideoInput]:
     return [videos[i] for i in chosen]
 
 
-def _add(sums: PlanSums, index: VideoIndex, config: SegmentConfig) -> None:
+def _add(sums: PlanSums, index: VideoIndex, frames: np.ndarray | None, config: SegmentConfig) -> None:
     size = working_size(index.width, index.height, config.working_size_spec)
     usual = usual_bytes(index.pix_fmt, (index.height, index.width), size)
     length = shard_length(config.shard_frames, usual)
-    plans = plan_segments(index, segment_frames=config.segment_frames, shard_frames=length)
+    cut = config.segment_frames
+    plans = plan_segments(index, segment_frames=cut, shard_frames=length, frames=frames)
     sums.opened += 1
     sums.largest = max(sums.largest, size, key=math.prod)
-    sums.frames += index.frames
+    sums.frames += sum(plan.frames for plan in plans)
     sums.seconds += 0.0 if math.isnan(index.duration_s) else index.duration_s
     sums.segments += len(plans)
     sums.parts += sum(unit.shards for plan in plans for unit in plan.units)
 
 
-def _try_out(child: DecodeChild, video: VideoInput, index: VideoIndex, config: SegmentConfig) -> Pace | None:
+def _try_out(
+    child: DecodeChild, video: VideoInput, index: VideoIndex, frames: np.ndarray | None, config: SegmentConfig
+) -> Pace | None:
     size = working_size(index.width, index.height, config.working_size_spec)
-    plans = plan_segments(index, segment_frames=0, shard_frames=FRAMES)
-    unit = plans[0].units[0].decode_unit(video.uri, index, height=size[0], width=size[1])
+    plans = plan_segments(index, segment_frames=0, shard_frames=FRAMES, frames=frames)
+    maps_hdr = config.media.hdr == "map"
+    planned = plans[0].units[0]
+    unit = planned.decode_unit(video.uri, index, height=size[0], width=size[1], maps_hdr=maps_hdr)
     try:
         shard = next(iter(child.decode(unit, FRAMES)), None)
     except MediaError:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidseg_core.kit.progress import Counts, Reporter
+from vidseg_core.kit.progress import Counts, Reporter, tame
 from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.ending import close_video
 from vidseg_core.pipeline.kept import cannot
@@ -35,6 +35,8 @@ _SWEEP_EVERY = 16
 _REPLAYED_CALLS = 4
 """More than an engine actor has in flight: a restarted one asks for the state before the oldest of them."""
 _WRITERS = 8
+_NOTES = 5
+"""Notes on videos that people see while a run works; all of them are in the table."""
 _LOGGED = ("video_id", "segment", "part", "frames", "keys", "created", "bytes", "commit_s", "fatal")
 """What the log says of a receipt."""
 
@@ -50,6 +52,7 @@ class Ledger:
         self._tallies: dict[str, VideoTally] = {}
         self._jobs: list[Future[None]] = []
         self._pool: ThreadPoolExecutor | None = None
+        self._noted = 0
         self.drained = 0
         """Receipts of drained shards that came in a row."""
         self.given_up: list[DamagedFile] = []
@@ -74,6 +77,7 @@ class Ledger:
                     self._quarantine(work)
                     continue
                 tally = self._tallies[work.video_id] = tally_of(work)
+                self._say_note(work)
                 self._count_plan(tally, before.get(work.video_id))
                 segments += open_segments(work, blob, single_shards=self._lanes > 1)
                 if tally.done:
@@ -120,11 +124,20 @@ class Ledger:
             return
         self._write_row(row)
 
+    def _say_note(self, work: VideoWork) -> None:
+        note = work.facts.get("note")
+        if note is None or self._noted >= _NOTES:
+            return
+        self._noted += 1
+        more = "; more such notes: column note of videos/" if self._noted == _NOTES else ""
+        self._report.say(f"note: {tame(work.uri, lines=False)}: {note}{more}", video_id=work.video_id)
+
     def _quarantine(self, work: VideoWork) -> None:
         if work.kept is not None:
             self._give_up(work.video_id, cannot(work.kept, f"{work.reason}: {work.message}"))
             return
-        self._write_row(quarantine_row(work.video_id, work.uri, work.reason or "", work.message or ""))
+        reason, message = work.reason or "", work.message or ""
+        self._write_row(quarantine_row(work.video_id, work.uri, reason, message, work.facts))
 
     def _write_row(self, row: dict[str, Any]) -> None:
         self._counts.videos += 1

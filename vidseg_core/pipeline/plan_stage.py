@@ -29,8 +29,16 @@ from vidseg_core.media import (
 )
 from vidseg_core.pipeline.kept import read_row
 from vidseg_core.pipeline.patience import patiently
-from vidseg_core.pipeline.rows import UnitMessage, messages, to_table, unit_table
+from vidseg_core.pipeline.rows import (
+    UnitMessage,
+    messages,
+    read_unit,
+    to_table,
+    unit_numbers,
+    unit_table,
+)
 from vidseg_core.pipeline.saved import CursorError, Saved, read_saved
+from vidseg_core.plan.excerpt import frames_of
 from vidseg_core.plan.segments import UNIT_FRAMES, SegmentPlan, UnitPlan, plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import StateKey, kept_key
@@ -53,6 +61,7 @@ class PlanOptions:
     """One decode call per shard (several lanes) instead of per unit, where units are short."""
     stream: int | None = None
     """The stream to read; None: the one that is the video."""
+    maps_hdr: bool = True
     kept: frozenset[str] = frozenset()
     """Videos that are done but for parts that are missing (`kept`)."""
 
@@ -64,6 +73,7 @@ class PlanOptions:
             shard_frames=config.shard_frames,
             single_shards=config.lanes > 1,
             stream=config.media.stream,
+            maps_hdr=config.media.hdr == "map",
             kept=kept,
         )
 
@@ -133,42 +143,46 @@ class PlanStage:
         try:
             child = self._child or child_for_this_process(self._limits)
             index = patiently(lambda: child.probe(video.uri, self._options.stream))
+            frames = frames_of(video.excerpt, index, video.uri)
         except MediaError as problem:
             return to_table(_failed(video, problem.reason, str(problem), kept))
         if kept is not None and (why := _other_video(kept, _facts(index))):
             return to_table(_failed(video, "changed", why, kept))
-        work, pts = self._work(video, index, kept)
-        return to_table(work, np.ascontiguousarray(pts))
+        work, numbers = self._work(video, index, frames, kept)
+        return to_table(work, np.ascontiguousarray(numbers))
 
     def _work(
-        self, video: VideoInput, index: VideoIndex, kept: dict[str, Any] | None
+        self, video: VideoInput, index: VideoIndex, frames: np.ndarray | None, kept: dict[str, Any] | None
     ) -> tuple[VideoWork, np.ndarray]:
         size = working_size(index.width, index.height, self._options.working_size)
         usual = usual_bytes(index.pix_fmt, (index.height, index.width), size)
         length = shard_length(self._options.shard_frames, usual)
-        plans = plan_segments(index, segment_frames=self._options.segment_frames, shard_frames=length)
+        cut = self._options.segment_frames
+        plans = plan_segments(index, segment_frames=cut, shard_frames=length, frames=frames)
         committed = _committed(self._store, video.video_id)
         states = list(list_states(self._store, video.video_id)) if committed else []
-        segments, pts = [], []
+        segments, numbers = [], []
         for plan in plans:
             if kept is not None and committed.issuperset((plan.segment, p) for p in range(_parts_of(plan))):
                 parts = _parts_of(plan)
                 segments.append(SegmentWork(plan.segment, parts, parts, frames_left=0, totals={}))
                 continue
-            segment, times = self._segment(video, index, plan, size, committed, states)
+            segment, of_units = self._segment(video, index, plan, size, committed, states)
             segments.append(segment)
-            pts.extend(times)
+            numbers.extend(of_units)
         work = VideoWork(
             video.video_id,
             video.uri,
-            facts=_facts(index),
-            frames=index.frames,
+            facts=_facts(index)
+            | _excerpt_facts(video)
+            | {"note": index.note(maps_hdr=self._options.maps_hdr)},
+            frames=sum(plan.frames for plan in plans),
             frames_left=sum(segment.frames_left for segment in segments),
             damage=index.damage,
             segments=segments,
             kept=kept,
         )
-        return work, np.concatenate(pts) if pts else np.zeros(0, dtype=np.int64)
+        return work, np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64)
 
     def _segment(
         self,
@@ -189,19 +203,24 @@ class PlanStage:
             if start == parts:
                 work.totals = asdict(saved.totals)
                 return work, []
-        times = []
+        numbers = []
         for unit in plan.units:
             if unit.first_shard + unit.shards <= start:
                 continue
             decode = unit.decode_unit(
-                video.uri, index, height=size[0], width=size[1], stamp=stamp_of(video.size, video.stamp)
+                video.uri,
+                index,
+                height=size[0],
+                width=size[1],
+                stamp=stamp_of(video.size, video.stamp),
+                maps_hdr=self._options.maps_hdr,
             )
             skip = max(0, start - unit.first_shard)
             last = unit is plan.units[-1]
             work.units.append(_unit_message(video.video_id, plan.segment, unit, decode, skip, last, index))
             work.frames_left += max(0, unit.frames - skip * unit.shard_frames)
-            times.append(decode.frame_pts)
-        return work, times
+            numbers.append(unit_numbers(decode))
+        return work, numbers
 
     def _saved(self, states: Sequence[StateKey], prefix: int) -> tuple[StateKey | None, Saved | None]:
         """The state to go on from, and its sums; a damaged one is passed over for the one before it."""
@@ -222,6 +241,9 @@ class VideoInputMessage:
     uri: str
     size: int
     stamp: str
+    fps: float | None = None
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 def resume_point(states: Iterable[StateKey], prefix: int) -> StateKey | None:
@@ -250,13 +272,13 @@ class OpenSegment:
 
 def open_segments(work: VideoWork, blob: pa.Buffer, *, single_shards: bool) -> list[OpenSegment]:
     """What is left to do of a video, segment by segment."""
-    pts, offset, found = np.frombuffer(blob, dtype=np.int64), 0, []
+    numbers, found = np.frombuffer(blob, dtype=np.int64), []
     for segment in work.segments:
         units, pixels = [], 0
         for message in segment.units:
-            decode = DecodeUnit(**message.unit, frame_pts=pts[offset : offset + message.frames])
-            offset, pixels = offset + message.frames, decode.height * decode.width
-            pieces = _split(message) if single_shards and message.frames <= _MOST_SPLIT else [message]
+            decode, numbers = read_unit(message, numbers)
+            pixels = decode.height * decode.width
+            pieces = _split(message) if single_shards and message.times <= _MOST_SPLIT else [message]
             for piece in pieces:
                 units.append(PlannedUnit(unit_table(piece, decode), piece.frames, piece.shard_bytes))
         if units:
@@ -273,7 +295,7 @@ def _unit_message(
     video_id: str, segment: int, unit: UnitPlan, decode: DecodeUnit, skip: int, last: bool, index: VideoIndex
 ) -> UnitMessage:
     header = decode.to_dict()
-    del header["frame_pts"]
+    del header["frame_pts"], header["kept"]
     usual = usual_bytes(index.pix_fmt, (index.height, index.width), (decode.height, decode.width))
     return UnitMessage(
         video_id=video_id,
@@ -284,16 +306,19 @@ def _unit_message(
         take_shards=unit.shards - skip,
         shard_frames=unit.shard_frames,
         ends_segment=last,
-        source_height=index.height,
-        source_width=index.width,
-        frames=len(decode.frame_pts),
+        source_height=index.shown[0],
+        source_width=index.shown[1],
+        mirrored=index.mirrored,
+        frames=decode.frames,
+        times=len(decode.frame_pts),
         shard_bytes=usual * unit.shard_frames,
         unit=header,
     )
 
 
 def _failed(video: VideoInput, reason: str, message: str, kept: dict[str, Any] | None) -> VideoWork:
-    return VideoWork(video.video_id, video.uri, reason=reason, message=message, kept=kept)
+    facts = _excerpt_facts(video)
+    return VideoWork(video.video_id, video.uri, reason=reason, message=message, facts=facts, kept=kept)
 
 
 def _other_video(kept: Mapping[str, Any], facts: Mapping[str, Any]) -> str | None:
@@ -328,10 +353,14 @@ def _facts(index: VideoIndex) -> dict[str, Any]:
     }
 
 
+def _excerpt_facts(video: VideoInput) -> dict[str, Any]:
+    return {"fps": video.fps, "start_s": video.start_s, "end_s": video.end_s}
+
+
 def input_tables(videos: Sequence[VideoInput], tasks: int) -> list[pa.Table]:
     """Rows for the plan stage in at most ``tasks`` blocks, dealt like cards: neighbours are often alike, so
     expensive ones would meet in one block."""
-    rows = [to_table(VideoInputMessage(v.video_id, v.uri, v.size, v.stamp)) for v in videos]
+    rows = [to_table(VideoInputMessage(**asdict(video))) for video in videos]
     return [pa.concat_tables(rows[i::tasks]) for i in range(min(tasks, len(rows)))]
 
 

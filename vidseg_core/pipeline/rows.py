@@ -41,12 +41,17 @@ class UnitMessage:
     shard_frames: int
     ends_segment: bool
     source_height: int
+    """Size at which the video is shown."""
     source_width: int
+    mirrored: bool
     frames: int
+    """Frames that are delivered."""
+    times: int
+    """Frames of the unit, delivered or not."""
     shard_bytes: int
     """What the pictures of a shard usually take."""
     unit: dict[str, Any]
-    """The `DecodeUnit`, without its presentation times."""
+    """The `DecodeUnit`, without its arrays."""
 
 
 @dataclass(slots=True)
@@ -64,6 +69,7 @@ class ShardMessage:
     width: int
     source_height: int = 0
     source_width: int = 0
+    mirrored: bool = False
     frame_index: list[int] = field(default_factory=list)
     pts_s: list[float] = field(default_factory=list)
     is_corrupt: list[bool] = field(default_factory=list)
@@ -89,6 +95,7 @@ class PartMessage:
     width: int = 0
     source_height: int = 0
     source_width: int = 0
+    mirrored: bool = False
     closes_segment: bool = False
     fatal: str | None = None
     drained: bool = False
@@ -204,9 +211,24 @@ def pictures_of(shard: ShardMessage, blob: pa.Buffer) -> Pictures:
     return Pictures(pixels, layouts, shard.layout_of, height=shard.height, width=shard.width)
 
 
+def unit_numbers(unit: DecodeUnit) -> np.ndarray:
+    """The arrays of a unit as int64 numbers, one after the other."""
+    kept = () if unit.kept is None else unit.kept
+    return np.concatenate([unit.frame_pts, np.asarray(kept, dtype=np.int64)])
+
+
+def read_unit(message: UnitMessage, numbers: np.ndarray) -> tuple[DecodeUnit, np.ndarray]:
+    """The unit of a message, and what of `numbers` comes after its own."""
+    some = message.frames < message.times
+    stop = message.times + (message.frames if some else 0)
+    kept = numbers[message.times : stop] if some else None
+    unit = DecodeUnit(**message.unit, frame_pts=numbers[: message.times], kept=kept)
+    return unit, numbers[stop:]
+
+
 def unit_table(message: UnitMessage, unit: DecodeUnit) -> pa.Table:
-    """A planned unit; the presentation times travel as int64 bytes."""
-    return to_table(message, np.ascontiguousarray(unit.frame_pts, dtype=np.int64))
+    """A planned unit; its arrays travel as int64 bytes."""
+    return to_table(message, unit_numbers(unit))
 
 
 def shard_table(message: ShardMessage, shard: FrameShard | None) -> pa.Table:

@@ -47,7 +47,7 @@ from vidseg_core.pipeline.plan_stage import OpenSegment
 from vidseg_core.pipeline.repair import repair
 from vidseg_core.pipeline.stages import Stages
 from vidseg_core.pipeline.wave import Waves
-from vidseg_core.plan.inputs import InputError, expand_inputs
+from vidseg_core.plan.inputs import InputError, inputs_of
 from vidseg_core.plan.video_list import VideoList
 from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.keys import MANIFEST_KEY, SUCCESS_KEY
@@ -101,7 +101,7 @@ def do_segment(
     """
     if inputs is None:
         with report.phase("listing the inputs"):
-            inputs = expand_inputs(config.input, limit=config.limit, sequence_fps=config.media.sequence_fps)
+            inputs = inputs_of(config)
     if config.dry_run:
         from vidseg_core.pipeline.estimate import dry_run
 

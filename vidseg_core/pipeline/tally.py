@@ -124,11 +124,11 @@ def tally_of(work: VideoWork) -> VideoTally:
     )
 
 
-def quarantine_row(video_id: str, uri: str, reason: str, message: str) -> dict[str, Any]:
-    """The row of a video that could not be opened at all."""
-    unknown = ("codec", "width", "height", "declared_frames", "aki", "duration_s", "stream", "other_streams")
-    empty = dict.fromkeys(unknown)
-    return empty | {
+def quarantine_row(
+    video_id: str, uri: str, reason: str, message: str, facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The row of a video that could not be opened at all. ``facts``: columns that are known all the same."""
+    return dict(facts or {}) | {
         "video_id": video_id,
         "uri": uri,
         "status": "quarantined",

@@ -11,6 +11,7 @@ import hashlib
 import re
 import unicodedata
 
+from vidseg_core.config.excerpt import WHOLE, Excerpt
 from vidseg_core.media.sequences import without_rate
 
 SLUG_LENGTH = 60
@@ -23,11 +24,16 @@ def is_safe_id(text: str) -> bool:
     return _SAFE.fullmatch(text) is not None and not text.endswith(".")
 
 
-def make_video_id(uri: str) -> str:
-    """Id of a video from its uri alone: the stem of its name, made plain, and a hash of the whole uri."""
+def make_video_id(uri: str, excerpt: Excerpt = WHOLE) -> str:
+    """Id of a video: the stem of its name, made plain, and a hash of its `identity`."""
     name = re.split(r"[/\\]", without_rate(uri)[0].rstrip("/\\"))[-1]
     stem, dot, _ = name.rpartition(".")
-    return _slug_and_hash(stem if dot and stem else name, uri)
+    return _slug_and_hash(stem if dot and stem else name, identity(uri, excerpt))
+
+
+def identity(uri: str, excerpt: Excerpt) -> str:
+    """What makes two videos one: the whole uri, and which of its frames are taken unless that is all."""
+    return uri if excerpt.is_whole else f"{uri}\0{excerpt}"
 
 
 def safe_video_id(given: str) -> str:

@@ -1,13 +1,14 @@
 """What the user names as input, spelled out as videos.
 
 Model: a spec is a file, a directory (searched to any depth for `VIDEO_SUFFIXES`), a glob, an `s3://` object,
-prefix or glob, or a list: a CSV or Parquet file, or a directory of Parquet parts and no videos, with a `uri`
-column and maybe a `video_id` column. Relative entries of a list count from the folder that the list is in, or
-from the working directory if nothing is there. Where a directory, prefix or glob leads to no video, its
-folders of numbered pictures are videos (`sequences`).
+prefix or glob, or a list: a CSV or Parquet file, or a directory of Parquet parts and no videos (`lists`).
+Relative entries of a list count from the folder that the list is in, or from the working directory if nothing
+is there. Where a directory, prefix or glob leads to no video, its folders of numbered pictures are videos
+(`sequences`).
 Invariant: the result depends on the specs and the files alone: specs in the order given, files sorted within
-each; a video named twice (same file in the same real folder, same object) comes once; ids are unique and safe
-as folder names. A link to a file is a name of its own, as caches need that keep files under hashes.
+each; a video named twice (same file in the same real folder or same object, same `Excerpt`) comes once; ids
+are unique and safe as folder names. A link to a file is a name of its own, as caches need that keep files
+under hashes.
 
 A spec that leads nowhere is an error of the user and named as such; an entry of a list or folder that cannot
 be read is kept, so that it is reported with the run instead of stopping it.
@@ -19,19 +20,22 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from vidseg_core.config.excerpt import EXCERPT, WHOLE, Excerpt
 from vidseg_core.config.schema import redact
+from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.local_name import FILE_SCHEME, python_name, text_of
 from vidseg_core.media.remote import SCHEMES, is_remote
 from vidseg_core.media.sequences import MOST_RATE, RATE, is_picture, is_sequence, without_rate
 from vidseg_core.plan import lists, remote, s3, sequences
 from vidseg_core.plan.errors import InputError
-from vidseg_core.plan.ids import make_video_id, safe_video_id
+from vidseg_core.plan.ids import identity, make_video_id, safe_video_id
 from vidseg_core.plan.lists import LIST_SUFFIXES
 from vidseg_core.plan.video_list import SCHEMA, VideoList, alike, columns_of, text_column
 
@@ -50,24 +54,51 @@ class _Found(NamedTuple):
     size: int
     stamp: str
     video_id: str | None = None
+    excerpt: Excerpt = WHOLE
+    """What its row of a list asks for."""
 
 
 _FOUND = pa.schema(
-    [("uri", pa.string()), ("size", pa.int64()), ("stamp", pa.string()), ("given_id", pa.string())]
+    [
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("stamp", pa.string()),
+        ("given_id", pa.string()),
+        *((name, pa.float64()) for name in EXCERPT),
+    ]
 )
 
 
-def expand_inputs(specs: Sequence[str], *, limit: int | None = None, sequence_fps: float = RATE) -> VideoList:
+def inputs_of(config: SegmentConfig) -> VideoList:
+    """The videos of a run, with what it processes of each."""
+    media = config.media
+    return expand_inputs(
+        config.input, limit=config.limit, sequence_fps=media.sequence_fps, excerpt=media.excerpt
+    )
+
+
+def expand_inputs(
+    specs: Sequence[str], *, limit: int | None = None, sequence_fps: float = RATE, excerpt: Excerpt = WHOLE
+) -> VideoList:
     """The videos that `specs` name, at most `limit` of them. Raises InputError, which names the spec.
 
-    `sequence_fps`: frames a second of sequences of pictures whose address does not say.
+    `sequence_fps`: frames a second of sequences of pictures whose address does not say. `excerpt`: which
+    frames are taken of a video of which no list says that itself.
     """
     if not specs:
         raise InputError("no input given")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
-    found = (entry for spec in specs for entry in _expand(spec, sequence_fps))
+    found = (_row(entry, excerpt) for spec in specs for entry in _expand(spec, sequence_fps))
     return _checked(_unique(found, limit))
+
+
+def _row(found: _Found, usual: Excerpt) -> tuple[object, ...]:
+    """A row of `_FOUND`."""
+    excerpt = found.excerpt.over(usual)
+    if wrong := excerpt.problem():  # one end from a list, the other from the options
+        raise InputError(f"{redact(found.uri)}: {' '.join(wrong)}")
+    return (*found[:4], *astuple(excerpt))
 
 
 def _expand(given: str, rate: float) -> Iterator[_Found]:
@@ -220,22 +251,23 @@ def _list(spec: str, parts: Sequence[str], list_of: Callable[[str], str], rate: 
     """Entries of a list; S3 objects are looked up in groups, so that their size and ETag are known."""
     rows = _some(
         (
-            (uri, video_id, list_of(part))
+            (list_of(part), *row)
             for part in parts
-            for uri, video_id in lists.read(spec if len(parts) == 1 else redact(part), python_name(part))
+            for row in lists.read(spec if len(parts) == 1 else redact(part), python_name(part))
         ),
         f"{spec}: the list has no rows",
     )
     while group := list(islice(rows, 256)):
-        resolved = [(_resolve(uri, spec, path), video_id) for uri, video_id, path in group]
-        pictures = [uri for uri, _ in resolved if is_sequence(uri)]
+        resolved = [(_resolve(uri, spec, path), video_id, excerpt) for path, uri, video_id, excerpt in group]
+        pictures = [uri for uri, *_ in resolved if is_sequence(uri)]
         known = dict(zip(pictures, sequences.looked_up(pictures, rate), strict=True))
-        objects = [uri for uri, _ in resolved if uri.startswith("s3://") and uri not in known]
-        files = [uri for uri, _ in resolved if is_remote(uri) and uri not in known]
+        objects = [uri for uri, *_ in resolved if uri.startswith("s3://") and uri not in known]
+        files = [uri for uri, *_ in resolved if is_remote(uri) and uri not in known]
         looked_at = s3.heads(objects) | remote.heads(files)
         known |= {uri: (uri, *head) for uri, head in looked_at.items()}
-        for uri, video_id in resolved:
-            yield _Found(*known[uri], video_id) if uri in known else _local(uri, video_id)
+        for uri, video_id, excerpt in resolved:
+            found = _Found(*known[uri], video_id) if uri in known else _local(uri, video_id)
+            yield found._replace(excerpt=excerpt)
 
 
 def _resolve(uri: str, spec: str, list_path: str) -> str:
@@ -269,7 +301,7 @@ _AT_LEAST = 4096
 """Entries looked at together where a limit is nearly reached: many may be named twice."""
 
 
-def _unique(found: Iterator[_Found], limit: int | None) -> pa.Table:
+def _unique(found: Iterator[tuple[object, ...]], limit: int | None) -> pa.Table:
     """The first so many that differ, as rows of `_FOUND`; what a list says twice must agree."""
     rows = _FOUND.empty_table()
     while True:
@@ -284,7 +316,7 @@ def _unique(found: Iterator[_Found], limit: int | None) -> pa.Table:
 
 def _first_of_each(rows: pa.Table) -> pa.Table:
     again: list[int] = []
-    for first, *others in alike(rows["uri"]):
+    for first, *others in alike(_identities(rows)):
         given = rows["given_id"][first].as_py()
         for place in others:
             other = rows["given_id"][place].as_py()
@@ -297,15 +329,27 @@ def _first_of_each(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(keep)) if again else rows
 
 
+def _identities(rows: pa.Table) -> pa.ChunkedArray:
+    """What makes two rows one video."""
+    if all(rows[name].null_count == rows.num_rows for name in EXCERPT):
+        return rows["uri"]
+    return text_column(identity(uri, excerpt) for uri, _, excerpt in _cells(rows))
+
+
+def _cells(rows: pa.Table) -> Iterator[tuple[str, str | None, Excerpt]]:
+    """(uri, given id, excerpt) of each row."""
+    for batch in rows.select(["uri", "given_id", *EXCERPT]).to_batches(max_chunksize=4096):
+        for uri, given, *numbers in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield uri, given, Excerpt(**dict(zip(EXCERPT, numbers, strict=True)))
+
+
 def _checked(rows: pa.Table) -> VideoList:
     """Found entries with their ids; an id that two videos would share is an error."""
     ids = text_column(
-        safe_video_id(given) if given else make_video_id(uri)
-        for batch in rows.select(["uri", "given_id"]).to_batches(max_chunksize=4096)
-        for uri, given in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        safe_video_id(given) if given else make_video_id(uri, excerpt) for uri, given, excerpt in _cells(rows)
     )
     for one, other, *_ in alike(ids):
         uris = [rows["uri"][place].as_py() for place in (one, other)]
         raise InputError(f"video_id {ids[one].as_py()!r} is given to two videos: {uris[0]} and {uris[1]}")
-    columns = [ids, rows["uri"], rows["size"], rows["stamp"]]
+    columns = [ids, *(rows[name] for name in SCHEMA.names[1:])]
     return VideoList(pa.table(columns, schema=SCHEMA))

@@ -1,7 +1,7 @@
-"""Lists of videos: CSV or Parquet with a `uri` column and maybe a `video_id` column.
+"""Lists of videos: CSV or Parquet with a `uri` column and, if you like, some more of `COLUMNS`.
 
 Model: a list is one file, or a folder of Parquet parts; it is read row by row, and nothing of it is
-interpreted but these two columns.
+interpreted but these columns. A cell may be empty.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vidseg_core.config.excerpt import EXCERPT, Excerpt
 from vidseg_core.media.remote import is_remote
 from vidseg_core.plan import remote, s3
 from vidseg_core.plan.errors import InputError
@@ -20,8 +21,10 @@ from vidseg_core.store.foreign import check_plain
 LIST_SUFFIXES = (".csv", ".parquet", ".pq")
 _PART_SUFFIXES = LIST_SUFFIXES[1:]
 
-Row = tuple[str, str | None]
-"""(uri, video_id or None)"""
+COLUMNS = ("uri", "video_id", *EXCERPT)
+
+Row = tuple[str, str | None, Excerpt]
+"""(uri, video_id or None, what of it the row asks for)"""
 
 
 def is_part(name: str) -> bool:
@@ -54,7 +57,7 @@ def _csv_rows(spec: str, file: Any) -> Iterator[Row]:
         reader = csv.DictReader(text, skipinitialspace=True)
         _check_columns(spec, reader.fieldnames or [])
         for row in reader:
-            yield _row(spec, reader.line_num, row.get("uri"), row.get("video_id"))
+            yield _row(spec, reader.line_num, row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{spec}: not a readable CSV file ({error})") from None
     finally:
@@ -68,14 +71,14 @@ def _parquet_rows(spec: str, file: Any) -> Iterator[Row]:
     try:
         table = pq.ParquetFile(file)
         _check_columns(spec, table.schema_arrow.names)
-        columns = [name for name in ("uri", "video_id") if name in table.schema_arrow.names]
+        columns = [name for name in COLUMNS if name in table.schema_arrow.names]
         check_plain((table.schema_arrow.field(name) for name in columns), spec)
         _check_types(spec, {name: table.schema_arrow.field(name).type for name in columns})
         number = 0
         for batch in table.iter_batches(batch_size=4096, columns=columns):
             for row in batch.to_pylist():
                 number += 1
-                yield _row(spec, number, row["uri"], row.get("video_id"))
+                yield _row(spec, number, row)
     except InputError:
         raise
     except StoreError as error:
@@ -89,7 +92,7 @@ def _check_columns(spec: str, names: Any) -> None:
         raise InputError(
             f"{spec}: the list has no column 'uri' (columns: {', '.join(map(str, names)) or 'none'})"
         )
-    for name in ("uri", "video_id"):
+    for name in COLUMNS:
         if list(names).count(name) > 1:
             raise InputError(f"{spec}: the list has several columns {name!r}")
 
@@ -112,7 +115,8 @@ def _is_text(kind: Any) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _row(spec: str, number: int, uri: Any, video_id: Any) -> Row:
+def _row(spec: str, number: int, row: Mapping[str, Any]) -> Row:
+    uri, video_id = row["uri"], row.get("video_id")
     if not isinstance(uri, str) or not uri.strip():
         raise InputError(f"{spec}: row {number} has no uri")
     text = "" if video_id is None else str(video_id).strip()
@@ -120,4 +124,23 @@ def _row(spec: str, number: int, uri: Any, video_id: Any) -> Row:
         raise InputError(
             f"{spec}: row {number} has the video_id {text!r}; leave it empty where there is none"
         )
-    return uri.strip(), text or None
+    return uri.strip(), text or None, _excerpt(f"{spec}: row {number}", row)
+
+
+def _excerpt(where: str, row: Mapping[str, Any]) -> Excerpt:
+    values = {name: _number(f"{where}: {name}", row.get(name)) for name in EXCERPT}
+    excerpt = Excerpt(**values)
+    if found := excerpt.problem():
+        raise InputError(f"{where}: {' '.join(found)}")
+    return excerpt
+
+
+def _number(what: str, value: Any) -> float | None:
+    """A cell as a number; None for an empty one (NaN, as pandas writes it)."""
+    text = "" if value is None else str(value).strip()
+    if not text or text.lower() == "nan":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{what} is no number: {text!r}") from None

@@ -3,9 +3,11 @@
 Model: units begin at proven key frames, where a fresh decoder may start; the next unit begins at the first
 such key at least `unit_frames` after the last one's start. A segment is a run of whole units with at least
 `segment_frames` frames (0: the whole video). A shard is up to `shard_frames` frames of one unit, fewer where
-frames are large (`shard_length`); shards are numbered within their segment.
-Invariant: units depend on the video alone. Units of a segment are contiguous, segments cover every frame
-once.
+frames are large (`shard_length`); shards are numbered within their segment. Where only some of the frames
+are processed (`excerpt`), all these lengths count those, and a unit begins at the last proven key before its
+first one.
+Invariant: units depend on the video, and on which of its frames are processed, alone. Units of a segment are
+contiguous, segments cover every frame that is processed once.
 """
 
 from __future__ import annotations
@@ -35,8 +37,11 @@ class UnitPlan:
     first_frame: int
     """Video-wide number of its first frame."""
     frames: int
+    """Frames of it that are processed."""
     frame_pts: np.ndarray
-    """int64[frames]"""
+    """int64, one for each of its frames."""
+    kept: np.ndarray | None
+    """As `DecodeUnit.kept`."""
     end_pts: int | None
     key_dts: int
     first_shard: int
@@ -46,7 +51,14 @@ class UnitPlan:
     """Frames of each of them but the last."""
 
     def decode_unit(
-        self, uri: str, index: VideoIndex, *, height: int, width: int, stamp: str = ""
+        self,
+        uri: str,
+        index: VideoIndex,
+        *,
+        height: int,
+        width: int,
+        stamp: str = "",
+        maps_hdr: bool = True,
     ) -> DecodeUnit:
         """What `media.decode_unit` needs; of `index`: stream, rotation, time base and regularity.
 
@@ -66,6 +78,8 @@ class UnitPlan:
             height=height,
             stream=index.stream,
             stamp=stamp,
+            kept=self.kept,
+            maps_hdr=maps_hdr,
         )
 
 
@@ -91,13 +105,18 @@ class SegmentPlan:
 
 
 def unit_starts(
-    key_indices: Sequence[int] | np.ndarray, frames: int, unit_frames: int
+    key_indices: Sequence[int] | np.ndarray, frames: np.ndarray, unit_frames: int
 ) -> list[tuple[int, int]]:
-    """(position in `key_indices`, first frame) of every unit of a video of `frames` frames."""
+    """(position in `key_indices`, place in `frames` of its first frame) of every unit.
+
+    `frames`: numbers of the frames that are processed, increasing.
+    """
     starts: list[tuple[int, int]] = []
-    for position, first in enumerate(int(key) for key in key_indices):
-        if first < frames and (not starts or first - starts[-1][1] >= unit_frames):
-            starts.append((position, first))
+    places = np.searchsorted(frames, key_indices).tolist()
+    for position, place in enumerate(places):
+        is_last = position + 1 == len(places) or places[position + 1] > place  # of those before that frame
+        if is_last and place < len(frames) and (not starts or place - starts[-1][1] >= unit_frames):
+            starts.append((position, place))
     return starts
 
 
@@ -108,36 +127,50 @@ def plan_segments(
     shard_frames: int,
     unit_frames: int = UNIT_FRAMES,
     video_id: str = "",
+    frames: np.ndarray | None = None,
 ) -> list[SegmentPlan]:
-    """Segments of a video, in order. Raises ValueError for sizes below one (`segment_frames`: below zero)."""
+    """Segments of a video, in order. Raises ValueError for sizes below one (`segment_frames`: below zero).
+
+    `frames`: numbers of the frames that are processed, increasing (`Excerpt.frames_of`); None: all.
+    """
     if segment_frames < 0 or shard_frames < 1 or unit_frames < 1:
         raise ValueError(
             f"segment_frames {segment_frames} must be >= 0, shard_frames {shard_frames} and "
             f"unit_frames {unit_frames} >= 1"
         )
-    starts = unit_starts(index.key_indices, index.frames, unit_frames)
+    frames = np.arange(index.frames) if frames is None else frames
+    starts = unit_starts(index.key_indices, frames, unit_frames)
     segments: list[SegmentPlan] = []
     units: list[UnitPlan] = []
-    for number, (key, first) in enumerate(starts):
-        stop = starts[number + 1][1] if number + 1 < len(starts) else index.frames
-        units.append(_unit(index, key, first, stop, units, shard_frames))
-        full = segment_frames and stop - units[0].first_frame >= segment_frames
-        if full or stop == index.frames:
+    for number, (key, place) in enumerate(starts):
+        is_last = number + 1 == len(starts)
+        next_key, next_place = (None, len(frames)) if is_last else starts[number + 1]
+        units.append(_unit(index, key, next_key, frames[place:next_place], units, shard_frames))
+        if is_last or (segment_frames and sum(unit.frames for unit in units) >= segment_frames):
             segments.append(SegmentPlan(video_id=video_id, segment=len(segments), units=tuple(units)))
             units = []
     return segments
 
 
 def _unit(
-    index: VideoIndex, key: int, first: int, stop: int, before: Sequence[UnitPlan], shard_frames: int
+    index: VideoIndex,
+    key: int,
+    next_key: int | None,
+    frames: np.ndarray,
+    before: Sequence[UnitPlan],
+    shard_frames: int,
 ) -> UnitPlan:
+    """The unit from one position in `index.key_indices` to another (None: the end), for these frames."""
+    first = int(index.key_indices[key])
+    stop = index.frames if next_key is None else int(index.key_indices[next_key])
     return UnitPlan(
         first_frame=first,
-        frames=stop - first,
+        frames=len(frames),
         frame_pts=index.frame_pts[first:stop],
+        kept=None if len(frames) == stop - first else frames - first,
         end_pts=int(index.frame_pts[stop]) if stop < index.frames else None,
         key_dts=int(index.key_dts[key]),
         first_shard=before[-1].first_shard + before[-1].shards if before else 0,
-        shards=ceil((stop - first) / shard_frames),
+        shards=ceil(len(frames) / shard_frames),
         shard_frames=shard_frames,
     )

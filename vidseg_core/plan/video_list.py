@@ -1,6 +1,6 @@
 """The videos of a run, in columns: a million of them in some hundred bytes each.
 
-Model: an Arrow table with `video_id`, `uri`, `size`, `stamp`; a `VideoInput` is made when one is asked for.
+Model: an Arrow table with the columns of `SCHEMA`; a `VideoInput` is made when one is asked for.
 Invariant: behaves as the sequence of its `VideoInput`s; slices and selections share or copy columns, never
 make objects.
 """
@@ -8,13 +8,15 @@ make objects.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from vidseg_core.config.excerpt import EXCERPT, Excerpt
 
 _CHUNK = 16_384
 """Videos that are objects at a time."""
@@ -31,11 +33,28 @@ class VideoInput:
     """Bytes; 0 if it could not be found out."""
     stamp: str
     """Time of change (local: nanoseconds) or ETag (S3): with `size` the identity of the contents."""
+    fps: float | None = None
+    """These three are the frames that are processed (`Excerpt`)."""
+    start_s: float | None = None
+    end_s: float | None = None
+
+    @property
+    def excerpt(self) -> Excerpt:
+        """Which of its frames are processed."""
+        return Excerpt(fps=self.fps, start_s=self.start_s, end_s=self.end_s)
 
 
 SCHEMA = pa.schema(
-    [("video_id", pa.string()), ("uri", pa.string()), ("size", pa.int64()), ("stamp", pa.string())]
+    [
+        pa.field("video_id", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("size", pa.int64()),
+        pa.field("stamp", pa.string()),
+        *(pa.field(name, pa.float64()) for name in EXCERPT),
+    ]
 )
+NEEDED = SCHEMA.names[:4]
+"""Columns that have a value in every row, and are in every list, however old."""
 
 
 class VideoList(Sequence[VideoInput]):
@@ -47,8 +66,7 @@ class VideoList(Sequence[VideoInput]):
     @classmethod
     def of(cls, videos: Iterable[VideoInput]) -> VideoList:
         """A list of these videos."""
-        rows = ((v.video_id, v.uri, v.size, v.stamp) for v in videos)
-        return cls(columns_of(rows, SCHEMA))
+        return cls(columns_of((astuple(video) for video in videos), SCHEMA))
 
     def __len__(self) -> int:
         return self.table.num_rows

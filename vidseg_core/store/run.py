@@ -113,6 +113,12 @@ class Run:
         except FileNotFoundError:
             return {}
 
+    @property
+    def masks_as_shown(self) -> bool:
+        """Whether masks lie on frames as players show them (`--masks.size source`), not as nets see them."""
+        masks = self.info().get("config", {}).get("masks")
+        return isinstance(masks, dict) and masks.get("size") == "source"
+
     def videos(self) -> pa.Table:
         """One row per video that is done (`VIDEOS_SCHEMA`)."""
         return pa.concat_tables([VIDEOS_SCHEMA.empty_table(), *self.video_batches()])

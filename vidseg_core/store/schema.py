@@ -75,6 +75,10 @@ VIDEOS_SCHEMA: pa.Schema = pa.schema(
             "stream", pa.int32(), nullable=True
         ),  # number of the video stream in the file; null: not opened
         _column("other_streams", pa.string(), nullable=True),  # what else the file holds; null: nothing
+        _column("fps", pa.float64(), nullable=True),  # frames per second that were taken; null: all
+        _column("start_s", pa.float64(), nullable=True),  # the range they are from; null: beginning, end
+        _column("end_s", pa.float64(), nullable=True),
+        _column("note", pa.string(), nullable=True),  # what is special about its pictures; null: nothing
     ],
     metadata=_METADATA,
 )

@@ -44,14 +44,23 @@ def json_object(data: bytes, where: str, shape: Shape, remedy: str) -> dict[str,
 
 
 def read_table(
-    data: bytes, where: str, remedy: str, schema: pa.Schema | None = None, needed: Sequence[str] = ()
+    data: bytes,
+    where: str,
+    remedy: str,
+    schema: pa.Schema | None = None,
+    needed: Sequence[str] = (),
+    later: Sequence[str] = (),
 ) -> pa.Table:
     """The Parquet table in these bytes: the columns of `schema`, those `needed` with a value in every row.
 
-    Without a schema it has its own columns.
+    Without a schema it has its own columns. `later`: columns that older files do not have; null then.
     """
     try:
-        return _conformed(read_plain(data, where, schema and schema.names), schema, needed)
+        table = read_plain(data, where, schema and schema.names)
+        for name in later:
+            if schema is not None and name not in table.column_names:
+                table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+        return _conformed(table, schema, needed)
     except StoreError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
