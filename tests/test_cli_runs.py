@@ -151,7 +151,8 @@ def test_unknown_videos_and_runs_are_named(
     out = str(tmp_path / "out")
     assert cli.main(["export", "--run", str(run), "--output", out, "--video", "clap-0123456789"]) == 2
     assert f"did you mean {VIDEO!r}" in capsys.readouterr().err
-    assert cli.main(["export", "--run", str(tmp_path), "--output", out]) == 2
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["export", "--run", str(tmp_path / "empty"), "--output", out]) == 2
     assert "is not a vidseg run" in capsys.readouterr().err
 
 

@@ -43,7 +43,7 @@ def write_video(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def put_video(folder: Path, video_id: str, source: Path) -> None:
+def put_video(folder: Path, video_id: str, source: Path | str) -> None:
     store = open_store(folder)
     rows = [
         FrameResult(

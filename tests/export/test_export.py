@@ -22,6 +22,7 @@ from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.export import clip
 from vidseg_core.export.formats import FORMATS
 from vidseg_core.export.sources import Sources
+from vidseg_core.export.take import png, write_file
 from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.store import StoreError, WriteError, open_run
@@ -126,6 +127,17 @@ def test_videos_that_moved_are_found_by_name(run: Path, tmp_path: Path) -> None:
     code, _ = export(run, tmp_path / "out", "yolo", sources=str(tmp_path / "archive"))
     assert code == 0 and len(list((tmp_path / "out/images").iterdir())) == 2 * FRAMES
     assert look(run, tmp_path / "look", sources=str(tmp_path / "archive"), show=("sheet",))[0] == 0
+
+
+def test_a_folder_of_frames_that_moved_is_a_folder_of_frames(tmp_path: Path) -> None:
+    put_video(tmp_path / "run", VIDEOS[0], "/gone/shots/")
+    (tmp_path / "films/x/shots").mkdir(parents=True)
+    (tmp_path / "films/shots").write_bytes(b"no folder")
+    for number in range(FRAMES):
+        shade_HW3 = np.full((HEIGHT, WIDTH, 3), 40 * number, np.uint8)
+        write_file(tmp_path / f"films/x/shots/{number:04d}.png", png(shade_HW3))
+    code, _ = export(tmp_path / "run", tmp_path / "out", "yolo", sources=str(tmp_path / "films"))
+    assert code == 0 and len(list((tmp_path / "out/images").iterdir())) == FRAMES
 
 
 def test_of_two_files_of_one_name_the_nearer_is_taken_or_none(run: Path, tmp_path: Path) -> None:

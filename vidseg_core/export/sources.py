@@ -108,9 +108,13 @@ class Sources:
         return {row["video_id"]: row for row in rows}
 
     def _moved(self, video_id: str, uri: str) -> str | None:
-        """Where the video of this address is in the folder of sources; the address if it is not there."""
+        """Where the video of this address is in the folder of sources; the address if it is not there.
+
+        The address of a folder of frames ends with a slash.
+        """
         parts = PurePosixPath(urlsplit(uri).path if "://" in uri else uri).parts
         there = self._there.get(parts[-1], []) if self._folder and parts else []
+        there = [path for path in there if path.is_dir() == uri.endswith("/")]
         size = self._planned.get(video_id, {}).get("size") if there else None
         same = [path for path in there if path.is_dir() or not size or path.stat().st_size == size]
         if there and not same:
@@ -119,7 +123,7 @@ class Sources:
         best = [path for path, length in zip(same, agree, strict=True) if length == max(agree)]
         if len(best) > 1:
             return self._lose(video_id, f"{best[0]} and {best[1]} both have its name")
-        return str(best[0]) if best else uri
+        return f"{best[0]}{'/' * best[0].is_dir()}" if best else uri
 
     @cached_property
     def _there(self) -> dict[str, list[Path]]:
