@@ -43,6 +43,10 @@ class Score:
     agreement: Mapping[str, np.ndarray]
     """By clip name: `pixel_agreement` of each frame."""
 
+    def speed(self, reference: Score) -> float:
+        """How many times as fast as another run; NaN where that has no speed."""
+        return self.fps / reference.fps if reference.fps else float("nan")
+
 
 def measure(run: Run, reference: Run, clips: Sequence[SceneClip]) -> Score:
     """Compare ``run`` with the truth of ``clips`` and with ``reference``, the net on every frame."""

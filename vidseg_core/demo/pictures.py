@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from vidseg_core.classes import SCENE_CLASSES
+from vidseg_core.config.catalogue import EVERY
 from vidseg_core.datasets.scene_files import SceneClip, read_labels
 from vidseg_core.demo.measure import Score, clip_rows, labels_of, video_id_of
 from vidseg_core.metrics import far_from_keys
@@ -56,21 +57,30 @@ def write_sheet(path: Path, clip: SceneClip, runs: Mapping[str, tuple[Run, Score
     saving = [is_key_T for is_key_T in keys if not all(is_key_T)] or keys
     numbers = far_from_keys(saving, COLUMNS)
     frames = {n: frame_HW3.copy() for n, frame_HW3 in clip_frames(clip) if n in set(numbers)}
+    _, reference = runs[EVERY]
     truth = [PAINTER.over(frames[n], read_labels(clip.labels, n)) for n in numbers]
     rows = [
         SheetRow(title="frame", pictures=[frames[n] for n in numbers]),
         SheetRow(title="truth", pictures=truth),
-        *(_row(name, run, score, clip, frames) for name, (run, score) in runs.items()),
+        *(_row(name, run, score, reference, clip, frames) for name, (run, score) in runs.items()),
     ]
     save_png(path, contact_sheet(rows, [f"frame {n}" for n in numbers], PAINTER))
 
 
-def _row(name: str, run: Run, score: Score, clip: SceneClip, frames: Mapping[int, np.ndarray]) -> SheetRow:
+def _row(
+    name: str,
+    run: Run,
+    score: Score,
+    reference: Score,
+    clip: SceneClip,
+    frames: Mapping[int, np.ndarray],
+) -> SheetRow:
     shown = [row for row in clip_rows(run, clip) if row["frame_index"] in frames]
     numbers: Sequence[int] = [row["frame_index"] for row in shown]
     agreement_T = score.agreement[clip.name]
+    words = [*name.split("_"), f"AKI {score.aki:.1f}", f"{score.speed(reference):.1f} x as fast"]
     return SheetRow(
-        title="\n".join([*name.replace("_", "\n").split("\n"), f"AKI {score.aki:.1f}"]),
+        title="\n".join(words),
         pictures=[PAINTER.over(frames[n], labels_of(row)) for n, row in zip(numbers, shown, strict=True)],
         keys=[row["is_key"] for row in shown],
         captions=[f"{100 * agreement_T[n]:.1f} %" for n in numbers],

@@ -20,8 +20,8 @@ AKI: frames per key frame. truth: the exact masks of the scenes. every: the same
 net on every frame (fidelity: mIoU, and the share of equal pixels). calls saved:
 frames on which the net did not run. Schedulers that score have thresholds that
 give about the AKI of fixed. fps: frames per second of work, decoding included;
-speed: beside the net on every frame. The larger the net, the nearer speed comes to
-AKI: see `vidseg segment --dry-run` for yours."""
+speed: beside the net on every frame. The more a net costs, the nearer speed
+comes to AKI; `vidseg segment --dry-run` says what yours costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def _table(lines: Sequence[Line]) -> Table:
     table.add_column("key if", no_wrap=True)
     for header in _HEADERS:
         table.add_column(header, justify="right", no_wrap=True)
-    reference = next((line.score.fps for line in lines if line.scheduler.name == EVERY), 0.0)
+    reference = next(line.score for line in lines if line.scheduler.name == EVERY)
     for line in lines:
         score = line.score
         table.add_row(
@@ -82,6 +82,6 @@ def _table(lines: Sequence[Line]) -> Table:
             f"{100 * score.pixel_agreement:.2f} %",
             f"{100 * score.calls_saved:.1f} %",
             f"{score.fps:.0f}",
-            f"{score.fps / reference:.1f} x" if reference else "-",
+            f"{score.speed(reference):.1f} x",
         )
     return table
