@@ -7,9 +7,11 @@ job on a machine without internet, and work again offline once it has been fetch
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,7 +20,10 @@ from typing import Any
 import pytest
 import torch
 
+from vidseg_core.config import nets
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.models import SegmenterError, build_segmenter
+from vidseg_core.models.fetched import bring, origin
 from vidseg_core.models.hub import hub_folder, is_hub_id
 from vidseg_core.models.torchvision_compat import import_torchvision
 
@@ -156,6 +161,22 @@ def test_size_and_licence_are_said_before_anything_is_fetched(hub: type[Hub], tm
     hub.card = {}
     hub_folder(f"{REPO}@main", cache=tmp_path / "other", say=lambda text: said.append(text))
     assert len(said) == 2 and "not stated" in said[1]
+
+
+def test_a_short_name_may_stand_for_a_net_of_the_hub(
+    hub: type[Hub], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub.files.update(model_files(tmp_path / "made"))
+    small = replace(nets.FETCHED["ade20k"], spec=f"hf:{REPO}@{SHA}")
+    monkeypatch.setitem(nets.FETCHED, "ade20k", small)  # type: ignore[arg-type]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    said = io.StringIO()
+    bring("ade20k", None, Reporter("text", said))
+    assert said.getvalue().count("\n") == 1 and "241 MB" in said.getvalue() and "MIT" in said.getvalue()
+    assert build_segmenter("ade20k").trained
+    found = origin("ade20k")
+    digest = hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
+    assert (found["revision"], found["sha256"], found["licence"]) == (SHA, digest, small.licence)
 
 
 def test_a_licence_that_must_be_accepted_first_is_one_sentence(hub: type[Hub], tmp_path: Path) -> None:

@@ -43,19 +43,24 @@ class Voice(Protocol):
 def bring(spec: str, weights: str | None, voice: Voice) -> None:
     """Fetch what `spec` stands for, unless `weights` take its place or it is here; says what and how far."""
     net, hub_id = FETCHED.get(spec), _hub_id(spec)
-    if weights is not None or (net is None and hub_id is None):
+    if weights is not None:
         return
-    if hub_id is not None:
-        if not is_here(hub_id):
-            hub_folder(hub_id, say=voice.say)
-        return
-    assert net is not None
-    if not cached(net).is_file():
-        voice.say(
-            f"fetching the weights of {spec!r}, once: {net.megabytes} MB from {_host(net)}; their licence: "
-            f"{net.licence}; trained on {net.trained_on}; kept as {cached(net)}"
-        )
+    if hub_id is not None and not is_here(hub_id):
+        if net is not None:
+            voice.say(_offer(spec, net))
+        hub_folder(hub_id, say=voice.say if net is None else lambda text: None)
+    elif net is not None and net.url and not cached(net).is_file():
+        voice.say(_offer(spec, net))
         _fetch(spec, net, lambda done: voice.show(*_progress(net, done)))
+
+
+def _offer(name: str, net: FetchedNet) -> str:
+    """What is about to be fetched, as one should know before."""
+    place = f"{_host(net)}; kept as {cached(net)}" if net.url else "the hub; kept where hub models are"
+    return (
+        f"fetching the weights of {name!r}, once: {net.megabytes} MB from {place}; their licence: "
+        f"{net.licence}; trained on {net.trained_on}"
+    )
 
 
 def fetched_file(name: str) -> str | None:
