@@ -95,6 +95,7 @@ WRONG = [
     Wrong("export --run masks --output out --video b", "has no video 'b'"),
     Wrong("export --run masks --output out --format overlay --opacity 2", "--opacity: must be from 0 to 1"),
     Wrong("export --run empty --output out", "empty is not a vidseg run"),
+    Wrong("export --run begun --output out", "begun is not a vidseg run"),
     Wrong("export --run masks --output out --format yoloo", "yoloo"),
     Wrong("export --run masks --output masks/out", "--output: masks/out belongs to the run", light=True),
     Wrong("export --run masks --output out --frames 5-", "--frames: '5-' is neither a number nor a range"),

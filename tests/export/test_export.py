@@ -213,6 +213,14 @@ def test_no_frame_at_all_is_said(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_with_nothing_in_it_is_said(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "frames")
+    shutil.rmtree(run / "videos")
+    with pytest.raises(StoreError, match="holds no frame yet"):
+        export(run, tmp_path / "out", "coco")
+    assert not (tmp_path / "out").exists()
+
+
 def test_progress_is_by_frame(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(

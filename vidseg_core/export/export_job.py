@@ -22,6 +22,7 @@ from vidseg_core.kit.progress import Pace, Reporter, clock
 from vidseg_core.kit.whole import closed_videos, lacking
 from vidseg_core.store import Run, open_run
 from vidseg_core.store.checked import HOW_TO_REPAIR
+from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import beginning_with
 from vidseg_core.store.soundness import Fault
 
@@ -34,6 +35,8 @@ def run_export(config: ExportConfig, reporter: Reporter | None = None) -> int:
     report, run = reporter or Reporter(config.log), open_run(config.run)
     check_outside(run.path, config.output)
     videos, faults = videos_of(run, config.video)
+    if not videos and not faults:
+        raise StoreError(f"{config.run} holds no frame yet")
     wants = (lambda _, row: config.wants(row)) if config.chooses or config.keys_only else None
     if wants and not any(config.wants(row) for video_id in videos for row in run.rows(video_id, CHOSEN_BY)):
         raise ConfigError("--frames", f"no frame of {', '.join(videos[:4]) or run.path} is among them")
