@@ -157,6 +157,20 @@ def test_inputs_of_different_nets_are_told_apart(tmp_path: Path, evaluated: Path
     assert "different nets" in page and "Run 1" in page and "Run 2" in page and "<h2>Evaluation<" in page
 
 
+def test_labels_for_a_net_of_unknown_cost_have_no_speed_and_no_cost(tmp_path: Path) -> None:
+    place = tmp_path / "in"
+    assert (
+        evaluate_here(evaluation(place, methods=("every", "fixed:interval=5"), segmenter="labels", limit=1))[
+            0
+        ]
+        == 0
+    )
+    page, said = report(tmp_path / "out", place)
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert "Quality and keys" in titles and "Cost and latency" not in titles
+    assert "fps" not in page and "evaluate --key_net_ms" in said
+
+
 def test_one_bad_input_costs_itself_only(tmp_path: Path, evaluated: Path) -> None:
     old = write_run(tmp_path / "old")
     (old / "run.json").write_text('{"schema_version": 0}')
