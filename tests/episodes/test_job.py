@@ -15,9 +15,11 @@ import pytest
 
 from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.datasets.records import DatasetError
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import make_corpus, write_scene_video
-from vidseg_core.episodes.episodes_job import build_row, read_segments, run_build_episodes
+from vidseg_core.episodes.episodes_job import _open_videos, build_row, read_segments, run_build_episodes
 from vidseg_core.episodes.estimate import Work, dry_run, work_of
 from vidseg_core.episodes.making import claim_set, make_builder
 from vidseg_core.episodes.sources import Unit, class_names, cuts, dataset_units, read_unit
@@ -25,6 +27,7 @@ from vidseg_core.episodes.store import list_tables, load_tables
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.plan import expand_inputs
 from vidseg_core.store import open_store
 
 SCENES = "scenes:videos=2,frames=14,height=48,width=64"
@@ -126,6 +129,25 @@ def test_a_plain_video_is_read_at_working_size(tmp_path: Path) -> None:
     records = list(read_unit(unit, "64", "all"))
     assert [record.frame_index for record in records] == list(range(3, 11))
     assert records[0].frame_HW3.shape == (48, 64, 3) and records[0].labels_HW is None
+
+
+def test_of_a_list_the_frames_that_it_asks_for_are_taken(tmp_path: Path) -> None:
+    """Also after a journey as rows of Ray Data, which knows NaN for None."""
+    clip = write_scene_video(tmp_path / "a.mp4", SceneConfig(height=48, width=64, frames=40, fps=10, seed=1))
+    listing = tmp_path / "list.csv"
+    listing.write_text(f"uri,fps,start_s\n{clip.video},5,1\n{clip.video},,9\n")
+    settings = config(tmp_path / "set", data=(), input=(str(listing),), segmenter="plain", quality="fidelity")
+    table = expand_inputs([str(listing)]).table.to_pandas()
+    found = _open_videos({name: table[name].to_numpy() for name in table}, settings)
+    found, late = (dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True))
+    assert found.pop("message") == "" and "no frame" in late["message"]
+    records = list(read_unit(Unit(**found), "64", "all"))
+    assert [record.frame_index for record in records] == list(range(10, 40, 2))
+    with pytest.raises(DatasetError, match="no frame"):
+        open_dataset(f"videos:{listing}").items("train")
+    listing.write_text(f"uri,fps,start_s\n{clip.video},5,1\n")
+    items = [item.frame_index for item in open_dataset(f"videos:{listing}").items("train")]
+    assert items == list(range(10, 40, 2))
 
 
 def test_work_is_counted_as_it_is_done() -> None:

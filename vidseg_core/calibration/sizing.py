@@ -11,7 +11,7 @@ looked at in full.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def _unit(video: VideoInput, run: Run, media: MediaConfig) -> Unit:
         start=run.start,
         stop=run.stop,
         stream=media.stream,
-        excerpt=video.excerpt,
+        **asdict(video.excerpt),
         maps_hdr=media.hdr == "map",
     )
 

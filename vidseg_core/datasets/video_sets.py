@@ -23,7 +23,9 @@ from vidseg_core.datasets.pictures import check_ids, read_ids
 from vidseg_core.datasets.places import need_folder, read_class_list
 from vidseg_core.datasets.records import DatasetError, Item, Record
 from vidseg_core.datasets.spec import DatasetSpec
+from vidseg_core.media import MediaError
 from vidseg_core.plan.errors import InputError
+from vidseg_core.plan.excerpt import frames_of
 from vidseg_core.plan.inputs import VIDEO_SUFFIXES, expand_inputs
 from vidseg_core.plan.video_list import VideoInput
 
@@ -131,12 +133,19 @@ class PlainVideos(ListedDataset):
         return {"train": [item for video in videos for item in self._frames(video)]}
 
     def _frames(self, video: VideoInput) -> Iterator[Item]:
-        """One item a frame; a video that cannot be opened has one, so that reading it says why."""
+        """One item a frame; a video that cannot be opened has one, so that reading it says why.
+
+        `DatasetError` if a list asks for frames that there are not.
+        """
         try:
-            frames = self._reader.index(video.uri).frames
+            index = self._reader.index(video.uri)
+            frames = frames_of(video.excerpt, index, video.uri)
+            numbers = range(index.frames) if frames is None else frames.tolist()
         except DatasetError:
-            frames = 1
-        for number in range(frames):
+            numbers = range(1)
+        except MediaError as error:
+            raise DatasetError(str(error)) from error
+        for number in numbers:
             yield Item(video_id=video.video_id, frame_index=number, image=video.uri)
 
     def read(self, item: Item) -> Record:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.excerpt import EXCERPT
 from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
@@ -38,7 +39,7 @@ from vidseg_core.kit.claim import require_writable
 from vidseg_core.kit.progress import Pace, Reporter, pace_text
 from vidseg_core.media import MediaError
 from vidseg_core.models.fetched import bring
-from vidseg_core.plan.video_list import VideoInput
+from vidseg_core.plan.video_list import SCHEMA, VideoInput
 from vidseg_core.store.keys import SEGMENTS_KEY, TableKey
 from vidseg_core.store.objects import ObjectStore, open_store
 from vidseg_core.store.small_files import read_table
@@ -148,11 +149,10 @@ def _plan(
 def _open_videos(batch: Mapping[str, Sequence[Any]], config: BuildEpisodesConfig) -> dict[str, list[Any]]:
     """The units of each video, or one unit without frames and a message."""
     reader, rows = ClipReader(), []
-    fields = ("video_id", "uri", "size", "stamp")
-    for values in zip(*(batch[name] for name in fields), strict=True):
-        video = VideoInput(
-            video_id=str(values[0]), uri=str(values[1]), size=int(values[2]), stamp=str(values[3])
-        )
+    for video_id, uri, size, stamp, *numbers in zip(*(batch[name] for name in SCHEMA.names), strict=True):
+        known = [None if number is None or number != number else float(number) for number in numbers]
+        excerpt = dict(zip(EXCERPT, known, strict=True))
+        video = VideoInput(video_id=str(video_id), uri=str(uri), size=int(size), stamp=str(stamp), **excerpt)
         try:
             rows += [asdict(unit) | {"message": ""} for unit in video_units(config, video, reader)]
         except (DatasetError, MediaError) as problem:

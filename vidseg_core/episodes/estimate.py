@@ -24,6 +24,7 @@ from vidseg_core.episodes.sources import Unit, chosen_videos, dataset_units, rea
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.episodes.table_builder import Refused, TableBuilder
 from vidseg_core.kit.progress import Reporter, clock
+from vidseg_core.media import MediaError
 from vidseg_core.scheduling.lookahead_window import LOOKAHEAD_SIZE
 
 SAMPLE_FRAMES = 24
@@ -136,7 +137,7 @@ def _units(config: BuildEpisodesConfig, report: Reporter) -> tuple[list[Unit], f
         for video in sample:
             try:
                 opened += video_units(config, video, reader)
-            except DatasetError as problem:
+            except (DatasetError, MediaError) as problem:
                 report.say(f"would be quarantined: {problem}")
     finally:
         reader.close()

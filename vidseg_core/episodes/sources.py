@@ -8,19 +8,19 @@ and on `segment_frames` alone, so that a set can be continued and added to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import groupby
 
 from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.excerpt import WHOLE, Excerpt
+from vidseg_core.config.excerpt import EXCERPT, Excerpt
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
 from vidseg_core.datasets.wrapped import ResizedDataset
 from vidseg_core.media import working_size
-from vidseg_core.plan.excerpt import frames_of, number_of
+from vidseg_core.plan.excerpt import count_of, frames_of, number_of
 from vidseg_core.plan.ids import safe_video_id
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput
@@ -43,9 +43,17 @@ class Unit:
     stop: int
     stream: int | None = None
     """Stream of a plain video that is read; None: the one that is the video."""
-    excerpt: Excerpt = WHOLE
-    """Which frames of a plain video there are."""
+    fps: float | None = None
+    """These three: which frames of a plain video there are (`Excerpt`)."""
+    start_s: float | None = None
+    end_s: float | None = None
     maps_hdr: bool = True
+
+    @property
+    def excerpt(self) -> Excerpt:
+        """Which frames of a plain video there are."""
+        values = {name: getattr(self, name) for name in EXCERPT}
+        return Excerpt(**{name: value for name, value in values.items() if value == value})  # NaN: a Ray row
 
     @property
     def frames(self) -> int:
@@ -87,10 +95,18 @@ def chosen_videos(config: BuildEpisodesConfig, clips_before: int) -> Sequence[Vi
 
 
 def video_units(config: BuildEpisodesConfig, video: VideoInput, reader: ClipReader) -> list[Unit]:
-    """The units of a plain video; `DatasetError` if it cannot be opened."""
-    frames = reader.index(video.uri).frames
+    """The units of a plain video. `DatasetError` if it cannot be opened, MediaError if no frame is taken."""
+    frames = count_of(video.excerpt, reader.index(video.uri), video.uri)
     return [
-        Unit(clip=video.video_id, segment=number, source=video.uri, video_id="", start=start, stop=stop)
+        Unit(
+            clip=video.video_id,
+            segment=number,
+            source=video.uri,
+            video_id="",
+            start=start,
+            stop=stop,
+            **asdict(video.excerpt),
+        )
         for number, (start, stop) in enumerate(_cuts(config, frames))
     ]
 
