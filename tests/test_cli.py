@@ -143,6 +143,8 @@ def test_after_a_dry_run_it_is_the_same_command_for_real() -> None:
     real = "vidseg segment --input 'my clips' --output o --segmenter constant"
     assert next_command("segment", config, words) == real
     assert next_command("segment", config, words[:-1]) == f"{real} --no-dry-run", "a file says it"
+    secret = next_command("segment", config, ["--input", "https://me:word@films/a.mp4?token=abc"])
+    assert "word" not in secret and "abc" not in secret
 
 
 def test_it_is_said_last_and_only_after_what_went_well(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 """The command to type after one that went well: every verb ends with it.
 
 It is `Verb.next` with the verb's options in their places, by name; what only the person knows (a video) stays
-in capitals.
+in capitals, and credentials in an address are stars.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config.cli import take_option
-from vidseg_core.config.schema import to_dict
+from vidseg_core.config.schema import redact, to_dict
 
 __all__ = ["next_command"]
 
@@ -24,7 +24,7 @@ def next_command(verb: str, config: Any, words: Sequence[str]) -> str:
         real = [word for word in words[:cut] if word.replace("_", "-") != "--dry-run"]
         if len(real) == cut:  # it is said in a file
             real.append("--no-dry-run")
-        return shlex.join(["vidseg", verb, *real, *words[cut:]])
+        return shlex.join(map(redact, ["vidseg", verb, *real, *words[cut:]]))
     values = to_dict(config)
     if cut < len(words):  # it is that command's output which counts
         found, _ = take_option(words[cut + 1 :], "output")
