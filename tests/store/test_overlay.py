@@ -95,6 +95,13 @@ def test_an_overlay_beside_the_source_keeps_odd_sizes_and_leaves_out_frames_with
     assert times == sorted(set(times))
 
 
+def test_an_overlay_of_a_later_part_begins_at_once(run: Run, tmp_path: Path) -> None:
+    """Players showed black for as long as lies before the part."""
+    assert export_overlay(run, "a", _pictures(30)[20:], tmp_path / "a.mp4") == 10
+    times = [round(25 * time) for time, _ in _decoded(tmp_path / "a.mp4")]
+    assert times == list(range(10))
+
+
 def test_an_overlay_of_nothing_is_an_error(run: Run, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no frames given"):
         export_overlay(run, "a", [], tmp_path / "a.mp4")

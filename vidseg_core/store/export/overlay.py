@@ -2,8 +2,8 @@
 
 The frames are the caller's (this package reads no media): pairs of frame number and RGB picture, in order.
 Those without a row are left out (a run may take every third frame); a legend of the classes may go below.
-Presentation times that move on are kept, so a variable frame rate stays one. Masks are drawn in threads, a
-few frames ahead of the encoder, which has threads of its own.
+Presentation times that move on are kept, counted from the first: a variable frame rate stays one. Masks are
+drawn in threads, a few frames ahead of the encoder, which has threads of its own.
 
 Legend: `_HW` height, width, `_HW3` with RGB.
 """
@@ -66,13 +66,16 @@ def export_overlay(
         raise ValueError(f"layout {layout!r} is neither 'blend' nor 'side'")
     draw = partial(_picture, run, video_id, painter or Painter(), layout, legend, key_marks)
     spacing = round(_TICKS / fps)
-    written, tick = 0, -spacing
+    written, tick, begin = 0, -spacing, 0.0
     encoder: _Encoder | None = None
     with video_file(out) as file:
         pairs = islice(_paired(frames, run.rows(video_id, _COLUMNS)), most)
         for picture, row in _drawn(draw, pairs):
-            encoder = encoder or _Encoder(file, picture.width, picture.height, fps, quality)
-            tick = _next_tick(tick, row["pts_s"], spacing)
+            if encoder is None:
+                encoder = _Encoder(file, picture.width, picture.height, fps, quality)
+                begin = row["pts_s"] or 0.0
+            seconds = None if row["pts_s"] is None else row["pts_s"] - begin
+            tick = _next_tick(tick, seconds, spacing)
             encoder.write(picture, tick)
             written += 1
             on_frame(written)
