@@ -134,8 +134,14 @@ class PropagationRecipe:
     """columns of a crop, pixels"""
     max_gap: int = 12
     """largest distance to the key, frames"""
+    scores: float = 10.0
+    """weight: scores like the net's own on the frame (Kullback-Leibler divergence)"""
+    features: float = 1.0
+    """weight: features like the net's own on the frame"""
+    labels: float = 0.0
+    """weight: the frame's labels, where the data have the net's classes"""
     deviation: float = 0.3
-    """weight: the expected deviation, beside the labels"""
+    """weight: the expected deviation"""
 
     steps: int = 1500
     """optimiser steps"""

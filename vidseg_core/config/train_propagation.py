@@ -120,6 +120,10 @@ class TrainPropagationConfig:
         check_int("--recipe.steps", recipe.steps, 1, unit="step(s)")
         check_int("--recipe.batch", recipe.batch, 1, 65536, "pairs")
         check_positive("--recipe.lr", recipe.lr)
+        for name in ("scores", "features", "labels", "deviation"):
+            value = getattr(recipe, name)
+            fine = isinstance(value, (int, float)) and 0 <= value <= 1e6
+            check(fine, f"--recipe.{name}", f"must be a number from 0 to 1e6, got {value!r}")
         check(0 <= recipe.ema < 1, "--recipe.ema", f"must be from 0 to below 1, got {recipe.ema}")
 
     @property

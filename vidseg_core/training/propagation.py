@@ -1,10 +1,10 @@
 """Training of LVS with N frozen: how features are carried, and when they have changed (`models.lvs`).
 
-Model: pair n of a step is drawn from (seed, step, n) alone. The key's features are carried to the frame,
-N_task makes scores of them, and the frame's labels judge these (cross-entropy); without labels N's own output
-is the truth. The deviation net learns the share of pixels that N labels differently in the two frames (LVS
-2.2). Invariant: a run that was stopped or whose worker was killed ends with the weights of one that was not,
-for the same number of workers.
+Model: pair n of a step is drawn from (seed, step, n) alone. The key's features are carried to the frame, and
+should be N's own there, as should the scores that N_task makes of them; labels may judge these, too. N's own
+features teach all classes alike, where labels of few clips favour the large ones. The deviation net learns
+the share of pixels that N labels differently in the two frames (LVS 2.2). Invariant: a run that was stopped
+or whose worker was killed ends with the weights of one that was not, for the same number of workers.
 
 Legend: B pairs, h, w crop size; 3 = RGB; pictures uint8 in numpy and 0..1 in torch.
 """
@@ -22,7 +22,6 @@ import torch.nn.functional as functional
 from torch import nn
 
 from vidseg_core.config.recipes import PropagationRecipe
-from vidseg_core.datasets.records import IGNORE
 from vidseg_core.models.lvs import LvsNet
 from vidseg_core.models.protocol import parts_of
 from vidseg_core.training.attempt import Attempt, AttemptOptions, Part, Row, TrainingError, Watch
@@ -31,9 +30,18 @@ from vidseg_core.training.flow_loss import scores_loss
 from vidseg_core.training.group import Solo
 from vidseg_core.training.optimise import Average, build_optimiser, learning_rate, set_learning_rate
 
-PARTS = ("task", "deviation")
+PARTS = ("scores", "features", "labels", "deviation")
 """The losses, in the order in which workers add them up."""
 MAX_GRADIENT = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """N on some pictures, in parts."""
+
+    low: torch.Tensor
+    maps: list[torch.Tensor]
+    scores: torch.Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,27 +109,30 @@ class PropagationLoop(Attempt[PropagationOptions, LvsNet]):
         )
 
     def _losses(self, pairs: Sequence[ClipPair]) -> list[torch.Tensor]:
-        """The two losses of this worker's pairs, as parts of the step's mean."""
-        net, segmenter = self.net, self._segmenter
+        """The losses of this worker's pairs, weighted, as parts of the step's mean."""
+        net, segmenter, recipe = self.net, self._segmenter, self._recipe
         with torch.no_grad():
-            lows, highs, said = [], [], []
-            for pictures in ([p.key_hw3 for p in pairs], [p.current_hw3 for p in pairs]):
-                low = segmenter.low(self._pictures(pictures))
-                high = segmenter.high(low)
-                lows.append(net.low_of(low).float())
-                highs.append(high)
-                said.append(segmenter.head(high).argmax(1))
-            changed_B = (said[0] != said[1]).float().mean(dim=(1, 2))
+            key, now = (self._look([p.key_hw3 for p in pairs]), self._look([p.current_hw3 for p in pairs]))
+            changed_B = (key.scores.argmax(1) != now.scores.argmax(1)).float().mean(dim=(1, 2))
         labels_Bhw = self._tensor([p.labels_hw for p in pairs]).long()
-        unlabelled_B = (labels_Bhw == IGNORE).all(2).all(1)
-        labels_Bhw = torch.where(unlabelled_B[:, None, None], said[1], labels_Bhw)
-        maps = [highs[0]] if isinstance(highs[0], torch.Tensor) else list(highs[0])
-        fused = net.carrier(lows[0], lows[1], maps[0].float())
-        scores = segmenter.head(fused if len(maps) == 1 else (fused, *maps[1:]))
-        expected_B = net.deviation(lows[0], lows[1])
-        task = scores_loss(scores, labels_Bhw).sum()
-        deviation = functional.binary_cross_entropy(expected_B, changed_B, reduction="sum")
-        return [task / self._recipe.batch, deviation * (self._recipe.deviation / self._recipe.batch)]
+        fused = net.carrier(key.low, now.low, key.maps[0].float())
+        scores = segmenter.head(fused if len(key.maps) == 1 else (fused, *key.maps[1:]))
+        losses = {
+            "scores": _divergence(scores, now.scores).sum(),
+            "features": _distance(fused, now.maps[0].float()).sum(),
+            "labels": scores_loss(scores, labels_Bhw).sum(),
+            "deviation": functional.binary_cross_entropy(
+                net.deviation(key.low, now.low), changed_B, reduction="sum"
+            ),
+        }
+        return [losses[name] * (getattr(recipe, name) / recipe.batch) for name in PARTS]
+
+    def _look(self, pictures: Sequence[np.ndarray]) -> _Seen:
+        """The pictures as N sees them."""
+        low = self._segmenter.low(self._pictures(pictures))
+        high = self._segmenter.high(low)
+        maps = [high] if isinstance(high, torch.Tensor) else list(high)
+        return _Seen(low=self.net.low_of(low).float(), maps=maps, scores=self._segmenter.head(high))
 
     def _agree(self, step: int, losses: Sequence[torch.Tensor]) -> list[float]:
         """The losses over all workers; all of them stop together if one of them is no number."""
@@ -153,3 +164,16 @@ class PropagationLoop(Attempt[PropagationOptions, LvsNet]):
     def parts(self) -> Mapping[str, Part]:
         parts: dict[str, Part] = {"net": self.net, "optimiser": self._optimiser}
         return parts if self._average is None else parts | {"average": self._average}
+
+
+def _divergence(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """(B,): Kullback-Leibler divergence of the classes of a pixel from those wanted, on average."""
+    found, target = scores.log_softmax(1), wanted.log_softmax(1)
+    return (target.exp() * (target - found)).sum(1).mean(dim=(1, 2))
+
+
+def _distance(maps_BChw: torch.Tensor, wanted_BChw: torch.Tensor) -> torch.Tensor:
+    """(B,): how far features are from those wanted, in standard deviations of these (Huber)."""
+    scale = wanted_BChw.std().clamp(min=1e-6)
+    loss = functional.smooth_l1_loss(maps_BChw / scale, wanted_BChw / scale, reduction="none")
+    return loss.mean(dim=(1, 2, 3))

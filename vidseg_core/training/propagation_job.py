@@ -100,7 +100,7 @@ class PropagationTraining(GroupTraining):
         )
 
     def words(self, row: Mapping[str, Any]) -> str:
-        return " | ".join(f"{name} {row[name]:.4g}" for name in PARTS)
+        return " | ".join(f"{name} {row[name]:.4g}" for name in PARTS if row[name])
 
     def finish(self, run: Run, standing: Standing) -> Ending:
         weights = run.folder / LVS
