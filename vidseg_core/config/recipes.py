@@ -140,7 +140,7 @@ class PropagationRecipe:
     """weight: features like the net's own on the frame"""
     labels: float = 0.0
     """weight: the frame's labels, where the data have the net's classes"""
-    deviation: float = 0.3
+    deviation: float = 0.1
     """weight: the expected deviation"""
 
     steps: int = 1500

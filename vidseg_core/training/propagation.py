@@ -33,6 +33,8 @@ from vidseg_core.training.optimise import Average, build_optimiser, learning_rat
 PARTS = ("scores", "features", "labels", "deviation")
 """The losses, in the order in which workers add them up."""
 MAX_GRADIENT = 1.0
+LEAST = 1e-3
+"""Share of pixels: one in a thousand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +96,8 @@ class PropagationLoop(Attempt[PropagationOptions, LvsNet]):
         self._optimiser.zero_grad(set_to_none=True)
         (sum(losses) * self.group.size).backward()  # type: ignore[union-attr]
         self.group.average_gradients(self.net.parameters())
-        nn.utils.clip_grad_norm_(self.net.parameters(), MAX_GRADIENT)
+        for part in (self.net.carrier, self.net.deviation):  # neither holds the other back
+            nn.utils.clip_grad_norm_(part.parameters(), MAX_GRADIENT)
         self._optimiser.step()
         if self._average is not None:
             self._average.update(self.net, number)
@@ -121,9 +124,7 @@ class PropagationLoop(Attempt[PropagationOptions, LvsNet]):
             "scores": _divergence(scores, now.scores).sum(),
             "features": _distance(fused, now.maps[0].float()).sum(),
             "labels": scores_loss(scores, labels_Bhw).sum(),
-            "deviation": functional.binary_cross_entropy(
-                net.deviation(key.low, now.low), changed_B, reduction="sum"
-            ),
+            "deviation": _misjudged(net.deviation(key.low, now.low), changed_B).sum(),
         }
         return [losses[name] * (getattr(recipe, name) / recipe.batch) for name in PARTS]
 
@@ -164,6 +165,14 @@ class PropagationLoop(Attempt[PropagationOptions, LvsNet]):
     def parts(self) -> Mapping[str, Part]:
         parts: dict[str, Part] = {"net": self.net, "optimiser": self._optimiser}
         return parts if self._average is None else parts | {"average": self._average}
+
+
+def _misjudged(expected_B: torch.Tensor, changed_B: torch.Tensor) -> torch.Tensor:
+    """(B,): squared logarithm of how many times too large or too small an expected share is.
+
+    In calm clips small shares must be distinguished, too; those below `LEAST` are all alike.
+    """
+    return ((expected_B + LEAST).log() - (changed_B + LEAST).log()).square()
 
 
 def _divergence(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
