@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.disks import little_room
-from tests.export.conftest import FRAMES, HEIGHT, VIDEOS, WIDTH, export, put_video
+from tests.export.runs import FRAMES, HEIGHT, VIDEOS, WIDTH, export, put_video
 from vidseg_core.cli import main as cli
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.export import ExportConfig, parse_frames

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.export.conftest import CLASSES, FRAMES, VIDEOS, export, labels
+from tests.export.runs import CLASSES, FRAMES, VIDEOS, export, labels
 
 EVERY_FRAME = {(video_id, number) for video_id in VIDEOS for number in range(FRAMES)}
 

@@ -27,7 +27,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from tests.export.conftest import CLASSES, FRAMES, HEIGHT, VIDEOS, WIDTH, export, labels
+from tests.export.runs import CLASSES, FRAMES, HEIGHT, VIDEOS, WIDTH, export, labels
 from vidseg_core.config.export import FORMATS as NAMES
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.export.cvat import COLOURS
