@@ -63,6 +63,7 @@ MATERIAL = {
     "face": Material(data="face:{root}/face", net="tiny-face", size=512, crop=(256, 192), held=3),
 }
 METHODS: dict[str, dict[str, Any]] = {
+    "net on every frame": {"name": "copy", "level": "labels", "every": True},
     "copy": {"name": "copy", "level": "features"},
     "flow_warp": {"name": "flow_warp", "level": "features"},
     "flow_warp, labels": {"name": "flow_warp", "level": "labels"},
@@ -95,14 +96,14 @@ def through_engine(
     material: Material, clips: list[FlowClip], weights: str, method: dict[str, Any], interval: int
 ) -> tuple[float, float]:
     """mIoU over all frames of all clips, and processor time a frame in ms."""
-    options = {key: value for key, value in method.items() if key != "delay"}
+    options = {key: value for key, value in method.items() if key not in ("delay", "every")}
     options |= {"weights": weights} if method["name"] == "lvs" else {}
     if method["name"] == "lvs":
         del options["level"]  # it has one
     net = build_segmenter(material.net)
     engine = Engine(
         net,
-        build_scheduler("fixed", interval=interval),
+        build_scheduler("every") if "every" in method else build_scheduler("fixed", interval=interval),
         build_propagator(**options),
         sides="one",
         delay=method.get("delay"),

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.toy import ConvNet, ThresholdNet, inputs, moving_clip, plain, run
+from tests.pipeline.lookahead import Brightest
 from vidseg_core.calibration.calibrate import check_dial_here
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
@@ -247,6 +248,12 @@ class Formless:
 def test_what_does_not_fit_is_one_sentence(propagator: Any, message: str) -> None:
     with pytest.raises((PluginError, RuntimeError, SegmenterError), match=message):
         run(engine(propagator()), inputs(moving_clip(3)))
+
+
+def test_frames_wait_with_their_pictures_for_a_propagator_that_reads_low_level_features() -> None:
+    net = Parted()
+    rows = run(engine(Sharp(), net=net, scheduler=Brightest()), inputs(moving_clip(12)))
+    assert [row.frame_index for row in rows] == list(range(100, 112)) and net.lows == 12
 
 
 def test_low_level_features_go_with_one_side() -> None:

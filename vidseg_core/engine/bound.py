@@ -1,7 +1,8 @@
 """How much is kept of one segment at most: frames that wait, and what their pictures and the keys take.
 
 Bytes are those of the arrays, in memory and before the compression of a stored state. Not counted: a key's
-scores or features, which are never stored, and what a propagator carries over by itself.
+scores or features, which are not stored (but with low latency for `delay` frames), and what a propagator
+carries over by itself.
 
 Legend: H, W working size; h, w flow size.
 """

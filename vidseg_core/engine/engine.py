@@ -101,7 +101,7 @@ class Engine:
                 scheduler,
                 two_sided=self.two_sided,
                 max_interval=self.max_interval,
-                keeps_frames=self.filler.reads == "frame",
+                keeps_frames=self.filler.reads == "frame" or self.filler.needs_low,
             )
             if isinstance(scheduler, WindowScheduler)
             else None

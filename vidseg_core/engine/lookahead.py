@@ -32,7 +32,7 @@ class Lookahead:
     def __init__(
         self, scheduler: WindowScheduler, *, two_sided: bool, max_interval: int, keeps_frames: bool = False
     ) -> None:
-        """`keeps_frames`: the propagator looks at frames, so each of them waits with its picture."""
+        """`keeps_frames`: each frame waits with its picture, since the propagator (or S_l) looks at it."""
         window, stride = scheduler.window, scheduler.stride
         for name, value in (("window", window), ("stride", stride)):
             if int(value) != value or value < 1:
