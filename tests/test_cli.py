@@ -116,7 +116,8 @@ def test_the_next_command_of_every_verb_is_one(verb: str, monkeypatch: pytest.Mo
     from vidseg_core.config.schema import option_types
 
     def options_of(name: str) -> list[str]:
-        wanted = {"segmenter": "tiny-face"} if name in ("segment", "pseudo-label") else {}
+        needs_net = name in ("segment", "pseudo-label", "train-propagation")
+        wanted = {"segmenter": "tiny-face"} if needs_net else {}
         known = option_types(VERBS[name].config_class())
         named = {k: v for k, v in (REQUIRED | wanted).items() if k in known}
         if "data" in named:
