@@ -1,7 +1,7 @@
 """What the demo shows: a sheet of frames, one row per scheduler, and a video of one scene beside its masks.
 
 Frames are those farthest from the keys of all schedulers, over the whole scene: nobody picked the good ones.
-Pictures are doubled in size for the video, since the scenes are small.
+Masks are drawn on frames of twice the size, since the scenes are small.
 
 Legend: H, W native size of the scene; 3 = RGB.
 """
@@ -26,7 +26,8 @@ from vidseg_core.store.export import Painter, export_overlay
 
 COLUMNS = 6
 ENLARGE = 2
-PAINTER = Painter(SCENE_CLASSES)
+PAINTER = Painter(SCENE_CLASSES, opacity=0.65)
+"""Strong, since the shapes have strong colours of their own."""
 
 
 def clip_frames(clip: SceneClip) -> Iterator[tuple[int, np.ndarray]]:
@@ -34,16 +35,18 @@ def clip_frames(clip: SceneClip) -> Iterator[tuple[int, np.ndarray]]:
     return source_frames(str(clip.video), max(clip.config.height, clip.config.width))
 
 
+def _large_frames(clip: SceneClip) -> Iterator[tuple[int, np.ndarray]]:
+    """The same, for drawing on."""
+    for number, frame_HW3 in clip_frames(clip):
+        yield number, cv2.resize(frame_HW3, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_LINEAR)
+
+
 def write_video(path: Path, run: Run, clip: SceneClip) -> int:
     """The frames of ``clip`` beside the same with ``run``'s masks, key frames marked; how many frames."""
-    enlarged = (
-        (number, cv2.resize(frame_HW3, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_LINEAR))
-        for number, frame_HW3 in clip_frames(clip)
-    )
     return export_overlay(
         run,
         video_id_of(run, clip),
-        enlarged,
+        _large_frames(clip),
         path,
         PAINTER,
         layout="side",
@@ -56,7 +59,7 @@ def write_sheet(path: Path, clip: SceneClip, runs: Mapping[str, tuple[Run, Score
     keys = [[row["is_key"] for row in clip_rows(run, clip)] for run, _ in runs.values()]
     saving = [is_key_T for is_key_T in keys if not all(is_key_T)] or keys
     numbers = far_from_keys(saving, COLUMNS)
-    frames = {n: frame_HW3.copy() for n, frame_HW3 in clip_frames(clip) if n in set(numbers)}
+    frames = {n: frame_HW3 for n, frame_HW3 in _large_frames(clip) if n in numbers}
     _, reference = runs[EVERY]
     truth = [PAINTER.over(frames[n], read_labels(clip.labels, n)) for n in numbers]
     rows = [
