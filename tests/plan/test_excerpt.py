@@ -144,6 +144,10 @@ def test_all_frames_are_the_plan_of_today() -> None:
             )
 
 
+NAMES = ("b_frames.mp4", "open_gop.mkv", "no_reordering_known.mp4", "pictures.mov")
+PICTURES = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}
+
+
 class Clips(dict[str, tuple[Path, VideoIndex, list[np.ndarray]]]):
     def __repr__(self) -> str:
         return f"Clips({', '.join(self)})"
@@ -151,10 +155,11 @@ class Clips(dict[str, tuple[Path, VideoIndex, list[np.ndarray]]]):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    """Clips with several units, with one, and one whose packets do not give its frames."""
+    """Clips with several units, with one, one whose packets do not give its frames, and one of pictures that
+    stand alone."""
     folder, found = tmp_path_factory.mktemp("clips"), Clips()
-    for name in ("b_frames.mp4", "open_gop.mkv", "no_reordering_known.mp4"):
-        path = clips.make(folder, name)
+    for name in NAMES:
+        path = clips.make(folder, name) if name in clips.INTACT else clips.write(folder / name, **PICTURES)
         index = probe(str(path))
         found[name] = path, index, by_units(path, index=index).pixels
     return found
@@ -162,7 +167,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Clips:
 
 @settings(max_examples=25)
 @given(
-    name=st.sampled_from(["b_frames.mp4", "open_gop.mkv", "no_reordering_known.mp4"]),
+    name=st.sampled_from(NAMES),
     frames=st.sets(st.integers(0, 59), min_size=1),
     shard=st.integers(1, 20),
     unit=st.integers(1, 30),
@@ -186,3 +191,15 @@ def test_what_is_decoded_of_them_is_what_the_whole_video_gives(
         later = list(decode_unit(request, shard_frames=shard, skip_shards=skip))
         assert [s.frame_index.tolist() for s in later] == [s.frame_index.tolist() for s in shards[skip:]]
     assert numbers == wanted.tolist()
+
+
+@pytest.mark.parametrize(("name", "decoded"), [("pictures.mov", 4), ("b_frames.mp4", 31)])
+def test_pictures_that_stand_alone_are_decoded_only_if_they_are_wanted(
+    name: str, decoded: int, whole: Clips
+) -> None:
+    path, index, _ = whole[name]
+    frames, beats = np.array([0, 10, 20, 30]), []
+    ((unit,),) = (s.units for s in plan_segments(index, segment_frames=0, shard_frames=9, frames=frames))
+    request = unit.decode_unit(str(path), index, height=64, width=96)
+    (shard,) = decode_unit(request, shard_frames=9, beat=lambda: beats.append(1))
+    assert shard.frame_index.tolist() == frames.tolist() and len(beats) == decoded

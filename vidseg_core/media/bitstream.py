@@ -45,6 +45,9 @@ INTRA_ONLY = frozenset(
 )
 """Codecs (FFmpeg's names) whose every packet is a picture that needs nothing but the stream's header."""
 
+STANDS_ALONE = INTRA_ONLY | {"mjpeg"}
+"""Codecs of which any packets may be left out, where each may be the first."""
+
 ONE_PACKET_ONE_FRAME = INTRA_ONLY | {"mjpeg", "h264", "hevc", "vp8", "vp9", "av1"}
 """Codecs of which a sound stream shows a frame for each packet that is not hidden (fields aside)."""
 

@@ -4,7 +4,8 @@ Model: a fresh decoder starts at the unit's key frame; a decoded frame finds its
 time (in an irregular video: by counting). Frames before the unit are dropped; the first frame at or after
 `end_pts` shows that the unit is complete (decoders deliver in presentation order).
 A unit may want some of its frames only (`DecodeUnit.kept`): the others are decoded, since frames refer to
-each other, and dropped before anything else is done with them; after the last wanted one decoding stops.
+each other (unless each is a picture of its own, as in sequences of JPEG), and dropped before anything else is
+done with them; after the last wanted one decoding stops.
 Invariant: exactly the planned shards come out, in order, whatever happens; shard s of a unit holds wanted
 frames s*shard_frames .. (s+1)*shard_frames - 1, less those that were lost. What was lost, and what came out
 that the plan does not know, is in `error` of a shard.
@@ -27,6 +28,7 @@ import av.error
 import numpy as np
 from av.video.frame import VideoFrame
 
+from vidseg_core.media.bitstream import STANDS_ALONE
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import check_picture, open_video
 from vidseg_core.media.model import DecodeUnit, MediaLimits, seconds_of
@@ -102,7 +104,13 @@ class _NumberedFrames:
         with open_video(unit.uri, self.limits, stream=unit.stream) as video:
             self._source = video.source
             self.check()
-            frames = FrameStream(video, start_pts=start, start_dts=unit.key_dts, end_pts=unit.end_pts)
+            frames = FrameStream(
+                video,
+                start_pts=start,
+                start_dts=unit.key_dts,
+                end_pts=unit.end_pts,
+                wanted=self._wanted(video.stream.codec_context.codec.canonical_name),
+            )
             try:
                 yield from self._by_time(frames) if unit.regular else self._by_count(frames)
             except (MemoryError, av.error.MemoryError):
@@ -114,6 +122,13 @@ class _NumberedFrames:
             else:
                 self.error = "; ".join(text for text in (frames.error, self._surplus()) if text) or None
                 self.check()
+
+    def _wanted(self, codec: str) -> frozenset[int] | None:
+        """Times of the packets to decode, where pictures stand alone; None: all."""
+        unit = self.unit
+        if unit.kept is None or not unit.starts_anywhere or codec not in STANDS_ALONE:
+            return None
+        return frozenset(unit.frame_pts[unit.kept].tolist())
 
     def check(self) -> None:
         """MediaError changed if the file is not what it was when its run began."""

@@ -152,6 +152,8 @@ class DecodeUnit(_Plain):
     """What `Source.stamp` must say, now and at every shard; "": anything."""
     kept: np.ndarray | None = None
     """int64[k], increasing: places in `frame_pts` of the frames that are delivered; None: all of them."""
+    starts_anywhere: bool = False
+    """Whether a fresh decoder may start at every frame of it."""
     maps_hdr: bool = True
     """Whether pictures of high dynamic range become ordinary ones."""
 

@@ -9,7 +9,7 @@ decoder is drained.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 import av
@@ -33,6 +33,8 @@ class FrameStream:
     start_dts: int = NO_TIME
     end_pts: int | None = None
     """Packets to be shown from here on belong to others; they are read only to bring out the last frames."""
+    wanted: Container[int] | None = None
+    """Presentation times of the packets that are decoded, where none needs another; None: all of them."""
     refused: int = field(default=0, init=False)
     """Packets that the decoder refused."""
     landed: bool = field(default=True, init=False)
@@ -52,6 +54,13 @@ class FrameStream:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         for packet in self._packets():
+            if (
+                self.wanted is not None
+                and packet is not None
+                and packet.size
+                and packet.pts not in self.wanted
+            ):
+                continue
             try:
                 frames = self.video.stream.decode(packet)
             except av.error.EOFError:

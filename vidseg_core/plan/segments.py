@@ -42,6 +42,7 @@ class UnitPlan:
     """int64, one for each of its frames."""
     kept: np.ndarray | None
     """As `DecodeUnit.kept`."""
+    starts_anywhere: bool
     end_pts: int | None
     key_dts: int
     first_shard: int
@@ -79,6 +80,7 @@ class UnitPlan:
             stream=index.stream,
             stamp=stamp,
             kept=self.kept,
+            starts_anywhere=self.starts_anywhere,
             maps_hdr=maps_hdr,
         )
 
@@ -168,6 +170,7 @@ def _unit(
         frames=len(frames),
         frame_pts=index.frame_pts[first:stop],
         kept=None if len(frames) == stop - first else frames - first,
+        starts_anywhere=int(np.searchsorted(index.key_indices, stop)) - key == stop - first,
         end_pts=int(index.frame_pts[stop]) if stop < index.frames else None,
         key_dts=int(index.key_dts[key]),
         first_shard=before[-1].first_shard + before[-1].shards if before else 0,
