@@ -86,7 +86,9 @@ def test_frames_without_a_time_follow_each_other_at_the_rate_of_the_container() 
 
 
 def test_a_range_without_a_frame_says_where_the_video_ends() -> None:
-    with pytest.raises(MediaError, match=r"a.mp4: no frame .*start_s=9.0.* at 1.960 s") as caught:
+    with pytest.raises(
+        MediaError, match=r"a.mp4: there is no frame \(every frame, from 9 s\); .* at 1.960 s"
+    ) as caught:
         taken(at_times(np.arange(50) * 40, 1000), start_s=9)
     assert caught.value.reason == "no_frames"
 
@@ -109,6 +111,8 @@ def test_values_that_cannot_be(values: dict[str, float], name: str) -> None:
 
 def test_what_a_row_leaves_open_the_options_say() -> None:
     assert Excerpt(fps=5).over(Excerpt(fps=2, end_s=7)) == Excerpt(fps=5, end_s=7)
+    assert Excerpt(fps=2.5, start_s=3, end_s=7).words() == "2.5 frames a second, from 3 s to 7 s"
+    assert Excerpt(end_s=7).words() == "every frame, to 7 s"
     assert Excerpt(start_s=0) == WHOLE and str(Excerpt(start_s=3, fps=5)) == "fps=5.0 start_s=3.0"
 
 

@@ -39,6 +39,13 @@ class Excerpt:
             return "end_s", f"must be after start_s ({self.start_s or 0:g}), got {self.end_s:g}"
         return None
 
+    def words(self) -> str:
+        """`10 frames a second, from 2 s to 6 s`."""
+        rate = "every frame" if self.fps is None else f"{self.fps:g} frames a second"
+        start = "" if self.start_s is None else f", from {self.start_s:g} s"
+        end = "" if self.end_s is None else f"{'' if start else ','} to {self.end_s:g} s"
+        return rate + start + end
+
     def __str__(self) -> str:
         """`fps=5.0 start_s=10.0`; empty for the whole video. Part of what a video is known by."""
         return " ".join(f"{name}={given!r}" for name, given in asdict(self).items() if given is not None)

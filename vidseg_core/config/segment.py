@@ -365,10 +365,11 @@ class SegmentConfig:
         )
         tta = f" (TTA{_tta_text(self.tta)})" if self.tta.on else ""
         cut = f"segments of {self.segment_frames} frames" if self.segment_frames else "one segment per video"
+        excerpt = "" if self.media.excerpt.is_whole else f"; of each video {self.media.excerpt.words()}"
         return (
             f"{self.segmenter} at {self.working_size} px{tta}; "
             f"scheduler {scheduler.name} ({detail}at most {scheduler.max_interval} frames between keys); "
-            f"{propagation.name} of {propagation.level}, {propagation.sides}-sided{flow}; {cut}"
+            f"{propagation.name} of {propagation.level}, {propagation.sides}-sided{flow}; {cut}{excerpt}"
         )
 
     def to_yaml(self) -> str:

@@ -35,7 +35,7 @@ def frames_of(excerpt: Excerpt, index: VideoIndex, uri: str) -> np.ndarray | Non
     times = clock_of(index)
     numbers = np.flatnonzero((times >= start_s) & (times < end_s))
     if not len(numbers):
-        text = f"{uri}: no frame in the range asked for ({excerpt}); the last one is at {times[-1]:.3f} s"
+        text = f"{uri}: there is no frame ({excerpt.words()}); the last one is at {times[-1]:.3f} s"
         raise MediaError("no_frames", text)
     if excerpt.fps is not None:
         numbers = numbers[_nearest(times[numbers] - start_s, excerpt.fps)]
