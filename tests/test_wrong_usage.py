@@ -3,9 +3,9 @@ without a traceback and without a folder left behind; what can be said without t
 before they are imported.
 
 Add a row for each way in which an option of yours can be used wrongly. Commands are given in a folder that
-holds `clip.mp4` (8 frames), `notes.txt` (no video), `cut.csv` (a list, an fps of which is no number),
-`empty/`, `masks/` (a finished run of videos `a` and `a-1f`, whose sources are gone) and `begun/` (a run that
-has committed nothing).
+holds `clip.mp4` (8 frames), `notes.txt` (no video), `cut.csv` and `list.csv` (lists with an fps that is no
+number, an id that is none), `frames/` (three pictures), `empty/`, `masks/` (a finished run of videos `a` and
+`a-1f`, whose sources are gone) and `begun/` (a run that has committed nothing).
 """
 
 from __future__ import annotations
@@ -66,6 +66,46 @@ WRONG = [
         "empty: no videos in this directory",
         light=True,
     ),
+    Wrong(
+        "segment --input clip.mp4 --output out --segmenter plain --media.sequence_fps 0",
+        "--media.sequence_fps: must be",
+        light=True,
+    ),
+    Wrong(
+        "segment --input frames#fps=2000 --output out --segmenter plain",
+        "a sequence has above 0 and up to 1000 frames a second",
+        light=True,
+    ),
+    Wrong(
+        "segment --input frames --output out --segmenter plain",
+        "pictures without a number beside frames (cover.jpg); name the frames with a pattern",
+        light=True,
+    ),
+    Wrong(
+        "segment --input frames/*1.jpg --output out --segmenter plain",
+        "the pattern matches 1 of the 2 frames of this sequence; name it whole",
+        light=True,
+    ),
+    Wrong(
+        "segment --input http://127.0.0.1:9/a.mp4 --output out --segmenter plain",
+        "http://127.0.0.1:9/a.mp4: cannot be reached",
+        light=True,
+    ),
+    Wrong(
+        "segment --input https://x/a.mp4?sig=abc --output out --segmenter plain",
+        "--input: holds credentials (https://x/a.mp4?sig=***)",
+        light=True,
+    ),
+    Wrong(
+        "segment --input ftp://x/a.mp4 --output out --segmenter plain",
+        "only local paths and addresses of s3://, https://",
+        light=True,
+    ),
+    Wrong(
+        "segment --input list.csv --output out --segmenter plain",
+        "row 2 has the video_id 'nan'; leave it empty where there is none",
+        light=True,
+    ),
     Wrong("segment --input clip.mp4 --output out", "--segmenter: say which net segments", light=True),
     Wrong("pseudo-label --input clip.mp4 --output out", "--segmenter tiny-face", light=True),
     Wrong("segment --input clip.mp4 --output out --segmenter vok", "did you mean 'voc'", light=True),
@@ -124,7 +164,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "clip.mp4", moving_disc(8, 48, 64))
     (folder / "notes.txt").write_text("no video")
     (folder / "cut.csv").write_text("uri,fps\nclip.mp4,all\n")
+    (folder / "list.csv").write_text("uri,video_id\nclip.mp4,nan\n")
     (folder / "empty").mkdir()
+    (folder / "frames").mkdir()
+    for name in ("cover.jpg", "1.jpg", "2.jpg"):
+        (folder / "frames" / name).touch()
     put_run(LocalStore(str(folder / "masks")))
     (folder / "begun" / "frames").mkdir(parents=True)
     return folder

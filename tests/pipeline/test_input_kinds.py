@@ -5,9 +5,11 @@ again ends with the same rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +20,7 @@ from tests.pipeline.conftest import RunJob, small_config
 from tests.pipeline.inline import Killed, rows_without_package, run_inline
 from tests.s3_server import S3Bucket
 from tests.web import Web
+from vidseg_core.export.sources import Sources
 from vidseg_core.store.run import open_run
 
 FRAMES = 20
@@ -134,3 +137,17 @@ def test_a_run_at_another_rate_is_another_run(tmp_path: Path, run_locally: RunJo
     assert run_locally(source, tmp_path / "out", segmenter="plain")[0] == 0
     code, text = run_locally(f"{source}#fps=5", tmp_path / "out", segmenter="plain")
     assert code == 2 and "was begun with other videos" in text
+
+
+def test_a_sequence_that_has_moved_is_found_by_the_name_of_its_folder(
+    tmp_path: Path, run_locally: RunJob
+) -> None:
+    source = frames(tmp_path / "in" / "bear", "a_{:d}.png", 8)
+    frames(source.parent / "b", "b_{:d}.png", 2).joinpath("b_0.png").rename(source / "b_0.png")
+    assert run_locally(f"{source}/a*.png#fps=5", tmp_path / "out", segmenter="plain")[0] == 0
+    source.parent.rename(tmp_path / "moved")
+    run = open_run(tmp_path / "out")
+    (row,) = run.videos().to_pylist()
+    with closing(Sources(run, str(tmp_path / "moved"))) as sources:
+        frame_HW3 = sources.frame(row["video_id"], 3, 128)
+        assert frame_HW3 is not None and np.array_equal(frame_HW3, moving_disc(8)[3]), sources.lost

@@ -177,7 +177,8 @@ class SegmentConfig:
     """
 
     input: tuple[str, ...]
-    """files, folders, globs, s3://bucket/prefix, or .csv/.parquet lists with a uri column; repeatable"""
+    """files, folders (of videos or numbered frames), globs, addresses (s3://, https://, ...), or lists
+    (.csv, .parquet) with a column uri; repeatable (docs/inputs.md)"""
     output: str
     """folder or s3://bucket/prefix of the run"""
 

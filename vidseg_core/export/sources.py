@@ -22,6 +22,7 @@ from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.kit.manifest import read_inputs, read_manifest
 from vidseg_core.media import MediaError, working_size
+from vidseg_core.media.sequences import is_sequence, split_address
 from vidseg_core.store import Run
 
 
@@ -108,13 +109,11 @@ class Sources:
         return {row["video_id"]: row for row in rows}
 
     def _moved(self, video_id: str, uri: str) -> str | None:
-        """Where the video of this address is in the folder of sources; the address if it is not there.
-
-        The address of a folder of frames ends with a slash.
-        """
-        parts = PurePosixPath(urlsplit(uri).path if "://" in uri else uri).parts
+        """Where the video of this address is in the folder of sources; the address if it is not there."""
+        place, rest = split_address(uri) if is_sequence(uri) else (uri, "")
+        parts = PurePosixPath(urlsplit(place).path if "://" in place else place).parts
         there = self._there.get(parts[-1], []) if self._folder and parts else []
-        there = [path for path in there if path.is_dir() == uri.endswith("/")]
+        there = [path for path in there if path.is_dir() == bool(rest)]
         size = self._planned.get(video_id, {}).get("size") if there else None
         same = [path for path in there if path.is_dir() or not size or path.stat().st_size == size]
         if there and not same:
@@ -123,7 +122,7 @@ class Sources:
         best = [path for path, length in zip(same, agree, strict=True) if length == max(agree)]
         if len(best) > 1:
             return self._lose(video_id, f"{best[0]} and {best[1]} both have its name")
-        return f"{best[0]}{'/' * best[0].is_dir()}" if best else uri
+        return f"{best[0]}{rest}" if best else uri
 
     @cached_property
     def _there(self) -> dict[str, list[Path]]:

@@ -99,6 +99,8 @@ class _Head:
     error: str | None = None
     ended: bool = False
     corrupt: int = 0
+    refused: int = 0
+    """Packets that the decoder refused."""
 
 
 def _decode_head(video: Opened, limits: MediaLimits, beat: Beat) -> _Head:
@@ -111,12 +113,13 @@ def _decode_head(video: Opened, limits: MediaLimits, beat: Beat) -> _Head:
             head = _Head([], frame.format.name, Look.of(frame, video.stream, limits))
         head.pts.append(frame.pts)
         head.corrupt += frame.is_corrupt
+        head.refused = frames.refused
         if len(head.pts) == HEAD_FRAMES:
             return head
     if head is None:
         why = frames.error or "the decoder delivers nothing"
         raise MediaError("no_frames", f"{video.uri}: not one frame can be decoded ({why})")
-    head.error, head.ended = frames.error, True
+    head.error, head.ended, head.refused = frames.error, True, frames.refused
     return head
 
 
@@ -159,6 +162,10 @@ class _Times:
         lost = last - first + 1 - len(shown)
         if head.ended and head.error is None:
             lost += len(self.sorted) - 1 - last
+        if (
+            self.start.all() and 0 < first + lost <= head.refused
+        ):  # pictures that were refused keep their numbers
+            return True
         if lost > (MAX_LOST_IN_HEAD if head.corrupt else 0):
             return False
         undecodable = self._without_reference()

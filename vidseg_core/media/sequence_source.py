@@ -13,7 +13,7 @@ import io
 import os
 import struct
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence as Many
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
@@ -30,8 +30,9 @@ from vidseg_core.media.source import BAD_PLACE, stamp_of
 _AHEAD = 8
 """Files in object storage that are fetched before they are asked for, while reading runs forward."""
 _KEPT = 4
+_ASKED = 3
 _TRIED = 16
-"""Files that are looked at for one that says what the pictures are."""
+"""Files that are looked at for some that say what the pictures are."""
 
 
 class PictureKind(NamedTuple):
@@ -124,10 +125,18 @@ class SequenceSource(io.RawIOBase):
         return (0, self._header) if number < 0 else (self._starts[number], self._file(number) or b"\0")
 
     def _first_kind(self) -> PictureKind:
+        """What the pictures are, going by the first ones: one may be damaged, or of another kind."""
+        found: list[PictureKind] = []
         for number in range(min(_TRIED, len(self._frames))):
-            if kind := picture_kind(self._load(number)):
-                return kind
-        raise MediaError("no_frames", f"{self.uri}: no readable JPEG or PNG file among the first {_TRIED}")
+            kind = picture_kind(self._load(number))
+            found += [kind] if kind else []
+            if len(found) == _ASKED:
+                break
+        if not found:
+            text = f"{self.uri}: no readable JPEG or PNG file among the first {_TRIED}"
+            raise MediaError("no_frames", text)
+        codec = Counter(kind.codec for kind in found).most_common(1)[0][0]
+        return next(kind for kind in found if kind.codec == codec)
 
     def _file(self, number: int) -> bytes:
         """The bytes of a frame, checked; the last ones are kept."""

@@ -18,7 +18,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -130,6 +130,12 @@ def without_rate(uri: str) -> tuple[str, float | None]:
     return (uri[: found.start()], float(found[1])) if found else (uri, None)
 
 
+def split_address(uri: str) -> tuple[str, str]:
+    """The folder of a sequence without the slash at its end, and the rest of the address."""
+    folder = without_rate(uri)[0].rpartition("/")[0]
+    return folder, uri[len(folder) :]
+
+
 def with_rate(uri: str, rate: float) -> str:
     """The address of a sequence at this rate, unless it has one."""
     return uri if rate == RATE or _RATE.search(uri) else f"{uri}#fps={rate:.10g}"
@@ -140,8 +146,7 @@ def sequence(uri: str) -> Sequence:
     folder, pattern, _ = _parts(uri)
     frames = list(_pictures(folder))
     if pattern:
-        wanted = _expression(pattern)
-        return _ordered(uri, [frame for frame in frames if wanted.fullmatch(_plain(frame.name))], pattern)
+        return _ordered(uri, _matching(frames, pattern), pattern)
     found = _grouped(folder, frames)
     if len(found) > 1:
         names = ", ".join(list(found)[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
@@ -150,13 +155,25 @@ def sequence(uri: str) -> Sequence:
     return _ordered(uri, frames, pattern)
 
 
-def sequences_in(folder: str) -> list[Sequence]:
-    """All sequences of a folder (an address with a slash at its end). Raises MediaError."""
-    found = _grouped(folder, list(_pictures(folder)))
-    if len(found) == 1:
-        ((pattern, frames),) = found.items()
-        return [_ordered(folder, frames, pattern)]
-    return [_ordered(folder + pattern, frames, pattern) for pattern, frames in found.items()]
+def sequences_in(folder: str, names: Collection[str] | None = None) -> list[Sequence]:
+    """All sequences of a folder (an address with a slash at its end), or those that these names make up.
+
+    Raises MediaError, also if the names are a part of a sequence.
+    """
+    pictures = list(_pictures(folder))
+    wanted = pictures if names is None else [frame for frame in pictures if frame.name in names]
+    found = _grouped(folder, wanted)
+    if len(found) == 1 and len(wanted) == len(pictures):
+        return [_ordered(folder, wanted, next(iter(found)))]
+    return [_whole(folder, pictures, pattern, len(frames)) for pattern, frames in found.items()]
+
+
+def _whole(folder: str, pictures: list[Frame], pattern: str, count: int) -> Sequence:
+    whole = _ordered(folder + pattern, _matching(pictures, pattern), pattern)
+    if len(whole.frames) > count:
+        text = f"{whole.uri}: the pattern matches {count} of the {len(whole.frames)} frames of this sequence"
+        _refuse(f"{text}; name it whole")
+    return whole
 
 
 def _parts(uri: str) -> tuple[str, str, float]:
@@ -223,6 +240,11 @@ def _plain(name: str) -> str:
     """The name with its suffix in small letters."""
     stem, suffix = os.path.splitext(name)
     return stem + suffix.lower()
+
+
+def _matching(frames: list[Frame], pattern: str) -> list[Frame]:
+    wanted = _expression(pattern)
+    return [frame for frame in frames if wanted.fullmatch(_plain(frame.name))]
 
 
 def _expression(pattern: str) -> re.Pattern[str]:

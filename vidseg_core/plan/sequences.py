@@ -37,13 +37,7 @@ def matched(pictures: Sequence[str], rate: float) -> Iterator[Found]:
         folder, slash, name = picture.rpartition("/")
         names[folder + slash].add(name)
     for folder, wanted in names.items():
-        for sequence in _listed(folder):
-            of_it = len(wanted.intersection(frame.name for frame in sequence.frames))
-            if of_it == len(sequence.frames):
-                yield _found(sequence, rate)
-            elif of_it:
-                text = f"{sequence.uri}: the pattern matches {of_it} of the {len(sequence.frames)} frames"
-                raise InputError(f"{text} of this sequence; name it whole")
+        yield from (_found(sequence, rate) for sequence in _listed(folder, wanted))
 
 
 def looked_up(uris: Sequence[str], rate: float) -> Iterator[Found]:
@@ -69,9 +63,9 @@ def _at(uri: str) -> Found:
     return uri, found.size, found.changed
 
 
-def _listed(folder: str) -> list[sequences.Sequence]:
+def _listed(folder: str, names: set[str] | None = None) -> list[sequences.Sequence]:
     try:
-        return sequences.sequences_in(folder)
+        return sequences.sequences_in(folder, names)
     except MediaError as problem:
         raise InputError(str(problem)) from None
 
