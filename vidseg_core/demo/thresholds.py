@@ -19,9 +19,9 @@ from vidseg_core.engine import FrameInput
 from vidseg_core.engine.assemble import build_engine, new_state
 from vidseg_core.scheduling import Scheduler
 
-FRAMES, CLIPS = 180, 3
+FRAMES, CLIPS = 360, 3
 """What is looked at at most: the first frames of the first clips, `FRAMES` in all."""
-STEPS = 10
+STEPS = 7
 OCTAVES = 4.0
 """How far from the scheduler's own threshold the search goes, both ways."""
 
