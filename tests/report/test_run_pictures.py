@@ -37,7 +37,7 @@ def test_masks_classes_and_a_clip_are_inside_the_page(run: Path, tmp_path: Path)
     assert "with masks" in page and "Classes over time" in page and "is shown without" not in page
     assert re.findall(r"<th>(frame \d+)</th>", page) == ["frame 5", "frame 19"]  # keys are 0 and 10
     (film,) = re.findall(r'<video controls [^>]*src="data:video/mp4;base64,([^"]+)"', page)
-    with av.open(io.BytesIO(base64.b64decode(film))) as container:
+    with av.open(io.BytesIO(base64.b64decode(film)), "r") as container:
         assert sum(1 for _ in container.decode(video=0)) == FRAMES
     assert "media-src data:" in page and "<script" not in page
 
