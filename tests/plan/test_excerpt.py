@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_all_frames_are_the_plan_of_today() -> None:
 
 
 NAMES = ("b_frames.mp4", "open_gop.mkv", "no_reordering_known.mp4", "pictures.mov")
-PICTURES = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}
+PICTURES: dict[str, Any] = {"codec": "mjpeg", "pix_fmt": "yuvj420p"}
 
 
 class Clips(dict[str, tuple[Path, VideoIndex, list[np.ndarray]]]):

@@ -123,7 +123,7 @@ class _NumberedFrames:
                 self.error = "; ".join(text for text in (frames.error, self._surplus()) if text) or None
                 self.check()
 
-    def _wanted(self, codec: str) -> frozenset[int] | None:
+    def _wanted(self, codec: str) -> frozenset[int | None] | None:
         """Times of the packets to decode, where pictures stand alone; None: all."""
         unit = self.unit
         if unit.kept is None or not unit.starts_anywhere or codec not in STANDS_ALONE:

@@ -9,7 +9,7 @@ decoder is drained.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import av
@@ -33,7 +33,7 @@ class FrameStream:
     start_dts: int = NO_TIME
     end_pts: int | None = None
     """Packets to be shown from here on belong to others; they are read only to bring out the last frames."""
-    wanted: Container[int] | None = None
+    wanted: Collection[int | None] | None = None
     """Presentation times of the packets that are decoded, where none needs another; None: all of them."""
     refused: int = field(default=0, init=False)
     """Packets that the decoder refused."""
