@@ -8,6 +8,7 @@ keys would be wrong without a word.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,13 @@ from tests.engine.toy import inputs, moving_clip, plain, run
 from tests.training.small import shaken, written
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.models import SegmenterError, build_segmenter
 from vidseg_core.models.lvs import new_lvs, spatially_variant
 from vidseg_core.models.trainable import weights_bytes
-from vidseg_core.propagation import Copy
+from vidseg_core.propagation import Copy, DisFlow
 from vidseg_core.propagation.lvs import Lvs
 from vidseg_core.scheduling import build_scheduler
 from vidseg_core.scheduling.low_deviation import LowDeviation
@@ -121,6 +125,22 @@ def test_two_lanes_of_other_sizes_give_what_one_lane_gives(file: str) -> None:
         for lane, new in zip(rows, together.step(states, frames), strict=True):
             lane += new
     assert [plain(lane) for lane in rows] == alone
+
+
+def test_a_table_says_what_the_engine_gives(file: str) -> None:
+    clip, segmenter = moving_clip(7), build_segmenter(NET)
+    builder = TableBuilder(
+        TableOptions(quality="fidelity", horizon=6, min_frames=2, flow_size=48),
+        net=ChunkedNet(segmenter, level="features", batch=1, device="cpu"),
+        propagator=Lvs(file),
+        flow=DisFlow(),
+        features=Features(("frame_difference",)),
+        classes=len(segmenter.class_names),
+    )
+    seen = builder.see([SimpleNamespace(frame_HW3=frame_HW3, labels_HW=None) for frame_HW3 in clip])  # type: ignore
+    rows = run(engine(Lvs(file), scheduler=build_scheduler("fixed", interval=50)), inputs(clip))
+    for labels_HW, row in zip(builder.pairs(seen, 0), rows[1:], strict=True):
+        np.testing.assert_array_equal(labels_HW, row.labels_HW)
 
 
 def test_the_score_is_what_the_file_expects_in_percent(file: str) -> None:
