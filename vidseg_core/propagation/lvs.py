@@ -15,6 +15,7 @@ import torch
 
 from vidseg_core.models.lvs import read_lvs
 from vidseg_core.propagation.gap import FramePair
+from vidseg_core.propagation.propagators import Level
 
 _BATCH = {"cpu": 1, "cuda": 8}
 
@@ -22,7 +23,8 @@ _BATCH = {"cpu": 1, "cuda": 8}
 class Lvs:
     """`weights`: a file of train-propagation; it belongs to one segmenter."""
 
-    level, needs_flow, needs_low = "features", False, True
+    level: Level = "features"
+    needs_flow, needs_low = False, True
 
     def __init__(self, weights: str, device: str = "cpu") -> None:
         self._file, self._device = weights, torch.device(device)
