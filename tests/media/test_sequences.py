@@ -207,6 +207,15 @@ def test_names_that_leave_it_open_are_refused(names: list[str], words: str, tmp_
         sequences_in(f"{tmp_path}/")
 
 
+def test_a_pattern_that_says_which_is_the_way_out(tmp_path: Path) -> None:
+    for name in ("cover.jpg", "1.jpg", "2.jpg", "2.png"):
+        (tmp_path / name).write_bytes(b"x")
+    (found,) = sequences_in(f"{tmp_path}/", {"1.jpg", "2.jpg"})
+    assert found.uri == f"{tmp_path}/*.jpg" and sequence(found.uri) == found
+    with pytest.raises(MediaError, match="matches 1 of the 2 frames of this sequence; name it whole"):
+        sequences_in(f"{tmp_path}/", {"1.jpg"})
+
+
 def test_a_folder_of_several_is_no_address(tmp_path: Path) -> None:
     for name in CITY:
         (tmp_path / name).write_bytes(b"x")

@@ -442,6 +442,9 @@ def test_a_pattern_takes_whole_sequences(davis: Path) -> None:
     (a,) = expand_inputs([f"{davis}/city/a*"])
     assert a.uri == f"{davis}/city/a_*.png"
     assert len(expand_inputs([f"{davis}/*/*.*"])) == 3
+    spelled_out = [f"{davis}/bear/00000.jpg", f"{davis}/bear/00001.jpg", f"{davis}/city/b_1.png"]
+    found = [video.uri for video in expand_inputs([*spelled_out, f"{davis}/city/a*"])]
+    assert found == [f"{davis}/bear/", f"{davis}/city/b_*.png", f"{davis}/city/a_*.png"], "by a shell"
     with pytest.raises(InputError, match=r"matches 1 of the 2 frames of this sequence; name it whole"):
         expand_inputs([f"{davis}/city/*_1.png"])
 

@@ -9,6 +9,7 @@ no verdict on a video; a host of the web that does not is one, since it may be g
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -141,6 +142,9 @@ def _file_system(uri: str) -> tuple[Any, str]:
     import fsspec
 
     scheme, options = scheme_of(uri), {}
+    os.environ.setdefault(
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false"
+    )  # asks more, and warns where it may not
     if scheme in WEB:
         import aiohttp
 

@@ -21,7 +21,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -89,7 +89,7 @@ def expand_inputs(
         raise InputError("no input given")
     if limit is not None and limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
-    found = (_row(entry, excerpt) for spec in specs for entry in _expand(spec, sequence_fps))
+    found = (_row(entry, excerpt) for some in _expand_all(specs, sequence_fps) for entry in some)
     return _checked(_unique(found, limit))
 
 
@@ -99,6 +99,22 @@ def _row(found: _Found, usual: Excerpt) -> tuple[object, ...]:
     if wrong := excerpt.problem():  # one end from a list, the other from the options
         raise InputError(f"{redact(found.uri)}: {' '.join(wrong)}")
     return (*found[:4], *astuple(excerpt))
+
+
+def _expand_all(specs: Sequence[str], rate: float) -> Iterator[Iterator[_Found]]:
+    """What each spec leads to; numbered pictures side by side are a pattern that a shell has spelled out."""
+    for are_frames, some in groupby(specs, _is_frame):
+        group = list(some)
+        if are_frames and len(group) > 1:
+            frames = (_local(_local_path(spec, spec)) for spec in group)
+            yield _sorted_out("", frames, f"{group[0]}: no sequence", lambda part: part, rate)
+        else:
+            yield from (_expand(spec, rate) for spec in group)
+
+
+def _is_frame(spec: str) -> bool:
+    numbered = is_picture(spec) and any(map(str.isdigit, os.path.basename(spec)))
+    return numbered and os.path.isfile(os.path.expanduser(python_name(spec)))
 
 
 def _expand(given: str, rate: float) -> Iterator[_Found]:
