@@ -83,7 +83,8 @@ class Choice:
     tried: Sequence[Mapping[str, Any]] = field(default=())
     """Each scheduler at its best setting that keeps the promise."""
     even: Mapping[str, Any] | None = None
-    """Even keys (`fixed`) at the same budget, as in `tried`; None: the net runs on every frame."""
+    """Even keys (`fixed`) at the budget, or as many as the choice takes, as in `tried`; None: the net runs on
+    every frame."""
     max_interval: int | None = None
     """The longest interval that the run may have; None in choices of older versions."""
 

@@ -52,8 +52,8 @@ def search(
         choice = _by_drop(found, value, max_drop, frames, seed, net_s)
     if even is None or choice.settings["name"] == EVERY:
         return choice
-    share = choice.key_share if budget is None else min(budget, 1.0)
-    (valued,) = value([even.at(min(even.longest, interval_within(share)))])
+    interval = round(choice.aki) if budget is None else interval_within(budget)
+    (valued,) = value([even.at(min(even.longest, interval))])
     return replace(choice, even=_row(valued))
 
 
