@@ -28,6 +28,13 @@ TIMEOUT_S = 20.0
 _ATTEMPTS = 3
 _CHANGED = ("etag", "ETag", "generation", "md5Hash", "blob_id", "last_modified", "Last-Modified", "mtime")
 """What services call the thing that another content changes."""
+_BROKEN = ("ClientError", "TransportError", "ServiceRequestError", "ServiceResponseError")
+"""What aiohttp, httpx (the hub) and Azure raise where a connection fails."""
+_HINTS = {
+    "gs": "are credentials set (GOOGLE_APPLICATION_CREDENTIALS)?",
+    "az": "are AZURE_STORAGE_ACCOUNT_NAME and a key or token set?",
+    "hf": "is HF_TOKEN set, if it must be?",
+} | dict.fromkeys(WEB, "does the server serve ranges?")
 _PLAIN = {"Accept-Encoding": "identity"}
 _T = TypeVar("_T")
 
@@ -165,7 +172,7 @@ def _verdict(uri: str, error: Exception) -> MediaError:
     if status in (401, 403) or _has(error, PermissionError):
         return MediaError("unreadable", f"{uri}: it may not be read ({status or 'no permission'})")
     if not _may_pass(error):
-        text = f"answer {status}" if status else f"{type(error).__name__}; does the server serve ranges?"
+        text = f"answer {status}" if status else f"{type(error).__name__}; {_HINTS[scheme_of(uri)]}"
         return MediaError("unreadable", f"{uri}: cannot be read ({text})")
     reason = "unreadable" if scheme_of(uri) in WEB else "source_unavailable"
     if status is None and _has(error, TimeoutError):
@@ -179,7 +186,7 @@ def _may_pass(error: BaseException) -> bool:
     if status is not None:
         return status >= 500 or status in (408, 429)
     broken = _has(error, TimeoutError, ConnectionError)
-    return broken or (_is(error, "ClientError") and not _is(error, "TooManyRedirects"))  # aiohttp's
+    return broken or (any(_is(error, name) for name in _BROKEN) and not _is(error, "TooManyRedirects"))
 
 
 def _status(error: BaseException) -> int | None:
