@@ -127,6 +127,7 @@ def test_a_list_names_several_excerpts_of_a_file(
     late, beyond = videos["late"], videos["beyond"]
     assert (late["fps"], late["start_s"], late["end_s"]) == (10, 1, None)
     assert (late["status"], late["decoded_frames"]) == ("ok", 11)
+    assert late["duration_s"] == pytest.approx(FRAMES / 30 - 1)
     assert beyond["reason"].startswith("no_frames: ") and beyond["start_s"] == 9
     shown = [number for number, _ in source_frames(uri, 64, 0, Excerpt(fps=10, start_s=1))]
     assert shown == list(range(30, FRAMES, 3))

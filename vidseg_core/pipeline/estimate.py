@@ -26,7 +26,7 @@ from vidseg_core.pipeline.local import gpus_here
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.pace import FRAMES, Pace, describe_pace, measure_pace
 from vidseg_core.pipeline.repair import repair
-from vidseg_core.plan.excerpt import frames_of
+from vidseg_core.plan.excerpt import covered_s, frames_of
 from vidseg_core.plan.segments import plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import MANIFEST_KEY, SUCCESS_KEY
@@ -78,6 +78,8 @@ def dry_run(
             if note := index.note(maps_hdr=config.media.hdr == "map"):
                 report.say(f"note: {video.uri}: {note}")
             _add(sums, index, frames, config)
+            seconds = covered_s(video.excerpt, index)
+            sums.seconds += 0.0 if math.isnan(seconds) else seconds
             pace = pace or _try_out(child, video, index, frames, config)
     finally:
         child.close()
@@ -123,7 +125,6 @@ def _add(sums: PlanSums, index: VideoIndex, frames: np.ndarray | None, config: S
     sums.opened += 1
     sums.largest = max(sums.largest, size, key=math.prod)
     sums.frames += sum(plan.frames for plan in plans)
-    sums.seconds += 0.0 if math.isnan(index.duration_s) else index.duration_s
     sums.segments += len(plans)
     sums.parts += sum(unit.shards for plan in plans for unit in plan.units)
 

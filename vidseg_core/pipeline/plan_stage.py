@@ -38,7 +38,7 @@ from vidseg_core.pipeline.rows import (
     unit_table,
 )
 from vidseg_core.pipeline.saved import CursorError, Saved, read_saved
-from vidseg_core.plan.excerpt import frames_of
+from vidseg_core.plan.excerpt import covered_s, frames_of
 from vidseg_core.plan.segments import UNIT_FRAMES, SegmentPlan, UnitPlan, plan_segments, shard_length
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import StateKey, kept_key
@@ -146,7 +146,7 @@ class PlanStage:
             frames = frames_of(video.excerpt, index, video.uri)
         except MediaError as problem:
             return to_table(_failed(video, problem.reason, str(problem), kept))
-        if kept is not None and (why := _other_video(kept, _facts(index))):
+        if kept is not None and (why := _other_video(kept, _facts(video, index))):
             return to_table(_failed(video, "changed", why, kept))
         work, numbers = self._work(video, index, frames, kept)
         return to_table(work, np.ascontiguousarray(numbers))
@@ -173,9 +173,7 @@ class PlanStage:
         work = VideoWork(
             video.video_id,
             video.uri,
-            facts=_facts(index)
-            | _excerpt_facts(video)
-            | {"note": index.note(maps_hdr=self._options.maps_hdr)},
+            facts=_facts(video, index) | {"note": index.note(maps_hdr=self._options.maps_hdr)},
             frames=sum(plan.frames for plan in plans),
             frames_left=sum(segment.frames_left for segment in segments),
             damage=index.damage,
@@ -340,9 +338,9 @@ def _committed(store: ObjectStore, video_id: str) -> set[tuple[int, int]]:
     }
 
 
-def _facts(index: VideoIndex) -> dict[str, Any]:
-    duration = float(index.duration_s)
-    return {
+def _facts(video: VideoInput, index: VideoIndex) -> dict[str, Any]:
+    duration = covered_s(video.excerpt, index)
+    return _excerpt_facts(video) | {
         "codec": index.codec,
         "width": index.width,
         "height": index.height,

@@ -48,6 +48,12 @@ def count_of(excerpt: Excerpt, index: VideoIndex, uri: str) -> int:
     return index.frames if frames is None else len(frames)
 
 
+def covered_s(excerpt: Excerpt, index: VideoIndex) -> float:
+    """Seconds of the video that its range covers; NaN where its length is unknown."""
+    stop = index.duration_s if excerpt.end_s is None else np.minimum(excerpt.end_s, index.duration_s)
+    return float(np.maximum(0.0, stop - (excerpt.start_s or 0.0)))
+
+
 def number_of(frames: np.ndarray | None, place: int) -> int:
     """Number of the frame at a place among those that are taken (`frames_of`)."""
     return place if frames is None else int(frames[place])
