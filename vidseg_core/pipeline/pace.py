@@ -53,6 +53,8 @@ class Pace:
     """Of the schedule's masks on these frames, 0 to 1; None: the net is too expensive to find out."""
     bound: Callable[[tuple[int, int]], Bound]
     """What the schedule's engine keeps of a segment at most, by working size."""
+    worker: str = "core"
+    """Whose seconds these are: a core's, or those of a GPU's worker."""
 
     @property
     def frame_s(self) -> float:
@@ -86,6 +88,7 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
         every_s=seconds / n,
         fidelity=None,
         bound=engine.bound,
+        worker="core" if device == "cpu" else "GPU",
     )
     if config.scheduler.name == EVERY:
         return pace
@@ -149,8 +152,8 @@ def describe_pace(pace: Pace, frames: int, scheduler: str) -> list[str]:
     lines = [
         f"estimate from {pace.frames} frames here: decoding {1000 * pace.decode_s:.1f} ms, flow and "
         f"propagation {1000 * pace.between_s:.1f} ms, the net {1000 * pace.key_s:.1f} ms a key "
-        f"({100 * pace.key_share:.0f} % of frames), so about {clock(frames * pace.frame_s)} of one core for "
-        "all; nothing was written"
+        f"({100 * pace.key_share:.0f} % of frames), so about {clock(frames * pace.frame_s)} of one "
+        f"{pace.worker} for all; nothing was written"
     ]
     if scheduler == EVERY:
         return lines
