@@ -130,6 +130,10 @@ class Bucket(MemoryFileSystem):
     store: dict[str, Any] = {}  # type: ignore[misc]
     pseudo_dirs = [""]  # type: ignore[misc]
 
+    def find(self, path: str, *arguments: Any, **options: Any) -> Any:
+        """As the hub does, an error where nothing is."""
+        return super().find(path, *arguments, **options) or self.info(path)
+
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         return "/" + path.partition("://")[2].strip("/") if "://" in path else "/" + path.strip("/")

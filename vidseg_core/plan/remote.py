@@ -21,12 +21,12 @@ def find(spec: str, wanted: Callable[[str], bool]) -> Iterator[Found]:
             yield from [one] if one else []
             return
         is_pattern = WILD.search(spec) is not None
-        for found in remote.entries_below(spec):
+        for found in _below(spec):
             if wanted(found.uri):
                 is_pattern = False
                 yield found
         if is_pattern:
-            for found in remote.entries_below(WILD.split(spec)[0].rpartition("/")[0]):
+            for found in _below(WILD.split(spec)[0].rpartition("/")[0]):
                 if fnmatch.fnmatchcase(found.uri, spec) and wanted(found.uri):
                     yield found
     except MediaError as problem:
@@ -40,6 +40,15 @@ def _file(spec: str, must_be: bool) -> remote.Entry | None:
         if must_be or problem.reason != "not_found":
             raise
         return None
+
+
+def _below(uri: str) -> Iterator[remote.Entry]:
+    """What is below an address; nothing where there is none."""
+    try:
+        yield from remote.entries_below(uri)
+    except MediaError as problem:
+        if problem.reason != "not_found":
+            raise
 
 
 def heads(uris: Sequence[str]) -> dict[str, tuple[int, str]]:
