@@ -32,7 +32,7 @@ def touch(path: Path, data: bytes = b"x") -> Path:
     return path
 
 
-def names(specs: list[str] | str, **options: int) -> list[str]:
+def names(specs: list[str] | str, **options: Any) -> list[str]:
     return [
         Path(video.uri).name
         for video in expand_inputs([specs] if isinstance(specs, str) else specs, **options)

@@ -28,7 +28,7 @@ def source_frames(
     child = child_for_this_process(MediaLimits())
     index = child.probe(uri, stream)
     shown = index.shown if as_shown else (index.height, index.width)
-    height, width = working_size(*shown[::-1], longest_side)
+    height, width = working_size(shown[1], shown[0], longest_side)
     step = -1 if as_shown and index.mirrored else 1
     frames = frames_of(excerpt, index, uri)
     for segment in plan_segments(index, segment_frames=0, shard_frames=16, frames=frames):
