@@ -30,9 +30,9 @@ from benchmarks.committed import Committed, committed, fit, measure, predict
 from benchmarks.corpus import data_dir
 from vidseg_core.classes import FACE_CLASSES
 from vidseg_core.datasets.records import IGNORE, Record
+from vidseg_core.drawing.palette import PALETTE
 from vidseg_core.metrics import ConfusionMatrix
 from vidseg_core.models import Segmenter, build_segmenter
-from vidseg_core.store.export.palette import PALETTE
 from vidseg_core.training.samples import resized
 
 FACE = slice(1, None)

@@ -30,12 +30,12 @@ from pycocotools.coco import COCO
 from tests.export.runs import CLASSES, FRAMES, HEIGHT, VIDEOS, WIDTH, export, labels
 from vidseg_core.config.export import FORMATS as NAMES
 from vidseg_core.datasets.open import open_dataset
+from vidseg_core.drawing import PALETTE, is_background
 from vidseg_core.export.cvat import COLOURS
 from vidseg_core.export.formats import FORMATS
 from vidseg_core.export.rle import class_counts, compress
 from vidseg_core.export.take import ONE_A_CLASS
 from vidseg_core.export.yolo import INSIDE, polygons
-from vidseg_core.store.export import PALETTE, is_background
 
 MASKS = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 1)

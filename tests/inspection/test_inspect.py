@@ -21,13 +21,13 @@ from PIL import Image
 from vidseg_core.cli import main as cli
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.inspect import InspectConfig
+from vidseg_core.drawing import PALETTE
 from vidseg_core.engine import FrameResult
 from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.inspection.why import Reasons
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.store import encode_part, encode_videos, open_run, open_store, part_key
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.export import PALETTE
 
 FRAMES, HEIGHT, WIDTH = 20, 48, 64
 VIDEO = "clip-0123456789"

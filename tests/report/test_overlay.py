@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from vidseg_core.drawing import PALETTE, Painter
+from vidseg_core.drawing.paint import KEY_RGB
+from vidseg_core.drawing.palette import FIRST_RGB
 from vidseg_core.report import SheetRow, contact_sheet, save_png
-from vidseg_core.store.export import PALETTE, Painter
-from vidseg_core.store.export.paint import KEY_RGB
-from vidseg_core.store.export.palette import FIRST_RGB
 
 
 def test_first_colours_differ_in_lightness_or_hue_for_colour_blind_eyes() -> None:

@@ -17,10 +17,10 @@ from tests.inspection.test_inspect import FRAMES
 from tests.inspection.test_preview import made_run
 from tests.pipeline.clips import moving_disc, write_video
 from tests.report.test_page import report, write_run
+from vidseg_core.drawing import Painter
 from vidseg_core.report import run_pictures
 from vidseg_core.report.run_pictures import Shown, share_plot
 from vidseg_core.store import open_run
-from vidseg_core.store.export import Painter
 
 NAME = "clip-0123456789"
 

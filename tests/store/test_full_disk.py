@@ -23,12 +23,12 @@ from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import write_scene_video
+from vidseg_core.drawing import export_overlay
 from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.report.report_job import run_report
 from vidseg_core.store import WriteError, compact, open_run, open_store
 from vidseg_core.store.atomic import whole_file, write_whole
-from vidseg_core.store.export import export_overlay
 
 ROOT = Path(__file__).parents[2]
 OVERLAY = """

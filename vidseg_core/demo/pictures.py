@@ -18,11 +18,11 @@ from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.config.catalogue import EVERY
 from vidseg_core.datasets.scene_files import SceneClip, read_labels
 from vidseg_core.demo.measure import Score, clip_rows, labels_of, video_id_of
+from vidseg_core.drawing import Painter, export_overlay
 from vidseg_core.metrics import far_from_keys
 from vidseg_core.pipeline.source_frames import source_frames
 from vidseg_core.report import SheetRow, contact_sheet, save_png
 from vidseg_core.store import Run
-from vidseg_core.store.export import Painter, export_overlay
 
 COLUMNS = 6
 ENLARGE = 2

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from vidseg_core.config.excerpt import EXCERPT, Excerpt
+from vidseg_core.drawing import Painter, export_overlay
 from vidseg_core.export.take import CHOSEN_BY, Take
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaError
 from vidseg_core.pipeline.source_frames import source_frames
 from vidseg_core.store import Run
 from vidseg_core.store.atomic import make_folder
-from vidseg_core.store.export import Painter, export_overlay
 
 ALL = range(2**62)
 """The numbers of all frames."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from vidseg_core.drawing.palette import PALETTE
 from vidseg_core.export.take import Take, jpeg, png, write_file
-from vidseg_core.store.export.palette import PALETTE
 
 
 def write_png(take: Take) -> int:

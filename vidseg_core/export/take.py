@@ -21,12 +21,12 @@ import numpy as np
 from PIL import Image
 
 from vidseg_core.config.export import ExportConfig
+from vidseg_core.drawing.palette import is_background
 from vidseg_core.export.sources import Sources
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.store import Run
 from vidseg_core.store.atomic import make_folder, write_whole
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.export.palette import is_background
 
 UNLABELLED = 255
 ONE_A_CLASS = "Runs hold classes, not objects: all pixels of a class are one object, one track a video."

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from vidseg_core.drawing.palette import PALETTE
 from vidseg_core.export.rle import Region, regions
 from vidseg_core.export.take import ONE_A_CLASS, UNLABELLED, Shot, Take, png, write_file
 from vidseg_core.store.atomic import make_folder, whole_text
-from vidseg_core.store.export.palette import PALETTE
 
 # --- YouTube-VIS -------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from vidseg_core.config.export import ExportConfig, FormatName
 from vidseg_core.config.inspect import InspectConfig
 from vidseg_core.config.places import check_outside
 from vidseg_core.config.words import count
+from vidseg_core.drawing import Painter, export_overlay
 from vidseg_core.export.export_job import export, videos_of
 from vidseg_core.export.sources import Sources
 from vidseg_core.inspection.pick import Row, rows_of
@@ -29,7 +30,6 @@ from vidseg_core.report.overlay import save_png, side_by_side
 from vidseg_core.store import Run, open_run
 from vidseg_core.store.atomic import make_folder, whole_text
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.export import Painter, export_overlay
 from vidseg_core.store.soundness import raise_for
 
 DONE, SOURCE_LOST = 0, 3

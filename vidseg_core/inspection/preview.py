@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseg_core.config.words import count
+from vidseg_core.drawing import Painter
 from vidseg_core.export.clip import write_clip
 from vidseg_core.export.sources import Sources
 from vidseg_core.inspection.pick import COLUMNS, telling
@@ -21,7 +22,6 @@ from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import MediaError
 from vidseg_core.report.overlay import jpeg
 from vidseg_core.store import Run, open_run
-from vidseg_core.store.export import Painter
 from vidseg_core.store.keys import preview_key
 
 MOST_VIDEOS = 3

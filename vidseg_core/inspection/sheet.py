@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from vidseg_core.drawing import Painter
 from vidseg_core.export.sources import Sources
 from vidseg_core.inspection.pick import Row
 from vidseg_core.report.overlay import SheetRow, contact_sheet
 from vidseg_core.store import Run
-from vidseg_core.store.export import Painter
 
 COLUMNS = 4
 CELL, READ = 260, 480

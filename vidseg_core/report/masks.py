@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from vidseg_core.config.report import ReportConfig
+from vidseg_core.drawing.paint import Painter
 from vidseg_core.evaluation.read import Evaluation
 from vidseg_core.metrics import far_from_keys
 from vidseg_core.report.curves import Curve, number
 from vidseg_core.report.overlay import jpeg_uri, shown_labels, side_by_side
 from vidseg_core.report.page import Section, class_legend, esc, image
-from vidseg_core.store.export.paint import Painter
 from vidseg_core.store.keys import beginning_with
 
 MOST_ROWS = 6

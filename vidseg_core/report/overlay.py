@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vidseg_core.drawing.paint import KEY_RGB, Painter
 from vidseg_core.report.style import data_uri
 from vidseg_core.store.atomic import write_whole
-from vidseg_core.store.export.paint import KEY_RGB, Painter
 
 INK = (32, 32, 32)
 PAPER = (255, 255, 255)

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.config.words import count
+from vidseg_core.drawing import Painter
 from vidseg_core.export.clip import write_clip
 from vidseg_core.export.sources import Sources
 from vidseg_core.media import MediaError
@@ -27,7 +28,6 @@ from vidseg_core.report.overlay import jpeg_uri
 from vidseg_core.report.page import Section, class_legend, clip, image
 from vidseg_core.report.style import Plot, data_uri, legend, narrow_size, plain
 from vidseg_core.store import Run
-from vidseg_core.store.export import Painter
 from vidseg_core.store.keys import beginning_with
 
 MOST_VIDEOS = 3

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vidseg_core.store.export.palette import OKABE_ITO
+from vidseg_core.drawing.palette import OKABE_ITO
 
 ORACLE_HEX, EVERY_HEX = "#000000", "#666666"
 COLOURS = tuple("#{:02x}{:02x}{:02x}".format(*OKABE_ITO[i]) for i in (5, 6, 3, 1, 7, 2))

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from vidseg_core.store.export.legend import legend_strip
-from vidseg_core.store.export.palette import class_colours
+from vidseg_core.drawing.legend import legend_strip
+from vidseg_core.drawing.palette import class_colours
 from vidseg_core.store.run import Run
 
 OPACITY = 0.35

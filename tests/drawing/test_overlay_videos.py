@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from tests.store.builders import labels_of, put_parts, put_run
-from vidseg_core.store import Run, StoreError, open_run, open_store
-from vidseg_core.store.export import (
+from vidseg_core.drawing import (
     PALETTE,
     Painter,
     export_overlay,
     legend_strip,
 )
-from vidseg_core.store.export import overlay as overlay_module
-from vidseg_core.store.export.paint import KEY_RGB
-from vidseg_core.store.export.palette import FIRST_RGB
+from vidseg_core.drawing import overlay as overlay_module
+from vidseg_core.drawing.paint import KEY_RGB
+from vidseg_core.drawing.palette import FIRST_RGB
+from vidseg_core.store import Run, StoreError, open_run, open_store
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ import av
 import av.codec
 import numpy as np
 
+from vidseg_core.drawing.paint import Painter, mark_key
 from vidseg_core.store.errors import StoreError
-from vidseg_core.store.export.paint import Painter, mark_key
 from vidseg_core.store.run import Run
 from vidseg_core.store.video_file import VideoFile, video_file
 

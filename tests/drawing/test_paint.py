@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from vidseg_core.store.export import PALETTE, Painter
-from vidseg_core.store.export.paint import smooth_labels
-from vidseg_core.store.export.palette import FIRST_RGB, class_colours
+from vidseg_core.drawing import PALETTE, Painter
+from vidseg_core.drawing.paint import smooth_labels
+from vidseg_core.drawing.palette import FIRST_RGB, class_colours
 
 NAMES = ("background", "skin", "eyes")
 FRAME = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vidseg_core.store.export.palette import PALETTE, class_colours
+from vidseg_core.drawing.palette import PALETTE, class_colours
 
 UNLABELLED = 255
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
