@@ -156,7 +156,7 @@ def main() -> None:
             ]
     if options.json:
         found = {"gaps": [asdict(s) for s in scores], "ranks": [asdict(r) for r in ranks], "clips": rows}
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
