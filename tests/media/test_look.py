@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from tests.media.decoding import by_units
 from tests.pipeline.conftest import small_config
@@ -84,6 +85,21 @@ def test_turning_and_mirroring_are_what_the_matrix_says(turn: tuple[int, bool, b
     assert index.mirrored == (turn[1] != turn[2])
     _, with_reader = next(source_frames(str(path), 64, as_shown=True))
     np.testing.assert_array_equal(with_reader, shown_HW3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_with_exif_are_turned_as_it_says(orientation: int, tmp_path: Path) -> None:
+    """FFmpeg hands EXIF on as a kind of side data that PyAV has no name for: the decode process died of it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for number in range(3):
+        Image.fromarray(corner()).save(tmp_path / f"{number}.jpg", quality=95, exif=exif)
+    index = probe(uri := f"{tmp_path}/")
+    seen_HW3 = by_units(uri, index=index).pixels[0]
+    shown_HW3 = seen_HW3[:, ::-1] if index.mirrored else seen_HW3
+    expected_HW3 = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "0.jpg")))
+    assert shown_HW3.shape == expected_HW3.shape == (*index.shown, 3)
+    assert np.mean((shown_HW3[..., 0] > 165) == (expected_HW3[..., 0] > 165)) > 0.98
 
 
 @pytest.mark.parametrize(

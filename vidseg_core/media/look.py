@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Self
 
 import numpy as np
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -21,6 +22,19 @@ from vidseg_core.media.model import MediaLimits, quarter_turns
 
 MOST_STRETCHED = 16
 """A sample aspect ratio beyond this, to either side, is taken for damage."""
+
+
+def _unnamed(kinds: type[Type], number: object) -> Type:
+    """A kind of side data that FFmpeg knows and PyAV does not: EXIF of pictures, views of stereo video.
+
+    Without it PyAV raises ValueError for all the side data of such a frame.
+    """
+    kind = object.__new__(kinds)
+    kind._name_, kind._value_ = f"KIND_{number}", number
+    return kind
+
+
+Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment, method-assign]
 
 
 @dataclass(frozen=True, slots=True)
