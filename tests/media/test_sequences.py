@@ -75,7 +75,8 @@ def test_the_address_says_the_rate(tmp_path: Path) -> None:
     for rate, last_s in (("12.5", 1.52), ("23.976", 19 / 23.976), ("1000", 0.019)):
         found = by_units(f"{uri}#fps={rate}")
         assert found.count == 20 and found.seconds[-1] == pytest.approx(last_s, rel=1e-5)
-    assert "1000 frames a second" in reason_of(f"{uri}#fps=1001") and "above 0" in reason_of(f"{uri}#fps=0")
+    for wrong in ("0", "0.0001", "1001"):
+        assert "a sequence has 0.001 to 1000 frames a second" in reason_of(f"{uri}#fps={wrong}")
 
 
 def test_numbers_that_are_not_there_are_said_and_leave_a_gap_in_time(tmp_path: Path) -> None:
@@ -116,6 +117,12 @@ def test_pictures_of_different_sizes_are_no_video(tmp_path: Path) -> None:
     (tmp_path / "photos" / "00012.png").write_bytes(encoded(12, "PNG", 32, 48))
     text = reason_of(uri)
     assert text.startswith("not_a_video") and "00012.png is 48x32, the first frame 96x64" in text
+
+
+def test_a_picture_that_no_header_can_describe_is_too_large(tmp_path: Path) -> None:
+    uri = write(tmp_path / "photos", range(5))
+    os.truncate(tmp_path / "photos" / "00004.png", 5 << 30)
+    assert reason_of(uri).startswith("too_large: ") and "00004.png has 4 GiB or more" in reason_of(uri)
 
 
 def test_a_frame_that_changes_after_the_plan_is_not_decoded(tmp_path: Path) -> None:

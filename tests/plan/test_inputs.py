@@ -260,6 +260,8 @@ def test_a_list_says_which_frames_are_taken(suffix: str, tree: Path) -> None:
     assert {video.uri for video in found} == {plain.uri}
     usual = expand_inputs([path], excerpt=Excerpt(fps=2, end_s=9))
     assert [(v.fps, v.start_s, v.end_s) for v in usual] == [(2, None, 9), (5, None, 9), (2, 7.5, 9)]
+    late = expand_inputs([path], excerpt=Excerpt(start_s=3))
+    assert [video.start_s for video in late] == [3, 3, None, 7.5], "the row that says 0 begins at 0"
     with pytest.raises(InputError, match=r"b\.mp4: end_s must be after start_s \(7\.5\), got 3"):
         expand_inputs([path], excerpt=Excerpt(end_s=3))
 
@@ -429,13 +431,20 @@ def test_the_rate_of_a_sequence_is_a_part_of_its_address(davis: Path, tmp_path: 
     assert bear.uri == f"{davis}/bear/#fps=24" and bear.video_id.startswith("bear-")
     (again,) = expand_inputs([f"{davis}/bear#fps=24"], sequence_fps=12)
     assert again == bear
-    with pytest.raises(InputError, match="above 0 and up to 1000 frames a second"):
-        expand_inputs([f"{davis}/bear#fps=0"])
+    for wrong in ("0", "0.0001", "1001"):
+        with pytest.raises(InputError, match=r"a sequence has 0\.001 to 1000 frames a second"):
+            expand_inputs([f"{davis}/bear#fps={wrong}"])
     uris: list[str] = ["davis/bear", "davis/city/a_*.png#fps=5", bear.uri, "davis"]
+    uris += ["davis/bear#fps=25", f"{bear.uri}.0"]  # named twice
     rows: list[dict[str, str | None]] = [{"uri": uri} for uri in uris]
     five, a, listed, none = expand_inputs([write_list(tmp_path / "l.csv", rows)])
     assert five.uri == f"{davis}/bear/" and a.uri == f"{davis}/city/a_*.png#fps=5" and listed == bear
     assert (none.uri, none.size, none.stamp) == (f"{davis}/", 0, "missing")
+    clip = touch(davis / "clip.mp4")
+    listed_clip = write_list(tmp_path / "clip.csv", [{"uri": f"{clip}#fps=5", "video_id": None}])
+    for spec in (f"{clip}#fps=5", f"{davis}#fps=5", listed_clip):
+        with pytest.raises(InputError, match=r"clip\.mp4.*: #fps= is for sequences of pictures; --media\.fps"):
+            expand_inputs([spec])
 
 
 def test_a_pattern_takes_whole_sequences(davis: Path) -> None:

@@ -17,7 +17,7 @@ class Excerpt:
     end_s: float | None = None
 
     def __post_init__(self) -> None:
-        for name, given in (("fps", self.fps), ("start_s", self.start_s or None), ("end_s", self.end_s)):
+        for name, given in asdict(self).items():
             object.__setattr__(self, name, None if given is None else float(given))
 
     @property
@@ -26,8 +26,9 @@ class Excerpt:
         return self == WHOLE
 
     def over(self, usual: Excerpt) -> Excerpt:
-        """This one, what it leaves open taken from `usual`."""
-        return Excerpt(**asdict(usual) | {name: own for name, own in asdict(self).items() if own is not None})
+        """This one, what it leaves open taken from `usual`; a start of 0, which is none, wins, too."""
+        values = asdict(usual) | {name: own for name, own in asdict(self).items() if own is not None}
+        return Excerpt(**values | {"start_s": values["start_s"] or None})
 
     def problem(self) -> tuple[str, str] | None:
         """A value that cannot be, and why; None: there is none."""

@@ -135,7 +135,7 @@ class MediaConfig:
     end_s: float | None = None
     """end before this, seconds from a video's first frame"""
     sequence_fps: float = 25.0
-    """frames a second of a folder of numbered pictures (one address: FOLDER#fps=24); above 0 to 1000"""
+    """frames a second of a folder of numbered pictures (one address: FOLDER#fps=24); 0.001 to 1000"""
     hdr: Literal["map", "raw"] = "map"
     """map: HDR (PQ, HLG) becomes BT.709, which nets know; raw: it stays as it is"""
     max_pixels: int = 64_000_000
@@ -151,8 +151,8 @@ class MediaConfig:
         if found := self.excerpt.problem():
             raise ConfigError(f"--media.{found[0]}", found[1])
         check_positive("--media.sequence_fps", self.sequence_fps, "frames a second")
-        problem = f"must be at most 1000 frames a second, got {self.sequence_fps:g}"
-        check(self.sequence_fps <= 1000, "--media.sequence_fps", problem)
+        problem = f"must be 0.001 to 1000 frames a second, got {self.sequence_fps:g}"
+        check(0.001 <= self.sequence_fps <= 1000, "--media.sequence_fps", problem)
         check_choice("--media.hdr", self.hdr, ("map", "raw"))
         check_int("--media.max_pixels", self.max_pixels, 1, unit="pixel(s)")
         check_positive("--media.decode_deadline_s", self.decode_deadline_s, "seconds")
@@ -161,7 +161,7 @@ class MediaConfig:
     @property
     def excerpt(self) -> Excerpt:
         """Which frames of a video are processed, unless a list says otherwise."""
-        return Excerpt(fps=self.fps, start_s=self.start_s, end_s=self.end_s)
+        return Excerpt(fps=self.fps, start_s=self.start_s or None, end_s=self.end_s)
 
     @property
     def memory_bytes(self) -> int:

@@ -31,6 +31,8 @@ _AHEAD = 8
 """Files in object storage that are fetched before they are asked for, while reading runs forward."""
 _KEPT = 4
 _ASKED = 3
+_LARGEST = 1 << 32
+"""Bytes that a file has too many for the header."""
 _TRIED = 16
 """Files that are looked at for some that say what the pictures are."""
 
@@ -71,6 +73,8 @@ class SequenceSource(io.RawIOBase):
         self.uri, self.name = uri, "input.mov"
         self._sequence = found = sequence(uri)
         self._frames, self.damage = found.frames, found.damage
+        if large := next((frame.name for frame in self._frames if frame.size >= _LARGEST), None):
+            raise MediaError("too_large", f"{uri}: {large} has 4 GiB or more")
         elsewhere = _from_storage if remote.is_remote(uri) else _from_disk
         self._load_from = _from_s3 if uri.startswith("s3://") else elsewhere
         self._pool = ThreadPoolExecutor(_AHEAD) if self._load_from is not _from_disk else None

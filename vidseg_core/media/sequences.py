@@ -32,7 +32,8 @@ from vidseg_core.media.s3_source import asking_s3
 
 RATE = 25.0
 """Frames a second of a sequence that does not say."""
-MOST_RATE = 1000.0
+LEAST_RATE, MOST_RATE = 0.001, 1000.0
+WRONG_RATE = f"a sequence has {LEAST_RATE:g} to {MOST_RATE:g} frames a second"
 _KINDS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 _RATE = re.compile(r"#fps=(\d+(?:\.\d+)?)$")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -137,8 +138,17 @@ def split_address(uri: str) -> tuple[str, str]:
 
 
 def with_rate(uri: str, rate: float) -> str:
-    """The address of a sequence at this rate, unless it has one."""
-    return uri if rate == RATE or _RATE.search(uri) else f"{uri}#fps={rate:.10g}"
+    """The address of a sequence at this rate, unless it has one; a rate is written in one way only."""
+    plain, own = without_rate(uri)
+    rate = rate if own is None else own
+    if not is_rate(rate):
+        return uri
+    return plain if rate == RATE else f"{plain}#fps={rate:.10g}"
+
+
+def is_rate(rate: float) -> bool:
+    """Whether a sequence may have so many frames a second."""
+    return LEAST_RATE <= rate <= MOST_RATE
 
 
 def sequence(uri: str) -> Sequence:
@@ -180,8 +190,8 @@ def _parts(uri: str) -> tuple[str, str, float]:
     """Folder, pattern ("": the folder has one sequence) and rate."""
     plain, rate = without_rate(uri)
     folder, slash, pattern = plain.rpartition("/")
-    if rate is not None and not 0 < rate <= MOST_RATE:
-        _refuse(f"{uri}: a sequence has above 0 and up to {MOST_RATE:g} frames a second")
+    if rate is not None and not is_rate(rate):
+        _refuse(f"{uri}: {WRONG_RATE}")
     return folder + slash, pattern, rate or RATE
 
 

@@ -23,6 +23,9 @@ from vidseg_core.config.excerpt import Excerpt
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.model import NO_TIME, VideoIndex, seconds_of
 
+_TIE = 1e-6
+"""What rounding may take from a time in units of 1/fps."""
+
 
 def frames_of(excerpt: Excerpt, index: VideoIndex, uri: str) -> np.ndarray | None:
     """int64[k], increasing: numbers of the frames that are taken; None: all.
@@ -73,8 +76,9 @@ def clock_of(index: VideoIndex) -> np.ndarray:
 def _nearest(times: np.ndarray, fps: float) -> np.ndarray:
     """Whether each frame is nearest to a multiple of 1/fps.
 
-    It is if there is one between half the way from the frame before and half the way to the frame after.
+    It is if there is one between half the way from the frame before and half the way to the frame after. What
+    lies half way but for rounding belongs to the earlier one.
     """
     half_steps = np.diff(times, append=times[-1:] + np.diff(times[-2:]).sum()) / 2
-    reached = np.floor((times + half_steps) * fps)
+    reached = np.floor((times + half_steps) * fps + _TIE)
     return np.diff(reached, prepend=-1) > 0

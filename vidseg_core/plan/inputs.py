@@ -32,7 +32,7 @@ from vidseg_core.config.schema import redact
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.local_name import FILE_SCHEME, python_name, text_of
 from vidseg_core.media.remote import SCHEMES, is_remote
-from vidseg_core.media.sequences import MOST_RATE, RATE, is_picture, is_sequence, without_rate
+from vidseg_core.media.sequences import RATE, WRONG_RATE, is_picture, is_rate, is_sequence, without_rate
 from vidseg_core.plan import lists, remote, s3, sequences
 from vidseg_core.plan.errors import InputError
 from vidseg_core.plan.ids import identity, make_video_id, safe_video_id
@@ -120,8 +120,24 @@ def _is_frame(spec: str) -> bool:
 def _expand(given: str, rate: float) -> Iterator[_Found]:
     spec, own_rate = without_rate(given)
     rate = rate if own_rate is None else own_rate
-    if not 0 < rate <= MOST_RATE:
-        raise InputError(f"{given}: a sequence has above 0 and up to {MOST_RATE:g} frames a second")
+    if not is_rate(rate):
+        raise InputError(f"{redact(given)}: {WRONG_RATE}")
+    found = _expand_at(spec, rate)
+    return found if own_rate is None else map(_only_sequence, found)
+
+
+def _only_sequence(found: _Found) -> _Found:
+    if not is_sequence(found.uri):
+        raise InputError(f"{redact(found.uri)}: {_NOT_OF_VIDEOS}")
+    return found
+
+
+_NOT_OF_VIDEOS = (
+    "#fps= is for sequences of pictures; --media.fps, or a column fps of a list, takes some frames of a video"
+)
+
+
+def _expand_at(spec: str, rate: float) -> Iterator[_Found]:
     if spec.startswith("s3://"):
         return _expand_address(spec, rate, s3.find)
     if is_remote(spec):
@@ -298,6 +314,8 @@ def _resolve(uri: str, spec: str, list_path: str) -> str:
     path = _local_path(plain, f"{spec}: entry {redact(uri)}")
     beside = os.path.join(os.path.dirname(os.path.abspath(list_path)), path)
     there = beside if os.path.exists(beside) or _is_pattern(beside) else path
+    if plain != uri and os.path.isfile(there):
+        raise InputError(f"{spec}: entry {redact(uri)}: {_NOT_OF_VIDEOS}")
     if os.path.isdir(there) or (_is_pattern(there) and not os.path.exists(there)):
         folder, name = (there, "") if os.path.isdir(there) else os.path.split(there)
         return sequences.address_of(folder) + name + uri[len(plain) :]
