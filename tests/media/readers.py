@@ -36,6 +36,20 @@ class Segfaults:
         ctypes.string_at(0)
 
 
+class Raises:
+    """An error that nobody expects, far down."""
+
+    @staticmethod
+    def probe(uri: str, limits: Any, depth: int = 40) -> Any:
+        if not depth:
+            raise ValueError("by order of the test")
+        return Raises.again(uri, limits, depth)
+
+    @staticmethod
+    def again(uri: str, limits: Any, depth: int) -> Any:  # Python folds a function that calls itself
+        return Raises.probe(uri, limits, depth - 1)
+
+
 def segfault_in_second_shard(unit: DecodeUnit, **arguments: Any) -> Iterator[FrameShard]:
     """Delivers one shard, then crashes; only on files whose name has `poison` in it."""
     for number, shard in enumerate(decode_unit(unit, **arguments)):

@@ -89,7 +89,7 @@ def test_turning_and_mirroring_are_what_the_matrix_says(turn: tuple[int, bool, b
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_with_exif_are_turned_as_it_says(orientation: int, tmp_path: Path) -> None:
-    """FFmpeg hands EXIF on as a kind of side data that PyAV has no name for: the decode process died of it."""
+    """FFmpeg hands EXIF on as side data of a kind that PyAV does not know: the decode process died of it."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     for number in range(3):

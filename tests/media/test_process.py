@@ -172,6 +172,12 @@ def test_a_crash_is_reported_with_signal_and_last_words(clip: Path) -> None:
     assert "signal 11" in str(caught.value) and "about to fail" in str(caught.value)
 
 
+def test_an_error_is_its_last_line_however_long_its_traceback_is(clip: Path) -> None:
+    with child_with("Raises") as child, pytest.raises(MediaCrash) as caught:
+        child.probe(str(clip))
+    assert str(caught.value).endswith("died (exit code 1: ValueError: by order of the test)")
+
+
 def test_a_flood_on_stderr_does_not_block(clip: Path) -> None:
     with child_with("Chatty", deadline_s=30) as child, pytest.raises(MediaCrash) as caught:
         child.probe(str(clip))

@@ -172,6 +172,18 @@ def test_object_storage_is_searched_and_read_like_a_folder(
         expand_inputs([f"{scheme}://none/"])
 
 
+@pytest.mark.parametrize("scheme", ["gs", "az", "hf"])
+def test_a_folder_is_listed_anew_each_time(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages of services keep what they have listed for as long as a process lives."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")  # Google's: asks for no credentials
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "nobody")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "bm9ib2R5")
+    kept, _ = remote._file_system(f"{scheme}://b/films/a.mp4")
+    kept.dircache["b/films"] = [{"name": "b/films/a.mp4", "size": 1, "type": "file"}]
+    again, _ = remote._file_system(f"{scheme}://b/films/a.mp4")
+    assert "b/films" not in again.dircache
+
+
 def test_storage_that_does_not_answer_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(uri: str) -> Any:
         raise ConnectionResetError("by order of the test")

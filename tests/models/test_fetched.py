@@ -38,17 +38,22 @@ FASTSEG_KEYS = "f34c7875aaa6256c"
 
 
 class Files(BaseHTTPRequestHandler):
-    """Serves `files`; `cut`: sends so many bytes less than it says."""
+    """Serves `files`; `cut`: sends so many bytes less than it says; `chunked`: ends within a chunk."""
 
     files: dict[str, bytes] = {}
     asked: list[str] = []
     cut = 0
+    chunked = False
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
         data = self.files.get(self.path)
         self.send_response(404 if data is None else 200)
-        self.send_header("Content-Length", str(len(data or b"")))
+        if self.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            data = b"ffff\r\n" + (data or b"")
+        else:
+            self.send_header("Content-Length", str(len(data or b"")))
         self.end_headers()
         self.wfile.write((data or b"")[: len(data or b"") - self.cut])
 
@@ -107,6 +112,8 @@ def test_it_is_fetched_once_after_size_and_licence_were_said(
     assert cached(net).is_file() and [path.name for path in cached(net).parent.iterdir()] == [
         cached(net).name
     ]
+    (usual := cached(net).with_name("usual")).touch()
+    assert cached(net).stat().st_mode == usual.stat().st_mode, "others may share the cache"
     segmenter = build_segmenter("voc-small")
     assert segmenter.trained and not segmenter.note
     assert segmenter.class_names[0] == "background" and segmenter.class_names[15] == "person"
@@ -176,6 +183,7 @@ def test_fastsegs_checkpoint_is_read_as_it_is_published(
         ("absent", "the server answered 404"),
         ("other", "are not what was published: SHA-256"),
         ("cut", "the connection ended after"),
+        ("chunk", "cannot be fetched from here"),
         ("stall", "cannot be fetched from here"),
         ("offline", "are not in the cache and cannot be fetched from here.*put the file at .*pth, or name"),
         ("full", "cannot be kept in"),
@@ -192,6 +200,8 @@ def test_what_cannot_be_had_is_one_sentence_and_leaves_nothing(
         server.files[path] += b"more"
     elif fault == "cut":
         server.cut = 7
+    elif fault == "chunk":
+        server.chunked = True
     elif fault == "stall":
         monkeypatch.setattr(fetched, "STALL_S", 0.2)
         monkeypatch.setattr(server, "do_GET", lambda handler: handler.rfile.read())

@@ -443,7 +443,9 @@ def test_the_rate_of_a_sequence_is_a_part_of_its_address(davis: Path, tmp_path: 
     clip = touch(davis / "clip.mp4")
     listed_clip = write_list(tmp_path / "clip.csv", [{"uri": f"{clip}#fps=5", "video_id": None}])
     for spec in (f"{clip}#fps=5", f"{davis}#fps=5", listed_clip):
-        with pytest.raises(InputError, match=r"clip\.mp4.*: #fps= is for sequences of pictures; --media\.fps"):
+        with pytest.raises(
+            InputError, match=r"clip\.mp4.*: #fps= is for sequences of pictures; --media\.fps"
+        ):
             expand_inputs([spec])
 
 

@@ -35,9 +35,11 @@ __all__ = [
 
 ConfigT = TypeVar("ConfigT")
 
-_USERINFO = re.compile(r"^([A-Za-z][\w+.-]*://)[^/@\s]*:[^/@\s]*@")
+_USERINFO = re.compile(r"^(https?://|[a-z][\w+.-]*://(?=[^/?#\s]*:[^/?#\s]*@))[^/?#\s]+@", re.IGNORECASE)
+"""What stands before the host: on the web always, elsewhere if there is a password in it."""
 _SECRET_QUERY = re.compile(
-    r"([?&](?:sig|[\w-]*(?:signature|token|secret|password|credential|access-?key)[\w-]*)=)([^&#\s]+)",
+    r"([?&](?:sig|auth|[\w-]*(?:signature|token|secret|password|credential|authorization|"
+    r"(?:access|api)[-_]?key)[\w-]*)=)([^&#\s]+)",
     re.IGNORECASE,
 )
 

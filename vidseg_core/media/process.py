@@ -39,6 +39,9 @@ READER_VARIABLE = "VIDSEG_MEDIA_READER"
 START_S = 60.0
 """A child that is not ready after so long counts as hung, seconds (or `deadline_s`, if longer)."""
 
+_LAST_WORDS, _SHOWN = 1 << 16, 2000
+"""Bytes of a child's stderr that are kept (a traceback is known by its first line), and shown at most."""
+
 END_S = 0.3
 """Time an idle child has to leave by itself before it is killed, seconds."""
 
@@ -264,7 +267,7 @@ class _Process:
         return self._replies.receive(timeout_s, also=self.popen.stderr.fileno(), sink=self._hear)
 
     def _hear(self, text: bytes) -> None:
-        self._last_words = (self._last_words + text)[-2000:]
+        self._last_words = (self._last_words + text)[-_LAST_WORDS:]
 
     def end(self) -> str:
         """Kills and reaps the child, closes everything; says how it ended."""
@@ -287,7 +290,7 @@ class _Process:
         words = self._last_words.decode("utf-8", "replace").strip()
         words = words.rpartition("\n")[2] if "Traceback (most recent call last)" in words else words
         how = "killed" if died is None else f"signal {-died}" if died < 0 else f"exit code {died}"
-        return f"{how}: {words}" if words else how
+        return f"{how}: {words[-_SHOWN:]}" if words else how
 
 
 _decoders_s = 0.0

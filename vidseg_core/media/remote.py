@@ -146,9 +146,11 @@ def _ask(uri: str, work: Callable[[Any, str], _T]) -> _T:
 
 
 def _file_system(uri: str) -> tuple[Any, str]:
+    """A file system that remembers no folder: what is in it may be another thing by now."""
     import fsspec
 
-    scheme, options = scheme_of(uri), {}
+    scheme = scheme_of(uri)
+    options: dict[str, Any] = {"use_listings_cache": False}
     os.environ.setdefault(
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false"
     )  # asks more, and warns where it may not
@@ -156,8 +158,9 @@ def _file_system(uri: str) -> tuple[Any, str]:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S / 2, sock_read=TIMEOUT_S)
-        options = {"client_kwargs": {"timeout": timeout}, "headers": _PLAIN}
+        options |= {"client_kwargs": {"timeout": timeout}, "headers": _PLAIN}
     fs = fsspec.filesystem(scheme, **options)
+    fs.dircache.clear()  # the hub's knows no such option
     return fs, fs._strip_protocol(uri)
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -120,10 +121,10 @@ def _progress(net: FetchedNet, done: int) -> tuple[str, dict[str, Any]]:
 def _fetch(name: str, net: FetchedNet, show: Callable[[int], None]) -> None:
     """Into the cache, by way of a file beside it."""
     place, where = cached(net), f"the weights of {name!r} ({net.url})"
+    partial = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f"{place.name}.", delete=False) as file:
-            partial = Path(file.name)
+        with open(partial, "xb") as file:  # not a temporary one: others may read what is in a cache
             try:
                 with urllib.request.urlopen(net.url, timeout=STALL_S) as answer:
                     digest = _copy(answer, file, show)
@@ -133,7 +134,7 @@ def _fetch(name: str, net: FetchedNet, show: Callable[[int], None]) -> None:
                 partial.unlink(missing_ok=True)
     except urllib.error.HTTPError as error:
         raise SegmenterError(f"{where} cannot be fetched: the server answered {error.code}") from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError, EOFError) as error:
+    except (urllib.error.URLError, TimeoutError, ConnectionError, EOFError, HTTPException) as error:
         raise SegmenterError(
             f"{where} are not in the cache and cannot be fetched from here ({_reason(error)}): "
             f"put the file at {place}, or name another --segmenter"
