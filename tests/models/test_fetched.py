@@ -24,6 +24,7 @@ import torch
 from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.conftest import small_config
 from vidseg_core.config import nets
+from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models import SegmenterError, build_segmenter, fetched
 from vidseg_core.models.fastseg import FastsegNet
@@ -32,6 +33,7 @@ from vidseg_core.models.request import seeded
 from vidseg_core.models.torchvision_compat import import_torchvision
 from vidseg_core.models.trainable import trainable_net
 from vidseg_core.pipeline.segment_job import run_segment
+from vidseg_core.training.propagation_job import PropagationTraining
 
 FASTSEG_KEYS = "f34c7875aaa6256c"
 """Digest of names and shapes of the tensors of fastseg 0.1.2's MobileV3Large(19)."""
@@ -127,8 +129,9 @@ def test_it_is_fetched_once_after_size_and_licence_were_said(
     with pytest.raises(SegmenterError, match="to train such a net, name torchvision:lraspp"):
         trainable_net("voc-small", num_classes=3)
     torch.save(voc() | {"more": torch.zeros(1)}, cached(net))
-    with pytest.raises(SegmenterError, match="is not what was published as .*: delete it"):
-        origin("voc-small")
+    for use in (lambda: origin("voc-small"), lambda: bring("voc-small", None, report)):
+        with pytest.raises(SegmenterError, match="is not what was published as .*: delete it"):
+            use()
 
 
 def test_a_run_says_and_records_what_it_fetched(
@@ -145,6 +148,19 @@ def test_a_run_says_and_records_what_it_fetched(
     found = json.loads((tmp_path / "out" / "run.json").read_text())["segmenter"]
     assert found["trained"] and found["warning"] == "" and found["class_names"][15] == "person"
     assert found["origin"]["from"] == net.url and found["origin"]["sha256"] == net.sha256
+
+
+def test_training_what_carries_its_features_says_it_too(
+    server: type[Files], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(server, monkeypatch, "voc-small", voc())
+    config = TrainPropagationConfig(
+        data=("scenes:videos=2,frames=8",), output=str(tmp_path / "lvs"), segmenter="voc-small"
+    )
+    report, said = voice()
+    with pytest.raises(SegmenterError, match="low"):
+        PropagationTraining(config, report).prepare()
+    assert "13 MB" in said.getvalue() and "BSD-3-Clause" in said.getvalue()
 
 
 def test_weights_of_ones_own_take_the_place_of_those(

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable
+from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -42,7 +43,10 @@ class Voice(Protocol):
 
 
 def bring(spec: str, weights: str | None, voice: Voice) -> None:
-    """Fetch what `spec` stands for, unless `weights` take its place or it is here; says what and how far."""
+    """Fetch what `spec` stands for, unless `weights` take its place or it is here; says what and how far.
+
+    Raises SegmenterError if it cannot be had, or what is here is another file.
+    """
     net, hub_id = FETCHED.get(spec), _hub_id(spec)
     if weights is not None:
         return
@@ -53,6 +57,8 @@ def bring(spec: str, weights: str | None, voice: Voice) -> None:
     elif net is not None and net.url and not cached(net).is_file():
         voice.say(_offer(spec, net))
         _fetch(spec, net, lambda done: voice.show(*_progress(net, done)))
+    elif net is not None and net.url:
+        _digest(net)
 
 
 def _offer(name: str, net: FetchedNet) -> str:
@@ -92,12 +98,24 @@ def origin(spec: str) -> dict[str, str]:
         return found | ({"sha256": digest_file(file)} if file.is_file() else {})
     if net is None:
         return {}
-    digest = digest_file(cached(net))
+    return found | {"from": net.url, "sha256": _digest(net)}
+
+
+def _digest(net: FetchedNet) -> str:
+    """SHA-256 of the file in the cache in hex. Raises SegmenterError if it is another file."""
+    place = cached(net)
+    info = place.stat()
+    digest = _digest_of(place, info.st_size, info.st_mtime_ns)
     if not digest.startswith(net.sha256):
         raise SegmenterError(
-            f"{cached(net)} is not what was published as {net.url} (SHA-256 {digest[:12]}): delete it"
+            f"{place} is not what was published as {net.url} (SHA-256 {digest[:12]}): delete it"
         )
-    return found | {"from": net.url, "sha256": digest}
+    return digest
+
+
+@lru_cache(maxsize=8)
+def _digest_of(place: Path, size: int, changed: int) -> str:
+    return digest_file(place)
 
 
 def _hub_id(spec: str) -> str | None:

@@ -18,6 +18,7 @@ from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine.trial import trial_sizes, try_net
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.models.fetched import bring
 from vidseg_core.models.lvs import LvsNet, lvs_metadata, new_lvs
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter, resolve_device
@@ -60,6 +61,7 @@ class PropagationTraining(GroupTraining):
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(1)
         self.device = "cpu" if config.device == "cuda" else str(resolve_device(config.device))
+        bring(config.segmenter, config.segmenter_weights, self.report)
         self.segmenter = _segmenter(config, self.device)
         self.net = _net(config, self.segmenter)
         sizes = trial_sizes(f"{config.recipe.height}x{config.recipe.width}")
