@@ -56,7 +56,7 @@ def probe(
     stream: int | None = None,
     beat: Beat = _no_beat,
 ) -> VideoIndex:
-    """Indexes a local path or s3:// object: its stream number `stream`, or the one that is the video.
+    """Indexes what is at an address: its stream number `stream`, or the one that is the video.
 
     `beat` is called while progress is made. Raises MediaError.
     """

@@ -1,10 +1,10 @@
 """What the user names as input, spelled out as videos.
 
-Model: a spec is a file, a directory (searched to any depth for `VIDEO_SUFFIXES`), a glob, an `s3://` object,
-prefix or glob, or a list: a CSV or Parquet file, or a directory of Parquet parts and no videos (`lists`).
-Relative entries of a list count from the folder that the list is in, or from the working directory if nothing
-is there. Where a directory, prefix or glob leads to no video, its folders of numbered pictures are videos
-(`sequences`).
+Model: a spec is a file, a directory (searched to any depth for `VIDEO_SUFFIXES`), a glob, an object, prefix
+or glob in S3 or another storage, a file on the web, or a list: a CSV or Parquet file, or a directory of
+Parquet parts and no videos (`lists`). Relative entries of a list count from the folder that the list is in,
+or from the working directory if nothing is there. Where a directory, prefix or glob leads to no video, its
+folders of numbered pictures are videos (`sequences`).
 Invariant: the result depends on the specs and the files alone: specs in the order given, files sorted within
 each; a video named twice (same file in the same real folder or same object, same `Excerpt`) comes once; ids
 are unique and safe as folder names. A link to a file is a name of its own, as caches need that keep files
@@ -199,7 +199,7 @@ def _some(entries: Iterable[_T], otherwise: str) -> Iterator[_T]:
 
 
 def _local_path(spec: str, named: str) -> str:
-    """Path of a spec without an S3 scheme; file:// addresses are accepted."""
+    """Path of a spec that is on a disk; file:// addresses are accepted."""
     if _SCHEME.match(spec) and not spec.startswith(FILE_SCHEME):
         schemes = ", ".join(f"{scheme}://" for scheme in ("s3", *SCHEMES))
         raise InputError(f"{named}: only local paths and addresses of {schemes} can be read")

@@ -133,7 +133,7 @@ def plan_segments(
 ) -> list[SegmentPlan]:
     """Segments of a video, in order. Raises ValueError for sizes below one (`segment_frames`: below zero).
 
-    `frames`: numbers of the frames that are processed, increasing (`Excerpt.frames_of`); None: all.
+    `frames`: numbers of the frames that are processed, increasing (`excerpt.frames_of`); None: all.
     """
     if segment_frames < 0 or shard_frames < 1 or unit_frames < 1:
         raise ValueError(

@@ -28,11 +28,12 @@ class VideoInput:
 
     video_id: str
     uri: str
-    """Real path of a local file, or s3://bucket/key."""
+    """Real path of a local file, an address in S3 or of another service, or of a sequence of pictures."""
     size: int
     """Bytes; 0 if it could not be found out."""
     stamp: str
-    """Time of change (local: nanoseconds) or ETag (S3): with `size` the identity of the contents."""
+    """Time of change (local: nanoseconds), ETag, or a digest of those of a sequence's frames: with `size` the
+    identity of the contents."""
     fps: float | None = None
     """These three are the frames that are processed (`Excerpt`)."""
     start_s: float | None = None
