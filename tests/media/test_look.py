@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 
 from tests.media.decoding import by_units
 from tests.pipeline.conftest import small_config
-from vidseg_core.config.segment import MaskConfig
+from vidseg_core.calibration.audit import Place, compare
+from vidseg_core.config.segment import MaskConfig, SchedulerConfig
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import probe
 from vidseg_core.pipeline.segment_job import run_segment
@@ -135,3 +136,20 @@ def test_masks_lie_on_what_is_shown_and_a_note_says_so(size: Any, tmp_path: Path
     expected_HW = shown_by_matrix(path, coded_HW)
     expected_HW = expected_HW.repeat(3, axis=0)[::2] if size == "source" else expected_HW[:, ::-1]
     assert np.mean((mask_HW == 1) == expected_HW) > 0.97
+    for name in ("_SUCCESS", "run.json"):
+        (tmp_path / "out" / name).unlink()
+    assert open_run(tmp_path / "out").masks_as_shown == (size == "source"), (
+        "also of a run that is not finished"
+    )
+
+
+@pytest.mark.parametrize("turn", [(0, True, False), (90, False, False)])
+def test_an_audit_compares_masks_as_they_lie_there(turn: tuple[int, bool, bool], tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.mov", turn=turn, aspect=Fraction(3, 2))
+    every = SchedulerConfig(name="every")
+    options = {"masks": MaskConfig(size="source"), "scheduler": every, "executor": "local", "workers": 1}
+    config = small_config(path, tmp_path / "out", **options)
+    run_segment(config, Reporter("text", io.StringIO()))
+    (video,) = open_run(tmp_path / "out").videos().to_pylist()
+    place = Place(video_id=video["video_id"], uri=video["uri"], frames=(0, 1, 2))
+    assert compare(config, str(tmp_path / "out"), [place]) == [[1.0, 1.0, 1.0]], "every frame is a key"

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vidseg_core.calibration.choice import Choice, interval_of_mean
@@ -26,6 +25,7 @@ from vidseg_core.engine.assemble import build_net
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.quality import Truth
 from vidseg_core.media import MediaError, working_size
+from vidseg_core.pipeline.commit_stage import labels_as_shown
 from vidseg_core.plan.excerpt import frames_of, number_of
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.run import open_run
@@ -121,9 +121,8 @@ def compare(config: SegmentConfig, root: str, places: Sequence[Place]) -> list[l
                 labels_HW, _ = net.run([reader.frame(place.uri, number, *size)])[0]
             except (DatasetError, MediaError, KeyError):
                 continue
-            if labels_HW.shape != mask_HW.shape:
-                sides = mask_HW.shape[::-1]
-                labels_HW = cv2.resize(labels_HW, sides, interpolation=cv2.INTER_NEAREST_EXACT)
+            if config.masks.size == "source":
+                labels_HW = labels_as_shown(labels_HW, index.shown, mirrored=index.mirrored)
             values.append(Truth(labels_HW, classes, config.calibration.quality).quality(mask_HW))
         found.append(values)
     reader.close()

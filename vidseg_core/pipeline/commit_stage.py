@@ -66,13 +66,17 @@ class CommitStage:
 
 
 def _as_shown(frame: Any, part: PartMessage) -> Any:
-    """The frame with a mask that lies on the picture as players show it: of its size (nearest), mirrored."""
-    shown, size = copy(frame), (part.source_width, part.source_height)
-    if frame.labels_HW.shape != size[::-1]:
-        shown.labels_HW = cv2.resize(frame.labels_HW, size, interpolation=cv2.INTER_NEAREST)
-    if part.mirrored:
-        shown.labels_HW = np.ascontiguousarray(shown.labels_HW[:, ::-1])
+    """The frame with a mask that lies on the picture as players show it."""
+    shown, size = copy(frame), (part.source_height, part.source_width)
+    shown.labels_HW = labels_as_shown(frame.labels_HW, size, mirrored=part.mirrored)
     return shown
+
+
+def labels_as_shown(labels_HW: np.ndarray, size: tuple[int, int], *, mirrored: bool) -> np.ndarray:
+    """Labels as the net sees a frame, as they lie on the picture: of this height and width (nearest)."""
+    if labels_HW.shape != size:
+        labels_HW = cv2.resize(labels_HW, size[::-1], interpolation=cv2.INTER_NEAREST)
+    return np.ascontiguousarray(labels_HW[:, ::-1]) if mirrored else labels_HW
 
 
 def commit_parts(batch: pa.Table, stage: CommitStage) -> Iterator[pa.Table]:

@@ -37,6 +37,7 @@ from vidseg_core.store.checked import (
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import (
     FRAMES_PREFIX,
+    MANIFEST_KEY,
     RUN_KEY,
     SUCCESS_KEY,
     VIDEOS_PREFIX,
@@ -117,7 +118,13 @@ class Run:
     def masks_as_shown(self) -> bool:
         """Whether masks lie on frames as players show them (`--masks.size source`), not as nets see them."""
         masks = self.info().get("config", {}).get("masks")
-        return isinstance(masks, dict) and masks.get("size") == "source"
+        if isinstance(masks, dict):
+            return masks.get("size") == "source"
+        try:  # not finished
+            found = read_object(self.store, MANIFEST_KEY, {"config": {}}, _RUN_REMEDY)
+        except FileNotFoundError:
+            return False
+        return found.get("config", {}).get("masks.size") == "source"
 
     def videos(self) -> pa.Table:
         """One row per video that is done (`VIDEOS_SCHEMA`)."""
