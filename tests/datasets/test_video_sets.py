@@ -7,6 +7,7 @@ times: that is counted.
 
 from __future__ import annotations
 
+import io
 import pickle
 import random
 from pathlib import Path
@@ -15,7 +16,10 @@ import numpy as np
 import pytest
 
 from tests.datasets.miniatures import columns, labelled_video, run_over, save
+from tests.media.test_sequences import write as write_pictures
+from tests.pipeline.conftest import small_config
 from vidseg_core.classes import SCENE_CLASSES
+from vidseg_core.config.segment import MediaConfig
 from vidseg_core.datasets import clip_reader
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.frame_files import FrameFiles
@@ -23,6 +27,8 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import DatasetError, iter_records
 from vidseg_core.datasets.scene_files import SceneClip, make_corpus
 from vidseg_core.datasets.scenes import Scene
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.pipeline.segment_job import run_segment
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +227,25 @@ def test_sources_that_moved_are_found_by_name_or_missed(clip: SceneClip, tmp_pat
     assert "/gone" in refused(f"tables:{tmp_path}/run")
     moved = open_dataset(f"tables:{tmp_path}/run?sources={clip.video.parent}")
     assert len(list(iter_records(moved, "train"))) == 1
+
+
+def test_a_run_over_pictures_is_read_back_too(tmp_path: Path) -> None:
+    """A folder of frames was no file, so it was said to be missing."""
+    uri = write_pictures(tmp_path / "davis" / "bear", range(4))
+    options = {"executor": "local", "workers": 1, "media": MediaConfig(sequence_fps=24)}
+    config = small_config(tmp_path / "davis", tmp_path / "run", **options)
+    run_segment(config, Reporter("text", io.StringIO()))
+    dataset = open_dataset(f"tables:{tmp_path}/run")
+    assert not list(dataset.missing())  # type: ignore[attr-defined]
+    here = list(iter_records(dataset, "train"))
+    assert len(here) == 4 and dataset.items("all")[0].image == f"{uri}#fps=24"
+    (tmp_path / "davis").rename(tmp_path / "moved")
+    assert "davis/bear/: no such folder" in refused(f"tables:{tmp_path}/run")
+    gone = open_dataset(f"tables:{tmp_path}/run").missing()  # type: ignore[attr-defined]
+    assert "davis/bear/#fps=24 not found" in next(gone).text
+    there = list(iter_records(open_dataset(f"tables:{tmp_path}/run?sources={tmp_path}/moved"), "train"))
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_array_equal(one.frame_HW3, other.frame_HW3)
 
 
 def test_what_a_run_cannot_answer_is_refused(clip: SceneClip, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from tests.media.decoding import by_units
 from tests.pipeline.conftest import small_config
 from vidseg_core.calibration.audit import Place, compare
 from vidseg_core.config.segment import MaskConfig, SchedulerConfig
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.datasets.records import iter_records
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import probe
 from vidseg_core.pipeline.segment_job import run_segment
@@ -141,6 +143,17 @@ def test_masks_lie_on_what_is_shown_and_a_note_says_so(size: Any, tmp_path: Path
     assert open_run(tmp_path / "out").masks_as_shown == (size == "source"), (
         "also of a run that is not finished"
     )
+
+
+def test_labels_of_a_run_lie_on_the_frames_that_are_read_with_them(tmp_path: Path) -> None:
+    """A net that learns from a run of mirrored video learned from mirror images."""
+    path = write(tmp_path / "clip.mov", turn=(0, True, False), aspect=Fraction(3, 2))
+    options = {"masks": MaskConfig(size="source"), "executor": "local", "workers": 1}
+    run_segment(small_config(path, tmp_path / "out", **options), Reporter("text", io.StringIO()))
+    for record in iter_records(open_dataset(f"tables:{tmp_path}/out"), "train"):
+        assert record.labels_HW is not None
+        red_HW = record.frame_HW3[..., 0] > 165
+        assert np.mean((record.labels_HW == 1) == red_HW) > 0.97
 
 
 @pytest.mark.parametrize("turn", [(0, True, False), (90, False, False)])

@@ -1,7 +1,7 @@
 """`tables:RUN`: the mask table of a run (`vidseg segment`, `vidseg pseudo-label`) with its source videos.
 
 Every row of the run is a labelled frame: the mask is the label, the frame is decoded from the video that the
-run names, at the mask's size, which is what the net saw. Rows of frames that the decoder called corrupt are
+run names, at the mask's size and as the mask lies on it. Rows of frames that the decoder called corrupt are
 left out. `sources=FOLDER` looks for the videos there, by file name; `keys=yes` takes key frames only;
 `min_confidence=0.8` takes frames whose `confidence` column says at least so much.
 """
@@ -18,6 +18,7 @@ from vidseg_core.datasets.listed import ListedDataset, Missing
 from vidseg_core.datasets.pictures import check_ids
 from vidseg_core.datasets.records import DatasetError, Item, Record
 from vidseg_core.datasets.spec import DatasetSpec
+from vidseg_core.media.sequences import is_sequence, split_address
 from vidseg_core.store import Run, StoreError, open_run
 from vidseg_core.store.soundness import Claims, missing, raise_for
 
@@ -42,7 +43,11 @@ class MaskTables(ListedDataset):
         self._keys_only = spec.flag("keys")
         self._least = _share(spec.option("min_confidence"))
         self._readers: dict[int | None, ClipReader] = {}
-        self._classes = tuple(map(str, self._run.info().get("segmenter", {}).get("class_names", ())))
+        info = self._run.info()
+        self._classes = tuple(map(str, info.get("segmenter", {}).get("class_names", ())))
+        media = info.get("config", {}).get("media")
+        self._maps_hdr = not isinstance(media, dict) or media.get("hdr") != "raw"
+        self._as_shown = self._run.masks_as_shown
 
     @cached_property
     def _run(self) -> Run:
@@ -61,7 +66,8 @@ class MaskTables(ListedDataset):
         if not self._classes:
             yield Missing(f"{self.where}: run.json names no classes", True)
         for uri in dict.fromkeys(item.image for item in self.items("all")):
-            if "://" not in uri and not Path(uri).is_file():
+            place, rest = _place_of(uri)
+            if "://" not in uri and not (Path(place).is_dir() if rest else Path(place).is_file()):
                 yield Missing(f"{uri} not found: the source of some masks; sources=FOLDER says where", True)
 
     def _list(self) -> Mapping[str, Iterable[Item]]:
@@ -72,7 +78,8 @@ class MaskTables(ListedDataset):
         return {"train": items}
 
     def _items(self, video_id: str, uri: str, stream: int | None) -> Iterator[Item]:
-        source = str(Path(self._sources) / PurePosixPath(uri).name) if self._sources else uri
+        place, rest = _place_of(uri)
+        source = str(Path(self._sources) / PurePosixPath(place).name) + rest if self._sources else uri
         known = {} if stream is None else {"stream": stream}
         for row in self._rows(video_id):
             extra = {key: row[key] for key in ("height", "width", CONFIDENCE) if row.get(key) is not None}
@@ -107,10 +114,13 @@ class MaskTables(ListedDataset):
         except (KeyError, StoreError, ValueError) as error:
             raise DatasetError(f"{where}: the mask cannot be read ({error})") from error
         height, width = labels_HW.shape
+        reader = self._reader_of(item)
+        frame_HW3 = reader.frame(item.image, item.frame_index, height, width)
+        mirrored = self._as_shown and reader.index(item.image).mirrored
         return Record(
             video_id=item.video_id,
             frame_index=item.frame_index,
-            frame_HW3=self._reader_of(item).frame(item.image, item.frame_index, height, width),
+            frame_HW3=frame_HW3[:, ::-1].copy() if mirrored else frame_HW3,
             labels_HW=check_ids(labels_HW, len(self._classes), where),
         )
 
@@ -118,10 +128,15 @@ class MaskTables(ListedDataset):
         """A reader of the stream that was segmented."""
         stream = item.extra.get("stream")
         number = None if stream is None else int(stream)
-        return self._readers.setdefault(number, ClipReader(stream=number))
+        return self._readers.setdefault(number, ClipReader(stream=number, maps_hdr=self._maps_hdr))
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in super().__getstate__().items() if key != "_run"}
+
+
+def _place_of(uri: str) -> tuple[str, str]:
+    """Where a video lies, and what follows in the address of a sequence of pictures."""
+    return split_address(uri) if is_sequence(uri) else (uri, "")
 
 
 def _share(text: str) -> float | None:
