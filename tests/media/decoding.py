@@ -51,17 +51,15 @@ def by_units(
     index: VideoIndex | None = None,
     size: int = 96,
     limits: MediaLimits | None = None,
+    maps_hdr: bool = False,
 ) -> Frames:
-    """Frames of `path` through probe, plan and decode, as they are (high dynamic range is not mapped).
-
-    `unit_frames` 1: as many units as can be.
-    """
+    """Frames of `path` through probe, plan and decode. `unit_frames` 1: as many units as can be."""
     index = index or probe(str(path))
     height, width = working_size(index.width, index.height, size)
     out = Frames([], [], [], [], [])
     plan = plan_segments(index, segment_frames=0, shard_frames=shard_frames, unit_frames=unit_frames)
     for unit in (unit for segment in plan for unit in segment.units):
-        request = unit.decode_unit(str(path), index, height=height, width=width, maps_hdr=False)
+        request = unit.decode_unit(str(path), index, height=height, width=width, maps_hdr=maps_hdr)
         shards = list(decode_unit(request, shard_frames=shard_frames, limits=limits))
         assert len(shards) == unit.shards
         for shard in shards:
