@@ -99,6 +99,20 @@ def test_frames_without_a_time_follow_each_other_at_the_rate_of_the_container() 
     )
 
 
+def test_frames_that_come_late_take_no_time_of_their_own() -> None:
+    """A real file of 15 s (its frames come out of order) was 37 s long for a range and a rate."""
+    late = np.arange(0, 400, 4)[:, None] + [0, 3, 2, 4]  # ... each group of four out of order
+    index = at_times(late.ravel() * 40, 1000, regular=False, duration=40)
+    clock = clock_of(index)
+    assert np.all(np.diff(clock) >= 0) and clock[-1] == pytest.approx(400 * 0.04)
+    assert np.abs(clock - index.frame_pts / 1000).max() < 0.1
+    assert len(taken(index, fps=5)) == pytest.approx(400 / 5, abs=1)
+    doubled = at_times(np.arange(50).repeat(2) * 80, 1000, regular=False, duration=40)  # fields as frames
+    assert clock_of(doubled)[-1] == pytest.approx(99 * 0.04)
+    still = at_times(np.full(50, 7), 1000, regular=False, duration=40)
+    np.testing.assert_allclose(clock_of(still), np.arange(50) / 25)
+
+
 def test_a_range_without_a_frame_says_where_the_video_ends() -> None:
     with pytest.raises(
         MediaError, match=r"a.mp4: there is no frame \(every frame, from 9 s\); .* at 1.960 s"

@@ -6,8 +6,9 @@ moments `start_s`, `start_s + 1/fps`, `start_s + 2/fps` and so on, the earlier o
 So ten a second of thirty are every third, thirty of 29.97 are all of them, and where the frame rate varies
 nothing is repeated: a frame that is nearest to several moments comes once.
 
-Frames without a time, and frames of an irregular video that step back, follow the frame before them by the
-container's frame rate.
+In an irregular video the latest time so far counts: a frame that comes somewhat late is where that is. Frames
+without a time, or with that of the frame before, and a clock that is set back for good (recordings that were
+joined), follow by the container's frame rate.
 
 Invariant: the frames depend on the times of the whole video alone, never on segments, units or shards. The
 first frame of the range is always taken. Frames keep their numbers.
@@ -16,6 +17,7 @@ first frame of the range is always taken. Frames keep their numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -23,6 +25,8 @@ from vidseg_core.config.excerpt import Excerpt
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.model import NO_TIME, VideoIndex, seconds_of
 
+_REORDERED = 16
+"""Frames by which a time may step back and be only late (decoders hold so many); more is a clock set anew."""
 _TIE = 1e-6
 """What rounding may take from a time in units of 1/fps."""
 
@@ -67,10 +71,23 @@ def clock_of(index: VideoIndex) -> np.ndarray:
     pts, num, den = index.frame_pts, index.time_base_num, index.time_base_den
     if index.regular:
         return seconds_of(pts - pts[:1], num, den)
-    steps = np.diff(pts)
-    unknown = (pts[1:] == NO_TIME) | (pts[:-1] == NO_TIME) | (steps <= 0)
-    steps[unknown] = index.frame_duration
-    return np.concatenate([[0.0], np.cumsum(steps.astype(np.float64))]) * num / den
+    return np.cumsum(np.array(list(_steps(pts.tolist(), index.frame_duration)), np.float64)) * num / den
+
+
+def _steps(pts: list[int], usual: int) -> Iterator[int]:
+    """How far the clock goes on at each frame; `usual`: from one to the next by the container's rate."""
+    latest, before = pts[0], pts[0]
+    yield 0
+    for time in pts[1:]:
+        if time in (NO_TIME, before):
+            step = usual
+            latest += usual if latest != NO_TIME else 0
+        elif latest == NO_TIME or time < latest - _REORDERED * usual:  # the first one, or a clock set anew
+            step, latest = usual, time
+        else:
+            step, latest = max(0, time - latest), max(time, latest)
+        before = time
+        yield step
 
 
 def _nearest(times: np.ndarray, fps: float) -> np.ndarray:
