@@ -6,16 +6,20 @@ Why: for a clip of a minute four minutes were spent to find out how to save some
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.training.small import written
 from vidseg_core.calibration import sizing
 from vidseg_core.calibration.choice import LEAST_CLIPS
 from vidseg_core.calibration.sizing import Sample, job_ops, sample_ops
 from vidseg_core.config.dial import CLIP_FRAMES, CLIPS, CalibrationConfig
-from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.segment import PropagationConfig, SegmentConfig
+from vidseg_core.models import build_segmenter
+from vidseg_core.models.lvs import new_lvs
 from vidseg_core.plan.video_list import VideoInput
 
 PAIR = 2e8
@@ -72,6 +76,21 @@ def test_a_small_one_gets_none_and_it_is_said_how_to_have_one_all_the_same(
     assert "calibrating would cost" in sample.declined and "all frames" in sample.declined
     typed = drawn(monkeypatch, 250, EXPENSIVE, videos=1, calibration=CalibrationConfig(clips=2))
     assert not typed.declined and shape(typed) == (2, CLIP_FRAMES)
+
+
+def test_a_pair_costs_what_carries_it_too(tmp_path: Path) -> None:
+    """Nets that carry features took ten times as long as the flow that was reckoned with."""
+    file = written(new_lvs(build_segmenter("tiny-scenes")), tmp_path / "lvs.safetensors")
+    index: Any = SimpleNamespace(width=64, height=48)
+    costs = {}
+    for name, weights in (("copy", None), ("lvs", file)):
+        way = PropagationConfig(name=name, level="features", sides="one", weights=weights)
+        config = SegmentConfig(
+            input=("x",), output="y", segmenter="tiny-scenes", propagation=way, max_drop=1.0
+        )
+        costs[name] = sizing.prices(config, index)
+    (net, copied), (_, carried) = costs["copy"], costs["lvs"]
+    assert carried - copied > net / 2
 
 
 def test_a_net_that_cannot_be_counted_is_looked_at_in_full(monkeypatch: pytest.MonkeyPatch) -> None:

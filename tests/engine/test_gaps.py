@@ -256,6 +256,15 @@ def test_frames_wait_with_their_pictures_for_a_propagator_that_reads_low_level_f
     assert [row.frame_index for row in rows] == list(range(100, 112)) and net.lows == 12
 
 
+def test_low_level_features_that_only_the_scheduler_reads_do_not_wait_with_the_frames() -> None:
+    """They are larger than the frame; ninety of them filled the memory of a worker."""
+    here = engine(FlowWarp(), sides="two", net=Parted(), scheduler=LowDistance(threshold=9.0))
+    state = SegmentState.new(0, "s")
+    for frame in inputs(moving_clip(4)):
+        here.step([state], [frame])
+    assert [frame.low_maps for frame in state.pending] == [None, None, None]
+
+
 def test_low_level_features_go_with_one_side() -> None:
     with pytest.raises(PluginError, match="goes with --propagation.sides one"):
         engine(Sharp(), net=Parted(), sides="two")
@@ -288,6 +297,9 @@ def test_more_frames_than_the_state_may_hold_are_refused_before_the_run() -> Non
 def test_what_no_table_can_foresee_is_refused_by_tables_and_dial() -> None:
     with pytest.raises(ConfigError, match="--budget: needs masks that follow from a key and a frame each"):
         check_dial_here(settings_of("Remembers", budget=0.1))
+    low = SchedulerConfig(name="low_deviation", policy="lvs.safetensors")
+    with pytest.raises(ConfigError, match="--budget: cannot set the threshold of low_deviation: no table"):
+        check_dial_here(settings_of("Looks", budget=0.1, scheduler=low))
     propagator: Any = Remembers()
     with pytest.raises(EpisodeError, match="'Remembers' fills whole gaps"):
         TableBuilder(

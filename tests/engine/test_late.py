@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +83,29 @@ def test_storing_the_state_anywhere_changes_nothing(
         if number in stores:
             here, state = parts(), SegmentState.from_bytes(state.to_bytes())
     assert plain(rows + here.finish([state])[0]) == undisturbed
+
+
+class InATuple(ConvNet):
+    """Features that are one map in a tuple, in a type with more bits than most."""
+
+    def features(self, frames_B3HW: torch.Tensor) -> Any:
+        return (super().features(frames_B3HW)[1].double() / 3,)
+
+    def head(self, feats: Any) -> torch.Tensor:
+        (maps,) = feats
+        return functional.interpolate(maps[:, :6].float(), scale_factor=8.0)
+
+
+def test_what_stands_in_has_its_form_and_every_bit_after_a_restore() -> None:
+    here, state = (
+        engine(9, propagator="flow_warp", level="features", net=InATuple()),
+        SegmentState.new(0, "s"),
+    )
+    for frame in inputs(CLIP[:8]):
+        here.step([state], [frame])
+    assert state.key is not None
+    (before,), (after,) = state.key.carried, SegmentState.from_bytes(state.to_bytes()).key.carried  # type: ignore
+    assert after.dtype is torch.float64 and torch.equal(before, after)
 
 
 def test_it_goes_with_one_side_and_no_look_ahead() -> None:

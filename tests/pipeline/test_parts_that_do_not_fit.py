@@ -197,7 +197,7 @@ def test_a_net_that_gives_other_scores_each_time_is_named() -> None:
 
 
 @pytest.mark.parametrize("level", ["labels", "scores", "features"])
-@pytest.mark.parametrize("name", ["Half", "WithGradients", "InPlace"])
+@pytest.mark.parametrize("name", ["Half", "WithGradients", "InPlace", "LowAndHigh"])
 def test_an_odd_but_sound_net_gives_the_masks_of_a_plain_one(name: str, level: Any) -> None:
     masks = []
     for net in ("Channels", name):
@@ -277,6 +277,7 @@ def test_every_net_and_part_above_is_tried() -> None:
         "Half",
         "WithGradients",
         "InPlace",
+        "LowAndHigh",
         "All256",
     }
     sound |= {"OnlyOneSize", "OneSizeOut", "AtLeast128", "MultiplesOf32", "Still", "Stacked", "Keeps"}

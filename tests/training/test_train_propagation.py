@@ -7,6 +7,7 @@ keys would be wrong without a word.
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from tests.engine.toy import inputs, moving_clip, plain, run
 from tests.training.small import shaken, written
 from vidseg_core.config.recipes import PropagationRecipe
+from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.features import Features
@@ -29,8 +31,10 @@ from vidseg_core.propagation import Copy, DisFlow
 from vidseg_core.propagation.lvs import Lvs
 from vidseg_core.scheduling import build_scheduler
 from vidseg_core.scheduling.low_deviation import LowDeviation
+from vidseg_core.training import propagation_job, propagation_score
 from vidseg_core.training.flow_clips import FlowClip
 from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
+from vidseg_core.training.propagation_job import run_train_propagation
 from vidseg_core.training.propagation_score import score_carried
 
 NET = "tiny-scenes"
@@ -53,6 +57,18 @@ def engine(propagator: Any, *, net: str = NET, scheduler: Any = None) -> Engine:
         propagator,
         sides="one",
         flow_size=48,
+    )
+
+
+def tables(propagator: Any, *, net: str = NET) -> TableBuilder:
+    segmenter = build_segmenter(net)
+    return TableBuilder(
+        TableOptions(quality="fidelity", horizon=6, min_frames=2, flow_size=48),
+        net=ChunkedNet(segmenter, level="features", batch=1, device="cpu"),
+        propagator=propagator,
+        flow=DisFlow(),
+        features=Features(("frame_difference",)),
+        classes=len(segmenter.class_names),
     )
 
 
@@ -128,15 +144,7 @@ def test_two_lanes_of_other_sizes_give_what_one_lane_gives(file: str) -> None:
 
 
 def test_a_table_says_what_the_engine_gives(file: str) -> None:
-    clip, segmenter = moving_clip(7), build_segmenter(NET)
-    builder = TableBuilder(
-        TableOptions(quality="fidelity", horizon=6, min_frames=2, flow_size=48),
-        net=ChunkedNet(segmenter, level="features", batch=1, device="cpu"),
-        propagator=Lvs(file),
-        flow=DisFlow(),
-        features=Features(("frame_difference",)),
-        classes=len(segmenter.class_names),
-    )
+    clip, builder = moving_clip(7), tables(Lvs(file))
     seen = builder.see([SimpleNamespace(frame_HW3=frame_HW3, labels_HW=None) for frame_HW3 in clip])  # type: ignore
     rows = run(engine(Lvs(file), scheduler=build_scheduler("fixed", interval=50)), inputs(clip))
     for labels_HW, row in zip(builder.pairs(seen, 0), rows[1:], strict=True):
@@ -159,6 +167,8 @@ def test_a_net_that_the_weights_do_not_belong_to_is_refused(file: str, net: str,
         engine(Lvs(file), net=net)
     with pytest.raises(SegmenterError, match=message):
         engine(Copy(), net=net, scheduler=LowDeviation(file))
+    with pytest.raises(SegmenterError, match=message):
+        tables(Lvs(file), net=net)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -210,3 +220,41 @@ def test_clips_left_out_are_scored_beside_copy_and_flow(file: str) -> None:
     }
     assert all(0.0 <= s.miou <= 1.0 and s.pairs == (2 if s.gap == 1 else 1) for s in scores)
     assert [rank.clip for rank in ranks] == ["clip2"]
+
+
+def test_scoring_a_long_clip_keeps_the_maps_of_a_few_frames_only(file: str) -> None:
+    """Those of 600 frames of a large net were 6 GB, after the last step of a training run."""
+    segmenter, alive, most = build_segmenter(NET), weakref.WeakSet[Any](), [0]
+    low_of = segmenter.low  # type: ignore[attr-defined]
+
+    def low(frames_B3HW: torch.Tensor) -> Any:
+        most[0] = max(most[0], len(alive))
+        return low_of(frames_B3HW)
+
+    class Watched(ChunkedNet):
+        def low(self, frames: Any) -> list[Any]:
+            found = super().low(frames)
+            alive.update(maps[0] for maps in found)
+            return found
+
+    segmenter.low = low  # type: ignore[attr-defined]
+    clip = FlowClip(name="long", frames_THW3=np.stack(moving_clip(60)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(propagation_score, "ChunkedNet", Watched)
+        score_carried(file, segmenter, [clip], (1, 5), device="cpu")
+    assert 0 < most[0] < 10
+
+
+def test_what_a_net_that_is_fetched_weighs_is_said_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Said(Exception):
+        pass
+
+    def says(spec: str, weights: str | None, report: Any) -> None:
+        raise Said(spec)
+
+    monkeypatch.setattr(propagation_job, "bring", says)
+    config = TrainPropagationConfig(data=("scenes:",), segmenter="voc", output=str(tmp_path / "out"))
+    with pytest.raises(Said, match="voc"):
+        run_train_propagation(config)

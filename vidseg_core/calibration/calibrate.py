@@ -219,6 +219,8 @@ def check_dial_here(config: SegmentConfig) -> None:
     option = "--budget" if config.budget is not None else "--max_drop"
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
+    problem = f"cannot set the threshold of {name}: no table holds what it reads; give it yourself"
+    check(name not in SCHEDULERS or not SCHEDULERS[name].reads_low, option, problem)
     carrier = config.propagation
     check(carrier.latency == "full", option, "does not go with --propagation.latency low")
     filler = filler_of(propagator_of(carrier), two_sided=carrier.sides == "two")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from vidseg_core.calibration.audit import audit, closing_lines, outcome
@@ -15,7 +16,6 @@ from vidseg_core.calibration.sizing import draw_sample, work_of_sample
 from vidseg_core.calibration.tasks import Tasks, here, on_ray, sample_builder
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.episodes.sources import Unit, read_unit
-from vidseg_core.episodes.table_builder import TableOptions
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.objects import ObjectStore
@@ -110,9 +110,8 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
 
 def _measured(config: SegmentConfig, unit: Unit) -> tuple[float, float]:
     """CPU seconds of the net on a frame, and of a pair."""
-    builder = sample_builder(config, "cpu").with_options(
-        TableOptions(quality="accuracy", horizon=8, min_frames=2)
-    )
+    builder = sample_builder(config, "cpu")
+    builder = builder.with_options(replace(builder.options, horizon=8, min_frames=2))
     sample = list(read_unit(unit, str(config.working_size), "all"))[:_TRIAL_FRAMES]
     started = time.process_time()
     seen = builder.see(sample)

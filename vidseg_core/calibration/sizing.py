@@ -17,14 +17,11 @@ import numpy as np
 
 from vidseg_core.calibration.choice import LEAST_CLIPS
 from vidseg_core.calibration.sampling import Run, draw_runs
-from vidseg_core.calibration.tasks import longest_interval
+from vidseg_core.calibration.tasks import longest_interval, sample_builder
 from vidseg_core.config.dial import CLIP_FRAMES, CLIPS
 from vidseg_core.config.segment import MediaConfig, SegmentConfig
 from vidseg_core.datasets.clip_reader import ClipReader
-from vidseg_core.datasets.records import DatasetError
-from vidseg_core.engine.assemble import build_net, build_run_flow
-from vidseg_core.engine.look import make_view
-from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.datasets.records import DatasetError, Record
 from vidseg_core.episodes.estimate import Work, work_of
 from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.progress import Reporter
@@ -146,15 +143,13 @@ def _unit(video: VideoInput, run: Run, media: MediaConfig) -> Unit:
 
 
 def prices(config: SegmentConfig, index: VideoIndex) -> tuple[float, float]:
-    """Operations of N on a frame of this video, and of a flow between two of its frames with the warp."""
+    """Operations of N on a frame of this video, and of a pair of its frames: flow, what carries, N_task."""
     size = working_size(index.width, index.height, config.working_size_spec)
-    frame_HW3 = np.zeros((*size, 3), np.uint8)
-    net = ChunkedNet(build_net(config, "cpu"), level="labels", batch=1, device="cpu")
-    flow = build_run_flow(config, "cpu")
-    view = make_view(frame_HW3, config.propagation.flow_size, flow.channels)
-    pair = _PAIR_OPS * (config.propagation.flow_size / 256) ** 2
-    pair += operations_of(lambda: flow.flow([view], [view]))
-    return operations_of(lambda: net.run([frame_HW3])), pair
+    frame = Record(video_id="", frame_index=0, frame_HW3=np.zeros((*size, 3), np.uint8), labels_HW=None)
+    builder = sample_builder(replace(config, key_batch=1), "cpu")
+    net = operations_of(lambda: builder.see([frame]))
+    both = operations_of(lambda: builder.pairs(builder.see([frame, frame]), 0))
+    return net, _PAIR_OPS * (config.propagation.flow_size / 256) ** 2 + max(0.0, both - 2 * net)
 
 
 def work_of_sample(sample: Sample) -> tuple[int, int, int]:

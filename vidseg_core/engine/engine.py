@@ -317,7 +317,7 @@ class Engine:
             lkd=decision.lkd,
             view=_NO_VIEW if reads == "nothing" else look.view,
             rgb_HW3=look.frame.frame_HW3.copy() if reads == "frame" else None,
-            low_maps=look.low_maps,
+            low_maps=look.low_maps if self.filler.needs_low else None,
             flow_hw2=look.flow_hw2,
         )
 

@@ -17,8 +17,8 @@ from vidseg_core.propagation.filler import Filler
 
 
 def reads_low(segmenter: Segmenter, scheduler: Any, filler: Filler) -> bool:
-    """Does scheduler or propagator read low-level features? `SegmenterError` for a net that has none, and
-    for one that their weights do not belong to."""
+    """Does scheduler (None: there is none) or propagator read low-level features? `SegmenterError` for a net
+    that has none, and for one that their weights do not belong to."""
     readers = (
         (f"propagator {filler.name!r}", filler.propagator),
         (f"scheduler {type(scheduler).__name__!r}", scheduler),

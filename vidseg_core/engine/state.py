@@ -61,7 +61,7 @@ class PendingFrame:
     rgb_HW3: np.ndarray | None = None
     """uint8 RGB at working size, for propagators that read it only."""
     low_maps: Any = None
-    """Low-level features, of frames that become final at once only; never stored."""
+    """Low-level features, where the propagator reads them: such frames become final at once. Never stored."""
     flow_hw2: np.ndarray | None = None
     """Flow to the key before it, if it has been estimated already; never stored."""
 
@@ -215,26 +215,31 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
     )
 
 
-def _store_fast(key: KeyFrame, arrays: dict[str, np.ndarray]) -> list[str]:
+def _store_fast(key: KeyFrame, arrays: dict[str, np.ndarray]) -> str | list[str]:
     """What stands in for N's result: label maps are stored as any key's, and N's beside them; of maps each is
-    stored, and N's are made again from the frame. The types of the maps."""
+    stored, and N's are made again from the frame. The type of the map; of maps in a tuple a list."""
     if isinstance(key.carried, np.ndarray):
         arrays["key.own"] = key.own
         return []
     maps = [key.carried] if isinstance(key.carried, torch.Tensor) else list(key.carried)
-    arrays |= {f"key.fast.{number}": one.float().cpu().numpy() for number, one in enumerate(maps)}
-    return [str(one.dtype).removeprefix("torch.") for one in maps]
+    arrays |= {f"key.fast.{number}": _exact(one).cpu().numpy() for number, one in enumerate(maps)}
+    names = [str(one.dtype).removeprefix("torch.") for one in maps]
+    return names[0] if isinstance(key.carried, torch.Tensor) else names
+
+
+def _exact(one_map: torch.Tensor) -> torch.Tensor:
+    """With every bit, in a type that numpy has."""
+    return one_map.float() if one_map.dtype is torch.bfloat16 else one_map
 
 
 def _fast_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
     """The maps that `_store_fast` stored; None where there are none."""
+    names = header.get("fast", ())
     maps = [
         torch.from_numpy(arrays[f"key.fast.{number}"].copy()).to(getattr(torch, name))
-        for number, name in enumerate(header.get("fast", ()))
+        for number, name in enumerate([names] if isinstance(names, str) else names)
     ]
-    if not maps:
-        return None
-    return maps[0] if len(maps) == 1 else tuple(maps)
+    return maps[0] if isinstance(names, str) else tuple(maps) or None
 
 
 _CARRIED_OVER = "carried_over."

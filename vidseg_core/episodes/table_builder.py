@@ -26,6 +26,7 @@ import numpy as np
 
 from vidseg_core.datasets.records import Record
 from vidseg_core.engine.look import gray_of, make_view
+from vidseg_core.engine.lows import reads_low
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.quality import Quality, Truth, as_mask
@@ -131,6 +132,8 @@ class TableBuilder:
             )
         if features.conv6 is not None and flow.channels != 3:
             raise EpisodeError("conv6 features need a flow on RGB pictures, for instance flownet2_s")
+        if net is not None:
+            reads_low(net.segmenter, None, filler)
         self.options, self.features, self._classes = options, features, classes
         self._net, self.filler, self._flow = net, filler, flow
         if net is not None and options.quality != "labels":

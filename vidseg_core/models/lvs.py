@@ -161,12 +161,17 @@ def spatially_variant(maps_BChw: torch.Tensor, weights_BKhw: torch.Tensor) -> to
     return total
 
 
-def new_lvs(segmenter: Any, *, kernel: int = KERNEL, hidden: int = HIDDEN, seed: int = 0) -> LvsNet:
-    """Untrained nets for this segmenter: its deepest low-level map is F_l, its one feature map F_h."""
+def new_lvs(
+    segmenter: Any, *, kernel: int = KERNEL, hidden: int = HIDDEN, seed: int = 0, device: str = "cpu"
+) -> LvsNet:
+    """Untrained nets for this segmenter: its deepest low-level map is F_l, its first feature map F_h.
+
+    `device`: where the segmenter is.
+    """
     parts = parts_of(segmenter, "lvs")
     side = 64 * 4
     with torch.inference_mode():
-        frames_B3HW = torch.zeros(1, 3, side, side, device=_device_of(segmenter))
+        frames_B3HW = torch.zeros(1, 3, side, side, device=device)
         low, high = parts.low(frames_B3HW), parts.features(frames_B3HW)
     lows, highs = ([maps] if isinstance(maps, torch.Tensor) else list(maps) for maps in (low, high))
     facts = LvsFacts(
@@ -180,13 +185,6 @@ def new_lvs(segmenter: Any, *, kernel: int = KERNEL, hidden: int = HIDDEN, seed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LvsNet(facts)
-
-
-def _device_of(segmenter: Any) -> torch.device:
-    """Where the segmenter's weights are."""
-    net = getattr(segmenter, "net", segmenter)
-    weights = net.parameters() if isinstance(net, nn.Module) else iter(())
-    return next((weight.device for weight in weights), torch.device("cpu"))
 
 
 def _sized(maps_BFyx: torch.Tensor, like_BChw: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,7 @@ class PluginSegmenter:
     @property
     def has_parts(self) -> bool:
         """Whether the plug-in has `low` and `high`."""
-        return hasattr(self.inner, "low") and hasattr(self.inner, "high")
+        return callable(getattr(self.inner, "low", None)) and callable(getattr(self.inner, "high", None))
 
     def low(self, frames_B3HW: torch.Tensor) -> Features:
         """S_l of the plug-in."""

@@ -63,7 +63,7 @@ class PropagationTraining(GroupTraining):
         self.device = "cpu" if config.device == "cuda" else str(resolve_device(config.device))
         bring(config.segmenter, config.segmenter_weights, self.report)
         self.segmenter = _segmenter(config, self.device)
-        self.net = _net(config, self.segmenter)
+        self.net = _net(config, self.segmenter, self.device)
         sizes = trial_sizes(f"{config.recipe.height}x{config.recipe.width}")
         tried = try_net(self.segmenter, sizes=sizes, batch=config.recipe.batch, device=self.device)
         for note in filter(None, (self.segmenter.note, tried.note)):
@@ -145,7 +145,7 @@ class PropagationJob:
         cv2.setNumThreads(1)
         segmenter = _segmenter(config, device)
         loop = PropagationLoop(
-            _net(config, segmenter),
+            _net(config, segmenter, device),
             ray.get(list(self.clips)),
             config.recipe,
             replace(self.options, device=device),
@@ -170,8 +170,8 @@ def _segmenter(config: TrainPropagationConfig, device: str) -> Segmenter:
     )
 
 
-def _net(config: TrainPropagationConfig, segmenter: Segmenter) -> LvsNet:
-    return new_lvs(segmenter, kernel=config.kernel, seed=config.seed)
+def _net(config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> LvsNet:
+    return new_lvs(segmenter, kernel=config.kernel, seed=config.seed, device=device)
 
 
 def _clips(config: TrainPropagationConfig, segmenter: Segmenter) -> Iterator[FlowClip]:

@@ -75,25 +75,24 @@ def score_carried(
 def _one_clip(
     clip: FlowClip, net: ChunkedNet, lvs: Lvs, gaps: Sequence[int]
 ) -> tuple[list[CarriedScore], RankScore]:
-    frames = list(clip.frames_THW3)
-    low = net.low(frames)
-    known = net.run(frames, low)
-    said = [labels_HW for labels_HW, _ in known]
-    truth = said if clip.labels_THW is None else list(clip.labels_THW)
+    seen = _Seen(net, clip.frames_THW3)
     classes = len(net.segmenter.class_names)
     methods = [
         PairFiller(method, two_sided=False) for method in (Copy("features"), FlowWarp("features"), lvs)
     ]
     counts = {(method.name, gap): ConfusionMatrix(classes) for method in methods for gap in gaps}
     pairs, numbers = dict.fromkeys(gaps, 0), list[tuple[float, float, float]]()
-    for gap, key, now, pair in _pairs(frames, known, low, gaps):
+    for gap, key, now, pair in _pairs(clip.frames_THW3, seen, gaps):
         pairs[gap] += 1
+        said = seen.at(now).labels_HW
         for method in methods:
             (labels_HW,) = net.labels(list(method.move([pair])))
-            counts[method.name, gap].update(labels_HW, truth[now])
-        changed = float((said[key] != said[now]).mean())
+            counts[method.name, gap].update(
+                labels_HW, said if clip.labels_THW is None else clip.labels_THW[now]
+            )
+        changed = float((seen.at(key).labels_HW != said).mean())
         difference = cv2.absdiff(gray_of(pair.link.current), gray_of(pair.link.key)).mean()
-        numbers.append((changed, _expected(lvs.net, low[key], low[now]), float(difference)))
+        numbers.append((changed, _expected(lvs.net, pair.key.low, pair.low), float(difference)))
     scores = [
         CarriedScore(clip=clip.name, method=name, gap=gap, pairs=pairs[gap], miou=matrix.mean_iou())
         for (name, gap), matrix in counts.items()
@@ -105,19 +104,47 @@ def _one_clip(
     return scores, rank
 
 
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What N says of one frame."""
+
+    low: Any
+    labels_HW: np.ndarray
+    carried: Any
+
+
+class _Seen:
+    """N on the frames of a clip, each once; not kept longer than needed, since maps are large."""
+
+    def __init__(self, net: ChunkedNet, frames: Sequence[np.ndarray]) -> None:
+        self._net, self._frames = net, frames
+        self._known: dict[int, _Frame] = {}
+
+    def at(self, number: int) -> _Frame:
+        if number not in self._known:
+            frame_HW3 = self._frames[number]
+            (low,) = self._net.low([frame_HW3])
+            self._known[number] = _Frame(low, *self._net.run([frame_HW3], [low])[0])
+        return self._known[number]
+
+    def forget_before(self, number: int) -> None:
+        self._known = {n: frame for n, frame in self._known.items() if n >= number}
+
+
 def _pairs(
-    frames: Sequence[np.ndarray], known: Sequence[Any], low: Sequence[Any], gaps: Sequence[int]
+    frames: Sequence[np.ndarray], seen: _Seen, gaps: Sequence[int]
 ) -> Iterator[tuple[int, int, int, FramePair]]:
     """(gap, key, frame, the pair with its flow)."""
     flow = DisFlow(chained=False)
     views = [make_view(frame_HW3, 256, 1) for frame_HW3 in frames]
     for key in range(0, len(frames), STRIDE):
-        kept = GapKey(view=views[key], carried=known[key][1], low_maps=low[key])
+        seen.forget_before(key)
+        kept = GapKey(view=views[key], carried=seen.at(key).carried, low_maps=seen.at(key).low)
         for gap in gaps:
             if (now := key + gap) < len(frames):
                 (flow_hw2,) = flow.flow([views[now]], [views[key]])
                 link = Link(current=views[now], key=views[key], distance=gap, flow_hw2=flow_hw2)
-                yield gap, key, now, FramePair(key=kept, link=link, low_maps=low[now])
+                yield gap, key, now, FramePair(key=kept, link=link, low_maps=seen.at(now).low)
 
 
 @torch.inference_mode()
