@@ -193,6 +193,12 @@ def test_every_option_is_either_in_the_fingerprint_or_known_not_to_change_rows()
     assert not fingerprinted & SPEED_ONLY
 
 
+def test_a_run_with_low_latency_says_so() -> None:
+    late = make(propagation=PropagationConfig(sides="one", latency="low", delay=4))
+    assert "one-sided over dis flow at 256 px, low latency (delay 4); " in late.describe()
+    assert "latency" not in make().describe()
+
+
 def test_the_fingerprint_does_not_see_how_fast_a_run_is() -> None:
     slow = make()
     fast = make(lanes=16, workers=8, decoders=4, log="json", limit=3, input=("other",), output="elsewhere")

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.training.small import shaken, written
 from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
@@ -40,6 +41,7 @@ from vidseg_core.evaluation.tasks import run_task
 from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.metrics import ConfusionMatrix, PairFlow, TemporalConsistency
+from vidseg_core.models.lvs import new_lvs
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import build_propagator
@@ -327,8 +329,32 @@ def test_an_oracle_is_refused_tables_of_another_net_size_or_propagation(tmp_path
     )
 
 
-def small_tables(folder: Path) -> Path:
+def test_an_oracle_is_refused_tables_of_other_weights_of_lvs(tmp_path: Path) -> None:
+    """It took its keys from what other weights carry, and was called the best schedule."""
+    net = new_lvs(build_segmenter("tiny-scenes"))
+    plain, other = written(net, tmp_path / "a.safetensors"), written(shaken(net), tmp_path / "b.safetensors")
+    way: dict[str, Any] = {"name": "lvs", "level": "features", "flow_size": 64}
+    propagation = TablePropagationConfig(**way, weights=plain)
+    tables = small_tables(tmp_path / "tables", segmenter="tiny-scenes", propagation=propagation)
+
+    def settings(weights: str) -> EvaluateConfig:
+        return config(
+            tmp_path / "out",
+            segmenter="tiny-scenes",
+            tables=str(tables),
+            methods=("oracle:interval=5",),
+            propagation=PropagationConfig(**way, sides="one", weights=weights),
+            dry_run=True,
+        )
+
+    assert run_evaluate(settings(plain), Reporter("text", io.StringIO())) == 0
+    with pytest.raises(ConfigError, match="--tables: no oracle for oracle.*propagation_sha256"):
+        run_evaluate(settings(other), Reporter("text", io.StringIO()))
+
+
+def small_tables(folder: Path, **options: Any) -> Path:
     """A table of the first scene, labels as the net."""
+    options = {"propagation": TablePropagationConfig(flow_size=64)} | options
     build = BuildEpisodesConfig(
         data=(SCENES,),
         output=str(folder),
@@ -336,7 +362,7 @@ def small_tables(folder: Path) -> Path:
         horizon=8,
         min_frames=8,
         segment_frames=0,
-        propagation=TablePropagationConfig(flow_size=64),
+        **options,
     )
     claim_set(open_store(folder), make_builder(build, class_names(build), "cpu").fingerprint)
     for unit in dataset_units(build):

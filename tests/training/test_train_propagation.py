@@ -25,7 +25,7 @@ from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.models import SegmenterError, build_segmenter
-from vidseg_core.models.lvs import new_lvs, spatially_variant
+from vidseg_core.models.lvs import new_lvs, read_lvs, spatially_variant
 from vidseg_core.models.trainable import weights_bytes
 from vidseg_core.propagation import Copy, DisFlow
 from vidseg_core.propagation.lvs import Lvs
@@ -152,10 +152,14 @@ def test_a_table_says_what_the_engine_gives(file: str) -> None:
 
 
 def test_the_score_is_what_the_file_expects_in_percent(file: str) -> None:
-    rows = run(
-        engine(Copy("features"), scheduler=LowDeviation(file, threshold=100.0)), inputs(moving_clip(4))
-    )
-    assert all(0.0 <= row.decision_score <= 100.0 for row in rows[1:])
+    clip, segmenter, net = moving_clip(4), build_segmenter(NET), read_lvs(file)
+    rows = run(engine(Copy("features"), scheduler=LowDeviation(file, threshold=100.0)), inputs(clip))
+    low = ChunkedNet(segmenter, level="features", batch=1, device="cpu").low(clip)
+    key, *others = (net.low_of(maps)[None] for maps in low)
+    with torch.no_grad():
+        expected = [100.0 * float(net.deviation(key, now)[0]) for now in others]
+    assert [row.decision_score for row in rows[1:]] == pytest.approx(expected)
+    assert len(set(expected)) == 3
 
 
 @pytest.mark.parametrize(

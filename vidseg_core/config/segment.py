@@ -364,6 +364,8 @@ class SegmentConfig:
             if propagation.name not in ("copy", "lvs")
             else ""
         )
+        if propagation.latency == "low":
+            flow += f", low latency (delay {propagation.delay})"
         tta = f" (TTA{_tta_text(self.tta)})" if self.tta.on else ""
         cut = f"segments of {self.segment_frames} frames" if self.segment_frames else "one segment per video"
         excerpt = "" if self.media.excerpt.is_whole else f"; of each video {self.media.excerpt.words()}"

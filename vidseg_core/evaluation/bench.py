@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -38,6 +39,7 @@ from vidseg_core.evaluation.measure import Measure, Timing, Truth
 from vidseg_core.evaluation.oracle import GivenKeys, check_tables, oracle_keys
 from vidseg_core.media import decoders_cpu_s
 from vidseg_core.metrics.consistency import PairFlow
+from vidseg_core.models.digest import digest_file
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
@@ -100,8 +102,11 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
     """The method's engine for a clip (None: only to see that it can be built). `ConfigError` names it."""
     carried, flow = method.propagation, _flow(bench, method)
     if method.is_oracle and clip is None:
-        of_flow = {"flow_sha256": digest} if (digest := str(getattr(flow, "digest", ""))) else {}
-        check_tables(bench.config, method, bench.digests | of_flow, bench.class_names)
+        digests = bench.digests | {"flow_sha256": str(getattr(flow, "digest", ""))}
+        if carried.weights is not None:
+            digests["propagation_sha256"] = digest_file(Path(carried.weights))
+        known = {name: digest for name, digest in digests.items() if digest}
+        check_tables(bench.config, method, known, bench.class_names)
     try:
         scheduler = _scheduler(bench, method, clip)
         propagator = propagator_of(carried, bench.device)

@@ -44,7 +44,7 @@ def check_tables(
 ) -> None:
     """`ConfigError` unless the tables were made with the net, the size and the propagation of the method.
 
-    `digests`: of the weights of net and flow, by the tables' names for them.
+    `digests`: of the weights of net, flow and propagator, by the tables' names for them.
     """
     assert config.tables is not None
     tables = next(iter(_tables(config.tables).values()))
