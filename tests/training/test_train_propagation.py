@@ -8,6 +8,8 @@ keys would be wrong without a word.
 from __future__ import annotations
 
 import weakref
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +18,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.engine.test_gaps import Parted
 from tests.engine.toy import inputs, moving_clip, plain, run
 from tests.training.small import shaken, written
+from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.engine import Engine, SegmentState
@@ -175,6 +179,12 @@ def test_a_net_that_the_weights_do_not_belong_to_is_refused(file: str, net: str,
         tables(Lvs(file), net=net)
 
 
+def test_a_net_with_several_feature_maps_is_refused() -> None:
+    """All but the first stayed those of the key, and nobody was told."""
+    with pytest.raises(SegmenterError, match="lvs carries one map of features, and 'toy' has 2"):
+        new_lvs(Parted())
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(weights_bytes({"a": torch.zeros(1)}, ("a",)))
     with pytest.raises(SegmenterError, match="train-propagation writes them"):
@@ -190,6 +200,23 @@ def loop(folder: Path, **options: Any) -> PropagationLoop:
     segmenter = build_segmenter(NET)
     settings = PropagationOptions(folder=folder, save_every=2, **options)
     return PropagationLoop(new_lvs(segmenter), [a_clip(0), a_clip(1)], RECIPE, settings, segmenter)
+
+
+@pytest.mark.parametrize(
+    ("net", "frames", "problem"),
+    [(NET, 3, ""), ("tiny-face", 3, "--recipe.labels: no clip has labels"), (NET, 1, "--data: has no clip")],
+)
+def test_data_that_teach_nothing_are_refused(net: str, frames: int, problem: str, tmp_path: Path) -> None:
+    """Labels of other classes were taken and had no effect; single frames were found out in a worker."""
+    config = TrainPropagationConfig(
+        data=(f"scenes:videos=1,frames={frames},height=48,width=64",),
+        segmenter=net,
+        output=str(tmp_path / "out"),
+        recipe=replace(RECIPE, labels=1.0),
+        dry_run=True,
+    )
+    with pytest.raises(ConfigError, match=problem) if problem else nullcontext():
+        run_train_propagation(config)
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:

@@ -164,9 +164,10 @@ def spatially_variant(maps_BChw: torch.Tensor, weights_BKhw: torch.Tensor) -> to
 def new_lvs(
     segmenter: Any, *, kernel: int = KERNEL, hidden: int = HIDDEN, seed: int = 0, device: str = "cpu"
 ) -> LvsNet:
-    """Untrained nets for this segmenter: its deepest low-level map is F_l, its first feature map F_h.
+    """Untrained nets for this segmenter: its deepest low-level map is F_l, its one feature map F_h.
 
-    `device`: where the segmenter is.
+    `device`: where the segmenter is. A further map of one channel may carry the frame's size; more maps than
+    that are a `SegmenterError`, since nothing would carry them.
     """
     parts = parts_of(segmenter, "lvs")
     side = 64 * 4
@@ -174,6 +175,8 @@ def new_lvs(
         frames_B3HW = torch.zeros(1, 3, side, side, device=device)
         low, high = parts.low(frames_B3HW), parts.features(frames_B3HW)
     lows, highs = ([maps] if isinstance(maps, torch.Tensor) else list(maps) for maps in (low, high))
+    if any(map_BFhw.shape[1] > 1 for map_BFhw in highs[1:]):
+        raise SegmenterError(f"lvs carries one map of features, and {segmenter.name!r} has {len(highs)}")
     facts = LvsFacts(
         segmenter=parts.digest,
         low_place=len(lows) - 1,

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import torch
 
+from vidseg_core.config.errors import check
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
@@ -70,6 +71,10 @@ class PropagationTraining(GroupTraining):
             self.report.say(f"note: {note}")
         self.report.say(f"reading {', '.join(config.data)}")
         self.learn, self.held = held_out(list(_clips(config, self.segmenter)), config.val_clips)
+        check(any(clip.moves for clip in self.learn), "--data", "has no clip of two frames to train on")
+        has_labels = any(clip.labels_THW is not None for clip in self.learn)
+        problem = f"no clip has labels of the classes of {self.segmenter.name}"
+        check(has_labels or not config.recipe.labels, "--recipe.labels", problem)
         frames = sum(len(clip.frames_THW3) for clip in self.learn)
         self.report.say(
             f"lvs for {self.segmenter.name} ({_parameters(self.net) / 1e6:.2f} M parameters), "
