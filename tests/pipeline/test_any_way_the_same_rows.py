@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,20 @@ SCHEDULERS = [
     SchedulerConfig(name="tests.pipeline.lookahead:AddedUp", max_interval=19),
 ]
 
+WEIGHTS = Path(tempfile.gettempdir()) / f"vidseg-any-way-{os.getpid()}.safetensors"
+LVS = PropagationConfig(name="lvs", level="features", sides="one", weights=str(WEIGHTS), flow_size=64)
+NETS = {"lvs": LVS, "late lvs": replace(LVS, latency="low", delay=3)}
+LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=30.0, max_interval=20)
+
 CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[2], "my_looker:Sceptic"),
     (SCHEDULERS[3], "my_looker:Sceptic"),
     (SCHEDULERS[1], "my_filler:Hesitant"),
-    (SCHEDULERS[0], "lvs"),
+    (SCHEDULERS[0], "late lvs"),
+    (LOW, "lvs"),
 ]
-"""Schedulers with the package's propagator, those of docs/plugins.md that look at frames, and LVS with low
-latency (of one side, whatever is asked)."""
+"""Schedulers with the package's propagator, those of docs/plugins.md that look at frames, and LVS (of one
+side, whatever is asked): with low latency, and with its own scheduler."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,12 +63,6 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
     for name in ("my_looker", "my_filler"):
         sys.modules.pop(name, None)
-
-
-WEIGHTS = Path(tempfile.gettempdir()) / f"vidseg-any-way-{os.getpid()}.safetensors"
-LVS = PropagationConfig(
-    name="lvs", level="features", sides="one", weights=str(WEIGHTS), latency="low", delay=3, flow_size=64
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,8 +90,13 @@ def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     return rows
 
 
+def test_the_scheduler_of_lvs_chooses_some_keys_and_not_all(undisturbed: dict) -> None:
+    keys = [row[2] for row in undisturbed["low_deviation", "lvs", "one"]]
+    assert 0.1 < sum(keys) / len(keys) < 0.9
+
+
 def test_propagators_that_look_give_masks_of_their_own(undisturbed: dict) -> None:
-    for scheduler, name in CASES[len(SCHEDULERS) :]:
+    for scheduler, name in CASES[len(SCHEDULERS) : -1]:
         for sides in ("one", "two"):
             assert undisturbed[scheduler.name, name, sides] != undisturbed[scheduler.name, "flow_warp", sides]
 
@@ -134,8 +140,8 @@ def _killed_run(config, branches: int, point: int) -> None:
 
 
 def _config(clips: Path, output: Path, scheduler: SchedulerConfig, name: str, sides: Any, **options: Any):
-    propagation = PropagationConfig(name=name, sides=sides, flow_size=64) if name != "lvs" else LVS
-    options |= {"segmenter": "tiny-scenes"} if name == "lvs" else {}
+    propagation = NETS.get(name) or PropagationConfig(name=name, sides=sides, flow_size=64)
+    options |= {"segmenter": "tiny-scenes"} if name in NETS else {}
     return small_config(
         clips, output, scheduler=scheduler, propagation=propagation, segment_frames=20, **options
     )
