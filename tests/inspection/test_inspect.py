@@ -144,6 +144,13 @@ def test_decisions_without_a_score_have_a_reason_too(row: dict[str, Any], says: 
     assert Reasons({}).threshold is None and Reasons({}).sentence(row).startswith(("key:", "no key:"))
 
 
+def test_the_scheduler_of_lvs_has_a_reason_without_its_file() -> None:
+    """Its threshold was not known where the file of its net was not, and its scores had no unit."""
+    reasons = Reasons({"config": {"scheduler": {"name": "low_deviation", "policy": "/gone.safetensors"}}})
+    said = reasons.sentence({"is_key": True, "decision_score": 7.25, "lkd": 3})
+    assert said.startswith("key: low_deviation scores 7.25 % of the labels, expected, above the threshold 5 ")
+
+
 def test_schedulers_that_do_not_look_give_no_scores_as_reasons(run: Path, tmp_path: Path) -> None:
     chance = Reasons({"config": {"scheduler": {"name": "random", "interval": 20}}})
     row = {"is_key": False, "decision_score": 0.3, "lkd": 3}

@@ -40,8 +40,9 @@ class Reasons:
             price = "" if self.threshold is None else f" at the price {self.threshold:.4g} of a key"
             planned = "key: planned" if row["is_key"] else "no key: none planned here"
             return f"{planned} by {self.name}{price} ({since})"
-        unit = self._entry.unit if self._entry and self._entry.feature else ""  # else it is the score's name
-        scored = f"{self.name} scores {score:.4g} {unit}".rstrip()
+        entry = self._entry
+        follows = entry is not None and bool(entry.feature or entry.reads_low)  # else it is the score's name
+        scored = f"{self.name} scores {score:.4g} {entry.unit if entry and follows else ''}".rstrip()
         limit = "" if self.threshold is None else f" the threshold {self.threshold:.4g}"
         if row["is_key"]:
             return f"key: {scored}, above{limit or ' its threshold'} ({since})"

@@ -46,8 +46,11 @@ def threshold_of(options: Mapping[str, Any]) -> float | None:
     """
     if not options or options.get("threshold") is not None:
         return float(options["threshold"]) if options else None
-    if options.get("name") not in catalogue.SCHEDULERS:
+    entry = catalogue.SCHEDULERS.get(options.get("name", ""))
+    if entry is None:
         return None
+    if entry.threshold is not None:
+        return entry.threshold
     try:
         scheduler = scheduler_of(from_dict(SchedulerConfig, dict(options)))
         return float(scheduler.threshold) if isinstance(scheduler, Scheduler) else None
