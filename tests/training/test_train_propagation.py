@@ -7,6 +7,7 @@ keys would be wrong without a word.
 
 from __future__ import annotations
 
+import io
 import weakref
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,14 +21,17 @@ import torch
 
 from tests.engine.test_gaps import Parted
 from tests.engine.toy import inputs, moving_clip, plain, run
-from tests.training.small import shaken, written
+from tests.training.local_mode import trained_here
+from tests.training.small import facts_of, shaken, written
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
+from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
+from vidseg_core.kit.progress import Reporter
 from vidseg_core.models import SegmenterError, build_segmenter
 from vidseg_core.models.lvs import new_lvs, read_lvs, spatially_variant
 from vidseg_core.models.trainable import weights_bytes
@@ -36,7 +40,7 @@ from vidseg_core.propagation.lvs import Lvs
 from vidseg_core.scheduling import build_scheduler
 from vidseg_core.scheduling.low_deviation import LowDeviation
 from vidseg_core.training import propagation_job, propagation_score
-from vidseg_core.training.flow_clips import FlowClip
+from vidseg_core.training.flow_clips import FlowClip, dataset_clips
 from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
 from vidseg_core.training.propagation_job import run_train_propagation
 from vidseg_core.training.propagation_score import score_carried
@@ -242,6 +246,38 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> Non
     for name, value in whole.weights().items():
         assert torch.equal(value, again.weights()[name]), name
         assert name.startswith("carrier") or not torch.equal(value, before[name]), name
+
+
+@pytest.mark.ray
+def test_the_verb_writes_what_the_plain_loop_learns_and_what_runs_read(
+    tmp_path: Path, local_ray: None
+) -> None:
+    chosen = TrainPropagationConfig(
+        data=("scenes:videos=2,frames=8,height=48,width=64",),
+        val_clips=("scene-001-still",),
+        segmenter=NET,
+        output=str(tmp_path / "out"),
+        recipe=RECIPE,
+        device="cpu",
+    )
+    segmenter, printed = build_segmenter(NET), io.StringIO()
+    clips = list(dataset_clips(open_dataset(chosen.data[0]), "all", chosen.size, None))
+    learn = [clip for clip in clips if clip.name not in chosen.val_clips]
+    plain = PropagationLoop(
+        new_lvs(segmenter), learn, RECIPE, PropagationOptions(folder=tmp_path / "plain"), segmenter
+    )
+    plain.run()
+    with trained_here():
+        assert run_train_propagation(chosen, Reporter("text", printed)) == 0
+    weights = str(tmp_path / "out" / "lvs.safetensors")
+    for name, value in read_lvs(weights).state_dict().items():
+        assert torch.equal(value, plain.weights()[name]), name
+    details = facts_of(tmp_path / "out")["details"]
+    assert list(details["clips"]) == [clip.name for clip in learn]
+    assert {score["clip"] for score in details["scores"]} == set(chosen.val_clips)
+    assert f"--propagation.weights {weights}" in printed.getvalue()
+    assert "--propagation.sides one" in printed.getvalue()
+    Lvs(weights).check_net(segmenter)
 
 
 def test_clips_left_out_are_scored_beside_copy_and_flow(file: str) -> None:
