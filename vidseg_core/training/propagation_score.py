@@ -75,21 +75,21 @@ def score_carried(
 def _one_clip(
     clip: FlowClip, net: ChunkedNet, lvs: Lvs, gaps: Sequence[int]
 ) -> tuple[list[CarriedScore], RankScore]:
-    seen = _Seen(net, clip.frames_THW3)
+    frames = list(clip.frames_THW3)
+    seen = _Seen(net, frames)
     classes = len(net.segmenter.class_names)
     methods = [
         PairFiller(method, two_sided=False) for method in (Copy("features"), FlowWarp("features"), lvs)
     ]
     counts = {(method.name, gap): ConfusionMatrix(classes) for method in methods for gap in gaps}
     pairs, numbers = dict.fromkeys(gaps, 0), list[tuple[float, float, float]]()
-    for gap, key, now, pair in _pairs(clip.frames_THW3, seen, gaps):
+    for gap, key, now, pair in _pairs(frames, seen, gaps):
         pairs[gap] += 1
         said = seen.at(now).labels_HW
         for method in methods:
             (labels_HW,) = net.labels(list(method.move([pair])))
-            counts[method.name, gap].update(
-                labels_HW, said if clip.labels_THW is None else clip.labels_THW[now]
-            )
+            truth_HW = said if clip.labels_THW is None else clip.labels_THW[now]
+            counts[method.name, gap].update(labels_HW, truth_HW)
         changed = float((seen.at(key).labels_HW != said).mean())
         difference = cv2.absdiff(gray_of(pair.link.current), gray_of(pair.link.key)).mean()
         numbers.append((changed, _expected(lvs.net, pair.key.low, pair.low), float(difference)))
