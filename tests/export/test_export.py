@@ -25,7 +25,7 @@ from vidseg_core.export.sources import Sources
 from vidseg_core.export.take import png, write_file
 from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.store import StoreError, WriteError, open_run
+from vidseg_core.store import StoreError, WriteError, encode_videos, open_run, open_store
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -152,6 +152,15 @@ def test_of_two_files_of_one_name_the_nearer_is_taken_or_none(run: Path, tmp_pat
         export(run, tmp_path / "x", "cvat", sources=str(tmp_path / "nowhere"))
 
 
+def test_a_source_is_read_within_the_limits_of_its_run(run: Path, tmp_path: Path) -> None:
+    info = json.loads((run / "run.json").read_text())
+    info["config"] = {"media": {"max_pixels": 100, "decode_deadline_s": 20.0, "memory_mib": 999}}
+    (run / "run.json").write_text(json.dumps(info))
+    for form in ("yolo", "overlay"):
+        code, said = export(run, tmp_path / form, form)
+        assert code == 3 and "is over the limit of 100 pixels" in said
+
+
 # --- which videos and frames --------------------------------------------------------------------------------
 
 
@@ -174,6 +183,23 @@ def test_the_beginning_of_an_id_is_enough_where_it_is_one(run: Path, tmp_path: P
         with pytest.raises(ConfigError, match=says):
             look(run, tmp_path / "x", video=(word,))
     assert look(run, tmp_path / "look", video=("other",), show=("why",))[0] == 0
+
+
+def test_a_video_that_is_quarantined_is_said_to_be_where_it_is_meant(run: Path, tmp_path: Path) -> None:
+    for video_id in ("bad-0123456789", f"{VIDEOS[0]}-2"):
+        (row,) = open_run(run).videos().slice(0, 1).to_pylist()
+        row |= {
+            "video_id": video_id,
+            "status": "quarantined",
+            "reason": "not_a_video: no",
+            "decoded_frames": 0,
+        }
+        open_store(run).put(f"videos/{video_id}.parquet", encode_videos([row]))
+    for verb in (look, lambda *places, **more: export(*places, "png", **more)):
+        with pytest.raises(ConfigError, match="no frames of bad-0123456789, which is quarantined: not_a_v"):
+            verb(run, tmp_path / "x", video=("bad",))
+    assert "quarantined" not in look(run, tmp_path / "look", video=VIDEOS[:1], show=("why",))[1]
+    assert look(run, tmp_path / "look", show=("why",))[1].count("quarantined") == 2
 
 
 def test_open_run_takes_the_beginning_of_an_id_too(run: Path) -> None:
@@ -235,6 +261,7 @@ def test_progress_is_by_frame(run: Path, tmp_path: Path, monkeypatch: pytest.Mon
     ("options", "says"),
     [
         ({"format": "jpg"}, "--format: must be one of png"),
+        ({"frames": ", ,"}, "--frames: names no frame"),
         ({"frames": "3", "to_s": 1.0}, "--frames: and a time range"),
         ({"from_s": 2.0, "to_s": 1.0}, "--from_s"),
         ({"output": "s3://bucket/x"}, "--output: must be a local folder"),

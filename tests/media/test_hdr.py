@@ -8,6 +8,7 @@ for it.
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ from tests.pipeline.clips import moving_disc
 from tests.pipeline.conftest import small_config
 from vidseg_core.config.segment import MediaConfig
 from vidseg_core.datasets.clip_reader import ClipReader
+from vidseg_core.datasets.of_run import Reading
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.datasets.records import iter_records
+from vidseg_core.export.sources import Sources
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.media import decode_unit, probe
 from vidseg_core.media.hdr import KNEE, WHITE, to_bt709
 from vidseg_core.media.pictures import write_rgb
 from vidseg_core.pipeline.segment_job import run_segment
+from vidseg_core.pipeline.source_frames import source_frames
 from vidseg_core.plan import plan_segments
 from vidseg_core.store import open_run
 
@@ -160,6 +166,20 @@ def test_a_run_says_what_it_did(hdr: Any, tmp_path: Path) -> None:
     options = {"media": MediaConfig(hdr=hdr), "executor": "local", "workers": 1}
     text = io.StringIO()
     code = run_segment(small_config(path, tmp_path / "out", **options), Reporter("text", text))
-    (video,) = open_run(tmp_path / "out").videos().to_pylist()
+    run = open_run(tmp_path / "out")
+    (video,) = run.videos().to_pylist()
     what = "mapped to BT.709" if hdr == "map" else "left as it is"
     assert code == 0 and video["note"] == f"HDR (pq), {what}" and video["note"] in text.getvalue()
+    reader = ClipReader(maps_hdr=hdr == "map")
+    frame_HW3 = reader.frame(str(path), 1)
+    reader.close()
+    with closing(Sources(run)) as sources:  # what exports and inspections show is what the run saw
+        np.testing.assert_array_equal(sources.frame(video["video_id"], 1, 64), frame_HW3)
+    record = list(iter_records(open_dataset(f"tables:{run.path}"), "train"))[1]
+    np.testing.assert_array_equal(record.frame_HW3, frame_HW3)
+    reading = Reading.of(run)
+    (_, first_HW3), (_, second_HW3), _ = source_frames(
+        str(path), 64, maps_hdr=reading.maps_hdr, limits=reading.limits
+    )
+    assert first_HW3.shape == frame_HW3.shape
+    np.testing.assert_array_equal(second_HW3, frame_HW3)

@@ -43,7 +43,7 @@ class FrameChoice:
     def check_choice(self) -> None:
         """`ConfigError` for frames that nothing can be."""
         object.__setattr__(self, "video", tuple(self.video))
-        parse_frames(self.frames)
+        check(not self.frames or bool(parse_frames(self.frames)), "--frames", "names no frame")
         ranged = self.from_s is not None or self.to_s is not None
         check(not (ranged and self.frames), "--frames", "and a time range: give one of the two")
         if ranged:
@@ -82,7 +82,7 @@ class ExportConfig(FrameChoice):
     yolo          images/, labels/ (polygons) and data.yaml
     youtube-vis   instances.json and JPEGImages/
     davis         JPEGImages/480p, Annotations/480p, ImageSets/2017
-    mots          MOTS/VIDEO/img1 and gt/gt.txt, seqmaps/
+    mots          MOTS-train/VIDEO/img1 and gt/gt.txt, seqmaps/
     cvat          images/ and annotations.zip, "Segmentation mask 1.1"
     fiftyone      data/, labels/, mask_targets.json
     overlay       VIDEO.mp4 to look at

@@ -22,7 +22,7 @@ import numpy as np
 
 from vidseg_core.datasets.frame_files import FrameFiles
 from vidseg_core.datasets.records import DatasetError
-from vidseg_core.media import DecodeChild, MediaError, VideoIndex
+from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex
 from vidseg_core.plan.segments import UnitPlan, plan_segments
 
 MEMORY_BYTES = 64 << 20
@@ -46,10 +46,13 @@ class ClipReader:
         stream: int | None = None,
         *,
         maps_hdr: bool = True,
+        limits: MediaLimits | None = None,
+        as_shown: bool = False,
     ) -> None:
-        """`stream`: number of the stream to read in every file; None: the one that is the video."""
+        """`stream`: number of the stream to read in every file; None: the one that is the video. `as_shown`:
+        frames as players show them (mirrored where the file asks for it), not as nets see them."""
         self._memory_bytes, self._disk_bytes, self._stream = memory_bytes, disk_bytes, stream
-        self._maps_hdr = maps_hdr
+        self._maps_hdr, self._limits, self._as_shown = maps_hdr, limits, as_shown
         self._pid = getpid()
         self._child: DecodeChild | None = None
         self._indices: dict[str, VideoIndex] = {}
@@ -87,7 +90,7 @@ class ClipReader:
             found = self._decoded(clip, number)
         if found is None:
             raise DatasetError(f"{uri}: frame {number} cannot be decoded")
-        return found
+        return found[:, ::-1].copy() if self._as_shown and index.mirrored else found
 
     def close(self) -> None:
         """Ends the decode process and forgets all frames."""
@@ -134,7 +137,7 @@ class ClipReader:
 
     def _process(self) -> DecodeChild:
         if self._child is None:
-            self._child = DecodeChild()
+            self._child = DecodeChild(self._limits)
         return self._child
 
     def _close_cursor(self) -> None:
@@ -149,6 +152,8 @@ class ClipReader:
             "disk_bytes": self._disk_bytes,
             "stream": self._stream,
             "maps_hdr": self._maps_hdr,
+            "limits": self._limits,
+            "as_shown": self._as_shown,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.listed import ListedDataset, Missing
+from vidseg_core.datasets.of_run import Reading
 from vidseg_core.datasets.pictures import check_ids
 from vidseg_core.datasets.records import DatasetError, Item, Record
 from vidseg_core.datasets.spec import DatasetSpec
@@ -43,11 +44,7 @@ class MaskTables(ListedDataset):
         self._keys_only = spec.flag("keys")
         self._least = _share(spec.option("min_confidence"))
         self._readers: dict[int | None, ClipReader] = {}
-        info = self._run.info()
-        self._classes = tuple(map(str, info.get("segmenter", {}).get("class_names", ())))
-        media = info.get("config", {}).get("media")
-        self._maps_hdr = not isinstance(media, dict) or media.get("hdr") != "raw"
-        self._as_shown = self._run.masks_as_shown
+        self._classes = tuple(map(str, self._run.info().get("segmenter", {}).get("class_names", ())))
 
     @cached_property
     def _run(self) -> Run:
@@ -114,13 +111,10 @@ class MaskTables(ListedDataset):
         except (KeyError, StoreError, ValueError) as error:
             raise DatasetError(f"{where}: the mask cannot be read ({error})") from error
         height, width = labels_HW.shape
-        reader = self._reader_of(item)
-        frame_HW3 = reader.frame(item.image, item.frame_index, height, width)
-        mirrored = self._as_shown and reader.index(item.image).mirrored
         return Record(
             video_id=item.video_id,
             frame_index=item.frame_index,
-            frame_HW3=frame_HW3[:, ::-1].copy() if mirrored else frame_HW3,
+            frame_HW3=self._reader_of(item).frame(item.image, item.frame_index, height, width),
             labels_HW=check_ids(labels_HW, len(self._classes), where),
         )
 
@@ -128,7 +122,9 @@ class MaskTables(ListedDataset):
         """A reader of the stream that was segmented."""
         stream = item.extra.get("stream")
         number = None if stream is None else int(stream)
-        return self._readers.setdefault(number, ClipReader(stream=number, maps_hdr=self._maps_hdr))
+        if number not in self._readers:
+            self._readers[number] = Reading.of(self._run).reader(number)
+        return self._readers[number]
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in super().__getstate__().items() if key != "_run"}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vidseg_core.config.excerpt import EXCERPT, Excerpt
+from vidseg_core.datasets.of_run import Reading
 from vidseg_core.drawing import Painter, export_overlay
 from vidseg_core.export.take import CHOSEN_BY, Take
 from vidseg_core.kit.progress import Reporter
@@ -86,7 +87,16 @@ def write_clip(
             report.show(f"{path.name}: {written:,}/{total:,} frames", fields)
 
     excerpt = Excerpt(**{name: video.get(name) for name in EXCERPT})
-    frames = source_frames(video["uri"], size, video["stream"], excerpt, as_shown=run.masks_as_shown)
+    reading = Reading.of(run)
+    frames = source_frames(
+        video["uri"],
+        size,
+        video["stream"],
+        excerpt,
+        as_shown=reading.as_shown,
+        maps_hdr=reading.maps_hdr,
+        limits=reading.limits,
+    )
     return export_overlay(
         run,
         video["video_id"],

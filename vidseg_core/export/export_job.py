@@ -26,7 +26,7 @@ from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import beginning_with
 from vidseg_core.store.soundness import Fault
 
-LEFT_OUT = "; class 0, the background, is left out (--background: not)"
+LEFT_OUT = "; class 0, the background, is left out (--background keeps it)"
 
 
 def run_export(config: ExportConfig, reporter: Reporter | None = None) -> int:
@@ -97,7 +97,9 @@ def videos_of(run: Run, asked: Sequence[str]) -> tuple[list[str], list[Fault]]:
     videos = list(dict.fromkeys(_one_of(word, every, run) for word in asked))
     faults = lacking(run.store, video_ids=videos, count_rows=True)
     for video_id in {*videos} - {fault.video_id for fault in faults}:
-        check(any(run.files(video_id)), "--video", f"{run.path} has no frames of {video_id}")
+        why = (run.video(video_id) or {}).get("reason")
+        why = f", which is quarantined: {why}" if why else ""
+        check(any(run.files(video_id)), "--video", f"{run.path} has no frames of {video_id}{why}")
     return [video_id for video_id in videos if any(run.files(video_id))], faults
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from vidseg_core.config.errors import check
 from vidseg_core.config.excerpt import EXCERPT
 from vidseg_core.datasets.clip_reader import ClipReader
+from vidseg_core.datasets.of_run import Reading
 from vidseg_core.datasets.records import DatasetError
-from vidseg_core.kit.manifest import read_inputs, read_manifest
+from vidseg_core.kit.manifest import read_inputs
 from vidseg_core.media import MediaError, working_size
 from vidseg_core.media.sequences import is_sequence, split_address
 from vidseg_core.store import Run
@@ -47,7 +48,7 @@ class Sources:
         address, row = self._address(video_id), self._run.video(video_id)
         if row is None:
             rows = sum(self._run.rows_in(key) for _, keys in self._run.files(video_id) for key in keys)
-            row = {"video_id": video_id, "stream": self._stream, "decoded_frames": rows}
+            row = {"video_id": video_id, "stream": self._reading.stream, "decoded_frames": rows}
             row |= {name: self._planned.get(video_id, {}).get(name) for name in EXCERPT}
         return row | {"uri": address} if address else None
 
@@ -61,13 +62,12 @@ class Sources:
         address = self._address(video_id)
         if address is None:
             return None
-        self._reader = self._reader or ClipReader(stream=self._stream)
+        self._reader = self._reader or self._reading.reader()
         try:
             index = self._reader.index(address)
-            shown = index.shown if self._as_shown else (index.height, index.width)
+            shown = index.shown if self._reading.as_shown else (index.height, index.width)
             height, width = exact or working_size(shown[1], shown[0], size)
-            frame_HW3 = self._reader.frame(address, number, height, width)
-            return frame_HW3[:, ::-1].copy() if self._as_shown and index.mirrored else frame_HW3
+            return self._reader.frame(address, number, height, width)
         except (DatasetError, MediaError) as problem:
             return self._lose(video_id, str(problem))
 
@@ -88,16 +88,8 @@ class Sources:
         return None if video_id in self.lost else self._found[video_id]
 
     @cached_property
-    def _as_shown(self) -> bool:
-        return self._run.masks_as_shown
-
-    @cached_property
-    def _stream(self) -> int | None:
-        """The stream that the run was asked to read."""
-        try:
-            return read_manifest(self._run.store)["config"].get("media.stream")
-        except FileNotFoundError:
-            return None
+    def _reading(self) -> Reading:
+        return Reading.of(self._run)
 
     @cached_property
     def _planned(self) -> dict[str, dict[str, Any]]:

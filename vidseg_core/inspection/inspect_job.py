@@ -59,7 +59,7 @@ def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
     videos, faults = videos_of(run, config.video)
     if faults and not any(run.files()):
         raise_for(f"run {run.path}", faults)
-    look = _begin(run, config, report)
+    look = _begin(run, config, videos, report)
     chosen: dict[str, set[int]] = {}
     try:
         for video_id in videos if config.video else videos[: config.limit]:
@@ -85,13 +85,13 @@ def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
     return SOURCE_LOST if look.sources.lost else DONE
 
 
-def _begin(run: Run, config: InspectConfig, report: Reporter) -> _Look:
+def _begin(run: Run, config: InspectConfig, videos: Sequence[str], report: Reporter) -> _Look:
     info, out = run.info(), Path(config.output)
     if not run.complete:
         report.say(f"note: {run.path} is not finished (no _SUCCESS); what is committed is shown")
     make_folder(out)
     for row in run.videos().to_pylist():
-        if row["status"] == "quarantined" and row["video_id"].startswith(config.video or ("",)):
+        if row["status"] == "quarantined" and (not config.video or row["video_id"] in videos):
             why = (row["reason"] or "").replace(f"{row['uri']}: ", "")
             report.say(f"quarantined: {row['uri']}: {why}", video_id=row["video_id"])
     names = list(info.get("segmenter", {}).get("class_names", ()))

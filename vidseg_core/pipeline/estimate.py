@@ -19,8 +19,9 @@ from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit.manifest import check_claim
 from vidseg_core.kit.progress import Reporter, clock
-from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex, usual_bytes, working_size
+from vidseg_core.media import DecodeChild, MediaError, VideoIndex, usual_bytes, working_size
 from vidseg_core.models.fetched import bring
+from vidseg_core.pipeline.decode_stage import limits_of
 from vidseg_core.pipeline.dial import Dial, needed
 from vidseg_core.pipeline.local import gpus_here
 from vidseg_core.pipeline.output import manifest_of, open_output
@@ -57,14 +58,9 @@ def dry_run(
     if config.repair:
         repair(open_output(config.output), report, dry=True)
         return 0
-    limits = MediaLimits(
-        max_pixels=config.media.max_pixels,
-        deadline_s=config.media.decode_deadline_s,
-        memory_bytes=config.media.memory_bytes,
-    )
     sample = _sample(videos, config.seed)
     sums, pace = PlanSums(), None
-    child = DecodeChild(limits)
+    child = DecodeChild(limits_of(config.media))
     try:
         for video in sample:
             try:

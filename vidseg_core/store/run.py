@@ -56,7 +56,7 @@ from vidseg_core.store.schema import (
     conformed,
     frames_schema,
 )
-from vidseg_core.store.small_files import NUMBER, TEXT, Shape, read_object
+from vidseg_core.store.small_files import NUMBER, OTHER_OUTPUT, TEXT, Shape, read_object
 
 _FRAME_COLUMN = FRAMES_SCHEMA.get_field_index("frame_index")
 _BATCH_VIDEOS = 1000
@@ -67,6 +67,7 @@ _RUN_SHAPE: Shape = {
     "config": {
         "scheduler": {"name": str, "interval": NUMBER, "threshold": (*NUMBER, type(None))},
         "propagation": {},
+        "media": {"max_pixels": int, "decode_deadline_s": NUMBER, "memory_mib": int},
     },
     "segmenter": {"name": TEXT, "weights_sha256": TEXT, "class_names": [str], "warning": TEXT},
 }
@@ -114,17 +115,23 @@ class Run:
         except FileNotFoundError:
             return {}
 
+    def options(self) -> dict[str, Any]:
+        """The options by their dotted names; of a run that is not finished those that decide its rows."""
+        if config := self.info().get("config"):
+            groups = {name: value for name, value in config.items() if isinstance(value, dict)}
+            dotted = {
+                f"{name}.{last}": value for name, group in groups.items() for last, value in group.items()
+            }
+            return {name: value for name, value in config.items() if name not in groups} | dotted
+        try:
+            return read_object(self.store, MANIFEST_KEY, {"config!": {}}, OTHER_OUTPUT)["config"]
+        except FileNotFoundError:
+            return {}
+
     @property
     def masks_as_shown(self) -> bool:
         """Whether masks lie on frames as players show them (`--masks.size source`), not as nets see them."""
-        masks = self.info().get("config", {}).get("masks")
-        if isinstance(masks, dict):
-            return masks.get("size") == "source"
-        try:  # not finished
-            found = read_object(self.store, MANIFEST_KEY, {"config": {}}, _RUN_REMEDY)
-        except FileNotFoundError:
-            return False
-        return found.get("config", {}).get("masks.size") == "source"
+        return self.options().get("masks.size") == "source"
 
     def videos(self) -> pa.Table:
         """One row per video that is done (`VIDEOS_SCHEMA`)."""
