@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.disks import little_room
@@ -25,7 +26,9 @@ from vidseg_core.export.sources import Sources
 from vidseg_core.export.take import png, write_file
 from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.plan.video_list import VideoInput, VideoList
 from vidseg_core.store import StoreError, WriteError, encode_videos, open_run, open_store
+from vidseg_core.store.keys import INPUTS_KEY
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -150,6 +153,20 @@ def test_of_two_files_of_one_name_the_nearer_is_taken_or_none(run: Path, tmp_pat
     assert code == 3 and "both have its name" in said
     with pytest.raises(ConfigError, match="--sources: .*is no folder"):
         export(run, tmp_path / "x", "cvat", sources=str(tmp_path / "nowhere"))
+
+
+def test_a_file_that_has_taken_the_place_of_a_video_is_not_that_video(run: Path, tmp_path: Path) -> None:
+    films = [tmp_path / f"films/{name}.mp4" for name in ("clip", "other")]
+    listed = zip(VIDEOS, films, strict=True)
+    inputs = [VideoInput(video_id=v, uri=str(f), size=f.stat().st_size, stamp="") for v, f in listed]
+    pq.write_table(VideoList.of(inputs[::-1]).table, sink := io.BytesIO())
+    open_store(run).put(INPUTS_KEY, sink.getvalue())
+    assert export(run, tmp_path / "first", "yolo")[0] == 0
+    films[0].write_bytes(films[1].read_bytes() + b"more")
+    for options in ({}, {"sources": str(tmp_path / "films")}):
+        code, said = export(run, tmp_path / f"out{len(options)}", "yolo", **options)
+        assert code == 3 and f"{films[0]} is another file" in said and "its size differs" in said
+        assert len(list((tmp_path / f"out{len(options)}/images").iterdir())) == FRAMES
 
 
 def test_a_source_is_read_within_the_limits_of_its_run(run: Path, tmp_path: Path) -> None:

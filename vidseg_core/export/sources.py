@@ -1,20 +1,22 @@
 """Where the videos of a run lie now, and their frames.
 
 Model: the run says where each video was. With a folder of sources a video is looked for there first, by the
-name of its file; of several, the one whose folders agree most. What was another file then (its size differs)
-is not taken.
+name of its file; of several, the one whose folders agree most. What was another file when the run read it
+(its size differs) is not taken, in that folder or where it was.
 Invariant: a source that cannot be read is remembered with its reason, and not tried again.
 """
 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import pyarrow as pa
 
 from vidseg_core.config.errors import check
 from vidseg_core.config.excerpt import EXCERPT
@@ -24,6 +26,7 @@ from vidseg_core.datasets.records import DatasetError
 from vidseg_core.kit.manifest import read_inputs
 from vidseg_core.media import MediaError, working_size
 from vidseg_core.media.sequences import is_sequence, split_address
+from vidseg_core.plan.video_list import SCHEMA
 from vidseg_core.store import Run
 
 
@@ -49,7 +52,8 @@ class Sources:
         if row is None:
             rows = sum(self._run.rows_in(key) for _, keys in self._run.files(video_id) for key in keys)
             row = {"video_id": video_id, "stream": self._reading.stream, "decoded_frames": rows}
-            row |= {name: self._planned.get(video_id, {}).get(name) for name in EXCERPT}
+            planned = self._planned(video_id)
+            row |= {name: planned.get(name) for name in EXCERPT}
         return row | {"uri": address} if address else None
 
     def frame(
@@ -81,8 +85,8 @@ class Sources:
     def _address(self, video_id: str) -> str | None:
         """Where the video lies now; None if it is lost."""
         if video_id not in self._found:
-            row = self._run.video(video_id) or self._planned.get(video_id)
-            if row is None:
+            row = self._run.video(video_id) or self._planned(video_id)
+            if not row:
                 self._lose(video_id, "the run does not say where it lies")
             self._found[video_id] = self._moved(video_id, row["uri"]) if row else None
         return None if video_id in self.lost else self._found[video_id]
@@ -91,14 +95,19 @@ class Sources:
     def _reading(self) -> Reading:
         return Reading.of(self._run)
 
+    def _planned(self, video_id: str) -> dict[str, Any]:
+        """What the run's own list of inputs says of a video, finished or not; empty if it says nothing."""
+        ids = self._inputs["video_id"]
+        place = bisect_left(range(len(ids)), video_id, key=lambda number: ids[number].as_py())
+        found = self._inputs.slice(place, 1).to_pylist()
+        return found[0] if found and found[0]["video_id"] == video_id else {}
+
     @cached_property
-    def _planned(self) -> dict[str, dict[str, Any]]:
-        """The run's own list of inputs, with videos that are not finished yet."""
+    def _inputs(self) -> pa.Table:
         try:
-            rows = read_inputs(self._run.store).to_pylist()
+            return read_inputs(self._run.store).sort_by("video_id")
         except FileNotFoundError:
-            return {}
-        return {row["video_id"]: row for row in rows}
+            return SCHEMA.empty_table()
 
     def _moved(self, video_id: str, uri: str) -> str | None:
         """Where the video of this address is in the folder of sources; the address if it is not there."""
@@ -106,7 +115,9 @@ class Sources:
         parts = PurePosixPath(urlsplit(place).path if "://" in place else place).parts
         there = self._there.get(parts[-1], []) if self._folder and parts else []
         there = [path for path in there if path.is_dir() == bool(rest)]
-        size = self._planned.get(video_id, {}).get("size") if there else None
+        size = self._planned(video_id).get("size")
+        if not there and size and os.path.isfile(uri) and os.path.getsize(uri) != size:
+            return self._lose(video_id, f"{uri} is another file by now: its size differs")
         same = [path for path in there if path.is_dir() or not size or path.stat().st_size == size]
         if there and not same:
             return self._lose(video_id, f"{there[0]} is another file of that name: its size differs")
