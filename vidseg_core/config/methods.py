@@ -2,8 +2,8 @@
 
     METHOD   := SCHEDULER [":" OPTION "=" VALUE {"," VALUE} {"," OPTION "=" ...}]
     OPTION   := an option of --scheduler (interval, threshold, policy, max_interval, ...), one of
-                --propagation (level, sides, flow, flow_weights, flow_size; its name as ``propagation``),
-                or ``label``, the name that tables and plots show
+                --propagation (level, sides, flow, flow_weights, flow_size, weights, latency, delay; its name
+                as ``propagation``), or ``label``, the name that tables and plots show
 
 Several values make several methods, every combination of them. SCHEDULER may be ``package.module:Class``,
 and ``oracle``: the best schedule there is with a key every ``interval`` frames, from episode tables. Options
