@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit import progress
 from vidseg_core.kit.progress import Counts, Reporter
+from vidseg_core.models.constant import ConstantSegmenter
 from vidseg_core.pipeline import engine_stage, executors, segment_job
 from vidseg_core.pipeline.ahead import Ahead
 from vidseg_core.pipeline.drain import Drain
@@ -89,6 +91,19 @@ def test_small_plans_are_local_and_large_ones_are_rays() -> None:
     assert chosen([9000] * 4, lanes=4) == "local", "one engine takes all of them"
     assert chosen([9000] * 4, threads=4) == "local" and chosen([9000] * 4, cores=1) == "local"
     assert chosen([]) == "local"
+
+
+def test_a_busy_machine_does_not_make_a_net_expensive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock a small call took seconds beside other work, and 457 frames of a small net went to Ray."""
+    head = ConstantSegmenter.head
+
+    def waits_for_a_core(self: ConstantSegmenter, features: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.3)
+        return head(self, features)
+
+    monkeypatch.setattr(ConstantSegmenter, "head", waits_for_a_core)
+    pixel_s = describe_net(small_config("in", "out", segmenter="constant", workers=0)).pixel_s
+    assert chosen([300, 300], pixel_s) == "local"
 
 
 def test_a_run_says_which_and_why_after_what_it_is(clips: Path, tmp_path: Path, run_locally: RunJob) -> None:

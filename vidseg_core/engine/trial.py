@@ -65,7 +65,7 @@ class Tried:
     """Its low-level features; `SegmenterError` for a net without parts, naming who reads them."""
     classes: int
     pixel_s: float = 0.0
-    """Seconds of N per pixel, roughly; 0 where it could not be tried."""
+    """Seconds of a core that N takes per pixel, roughly; 0 where it could not be tried."""
     note: str = ""
     """One sentence that a run should show; empty if there is none."""
 
@@ -149,9 +149,9 @@ def _tried(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str, rule:
         raise SegmenterError(f"segmenter {net.name!r} ends the process ({end}) on a frame of {size}")
     try:
         scores_CHW = carried("scores").float()
-        started = time.perf_counter()
+        started = time.process_time()
         again_CHW = carried("scores").float()
-        pixel_s = (time.perf_counter() - started) / (frame_HW3.shape[0] * frame_HW3.shape[1] * batch)
+        pixel_s = (time.process_time() - started) / (frame_HW3.shape[0] * frame_HW3.shape[1] * batch)
     except ScoresError as problem:
         raise SegmenterError(str(problem)) from problem
     except (Exception, SystemExit) as problem:  # a plug-in's own code
