@@ -73,7 +73,7 @@ WRONG = [
     ),
     Wrong(
         "segment --input frames#fps=2000 --output out --segmenter plain",
-        "a sequence has above 0 and up to 1000 frames a second",
+        "a sequence has 0.001 to 1000 frames a second",
         light=True,
     ),
     Wrong(
