@@ -16,7 +16,7 @@ from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.conftest import small_config
 from tests.pipeline.poison import write_poison
 from vidseg_core.config.report import ReportConfig
-from vidseg_core.config.segment import SchedulerConfig
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
 from vidseg_core.kit.progress import Counts, Reporter, clock, progress_line
 from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.report.report_job import run_report
@@ -80,8 +80,14 @@ def test_a_dry_run_plans_estimates_and_writes_nothing(corpus: Path, tmp_path: Pa
     assert code == 0
     assert "3 videos" in text and "170 frames" in text and "estimate from" in text
     assert "--scheduler.name every" in text and "nothing was written" in text
-    assert "state: of a segment at most" in text
+    assert "state: of a segment at most 19 frames and the keys are kept, up to" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_with_one_side_no_frame_waits(corpus: Path, tmp_path: Path) -> None:
+    online = PropagationConfig(flow_size=96, sides="one")
+    _, text = said(corpus, tmp_path / "out", dry_run=True, propagation=online)
+    assert "state: of a segment the last key is kept, up to" in text
 
 
 def test_a_dry_run_names_what_would_be_quarantined(tmp_path: Path) -> None:

@@ -161,9 +161,9 @@ def _print(
         return
     bound = pace.bound(sums.largest)
     lanes = f", {config.lanes} segments side by side" if config.lanes > 1 else ""
+    kept = f"at most {count(bound.frames, 'frame')} and the keys are" if bound.frames else "the last key is"
     report.say(
-        f"state: of a segment at most {count(bound.frames, 'frame')} and the keys are kept, up to "
-        f"{bound.bytes / 1e6:.1f} MB{lanes}",
+        f"state: of a segment {kept} kept, up to {bound.bytes / 1e6:.1f} MB{lanes}",
         state_frames=bound.frames,
         state_bytes=bound.bytes,
     )
