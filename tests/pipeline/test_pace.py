@@ -7,12 +7,21 @@ nothing said so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests.engine.test_gaps import LowDistance, Parted
+from tests.engine.toy import moving_clip
+from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.engine import Engine
 from vidseg_core.engine.bound import Bound
+from vidseg_core.pipeline import pace
 from vidseg_core.pipeline.pace import Pace, describe_pace
+from vidseg_core.propagation import build_propagator
 
 CHEAP = Pace(
     frames=25,
@@ -46,6 +55,52 @@ def test_an_expensive_net_gets_the_figures_and_no_advice() -> None:
 
 def test_every_is_not_compared_with_itself() -> None:
     assert len(describe_pace(CHEAP, 1000, "every")) == 1
+
+
+def test_the_part_of_the_net_that_every_frame_takes_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in a key's cost again, so that schedules over low-level features looked more expensive."""
+    now = [0.0]
+
+    class Slow(Parted):
+        """Its lower part takes 2 s, the rest 3 s."""
+
+        def low(self, frames_B3HW: Any) -> Any:
+            now[0] += 2
+            return super().low(frames_B3HW)
+
+        def high(self, low: Any) -> Any:
+            now[0] += 3
+            return super().high(low)
+
+        def features(self, frames_B3HW: Any) -> Any:
+            now[0] += 5
+            return super().features(frames_B3HW)
+
+    engine = Engine(Slow(), LowDistance(), build_propagator("copy"), sides="one", flow_size=48)
+    engine.stats.clock = lambda: now[0]
+    monkeypatch.setattr(pace, "build_engine", lambda config, device: engine)
+    config = SegmentConfig(input=("-",), output="-", segmenter="plain")
+    found = pace.measure_pace(config, "cpu", "v", Shown(moving_clip(6)))  # type: ignore[arg-type]
+    assert (found.between_s, found.key_s, found.every_s) == (2.0, 3.0, 5.0)
+
+
+class Shown:
+    """A shard of these frames."""
+
+    def __init__(self, clip: Sequence[Any]) -> None:
+        self.frame_index, self.pts_s, self.is_corrupt = (
+            range(len(clip)),
+            [0.0] * len(clip),
+            [False] * len(clip),
+        )
+        self.pictures = [
+            SimpleNamespace(shape=frame.shape[:2], rgb=lambda frame=frame: frame, luma=lambda: None)
+            for frame in clip
+        ]
+        self.cpu_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self.pictures)
 
 
 @pytest.mark.parametrize(("share", "frame_s"), [(0.0, 0.009), (1.0, 0.021)])
