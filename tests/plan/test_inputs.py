@@ -262,7 +262,7 @@ def test_a_list_says_which_frames_are_taken(suffix: str, tree: Path) -> None:
     assert [(v.fps, v.start_s, v.end_s) for v in usual] == [(2, None, 9), (5, None, 9), (2, 7.5, 9)]
     late = expand_inputs([path], excerpt=Excerpt(start_s=3))
     assert [video.start_s for video in late] == [3, 3, None, 7.5], "the row that says 0 begins at 0"
-    with pytest.raises(InputError, match=r"b\.mp4: end_s must be after start_s \(7\.5\), got 3"):
+    with pytest.raises(InputError, match=r"b\.mp4: end_s must be after start_s \(7\.5\), got 3 \(its row"):
         expand_inputs([path], excerpt=Excerpt(end_s=3))
 
 
@@ -458,6 +458,16 @@ def test_a_pattern_takes_whole_sequences(davis: Path) -> None:
     assert found == [f"{davis}/bear/", f"{davis}/city/b_*.png", f"{davis}/city/a_*.png"], "by a shell"
     with pytest.raises(InputError, match=r"matches 1 of the 2 frames of this sequence; name it whole"):
         expand_inputs([f"{davis}/city/*_1.png"])
+
+
+def test_pictures_beside_a_list_leave_it_open(davis: Path) -> None:
+    """The pictures won without a word, be they thumbnails."""
+    part = write_list(davis / "part-0.parquet", [{"uri": "bear", "video_id": None}])
+    with pytest.raises(InputError, match=r"part-0\.parquet\) and numbered pictures \(.*/bear/\); name one"):
+        expand_inputs([str(davis)])
+    assert len(expand_inputs([part, f"{davis}/city"])) == 3
+    touch(davis / "clip.mp4")
+    assert names(str(davis)) == ["clip.mp4"]
 
 
 def test_pictures_that_leave_it_open_are_named(davis: Path) -> None:

@@ -96,8 +96,8 @@ def expand_inputs(
 def _row(found: _Found, usual: Excerpt) -> tuple[object, ...]:
     """A row of `_FOUND`."""
     excerpt = found.excerpt.over(usual)
-    if wrong := excerpt.problem():  # one end from a list, the other from the options
-        raise InputError(f"{redact(found.uri)}: {' '.join(wrong)}")
+    if wrong := excerpt.problem():  # each of them was checked alone
+        raise InputError(f"{redact(found.uri)}: {' '.join(wrong)} (its row of a list and --media together)")
     return (*found[:4], *astuple(excerpt))
 
 
@@ -179,7 +179,11 @@ def _sorted_out(
             yield entry
     if not nothing:
         return
+    tables = [part for part in parts if lists.is_part(part.rpartition("/")[2])]
     for sequence in chain(sequences.found_in(folders, rate), sequences.matched(pictures, rate)):
+        if tables:
+            text = f"holds a list ({redact(tables[0])}) and numbered pictures ({redact(sequence[0])})"
+            raise InputError(f"{spec}: {text}; name one of them")
         nothing = False
         yield _Found(*sequence)
     if nothing and parts:
