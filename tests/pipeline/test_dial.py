@@ -76,6 +76,19 @@ def test_a_dry_run_says_what_calibration_costs_and_writes_nothing(corpus: Path, 
     assert not list((tmp_path / "out").rglob("*.json"))
 
 
+@pytest.mark.parametrize(("budget", "interval", "exceeded"), [(0.15, 7, False), (0.05, 13, True)])
+def test_a_dry_run_reckons_with_what_would_be_chosen_without_a_look(
+    budget: float, interval: int, exceeded: bool, corpus: Path, tmp_path: Path
+) -> None:
+    printed = io.StringIO()
+    small = {"segmenter": "tiny-scenes", "scheduler": SchedulerConfig(max_interval=13)}
+    config = small_config(corpus, tmp_path / "out", budget=budget, dry_run=True, **small)
+    assert run_segment(config, Reporter("text", printed), SampleDial()) == 0
+    text = printed.getvalue()
+    assert f"scheduler fixed (interval {interval}, at most 13 frames" in text
+    assert ("so the budget is exceeded" in text) == exceeded
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.engine.test_gaps import LowDistance, Parted
@@ -20,7 +21,7 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine
 from vidseg_core.engine.bound import Bound
 from vidseg_core.pipeline import pace
-from vidseg_core.pipeline.pace import Pace, describe_pace
+from vidseg_core.pipeline.pace import Pace, _fidelity, describe_pace
 from vidseg_core.propagation import build_propagator
 
 CHEAP = Pace(
@@ -106,3 +107,15 @@ class Shown:
 @pytest.mark.parametrize(("share", "frame_s"), [(0.0, 0.009), (1.0, 0.021)])
 def test_a_frame_costs_its_share_of_keys(share: float, frame_s: float) -> None:
     assert replace(CHEAP, key_share=share).frame_s == pytest.approx(frame_s)
+
+
+def test_frames_with_one_key_say_nothing_about_what_a_schedule_loses() -> None:
+    """With an interval of 25 none of the 25 frames sees the next key, and 25 points were said to be lost."""
+    config: Any = SegmentConfig(input=("a",), output="b", segmenter="plain")
+    masks = [np.full((4, 4), number % 2, np.uint8) for number in range(25)]
+    for interval, known in ((25, False), (12, True)):
+        rows: Any = [
+            SimpleNamespace(is_key=number % interval == 0, labels_HW=np.zeros((4, 4), np.uint8))
+            for number in range(25)
+        ]
+        assert (_fidelity(config, rows, masks) is not None) == known

@@ -218,10 +218,13 @@ def unseen(config: SegmentConfig, why: str) -> Choice:
         interval = min(most, interval_within(budget))
         asked, settings, share = {"budget": budget}, {"name": FIXED, "interval": interval}, 1 / interval
     lossless = 100.0 if budget is None else None
+    kept = budget is not None and share <= budget * (1 + 1e-9)
+    if budget is not None and not kept:
+        why += f". --scheduler.max_interval {most} takes more keys than that, so the budget is exceeded"
     return Choice(
         asked=asked,
         settings=settings,
-        can_keep=budget is not None and share <= budget * (1 + 1e-9),
+        can_keep=kept,
         note=why,
         key_share=share,
         fidelity=lossless,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from vidseg_core.calibration.audit import audit, closing_lines, outcome
-from vidseg_core.calibration.calibrate import check_ask, chosen_config, is_calibrated
+from vidseg_core.calibration.calibrate import check_ask, chosen_config, is_calibrated, with_choice
 from vidseg_core.calibration.choice import Choice, describe, unseen
 from vidseg_core.calibration.sizing import draw_sample, work_of_sample
 from vidseg_core.calibration.tasks import Tasks, here, on_ray, sample_builder
@@ -34,8 +34,10 @@ class SampleDial:
     ) -> None:
         check_ask(config, inputs, store, net)
 
-    def say_cost(self, config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> None:
-        say_cost(config, inputs, report)
+    def say_cost(
+        self, config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter
+    ) -> SegmentConfig:
+        return say_cost(config, inputs, report)
 
     @contextmanager
     def chosen(
@@ -83,18 +85,19 @@ def _session(config: SegmentConfig, report: Reporter) -> Iterator[Tasks]:
         yield on_ray(config)
 
 
-def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> None:
-    """``--dry-run``: what the calibration would take here, from a few frames of the first run."""
+def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> SegmentConfig:
+    """``--dry-run``: what the calibration would take here, from a few frames of the first run.
+
+    The configuration that the estimate is for: what would run, where that is known without a look.
+    """
     drawn = draw_sample(config, inputs, report)
     if drawn.declined:
-        report.block(describe(unseen(config, drawn.declined)))
-        report.say(
-            f"the estimate below is for --scheduler.interval {config.scheduler.interval}, and for all frames"
-        )
-        return
+        choice = unseen(config, drawn.declined)
+        report.block(describe(choice))
+        return with_choice(config, choice)
     if not drawn.units:
         report.say("calibration: no video has frames enough to look at")
-        return
+        return config
     frames, pairs, two = work_of_sample(drawn)
     net_s, pair_s = _measured(drawn.config, drawn.units[0])
     seconds = frames * net_s + (pairs + 2 * two) * pair_s
@@ -106,6 +109,7 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
         f"below is for --scheduler.interval {config.scheduler.interval}; what is chosen is not known yet",
         calibration_core_seconds=round(seconds, 1),
     )
+    return config
 
 
 def _measured(config: SegmentConfig, unit: Unit) -> tuple[float, float]:

@@ -25,8 +25,10 @@ class Dial(Protocol):
         """Raises `FingerprintMismatch` or `ConfigError` for what a run would refuse."""
         ...
 
-    def say_cost(self, config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> None:
-        """Reports what the choice would take here."""
+    def say_cost(
+        self, config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter
+    ) -> SegmentConfig:
+        """Reports what the choice would take here; what would run then, as far as that is known."""
         ...
 
     def chosen(

@@ -58,6 +58,8 @@ def dry_run(
     if config.repair:
         repair(open_output(config.output), report, dry=True)
         return 0
+    if dial is not None:
+        config = dial.say_cost(config, videos, report)
     sample = _sample(videos, config.seed)
     sums, pace = PlanSums(), None
     child = DecodeChild(limits_of(config.media))
@@ -79,8 +81,6 @@ def dry_run(
             pace = pace or _try_out(child, video, index, frames, config)
     finally:
         child.close()
-    if dial is not None:
-        dial.say_cost(config, videos, report)
     scale = len(videos) / len(sample) if sample else 1.0
     _print(report, config, len(videos), sums, scale, pace)
     return 3 if sums.refused else 0

@@ -50,7 +50,8 @@ class Pace:
     every_s: float
     """A frame with the net on every frame, without decoding."""
     fidelity: float | None
-    """Of the schedule's masks on these frames, 0 to 1; None: the net is too expensive to find out."""
+    """Of the schedule's masks on these frames, 0 to 1; None: the net is too expensive to find out, or the
+    frames are too few for the schedule."""
     bound: Callable[[tuple[int, int]], Bound]
     """What the schedule's engine keeps of a segment at most, by working size."""
     worker: str = "core"
@@ -142,8 +143,10 @@ def _on_every_frame(engine: Engine, shard: FrameShard) -> tuple[list[np.ndarray]
 def _fidelity(
     config: SegmentConfig, rows: Sequence[FrameResult], reference: Sequence[np.ndarray]
 ) -> float | None:
-    """None where the reference is not whole, or masks are pseudo-labels, which doubt more between keys."""
-    if len(reference) < len(rows) or isinstance(config, PseudoLabelConfig):
+    """None where the reference is not whole, where there is one key only (frames before the next one are
+    better), or masks are pseudo-labels, which doubt more between keys."""
+    one_key = sum(row.is_key for row in rows) < 2
+    if len(reference) < len(rows) or one_key or isinstance(config, PseudoLabelConfig):
         return None
     masks = [row.labels_HW for row in rows]
     classes = 1 + max(int(labels_HW.max()) for labels_HW in (*masks, *reference))
