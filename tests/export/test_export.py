@@ -266,6 +266,17 @@ def test_a_run_with_nothing_in_it_is_said(run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_that_is_not_finished_is_exported_and_said_to_be_open(run: Path, tmp_path: Path) -> None:
+    assert "note" not in export(run, tmp_path / "whole", "yolo")[1]
+    (run / "_SUCCESS").unlink()
+    said = export(run, tmp_path / "open", "yolo")[1]
+    assert "is not finished" in said and "run.json" not in said
+    (run / "run.json").unlink()
+    said = export(run, tmp_path / "nameless", "yolo")[1]
+    assert "is not finished" in said and "no class has a name" in said
+    assert "each class is one object" not in said, "a line is a connected piece"
+
+
 def test_progress_is_by_frame(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(

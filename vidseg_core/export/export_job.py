@@ -37,6 +37,10 @@ def run_export(config: ExportConfig, reporter: Reporter | None = None) -> int:
     videos, faults = videos_of(run, config.video)
     if not videos and not faults:
         raise StoreError(f"{config.run} holds no frame yet")
+    if not run.complete:
+        report.say(f"note: {run.path} is not finished (no _SUCCESS); what is committed is exported")
+    if not run.info():
+        report.say("note: it has no run.json yet, so no class has a name and none is a background")
     wants = (lambda _, row: config.wants(row)) if config.chooses or config.keys_only else None
     if wants and not any(config.wants(row) for video_id in videos for row in run.rows(video_id, CHOSEN_BY)):
         raise ConfigError("--frames", f"no frame of {', '.join(videos[:4]) or run.path} is among them")
@@ -77,7 +81,7 @@ def export(
         done = form.write(take)
     text = f"{count(done, form.counts)} in {out}"
     if form.objects:
-        text += "; each class is one object" if config.format != "coco" else ""
+        text += "; each class is one object" if config.format not in ("coco", "yolo") else ""
         text += LEFT_OUT if 0 in take.classes.left_out else ""
     report.say(text, event="done", verb="export", count=done, output=str(out))
     lost = sources.lost if take.pictures or form.pictures == "own" else {}
