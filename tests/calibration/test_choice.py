@@ -178,6 +178,11 @@ def test_without_a_look_even_keys_keep_a_budget_and_every_frame_a_limit() -> Non
     choice = unseen(job, "too small")
     assert choice.settings == {"name": "fixed", "interval": 25} and choice.can_keep
     assert "too small" in describe(choice) and "not known" in describe(choice)
+    first_keys = unseen(job, "too small", [250, 260])
+    assert first_keys.settings["interval"] == 26 and first_keys.can_keep  # at 25 they are 21 of 510
+    assert first_keys.key_share == 20 / 510
+    hopeless = unseen(job, "too small", [10])
+    assert hopeless.settings["interval"] == 25 and hopeless.key_share == 0.1 and not hopeless.can_keep
     lossless = unseen(replace(job, budget=None, max_drop=1.0), "too small")
     assert lossless.settings == {"name": "every"} and lossless.fidelity == 100
     assert Choice(**json.loads(json.dumps(choice.to_json()))).settings == choice.settings

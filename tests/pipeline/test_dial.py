@@ -59,7 +59,8 @@ def test_where_looking_costs_more_than_the_job_nothing_is_looked_at(
     code, text = run_locally(corpus, tmp_path / "budget", budget=0.15, **small)
     assert code == 0 and "calibrating would cost" in text and "--calibration.clips 12" in text
     info = json.loads((tmp_path / "budget" / "run.json").read_text())
-    assert info["dial"]["chosen"] == {"name": "fixed", "interval": 7}
+    assert info["dial"]["chosen"] == {"name": "fixed", "interval": 8}  # at 7 first keys are too many
+    assert info["dial"]["kept"] is True
     assert info["config"]["scheduler"]["max_interval"] == 20
     assert info["dial"]["promised"]["fidelity"] is None and info["dial"]["achieved"]["audit"] is None
 
@@ -76,7 +77,7 @@ def test_a_dry_run_says_what_calibration_costs_and_writes_nothing(corpus: Path, 
     assert not list((tmp_path / "out").rglob("*.json"))
 
 
-@pytest.mark.parametrize(("budget", "interval", "exceeded"), [(0.15, 7, False), (0.05, 13, True)])
+@pytest.mark.parametrize(("budget", "interval", "exceeded"), [(0.15, 8, False), (0.05, 13, True)])
 def test_a_dry_run_reckons_with_what_would_be_chosen_without_a_look(
     budget: float, interval: int, exceeded: bool, corpus: Path, tmp_path: Path
 ) -> None:

@@ -138,7 +138,7 @@ def calibrate(
     check_dial_here(config)
     drawn = draw_sample(config, inputs, report)
     if drawn.declined:
-        choice = unseen(config, drawn.declined)
+        choice = unseen(config, drawn.declined, drawn.lengths)
         report.block(describe(choice))
         return choice
     if not drawn.units:

@@ -208,19 +208,27 @@ def conclude(
     )
 
 
-def unseen(config: SegmentConfig, why: str) -> Choice:
-    """What keeps the promise without a look at the corpus: even keys at the budget, or every frame."""
+def unseen(config: SegmentConfig, why: str, lengths: Sequence[int] = ()) -> Choice:
+    """What keeps the promise without a look at the corpus: even keys at the budget, or every frame.
+
+    `lengths`: frames of the segments, as far as they are known; each of them begins with a key.
+    """
     most, budget = config.scheduler.max_interval, config.budget
     if budget is None:
         assert config.max_drop is not None
         asked, settings, share = {"max_drop": config.max_drop}, {"name": EVERY}, 1.0
     else:
-        interval = min(most, interval_within(budget))
-        asked, settings, share = {"budget": budget}, {"name": FIXED, "interval": interval}, 1 / interval
+        intervals = range(min(most, interval_within(budget)), most + 1)
+        shares = [_even_share(interval, lengths) for interval in intervals]
+        share = next((each for each in shares if each <= budget * (1 + 1e-9)), min(shares))
+        settings = {"name": FIXED, "interval": intervals[shares.index(share)]}
+        asked = {"budget": budget}
     lossless = 100.0 if budget is None else None
     kept = budget is not None and share <= budget * (1 + 1e-9)
     if budget is not None and not kept:
-        why += f". --scheduler.max_interval {most} takes more keys than that, so the budget is exceeded"
+        why += (
+            f". At --scheduler.max_interval {most} there are more keys than that, so the budget is exceeded"
+        )
     return Choice(
         asked=asked,
         settings=settings,
@@ -235,6 +243,11 @@ def unseen(config: SegmentConfig, why: str) -> Choice:
         frames=0,
         max_interval=most,
     )
+
+
+def _even_share(interval: int, lengths: Sequence[int]) -> float:
+    """Keys per frame of segments of these lengths; without any, in the long run."""
+    return sum(-(-frames // interval) for frames in lengths) / sum(lengths) if lengths else 1 / interval
 
 
 def interval_within(share: float) -> int:

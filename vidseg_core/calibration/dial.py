@@ -92,7 +92,7 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
     """
     drawn = draw_sample(config, inputs, report)
     if drawn.declined:
-        choice = unseen(config, drawn.declined)
+        choice = unseen(config, drawn.declined, drawn.lengths)
         report.block(describe(choice))
         return with_choice(config, choice)
     if not drawn.units:

@@ -51,6 +51,8 @@ class Sample:
     units: list[Unit]
     declined: str = ""
     """Why nothing is to be looked at; empty: it is worth its cost."""
+    lengths: Sequence[int] = ()
+    """Then, frames of the segments of the videos that were opened, roughly: cuts lie where files allow."""
 
 
 def draw_sample(config: SegmentConfig, inputs: Sequence[VideoInput], report: Reporter) -> Sample:
@@ -96,7 +98,10 @@ class _Drawing:
             if enough and sample_ops(sample, net, pair) <= _SHARE * job:
                 return sample
         times = sample_ops(sample, net, pair) / job
-        return replace(sample, declined=_why(self._config, frames, times))
+        lengths, cut = self._lengths.values(), self._config.segment_frames
+        pieces = [min(cut, n - start) for n in lengths for start in range(0, n, cut)] if cut else lengths
+        declined = _why(self._config, frames, times)
+        return replace(sample, declined=declined, lengths=[piece for piece in pieces if piece])
 
     def _drawn(self, clips: int, clip_frames: int) -> Sample:
         numbers = replace(self._config.calibration, clips=clips, clip_frames=clip_frames)
