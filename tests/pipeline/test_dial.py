@@ -64,6 +64,11 @@ def test_where_looking_costs_more_than_the_job_nothing_is_looked_at(
     assert info["config"]["scheduler"]["max_interval"] == 20
     assert info["dial"]["promised"]["fidelity"] is None and info["dial"]["achieved"]["audit"] is None
 
+    printed = io.StringIO()
+    again = small_config(corpus, tmp_path / "budget", budget=0.15, dry_run=True, **small)
+    assert run_segment(again, Reporter("text", printed), SampleDial()) == 0
+    assert "is complete already" in printed.getvalue()
+
     code, text = run_locally(corpus, tmp_path / "drop", max_drop=1.0, **small)
     dial = json.loads((tmp_path / "drop" / "run.json").read_text())["dial"]
     assert code == 0 and dial["chosen"] == {"name": "every"} and dial["kept"] is True

@@ -98,9 +98,9 @@ def _check_place(
     manifest = manifest_of(config, net)
     if dial is not None:  # what will be chosen is not known yet
         dial.check(config, videos, store, net.digest + net.flow_digest)
-        return
-    if store.exists(MANIFEST_KEY):
+    elif store.exists(MANIFEST_KEY):
         check_claim(store, manifest, videos)
+    if store.exists(MANIFEST_KEY):
         state = "is complete already" if store.exists(SUCCESS_KEY) else "would be continued"
         report.say(f"the run in {store.root} {state}; the plan below is that of the whole run")
 
