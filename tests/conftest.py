@@ -11,7 +11,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.dealing", "tests.one_ray", "tests.s3_server", "tests.web"]
+pytest_plugins = ["tests.dealing", "tests.one_ray", "tests.s3_server", "tests.web", "tests.clouds"]
 
 # Read when torch is imported. Jobs run nets on one thread; on more, a pair's flow may depend on its batch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

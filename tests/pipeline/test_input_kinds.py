@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.clouds import BUCKET, REPO
 from tests.pipeline.clips import moving_disc, write_video
 from tests.pipeline.conftest import RunJob, small_config
 from tests.pipeline.inline import Killed, rows_without_package, run_inline
@@ -79,6 +80,16 @@ def the_web(tmp: Path, s3: S3Bucket, web: Web) -> str:
     return f"{web.url}/moved/a b.mp4"
 
 
+def storage_of_google(tmp: Path, s3: S3Bucket, web: Web) -> str:
+    write_video(tmp.parent / "cloud" / "in" / "a.mp4", moving_disc(FRAMES))
+    return f"gs://{BUCKET}/in"
+
+
+def the_hub(tmp: Path, s3: S3Bucket, web: Web) -> str:
+    write_video(tmp.parent / "cloud" / "a.mp4", moving_disc(FRAMES))
+    return f"hf://{REPO}/a.mp4"
+
+
 KINDS = (
     a_folder_of_pngs,
     two_sequences_of_jpegs_in_a_folder,
@@ -86,12 +97,14 @@ KINDS = (
     an_animated_png,
     parts_of_parquet,
     the_web,
+    storage_of_google,
+    the_hub,
 )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_killed_and_given_again_it_ends_with_the_same_rows(
-    kind: Callable[[Path, S3Bucket, Web], str], tmp_path: Path, s3: S3Bucket, web: Web
+    kind: Callable[[Path, S3Bucket, Web], str], tmp_path: Path, s3: S3Bucket, web: Web, clouds: Path
 ) -> None:
     (tmp_path / "in").mkdir()
     source = kind(tmp_path / "in", s3, web)
