@@ -184,7 +184,7 @@ def test_a_net_that_the_weights_do_not_belong_to_is_refused(file: str, net: str,
 
 
 def test_a_net_with_several_feature_maps_is_refused() -> None:
-    """All but the first stayed those of the key, and nobody was told."""
+    """All but the first stayed those of the key, without a word."""
     with pytest.raises(SegmenterError, match="lvs carries one map of features, and 'toy' has 2"):
         new_lvs(Parted())
 

@@ -9,7 +9,6 @@ an error. All pictures have one size; one that is damaged counts as a frame that
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from bisect import bisect_right
@@ -25,7 +24,7 @@ from vidseg_core.media import remote
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.s3_source import asking_s3
 from vidseg_core.media.sequences import Frame, path_of, sequence
-from vidseg_core.media.source import BAD_PLACE, stamp_of
+from vidseg_core.media.source import PieceSource, stamp_of
 
 _AHEAD = 8
 """Files in object storage that are fetched before they are asked for, while reading runs forward."""
@@ -65,7 +64,7 @@ def picture_kind(data: bytes) -> PictureKind | None:
     return None
 
 
-class SequenceSource(io.RawIOBase):
+class SequenceSource(PieceSource):
     """See the module. Raises MediaError: what `sequence` does, no_frames, changed, not_a_video."""
 
     def __init__(self, uri: str) -> None:
@@ -85,38 +84,11 @@ class SequenceSource(io.RawIOBase):
         self._header = movie_header(self._kind, sizes, found.ticks, found.rate)
         self._starts = list(accumulate(sizes[:-1], initial=len(self._header)))
         self.size = self._starts[-1] + sizes[-1]
-        self._position = 0
 
     @property
     def stamp(self) -> str:
         """What `Source.stamp` asks for; a frame that is another one by now is an error when it is read."""
         return stamp_of(self._sequence.size, self._sequence.changed)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        base = {0: 0, 1: self._position, 2: self.size}[whence]
-        if base + offset < 0:
-            return BAD_PLACE
-        self._position = base + offset
-        return self._position
-
-    def read(self, size: int = -1, /) -> bytes:
-        stop = self.size if size < 0 else min(self.size, self._position + size)
-        parts = []
-        while self._position < stop:
-            start, data = self._piece(self._position)
-            part = data[self._position - start : stop - start]
-            parts.append(part)
-            self._position += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         if self._pool is not None and not self.closed:
@@ -124,7 +96,7 @@ class SequenceSource(io.RawIOBase):
         super().close()
 
     def _piece(self, position: int) -> tuple[int, bytes]:
-        """Where the piece that holds a position begins, and its bytes."""
+        """The header, or a file."""
         number = bisect_right(self._starts, position) - 1
         return (0, self._header) if number < 0 else (self._starts[number], self._file(number) or b"\0")
 

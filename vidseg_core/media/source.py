@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import stat
+from abc import abstractmethod
 from typing import Protocol
 
 from vidseg_core.local_name import bytes_of
@@ -72,6 +73,46 @@ class LocalSource(io.FileIO):
             if error.errno != errno.EINVAL:
                 raise
             return BAD_PLACE
+
+
+class PieceSource(io.RawIOBase):
+    """A source that comes in pieces, whatever they are: a subclass sets `size` and has `_piece`."""
+
+    size: int
+    name: str
+    damage: str | None = None
+    _position = 0
+
+    @abstractmethod
+    def _piece(self, position: int) -> tuple[int, bytes]:
+        """Where the piece that holds a position begins, and its bytes. Raises MediaError."""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """A place that cannot be gives `BAD_PLACE`."""
+        base = {0: 0, 1: self._position, 2: self.size}[whence]
+        if base + offset < 0:
+            return BAD_PLACE
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        stop = self.size if size < 0 else min(self.size, self._position + size)
+        parts = []
+        while self._position < stop:
+            start, data = self._piece(self._position)
+            part = data[self._position - start : stop - start]
+            parts.append(part)
+            self._position += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def stamp_of(size: int, changed: str) -> str:

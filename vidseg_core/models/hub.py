@@ -54,7 +54,7 @@ def hub_folder(
 ) -> Path:
     """The folder of a hub id, from the cache (by default that of huggingface_hub) or the hub.
 
-    `say` is told size and licence before anything is fetched.
+    `say` is given size and licence before anything is fetched.
 
     `HF_ENDPOINT`, `HF_HUB_OFFLINE`, `HF_HOME` and `HF_TOKEN` mean what they mean to huggingface_hub. Raises
     `SegmenterError` when there is no such thing in reach, or its weights are not safetensors.
