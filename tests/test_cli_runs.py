@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.run_digest import run_digest
-from tests.store.builders import older_bytes
+from tests.store.builders import older_bytes, video_row
 from vidseg_core.cli import main as cli
 from vidseg_core.engine import FrameResult
 from vidseg_core.kit.manifest import fingerprint
@@ -75,23 +75,18 @@ def run(tmp_path: Path) -> Path:
     for shard in range(4):
         rows = [row(number) for number in range(5 * shard, 5 * shard + 5)]
         commit_part(store, part_key(VIDEO, 0, shard), encode_part(VIDEO, rows, n_classes=2))
-    video = {
-        "video_id": VIDEO,
-        "uri": str(tmp_path / "clip.mp4"),
-        "status": "ok",
-        "reason": None,
-        "codec": "mpeg4",
-        "width": WIDTH,
-        "height": HEIGHT,
-        "declared_frames": FRAMES,
-        "decoded_frames": FRAMES,
-        "corrupt_frames": 0,
-        "keys": 2,
-        "aki": 10.0,
-        "duration_s": 2.0,
-        "cpu_s": 0.1,
-        "gpu_s": 0.0,
-    }
+    video = video_row(
+        VIDEO,
+        FRAMES,
+        uri=str(tmp_path / "clip.mp4"),
+        codec="mpeg4",
+        width=WIDTH,
+        height=HEIGHT,
+        keys=2,
+        aki=10.0,
+        duration_s=2.0,
+        cpu_s=0.1,
+    )
     store.put(f"videos/{VIDEO}.parquet", encode_videos([video]))
     store.put(
         RUN_KEY, json.dumps({"schema_version": 1, "segmenter": {"class_names": ["road", "car"]}}).encode()

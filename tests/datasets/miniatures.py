@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.store.builders import video_row
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import SceneClip, write_scene_video
 from vidseg_core.engine import FrameResult
@@ -122,24 +123,19 @@ def run_over(
     ]
     part = encode_part("clip", rows, n_classes=len(class_names), schema=schema)
     commit_part(store, part_key("clip", 0, 0), part)
-    video_row = {
-        "video_id": "clip",
-        "uri": str(video),
-        "status": "ok",
-        "reason": None,
-        "codec": "h264",
-        "width": 48,
-        "height": 32,
-        "declared_frames": len(rows),
-        "decoded_frames": len(rows),
-        "corrupt_frames": 1,
-        "keys": 1,
-        "aki": 3.0,
-        "duration_s": 1.0,
-        "cpu_s": 1.0,
-        "gpu_s": 0.0,
-    }
-    store.put("videos/clip.parquet", encode_videos([video_row]))
+    video_facts = video_row(
+        "clip",
+        len(rows),
+        uri=str(video),
+        width=48,
+        height=32,
+        corrupt_frames=1,
+        keys=1,
+        aki=3.0,
+        duration_s=1.0,
+        cpu_s=1.0,
+    )
+    store.put("videos/clip.parquet", encode_videos([video_facts]))
     info = {"schema_version": 1, "segmenter": {"class_names": list(class_names)}}
     store.put("run.json", json.dumps(info).encode())
     store.put("_SUCCESS", b"")

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
+from tests.store.builders import video_row
 from vidseg_core.config.export import ExportConfig
 from vidseg_core.engine import FrameResult
 from vidseg_core.export.export_job import run_export
@@ -59,23 +60,18 @@ def put_video(folder: Path, video_id: str, source: Path | str) -> None:
         for number in range(FRAMES)
     ]
     store.put(str(part_key(video_id, 0, 0)), encode_part(video_id, rows, n_classes=3))
-    row: dict[str, Any] = {
-        "video_id": video_id,
-        "uri": str(source),
-        "status": "ok",
-        "reason": None,
-        "codec": "mpeg4",
-        "width": WIDTH,
-        "height": HEIGHT,
-        "declared_frames": FRAMES,
-        "decoded_frames": FRAMES,
-        "corrupt_frames": 0,
-        "keys": 2,
-        "aki": 3.0,
-        "duration_s": FRAMES / 10,
-        "cpu_s": 1.0,
-        "gpu_s": 0.0,
-    }
+    row: dict[str, Any] = video_row(
+        video_id,
+        FRAMES,
+        uri=str(source),
+        codec="mpeg4",
+        width=WIDTH,
+        height=HEIGHT,
+        keys=2,
+        aki=3.0,
+        duration_s=FRAMES / 10,
+        cpu_s=1.0,
+    )
     store.put(f"videos/{video_id}.parquet", encode_videos([row]))
 
 

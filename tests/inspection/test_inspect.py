@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.store.builders import video_row
 from vidseg_core.cli import main as cli
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.inspect import InspectConfig
@@ -69,23 +70,19 @@ def run(tmp_path: Path) -> Path:
     store = open_store(folder)
     rows = [frame_row(number) for number in range(FRAMES)]
     store.put(str(part_key(VIDEO, 0, 0)), encode_part(VIDEO, rows))
-    video: dict[str, Any] = {
-        "video_id": VIDEO,
-        "uri": str(source),
-        "status": "ok",
-        "reason": None,
-        "codec": "mpeg4",
-        "width": WIDTH,
-        "height": HEIGHT,
-        "declared_frames": FRAMES,
-        "decoded_frames": FRAMES,
-        "corrupt_frames": 1,
-        "keys": 2,
-        "aki": 10.0,
-        "duration_s": 2.0,
-        "cpu_s": 1.0,
-        "gpu_s": 0.0,
-    }
+    video: dict[str, Any] = video_row(
+        VIDEO,
+        FRAMES,
+        uri=str(source),
+        codec="mpeg4",
+        width=WIDTH,
+        height=HEIGHT,
+        corrupt_frames=1,
+        keys=2,
+        aki=10.0,
+        duration_s=2.0,
+        cpu_s=1.0,
+    )
     store.put(f"videos/{VIDEO}.parquet", encode_videos([video]))
     bad = video | {"video_id": "bad-0123456789", "uri": "bad.mp4", "status": "quarantined"}
     bad["reason"] = "crash: bad.mp4: it died"

@@ -21,6 +21,7 @@ import pytest
 
 from tests.evaluation.test_evaluate import config as evaluation
 from tests.evaluation.test_evaluate import evaluate_here
+from tests.store.builders import video_row
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.engine import FrameResult
@@ -73,23 +74,18 @@ def write_run(folder: Path, uri: str = "a.mp4", *, finished: bool = True, net: s
     store.put(
         str(part_key("a-0123456789", 0, 0)), encode_part("a-0123456789", [row_of(n) for n in range(12)])
     )
-    video: dict[str, Any] = {
-        "video_id": "a-0123456789",
-        "uri": "a.mp4",
-        "status": "ok",
-        "reason": None,
-        "codec": "h264",
-        "width": 16,
-        "height": 12,
-        "declared_frames": 12,
-        "decoded_frames": 12,
-        "corrupt_frames": 0,
-        "keys": 3,
-        "aki": 4.0,
-        "duration_s": 1.2,
-        "cpu_s": 0.6,
-        "gpu_s": 0.1,
-    }
+    video: dict[str, Any] = video_row(
+        "a-0123456789",
+        12,
+        uri="a.mp4",
+        width=16,
+        height=12,
+        keys=3,
+        aki=4.0,
+        duration_s=1.2,
+        cpu_s=0.6,
+        gpu_s=0.1,
+    )
     bad = video | {"video_id": "b-0123456789", "uri": uri, "status": "quarantined", "reason": f"crash: {uri}"}
     bad |= {"decoded_frames": 0, "keys": 0, "aki": None, "duration_s": None, "codec": None}
     store.put("videos/a-0123456789.parquet", encode_videos([video]))

@@ -53,8 +53,8 @@ def put_parts(
     return first
 
 
-def video_row(video_id: str, frames: int) -> dict[str, object]:
-    return {
+def video_row(video_id: str, frames: int, **changed: object) -> dict[str, object]:
+    row: dict[str, object] = {
         "video_id": video_id,
         "uri": f"/films/{video_id}.mp4",
         "status": "ok",
@@ -71,6 +71,7 @@ def video_row(video_id: str, frames: int) -> dict[str, object]:
         "cpu_s": 1.5,
         "gpu_s": 0.0,
     }
+    return row | changed
 
 
 def put_run(store: ObjectStore, *, parts_of: int = 7, frames: int = 60) -> None:
