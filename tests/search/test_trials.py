@@ -229,10 +229,10 @@ def test_a_dry_run_tries_each_space_and_writes_nothing(tables: str, space_file: 
 
 @pytest.fixture
 def scored_tables(tmp_path: Path) -> str:
-    """As build-episodes --features scores makes them."""
+    """As build-episodes --features scores makes them: keys so far apart that each shipped eta can be met."""
     names = ("warp_error", "flow_magnitude", "distance", "frame_difference")
     for number in range(3):
-        table = replace(generated_table(100, 20, seed=number), feature_names=names)
+        table = replace(generated_table(100, 90, seed=number), feature_names=names)
         write_table(open_store(str(tmp_path / "sets")), table)
     return str(tmp_path / "sets")
 
@@ -247,6 +247,26 @@ def test_every_shipped_space_can_be_searched(name: str, scored_tables: str, tmp_
     assert run_tune(config, Reporter("text", printed)) == 0
     spaces = load_spaces(name)
     assert spaces and all(f"{space}: fine" in printed.getvalue() for space in spaces)
+
+
+def test_a_dry_run_says_the_same_twice(space_file: str, tables: str, tmp_path: Path) -> None:
+    """Its points had no seed: whether one of them could be met changed from one call to the next."""
+    config = TuneConfig(
+        tables=tables, space=space_file, output=str(tmp_path), intervals=(8.0,), dry_run=True, seed=3
+    )
+
+    def drawn(monkeypatch: pytest.MonkeyPatch, config: TuneConfig) -> list[dict[str, Any]]:
+        points: list[dict[str, Any]] = []
+        monkeypatch.setattr(
+            "vidseg_core.search.trial.try_point",
+            lambda point, *others: points.append(point) or {"error": ""},
+        )
+        run_tune(config, Reporter("text", io.StringIO()))
+        return points
+
+    with pytest.MonkeyPatch.context() as patch:
+        once, again, other = (drawn(patch, replace(config, seed=seed)) for seed in (3, 3, 4))
+    assert once and once == again != other
 
 
 def test_policies_that_are_tried_may_have_a_decision_net_inside(

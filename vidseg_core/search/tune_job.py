@@ -253,7 +253,7 @@ def _finish(
 
 
 def _dry_run(search: Material, report: Reporter) -> int:
-    """Draw points, check them against the tables, and time a little of one."""
+    """Draw points, the same for the same seed, check them against the tables, and time a little of one."""
     import tempfile
 
     import optuna
@@ -261,8 +261,9 @@ def _dry_run(search: Material, report: Reporter) -> int:
     from vidseg_core.search.trial import try_point
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(directions=["maximize", "maximize"])
     config, seconds, episodes = search.config, 0.0, 16
+    sampler = optuna.samplers.RandomSampler(seed=config.seed % 2**32)
+    study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
     with tempfile.TemporaryDirectory() as scratch:
         for number, space in enumerate(search.definition.spaces):
             alone = Definition((space,))
