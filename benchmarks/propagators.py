@@ -1,11 +1,18 @@
-"""What carries features from a key to the frames after it: copy, flow and LVS, on clips left out of training.
+"""What fills the frames between keys: every propagator beside the others, on clips left out of training.
 
-    python -m benchmarks.propagators [--data face|scenes] [--steps N] [--json FILE] [--quick]
+    python -m benchmarks.propagators [--data DIR] [--json FILE] [--material scenes face davis camvid]
+        [--rows NAME ...] [--seeds N ...] [--steps N] [--keep DIR] [--device cuda] [--quick]
 
-`lvs` is trained here, in this process, on all clips but the last few (`train-propagation` does the same on
-Ray Train), with the net frozen. Scores: mIoU with true labels by frames from the key; the rank correlation of
-the expected deviation with the share of labels that did change; then whole clips through the engine with even
-keys, with and without low latency. ms a frame: processor time of everything, the net included, on one core.
+A material is clips to learn from, clips to be judged on, and a net of CPU size: `tiny-scenes` and `tiny-face`
+of the package; for DAVIS and CamVid nets that are trained here. CamVid's stills have no neighbours, so its
+net learns from them, what fills gaps learns from DAVIS without labels, and the 15 Hz clip is only judged. What
+is learned is learned here, in this process (`train-propagation` does the same on Ray Train).
+
+Every clip goes through the engine with even keys, every 5, 10, 12 and 25 frames. Columns: mIoU with true
+labels over all frames, by interval; by frames from the last key (0: the keys themselves), over all intervals
+together; pop at keys (interval 12); ms a frame, the net included (interval 12; processor time on a CPU, one
+thread). Then how well an expected deviation ranks pairs, for those that have one. `--keep`: what was trained
+is kept there, and found again. Another propagator is another line of `ROWS`.
 """
 
 from __future__ import annotations
@@ -14,149 +21,419 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 
+from benchmarks.committed import committed, fit
 from benchmarks.corpus import data_dir
 from vidseg_core.config.recipes import PropagationRecipe
+from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.datasets.open import open_dataset
+from vidseg_core.datasets.records import Record
 from vidseg_core.engine import Engine, FrameInput, SegmentState
+from vidseg_core.engine.look import make_view
 from vidseg_core.metrics.confusion import ConfusionMatrix
-from vidseg_core.models import build_segmenter
-from vidseg_core.models.lvs import lvs_metadata, new_lvs
-from vidseg_core.models.trainable import weights_bytes
-from vidseg_core.propagation import build_propagator
+from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
+from vidseg_core.models import Segmenter, build_segmenter
+from vidseg_core.propagation import DisFlow, build_propagator
+from vidseg_core.propagation.propagators import AnyPropagator
 from vidseg_core.scheduling import build_scheduler
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips
+from vidseg_core.training.learner import Learner, build_learner
 from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
-from vidseg_core.training.propagation_score import score_carried, table
+from vidseg_core.training.propagation_score import RankScore
 
 INTERVALS = (5, 10, 12, 25)
-GAPS = (1, 2, 3, 5, 10, 20)
+DISTANCES = (0, 1, 2, 3, 5, 10, 20)
+POP_AT = 12
+"""Interval at which pop and time are measured."""
+FRAMES = 120
+"""At most so many of a clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """A data set, a net for it, and the sizes to learn at."""
+    """Data sets, a net for them, and the sizes to learn at."""
 
-    data: str
-    net: str
+    learn: str
+    """The data set of the clips to learn from, and of those judged, which are its last."""
+    judge: str = ""
+    """Another data set, of which all clips are judged."""
+    split: str = "all"
+    """Of that one."""
+    net: str = ""
+    """Of the package; empty: trained here, from `pictures`."""
+    pictures: tuple[str, str] = ("", "")
+    """Data set and split that the net learns from; the clips judged are left out."""
+    net_steps: int = 1000
     size: int
+    """Longest side of clips, pixels."""
     crop: tuple[int, int]
-    """Rows and columns."""
-    held: int
-    """Clips, from the end, that are left out."""
+    """Rows and columns of what a step sees."""
+    held: int = 0
+    """Clips, from the end, that are judged and not learned from."""
 
 
-MATERIAL = {
+MATERIAL: Mapping[str, Material] = {
     "scenes": Material(
-        data="scenes:videos=12,frames=40,height=128,width=192",
+        learn="scenes:videos=12,frames=40,height=128,width=192",
         net="tiny-scenes",
         size=192,
         crop=(128, 192),
         held=4,
     ),
-    "face": Material(data="face:{root}/face", net="tiny-face", size=512, crop=(256, 192), held=3),
+    "face": Material(learn="face:{root}/face", net="tiny-face", size=512, crop=(256, 192), held=3),
+    "davis": Material(
+        learn="davis:{root}/davis2016",
+        pictures=("davis:{root}/davis2016", "all"),
+        size=320,
+        crop=(160, 256),
+        held=3,
+    ),
+    "camvid": Material(
+        learn="davis:{root}/davis2016",
+        judge="camvid:{root}/camvid",
+        split="val",
+        pictures=("camvid:{root}/camvid", "train"),
+        size=320,
+        crop=(160, 256),
+    ),
 }
-METHODS: dict[str, dict[str, Any]] = {
-    "net on every frame": {"name": "copy", "level": "labels", "every": True},
-    "copy": {"name": "copy", "level": "features"},
-    "flow_warp": {"name": "flow_warp", "level": "features"},
-    "flow_warp, labels": {"name": "flow_warp", "level": "labels"},
-    "lvs": {"name": "lvs", "level": "features"},
-    "lvs, low latency": {"name": "lvs", "level": "features", "delay": 3},
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A propagator as `segment` has it: a line of the table."""
+
+    propagator: str = "copy"
+    level: str = "labels"
+    sides: str = "one"
+    scheduler: str = "fixed"
+    delay: int | None = None
+    """Low latency."""
+    learned: bool = False
+    """Its weights come from `train-propagation --propagator`, with these options."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+ROWS: Mapping[str, Row] = {
+    "net on every frame": Row(scheduler="every"),
+    "copy": Row(level="features"),
+    "copy, labels": Row(),
+    "flow_warp": Row(propagator="flow_warp", level="features"),
+    "flow_warp, labels": Row(propagator="flow_warp"),
+    "flow_warp, labels, low latency": Row(propagator="flow_warp", delay=3),
+    "flow_warp, labels, two sides": Row(propagator="flow_warp", sides="two"),
+    "lvs": Row(propagator="lvs", learned=True),
+    "lvs, low latency": Row(propagator="lvs", learned=True, delay=3),
 }
+"""By name; of those that share `propagator` and `options`, one training serves all."""
 
 
-def clips_of(material: Material, root: Path | None) -> list[FlowClip]:
-    """All clips; labels of other classes than the net's are left out."""
-    dataset, net = open_dataset(material.data.format(root=root)), build_segmenter(material.net)
-    keeps = tuple(net.class_names) == tuple(dataset.class_names)
-    clips = dataset_clips(dataset, "all", material.size, 120)
-    return [clip if keeps else replace(clip, labels_THW=None) for clip in clips]
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A line of the table, as measured."""
+
+    material: str
+    row: str
+    seed: int
+    by_interval: dict[int, float]
+    by_distance: dict[int, float]
+    pop: float
+    ms: float
 
 
-def train(material: Material, clips: list[FlowClip], steps: int, folder: Path) -> str:
-    """The weights' file."""
-    net = build_segmenter(material.net)
-    recipe = PropagationRecipe(height=material.crop[0], width=material.crop[1], steps=steps, batch=4)
-    options = PropagationOptions(folder=folder, save_every=10**9, log_every=max(1, steps // 10))
-    loop = PropagationLoop(new_lvs(net), clips, recipe, options, net, watch=print)
-    loop.run()
-    path = folder / "lvs.safetensors"
-    path.write_bytes(weights_bytes(loop.weights(), net.class_names, **lvs_metadata(loop.net.facts)))
-    return str(path)
+class Bench:
+    """One material with one seed: clips, the net, and whatever was learned for it."""
+
+    def __init__(self, name: str, seed: int, options: argparse.Namespace, folder: Path) -> None:
+        self.name, self.seed, self.device = name, seed, options.device
+        self.material, self._root = MATERIAL[name], data_dir(options.data)
+        self._steps, self._net_steps = options.steps, self.material.net_steps
+        if options.quick:
+            self._steps = self._net_steps = 30
+        self._folder = folder / f"{name}-{seed}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._known: dict[str, Learner] = {}
+
+    def _clips(self, text: str, split: str) -> list[FlowClip]:
+        dataset = open_dataset(text.format(root=self._root))
+        keeps = tuple(self.net.class_names) == tuple(dataset.class_names)
+        clips = dataset_clips(dataset, split, self.material.size, FRAMES)
+        return [clip if keeps else replace(clip, labels_THW=None) for clip in clips]
+
+    @cached_property
+    def _all(self) -> list[FlowClip]:
+        return self._clips(self.material.learn, "all")
+
+    @property
+    def learn(self) -> list[FlowClip]:
+        return self._all[: len(self._all) - self.material.held]
+
+    @cached_property
+    def judged(self) -> list[FlowClip]:
+        if self.material.judge:
+            return self._clips(self.material.judge, self.material.split)
+        return self._all[len(self._all) - self.material.held :]
+
+    # --- nets ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def net(self) -> Segmenter:
+        return build_segmenter(self.net_spec, weights=self.net_weights, device=self.device)
+
+    @cached_property
+    def net_spec(self) -> str:
+        return self.material.net or committed("camvid").segmenter
+
+    @cached_property
+    def net_weights(self) -> str | None:
+        """Of a net that is trained here, by CamVid's recipe."""
+        if self.material.net:
+            return None
+        what = replace(committed("camvid").with_steps(self._net_steps), seed=self.seed)
+        folder = self._folder / f"net-{self._net_steps}"
+        if not (folder / "last.safetensors").is_file():
+            text, split = self.material.pictures
+            dataset = open_dataset(text.format(root=self._root))
+            items = dataset.items(split)
+            if self.material.held:
+                names = list(dict.fromkeys(item.video_id for item in items))[: -self.material.held]
+                items = [item for item in items if item.video_id in names][::3]
+            records = [_shrunk(dataset.read(item), self.material.size) for item in items]
+            print(f"{self.name}: the net, from {len(records)} pictures", flush=True)
+            fit(what, records, dataset.class_names, folder)
+        return str(folder / "last.safetensors")
+
+    def learner(self, row: Row) -> tuple[Learner, Path]:
+        """What was learned for this row, and where it lies; trained if it is not there."""
+        options = "".join(f"-{name}-{value}" for name, value in sorted(row.options.items()))
+        folder = self._folder / f"{row.propagator}{options}-{self._steps}"
+        config = TrainPropagationConfig(
+            data=(self.material.learn,),
+            segmenter=self.net_spec,
+            segmenter_weights=self.net_weights,
+            output=str(folder),
+            propagator=row.propagator,
+            recipe=PropagationRecipe(
+                height=self.material.crop[0], width=self.material.crop[1], steps=self._steps, batch=4
+            ),
+            seed=self.seed,
+            **row.options,
+        )
+        if folder.name not in self._known:
+            learner = self._known[folder.name] = build_learner(config, self.net, self.device)
+            if not all((folder / name).is_file() for name in learner.file_names):
+                self._train(learner, folder)
+        return self._known[folder.name], folder
+
+    def _train(self, learner: Learner, folder: Path) -> None:
+        print(f"{self.name}: {folder.name}", flush=True)
+        options = PropagationOptions(
+            folder=folder, save_every=10**9, log_every=max(1, self._steps // 5), seed=self.seed
+        )
+        loop = PropagationLoop(learner, self.learn, options, watch=print)
+        loop.run()
+        for name, data in learner.files(loop.weights()).items():
+            (folder / name).write_bytes(data)
+
+    # --- rows ----------------------------------------------------------------------------------------------
+
+    def _parts(self, row: Row) -> tuple[Segmenter, AnyPropagator]:
+        if row.learned:
+            learner, folder = self.learner(row)
+            return learner.read(folder)
+        return self.net, build_propagator(row.propagator, level=row.level)
+
+    def measure(self, name: str, row: Row, intervals: Sequence[int]) -> Found:
+        """The row's line: every clip judged, at every interval."""
+        segmenter, propagator = self._parts(row)
+        classes = len(segmenter.class_names)
+        by_interval: dict[int, float] = {}
+        by_distance = {distance: ConfusionMatrix(classes) for distance in DISTANCES}
+        pops, ms = [], 0.0
+        for interval in intervals:
+            engine = self._engine(row, segmenter, propagator, interval)
+            counts, spent_s, frames = ConfusionMatrix(classes), 0.0, 0
+            for clip in self.judged:
+                started = self._clock()
+                rows = list(_through(engine, clip))
+                spent_s += self._clock() - started
+                frames += len(rows)
+                for result, truth_HW in zip(rows, clip.labels_THW, strict=True):  # type: ignore[arg-type]
+                    counts.update(result.labels_HW, truth_HW)
+                    if (distance := result.frame_index - result.key_frame_index) in by_distance:
+                        by_distance[distance].update(result.labels_HW, truth_HW)
+                if interval == (POP_AT if POP_AT in intervals else intervals[0]):
+                    pops.append(self._pop(clip, rows, classes))
+            by_interval[interval] = counts.mean_iou()
+            if interval == (POP_AT if POP_AT in intervals else intervals[0]):
+                ms = 1000.0 * spent_s / frames
+        return Found(
+            material=self.name,
+            row=name,
+            seed=self.seed,
+            by_interval=by_interval,
+            by_distance={distance: counts.mean_iou() for distance, counts in by_distance.items()},
+            pop=float(np.nanmean(pops)) if not np.isnan(pops).all() else float("nan"),
+            ms=ms,
+        )
+
+    def _engine(self, row: Row, segmenter: Segmenter, propagator: AnyPropagator, interval: int) -> Engine:
+        options = {"interval": interval} if row.scheduler == "fixed" else {}
+        return Engine(
+            segmenter,
+            build_scheduler(row.scheduler, **options),
+            propagator,
+            sides=row.sides,  # type: ignore[arg-type]
+            delay=row.delay,
+            device=self.device,
+        )
+
+    def _clock(self) -> float:
+        return time.process_time() if self.device == "cpu" else time.perf_counter()
+
+    @cached_property
+    def _flows(self) -> dict[str, list[PairFlow]]:
+        return {clip.name: list(_neighbours(clip)) for clip in self.judged}
+
+    def _pop(self, clip: FlowClip, rows: Sequence[Any], classes: int) -> float:
+        consistency = TemporalConsistency(classes)
+        for before, now, flow in zip(rows, rows[1:], self._flows[clip.name], strict=True):
+            consistency.update(before.labels_HW, now.labels_HW, flow, at_key=now.is_key)
+        return consistency.pop
 
 
-def through_engine(
-    material: Material, clips: list[FlowClip], weights: str, method: dict[str, Any], interval: int
-) -> tuple[float, float]:
-    """mIoU over all frames of all clips, and processor time a frame in ms."""
-    options = {key: value for key, value in method.items() if key not in ("delay", "every")}
-    options |= {"weights": weights} if method["name"] == "lvs" else {}
-    if method["name"] == "lvs":
-        del options["level"]  # it has one
-    net = build_segmenter(material.net)
-    engine = Engine(
-        net,
-        build_scheduler("every") if "every" in method else build_scheduler("fixed", interval=interval),
-        build_propagator(**options),
-        sides="one",
-        delay=method.get("delay"),
+def _shrunk(record: Record, size: int) -> Record:
+    """With the longest side at most `size` pixels."""
+    height, width = record.frame_HW3.shape[:2]
+    scale = min(1.0, size / max(height, width))
+    shape = (round(width * scale), round(height * scale))
+    assert record.labels_HW is not None
+    return replace(
+        record,
+        frame_HW3=cv2.resize(record.frame_HW3, shape, interpolation=cv2.INTER_AREA),
+        labels_HW=cv2.resize(record.labels_HW, shape, interpolation=cv2.INTER_NEAREST),
     )
-    counts, frames, started = ConfusionMatrix(len(net.class_names)), 0, time.process_time()
-    rows: list[Any] = []
-    for clip in clips:
-        state = SegmentState.new(0, clip.name)
-        for number, frame_HW3 in enumerate(clip.frames_THW3):
-            frame = FrameInput(frame_index=number, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)
-            rows += engine.step([state], [frame])[0]
-            frames += 1
-    spent_s = time.process_time() - started
-    truths = [labels_HW for clip in clips if clip.labels_THW is not None for labels_HW in clip.labels_THW]
-    for row, labels_HW in zip(rows, truths, strict=True):
-        counts.update(row.labels_HW, labels_HW)
-    return counts.mean_iou(), 1000.0 * spent_s / frames
 
 
-def main() -> None:
+def _through(engine: Engine, clip: FlowClip) -> Iterator[Any]:
+    state = SegmentState.new(0, clip.name)
+    for number, frame_HW3 in enumerate(clip.frames_THW3):
+        frame = FrameInput(frame_index=number, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)
+        yield from engine.step([state], [frame])[0]
+    yield from engine.finish([state])[0]
+
+
+def _neighbours(clip: FlowClip) -> Iterator[PairFlow]:
+    """The flows between neighbouring frames."""
+    flow = DisFlow(chained=False)
+    views = [make_view(frame_HW3, 256, 1) for frame_HW3 in clip.frames_THW3]
+    for before, now in zip(views, views[1:], strict=False):
+        (backward,), (forward,) = flow.flow([now], [before]), flow.flow([before], [now])
+        yield PairFlow(backward, forward)
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+
+def heads(intervals: Iterable[int]) -> str:
+    return (
+        f"{'':<32}"
+        + "".join(f"{f'+{distance}':>7}" for distance in DISTANCES)
+        + "".join(f"{f'@{interval}':>7}" for interval in intervals)
+        + f"{'pop':>8}{'ms':>6}"
+    )
+
+
+def line(found: Sequence[Found]) -> str:
+    """Means over seeds."""
+    numbers = [
+        np.mean([f.by_distance[distance] for f in found]) for distance in found[0].by_distance
+    ] + [np.mean([f.by_interval[interval] for f in found]) for interval in found[0].by_interval]
+    pop, ms = np.mean([f.pop for f in found]), np.mean([f.ms for f in found])
+    return f"{found[0].row:<32}" + "".join(f"{value:7.3f}" for value in numbers) + f"{pop:8.3f}{ms:6.0f}"
+
+
+def one_material(name: str, options: argparse.Namespace, folder: Path) -> tuple[list[Found], list[RankScore]]:
+    """All rows of a material, printed."""
+    benches = [Bench(name, seed, options, folder) for seed in options.seeds]
+    intervals = INTERVALS[:1] if options.quick else INTERVALS
+    chosen = {row: ROWS[row] for row in options.rows}
+    found: list[Found] = []
+    ranks: list[RankScore] = []
+    for row in chosen.values():
+        for bench in benches if row.learned else ():
+            bench.learner(row)  # what is trained says so before the table begins
+    names = ", ".join(clip.name for clip in benches[0].judged)
+    print(f"\n{name}, {benches[0].net_spec}, left out: {names}\n{heads(intervals)}", flush=True)
+    for title, row in chosen.items():
+        lines = [bench.measure(title, row, intervals) for bench in benches]
+        print(line(lines), flush=True)
+        found += lines
+    for title, row in chosen.items():
+        if row.learned and row.delay is None:
+            scored = [bench.learner(row) for bench in benches]
+            mine = [
+                rank
+                for (learner, place), bench in zip(scored, benches, strict=True)
+                for rank in learner.score(place, bench.judged).ranks
+            ]
+            print(_ranked(title, mine), flush=True)
+            ranks += mine
+    return found, ranks
+
+
+def _ranked(title: str, ranks: Sequence[RankScore]) -> str:
+    if not ranks:
+        return f"{title}: expects no deviation"
+    expected, difference = (
+        np.nanmean([getattr(rank, name) for rank in ranks]) for name in ("expected", "difference")
+    )
+    return (
+        f"{title}: rank correlation with what changed: expected deviation {expected:.3f}, "
+        f"difference of pictures {difference:.3f}"
+    )
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", choices=tuple(MATERIAL), default="scenes")
-    parser.add_argument("--folder", help="the folder of real material ($VIDSEG_DATA)")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--data", help="the folder of real material ($VIDSEG_DATA); without one, scenes only")
+    parser.add_argument("--material", nargs="+", choices=tuple(MATERIAL))
+    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--keep", type=Path, help="folder in which what was trained is kept")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="30 steps, one interval")
     options = parser.parse_args()
+    options.material = options.material or (list(MATERIAL) if data_dir(options.data) else ["scenes"])
+    return options
+
+
+def main() -> None:
+    options = arguments()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    material = MATERIAL[options.data]
-    clips = clips_of(material, data_dir(options.folder))
-    learn, held = clips[: -material.held], clips[-material.held :]
+    rows, ranks = [], []
     with tempfile.TemporaryDirectory() as scratch:
-        weights = train(material, learn, 30 if options.quick else options.steps, Path(scratch))
-        scores, ranks = score_carried(weights, build_segmenter(material.net), held, GAPS, device="cpu")
-        print(
-            f"\n{material.net}, left out: {', '.join(clip.name for clip in held)}\n{table(scores, ranks)}\n"
-        )
-        rows = []
-        intervals = INTERVALS[:1] if options.quick else INTERVALS
-        print(f"{'mIoU (ms a frame), key every':<28}" + "".join(f"{interval:>14}" for interval in intervals))
-        for name, method in METHODS.items():
-            found = [through_engine(material, held, weights, method, interval) for interval in intervals]
-            print(f"{name:<28}" + "".join(f"{miou:>7.3f} ({ms:4.0f})" for miou, ms in found))
-            rows += [
-                {"method": name, "interval": interval, "miou": miou, "ms": ms}
-                for interval, (miou, ms) in zip(intervals, found, strict=True)
-            ]
+        for name in options.material:
+            found, ranked = one_material(name, options, options.keep or Path(scratch))
+            rows += [asdict(one) for one in found]
+            ranks += [{"material": name} | asdict(one) for one in ranked]
     if options.json:
-        found = {"gaps": [asdict(s) for s in scores], "ranks": [asdict(r) for r in ranks], "clips": rows}
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({"rows": rows, "ranks": ranks}, indent=1)
+        options.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

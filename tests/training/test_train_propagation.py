@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -41,9 +41,10 @@ from vidseg_core.scheduling import build_scheduler
 from vidseg_core.scheduling.low_deviation import LowDeviation
 from vidseg_core.training import propagation_job, propagation_score
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips
+from vidseg_core.training.learner import build_learner
 from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
 from vidseg_core.training.propagation_job import run_train_propagation
-from vidseg_core.training.propagation_score import score_carried
+from vidseg_core.training.propagation_score import score_propagator
 
 NET = "tiny-scenes"
 RECIPE = PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1)
@@ -200,10 +201,16 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 # --- training ----------------------------------------------------------------------------------------------
 
 
-def loop(folder: Path, **options: Any) -> PropagationLoop:
-    segmenter = build_segmenter(NET)
-    settings = PropagationOptions(folder=folder, save_every=2, **options)
-    return PropagationLoop(new_lvs(segmenter), [a_clip(0), a_clip(1)], RECIPE, settings, segmenter)
+def config_of(folder: Path, **options: Any) -> TrainPropagationConfig:
+    data = ("scenes:videos=2,frames=8,height=48,width=64",)
+    settings = {"data": data, "segmenter": NET, "output": str(folder), "recipe": RECIPE, "device": "cpu"}
+    return TrainPropagationConfig(**settings | options)  # type: ignore[arg-type]
+
+
+def loop(folder: Path, clips: list[FlowClip] | None = None) -> PropagationLoop:
+    learner = build_learner(config_of(folder), build_segmenter(NET), "cpu")
+    settings = PropagationOptions(folder=folder, save_every=2)
+    return PropagationLoop(learner, [a_clip(0), a_clip(1)] if clips is None else clips, settings)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +219,10 @@ def loop(folder: Path, **options: Any) -> PropagationLoop:
 )
 def test_data_that_teach_nothing_are_refused(net: str, frames: int, problem: str, tmp_path: Path) -> None:
     """Labels of other classes were taken and had no effect; single frames were found out in a worker."""
-    config = TrainPropagationConfig(
+    config = config_of(
+        tmp_path / "out",
         data=(f"scenes:videos=1,frames={frames},height=48,width=64",),
         segmenter=net,
-        output=str(tmp_path / "out"),
         recipe=replace(RECIPE, labels=1.0),
         dry_run=True,
     )
@@ -252,20 +259,11 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> Non
 def test_the_verb_writes_what_the_plain_loop_learns_and_what_runs_read(
     tmp_path: Path, local_ray: None
 ) -> None:
-    chosen = TrainPropagationConfig(
-        data=("scenes:videos=2,frames=8,height=48,width=64",),
-        val_clips=("scene-001-still",),
-        segmenter=NET,
-        output=str(tmp_path / "out"),
-        recipe=RECIPE,
-        device="cpu",
-    )
+    chosen = config_of(tmp_path / "out", val_clips=("scene-001-still",))
     segmenter, printed = build_segmenter(NET), io.StringIO()
     clips = list(dataset_clips(open_dataset(chosen.data[0]), "all", chosen.size, None))
     learn = [clip for clip in clips if clip.name not in chosen.val_clips]
-    plain = PropagationLoop(
-        new_lvs(segmenter), learn, RECIPE, PropagationOptions(folder=tmp_path / "plain"), segmenter
-    )
+    plain = loop(tmp_path / "plain", learn)
     plain.run()
     with trained_here():
         assert run_train_propagation(chosen, Reporter("text", printed)) == 0
@@ -281,12 +279,31 @@ def test_the_verb_writes_what_the_plain_loop_learns_and_what_runs_read(
 
 
 def test_clips_left_out_are_scored_beside_copy_and_flow(file: str) -> None:
-    scores, ranks = score_carried(file, build_segmenter(NET), [a_clip(2)], (1, 5, 90), device="cpu")
-    assert {(s.method, s.gap) for s in scores} == {
+    scores = score_propagator(Lvs(file), build_segmenter(NET), [a_clip(2)], (1, 5, 90), device="cpu")
+    assert {(s.method, s.gap) for s in scores.carried} == {
         (method, gap) for method in ("Copy", "FlowWarp", "Lvs") for gap in (1, 5)
     }
-    assert all(0.0 <= s.miou <= 1.0 and s.pairs == (2 if s.gap == 1 else 1) for s in scores)
-    assert [rank.clip for rank in ranks] == ["clip2"]
+    assert all(0.0 <= s.miou <= 1.0 and s.pairs == (2 if s.gap == 1 else 1) for s in scores.carried)
+    assert [rank.clip for rank in scores.ranks] == ["clip2"]
+
+
+def test_one_that_remembers_is_scored_over_every_frame_between() -> None:
+    """It is asked for gap 3 only, but what it knows there it learned on the frames before."""
+
+    class Counts:
+        level, needs_flow = "labels", False
+        seen: ClassVar[list[int]] = []
+
+        def fill(self, gaps: Any) -> Any:
+            for gap in gaps:
+                before = gap.memory.get("n", np.zeros(1, int))
+                self.seen.append(int(before[0]))
+                gap.memory = {"n": before + 1}
+                yield gap.left.carried
+
+    scores = score_propagator(Counts(), build_segmenter(NET), [a_clip(2)], (3,), device="cpu")
+    assert Counts.seen == [0, 1, 2] * 2
+    assert {s.method for s in scores.carried} == {"Copy", "FlowWarp", "Counts"} and not scores.ranks
 
 
 def test_scoring_a_long_clip_keeps_the_maps_of_a_few_frames_only(file: str) -> None:
@@ -308,7 +325,7 @@ def test_scoring_a_long_clip_keeps_the_maps_of_a_few_frames_only(file: str) -> N
     clip = FlowClip(name="long", frames_THW3=np.stack(moving_clip(60)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(propagation_score, "ChunkedNet", Watched)
-        score_carried(file, segmenter, [clip], (1, 5), device="cpu")
+        score_propagator(Lvs(file), segmenter, [clip], (1, 5), device="cpu")
     assert 0 < most[0] < 10
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "FIXED",
     "FLOWS",
     "INTERVAL",
+    "LEARNED",
     "NET_FLOWS",
     "POINT_INTERVAL",
     "PROPAGATORS",
@@ -144,6 +145,8 @@ class PropagatorEntry:
     """``package.module:Class``."""
     trained_by: str = ""
     """The verb that writes the weights it needs (``propagation.weights``)."""
+    learner: str = ""
+    """Of one that ``train-propagation`` trains, what it learns: ``package.module:Class``."""
     level: str = ""
     """The one that it works at; empty: any."""
     online: bool = False
@@ -156,10 +159,15 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
     "lvs": PropagatorEntry(
         made_by="vidseg_core.propagation.lvs:Lvs",
         trained_by="train-propagation",
+        learner="vidseg_core.training.lvs:LvsLearner",
         level="features",
         online=True,
     ),
 }
+
+
+LEARNED = tuple(name for name, entry in PROPAGATORS.items() if entry.learner)
+"""What ``train-propagation`` trains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

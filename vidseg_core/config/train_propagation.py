@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.errors import check, check_int, check_name, check_positive
+from vidseg_core.config.catalogue import LEARNED
+from vidseg_core.config.errors import check, check_choice, check_int, check_name, check_positive
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
@@ -17,7 +18,7 @@ __all__ = ["TrainPropagationConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPropagationConfig:
-    """Train what carries a net's features from frame to frame, the net itself frozen (LVS).
+    """Train what fills the frames between keys for one net (lvs: the net itself frozen).
 
     --data, --segmenter and --output suffice. The same command again continues a run that was stopped.
     """
@@ -30,6 +31,8 @@ class TrainPropagationConfig:
     """file with the segmenter's weights; None: its own"""
     output: str
     """local or shared folder for weights, checkpoint and run.json"""
+    propagator: str = "lvs"
+    """what is trained: {learned}"""
     split: str = "all"
     """split of the data sets"""
     val_clips: tuple[str, ...] = ()
@@ -79,12 +82,15 @@ class TrainPropagationConfig:
         "dry_run": "this run",
     }
 
+    HELP_WORDS: ClassVar[Mapping[str, str]] = {"learned": ", ".join(LEARNED)}
+
     def __post_init__(self) -> None:
         for name in ("data", "val_clips", "gaps"):
             object.__setattr__(self, name, tuple(str(item) for item in getattr(self, name)))
         if self.steps is not None:
             check_int("--steps", self.steps, 1, unit="step(s)")
             object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, steps=self.steps))
+        check_choice("--propagator", self.propagator, LEARNED)
         check_name("--segmenter", self.segmenter, NAMED_NETS, NET_FAMILIES)
         self._check_places()
         self._check_numbers()
@@ -133,7 +139,7 @@ class TrainPropagationConfig:
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the weights, by dotted option name; data come by content, not by place."""
-        names = ("segmenter", "kernel", "size", "seed", "max_frames", "val_clips", "workers")
+        names = ("propagator", "segmenter", "kernel", "size", "seed", "max_frames", "val_clips", "workers")
         fields = flat_dict(self).items()
         return {name: value for name, value in fields if name in names or name.startswith("recipe.")}
 

@@ -47,6 +47,12 @@ class Lvs:
             yield from self._carried(waiting)
 
     @torch.inference_mode()
+    def expected_deviation(self, pair: FramePair) -> float:
+        """The share of labels that is expected to differ between key and frame, 0 to 1 (LVS section 2.2)."""
+        low_1Lyx = [self.net.low_of(low)[None].float() for low in (pair.key.low, pair.low)]
+        return float(self.net.deviation(*low_1Lyx)[0])
+
+    @torch.inference_mode()
     def _carried(self, pairs: list[FramePair]) -> list[Any]:
         low_key = self._filled([self.net.low_of(pair.key.low) for pair in pairs])
         low_now = self._filled([self.net.low_of(pair.low) for pair in pairs])

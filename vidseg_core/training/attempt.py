@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NoReturn, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -195,3 +196,8 @@ class Attempt(ABC, Generic[OptionsT, NetT]):
 
 def _due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of torch's random numbers (dropout) in one step of one worker."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))

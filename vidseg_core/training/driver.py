@@ -101,7 +101,7 @@ class Training(ABC):
     """What is counted; a column of the curve where there is one."""
     saves: ClassVar[bool] = True
     """Are there checkpoints to go on from?"""
-    curve: ClassVar[Sequence[str]] = ()
+    curve: Sequence[str] = ()
     """Columns of the curve."""
     measure: ClassVar[str | None] = None
     """What says how good the weights are: a column of the curve where there is one."""

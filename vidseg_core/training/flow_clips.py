@@ -51,6 +51,22 @@ class ClipPair:
         return f"{self.clip} frames {self.current} <- {self.key}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipCut:
+    """Frames of one clip, cut out at the same place: of any number, in the order asked for."""
+
+    clip: str
+    numbers: tuple[int, ...]
+    frames_Thw3: list[np.ndarray]
+    labels_Thw: list[np.ndarray]
+    """`IGNORE` everywhere if there are none."""
+
+    @property
+    def ids(self) -> str:
+        """The frames in words."""
+        return f"{self.clip} frames {' <- '.join(map(str, self.numbers))}"
+
+
 def make_clip(name: str, records: Iterable[Record], size: int, *, moves: bool = True) -> FlowClip:
     """A clip from frames in order, shrunk to `size` pixels on the longest side."""
     frames, labels = [], []
@@ -88,6 +104,22 @@ def draw_pair(
     gap = int(random.integers(1, min(max_gap, len(clip.frames_THW3) - 1) + 1))
     first = int(random.integers(len(clip.frames_THW3) - gap))
     current, key = (first, first + gap) if random.random() < 0.5 else (first + gap, first)
+    cut = cut_out(clip, (current, key), random, height=height, width=width)
+    return ClipPair(
+        clip=clip.name,
+        current=current,
+        key=key,
+        current_hw3=cut.frames_Thw3[0],
+        key_hw3=cut.frames_Thw3[1],
+        labels_hw=cut.labels_Thw[0],
+        key_labels_hw=cut.labels_Thw[1],
+    )
+
+
+def cut_out(
+    clip: FlowClip, numbers: Sequence[int], random: Generator, *, height: int, width: int
+) -> ClipCut:
+    """These frames at one random scale, cut and perhaps mirrored in one way."""
     rows, columns = clip.frames_THW3.shape[1:3]
     scale = max(height / rows, width / columns, random.uniform(0.6, 1.3))
     cut_h, cut_w = min(rows, round(height / scale)), min(columns, round(width / scale))
@@ -99,14 +131,11 @@ def draw_pair(
         grown = cv2.resize(window, (width, height), interpolation=interpolation)
         return np.ascontiguousarray(grown[:, ::-1]) if mirror else grown
 
-    blank = np.full((rows, columns), IGNORE, np.uint8)
-    labels = (blank, blank) if clip.labels_THW is None else clip.labels_THW[[current, key]]
-    return ClipPair(
+    labels = clip.labels_THW
+    none_hw = np.full((height, width), IGNORE, np.uint8)
+    return ClipCut(
         clip=clip.name,
-        current=current,
-        key=key,
-        current_hw3=cut(clip.frames_THW3[current], cv2.INTER_LINEAR),
-        key_hw3=cut(clip.frames_THW3[key], cv2.INTER_LINEAR),
-        labels_hw=cut(labels[0], cv2.INTER_NEAREST),
-        key_labels_hw=cut(labels[1], cv2.INTER_NEAREST),
+        numbers=tuple(numbers),
+        frames_Thw3=[cut(clip.frames_THW3[n], cv2.INTER_LINEAR) for n in numbers],
+        labels_Thw=[none_hw if labels is None else cut(labels[n], cv2.INTER_NEAREST) for n in numbers],
     )

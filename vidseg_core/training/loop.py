@@ -96,7 +96,7 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
     def step(self, number: int) -> None:
         batch, problem = self._fetch()
         set_learning_rate(self._optimiser, learning_rate(self._recipe, number))
-        torch.manual_seed(_step_seed(self.options.seed, number, self.group.rank))
+        torch.manual_seed(step_seed(self.options.seed, number, self.group.rank))
         loss = torch.zeros((), device=self._device)
         if batch is not None:
             self._ids = batch.ids
@@ -224,11 +224,6 @@ def _unreadable(error: BaseException | None) -> str | None:
             return str(error)
         error = getattr(error, "cause", None) or error.__cause__
     return None
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of torch's random numbers (dropout) in one step of one worker."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def total_parameters(net: nn.Module) -> int:

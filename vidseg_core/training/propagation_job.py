@@ -1,7 +1,7 @@
 """``vidseg train-propagation``: what it reads, how its workers learn, how it is scored. See `driver`.
 
-Every worker draws and judges its share of each step's pairs; the clips lie once in Ray's object store.
-Invariant: what it is scored on was never trained on.
+Every worker draws and judges its share of each step's cuts; the clips lie once in Ray's object store. What is
+learned is a `Learner`'s business. Invariant: what it is scored on was never trained on.
 """
 
 from __future__ import annotations
@@ -20,20 +20,17 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine.trial import trial_sizes, try_net
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.fetched import bring
-from vidseg_core.models.lvs import LvsNet, lvs_metadata, new_lvs
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter, resolve_device
-from vidseg_core.models.trainable import weights_bytes
 from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.driver import Ending, Run, run_training
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips
 from vidseg_core.training.flow_job import clips_digest, held_out
-from vidseg_core.training.propagation import PARTS, PropagationLoop, PropagationOptions
-from vidseg_core.training.propagation_score import score_carried, table
+from vidseg_core.training.learner import Learner, build_learner
+from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
+from vidseg_core.training.propagation_score import table
 from vidseg_core.training.ray_group import GroupLayout, GroupTraining, Member
-
-LVS = "lvs.safetensors"
 
 
 def run_train_propagation(config: TrainPropagationConfig, reporter: Reporter | None = None) -> int:
@@ -42,15 +39,13 @@ def run_train_propagation(config: TrainPropagationConfig, reporter: Reporter | N
 
 
 class PropagationTraining(GroupTraining):
-    """The nets of LVS on clips, with N frozen."""
+    """What a learner learns from clips."""
 
     verb = "train-propagation"
-    samples = "pairs"
-    curve = ("step", "lr", *PARTS, "seconds")
-    """Losses are means since the row before."""
+    samples = "samples"
     config: TrainPropagationConfig
     segmenter: Segmenter
-    net: LvsNet
+    learner: Learner
     learn: list[FlowClip]
     held: list[FlowClip]
 
@@ -61,25 +56,24 @@ class PropagationTraining(GroupTraining):
         config = self.config
         torch.set_num_threads(config.threads)
         cv2.setNumThreads(1)
-        self.device = "cpu" if config.device == "cuda" else str(resolve_device(config.device))
+        device = "cpu" if config.device == "cuda" else str(resolve_device(config.device))
         bring(config.segmenter, config.segmenter_weights, self.report)
-        self.segmenter = _segmenter(config, self.device)
-        self.net = _net(config, self.segmenter, self.device)
+        self.segmenter = _segmenter(config, device)
+        self.learner = build_learner(config, self.segmenter, device)
+        self.curve = ("step", "lr", *self.learner.losses, "seconds")  # losses: means since the row before
         sizes = trial_sizes(f"{config.recipe.height}x{config.recipe.width}")
-        tried = try_net(self.segmenter, sizes=sizes, batch=config.recipe.batch, device=self.device)
+        tried = try_net(self.segmenter, sizes=sizes, batch=config.recipe.batch, device=device)
         for note in filter(None, (self.segmenter.note, tried.note)):
             self.report.say(f"note: {note}")
         self.report.say(f"reading {', '.join(config.data)}")
         self.learn, self.held = held_out(list(_clips(config, self.segmenter)), config.val_clips)
         check(any(clip.moves for clip in self.learn), "--data", "has no clip of two frames to train on")
-        has_labels = any(clip.labels_THW is not None for clip in self.learn)
-        problem = f"no clip has labels of the classes of {self.segmenter.name}"
-        check(has_labels or not config.recipe.labels, "--recipe.labels", problem)
+        self.learner.check(self.learn)
         frames = sum(len(clip.frames_THW3) for clip in self.learn)
         self.report.say(
-            f"lvs for {self.segmenter.name} ({_parameters(self.net) / 1e6:.2f} M parameters), "
-            f"{self.steps} steps of {self.batch} pairs, from {count(len(self.learn), 'clip')} with "
-            f"{count(frames, 'frame')}; {count(len(self.held), 'clip')} left out for scores"
+            f"{config.propagator} for {self.segmenter.name} ({self.learner.parameters / 1e6:.2f} M "
+            f"parameters), {self.steps} steps of {self.batch} samples, from {count(len(self.learn), 'clip')} "
+            f"with {count(frames, 'frame')}; {count(len(self.held), 'clip')} left out for scores"
         )
 
     def dry_run(self) -> None:
@@ -107,25 +101,20 @@ class PropagationTraining(GroupTraining):
         )
 
     def words(self, row: Mapping[str, Any]) -> str:
-        return " | ".join(f"{name} {row[name]:.4g}" for name in PARTS if row[name])
+        return " | ".join(f"{name} {row[name]:.4g}" for name in self.learner.losses if row[name])
 
     def finish(self, run: Run, standing: Standing) -> Ending:
-        weights = run.folder / LVS
-        scores, ranks = score_carried(
-            str(weights), self.segmenter, self.held, self.config.gap_numbers, device=self.device
-        )
-        if scores:
-            self.report.say("on the clips that were left out:\n" + table(scores, ranks))
+        scores = self.learner.score(run.folder, self.held)
+        if scores.carried:
+            self.report.say("on the clips that were left out:\n" + table(scores))
         return Ending(
-            use=f"use it with --propagation.name lvs --propagation.level features --propagation.sides one "
-            f"--propagation.weights {weights}, and --scheduler.name low_deviation "
-            f"--scheduler.policy {weights}",
-            files=(LVS,),
-            parameters=_parameters(self.net),
+            use=f"use it with {self.learner.use(run.folder)}",
+            files=self.learner.file_names,
+            parameters=self.learner.parameters,
             details={
                 "clips": {clip.name: len(clip.frames_THW3) for clip in self.learn},
-                "scores": [asdict(score) for score in scores],
-                "ranks": [asdict(rank) for rank in ranks],
+                "scores": [asdict(score) for score in scores.carried],
+                "ranks": [asdict(rank) for rank in scores.ranks],
             },
         )
 
@@ -148,35 +137,19 @@ class PropagationJob:
 
         config, device = self.config, str(member.device)
         cv2.setNumThreads(1)
-        segmenter = _segmenter(config, device)
-        loop = PropagationLoop(
-            _net(config, segmenter, device),
-            ray.get(list(self.clips)),
-            config.recipe,
-            replace(self.options, device=device),
-            segmenter,
-            member.group,
-            member.watch,
-        )
+        learner = build_learner(config, _segmenter(config, device), device)
+        clips = ray.get(list(self.clips))
+        loop = PropagationLoop(learner, clips, self.options, member.group, member.watch)
         loop.run()
         if member.group.rank == 0:
-            facts = lvs_metadata(loop.net.facts)
-            data = weights_bytes(
-                {name: value.cpu().contiguous() for name, value in loop.weights().items()},
-                segmenter.class_names,
-                **facts,
-            )
-            write_whole(self.options.folder / LVS, data)
+            for name, data in learner.files(loop.weights()).items():
+                write_whole(self.options.folder / name, data)
 
 
 def _segmenter(config: TrainPropagationConfig, device: str) -> Segmenter:
     return build_segmenter(
         config.segmenter, device=device, weights=config.segmenter_weights, seed=config.seed
     )
-
-
-def _net(config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> LvsNet:
-    return new_lvs(segmenter, kernel=config.kernel, seed=config.seed, device=device)
 
 
 def _clips(config: TrainPropagationConfig, segmenter: Segmenter) -> Iterator[FlowClip]:
@@ -186,7 +159,3 @@ def _clips(config: TrainPropagationConfig, segmenter: Segmenter) -> Iterator[Flo
         keeps = tuple(segmenter.class_names) == tuple(dataset.class_names)
         for clip in dataset_clips(dataset, config.split, config.size, config.max_frames):
             yield clip if keeps else replace(clip, labels_THW=None)
-
-
-def _parameters(net: LvsNet) -> int:
-    return sum(weight.numel() for weight in net.parameters())

@@ -1,37 +1,37 @@
-"""What carried features are still worth, by gap, on clips left out: LVS beside copying and warping them.
+"""What a propagator's results are worth, by gap, on clips left out: beside copying and warping.
 
-Model: every `STRIDE` frames of a clip is a key. Its features are carried to the frames at the gaps asked for,
-N_task makes labels of them, and those are compared with the clip's labels (N's own where it has none); one
-confusion matrix per clip, method and gap. The expected deviation and the difference of the pictures are
-ranked against the share of N's labels that did change (Spearman).
+Model: every `STRIDE` frames of a clip is a key. From it the frames after it are filled, online and one by one,
+as far as the largest gap asked for; masks are made of what comes out, and compared with the clip's labels
+(N's own where it has none); one confusion matrix per clip, method and gap. Where the propagator expects how
+much will have changed, that and the difference of the pictures are ranked against the share of N's labels
+that did change (Spearman).
 
 Legend: H, W size of a clip; h, w flow size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from vidseg_core.engine.look import gray_of, make_view
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.metrics.confusion import ConfusionMatrix
-from vidseg_core.models.lvs import LvsNet
 from vidseg_core.propagation.chain import Link
-from vidseg_core.propagation.filler import PairFiller
+from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import DisFlow
-from vidseg_core.propagation.gap import FramePair, GapKey
-from vidseg_core.propagation.lvs import Lvs
-from vidseg_core.propagation.propagators import Copy, FlowWarp
+from vidseg_core.propagation.gap import FramePair, Gap, GapFrame, GapKey, Memory, pair_of
+from vidseg_core.propagation.propagators import AnyPropagator, Copy, FlowWarp
 from vidseg_core.training.flow_clips import FlowClip
 
 STRIDE = 10
 """Frames from key to key."""
+VIEW = 256
+"""Longest side of flow pictures, pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,64 +51,101 @@ class RankScore:
 
     clip: str
     expected: float
-    """Of the deviation net."""
+    """Of the propagator's expected deviation."""
     difference: float
     """Of the mean difference of the gray pictures."""
 
 
-def score_carried(
-    weights: str, segmenter: Any, clips: Sequence[FlowClip], gaps: Sequence[int], *, device: str
-) -> tuple[list[CarriedScore], list[RankScore]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Of all clips left out."""
+
+    carried: list[CarriedScore] = field(default_factory=list)
+    ranks: list[RankScore] = field(default_factory=list)
+    """Only of propagators that expect a deviation."""
+
+
+def score_propagator(
+    propagator: AnyPropagator, segmenter: Any, clips: Sequence[FlowClip], gaps: Sequence[int], *, device: str
+) -> Scores:
     """The scores of each clip that is longer than the smallest gap."""
-    net = ChunkedNet(segmenter, level="features", batch=1, device=device)
-    lvs = Lvs(weights, device=device)
-    scores, ranks = list[CarriedScore](), list[RankScore]()
+    net = ChunkedNet(segmenter, level=propagator.level, batch=1, device=device)
+    ways = (Copy(propagator.level), FlowWarp(propagator.level), propagator)
+    fillers = [filler_of(way, two_sided=False) for way in ways]
+    scores = Scores()
     for clip in clips:
         fitting = [gap for gap in gaps if gap < len(clip.frames_THW3)]
         if fitting:
-            clip_scores, rank = _one_clip(clip, net, lvs, fitting)
-            scores += clip_scores
-            ranks.append(rank)
-    return scores, ranks
+            _OneClip(clip, net, fillers, fitting).measure(scores)
+    return scores
 
 
-def _one_clip(
-    clip: FlowClip, net: ChunkedNet, lvs: Lvs, gaps: Sequence[int]
-) -> tuple[list[CarriedScore], RankScore]:
-    frames = list(clip.frames_THW3)
-    seen = _Seen(net, frames)
-    classes = len(net.segmenter.class_names)
-    methods = [
-        PairFiller(method, two_sided=False) for method in (Copy("features"), FlowWarp("features"), lvs)
-    ]
-    counts = {(method.name, gap): ConfusionMatrix(classes) for method in methods for gap in gaps}
-    pairs, numbers = dict.fromkeys(gaps, 0), list[tuple[float, float, float]]()
-    for gap, key, now, pair in _pairs(frames, seen, gaps):
-        pairs[gap] += 1
-        said = seen.at(now).labels_HW
-        for method in methods:
-            (labels_HW,) = net.labels(list(method.move([pair])))
-            truth_HW = said if clip.labels_THW is None else clip.labels_THW[now]
-            counts[method.name, gap].update(labels_HW, truth_HW)
-        changed = float((seen.at(key).labels_HW != said).mean())
-        difference = cv2.absdiff(gray_of(pair.link.current), gray_of(pair.link.key)).mean()
-        numbers.append((changed, _expected(lvs.net, pair.key.low, pair.low), float(difference)))
-    scores = [
-        CarriedScore(clip=clip.name, method=name, gap=gap, pairs=pairs[gap], miou=matrix.mean_iou())
-        for (name, gap), matrix in counts.items()
-    ]
-    changed, expected, difference = (np.array(column) for column in zip(*numbers, strict=True))
-    rank = RankScore(
-        clip=clip.name, expected=_spearman(expected, changed), difference=_spearman(difference, changed)
-    )
-    return scores, rank
+class _OneClip:
+    """Confusion matrices and numbers to rank, of one clip."""
+
+    def __init__(
+        self, clip: FlowClip, net: ChunkedNet, fillers: Sequence[Filler], gaps: Sequence[int]
+    ) -> None:
+        self._clip, self._net, self._fillers, self._gaps = clip, net, fillers, gaps
+        self._seen = _Seen(net, clip.frames_THW3, needs_low=any(filler.needs_low for filler in fillers))
+        classes = len(net.segmenter.class_names)
+        self._counts = {(f.name, gap): ConfusionMatrix(classes) for f in fillers for gap in gaps}
+        self._pairs = dict.fromkeys(gaps, 0)
+        self._numbers: list[tuple[float, float, float]] = []
+        self._expects = getattr(fillers[-1].propagator, "expected_deviation", None)
+
+    def measure(self, scores: Scores) -> None:
+        """Every key of the clip, and what follows it."""
+        frames = len(self._clip.frames_THW3)
+        for key in range(0, frames - 1, STRIDE):
+            self._seen.forget_before(key)
+            self._follow(key, min(max(self._gaps), frames - 1 - key))
+        name = self._clip.name
+        scores.carried.extend(
+            CarriedScore(clip=name, method=method, gap=gap, pairs=self._pairs[gap], miou=counts.mean_iou())
+            for (method, gap), counts in self._counts.items()
+        )
+        if self._numbers:
+            changed, expected, difference = (np.array(column) for column in zip(*self._numbers, strict=True))
+            ranks = {"expected": _spearman(expected, changed), "difference": _spearman(difference, changed)}
+            scores.ranks.append(RankScore(clip=name, **ranks))
+
+    def _follow(self, key: int, furthest: int) -> None:
+        """Frames between the gaps asked for are seen only by what remembers them."""
+        kept = self._seen.key(key)
+        memories: dict[str, Memory] = {filler.name: {} for filler in self._fillers}
+        for distance in range(1, furthest + 1):
+            asked = distance in self._pairs
+            turn = [filler for filler in self._fillers if asked or not filler.pairwise]
+            if not turn:
+                continue
+            frame = self._seen.after(kept, key, distance)
+            if asked:
+                self._count_pair(key, distance, pair_of(kept, frame, frame.left))
+            for filler in turn:
+                gap = Gap(left=kept, frames=[frame], memory=memories[filler.name])
+                (filled,) = filler.fill([gap])
+                memories[filler.name] = gap.memory
+                if asked:
+                    (labels_HW,) = self._net.labels([filled])
+                    self._counts[filler.name, distance].update(labels_HW, self._truth(key + distance))
+
+    def _count_pair(self, key: int, distance: int, pair: FramePair) -> None:
+        self._pairs[distance] += 1
+        if self._expects is not None:
+            changed = self._seen.at(key).labels_HW != self._seen.at(key + distance).labels_HW
+            difference = cv2.absdiff(gray_of(pair.link.current), gray_of(pair.link.key)).mean()
+            self._numbers.append((float(changed.mean()), self._expects(pair), float(difference)))
+
+    def _truth(self, number: int) -> np.ndarray:
+        labels_THW = self._clip.labels_THW
+        return self._seen.at(number).labels_HW if labels_THW is None else labels_THW[number]
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class _Said:
     """What N says of one frame."""
 
-    low: Any
     labels_HW: np.ndarray
     carried: Any
 
@@ -116,40 +153,39 @@ class _Frame:
 class _Seen:
     """N on the frames of a clip, each once; not kept longer than needed, since maps are large."""
 
-    def __init__(self, net: ChunkedNet, frames: Sequence[np.ndarray]) -> None:
-        self._net, self._frames = net, frames
-        self._known: dict[int, _Frame] = {}
+    def __init__(self, net: ChunkedNet, frames_THW3: np.ndarray, *, needs_low: bool) -> None:
+        self._net, self._frames, self._needs_low = net, frames_THW3, needs_low
+        self._views = [make_view(frame_HW3, VIEW, 1) for frame_HW3 in frames_THW3]
+        self._flow = DisFlow(chained=False)
+        self._said: dict[int, _Said] = {}
 
-    def at(self, number: int) -> _Frame:
-        if number not in self._known:
-            frame_HW3 = self._frames[number]
-            (low,) = self._net.low([frame_HW3])
-            self._known[number] = _Frame(low, *self._net.run([frame_HW3], [low])[0])
-        return self._known[number]
+    def at(self, number: int) -> _Said:
+        if number not in self._said:
+            ((labels_HW, carried),) = self._net.run([self._frames[number]])
+            self._said[number] = _Said(labels_HW, carried)
+        return self._said[number]
 
     def forget_before(self, number: int) -> None:
-        self._known = {n: frame for n, frame in self._known.items() if n >= number}
+        self._said = {n: said for n, said in self._said.items() if n >= number}
 
+    def key(self, number: int) -> GapKey:
+        return GapKey(
+            view=self._views[number],
+            carried=self.at(number).carried,
+            low_maps=self._low(number),
+            rgb_HW3=self._frames[number],
+        )
 
-def _pairs(
-    frames: Sequence[np.ndarray], seen: _Seen, gaps: Sequence[int]
-) -> Iterator[tuple[int, int, int, FramePair]]:
-    """(gap, key, frame, the pair with its flow)."""
-    flow = DisFlow(chained=False)
-    views = [make_view(frame_HW3, 256, 1) for frame_HW3 in frames]
-    for key in range(0, len(frames), STRIDE):
-        seen.forget_before(key)
-        kept = GapKey(view=views[key], carried=seen.at(key).carried, low_maps=seen.at(key).low)
-        for gap in gaps:
-            if (now := key + gap) < len(frames):
-                (flow_hw2,) = flow.flow([views[now]], [views[key]])
-                link = Link(current=views[now], key=views[key], distance=gap, flow_hw2=flow_hw2)
-                yield gap, key, now, FramePair(key=kept, link=link, low_maps=seen.at(now).low)
+    def after(self, kept: GapKey, key: int, distance: int) -> GapFrame:
+        """The frame so far after the key, with its flow."""
+        view = self._views[key + distance]
+        (flow_hw2,) = self._flow.flow([view], [kept.view])
+        link = Link(current=view, key=kept.view, distance=distance, flow_hw2=flow_hw2)
+        number = key + distance
+        return GapFrame(left=link, rgb_HW3=self._frames[number], low_maps=self._low(number))
 
-
-@torch.inference_mode()
-def _expected(net: LvsNet, low_key: Any, low_now: Any) -> float:
-    return float(net.deviation(net.low_of(low_key)[None].float(), net.low_of(low_now)[None].float())[0])
+    def _low(self, number: int) -> Any:
+        return self._net.low([self._frames[number]])[0] if self._needs_low else None
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:
@@ -165,16 +201,19 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
-def table(scores: Sequence[CarriedScore], ranks: Sequence[RankScore]) -> str:
+def table(scores: Scores) -> str:
     """Mean over clips, a row for each method, a column for each gap; then the rank correlations."""
-    gaps = sorted({score.gap for score in scores})
+    gaps = sorted({score.gap for score in scores.carried})
     lines = ["mIoU at gap " + "".join(f"{gap:>7}" for gap in gaps)]
-    for method in dict.fromkeys(score.method for score in scores):
-        found = [np.nanmean([s.miou for s in scores if (s.method, s.gap) == (method, gap)]) for gap in gaps]
+    for method in dict.fromkeys(score.method for score in scores.carried):
+        found = [
+            np.nanmean([s.miou for s in scores.carried if (s.method, s.gap) == (method, gap)])
+            for gap in gaps
+        ]
         lines.append(f"{method:<12}" + "".join(f"{value:7.3f}" for value in found))
-    if ranks:
+    if scores.ranks:
         expected, difference = (
-            np.nanmean([getattr(r, n) for r in ranks]) for n in ("expected", "difference")
+            np.nanmean([getattr(rank, name) for rank in scores.ranks]) for name in ("expected", "difference")
         )
         lines.append(
             f"rank correlation with what changed: expected deviation {expected:.3f}, "
