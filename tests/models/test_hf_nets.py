@@ -97,6 +97,31 @@ def test_nets_that_classify_masks_become_scores_of_classes(kind: str, tmp_path: 
     assert segmenter.head(segmenter.features(frames(33, 47))).shape == (2, 4, 33, 47)
 
 
+def parted_model(kind: str) -> Any:
+    """The smallest net of a kind that is a chain of stages."""
+    hf = transformers()
+    if kind == "mobilenet_v2":
+        config = hf.MobileNetV2Config(depth_multiplier=0.35, num_labels=4, finegrained_output=False)
+        return hf.MobileNetV2ForSemanticSegmentation(config)
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    convnext = hf.ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, out_features=stages)
+    config = hf.UperNetConfig(
+        backbone_config=convnext, hidden_size=8, num_labels=4, auxiliary_channels=8, use_auxiliary_head=False
+    )
+    return hf.UperNetForSemanticSegmentation(config)
+
+
+@pytest.mark.parametrize("kind", ["upernet", "mobilenet_v2"])
+def test_chains_of_stages_are_in_parts(kind: str, tmp_path: Path) -> None:
+    parted_model(kind).save_pretrained(tmp_path)
+    segmenter = build_segmenter(f"hf:{tmp_path}")
+    assert isinstance(segmenter, SplitSegmenter) and segmenter.has_parts
+    for x in (frames(), frames(33, 47)):
+        whole, parted = segmenter.features(x), segmenter.high(segmenter.low(x))
+        pairs = zip(*((one,) if isinstance(one, torch.Tensor) else one for one in (whole, parted)), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
 def test_a_weights_file_says_how_many_classes_there_are(tmp_path: Path) -> None:
     spec = f"hf:{segformer(tmp_path / 'three')}"
     file = str(segformer(tmp_path / "five", labels=5) / "model.safetensors")

@@ -165,7 +165,13 @@ def test_any_size_comes_back_as_the_padded_frame_cropped(size: tuple[int, int]) 
         "smp:DeepLabV3Plus/resnet18",
         "smp:Unet/resnet18",
         "smp:FPN/resnet18",
+        "smp:FPN/mobilenet_v2",
+        "smp:FPN/densenet121",
         "torchvision:fcn_resnet50",
+        "torchvision:lraspp_mobilenet_v3_large",
+        "torchvision:deeplabv3_mobilenet_v3_large",
+        "fastseg:128",
+        "hf:segformer-b0",
     ],
 )
 def test_the_two_parts_of_features_are_the_whole(spec: str) -> None:
@@ -183,7 +189,7 @@ def _maps(feats: Any) -> tuple[torch.Tensor, ...]:
     return feats if isinstance(feats, tuple) else (feats,)
 
 
-@pytest.mark.parametrize("spec", ["plain", "smp:PSPNet/resnet18", "torchvision:lraspp_mobilenet_v3_large"])
+@pytest.mark.parametrize("spec", ["plain", "smp:PSPNet/resnet18", "smp:Unet/efficientnet-b0"])
 def test_nets_without_parts_say_so(spec: str) -> None:
     with pytest.raises(SegmenterError, match="has no parts"):
         parts_of(build_segmenter(spec), "propagator 'lvs'")

@@ -26,7 +26,7 @@ class TrainPropagationConfig:
     data: tuple[str, ...]
     """data sets of clips, NAME:PATH?options, e.g. face:/data/face; labelled or not; repeatable"""
     segmenter: str
-    """frozen net in two parts: tiny-face, tiny-scenes, tiny:WIDTH, smp:ARCH/resnetN, torchvision:NAME"""
+    """net whose gaps are to be filled, e.g. tiny-face, smp:ARCH/resnetN; lvs: one in parts, frozen"""
     segmenter_weights: str | None = None
     """file with the segmenter's weights; None: its own"""
     output: str

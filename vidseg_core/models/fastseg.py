@@ -31,6 +31,7 @@ class FastsegNet(SplitNet):
 
     stride = 2
     multiple = 8
+    low_count, low_stride = 3, 2
 
     def __init__(self, filters: int, classes: int) -> None:
         super().__init__()
@@ -48,7 +49,15 @@ class FastsegNet(SplitNet):
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat: (B, filters, H/2, W/2)."""
-        at2, at4, at8 = self.trunk(frames_B3HW)
+        return self.higher(self.lower(frames_B3HW))
+
+    def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """S_l: the trunk as far as its third stage, the first at stride 8."""
+        return self.trunk.lower(frames_B3HW)
+
+    def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """S_h: the rest of the trunk, and the head."""
+        at2, at4, at8 = low[0], low[1], self.trunk.higher(low[2])
         around = F.interpolate(self.aspp_conv2(at8), at8.shape[2:], mode="bilinear", align_corners=True)
         coarse = self.conv_up1(self.aspp_conv1(at8) * around)
         middle = self.conv_up2(torch.cat([_scaled(coarse, at4), self.convs4(at4)], dim=1))
@@ -60,7 +69,7 @@ class FastsegNet(SplitNet):
 
 
 class _Trunk(nn.Module):
-    """Maps at strides 2, 4 and 8."""
+    """Maps at strides 2, 4 and 8; the last is what seven stages make of the frame, three of them in `lower`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,12 +85,15 @@ class _Trunk(nn.Module):
         for number, stage in enumerate(stages):
             self.add_module(f"block{number}", stage)
 
-    def forward(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         at2 = self.get_submodule("block0")(self.early(frames_B3HW))
-        at4 = at8 = self.get_submodule("block1")(at2)
-        for number in range(2, 7):
+        at4 = self.get_submodule("block1")(at2)
+        return at2, at4, self.get_submodule("block2")(at4)
+
+    def higher(self, at8: torch.Tensor) -> torch.Tensor:
+        for number in range(3, 7):
             at8 = self.get_submodule(f"block{number}")(at8)
-        return at2, at4, at8
+        return at8
 
 
 def _dilate(block: nn.Module, dilation: int) -> None:

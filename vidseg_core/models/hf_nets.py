@@ -9,7 +9,7 @@ before it. Mask2Former and MaskFormer classify masks: their evidence for class c
 queries q of p_q(c) m_q(pixel); those maps are the features, and N_task brings them to the frame's size and
 takes the logarithm, so that a softmax gives the evidence back, normalised. For others N_feat is the whole
 net, its logits are the features, and N_task is the upsampling. `preprocessor_config.json` says how colours
-are fed (see `preprocessor`).
+are fed (see `preprocessor`). Which of them are in parts: `hf_parts`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vidseg_core.models.hf_parts import stages_of
 from vidseg_core.models.hub import has_safetensors, hub_folder, is_hub_id
 from vidseg_core.models.preprocessor import Preprocessing, read_preprocessing
 from vidseg_core.models.protocol import SegmenterError
@@ -85,6 +86,19 @@ class HfNet(SplitNet):
         self.stride = measured_stride(self)
         if self.kind in MASK_CLASSIFIERS:
             self.classify = LogEvidence(self.stride)
+        self._stages = stages_of(model)
+        if self._stages is not None:
+            self.low_count, self.low_stride = len(self._stages.low), self._stages.low_stride
+
+    def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """S_l: the first stages."""
+        assert self._stages is not None
+        return self._stages.lower(frames_B3HW.flip(1) if self.bgr else frames_B3HW)
+
+    def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """S_h: the stages after them, and the decoder up to its last layer."""
+        assert self._stages is not None
+        return (self._stages.higher(low),)
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat. UperNet is entered by its parts, because it upsamples after its classifier."""

@@ -7,6 +7,7 @@ classifying layer reads.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,54 @@ PAN_PYRAMID = 8
 """PAN halves the encoder's last map three times more, and fails on frames too small for that."""
 
 
+Stage = Sequence[Callable[[torch.Tensor], torch.Tensor]]
+"""Modules in a row, from one of an encoder's maps to the next."""
+
+
+def _resnet(encoder: Any) -> list[Stage]:
+    return [
+        [encoder.conv1, encoder.bn1, encoder.relu],
+        [encoder.maxpool, encoder.layer1],
+        [encoder.layer2],
+        [encoder.layer3],
+        [encoder.layer4],
+    ]
+
+
+def _mobilenet_v2(encoder: Any) -> list[Stage]:
+    ends = [place + 1 for place in encoder._out_indexes]
+    return [list(encoder.features[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _densenet(encoder: Any) -> list[Stage]:
+    features: Any = encoder.features
+    crossings = (features.transition1, features.transition2, features.transition3)
+    stages: list[Stage] = [[features.conv0, features.norm0, features.relu0]]
+    down: Stage = [features.pool0]
+    for number, crossing in enumerate(crossings, start=1):
+        stages.append([*down, features.get_submodule(f"denseblock{number}"), crossing.norm, crossing.relu])
+        down = [crossing.conv, crossing.pool]
+    return [*stages, [*down, features.denseblock4, features.norm5]]
+
+
+STAGES: Mapping[str, Callable[[Any], list[Stage]]] = {
+    "ResNetEncoder": _resnet,
+    "MobileNetV2Encoder": _mobilenet_v2,
+    "DenseNetEncoder": _densenet,
+}
+"""Encoders that are chains, by class: what leads from each of their maps to the next."""
+
+
+def _run(stages: Sequence[Stage], maps: torch.Tensor) -> list[torch.Tensor]:
+    """The map after each stage."""
+    found = []
+    for stage in stages:
+        for layer in stage:
+            maps = layer(maps)
+        found.append(maps)
+    return found
+
+
 class SmpNet(SplitNet):
     """Encoder and decoder; segmentation head."""
 
@@ -47,26 +96,21 @@ class SmpNet(SplitNet):
         self.segmentation_head = model.segmentation_head
         self.multiple = int(model.encoder.output_stride) * pyramid
         self.stride = measured_stride(self)
-        if type(model.encoder).__name__ == "ResNetEncoder" and model.encoder._depth > LOW_DEPTH:
+        stages = STAGES.get(type(model.encoder).__name__)
+        if stages is not None and model.encoder._depth > LOW_DEPTH:
+            self._stages = stages(model.encoder)
             self.low_count, self.low_stride = LOW_DEPTH, 2
 
     def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """S_l of a ResNet: its maps at strides 2, 4 and 8 (conv1 to layer2)."""
-        encoder: Any = self.encoder
-        at2 = encoder.relu(encoder.bn1(encoder.conv1(frames_B3HW)))
-        at4 = encoder.layer1(encoder.maxpool(at2))
-        return at2, at4, encoder.layer2(at4)
+        """S_l: the encoder's maps at strides 2, 4 and 8."""
+        return tuple(_run(self._stages[:LOW_DEPTH], frames_B3HW))
 
     def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """S_h: layer3 and layer4, and the decoder, which of the frame that leads the list reads the size."""
+        """S_h: the other stages, and the decoder, which of the frame that leads the list reads the size."""
         encoder: Any = self.encoder
         batch, _, rows, columns = low[0].shape
         frame = low[0].new_zeros(()).expand(batch, 3, 2 * rows, 2 * columns)
-        maps, deepest = [frame, *low], low[-1]
-        for stage in (encoder.layer3, encoder.layer4)[: encoder._depth - LOW_DEPTH]:
-            deepest = stage(deepest)
-            maps.append(deepest)
-        return (self.decoder(maps),)
+        return (self.decoder([frame, *low, *_run(self._stages[LOW_DEPTH : encoder._depth], low[-1])]),)
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat."""

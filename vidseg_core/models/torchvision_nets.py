@@ -32,25 +32,16 @@ class SequentialNet(SplitNet):
         self.context, self.classify = nn.Sequential(*layers[:-1]), layers[-1]
         self.stride = measured_stride(self)
         self.multiple = self.stride
-        if {"layer2", "layer3", "layer4"} <= set(dict(self.backbone.named_children())):
-            self.low_count, self.low_stride = 1, 8
+        self._border = _border(self.backbone)
+        self.low_count, self.low_stride = 1, 8
 
     def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """S_l of a ResNet: up to layer2, stride 8."""
-        return (self._stages(frames_B3HW, until="layer2"),)
+        """S_l: the backbone as far as stride 8."""
+        return (_stages(self.backbone, frames_B3HW, until=self._border),)
 
     def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """S_h: layer3 and layer4, and what the classifier does before its last layer."""
-        return (self.context(self._stages(low[0], after="layer2")),)
-
-    def _stages(self, maps: torch.Tensor, *, after: str = "", until: str = "") -> torch.Tensor:
-        runs = not after
-        for name, stage in self.backbone.named_children():
-            maps = stage(maps) if runs else maps
-            runs = runs or name == after
-            if name == until:
-                break
-        return maps
+        """S_h: the rest of it, and what the classifier does before its last layer."""
+        return (self.context(_stages(self.backbone, low[0], after=self._border)),)
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat."""
@@ -67,10 +58,20 @@ class LrasppNet(SplitNet):
     stride = 8
     multiple = 16
     maps = 2
+    low_count, low_stride = 1, 8
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.backbone, self.classifier = model.backbone, model.classifier
+        self._border = _border(self.backbone)
+
+    def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """S_l: the backbone as far as the fine map."""
+        return (_stages(self.backbone, frames_B3HW, until=self._border),)
+
+    def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """S_h: that map, and the coarse one that the rest makes of it."""
+        return low[0], _stages(self.backbone, low[0], after=self._border)
 
     def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """N_feat."""
@@ -80,6 +81,28 @@ class LrasppNet(SplitNet):
     def decode(self, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """N_task, at an eighth of the frame's size."""
         return self.classifier({"low": maps[0], "high": maps[1]})
+
+
+def _border(backbone: nn.Module) -> str:
+    """The backbone's last child at stride 8: `layer2` of a ResNet; of a MobileNetV3 the third block from the
+    end of those that were built to halve the map, which is where LR-ASPP takes its fine map, too."""
+    names = dict(backbone.named_children())
+    return "layer2" if "layer2" in names else [name for name in names if _halves(names[name])][-3]
+
+
+def _halves(block: nn.Module) -> bool:
+    return bool(getattr(block, "_is_cn", False))
+
+
+def _stages(backbone: nn.Module, maps: torch.Tensor, *, after: str = "", until: str = "") -> torch.Tensor:
+    """The map after the backbone's children, one after another, from the one after `after` to `until`."""
+    runs = not after
+    for name, stage in backbone.named_children():
+        maps = stage(maps) if runs else maps
+        runs = runs or name == after
+        if name == until:
+            break
+    return maps
 
 
 def build_torchvision(request: ModelRequest) -> SplitSegmenter:
