@@ -148,6 +148,18 @@ def test_the_scheduler_of_lvs_has_a_reason_without_its_file() -> None:
     assert said.startswith("key: low_deviation scores 7.25 % of the labels, expected, above the threshold 5 ")
 
 
+def test_a_key_of_low_latency_says_whose_mask_it_shows() -> None:
+    """It was called KEY like one that shows the net's own result."""
+    carried = {"propagation": {"latency": "low", "delay": 3}}
+    reasons = Reasons({"config": carried | {"scheduler": {"name": "fixed", "interval": 12}}})
+    key = {"is_key": True, "decision_score": 12.0, "lkd": 12}
+    assert reasons.sentence(key).endswith(
+        "; shows what was carried to it, the net's result counts 3 frames later"
+    )
+    first = key | {"decision_score": math.inf, "lkd": 0}
+    assert all("carried" not in reasons.sentence(row) for row in (key | {"is_key": False}, first))
+
+
 def test_schedulers_that_do_not_look_give_no_scores_as_reasons(run: Path, tmp_path: Path) -> None:
     chance = Reasons({"config": {"scheduler": {"name": "random", "interval": 20}}})
     row = {"is_key": False, "decision_score": 0.3, "lkd": 3}

@@ -271,6 +271,26 @@ def test_training_curves_and_a_search_are_recognised(tmp_path: Path) -> None:
     assert "Trials on the front" in page and "give an output of vidseg evaluate" in said
 
 
+def test_a_propagator_in_training_is_shown_by_gap_beside_the_others(tmp_path: Path) -> None:
+    """The losses of train-propagation had no names, so its curve was empty but for the learning rate."""
+    training = tmp_path / "training"
+    training.mkdir()
+    rows = {"step": [50, 100], "scores": [2.0, 1.0], "labels": [0.0, 0.0]}
+    pq.write_table(pa.table(rows), training / "curve.parquet")
+    scores = [
+        {"clip": clip, "method": method, "gap": gap, "pairs": 3, "miou": value}
+        for clip, value in (("a", 0.5), ("b", 0.7))
+        for method in ("Copy", "Lvs")
+        for gap in (1, 20)
+    ]
+    ranks = [{"clip": "a", "expected": 0.875, "difference": 0.75}]
+    facts = {"verb": "train-propagation", "details": {"scores": scores, "ranks": ranks}}
+    (training / "run.json").write_text(json.dumps(facts))
+    page, _ = report(tmp_path / "page", training)
+    assert "On clips left out" in page and "gap 20" in page and page.count("0.600") == 4
+    assert "expected deviation 0.875, mean difference of the pictures 0.750" in page
+
+
 def test_the_front_holds_what_no_other_beats() -> None:
     rng = np.random.default_rng(0)
     costs, gains = rng.integers(0, 12, (2, 60)).astype(float)

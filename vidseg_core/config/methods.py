@@ -128,8 +128,12 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
         raise _error(text, error.problem if option == "name" else f"{option} {error.problem}") from error
     if is_oracle and "threshold" in mine:
         raise _error(text, "an oracle has an interval, no threshold")
-    extras = [str(value) for option, value in others.items() if option not in ("flow_weights", "weights")]
-    shown = label if label is not None else " ".join([name, *(_worded(extra) for extra in extras)])
+    extras = [
+        _worded(option, str(value))
+        for option, value in others.items()
+        if option not in ("flow_weights", "weights")
+    ]
+    shown = label if label is not None else " ".join([name, *extras])
     return MethodConfig(
         label=shown,
         scheduler=scheduler,
@@ -139,7 +143,9 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
     )
 
 
-def _worded(value: str) -> str:
+def _worded(option: str, value: str) -> str:
+    if option in ("latency", "delay"):
+        return f"{value} latency" if option == "latency" else f"delay {value}"
     return {"one": "one-sided", "two": "two-sided"}.get(value, value)
 
 

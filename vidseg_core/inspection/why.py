@@ -19,11 +19,20 @@ class Reasons:
         self.max_interval = options.get("max_interval")
         self.interval = options.get("interval", INTERVAL)
         self.threshold = threshold_of(options)
+        carried = info.get("config", {}).get("propagation", {})
+        self.delay = carried.get("delay") if carried.get("latency") == "low" else None
+        """Frames until the net's own result counts; None: at once."""
         self._entry = SCHEDULERS.get(self.name)
         """None: a plug-in."""
 
     def sentence(self, row: Mapping[str, Any]) -> str:
         """For example: `key: score 7.12 gray levels above the threshold 6 (14 frames since the last key)`."""
+        reason = self._reason(row)
+        if not row["is_key"] or self.delay is None or not row["lkd"]:
+            return reason
+        return f"{reason}; shows what was carried to it, the net's result counts {_frames(self.delay)} later"
+
+    def _reason(self, row: Mapping[str, Any]) -> str:
         score, lkd = row["decision_score"], row["lkd"]
         since = f"{_frames(lkd)} since the last key"
         if score is None:

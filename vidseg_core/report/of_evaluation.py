@@ -320,7 +320,7 @@ def _cost(data: Evaluation, picks: Sequence[Pick], config: ReportConfig, suffix:
         "GPU-s per video hour",
         f"{config.currency} per video hour",
         "latency, mean",
-        "latency, key",
+        "latency, highest",
         "wait, mean",
         "wait, longest",
     ]

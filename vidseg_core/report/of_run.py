@@ -80,7 +80,7 @@ def _overview(
         section.text(
             f"{run.path}: net {net_of(run)} at {config.get('working_size')} pixels; scheduler "
             f"{scheduler.get('name')}; {propagation.get('name')} of {propagation.get('level')}, "
-            f"{propagation.get('sides')}-sided."
+            f"{propagation.get('sides')}-sided{_late(propagation)}."
         )
     else:
         section.text(f"{run.path}: no run.json yet, so the configuration is not known here.")
@@ -94,6 +94,12 @@ def _overview(
         ]
     )
     return section
+
+
+def _late(propagation: Mapping[str, Any]) -> str:
+    if propagation.get("latency") != "low":
+        return ""
+    return f", low latency: keys show what is carried to them, for {propagation.get('delay')} frames"
 
 
 def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) -> Section:

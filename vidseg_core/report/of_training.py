@@ -27,6 +27,10 @@ WORDS: Mapping[str, str] = {
     "exact": "loss of pairs with exact flow",
     "photo": "loss of warped pictures",
     "task": "loss of warped labels or scores",
+    "scores": "loss of scores between keys",
+    "features": "loss of features between keys",
+    "labels": "loss of labels between keys",
+    "deviation": "loss of the expected deviation",
     "val_miou": "validation mIoU",
     "val_loss": "validation loss",
     "val_rmse": "validation error (RMS)",
@@ -39,10 +43,10 @@ WORDS: Mapping[str, str] = {
     "length": "length of a walk (frames)",
     "lr": "learning rate",
 }
-"""What is drawn of the columns that are there, and its label; other columns are not."""
+"""What is drawn of the columns that are there and not zero throughout, and its label; other columns are not."""
 SMOOTH = 15
 """Points of the running mean over noisy quantities."""
-NOISY = ("loss", "exact", "photo", "task", "mean_return", "kar", "length", "entropy")
+NOISY = ("loss", "exact", "photo", "task", "scores", "features", "labels", "deviation", "mean_return", "kar", "length", "entropy")
 
 
 def is_training(store: ObjectStore) -> bool:
@@ -65,7 +69,7 @@ def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, 
     if isinstance(facts.get("seconds"), (int, float)):
         cards.append((num(float(facts["seconds"]), 0), "seconds"))
     section.cards(cards)
-    shown = [name for name in WORDS if name in columns and np.isfinite(columns[name]).any()]
+    shown = [name for name in WORDS if name in columns and _says_something(columns[name])]
     if step is None or not shown:
         return [section], {f"training curves{suffix}": f"{CURVE_KEY} holds no step and no known quantity"}
     section.plot(
@@ -73,6 +77,7 @@ def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, 
         "Training curves; thin: every logged row, thick: a running mean. "
         + ("Weights of KAR and LKD as in DVRL Fig. 3, bottom." if "kar_weight" in shown else ""),
     )
+    _by_gap(section, facts.get("details"))
     points = facts.get("operating_points")
     if points:
         section.head("Operating points")
@@ -128,13 +133,37 @@ def curves_plot(columns: Mapping[str, np.ndarray], step: str, shown: Sequence[st
     )
 
 
+def _by_gap(section: Section, details: Any) -> None:
+    """mIoU of clips left out by gap, and how well changes were foretold, where the run measured them."""
+    scores = details.get("scores") if isinstance(details, Mapping) else None
+    if not scores:
+        return
+    gaps = sorted({int(score["gap"]) for score in scores})
+    rows = []
+    for method in dict.fromkeys(str(score["method"]) for score in scores):
+        found = [[s["miou"] for s in scores if (s["method"], s["gap"]) == (method, gap)] for gap in gaps]
+        rows.append([method, *(num(float(np.nanmean(values)) if values else math.nan, 3) for values in found)])
+    section.head("On clips left out")
+    clips = len({score["clip"] for score in scores})
+    section.text(f"mIoU by frames from the key, the mean of {clips} clip(s), beside the simplest ways.")
+    section.table(["method", *(f"gap {gap}" for gap in gaps)], rows)
+    if ranks := details.get("ranks"):
+        expected, difference = (
+            num(float(np.nanmean([rank[name] for rank in ranks])), 3) for name in ("expected", "difference")
+        )
+        section.text(
+            f"Rank correlation with the share of labels that changed: expected deviation {expected}, mean "
+            f"difference of the pictures {difference}."
+        )
+
+
 def curve_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """PNG with a panel for each quantity that the rows know (return, entropy, KAR, weights of KAR and LKD
     as in DVRL Fig. 3, validation); empty bytes where there is nothing to draw."""
     columns = {name: _numbers([row.get(name) for row in rows]) for name in (*STEPS, *WORDS)}
     known = {name: values for name, values in columns.items() if np.isfinite(values).any()}
     step = next((name for name in STEPS if name in known), None)
-    shown = [name for name in WORDS if name in known]
+    shown = [name for name in WORDS if name in known and _says_something(known[name])]
     if step is None or not shown:
         return b""
     return curves_plot(known, step, shown, "training").save("png")
@@ -153,6 +182,10 @@ def _facts(store: ObjectStore) -> dict[str, Any]:
         return read_object(store, RUN_KEY, _RUN_SHAPE, _REMEDY)
     except FileNotFoundError:
         return {}
+
+
+def _says_something(values: np.ndarray) -> bool:
+    return bool(np.nan_to_num(values).any())
 
 
 def _numbers(values: Sequence[Any]) -> np.ndarray:
