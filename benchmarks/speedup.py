@@ -26,6 +26,8 @@ import ray
 from benchmarks import against
 from benchmarks.corpus import real_videos
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.datasets.scene_config import SceneConfig
+from vidseg_core.datasets.scene_files import write_scene_video
 from vidseg_core.store.run import open_run
 
 ASKED = {10: 7.0, 25: 14.0, 50: 22.0}
@@ -83,6 +85,16 @@ def make_clips(source: Path, folder: Path, every_frames: int, frames: int) -> No
             cut(source, length, folder / f"{name}{core}.mp4")
 
 
+def source_video(data: str | None, folder: Path) -> Path:
+    """A street from the real material, or a drawn scene where there is none."""
+    videos = real_videos(data)
+    if videos:
+        return next((video for video in videos if "solidWhite" in video.name), videos[0])
+    path = folder / "scene.mp4"
+    write_scene_video(path, SceneConfig(height=540, width=960))
+    return path
+
+
 def one_turn(clips: Path, output: Path, every_frames: int, frames: int) -> list[dict[str, Any]]:
     """A row for each interval and side, all over the same baseline."""
     one, short, full = (sorted(clips.glob(f"{name}*.mp4")) for name in ("one", "short", "long"))
@@ -132,12 +144,9 @@ def main() -> None:
         start_ray(clips, output)
         against.answer(figures_of(one_turn(clips, output, *map(int, args.once[2:]))))
         return
-    videos = real_videos(args.data)
-    if not videos:
-        raise SystemExit("benchmarks.speedup needs real videos: give --data DIR (with videos/ and face/)")
-    source = next((v for v in videos if "solidWhite" in v.name), videos[0])
     lengths = (args.every_frames, args.frames)
     with tempfile.TemporaryDirectory() as scratch:
+        source = source_video(args.data, Path(scratch))
         clips = Path(scratch) / "in"
         make_clips(source, clips, *lengths)
         if args.against:
