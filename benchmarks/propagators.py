@@ -5,8 +5,8 @@
 
 A material is clips to learn from, clips to be judged on, and a net of CPU size: `tiny-scenes` and `tiny-face`
 of the package; for DAVIS and CamVid nets that are trained here. CamVid's stills have no neighbours, so its
-net learns from them, what fills gaps learns from DAVIS without labels, and the 15 Hz clip is only judged. What
-is learned is learned here, in this process (`train-propagation` does the same on Ray Train).
+net learns from them, what fills gaps learns from DAVIS without labels, and the 15 Hz clip is only judged.
+What is learned is learned here, in this process (`train-propagation` does the same on Ray Train).
 
 Every clip goes through the engine with even keys, every 5, 10, 12 and 25 frames. Columns: mIoU with true
 labels over all frames, by interval; by frames from the last key (0: the keys themselves), over all intervals
@@ -306,7 +306,7 @@ class Bench:
 
     def _pop(self, clip: FlowClip, rows: Sequence[Any], classes: int) -> float:
         consistency = TemporalConsistency(classes)
-        for before, now, flow in zip(rows, rows[1:], self._flows[clip.name], strict=True):
+        for before, now, flow in zip(rows[:-1], rows[1:], self._flows[clip.name], strict=True):
             consistency.update(before.labels_HW, now.labels_HW, flow, at_key=now.is_key)
         return consistency.pop
 
@@ -355,9 +355,9 @@ def heads(intervals: Iterable[int]) -> str:
 
 def line(found: Sequence[Found]) -> str:
     """Means over seeds."""
-    numbers = [
-        np.mean([f.by_distance[distance] for f in found]) for distance in found[0].by_distance
-    ] + [np.mean([f.by_interval[interval] for f in found]) for interval in found[0].by_interval]
+    numbers = [np.mean([f.by_distance[distance] for f in found]) for distance in found[0].by_distance] + [
+        np.mean([f.by_interval[interval] for f in found]) for interval in found[0].by_interval
+    ]
     pop, ms = np.mean([f.pop for f in found]), np.mean([f.ms for f in found])
     return f"{found[0].row:<32}" + "".join(f"{value:7.3f}" for value in numbers) + f"{pop:8.3f}{ms:6.0f}"
 

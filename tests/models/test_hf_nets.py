@@ -118,7 +118,9 @@ def test_chains_of_stages_are_in_parts(kind: str, tmp_path: Path) -> None:
     assert isinstance(segmenter, SplitSegmenter) and segmenter.has_parts
     for x in (frames(), frames(33, 47)):
         whole, parted = segmenter.features(x), segmenter.high(segmenter.low(x))
-        pairs = zip(*((one,) if isinstance(one, torch.Tensor) else one for one in (whole, parted)), strict=True)
+        pairs = zip(
+            *((one,) if isinstance(one, torch.Tensor) else one for one in (whole, parted)), strict=True
+        )
         assert all(torch.equal(a, b) for a, b in pairs)
 
 

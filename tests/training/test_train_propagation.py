@@ -301,7 +301,8 @@ def test_one_that_remembers_is_scored_over_every_frame_between() -> None:
                 gap.memory = {"n": before + 1}
                 yield gap.left.carried
 
-    scores = score_propagator(Counts(), build_segmenter(NET), [a_clip(2)], (3,), device="cpu")
+    way: Any = Counts()
+    scores = score_propagator(way, build_segmenter(NET), [a_clip(2)], (3,), device="cpu")
     assert Counts.seen == [0, 1, 2] * 2
     assert {s.method for s in scores.carried} == {"Copy", "FlowWarp", "Counts"} and not scores.ranks
 

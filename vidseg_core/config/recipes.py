@@ -6,8 +6,9 @@ the way.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 __all__ = [
     "AugmentRecipe",
@@ -126,14 +127,16 @@ class FlowRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class PropagationRecipe:
-    """How what carries features learns: the pairs of a step, the losses and the optimiser."""
+    """What a step of what fills gaps learns from."""
 
     height: int = 128
     """rows of a crop, pixels; best a multiple of the net's largest stride"""
     width: int = 192
     """columns of a crop, pixels"""
-    max_gap: int = 12
-    """largest distance to the key, frames"""
+    max_gap: int = 25
+    """longest interval from key to key, frames"""
+    twice: float = 0.3
+    """lvs: share of samples whose key shows what was carried to it, as with low latency; 0 to 1"""
     scores: float = 10.0
     """weight: scores like the net's own on the frame (Kullback-Leibler divergence)"""
     features: float = 1.0
@@ -157,6 +160,11 @@ class PropagationRecipe:
     """weight decay"""
     ema: float = 0.99
     """decay of the average that is saved; 0: none"""
+
+    HELP_GROUPS: ClassVar[Mapping[str, str]] = {
+        "scores": "recipe: what the losses weigh",
+        "steps": "recipe: the optimiser",
+    }
 
     @property
     def train(self) -> TrainRecipe:

@@ -130,6 +130,7 @@ class TrainPropagationConfig:
             value = getattr(recipe, name)
             fine = isinstance(value, (int, float)) and 0 <= value <= 1e6
             check(fine, f"--recipe.{name}", f"must be a number from 0 to 1e6, got {value!r}")
+        check(0 <= recipe.twice <= 1, "--recipe.twice", f"must be from 0 to 1, got {recipe.twice}")
         check(0 <= recipe.ema < 1, "--recipe.ema", f"must be from 0 to below 1, got {recipe.ema}")
 
     @property

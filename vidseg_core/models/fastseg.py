@@ -69,7 +69,7 @@ class FastsegNet(SplitNet):
 
 
 class _Trunk(nn.Module):
-    """Maps at strides 2, 4 and 8; the last is what seven stages make of the frame, three of them in `lower`."""
+    """Maps at strides 2, 4 and 8, after one, two and all seven stages; three of these are in `lower`."""
 
     def __init__(self) -> None:
         super().__init__()

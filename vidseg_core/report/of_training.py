@@ -43,10 +43,23 @@ WORDS: Mapping[str, str] = {
     "length": "length of a walk (frames)",
     "lr": "learning rate",
 }
-"""What is drawn of the columns that are there and not zero throughout, and its label; other columns are not."""
+"""What is drawn of the columns that are there and not zero throughout, and its label; others are not."""
 SMOOTH = 15
 """Points of the running mean over noisy quantities."""
-NOISY = ("loss", "exact", "photo", "task", "scores", "features", "labels", "deviation", "mean_return", "kar", "length", "entropy")
+NOISY = (
+    "loss",
+    "exact",
+    "photo",
+    "task",
+    "scores",
+    "features",
+    "labels",
+    "deviation",
+    "mean_return",
+    "kar",
+    "length",
+    "entropy",
+)
 
 
 def is_training(store: ObjectStore) -> bool:
@@ -142,7 +155,9 @@ def _by_gap(section: Section, details: Any) -> None:
     rows = []
     for method in dict.fromkeys(str(score["method"]) for score in scores):
         found = [[s["miou"] for s in scores if (s["method"], s["gap"]) == (method, gap)] for gap in gaps]
-        rows.append([method, *(num(float(np.nanmean(values)) if values else math.nan, 3) for values in found)])
+        rows.append(
+            [method, *(num(float(np.nanmean(values)) if values else math.nan, 3) for values in found)]
+        )
     section.head("On clips left out")
     clips = len({score["clip"] for score in scores})
     section.text(f"mIoU by frames from the key, the mean of {clips} clip(s), beside the simplest ways.")

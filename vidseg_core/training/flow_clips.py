@@ -116,9 +116,7 @@ def draw_pair(
     )
 
 
-def cut_out(
-    clip: FlowClip, numbers: Sequence[int], random: Generator, *, height: int, width: int
-) -> ClipCut:
+def cut_out(clip: FlowClip, numbers: Sequence[int], random: Generator, *, height: int, width: int) -> ClipCut:
     """These frames at one random scale, cut and perhaps mirrored in one way."""
     rows, columns = clip.frames_THW3.shape[1:3]
     scale = max(height / rows, width / columns, random.uniform(0.6, 1.3))

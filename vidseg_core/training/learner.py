@@ -6,7 +6,7 @@ a learner puts its weights into `net`; then it also writes them (`files`), and w
 those.
 Invariant: what `draw` gives depends on the clips and the random generator alone.
 
-Legend: B cuts of a step, T frames of a cut, h, w crop size; 3 = RGB; pictures uint8 in numpy and 0..1 in torch.
+Legend: B cuts of a step, T frames of a cut, h, w crop size; 3 = RGB; uint8 in numpy and 0..1 in torch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Learner(ABC):
         self.config, self.recipe = config, config.recipe
         self.segmenter, self.device = segmenter, torch.device(device)
 
-    # --- a step ---------------------------------------------------------------------------------------------
+    # --- a step --------------------------------------------------------------------------------------------
 
     @abstractmethod
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
@@ -62,7 +62,7 @@ class Learner(ABC):
     def check(self, clips: Sequence[FlowClip]) -> None:  # noqa: B027
         """`ConfigError` for clips that it cannot learn from."""
 
-    # --- what becomes of it ----------------------------------------------------------------------------------
+    # --- what becomes of it --------------------------------------------------------------------------------
 
     @abstractmethod
     def files(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, bytes]:
@@ -83,7 +83,7 @@ class Learner(ABC):
             propagator, segmenter, clips, self.config.gap_numbers, device=str(self.device)
         )
 
-    # --- for learners ----------------------------------------------------------------------------------------
+    # --- for learners --------------------------------------------------------------------------------------
 
     def tensor(self, arrays: Sequence[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self.device)

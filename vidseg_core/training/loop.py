@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
 from vidseg_core.config.recipes import TrainRecipe
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.models.trainable import TrainableNet, file_state, weights_bytes
-from vidseg_core.training.attempt import Attempt, AttemptOptions, Part, Row, Watch
+from vidseg_core.training.attempt import Attempt, AttemptOptions, Part, Row, Watch, step_seed
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loss import segmentation_loss

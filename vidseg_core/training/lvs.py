@@ -31,6 +31,8 @@ from vidseg_core.training.flow_loss import scores_loss
 from vidseg_core.training.learner import Learner
 
 FILE = "lvs.safetensors"
+SOON = 4
+"""Frames after a key for which what was carried to it may be used, in training."""
 LEAST = 1e-3
 """Share of pixels: one in a thousand."""
 
@@ -45,7 +47,7 @@ class _Seen:
 
 
 class LvsLearner(Learner):
-    """Cuts are (frame, key)."""
+    """Cuts are (frame, key) or (frame, key, the key before it)."""
 
     losses = ("scores", "features", "labels", "deviation")
     file_names = (FILE,)
@@ -53,7 +55,9 @@ class LvsLearner(Learner):
     def __init__(self, config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> None:
         super().__init__(config, segmenter, device)
         self._parts = parts_of(segmenter, "lvs")
-        self.net = new_lvs(segmenter, kernel=config.kernel, seed=config.seed, device=device).to(self.device)
+        self.net = self._lvs = new_lvs(segmenter, kernel=config.kernel, seed=config.seed, device=device).to(
+            self.device
+        )
 
     def check(self, clips: Sequence[FlowClip]) -> None:
         has_labels = any(clip.labels_THW is not None for clip in clips)
@@ -62,20 +66,34 @@ class LvsLearner(Learner):
 
     @property
     def apart(self) -> Sequence[nn.Module]:
-        return [self.net.carrier, self.net.deviation]  # neither holds the other back
+        return [self._lvs.carrier, self._lvs.deviation]  # neither holds the other back
 
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
-        clip = clips[int(random.integers(len(clips)))]
-        gap = int(random.integers(1, min(self.recipe.max_gap, len(clip.frames_THW3) - 1) + 1))
-        first = int(random.integers(len(clip.frames_THW3) - gap))
-        numbers = (first, first + gap) if random.random() < 0.5 else (first + gap, first)
-        return cut_out(clip, numbers, random, height=self.recipe.height, width=self.recipe.width)
+        """As a schedule has it: an interval is drawn (all octaves alike), then a frame within it.
+
+        Sometimes the key is one that shows what was carried to it from the key before (2.4), with the frame
+        near it."""
+        clip, recipe = clips[int(random.integers(len(clips)))], self.recipe
+        last = len(clip.frames_THW3) - 1
+        interval = min(last, round(recipe.max_gap ** random.random()))
+        before = gap = int(random.integers(1, interval + 1))
+        again = random.random() < recipe.twice and last >= 2
+        if again:
+            before = min(before, last - 1)
+            gap = int(random.integers(1, min(SOON, last - before) + 1))
+        steps = (0, before, before + gap) if again else (0, gap)
+        first = int(random.integers(last - steps[-1] + 1))
+        numbers = [first + step for step in steps]
+        if random.random() < 0.5:
+            numbers = [2 * first + steps[-1] - number for number in numbers]  # the clip backwards
+        return cut_out(clip, numbers[::-1], random, height=recipe.height, width=recipe.width)
 
     def judge(self, cuts: Sequence[ClipCut]) -> Mapping[str, torch.Tensor]:
-        net = self.net
+        net = self._lvs
         with torch.no_grad():
             now, key = (self._look([cut.frames_Thw3[place] for cut in cuts]) for place in (0, 1))
             changed_B = (key.scores.argmax(1) != now.scores.argmax(1)).float().mean(dim=(1, 2))
+            self._fill_keys(key, cuts)
         labels_Bhw = self.tensor([cut.labels_Thw[0] for cut in cuts]).long()
         fused = net.carrier(key.low, now.low, key.maps[0].float())
         scores = self.segmenter.head(fused if len(key.maps) == 1 else (fused, *key.maps[1:]))
@@ -86,15 +104,23 @@ class LvsLearner(Learner):
             "deviation": _misjudged(net.deviation(key.low, now.low), changed_B),
         }
 
+    def _fill_keys(self, key: _Seen, cuts: Sequence[ClipCut]) -> None:
+        """Keys with another one before them show what is carried to them from there."""
+        places = [place for place, cut in enumerate(cuts) if len(cut.numbers) > 2]
+        if places:
+            older = self._look([cuts[place].frames_Thw3[2] for place in places])
+            filled = self._lvs.carrier(older.low, key.low[places], older.maps[0].float())
+            key.maps[0][places] = filled.to(key.maps[0].dtype)
+
     def _look(self, pictures: Sequence[np.ndarray]) -> _Seen:
         """The pictures as N sees them."""
         low = self._parts.low(self.pictures(pictures))
         high = self._parts.high(low)
         maps = [high] if isinstance(high, torch.Tensor) else list(high)
-        return _Seen(low=self.net.low_of(low).float(), maps=maps, scores=self.segmenter.head(high))
+        return _Seen(low=self._lvs.low_of(low).float(), maps=maps, scores=self.segmenter.head(high))
 
     def files(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, bytes]:
-        facts = lvs_metadata(self.net.facts)
+        facts = lvs_metadata(self._lvs.facts)
         return {FILE: weights_bytes(weights, self.segmenter.class_names, **facts)}
 
     def read(self, folder: Path) -> tuple[Segmenter, Lvs]:

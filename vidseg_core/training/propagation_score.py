@@ -1,10 +1,10 @@
 """What a propagator's results are worth, by gap, on clips left out: beside copying and warping.
 
-Model: every `STRIDE` frames of a clip is a key. From it the frames after it are filled, online and one by one,
-as far as the largest gap asked for; masks are made of what comes out, and compared with the clip's labels
-(N's own where it has none); one confusion matrix per clip, method and gap. Where the propagator expects how
-much will have changed, that and the difference of the pictures are ranked against the share of N's labels
-that did change (Spearman).
+Model: every `STRIDE` frames of a clip is a key. From it the frames after it are filled, online and one by
+one, as far as the largest gap asked for; masks are made of what comes out, and compared with the clip's
+labels (N's own where it has none); one confusion matrix per clip, method and gap. Where the propagator
+expects how much will have changed, that and the difference of the pictures are ranked against the share of
+N's labels that did change (Spearman).
 
 Legend: H, W size of a clip; h, w flow size.
 """
@@ -207,8 +207,7 @@ def table(scores: Scores) -> str:
     lines = ["mIoU at gap " + "".join(f"{gap:>7}" for gap in gaps)]
     for method in dict.fromkeys(score.method for score in scores.carried):
         found = [
-            np.nanmean([s.miou for s in scores.carried if (s.method, s.gap) == (method, gap)])
-            for gap in gaps
+            np.nanmean([s.miou for s in scores.carried if (s.method, s.gap) == (method, gap)]) for gap in gaps
         ]
         lines.append(f"{method:<12}" + "".join(f"{value:7.3f}" for value in found))
     if scores.ranks:
