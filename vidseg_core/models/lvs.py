@@ -8,8 +8,8 @@ features are put together from the key's around it (section 2.3, Eq. 1):
 
 W_ij is a softmax over its H_K x H_K numbers and the same for all channels l. Then AdaptNet's reading of F_l^t
 is fused with the result, so that what has only now come into view has features too (2.3, last paragraph).
-`DeviationNet` reads the difference of the low-level features and says which share of the labels will differ
-(2.2). Both are in one file.
+`DeviationNet` reads how much the low-level features differ, in units of how large they are, and says which
+share of the labels will differ (2.2). Both are in one file.
 
 Ours, where the summary at hand says no more: three convolutions predict kernels, two are AdaptNet, one
 fuses; the deviation's two convolutions have stride 2. Where S_l is coarser or finer than F_h, what is read
@@ -40,6 +40,8 @@ HIDDEN = 64
 """Channels of the kernel predictor and of AdaptNet."""
 DEVIATION = 256
 """Channels of the deviation's convolutions."""
+LEAST = 1e-3
+"""Channels whose mean size is far below count as empty."""
 CENTRE = 8.0
 """Logit of a new net's kernels at their centre: its weight is .97 for H_K = 9."""
 FORMAT = "vidseg-lvs-1"
@@ -57,6 +59,8 @@ class LvsFacts:
     high_channels: int
     kernel: int = KERNEL
     hidden: int = HIDDEN
+    relative: bool = False
+    """The deviation net reads sizes of differences; older files' read differences as they are."""
 
 
 class CarryNet(nn.Module):
@@ -114,12 +118,20 @@ class DeviationNet(nn.Module):
             nn.Conv2d(DEVIATION, DEVIATION, 3, stride=2, padding=1),
             nn.ReLU(inplace=True),
         )
-        self.last = nn.Linear(DEVIATION, 1)
+        self.relative, self.last = facts.relative, nn.Linear(DEVIATION, 1)
 
     def forward(self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor) -> torch.Tensor:
         """Expected share of labels that differ, 0..1: (B,)."""
-        pooled_BF = self.convolve(low_now_BLyx - low_key_BLyx).mean(dim=(2, 3))
-        return torch.sigmoid(self.last(pooled_BF)[:, 0])
+        return torch.sigmoid(self.logits(low_key_BLyx, low_now_BLyx))
+
+    def logits(self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor) -> torch.Tensor:
+        """The same before the sigmoid."""
+        differs_BLyx = low_now_BLyx - low_key_BLyx
+        if self.relative:
+            sizes_BLyx = 0.5 * (low_now_BLyx.abs() + low_key_BLyx.abs())
+            differs_BLyx = differs_BLyx.abs() / (sizes_BLyx.mean(dim=(2, 3), keepdim=True) + LEAST)
+        pooled_BF = self.convolve(differs_BLyx).mean(dim=(2, 3))
+        return self.last(pooled_BF)[:, 0]
 
 
 class LvsNet(nn.Module):
@@ -184,6 +196,7 @@ def new_lvs(
         high_channels=highs[0].shape[1],
         kernel=kernel,
         hidden=hidden,
+        relative=True,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ from vidseg_core.training.learner import Learner
 FILE = "lvs.safetensors"
 SOON = 4
 """Frames after a key for which what was carried to it may be used, in training."""
+OTHERS = 2
+"""More frames after the key: together they are pairs to tell apart by how much has changed."""
 LEAST = 1e-3
 """Share of pixels: one in a thousand."""
 
@@ -47,7 +50,7 @@ class _Seen:
 
 
 class LvsLearner(Learner):
-    """Cuts are (frame, key) or (frame, key, the key before it)."""
+    """Cuts are (frame, key, `OTHERS` more) and, where the key was filled itself, the key before it."""
 
     losses = ("scores", "features", "labels", "deviation")
     file_names = (FILE,)
@@ -69,48 +72,43 @@ class LvsLearner(Learner):
         return [self._lvs.carrier, self._lvs.deviation]  # neither holds the other back
 
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
-        """As a schedule has it: an interval is drawn (all octaves alike), then a frame within it.
+        """As a schedule has it: an interval is drawn (all octaves alike), then frames within it.
 
         Sometimes the key is one that shows what was carried to it from the key before (2.4), with the frame
-        near it."""
+        near it.
+        """
         clip, recipe = clips[int(random.integers(len(clips)))], self.recipe
         last = len(clip.frames_THW3) - 1
         interval = min(last, round(recipe.max_gap ** random.random()))
-        before = gap = int(random.integers(1, interval + 1))
         again = random.random() < recipe.twice and last >= 2
-        if again:
-            before = min(before, last - 1)
-            gap = int(random.integers(1, min(SOON, last - before) + 1))
-        steps = (0, before, before + gap) if again else (0, gap)
-        first = int(random.integers(last - steps[-1] + 1))
+        before = min(int(random.integers(1, interval + 1)), last - 1) if again else 0
+        reach = min(interval, last - before)
+        gap = int(random.integers(1, (min(SOON, reach) if again else reach) + 1))
+        others = random.integers(1, reach + 1, OTHERS).tolist()
+        steps = [before + gap, before, *(before + other for other in others), *([0] if again else [])]
+        first = int(random.integers(last - max(steps) + 1))
         numbers = [first + step for step in steps]
         if random.random() < 0.5:
-            numbers = [2 * first + steps[-1] - number for number in numbers]  # the clip backwards
-        return cut_out(clip, numbers[::-1], random, height=recipe.height, width=recipe.width)
+            numbers = [2 * first + max(steps) - number for number in numbers]  # the clip backwards
+        return cut_out(clip, numbers, random, height=recipe.height, width=recipe.width)
 
     def judge(self, cuts: Sequence[ClipCut]) -> Mapping[str, torch.Tensor]:
-        net = self._lvs
+        net, starts = self._lvs, np.cumsum([0, *(len(cut.numbers) for cut in cuts)])
+        now, key = starts[:-1], starts[:-1] + 1
         with torch.no_grad():
-            now, key = (self._look([cut.frames_Thw3[place] for cut in cuts]) for place in (0, 1))
-            changed_B = (key.scores.argmax(1) != now.scores.argmax(1)).float().mean(dim=(1, 2))
-            self._fill_keys(key, cuts)
+            seen = self._look([frame for cut in cuts for frame in cut.frames_Thw3])
+            high_key = seen.maps[0][key].float()
+            self._fill_keys(high_key, seen, starts)
+        fused = net.carrier(seen.low[key], seen.low[now], high_key)
+        sizes = [one[now] for one in seen.maps[1:]]
+        scores = self.segmenter.head((fused, *sizes) if sizes else fused)
         labels_Bhw = self.tensor([cut.labels_Thw[0] for cut in cuts]).long()
-        fused = net.carrier(key.low, now.low, key.maps[0].float())
-        scores = self.segmenter.head(fused if len(key.maps) == 1 else (fused, *key.maps[1:]))
         return {
-            "scores": _divergence(scores, now.scores),
-            "features": _distance(fused, now.maps[0].float()),
+            "scores": _divergence(scores, seen.scores[now]),
+            "features": _distance(fused, seen.maps[0][now].float()),
             "labels": scores_loss(scores, labels_Bhw),
-            "deviation": _misjudged(net.deviation(key.low, now.low), changed_B),
+            "deviation": self._misjudged(seen, starts),
         }
-
-    def _fill_keys(self, key: _Seen, cuts: Sequence[ClipCut]) -> None:
-        """Keys with another one before them show what is carried to them from there."""
-        places = [place for place, cut in enumerate(cuts) if len(cut.numbers) > 2]
-        if places:
-            older = self._look([cuts[place].frames_Thw3[2] for place in places])
-            filled = self._lvs.carrier(older.low, key.low[places], older.maps[0].float())
-            key.maps[0][places] = filled.to(key.maps[0].dtype)
 
     def _look(self, pictures: Sequence[np.ndarray]) -> _Seen:
         """The pictures as N sees them."""
@@ -118,6 +116,24 @@ class LvsLearner(Learner):
         high = self._parts.high(low)
         maps = [high] if isinstance(high, torch.Tensor) else list(high)
         return _Seen(low=self._lvs.low_of(low).float(), maps=maps, scores=self.segmenter.head(high))
+
+    def _fill_keys(self, high_key: torch.Tensor, seen: _Seen, starts: np.ndarray) -> None:
+        """Keys with one before them show what is carried to them from there."""
+        places = np.flatnonzero(np.diff(starts) > 2 + OTHERS)
+        if len(places):
+            key, older = starts[places] + 1, starts[places + 1] - 1
+            filled = self._lvs.carrier(seen.low[older], seen.low[key], seen.maps[0][older].float())
+            high_key[places] = filled
+
+    def _misjudged(self, seen: _Seen, starts: np.ndarray) -> torch.Tensor:
+        """(B,): how far off the deviation net is on the pairs of a cut, which are of one scene and scale."""
+        labels, costs = seen.scores.argmax(1), []
+        for start, end in pairwise(starts.tolist()):
+            one, other = map(list, zip(*combinations(range(start, end), 2), strict=True))
+            changed_P = (labels[one] != labels[other]).float().mean(dim=(1, 2))
+            logits_P = self._lvs.deviation.logits(seen.low[one], seen.low[other])
+            costs.append(_misjudged(logits_P, changed_P))
+        return torch.stack(costs)
 
     def files(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, bytes]:
         facts = lvs_metadata(self._lvs.facts)
@@ -134,12 +150,16 @@ class LvsLearner(Learner):
         )
 
 
-def _misjudged(expected_B: torch.Tensor, changed_B: torch.Tensor) -> torch.Tensor:
-    """(B,): squared logarithm of how many times too large or too small an expected share is.
+def _misjudged(logits_P: torch.Tensor, changed_P: torch.Tensor) -> torch.Tensor:
+    """Squared logarithm of how many times too large or too small expected shares are, and what it costs to
+    put the pair that changed less before the one that changed more.
 
     In calm clips small shares must be distinguished, too; those below `LEAST` are all alike.
     """
-    return ((expected_B + LEAST).log() - (changed_B + LEAST).log()).square()
+    expected, changed = (torch.sigmoid(logits_P) + LEAST).log(), (changed_P + LEAST).log()
+    more_PP = (changed[:, None] - changed[None]).clamp(0.0, 1.0)  # how much that matters
+    order = functional.softplus(logits_P[None] - logits_P[:, None]) * more_PP
+    return (expected - changed).square().mean() + order.sum() / more_PP.count_nonzero().clamp(min=1)
 
 
 def _divergence(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
