@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ from vidseg_core.propagation.flow import build_flow
 from vidseg_core.propagation.gap import FramePair, GapKey
 
 PAGE = ROOT / "docs" / "plugins.md"
-NAMES = ("my_net", "my_flow", "my_scheduler", "my_propagator", "my_looker", "my_filler")
+NAMES = (
+    *("my_net", "my_flow", "my_scheduler", "my_propagator", "my_looker", "my_filler", "my_checker"),
+    *("my_steady", "my_parts", "my_sharer"),
+)
 SCENES = "scenes:videos=1,frames=14,height=64,width=80"
 
 
@@ -154,6 +158,46 @@ def test_propagators_that_look_run_in_the_engine(examples: Path, name: str, side
     )
     describe_net(settings)  # tries them on one frame
     assert [key for key, _ in masks(settings)].count(True) == 3
+
+
+def test_the_checker_runs_in_the_engine_on_both_sides(examples: Path) -> None:
+    settings = config(
+        segmenter="my_net:Colours",
+        scheduler=SchedulerConfig(name="fixed", interval=5),
+        propagation=PropagationConfig(name="my_checker:Checker", flow_size=64),
+    )
+    describe_net(settings)
+    assert len({int(label) for _, mask in masks(settings) for label in np.unique(mask)}) > 1
+
+
+def test_what_a_key_shows_is_steadied(examples: Path) -> None:
+    def second_key(name: str) -> np.ndarray:
+        settings = config(
+            segmenter="my_net:Colours",
+            scheduler=SchedulerConfig(name="fixed", interval=5),
+            propagation=PropagationConfig(name=name, level="scores", sides="one", flow_size=64),
+        )
+        describe_net(settings)
+        is_key, mask_HW = masks(settings)[5]
+        assert is_key
+        return mask_HW
+
+    assert (second_key("my_steady:Steady") != second_key("copy")).any()
+
+
+def test_parts_are_shared_between_frame_and_key(examples: Path) -> None:
+    settings = config(
+        segmenter="my_parts:Patches",
+        scheduler=SchedulerConfig(name="my_sharer:Drift", threshold=2.0),
+        propagation=PropagationConfig(
+            name="my_sharer:Sharer", level="features", sides="one", flow_size=64
+        ),
+    )
+    describe_net(settings)  # high(low(.)) and fuse are tried
+    found = masks(settings)
+    assert 1 <= [key for key, _ in found].count(True) < 14
+    copied = masks(replace(settings, propagation=PropagationConfig(level="features", name="copy", sides="one")))
+    assert any((a != b).any() for (_, a), (_, b) in zip(found, copied, strict=True))
 
 
 def test_evaluate_takes_all_of_them_by_name(examples: Path, tmp_path: Path) -> None:

@@ -18,18 +18,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.toy import ConvNet, ThresholdNet, inputs, moving_clip, plain, run
+from tests.episodes.scenes import CLASSES, records
 from tests.pipeline.lookahead import Brightest
 from vidseg_core.calibration.calibrate import check_dial_here
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import check_parts
+from vidseg_core.engine.trial import try_net
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
+from vidseg_core.models.plugin import PluginSegmenter
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.propagation import DisFlow, FlowWarp
-from vidseg_core.propagation.gap import FramePair, Gap
+from vidseg_core.propagation.gap import FramePair, Gap, in_calls
 from vidseg_core.registry import PluginError
 from vidseg_core.scheduling import build_scheduler
 
@@ -109,6 +112,78 @@ class Sharp:
             yield pair.low, pair.key.carried[1]
 
 
+class Fusing(Parted):
+    """Its fresh and its carried features are maps of their own."""
+
+    has_fuse = True
+
+    def fuse(self, low: Any, carried: Any) -> Any:
+        return low, carried[1]
+
+
+class Shares:
+    """`Sharp`, by the net's own `fuse`."""
+
+    level, needs_flow, needs_low = "features", False, True
+
+    def use_net(self, net: Any) -> None:
+        self._net = net
+
+    def move(self, pairs: Iterable[FramePair]) -> Iterator[Any]:
+        return in_calls(pairs, 2, lambda pair: pair.low.shape, self._fused)
+
+    def _fused(self, pairs: list[FramePair]) -> list[Any]:
+        return self._net.fuse([pair.low for pair in pairs], [pair.key.carried for pair in pairs])
+
+
+class Sees:
+    """Where its own net finds in the frame what it found in the key, the key's labels; else the other way round.
+    Takes two frames before it gives the first; notes what it was shown."""
+
+    level, needs_flow, reads = "labels", False, "frame"
+
+    def __init__(self) -> None:
+        self.kept = list[Any]()
+        self.saw = list[Any]()
+
+    def keep(self, key: Any) -> np.ndarray:
+        self.kept.append(key)
+        return cv2.blur(key.frame_HW3, (5, 5)) + key.carried[..., None]
+
+    def see(self, frames: Iterable[Any]) -> Iterator[np.ndarray]:
+        return in_calls(frames, 2, lambda frame: frame.frame_HW3.shape, self._net)
+
+    def _net(self, frames: list[Any]) -> Iterator[np.ndarray]:
+        for frame in frames:
+            self.saw.append(frame.view.tobytes())
+            yield cv2.blur(frame.frame_HW3, (5, 5))
+
+    def move(self, pairs: Iterable[FramePair]) -> Iterator[np.ndarray]:
+        for pair in pairs:
+            same_HW = cv2.absdiff(pair.seen, pair.key.kept).max(axis=2) < 20
+            yield np.where(same_HW, pair.key.carried, pair.key.carried[:, ::-1]).astype(np.uint8)
+
+
+class Recurs:
+    """A state that passes through keys: half of the scores that come, half of what was there."""
+
+    level, needs_flow = "scores", False
+
+    def at_key(self, key: Any, memory: dict[str, np.ndarray]) -> tuple[Any, dict[str, np.ndarray]]:
+        state_CHW = key.carried
+        if "state" in memory:
+            state_CHW = (state_CHW + torch.from_numpy(memory["state"])) / 2
+        return state_CHW, {"state": state_CHW.numpy()}
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
+        for gap in gaps:
+            state_CHW = torch.from_numpy(gap.memory["state"])
+            for _ in gap.frames:
+                state_CHW = torch.roll((state_CHW + gap.left.carried) / 2, 1, 2)
+                yield state_CHW
+            gap.memory = {"state": state_CHW.numpy()}
+
+
 class LowDistance:
     """Key where low-level features are far from the key's."""
 
@@ -119,6 +194,9 @@ class LowDistance:
 
     def score(self, deviation: Any) -> float:
         return float((deviation.low - deviation.key_low).abs().mean())
+
+
+EXAMPLES = ("looks", "sees", "remembers", "recurs", "sharp", "shares")
 
 
 def engine(
@@ -136,9 +214,12 @@ def engine(
 
 
 def parts(name: str, sides: Any = "one") -> Engine:
-    if name == "sharp":
-        return engine(Sharp(), net=Parted(), scheduler=LowDistance())
-    return engine({"looks": Looks, "remembers": Remembers}[name](), sides=sides)
+    if name in ("sharp", "shares"):
+        propagator = Sharp() if name == "sharp" else Shares()
+        return engine(propagator, net=Fusing(), scheduler=LowDistance())
+    if name == "recurs":
+        return engine(Recurs(), net=ConvNet())
+    return engine({"looks": Looks, "sees": Sees, "remembers": Remembers}[name](), sides=sides)
 
 
 @pytest.mark.parametrize("sides", ["one", "two"])
@@ -153,7 +234,7 @@ def test_the_same_propagator_in_two_forms_gives_the_same_rows(level: Any, sides:
 
 @settings(max_examples=30)
 @given(
-    name=st.sampled_from(["looks", "remembers", "sharp"]),
+    name=st.sampled_from(EXAMPLES),
     sides=st.sampled_from(["one", "two"]),
     stores=st.sets(st.integers(0, 13)),
     corrupt=st.sets(st.integers(0, 13), max_size=3),
@@ -171,7 +252,7 @@ def test_storing_the_state_anywhere_changes_nothing(
     assert plain(rows + here.finish([state])[0]) == undisturbed
 
 
-@pytest.mark.parametrize("name", ["looks", "remembers", "sharp"])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_three_lanes_give_what_one_lane_gives(name: str) -> None:
     clips = [inputs(moving_clip(10, seed=n)) for n in range(3)]
     alone = [plain(run(parts(name), clip, name=str(n))) for n, clip in enumerate(clips)]
@@ -190,6 +271,61 @@ def test_the_lower_part_runs_once_a_frame_and_the_whole_never() -> None:
     rows = run(engine(Sharp(), net=net, scheduler=LowDistance()), inputs(moving_clip(12)))
     assert 1 < sum(row.is_key for row in rows) < 12
     assert net.lows == 12 and net.wholes == 0
+
+
+def test_the_nets_own_fuse_gives_what_the_propagator_would() -> None:
+    frames = inputs(moving_clip(12))
+    assert plain(run(parts("shares"), frames)) == plain(run(parts("sharp"), frames))
+
+
+def test_a_net_of_the_propagators_own_sees_each_frame_once_and_a_key_is_kept_once() -> None:
+    sees = Sees()
+    rows = run(engine(sees, sides="two"), inputs(moving_clip(12)))
+    assert len(sees.kept) == sum(row.is_key for row in rows) == 3
+    assert len(sees.saw) == len(set(sees.saw)) == 12 - 3
+
+
+def test_tables_see_each_frame_once_too() -> None:
+    sees = Sees()
+    builder = TableBuilder(
+        TableOptions(flow_size=48, min_frames=5, horizon=6, two_sided_stride=3),
+        net=None,
+        propagator=sees,
+        flow=DisFlow(),
+        features=Features(("frame_difference",)),
+        classes=CLASSES,
+    )
+    builder.build("clip", 0, records(10))
+    assert (len(sees.saw), len(sees.kept)) == (10, 10)
+
+
+def test_what_a_key_shows_may_depend_on_the_frames_before_it() -> None:
+    frames = inputs(moving_clip(12))
+    alone = run(engine(Recurs(), net=ConvNet()), frames[5:])
+    rows = run(engine(Recurs(), net=ConvNet()), frames)
+    assert rows[5].is_key and alone[0].is_key
+    assert (rows[5].labels_HW != alone[0].labels_HW).any()
+
+
+@pytest.mark.parametrize("options", [{"sides": "two"}, {"delay": 3}])
+def test_what_says_what_keys_show_goes_with_one_side_and_no_delay(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Recurs"):
+        engine(Recurs(), net=ConvNet(), **options)
+
+
+class Confused(Fusing):
+    """Its `fuse` is not the identity where frame and key are one."""
+
+    name = "tests.engine.test_gaps:Confused"
+
+    def fuse(self, low: Any, carried: Any) -> Any:
+        return low, carried[1] + 1
+
+
+def test_a_fuse_that_changes_a_frame_that_is_its_own_key_is_refused_before_the_run() -> None:
+    net = PluginSegmenter(Confused(), spec="confused", digest="0")
+    with pytest.raises(SegmenterError, match=r"fuse\(low\(frames\), features\(frames\)\) is not features"):
+        try_net(net, sizes=[(48, 64)])
 
 
 def test_only_what_is_read_waits() -> None:
@@ -231,6 +367,11 @@ class Forgets(Blind):
         yield gaps[0].left.carried
 
 
+class SeesTooFew(Sees):
+    def see(self, frames: Iterable[Any]) -> Iterator[np.ndarray]:
+        return iter(())
+
+
 class Formless:
     level, needs_flow = "labels", False
 
@@ -243,6 +384,7 @@ class Formless:
         (Forgets, "a dict of names and numpy arrays"),
         (Formless, "has no carry, move or fill"),
         (Sharp, "'ThresholdNet|'toy' has no parts"),
+        (SeesTooFew, "saw fewer frames than it was given"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(propagator: Any, message: str) -> None:

@@ -22,7 +22,8 @@ from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.bound import state_bound
 from vidseg_core.engine.confidence import LabelRule
-from vidseg_core.engine.lows import reads_low
+from vidseg_core.engine.lows import connect
+from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
 from vidseg_core.media import working_size
 from vidseg_core.models.digest import digest_file
@@ -32,7 +33,7 @@ from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
-from vidseg_core.propagation.filler import Filler, filler_of
+from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import AnyPropagator, propagator_of
 from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
@@ -86,7 +87,9 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     classes = class_map(config, net.class_names)
     flow = build_run_flow(config, "cpu") if config.propagation.flow != "dis" else None
     tried = _try_out(config, net)
-    reads_low(net, scheduler_of(config.scheduler), _filler(config))
+    filler = filler_of(propagator_of(config.propagation), two_sided=config.propagation.sides == "two")
+    in_calls = ChunkedNet(net, level=filler.level, batch=1, device="cpu")
+    connect(in_calls, scheduler_of(config.scheduler), filler)
     notes = [net.note, tried.note]
     if flow is not None and not getattr(flow, "trained", True):
         notes.append(_UNTRAINED_FLOW.format(name=config.propagation.flow))
@@ -101,10 +104,6 @@ def describe_net(config: SegmentConfig) -> NetFacts:
         flow_digest=str(getattr(flow, "digest", "")),
         pixel_s=tried.pixel_s,
     )
-
-
-def _filler(config: SegmentConfig) -> Filler:
-    return filler_of(propagator_of(config.propagation), two_sided=config.propagation.sides == "two")
 
 
 def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
@@ -204,10 +203,14 @@ def _check_state(
     propagator: AnyPropagator,
     flow: FlowEstimator,
 ) -> None:
-    """`ConfigError` for a propagator that looks at frames and may let more of them wait than is allowed."""
+    """`ConfigError` for a propagator that looks at frames and may let more of them wait than is allowed, and
+    for one that does not go with low latency."""
     options, spec = config.propagation, config.working_size_spec
     two_sided = options.sides == "two"
     filler = filler_of(propagator, two_sided=two_sided)
+    if filler.answers_keys and options.latency == "low":
+        problem = f"low does not go with {options.name}, which says what keys show"
+        raise ConfigError("--propagation.latency", problem)
     if filler.reads != "frame":
         return
     bound = state_bound(

@@ -35,7 +35,7 @@ from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.late import Late, finish
 from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.lookahead import Lookahead, input_of
-from vidseg_core.engine.lows import Lows, reads_low
+from vidseg_core.engine.lows import Lows, connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame, PendingFrame, SegmentState
 from vidseg_core.engine.stats import EngineStats, clock_of
@@ -55,6 +55,8 @@ _NO_VIEW = np.empty((0, 0), np.uint8)
 class _NewKey:
     key: KeyFrame
     labels_HW: np.ndarray
+    memory: Memory
+    """What the propagator carries over from it."""
 
 
 class Engine:
@@ -112,8 +114,10 @@ class Engine:
         self.stats, self._late = EngineStats(clock=clock_of(str(self.net.device))), Late(delay)
         if delay is not None and (self.two_sided or self._ahead is not None):
             raise ValueError("low latency goes with one side and a scheduler that does not look ahead")
+        if delay is not None and self.filler.answers_keys:
+            raise ValueError(f"low latency does not go with {self.filler.name!r}, which says what keys show")
         self.flows = Flows(build_flow(flow) if isinstance(flow, str) else flow, self.stats)
-        needed = reads_low(segmenter, scheduler, self.filler)
+        needed = connect(self.net, scheduler, self.filler)
         self._lows = Lows(self.net, self.stats, needed=needed)
         self._decider = Decider(online, self.flows, self._lows, self.stats, self.max_interval)
         self._finaliser = Finaliser(self.net, self.filler, self.flows, self.stats)
@@ -276,7 +280,10 @@ class Engine:
                 rgb_HW3=look.frame.frame_HW3.copy() if keeps_frame else None,
                 low_maps=look.low_maps,
             )
-            keys.append(_NewKey(key=key, labels_HW=labels_HW))
+            memory: Memory = {}
+            if self.filler.answers_keys:
+                labels_HW, memory = self._finaliser.at_key(key, look.state.carried_over)
+            keys.append(_NewKey(key=key, labels_HW=labels_HW, memory=memory))
         return keys
 
     def _finalise(
@@ -344,7 +351,7 @@ class Engine:
                 )
         elif self.two_sided:
             state.pending.append(self._pending(look, decision))
-        state.carried_over = memory if new_key is None else {}
+        state.carried_over = memory if new_key is None else new_key.memory
         helps_next = new_key is None and self.flows.estimator.chained
         state.last_flow_hw2 = look.flow_hw2 if helps_next else None
         state.last_view = look.view if new_key is None and self._needs_previous else None

@@ -41,12 +41,13 @@ class Late:
         """Use `carried` in place of N's result on the new key, until that is due."""
         assert self.delay is not None
         key.own, key.carried, key.own_from = key.carried, _whole(carried), key.ordinal + self.delay
+        key.kept = None
 
 
 def finish(key: KeyFrame) -> None:
     """N's result is used from now on."""
     if key.own_from is not None:
-        key.carried, key.own, key.own_from = key.own, None, None
+        key.carried, key.own, key.own_from, key.kept = key.own, None, None, None
 
 
 def _whole(carried: Any) -> Any:

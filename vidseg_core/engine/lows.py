@@ -1,4 +1,5 @@
-"""The lower part of N (S_l of LVS section 2.1): once a frame, for scheduler, propagator and N itself.
+"""What else of N is used than its results: its lower part (S_l of LVS section 2.1), once a frame, for
+scheduler, propagator and N itself; and N as propagators work with it.
 
 Invariant: where nobody reads low-level features nothing here runs, and N is asked in one piece.
 """
@@ -12,22 +13,24 @@ from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import KeyFrame
 from vidseg_core.engine.stats import EngineStats
-from vidseg_core.models.protocol import Segmenter, parts_of
+from vidseg_core.models.protocol import parts_of
 from vidseg_core.propagation.filler import Filler
 
 
-def reads_low(segmenter: Segmenter, scheduler: Any, filler: Filler) -> bool:
-    """Does scheduler (None: there is none) or propagator read low-level features? `SegmenterError` for a net
-    that has none, and for one that their weights do not belong to."""
+def connect(net: ChunkedNet, scheduler: Any, filler: Filler) -> bool:
+    """Let scheduler (None: there is none) and propagator have N, where they use it. True: one of them reads
+    low-level features. `SegmenterError` for a net that has none, and for one that does not go with them."""
     readers = (
         (f"propagator {filler.name!r}", filler.propagator),
         (f"scheduler {type(scheduler).__name__!r}", scheduler),
     )
     for name, reader in readers:
         if getattr(reader, "needs_low", False):
-            parts_of(segmenter, name)
+            parts_of(net.segmenter, name)
         if hasattr(reader, "check_net"):
-            reader.check_net(segmenter)
+            reader.check_net(net.segmenter)
+        if hasattr(reader, "use_net"):
+            reader.use_net(net)
     return any(getattr(reader, "needs_low", False) for _, reader in readers)
 
 

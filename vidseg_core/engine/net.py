@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vidseg_core.engine.confidence import LabelRule, pack
-from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError, parts_of
+from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError, fusing, parts_of
 from vidseg_core.models.scores import MOST_NAMES, check_scores, labels_from_scores
 
 
@@ -64,6 +64,12 @@ class ChunkedNet:
         return results
 
     @torch.inference_mode()
+    def fuse(self, low: Sequence[Any], carried: Sequence[Any]) -> list[Any]:
+        """Features of each frame from its low-level ones and those carried to it; for a net that can `fuse`."""
+        items = list(zip(low, carried, strict=True))
+        return self._in_chunks(items, _shapes, self._fuse_chunk)
+
+    @torch.inference_mode()
     def labels(self, carried: Sequence[Any]) -> list[np.ndarray]:
         """labels_HW for each `carried` (propagated or not)."""
         if self.level == "labels":
@@ -85,6 +91,11 @@ class ChunkedNet:
     def _low_chunk(self, frames: list[np.ndarray]) -> list[Any]:
         low = parts_of(self.segmenter, "the engine").low(self._pixels(frames))
         return [_one_of_batch(low, number) for number in range(len(frames))]
+
+    def _fuse_chunk(self, items: list[tuple[Any, Any]]) -> list[Any]:
+        low, carried = (_batch_of(list(each)) for each in zip(*items, strict=True))
+        feats = fusing(self.segmenter, "the engine").fuse(low, carried)
+        return [_one_of_batch(feats, number) for number in range(len(items))]
 
     def _run_chunk(self, items: list[tuple[np.ndarray, Any]]) -> list[tuple[np.ndarray | None, Any]]:
         frames = [frame_HW3 for frame_HW3, _ in items]

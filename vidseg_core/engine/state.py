@@ -102,7 +102,8 @@ class SegmentState:
     """Flow picture of the frame stepped over last, for schedulers that read it; None right after a key."""
     history: DecisionHistory = field(default_factory=DecisionHistory)
     carried_over: Memory = field(default_factory=dict)
-    """What the propagator keeps from frame to frame (`Gap.memory`); empty after a key."""
+    """What the propagator keeps from frame to frame (`Gap.memory`); empty after a key, unless it says what a
+    key shows (`at_key`)."""
     memory: float = 0.0
     """A number that the scheduler keeps from frame to frame; 0 after a key (`Deviation.remember`)."""
     pending: list[PendingFrame] = field(default_factory=list)

@@ -24,11 +24,12 @@ import torch
 
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.look import make_view
+from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.rehearsal import how_it_ends
 from vidseg_core.media import working_size
 from vidseg_core.models.plugin import PluginSegmenter
-from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError, parts_of
+from vidseg_core.models.protocol import ScoresError, Segmenter, SegmenterError
 from vidseg_core.models.scores import MOST_NAMES, SwappedAxes, check_names
 from vidseg_core.models.tta import TtaSegmenter
 from vidseg_core.propagation.chain import Link
@@ -61,8 +62,8 @@ class Tried:
     frame_HW3: np.ndarray
     carried: Callable[[str], Any]
     """What is kept of the frame as a key, by level."""
-    low: Callable[[str], Any]
-    """Its low-level features; `SegmenterError` for a net without parts, naming who reads them."""
+    net: Callable[[str, str], ChunkedNet]
+    """N itself, at a level, for whom the second text names; `SegmenterError` where labels stand in for it."""
     classes: int
     pixel_s: float = 0.0
     """Seconds of a core that N takes per pixel, roughly; 0 where it could not be tried."""
@@ -130,19 +131,18 @@ def try_labels(classes: int) -> Tried:
     def carried(level: str) -> Any:
         return np.zeros(_SMALL, np.uint8) if level == "labels" else torch.zeros(classes, *_SMALL)
 
-    def low(asked_by: str) -> Any:
-        raise SegmenterError(f"{asked_by} reads low-level features: labels have none, name a --segmenter")
+    def net(level: str, asked_by: str) -> ChunkedNet:
+        raise SegmenterError(f"{asked_by} works with the net itself: labels have none, name a --segmenter")
 
-    return Tried(frame_HW3=_frame(_SMALL), carried=carried, low=low, classes=classes)
+    return Tried(frame_HW3=_frame(_SMALL), carried=carried, net=net, classes=classes)
 
 
 def _tried(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str, rule: LabelRule | None) -> Tried:
     def carried(level: str) -> Any:
-        return ChunkedNet(net, level=level, batch=batch, device=device, rule=rule).run([frame_HW3])[0][1]
+        return in_calls(level).run([frame_HW3])[0][1]
 
-    def low(asked_by: str) -> Any:
-        parts_of(net, asked_by)
-        return ChunkedNet(net, level="features", batch=batch, device=device, rule=rule).low([frame_HW3])[0]
+    def in_calls(level: str, asked_by: str = "") -> ChunkedNet:
+        return ChunkedNet(net, level=level, batch=batch, device=device, rule=rule)
 
     size = f"{frame_HW3.shape[0]}x{frame_HW3.shape[1]}"
     if _is_foreign(net) and (end := how_it_ends(lambda: carried("scores"))):
@@ -163,7 +163,9 @@ def _tried(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str, rule:
     same = torch.allclose(scores_CHW, again_CHW, rtol=0.0, atol=near)
     note = "" if same else _RANDOM.format(name=net.name)
     classes = len(net.class_names)
-    return Tried(frame_HW3=frame_HW3, carried=carried, low=low, classes=classes, pixel_s=pixel_s, note=note)
+    return Tried(
+        frame_HW3=frame_HW3, carried=carried, net=in_calls, classes=classes, pixel_s=pixel_s, note=note
+    )
 
 
 def _check_parts(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str) -> None:
@@ -172,12 +174,18 @@ def _check_parts(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str)
         return
     chunks = ChunkedNet(net, level="features", batch=batch, device=device)
     try:
-        whole, parted = (chunks.run([frame_HW3], low)[0][1] for low in (None, chunks.low([frame_HW3])))
-        same = _equal(whole, parted)
+        low = chunks.low([frame_HW3])
+        whole, parted = (chunks.run([frame_HW3], each)[0][1] for each in (None, low))
+        fused = chunks.fuse(low, [whole])[0] if getattr(net, "has_fuse", False) else whole
+        same, own_key = _equal(whole, parted), _equal(whole, fused)
     except (Exception, SystemExit) as problem:  # a plug-in's own code
         raise SegmenterError(f"segmenter {net.name!r} fails in parts: {_text(problem)}") from problem
     if not same:
         raise SegmenterError(f"segmenter {net.name!r}: high(low(frames)) is not features(frames)")
+    if not own_key:
+        raise SegmenterError(
+            f"segmenter {net.name!r}: fuse(low(frames), features(frames)) is not features(frames)"
+        )
 
 
 class CarryOptions(Protocol):
@@ -237,7 +245,12 @@ def try_propagator(
     name = filler.name
     carried = _call("propagator", name, lambda: tried.carried(filler.level))
     before = copy.deepcopy(carried)
+    if filler.works_with_net:
+        net = tried.net(filler.level, f"propagator {name!r}")
+        _call("propagator", name, lambda: connect(net, None, filler))
     gaps = _small_gaps(filler, tried, view, carried, flow_hw2, two_sided)
+    if filler.answers_keys:
+        _call("propagator", name, lambda: filler.at_key(gaps[0].left, {}))
     filled = _call("propagator", name, lambda: list(filler.fill(gaps)))
     if not _equal(carried, before):
         raise PluginError(f"propagator {name!r} changes what it is handed; it must work on a copy")
@@ -256,7 +269,9 @@ def _small_gaps(
 ) -> list[Gap]:
     """A frame after its last key, and with two sides one between two keys as well."""
     rgb_HW3 = tried.frame_HW3.copy() if filler.reads == "frame" else None
-    low = tried.low(f"propagator {filler.name!r}") if filler.needs_low else None
+    low = None
+    if filler.needs_low:
+        (low,) = tried.net(filler.level, f"propagator {filler.name!r}").low([tried.frame_HW3])
     key = GapKey(view=view, carried=carried, rgb_HW3=rgb_HW3, low_maps=low)
     link = Link(current=view, key=view, distance=1, flow_hw2=flow_hw2)
     alone = Gap(left=key, frames=[GapFrame(left=link, rgb_HW3=rgb_HW3, low_maps=low)])
@@ -276,7 +291,7 @@ def _call(kind: str, name: str, work: Callable[[], Any]) -> Any:
         raise PluginError(f"{kind} {name!r} ends the process ({end}) on a small frame")
     try:
         return work()
-    except PluginError:
+    except (PluginError, SegmenterError):
         raise
     except (Exception, SystemExit) as problem:  # a plug-in's own code
         raise PluginError(f"{kind} {name!r} fails on a small frame: {_text(problem)}") from problem

@@ -20,13 +20,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from vidseg_core.datasets.records import Record
 from vidseg_core.engine.look import gray_of, make_view
-from vidseg_core.engine.lows import reads_low
+from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.quality import Quality, Truth, as_mask
@@ -84,14 +85,11 @@ class TableOptions:
 class Seen:
     """A segment's frames as the pairs need them."""
 
-    views: list[np.ndarray] = field(default_factory=list)
-    """uint8 hw or hw3 at flow size."""
-    carried: list[Any] = field(default_factory=list)
-    """What N gave, at the propagator's level; label maps with `void` where labels stand in for N."""
-    frames: list[np.ndarray | None] = field(default_factory=list)
-    """uint8 RGB at working size, where the propagator reads it."""
-    low: list[Any] = field(default_factory=list)
-    """Low-level features, where the propagator reads them."""
+    keys: list[GapKey] = field(default_factory=list)
+    """Each frame as a key: what N gave (label maps with `void` where labels stand in for N), and what of the
+    frame the propagator reads."""
+    own: list[Any] = field(default_factory=list)
+    """What the propagator's own net says of each frame."""
     masks: list[np.ndarray] = field(default_factory=list)
     truths: list[Truth] = field(default_factory=list)
 
@@ -123,6 +121,8 @@ class TableBuilder:
             raise EpisodeError(f"quality {options.quality} asks for a net: labels have no mask of their own")
         if net is None and filler.level != "labels":
             raise EpisodeError(f"labels have no {filler.level} to propagate; give a segmenter")
+        if net is None and filler.works_with_net:
+            raise EpisodeError(f"propagator {filler.name!r} works with the net itself; give a segmenter")
         if options.two_sided_stride and filler.level != "labels":
             raise EpisodeError("two-sided tables are built for propagation level labels only")
         if net is not None and options.quality == "labels" and len(net.segmenter.class_names) != classes:
@@ -133,7 +133,7 @@ class TableBuilder:
         if features.conv6 is not None and flow.channels != 3:
             raise EpisodeError("conv6 features need a flow on RGB pictures, for instance flownet2_s")
         if net is not None:
-            reads_low(net.segmenter, None, filler)
+            connect(net, None, filler)
         self.options, self.features, self._classes = options, features, classes
         self._net, self.filler, self._flow = net, filler, flow
         if net is not None and options.quality != "labels":
@@ -161,7 +161,7 @@ class TableBuilder:
     ) -> EpisodeTable:
         """`build` for frames that N has seen already."""
         self._check(seen, clip, segment)
-        count, horizon = len(seen.views), self.options.horizon
+        count, horizon = len(seen.keys), self.options.horizon
         quality_TL1 = np.full((count, horizon + 1), np.nan, np.float32)
         deviation_TL1F = np.full((count, horizon + 1, len(self.features.names)), np.nan, np.float32)
         deviation_TL1F[:, 0] = 0.0
@@ -197,26 +197,31 @@ class TableBuilder:
         seen = Seen()
         for record in frames:
             frame_HW3, labels_HW = record.frame_HW3, record.labels_HW
+            low_maps: Any = None
             if self._net is None:
                 void_HW = np.full(frame_HW3.shape[:2], self._classes, np.uint8)
                 mask_HW = void_HW if labels_HW is None else as_mask(labels_HW, self._classes)
                 carried: Any = mask_HW
-                seen.low.append(None)
             else:
                 low = self._net.low([frame_HW3]) if self.filler.needs_low else None
                 mask_HW, carried = self._net.run([frame_HW3], low)[0]
-                seen.low += low or [None]
+                low_maps = None if low is None else low[0]
             reference = labels_HW if self.options.quality == "labels" else mask_HW
-            seen.views.append(make_view(frame_HW3, self.options.flow_size, self._flow.channels))
-            seen.frames.append(frame_HW3 if self.filler.reads == "frame" else None)
+            key = GapKey(
+                view=make_view(frame_HW3, self.options.flow_size, self._flow.channels),
+                carried=carried,
+                rgb_HW3=frame_HW3 if self.filler.reads == "frame" else None,
+                low_maps=low_maps,
+            )
+            seen.keys.append(key)
             seen.masks.append(mask_HW)
-            seen.carried.append(carried)
             seen.truths.append(Truth(reference, self._classes, self.options.quality))
+        seen.own = list(islice(self.filler.see(seen.keys), len(seen.keys)))
         return seen
 
     def _check(self, seen: Seen, clip: str, segment: int) -> None:
         where = f"clip {clip}, segment {segment}"
-        count, least = len(seen.views), self.options.min_frames
+        count, least = len(seen.keys), self.options.min_frames
         if count < least:
             text = f"{where}: shorter than an episode: {count} frames, at least {least} needed"
             raise Refused("short", text)
@@ -240,10 +245,11 @@ class TableBuilder:
         `reach`: no more than so many.
         """
         horizon = self.options.horizon if reach is None else min(reach, self.options.horizon)
-        reach = min(horizon, len(seen.views) - 1 - k if forward else k)
+        reach = min(horizon, len(seen.keys) - 1 - k if forward else k)
         step = 1 if forward else -1
         links = [
-            Link(current=seen.views[k + step * d], key=seen.views[k], distance=d) for d in range(1, reach + 1)
+            Link(current=seen.keys[k + step * d].view, key=seen.keys[k].view, distance=d)
+            for d in range(1, reach + 1)
         ]
         if self.filler.needs_flow or self.features.needs_flow:
             complete([links], self._estimate, chained=self._flow.chained)
@@ -256,15 +262,18 @@ class TableBuilder:
 
     def move(self, seen: Seen, k: int, links: Sequence[Link], *, forward: bool = True) -> list[Any]:
         """What is kept of key k, at each link's frame."""
-        key = GapKey(
-            view=seen.views[k], carried=seen.carried[k], rgb_HW3=seen.frames[k], low_maps=seen.low[k]
+        return list(self.filler.move(self._pair(seen, k, link, forward) for link in links))
+
+    def _pair(self, seen: Seen, k: int, link: Link, forward: bool) -> FramePair:
+        number = k + link.distance if forward else k - link.distance
+        frame = seen.keys[number]
+        return FramePair(
+            key=seen.keys[k],
+            link=link,
+            rgb_HW3=frame.rgb_HW3,
+            low_maps=frame.low_maps,
+            seen=seen.own[number],
         )
-        frames = [k + link.distance if forward else k - link.distance for link in links]
-        pairs = (
-            FramePair(key=key, link=link, rgb_HW3=seen.frames[i], low_maps=seen.low[i])
-            for i, link in zip(frames, links, strict=True)
-        )
-        return list(self.filler.move(pairs))
 
     def sides(self, seen: Seen, k: int, reach: int, *, forward: bool) -> list[Side]:
         """What key k says of the frames after it (or before it), with what two sides are chosen by."""
@@ -337,7 +346,7 @@ class _TwoSidedTable:
     def __init__(self, builder: TableBuilder, seen: Seen) -> None:
         self._builder, self._between = builder, Between(builder, seen)
         self._stride, self._horizon = builder.options.two_sided_stride, builder.options.horizon
-        self.table_TL1 = np.full((len(seen.views), self._horizon + 1), np.nan, np.float32)
+        self.table_TL1 = np.full((len(seen.keys), self._horizon + 1), np.nan, np.float32)
 
     def add(self, k: int, links: Sequence[Link], moved: Sequence[Any]) -> None:
         """All intervals that key k begins."""
@@ -354,7 +363,7 @@ class _TwoSidedTable:
 
 def _pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     """Frames and masks as a planner is shown them."""
-    grays = [lookahead_view(gray_of(view)) for view in seen.views]
+    grays = [lookahead_view(gray_of(key.view)) for key in seen.keys]
     masks = [lookahead_labels(mask_HW, *gray.shape) for mask_HW, gray in zip(seen.masks, grays, strict=True)]
     return np.stack(grays), np.stack(masks)
 

@@ -43,6 +43,7 @@ from vidseg_core.models.digest import digest_file
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
+from vidseg_core.propagation.filler import works_with_net
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling import SCHEDULERS, Scheduler, WindowScheduler, scheduler_of
@@ -110,8 +111,11 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
     try:
         scheduler = _scheduler(bench, method, clip)
         propagator = propagator_of(carried, bench.device)
-        reads_low = any(getattr(part, "needs_low", False) for part in (scheduler, propagator))
-        recall = recalled(bench.net, bench.classes) if carried.level == "labels" and not reads_low else None
+        work_with_net = any(works_with_net(part) for part in (scheduler, propagator))
+        if work_with_net and bench.net is None:
+            raise ValueError("scheduler or propagator works with the net itself; name a --segmenter")
+        only_labels = carried.level == "labels" and not work_with_net
+        recall = recalled(bench.net, bench.classes) if only_labels else None
         segmenter: Any = recall if recall is not None else bench.net
         engine = Engine(
             segmenter,

@@ -58,6 +58,15 @@ class PluginSegmenter:
         """S_h of the plug-in."""
         return self.inner.high(_copied(low))
 
+    @property
+    def has_fuse(self) -> bool:
+        """Whether the plug-in has parts and `fuse`."""
+        return self.has_parts and callable(getattr(self.inner, "fuse", None))
+
+    def fuse(self, low: Features, carried: Features) -> Features:
+        """`fuse` of the plug-in; see `FusingSegmenter`."""
+        return self.inner.fuse(_copied(low), _copied(carried))
+
     def to(self, device: str | torch.device) -> Self:
         """Move the plug-in, if it can be moved."""
         if hasattr(self.inner, "to"):

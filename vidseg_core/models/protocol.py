@@ -85,6 +85,22 @@ class PartedSegmenter(Segmenter, Protocol):
         ...
 
 
+class FusingSegmenter(PartedSegmenter, Protocol):
+    """A segmenter in parts that puts a frame's low-level features and a key's features together; optional.
+
+    Invariant: `fuse(low(frames), features(frames))` is `features(frames)`, bit for bit: frames that are their
+    own keys.
+    """
+
+    has_fuse: bool
+    """False: it has no `fuse`."""
+
+    def fuse(self, low: Features, carried: Features) -> Features:
+        """What `head` takes, of frames whose `low` it is and whose keys' features are `carried`, moved there
+        or not; must leave both as they are."""
+        ...
+
+
 def parts_of(segmenter: Segmenter, asked_by: str) -> PartedSegmenter:
     """The segmenter as one in parts; `SegmenterError` if it has none."""
     if not getattr(segmenter, "has_parts", False):
@@ -93,6 +109,17 @@ def parts_of(segmenter: Segmenter, asked_by: str) -> PartedSegmenter:
             "(low and high, see docs/plugins.md)"
         )
     return cast(PartedSegmenter, segmenter)
+
+
+def fusing(segmenter: Segmenter, asked_by: str) -> FusingSegmenter:
+    """The segmenter as one that can `fuse`; `SegmenterError` if it cannot."""
+    parts_of(segmenter, asked_by)
+    if not getattr(segmenter, "has_fuse", False):
+        raise SegmenterError(
+            f"{asked_by} puts features of two frames together, but the segmenter {segmenter.name!r} has no "
+            "fuse (see docs/plugins.md)"
+        )
+    return cast(FusingSegmenter, segmenter)
 
 
 def unknown_name(what: str, name: str, known: Sequence[str]) -> SegmenterError:

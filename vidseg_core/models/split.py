@@ -42,6 +42,8 @@ class SplitNet(nn.Module, ABC):
     """How many maps `lower` returns; 0: the net has no parts."""
     low_stride: int = 0
     """Frame pixels per pixel of the first of these."""
+    joins: bool = False
+    """It has parts and `join`."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -55,6 +57,12 @@ class SplitNet(nn.Module, ABC):
 
     def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """S_h: `encode` is `higher(lower(.))`."""
+        raise NotImplementedError
+
+    def join(
+        self, low: tuple[torch.Tensor, ...], maps: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, ...]:
+        """`lower` of one frame and `encode` of another as one; of the same frame it is its `encode`."""
         raise NotImplementedError
 
     @abstractmethod
@@ -147,13 +155,27 @@ class SplitSegmenter:
     def high(self, low: Features) -> Features:
         """S_h; see `PartedSegmenter`."""
         maps, size = detach_size(low, self.net.low_count, self.net.low_stride)
-        high = self.net.higher(tuple(aligned(self._to_own(one_map)) for one_map in maps))
+        high = self.net.higher(self._own(maps))
         return attach_size(high, size, self.net.multiple)
+
+    @property
+    def has_fuse(self) -> bool:
+        """Whether it has `fuse`; see `FusingSegmenter`."""
+        return self.net.joins
+
+    def fuse(self, low: Features, carried: Features) -> Features:
+        """Low-level features of a frame and features of its key as one; see `FusingSegmenter`."""
+        lows, size = detach_size(low, self.net.low_count, self.net.low_stride)
+        maps, _ = detach_size(carried, self.net.maps, self.net.stride)
+        return attach_size(self.net.join(self._own(lows), self._own(maps)), size, self.net.multiple)
+
+    def _own(self, maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(aligned(self._to_own(one_map)) for one_map in maps)
 
     def head(self, feats: Features) -> torch.Tensor:
         """N_task; see `Segmenter`. Low-resolution scores are upsampled (bilinear, half-pixel centres)."""
         maps, size = detach_size(feats, self.net.maps, self.net.stride)
-        scores = self.net.decode(tuple(aligned(self._to_own(one_map)) for one_map in maps)).float()
+        scores = self.net.decode(self._own(maps)).float()
         padded = (maps[0].shape[2] * self.net.stride, maps[0].shape[3] * self.net.stride)
         if (scores.shape[2], scores.shape[3]) != padded:
             scores = F.interpolate(scores, size=padded, mode="bilinear", align_corners=False)

@@ -8,6 +8,8 @@ A propagator is written in one of three forms (see `propagators`), and each is a
 | `move(pairs)`          | a key and a frame, one pair at a time  | made here, by `better_side` | yes    |
 | `fill(gaps)`           | the whole gap, and its own memory      | its own business            | no     |
 
+What it may have besides, to work with the net or with nets of its own, is in `propagators.Extras`.
+
 Invariant: what comes out for a frame has the form of what is kept of its key, and depends on the frame's own
 gap alone, not on which gaps share a call.
 """
@@ -17,12 +19,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, ClassVar
 
 import numpy as np
 
 from vidseg_core.propagation.chain import Link
-from vidseg_core.propagation.gap import READS, FramePair, Gap, Reads
+from vidseg_core.propagation.gap import READS, FramePair, Gap, GapFrame, GapKey, Memory, Reads
 from vidseg_core.propagation.propagators import LEVELS, Level, check_carried
 from vidseg_core.propagation.two_sided import Side, better_side
 from vidseg_core.propagation.warp import warp_error
@@ -52,16 +55,39 @@ class Filler(ABC):
         if self.needs_low and two_sided:
             problem = "reads low-level features of every frame: it goes with --propagation.sides one"
             raise PluginError(f"propagator {self.name!r} {problem}")
+        self.answers_keys = hasattr(propagator, "at_key")
+        if self.answers_keys and (self.pairwise or two_sided):
+            problem = "has at_key, which goes with fill and --propagation.sides one"
+            raise PluginError(f"propagator {self.name!r} {problem}")
 
     @property
     def keeps_frame(self) -> bool:
         """Is a key's RGB frame kept: to be looked at, or for N to run on it again after a restore?"""
         return self.level != "labels" or self.reads == "frame" or self.needs_low
 
+    @property
+    def works_with_net(self) -> bool:
+        """Does it need the net itself, and not only what the net says of keys?"""
+        return works_with_net(self.propagator)
+
     @abstractmethod
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
         """What the level says (labels, scores, features) of each frame of the first gap, then of the second;
         made when asked for. A gap's memory is that of its last frame once all have been taken."""
+
+    def at_key(self, key: GapKey, memory: Memory) -> tuple[Any, Memory]:
+        """What a new key shows, of the form of its `carried`, and what is carried over from it; for
+        propagators that answer keys."""
+        self.ready(key)
+        shown, memory = self.propagator.at_key(key, dict(memory))
+        check_carried(shown, key.carried, self.name)
+        _check_memory(memory, self.name)
+        return shown, memory
+
+    def ready(self, key: GapKey) -> None:
+        """Have what the propagator makes of this key, if it makes anything."""
+        if key.kept is None and hasattr(self.propagator, "keep"):
+            key.kept = self.propagator.keep(key)
 
 
 class PairFiller(Filler):
@@ -75,7 +101,7 @@ class PairFiller(Filler):
             self.reads = _at_least_view(self.reads)
 
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
-        moved = self.move(pair for gap in gaps for pair in gap.pairs())
+        moved = self.move(self._pairs(gaps))
         for gap in gaps:
             for frame in gap.frames:
                 left = next(moved)
@@ -86,11 +112,27 @@ class PairFiller(Filler):
         for _ in moved:
             pass  # whatever it gives more is refused
 
+    def see(self, frames: Iterable[GapFrame | GapKey]) -> Iterator[Any]:
+        """What the propagator makes of each frame by itself, None where it makes nothing. Take no more than
+        there are frames."""
+        if not hasattr(self.propagator, "see"):
+            yield from repeat(None)
+        yield from self.propagator.see(frames)
+        raise PluginError(f"propagator {self.name!r} saw fewer frames than it was given")
+
+    def _pairs(self, gaps: Sequence[Gap]) -> Iterator[FramePair]:
+        seen = self.see(frame for gap in gaps for frame in gap.frames)
+        for gap in gaps:
+            for frame in gap.frames:
+                frame.seen = next(seen)
+                yield from gap.pairs(frame)
+                frame.seen = None
+
     def move(self, pairs: Iterable[FramePair]) -> Iterator[Any]:
         """What is kept of each pair's key at its frame; `PluginError` for a propagator that gives another
         thing."""
         taken: deque[FramePair] = deque()
-        given = _noted(pairs, taken)
+        given = _noted(self._readied(pairs), taken)
         for moved in self._moved(given):
             if not taken:
                 raise PluginError(f"propagator {self.name!r} moved more pairs than it was given")
@@ -103,6 +145,11 @@ class PairFiller(Filler):
         """What `move` gave for this link, and how well its key's picture explains the frame."""
         error = warp_error(link.current, link.key, self._flow_of(link))
         return Side(moved, error, link.distance)
+
+    def _readied(self, pairs: Iterable[FramePair]) -> Iterator[FramePair]:
+        for pair in pairs:
+            self.ready(pair.key)
+            yield pair
 
     def _moved(self, pairs: Iterable[FramePair]) -> Iterable[Any]:
         if hasattr(self.propagator, "move"):
@@ -119,6 +166,10 @@ class GapFiller(Filler):
     pairwise = False
 
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
+        for gap in gaps:
+            self.ready(gap.left)
+            if gap.right is not None:
+                self.ready(gap.right)
         results = iter(self.propagator.fill(gaps))
         for gap in gaps:
             for _ in gap.frames:
@@ -134,6 +185,11 @@ class GapFiller(Filler):
 
 
 _NOTHING = object()
+
+
+def works_with_net(part: Any) -> bool:
+    """Does this propagator or scheduler need N itself, and not only what N says of keys?"""
+    return bool(getattr(part, "needs_low", False)) or hasattr(part, "use_net") or hasattr(part, "check_net")
 
 
 def filler_of(propagator: Any, *, two_sided: bool) -> Filler:

@@ -3,16 +3,17 @@
 Model: with one side a gap is the single frame after the last one, with no key on its right; with two sides it
 is all frames strictly between two keys, or after the last key of a segment, again with none on the right.
 Whoever fills a gap says what it reads (`Reads`): nothing else is made of a frame, kept while it waits, and
-stored. Reading it is a RuntimeError that says which attribute is missing.
+stored. Reading it is a RuntimeError that says which attribute is missing. What it makes itself of a key
+(`keep`) or of a frame (`see`) is made once and is never stored: after a restore it is made again.
 
 Legend: H, W working size; h, w flow size; 3 = RGB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 
@@ -24,7 +25,8 @@ that and the frame itself, RGB at working size."""
 READS: tuple[str, ...] = get_args(Reads)
 
 Memory: TypeAlias = dict[str, np.ndarray]
-"""What a propagator carries over from frame to frame, by names of its own; empty right after a key."""
+"""What a propagator carries over from frame to frame, by names of its own; empty right after a key, unless it
+has `at_key` and leaves something there."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class GapKey(Shown):
     """Its flow picture: uint8 gray hw, or RGB hw3, at flow size."""
     carried: Any
     """What is kept of it: labels_HW, scores or features, by level."""
+    kept: Any = None
+    """What the propagator made of this key (its `keep`); None: nothing yet, or `carried` has changed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +73,8 @@ class GapFrame(Shown):
     """The way to the key before it: distance, and flow for a propagator that says `needs_flow`."""
     right: Link | None = None
     """The way to the key after it, if that is known."""
+    seen: Any = None
+    """What the propagator made of this frame (its `see`), while the frame is being filled."""
 
     @property
     def view(self) -> np.ndarray:
@@ -82,6 +88,8 @@ class FramePair(Shown):
 
     key: GapKey
     link: Link
+    seen: Any = None
+    """What the propagator made of the frame (its `see`)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,14 +102,38 @@ class Gap:
     memory: Memory = field(default_factory=dict)
     """What the frame before left here; what is set here, the next frame finds. Never changed in place."""
 
-    def pairs(self) -> Iterator[FramePair]:
-        """Each frame with the key on its left, then with that on its right, if there is one."""
-        for frame in self.frames:
-            yield pair_of(self.left, frame, frame.left)
-            if self.right is not None and frame.right is not None:
-                yield pair_of(self.right, frame, frame.right)
+    def pairs(self, frame: GapFrame) -> Iterator[FramePair]:
+        """The frame with the key on its left, then with that on its right, if there is one."""
+        yield _pair_of(self.left, frame, frame.left)
+        if self.right is not None and frame.right is not None:
+            yield _pair_of(self.right, frame, frame.right)
 
 
-def pair_of(key: GapKey, frame: Shown, link: Link) -> FramePair:
+def _pair_of(key: GapKey, frame: GapFrame, link: Link) -> FramePair:
     """The frame as seen from one key."""
-    return FramePair(key=key, link=link, rgb_HW3=frame.rgb_HW3, low_maps=frame.low_maps)
+    return FramePair(key=key, link=link, rgb_HW3=frame.rgb_HW3, low_maps=frame.low_maps, seen=frame.seen)
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_calls(
+    items: Iterable[Item],
+    size: int,
+    form: Callable[[Item], Hashable],
+    run: Callable[[list[Item]], Iterable[Result]],
+) -> Iterator[Result]:
+    """`run` on at most `size` consecutive items of one form at a time, its results in order.
+
+    For propagators with a net: `run` fills its calls up to one size, so that no result depends on the items
+    beside it.
+    """
+    waiting: list[Item] = []
+    for item in items:
+        if waiting and (len(waiting) == size or form(item) != form(waiting[0])):
+            yield from run(waiting)
+            waiting = []
+        waiting.append(item)
+    if waiting:
+        yield from run(waiting)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vidseg_core.models.lvs import read_lvs
-from vidseg_core.propagation.gap import FramePair
+from vidseg_core.propagation.gap import FramePair, in_calls
 from vidseg_core.propagation.propagators import Level
 
 _BATCH = {"cpu": 1, "cuda": 8}
@@ -37,14 +37,7 @@ class Lvs:
 
     def move(self, pairs: Iterable[FramePair]) -> Iterator[Any]:
         """Fused features of each frame."""
-        waiting: list[FramePair] = []
-        for pair in pairs:
-            if waiting and (len(waiting) == self._batch or not _alike(pair, waiting[0])):
-                yield from self._carried(waiting)
-                waiting = []
-            waiting.append(pair)
-        if waiting:
-            yield from self._carried(waiting)
+        return in_calls(pairs, self._batch, _shape, self._carried)
 
     @torch.inference_mode()
     def expected_deviation(self, pair: FramePair) -> float:
@@ -79,5 +72,5 @@ def _with_first(carried: Any, first_Chw: torch.Tensor) -> Any:
     return (first_Chw.to(carried[0].dtype), *carried[1:])
 
 
-def _alike(one: FramePair, other: FramePair) -> bool:
-    return _first(one.key.carried).shape == _first(other.key.carried).shape
+def _shape(pair: FramePair) -> tuple[int, ...]:
+    return tuple(_first(pair.key.carried).shape)

@@ -9,8 +9,8 @@ What is kept depends on the *level*, and so does its type, called `Carried` here
 | features | what N_feat gave, one frame: tensor(s) CHW     | N_task, then as scores       |
 
 A propagator has one of three forms: `carry` moves `Carried` along one flow (`Propagator`), `move` sees a key
-and a frame (`PairPropagator`), `fill` the whole gap between two keys (`GapPropagator`). What the engine makes
-of them is in `filler`.
+and a frame (`PairPropagator`), `fill` the whole gap between two keys (`GapPropagator`). What it may have
+besides is in `Extras`, and what the engine makes of it all in `filler`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from vidseg_core.config import catalogue
-from vidseg_core.propagation.gap import FramePair, Gap
+from vidseg_core.propagation.gap import FramePair, Gap, GapFrame, GapKey, Memory, Reads
 from vidseg_core.propagation.scale_field import scale_of
 from vidseg_core.propagation.warp import warp_labels, warp_maps
 from vidseg_core.registry import PluginError, Registry
@@ -59,7 +59,7 @@ class PairPropagator(Protocol):
     """Moves what is kept of a key to a frame that it may look at, one pair at a time.
 
     With two sides each frame is moved to from both keys, and each pixel comes from the one whose picture
-    explains it better (`two_sided`). It may have `reads` ("nothing", "view" or "frame", see `gap.Reads`).
+    explains it better (`two_sided`).
     """
 
     level: Level
@@ -76,7 +76,7 @@ class PairPropagator(Protocol):
 class GapPropagator(Protocol):
     """Fills gaps: the frames between two keys, or (one side) the frame after the last one, with memory.
 
-    It may have `reads`, as above. Tables of pairs know nothing of it, so neither do planner, oracle and dial.
+    Tables of pairs know nothing of it, so neither do planner, oracle and dial.
     """
 
     level: Level
@@ -85,6 +85,63 @@ class GapPropagator(Protocol):
 
     def fill(self, gaps: Sequence[Gap]) -> Iterable[Any]:
         """For each frame of each gap, in order, what the level says: of the form of `gap.left.carried`."""
+        ...
+
+
+class NetInCalls(Protocol):
+    """N as a propagator may use it: on frames one by one, in calls of one size, so that what it gives for one
+    does not depend on the others. Features are those of one frame, without batch dimension."""
+
+    segmenter: Any
+    """The `Segmenter`."""
+    batch: int
+    """Frames in a call."""
+    device: torch.device
+
+    def low(self, frames: Sequence[np.ndarray]) -> list[Any]:
+        """Low-level features of each frame_HW3 uint8."""
+        ...
+
+    def fuse(self, low: Sequence[Any], carried: Sequence[Any]) -> list[Any]:
+        """Each frame's low-level features and the features carried to it as one (`FusingSegmenter`)."""
+        ...
+
+    def labels(self, carried: Sequence[Any]) -> list[np.ndarray]:
+        """labels_HW of what is carried, at the propagator's level."""
+        ...
+
+
+class Extras(Protocol):
+    """What a propagator of any form may have besides, or any part of it.
+
+    What `keep` and `see` give is never stored: it follows from the key or the frame, and is made again.
+    """
+
+    reads: Reads
+    """Of a frame that is no key; "nothing" without it."""
+    needs_low: bool
+    """True: low-level features of N (see `models.protocol.PartedSegmenter`) are on keys and frames."""
+
+    def check_net(self, segmenter: Any) -> None:
+        """`SegmenterError` for a segmenter that does not go with it."""
+        ...
+
+    def use_net(self, net: NetInCalls) -> None:
+        """Called before anything is filled, with the net that made the keys."""
+        ...
+
+    def keep(self, key: GapKey) -> Any:
+        """Its own form of a key, from what the key shows; then it is on `key.kept`."""
+        ...
+
+    def see(self, frames: Iterable[GapFrame | GapKey]) -> Iterable[Any]:
+        """For each frame in order what its own net says of it, once a frame and not once a pair; then it is
+        on `pair.seen`. With `carry` and `move` only."""
+        ...
+
+    def at_key(self, key: GapKey, memory: Memory) -> tuple[Any, Memory]:
+        """What a new key shows in place of N's own result, in the form of `key.carried`, and what the next
+        frame finds in memory, which otherwise is empty after a key. With `fill` and one side only."""
         ...
 
 
