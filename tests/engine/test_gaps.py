@@ -24,7 +24,8 @@ from vidseg_core.calibration.calibrate import check_dial_here
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
-from vidseg_core.engine.assemble import check_parts
+from vidseg_core.engine.assemble import check_parts, describe_net
+from vidseg_core.engine.bound import measure
 from vidseg_core.engine.trial import try_net
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.table import EpisodeError
@@ -138,7 +139,7 @@ class Shares:
 
 class Sees:
     """Where its own net finds in the frame what it found in the key, the key's labels; else the other way round.
-    Takes two frames before it gives the first; notes what it was shown."""
+    Notes what it was shown."""
 
     level, needs_flow, reads = "labels", False, "frame"
 
@@ -150,10 +151,7 @@ class Sees:
         self.kept.append(key)
         return cv2.blur(key.frame_HW3, (5, 5)) + key.carried[..., None]
 
-    def see(self, frames: Iterable[Any]) -> Iterator[np.ndarray]:
-        return in_calls(frames, 2, lambda frame: frame.frame_HW3.shape, self._net)
-
-    def _net(self, frames: list[Any]) -> Iterator[np.ndarray]:
+    def see(self, frames: Sequence[Any]) -> Iterator[np.ndarray]:
         for frame in frames:
             self.saw.append(frame.view.tobytes())
             yield cv2.blur(frame.frame_HW3, (5, 5))
@@ -216,7 +214,7 @@ def engine(
 def parts(name: str, sides: Any = "one") -> Engine:
     if name in ("sharp", "shares"):
         propagator = Sharp() if name == "sharp" else Shares()
-        return engine(propagator, net=Fusing(), scheduler=LowDistance())
+        return engine(propagator, sides=sides, net=Fusing(), scheduler=LowDistance())
     if name == "recurs":
         return engine(Recurs(), net=ConvNet())
     return engine({"looks": Looks, "sees": Sees, "remembers": Remembers}[name](), sides=sides)
@@ -351,6 +349,10 @@ class Blind(Looks):
                 yield gap.left.carried
 
 
+class LowBlind(Blind):
+    needs_low = True
+
+
 class Peeks(Blind):
     def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
         yield gaps[0].frames[0].frame_HW3[..., 0]
@@ -368,7 +370,7 @@ class Forgets(Blind):
 
 
 class SeesTooFew(Sees):
-    def see(self, frames: Iterable[Any]) -> Iterator[np.ndarray]:
+    def see(self, frames: Sequence[Any]) -> Iterator[np.ndarray]:
         return iter(())
 
 
@@ -384,7 +386,7 @@ class Formless:
         (Forgets, "a dict of names and numpy arrays"),
         (Formless, "has no carry, move or fill"),
         (Sharp, "'ThresholdNet|'toy' has no parts"),
-        (SeesTooFew, "saw fewer frames than it was given"),
+        (SeesTooFew, "saw 0 frames, but was given 1"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(propagator: Any, message: str) -> None:
@@ -407,9 +409,22 @@ def test_low_level_features_that_only_the_scheduler_reads_do_not_wait_with_the_f
     assert [frame.low_maps for frame in state.pending] == [None, None, None]
 
 
-def test_low_level_features_go_with_one_side() -> None:
-    with pytest.raises(PluginError, match="goes with --propagation.sides one"):
-        engine(Sharp(), net=Parted(), sides="two")
+def test_with_two_sides_low_level_features_are_made_when_a_gap_is_filled() -> None:
+    net = Parted()
+    here, state = engine(Sharp(), net=net, sides="two"), SegmentState.new(0, "s")
+    frames = inputs(moving_clip(12))
+    for frame in frames[:4]:
+        here.step([state], [frame])
+    assert net.lows == 1 and [frame.low_maps for frame in state.pending] == [None, None, None]
+    for frame in frames[4:]:
+        here.step([state], [frame])
+    here.finish([state])
+    assert net.lows == 12 and net.wholes == 0
+
+
+def test_whoever_fills_gaps_asks_for_them_itself() -> None:
+    with pytest.raises(PluginError, match="asks the net for low-level features itself"):
+        engine(LowBlind(), net=Parted(), sides="two")
 
 
 def test_what_may_wait_is_known_beforehand() -> None:
@@ -419,6 +434,37 @@ def test_what_may_wait_is_known_beforehand() -> None:
     looks = engine(Looks(), sides="two").bound(size)
     assert blind.frames == looks.frames == 5
     assert looks.bytes - blind.bytes == 5 * (frame + view) + 2 * frame
+
+
+def test_a_keys_features_and_what_is_carried_over_are_measured_on_states() -> None:
+    here, state = engine(Recurs(), net=ConvNet(), sides="one"), SegmentState.new(0, "s")
+    here.step([state], inputs(moving_clip(1)))
+    measured, scores = measure(state, (48, 64)), 6 * 4 * 48 * 64
+    assert here.bound((48, 64), measured).bytes - here.bound((48, 64)).bytes == 2 * scores
+    twice = here.bound((96, 64), measured).bytes - here.bound((96, 64)).bytes
+    assert twice == 4 * scores
+
+
+def test_with_low_latency_a_keys_own_result_waits_too() -> None:
+    at_once, late = (engine(FlowWarp(), delay=delay).bound((48, 64)).bytes for delay in (None, 3))
+    assert late - at_once == 48 * 64
+
+
+def test_more_than_the_state_may_hold_is_refused_for_what_is_carried_over_too() -> None:
+    propagation = PropagationConfig(name="tests.engine.test_gaps:Hoards", sides="one")
+    settings = SegmentConfig(input=("a",), output="b", segmenter="plain", propagation=propagation)
+    with pytest.raises(ConfigError, match="--state_mb: is 256, but .*Hoards keeps .* with what it carries over"):
+        describe_net(settings)
+
+
+class Hoards(Remembers):
+    """Carries two kilobytes over for each pixel."""
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
+        for gap in gaps:
+            for _ in gap.frames:
+                yield gap.left.carried
+            gap.memory = {"much": np.zeros((*gap.left.carried.shape, 256))}
 
 
 def settings_of(name: str, **options: Any) -> SegmentConfig:

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine import Engine, SegmentState
-from vidseg_core.engine.bound import state_bound
+from vidseg_core.engine.bound import Measured, state_bound
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
@@ -33,9 +33,9 @@ from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
-from vidseg_core.propagation.filler import filler_of
+from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
-from vidseg_core.propagation.propagators import AnyPropagator, propagator_of
+from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
 
 _UNTRAINED_FLOW = (
@@ -89,7 +89,10 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     tried = _try_out(config, net)
     filler = filler_of(propagator_of(config.propagation), two_sided=config.propagation.sides == "two")
     in_calls = ChunkedNet(net, level=filler.level, batch=1, device="cpu")
-    connect(in_calls, scheduler_of(config.scheduler), filler)
+    scheduler = scheduler_of(config.scheduler)
+    connect(in_calls, scheduler, filler)
+    if tried.remembered:
+        _check_state(config, scheduler, filler, build_run_flow(config, "cpu"), tried.remembered)
     notes = [net.note, tried.note]
     if flow is not None and not getattr(flow, "trained", True):
         notes.append(_UNTRAINED_FLOW.format(name=config.propagation.flow))
@@ -118,12 +121,12 @@ def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
         most=MOST_NAMES if rule is None else MOST_NAMES - 1,
     )
     try:
-        try_plugins(config.propagation, lambda: build_run_flow(config, "cpu"), tried)
+        remembered = try_plugins(config.propagation, lambda: build_run_flow(config, "cpu"), tried)
     except ConfigError:
         raise
     except ValueError as problem:
         raise ConfigError("--propagation.flow or --propagation.name", str(problem)) from problem
-    return tried
+    return replace(tried, remembered=remembered)
 
 
 def build_engine(config: SegmentConfig, device: str) -> Engine:
@@ -194,41 +197,44 @@ def check_parts(config: SegmentConfig) -> None:
             raise
         except (ValueError, TypeError) as problem:
             raise ConfigError(option, str(problem)) from problem
-    _check_state(config, *built)
+    scheduler, propagator, flow = built
+    filler = filler_of(propagator, two_sided=options.sides == "two")
+    if filler.answers_keys and options.latency == "low":
+        problem = f"low does not go with {options.name}, which says what keys show"
+        raise ConfigError("--propagation.latency", problem)
+    if filler.reads == "frame":
+        _check_state(config, scheduler, filler, flow)
 
 
 def _check_state(
     config: SegmentConfig,
     scheduler: Scheduler | WindowScheduler,
-    propagator: AnyPropagator,
+    filler: Filler,
     flow: FlowEstimator,
+    remembered: float = 0.0,
 ) -> None:
-    """`ConfigError` for a propagator that looks at frames and may let more of them wait than is allowed, and
-    for one that does not go with low latency."""
+    """`ConfigError` for a propagator that looks at frames, or carries something over (`remembered` bytes per
+    pixel), and may let more of a segment wait than is allowed."""
     options, spec = config.propagation, config.working_size_spec
-    two_sided = options.sides == "two"
-    filler = filler_of(propagator, two_sided=two_sided)
-    if filler.answers_keys and options.latency == "low":
-        problem = f"low does not go with {options.name}, which says what keys show"
-        raise ConfigError("--propagation.latency", problem)
-    if filler.reads != "frame":
-        return
     bound = state_bound(
         filler,
         scheduler,
-        two_sided=two_sided,
+        two_sided=options.sides == "two",
         max_interval=config.scheduler.max_interval,
         flow_size=options.flow_size,
         channels=flow.channels,
         size=working_size(spec, spec, spec) if isinstance(spec, int) else working_size(1, 1, spec),
+        late=options.latency == "low",
+        measured=Measured(remembered=remembered),
     )
     kept_mb = -(-bound.bytes // 1_000_000)
-    if kept_mb > config.state_mb:
-        problem = (
-            f"is {config.state_mb}, but {options.name} looks at frames, and {bound.frames} of a segment may "
-            f"wait: {kept_mb} MB; raise it, or lower --scheduler.max_interval or --working_size"
-        )
-        raise ConfigError("--state_mb", problem)
+    if kept_mb <= config.state_mb:
+        return
+    why, lower = f"{options.name} keeps {kept_mb} MB of a segment, with what it carries over", "--working_size"
+    if filler.reads == "frame":
+        why = f"{options.name} looks at frames, and {bound.frames} of a segment may wait: {kept_mb} MB"
+        lower = "--scheduler.max_interval or --working_size"
+    raise ConfigError("--state_mb", f"is {config.state_mb}, but {why}; raise it, or lower {lower}")
 
 
 def _check_scheduler(config: SegmentConfig) -> Scheduler | WindowScheduler:

@@ -1,8 +1,8 @@
 """How much is kept of one segment at most: frames that wait, and what their pictures and the keys take.
 
-Bytes are those of the arrays, in memory and before the compression of a stored state. Not counted: a key's
-scores or features, which are not stored (but with low latency for `delay` frames), and what a propagator
-carries over by itself.
+Bytes are those of arrays and tensors, in memory and before the compression of a stored state. What follows
+from sizes and options is reckoned; what only a run shows (a key's scores or features, what the propagator
+makes of a key, what it carries over) is measured on a state and goes up with the frame's pixels.
 
 Legend: H, W working size; h, w flow size.
 """
@@ -10,8 +10,13 @@ Legend: H, W working size; h, w flow size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
 
 from vidseg_core.engine.look import view_size
+from vidseg_core.engine.state import SegmentState
 from vidseg_core.propagation.filler import Filler
 from vidseg_core.scheduling.lookahead_window import looked_at
 from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
@@ -26,6 +31,46 @@ class Bound:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Bytes per pixel at working size of what only a run shows."""
+
+    carried: float = 0.0
+    """A key's label map, scores or features."""
+    made: float = 0.0
+    """Its low-level features, and what the propagator made of it."""
+    remembered: float = 0.0
+    """What the propagator carries over."""
+
+    def most(self, other: Measured) -> Measured:
+        """The larger of each."""
+        return Measured(
+            carried=max(self.carried, other.carried),
+            made=max(self.made, other.made),
+            remembered=max(self.remembered, other.remembered),
+        )
+
+
+def measure(state: SegmentState, size: tuple[int, int]) -> Measured:
+    """What this state holds now; `size` (H, W) of its frames."""
+    pixels, key = size[0] * size[1], state.key
+    carried, made = (None, None) if key is None else (key.carried, (key.low_maps, key.kept))
+    return Measured(
+        carried=bytes_of(carried) / pixels,
+        made=bytes_of(made) / pixels,
+        remembered=bytes_of(state.carried_over) / pixels,
+    )
+
+
+def bytes_of(held: Any) -> int:
+    """Of the arrays and tensors in it."""
+    if isinstance(held, np.ndarray | torch.Tensor):
+        return held.nbytes
+    if isinstance(held, dict):
+        return sum(map(bytes_of, held.values()))
+    return sum(map(bytes_of, held)) if isinstance(held, tuple | list) else 0
+
+
 def state_bound(
     filler: Filler,
     scheduler: Scheduler | WindowScheduler,
@@ -35,16 +80,21 @@ def state_bound(
     flow_size: int,
     channels: int,
     size: tuple[int, int],
+    late: bool,
+    measured: Measured,
 ) -> Bound:
-    """`channels`: of the flow picture; `size`: (H, W)."""
+    """`channels`: of the flow picture; `size`: (H, W); `late`: with low latency a key's own result waits beside
+    what stands in for it."""
     pixels = size[0] * size[1]
     height, width = view_size(*size, flow_size)
     view, frame = height * width * channels, 3 * pixels
     undecided = looked_at(scheduler.window, max_interval) if isinstance(scheduler, WindowScheduler) else 0
     pending = max_interval - 1 if two_sided else 0
     keeps_frame = filler.keeps_frame or bool(getattr(scheduler, "needs_low", False))
-    key = view + (pixels if filler.level == "labels" else 0) + (frame if keeps_frame else 0)
+    carried = max(pixels if filler.level == "labels" else 0, round(measured.carried * pixels))
+    key = view + (frame if keeps_frame else 0) + carried * (2 if late else 1) + round(measured.made * pixels)
     of_pending = (view if filler.reads != "nothing" else 0) + (frame if filler.reads == "frame" else 0)
     before = view + 8 * height * width  # the flow picture and the flow of the frame before
-    total = (2 if two_sided else 1) * key + before + pending * of_pending + undecided * (view + frame)
+    total = (2 if two_sided else 1) * key + before + round(measured.remembered * pixels)
+    total += pending * of_pending + undecided * (view + frame)
     return Bound(frames=pending + undecided, bytes=total)

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from vidseg_core.engine.bound import Bound, state_bound
+from vidseg_core.engine.bound import Bound, Measured, state_bound
 from vidseg_core.engine.codec import StateError
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.decide import Decider, Decision
@@ -122,8 +122,8 @@ class Engine:
         self._decider = Decider(online, self.flows, self._lows, self.stats, self.max_interval)
         self._finaliser = Finaliser(self.net, self.filler, self.flows, self.stats)
 
-    def bound(self, size: tuple[int, int]) -> Bound:
-        """What is kept of a segment at most, at this working size (rows, columns)."""
+    def bound(self, size: tuple[int, int], measured: Measured | None = None) -> Bound:
+        """What is kept of a segment at most, at this working size (rows, columns); `measured` on its states."""
         return state_bound(
             self.filler,
             self.scheduler,
@@ -132,6 +132,8 @@ class Engine:
             flow_size=self.flow_size,
             channels=self.flows.estimator.channels,
             size=size,
+            late=self._late.delay is not None,
+            measured=measured or Measured(),
         )
 
     def step(self, states: Sequence[SegmentState], frames: Sequence[FrameInput]) -> list[list[FrameResult]]:
@@ -253,7 +255,7 @@ class Engine:
                 if not decision.is_key or self._late.shows_carried(look.state)
             ]
             self.flows.online([look for look in carried if look.flow_hw2 is None])
-        if self.filler.needs_low:
+        if self.filler.needs_low and not self.filler.low_waits:
             self._lows.see(looks)
         return decisions
 
@@ -324,7 +326,7 @@ class Engine:
             lkd=decision.lkd,
             view=_NO_VIEW if reads == "nothing" else look.view,
             rgb_HW3=look.frame.frame_HW3.copy() if reads == "frame" else None,
-            low_maps=look.low_maps if self.filler.needs_low else None,
+            low_maps=look.low_maps if self.filler.needs_low and not self.filler.low_waits else None,
             flow_hw2=look.flow_hw2,
         )
 

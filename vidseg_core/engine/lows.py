@@ -20,6 +20,7 @@ from vidseg_core.propagation.filler import Filler
 def connect(net: ChunkedNet, scheduler: Any, filler: Filler) -> bool:
     """Let scheduler (None: there is none) and propagator have N, where they use it. True: one of them reads
     low-level features. `SegmenterError` for a net that has none, and for one that does not go with them."""
+    filler.net = net
     readers = (
         (f"propagator {filler.name!r}", filler.propagator),
         (f"scheduler {type(scheduler).__name__!r}", scheduler),

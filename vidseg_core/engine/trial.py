@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from vidseg_core.engine.bound import bytes_of
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.look import make_view
 from vidseg_core.engine.lows import connect
@@ -67,6 +68,8 @@ class Tried:
     classes: int
     pixel_s: float = 0.0
     """Seconds of a core that N takes per pixel, roughly; 0 where it could not be tried."""
+    remembered: float = 0.0
+    """Bytes per pixel that the propagator carries over from frame to frame."""
     note: str = ""
     """One sentence that a run should show; empty if there is none."""
 
@@ -207,23 +210,27 @@ def _is_foreign(net: Any) -> bool:
     return isinstance(net.inner if isinstance(net, TtaSegmenter) else net, PluginSegmenter)
 
 
-def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried: Tried) -> None:
-    """The flow and the propagator of `options`, where they are plug-ins, on the tried frame.
+def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried: Tried) -> float:
+    """The flow and the propagator of `options`, where they are plug-ins or carry something over, on the tried
+    frame. Bytes per pixel that the propagator carries over.
 
     `PluginError` names the one that does not fit; ValueError for a propagator of another level.
     """
-    if ":" not in options.flow + options.name:
-        return
     two_sided = getattr(options, "sides", "one") == "two"
     filler = filler_of(propagator_of(options), two_sided=two_sided)
+    if ":" not in options.flow + options.name and filler.pairwise:
+        return 0.0
     filler.name = options.name
     estimator = flow() if ":" in options.flow or filler.reads != "nothing" else None
     view = make_view(tried.frame_HW3, options.flow_size, 1 if estimator is None else estimator.channels)
     flow_hw2 = np.zeros((*view.shape[:2], 2), np.float32)
     if estimator is not None and ":" in options.flow:
         flow_hw2 = try_flow(estimator, options.flow, tried, options.flow_size)
-    if ":" in options.name:
-        try_propagator(filler, tried, view, flow_hw2 if filler.needs_flow else None, two_sided=two_sided)
+    if ":" not in options.name and filler.pairwise:
+        return 0.0
+    known_hw2 = flow_hw2 if filler.needs_flow else None
+    remembered = try_propagator(filler, tried, view, known_hw2, two_sided=two_sided)
+    return remembered / (tried.frame_HW3.shape[0] * tried.frame_HW3.shape[1])
 
 
 def try_flow(flow: FlowEstimator, name: str, tried: Tried, flow_size: int) -> np.ndarray:
@@ -240,8 +247,9 @@ def try_flow(flow: FlowEstimator, name: str, tried: Tried, flow_size: int) -> np
 
 def try_propagator(
     filler: Filler, tried: Tried, view: np.ndarray, flow_hw2: np.ndarray | None, *, two_sided: bool
-) -> None:
-    """`PluginError` unless the propagator gives back what it is handed in kind, and leaves that alone."""
+) -> int:
+    """`PluginError` unless the propagator gives back what it is handed in kind, and leaves that alone. Bytes
+    that it carries over."""
     name = filler.name
     carried = _call("propagator", name, lambda: tried.carried(filler.level))
     before = copy.deepcopy(carried)
@@ -250,13 +258,14 @@ def try_propagator(
         _call("propagator", name, lambda: connect(net, None, filler))
     gaps = _small_gaps(filler, tried, view, carried, flow_hw2, two_sided)
     if filler.answers_keys:
-        _call("propagator", name, lambda: filler.at_key(gaps[0].left, {}))
+        _, gaps[0].memory = _call("propagator", name, lambda: filler.at_key(gaps[0].left, {}))
     filled = _call("propagator", name, lambda: list(filler.fill(gaps)))
     if not _equal(carried, before):
         raise PluginError(f"propagator {name!r} changes what it is handed; it must work on a copy")
     highest = max(int((moved & 0xFF).max()) if isinstance(moved, np.ndarray) else 0 for moved in filled)
     if highest >= tried.classes:
         raise PluginError(f"propagator {name!r} gave label {highest}: there are {tried.classes} classes")
+    return max(bytes_of(gap.memory) for gap in gaps)
 
 
 def _small_gaps(

@@ -20,7 +20,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ from vidseg_core.propagation.filler import PairFiller, filler_of
 from vidseg_core.propagation.flow import FlowEstimator
 from vidseg_core.propagation.gap import FramePair, GapKey
 from vidseg_core.propagation.propagators import AnyPropagator
-from vidseg_core.propagation.two_sided import Side, better_side
+from vidseg_core.propagation.two_sided import Side, put_together
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_view
 
@@ -216,7 +215,8 @@ class TableBuilder:
             seen.keys.append(key)
             seen.masks.append(mask_HW)
             seen.truths.append(Truth(reference, self._classes, self.options.quality))
-        seen.own = list(islice(self.filler.see(seen.keys), len(seen.keys)))
+        for key in seen.keys:
+            seen.own += self.filler.see([key])
         return seen
 
     def _check(self, seen: Seen, clip: str, segment: int) -> None:
@@ -331,13 +331,13 @@ class Between:
         return found
 
     def _value(self, k: int, n: int, left: Sequence[Side], right: Sequence[Side]) -> float:
-        total = 0.0
-        for frame in range(k + 1, n):
-            truth = self._seen.truths[frame]
-            if truth.counted:
-                carried = better_side(left[frame - k - 1], right[n - frame - 1])
-                total += truth.quality(self._builder.labels_of(carried))
-        return total
+        sides = zip(self._seen.truths[k + 1 : n], left, reversed(right), strict=False)
+        counted = [(truth, (before, after)) for truth, before, after in sides if truth.counted]
+        filled = put_together(both for _, both in counted)
+        return sum(
+            truth.quality(self._builder.labels_of(carried))
+            for (truth, _), carried in zip(counted, filled, strict=True)
+        )
 
 
 class _TwoSidedTable:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult
 from vidseg_core.engine.assemble import build_engine, new_state
-from vidseg_core.engine.bound import Bound
+from vidseg_core.engine.bound import Bound, Measured, measure
 from vidseg_core.kit.progress import clock
 from vidseg_core.media import FrameShard
 from vidseg_core.metrics import measure_fidelity
@@ -77,7 +78,7 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
     """The frames of `shard`, as configured and then with the net on each of them."""
     config = replace(config, key_batch=1, budget=None, max_drop=None)
     engine, n = build_engine(config, device), len(shard)
-    rows, seconds = _as_configured(engine, config, video_id, shard)
+    rows, seconds, held = _as_configured(engine, config, video_id, shard)
     net_s = engine.stats.seconds["net"]
     keys = sum(row.is_key for row in rows)
     pace = Pace(
@@ -88,7 +89,7 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
         key_share=_share(config.scheduler, keys / n),
         every_s=seconds / n,
         fidelity=None,
-        bound=engine.bound,
+        bound=partial(engine.bound, measured=held),
         worker="core" if device == "cpu" else "GPU",
     )
     if config.scheduler.name == EVERY:
@@ -118,14 +119,15 @@ def _frame(shard: FrameShard, t: int) -> FrameInput:
 
 def _as_configured(
     engine: Engine, config: SegmentConfig, video_id: str, shard: FrameShard
-) -> tuple[list[FrameResult], float]:
-    """Rows, and seconds for all of them."""
+) -> tuple[list[FrameResult], float, Measured]:
+    """Rows, seconds for all of them, and what the state held at most of what only a run shows."""
     state, now = new_state(config, video_id, 0), engine.stats.clock
-    started, rows = now(), list[FrameResult]()
+    started, rows, held = now(), list[FrameResult](), Measured()
     for t in range(len(shard)):
         rows += engine.step([state], [_frame(shard, t)])[0]
+        held = held.most(measure(state, shard.pictures[t].shape))
     rows += engine.finish([state])[0]
-    return rows, now() - started
+    return rows, now() - started, held
 
 
 def _on_every_frame(engine: Engine, shard: FrameShard) -> tuple[list[np.ndarray], float]:

@@ -4,8 +4,8 @@ A propagator is written in one of three forms (see `propagators`), and each is a
 
 | it has                 | it sees                                | two sides                   | tables |
 |------------------------|----------------------------------------|-----------------------------|--------|
-| `carry(carried, flow)` | a key's result and the flow to the key | made here, by `better_side` | yes    |
-| `move(pairs)`          | a key and a frame, one pair at a time  | made here, by `better_side` | yes    |
+| `carry(carried, flow)` | a key's result and the flow to the key | made here, by `two_sided`   | yes    |
+| `move(pairs)`          | a key and a frame, one pair at a time  | made here, by `two_sided`   | yes    |
 | `fill(gaps)`           | the whole gap, and its own memory      | its own business            | no     |
 
 What it may have besides, to work with the net or with nets of its own, is in `propagators.Extras`.
@@ -19,15 +19,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
 
 from vidseg_core.propagation.chain import Link
 from vidseg_core.propagation.gap import READS, FramePair, Gap, GapFrame, GapKey, Memory, Reads
-from vidseg_core.propagation.propagators import LEVELS, Level, check_carried
-from vidseg_core.propagation.two_sided import Side, better_side
+from vidseg_core.propagation.propagators import LEVELS, Level, NetInCalls, check_carried
+from vidseg_core.propagation.two_sided import Side, Sides, put_together
 from vidseg_core.propagation.warp import warp_error
 from vidseg_core.registry import PluginError
 
@@ -52,9 +52,16 @@ class Filler(ABC):
         if self.needs_flow:
             self.reads = _at_least_view(self.reads)
         self.needs_low = bool(getattr(propagator, "needs_low", False))
-        if self.needs_low and two_sided:
-            problem = "reads low-level features of every frame: it goes with --propagation.sides one"
-            raise PluginError(f"propagator {self.name!r} {problem}")
+        self.low_waits = self.needs_low and two_sided
+        """Low-level features are made when a gap is filled, of frames that have waited: the features themselves
+        would be too large to wait."""
+        if self.low_waits and not self.pairwise:
+            problem = "fills gaps: with two sides it asks the net for low-level features itself (use_net), "
+            raise PluginError(f"propagator {self.name!r} {problem}or goes with --propagation.sides one")
+        if self.low_waits:
+            self.reads = "frame"
+        self.net: NetInCalls | None = None
+        """N, once it is known (`engine.lows.connect`)."""
         self.answers_keys = hasattr(propagator, "at_key")
         if self.answers_keys and (self.pairwise or two_sided):
             problem = "has at_key, which goes with fill and --propagation.sides one"
@@ -101,32 +108,43 @@ class PairFiller(Filler):
             self.reads = _at_least_view(self.reads)
 
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
+        return put_together(self._sides(gaps))
+
+    def _sides(self, gaps: Sequence[Gap]) -> Iterator[Sides]:
         moved = self.move(self._pairs(gaps))
         for gap in gaps:
             for frame in gap.frames:
                 left = next(moved)
                 if frame.right is None:
-                    yield left
+                    yield Side(left, frame.left.distance), None
                 else:
-                    yield better_side(self.side(left, frame.left), self.side(next(moved), frame.right))
+                    yield self.side(left, frame.left), self.side(next(moved), frame.right)
         for _ in moved:
             pass  # whatever it gives more is refused
 
-    def see(self, frames: Iterable[GapFrame | GapKey]) -> Iterator[Any]:
-        """What the propagator makes of each frame by itself, None where it makes nothing. Take no more than
-        there are frames."""
+    def see(self, frames: Sequence[GapFrame | GapKey]) -> list[Any]:
+        """What the propagator makes of each frame by itself; None where it makes nothing."""
         if not hasattr(self.propagator, "see"):
-            yield from repeat(None)
-        yield from self.propagator.see(frames)
-        raise PluginError(f"propagator {self.name!r} saw fewer frames than it was given")
+            return [None] * len(frames)
+        seen = list(self.propagator.see(frames))
+        if len(seen) != len(frames):
+            raise PluginError(f"propagator {self.name!r} saw {len(seen)} frames, but was given {len(frames)}")
+        return seen
 
     def _pairs(self, gaps: Sequence[Gap]) -> Iterator[FramePair]:
-        seen = self.see(frame for gap in gaps for frame in gap.frames)
-        for gap in gaps:
-            for frame in gap.frames:
-                frame.seen = next(seen)
+        """What the net and the propagator make of a frame is made for a few frames at a time, since it may be
+        larger than the frame."""
+        frames = iter([(gap, frame) for gap in gaps for frame in gap.frames])
+        while few := list(islice(frames, 1 if self.net is None else self.net.batch)):
+            if self.low_waits:
+                assert self.net is not None
+                lows = self.net.low([frame.frame_HW3 for _, frame in few])
+                for (_, frame), low_maps in zip(few, lows, strict=True):
+                    frame.low_maps = low_maps
+            for (gap, frame), seen in zip(few, self.see([frame for _, frame in few]), strict=True):
+                frame.seen = seen
                 yield from gap.pairs(frame)
-                frame.seen = None
+                frame.seen = frame.low_maps = None
 
     def move(self, pairs: Iterable[FramePair]) -> Iterator[Any]:
         """What is kept of each pair's key at its frame; `PluginError` for a propagator that gives another
@@ -144,7 +162,7 @@ class PairFiller(Filler):
     def side(self, moved: Any, link: Link) -> Side:
         """What `move` gave for this link, and how well its key's picture explains the frame."""
         error = warp_error(link.current, link.key, self._flow_of(link))
-        return Side(moved, error, link.distance)
+        return Side(moved, link.distance, error)
 
     def _readied(self, pairs: Iterable[FramePair]) -> Iterator[FramePair]:
         for pair in pairs:

@@ -134,9 +134,9 @@ class Extras(Protocol):
         """Its own form of a key, from what the key shows; then it is on `key.kept`."""
         ...
 
-    def see(self, frames: Iterable[GapFrame | GapKey]) -> Iterable[Any]:
+    def see(self, frames: Sequence[GapFrame | GapKey]) -> Iterable[Any]:
         """For each frame in order what its own net says of it, once a frame and not once a pair; then it is
-        on `pair.seen`. With `carry` and `move` only."""
+        on `pair.seen`. With `move` only. What it gives for one frame must not depend on the others."""
         ...
 
     def at_key(self, key: GapKey, memory: Memory) -> tuple[Any, Memory]:

@@ -13,8 +13,9 @@ Legend: H, W flow size; errors uint8 gray levels, HW or HW3; left = the earlier 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -29,14 +30,25 @@ class Side:
     """What one key says of one frame."""
 
     carried: Any
-    error: np.ndarray
-    """How badly the key's picture, moved to the frame, explains it: uint8 gray levels at flow size."""
     distance: int
     """Frames between the two, at least 1."""
+    error: np.ndarray | None = None
+    """How badly the key's picture, moved to the frame, explains it: uint8 gray levels at flow size; None where
+    there is no other side."""
 
 
-def better_side(left: Side, right: Side) -> Any:
-    """The frame between two keys, put together from both."""
+Sides: TypeAlias = tuple[Side, Side | None]
+"""What the key before a frame says of it, and the key after it, if there is one."""
+
+
+def put_together(frames: Iterable[Sides]) -> Iterator[Any]:
+    """Each frame of a gap from both sides, or from the left one alone."""
+    for left, right in frames:
+        yield left.carried if right is None else _better_side(left, right)
+
+
+def _better_side(left: Side, right: Side) -> Any:
+    assert left.error is not None and right.error is not None
     nearer = right.distance < left.distance
     return choose(left.carried, right.carried, prefer_right(left.error, right.error, right_is_nearer=nearer))
 
