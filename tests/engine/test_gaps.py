@@ -485,9 +485,6 @@ def test_more_frames_than_the_state_may_hold_are_refused_before_the_run() -> Non
 def test_what_no_table_can_foresee_is_refused_by_tables_and_dial() -> None:
     with pytest.raises(ConfigError, match="--budget: needs masks that follow from a key and a frame each"):
         check_dial_here(settings_of("Remembers", budget=0.1))
-    low = SchedulerConfig(name="low_deviation", policy="lvs.safetensors")
-    with pytest.raises(ConfigError, match="--budget: cannot set the threshold of low_deviation: no table"):
-        check_dial_here(settings_of("Looks", budget=0.1, scheduler=low))
     propagator: Any = Remembers()
     with pytest.raises(EpisodeError, match="'Remembers' fills whole gaps"):
         TableBuilder(

@@ -7,6 +7,7 @@ process, a resumed stream would show other masks.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.toy import ConvNet, ThresholdNet, inputs, moving_clip, plain, run, truth
+from vidseg_core.calibration.calibrate import check_dial_here
+from vidseg_core.calibration.tasks import tried_names
+from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
@@ -120,6 +124,20 @@ def test_it_goes_with_one_side_and_no_look_ahead() -> None:
     )
     with pytest.raises(ConfigError, match="--propagation.latency: low does not go with planner"):
         check_parts(ahead)
+
+
+def test_the_dial_goes_with_it_but_for_schedulers_that_look_ahead() -> None:
+    late = SegmentConfig(
+        input=("a",),
+        output="b",
+        segmenter="plain",
+        budget=0.1,
+        propagation=PropagationConfig(latency="low", sides="one"),
+    )
+    check_dial_here(late)
+    assert "planner" not in tried_names(late) and "fixed" in tried_names(late)
+    with pytest.raises(ConfigError, match="'planner' looks ahead, which does not go with"):
+        check_dial_here(replace(late, calibration=CalibrationConfig(schedulers=("planner",))))
 
 
 def test_a_run_without_it_is_known_by_the_options_that_it_always_had() -> None:

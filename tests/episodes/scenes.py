@@ -71,13 +71,14 @@ def engine_masks(
     sides: Any,
     max_interval: int,
     level: str = "labels",
+    propagator: str = "flow_warp",
     **options: Any,
 ) -> tuple[list[np.ndarray], list[int]]:
     """The engine's masks of all frames and its keys."""
     engine = Engine(
         net,
         scheduler,
-        build_propagator("flow_warp", level=level),
+        build_propagator(propagator, level=level),
         sides=sides,
         max_interval=max_interval,
         flow_size=48,

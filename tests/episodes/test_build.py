@@ -37,13 +37,14 @@ def build(
     level: str = "labels",
     features: Sequence[str] = ("scores",),
     chained: bool = True,
+    propagator: str = "flow_warp",
     **options: Any,
 ) -> EpisodeTable:
     made = TableOptions(**{"horizon": HORIZON, "flow_size": 48, "min_frames": 5, **options})
     builder = TableBuilder(
         made,
         net=None if net is None else ChunkedNet(net, level=level, batch=1, device="cpu"),
-        propagator=build_propagator("flow_warp", level=level),
+        propagator=build_propagator(propagator, level=level),
         flow=DisFlow(chained=chained),
         features=Features(features),
         classes=CLASSES,
@@ -81,6 +82,28 @@ def test_a_schedule_on_the_table_is_the_engine_with_that_schedule(
     assert tuple(taken) == keys
     expected = qualities(masks, [record.labels_HW for record in clip])
     assert np.array_equal(walk(table, keys).quality_T, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("keys", [(0, 7, 9, 19, 20, 30), (0, 10, 20, 30)])
+def test_with_low_latency_a_schedule_on_the_table_is_the_engines_where_labels_are_copied(
+    keys: tuple[int, ...],
+) -> None:
+    """What is carried in two steps there is carried in one here: of a copy that is the same."""
+    clip = records(36, unlabelled=[5, 20])
+    masks, _ = engine_masks(
+        clip,
+        GivenKeys(keys),
+        LabelsNet(clip),
+        sides="one",
+        max_interval=HORIZON,
+        propagator="copy",
+        delay=3,
+    )
+    expected = qualities(masks, [record.labels_HW for record in clip])
+    table = build(clip, propagator="copy")
+    assert np.array_equal(walk(table, keys, delay=3).quality_T, expected, equal_nan=True)
+    with pytest.raises(EpisodeError, match="with a delay of 6 a frame is 15 frames from what it shows"):
+        walk(table, (0, 10, 20, 30), delay=6)
 
 
 @pytest.mark.parametrize("keys", [(0, 6, 18, 21, 30), (0, 12, 24)])

@@ -65,6 +65,19 @@ def test_intervals_stay_within_the_limit(seed: int, longest: int) -> None:
 
 
 @given(seed=st.integers(0, 30))
+def test_with_low_latency_no_schedule_whose_keys_are_apart_is_better(seed: int) -> None:
+    table, delay = random_table(10, 7, seed=seed), 2
+    curve = one_sided_curve(table, max_interval=5, delay=delay)
+    for keys in range(curve.least, 6):
+        apart = [s for s in schedules(10, keys, 5) if (np.diff(s) >= delay).all()]
+        best = max(walk(table, s, delay=delay).total for s in apart)
+        assert curve.total_M1[keys] >= best - 1e-5
+        schedule = curve.schedule(keys)
+        if (np.diff(schedule) >= delay).all():
+            assert walk(table, schedule, delay=delay).total == pytest.approx(best, abs=1e-5)
+
+
+@given(seed=st.integers(0, 30))
 def test_thinned_keys_and_unlabelled_frames(seed: int) -> None:
     rng = np.random.default_rng(seed)
     table = random_table(9, 5, seed=seed)

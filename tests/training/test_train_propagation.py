@@ -31,7 +31,9 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
+from vidseg_core.episodes.walk import feature
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models import SegmenterError, build_segmenter
 from vidseg_core.models.lvs import new_lvs, read_lvs, spatially_variant
@@ -60,24 +62,25 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
     return written(shaken(new_lvs(build_segmenter(NET))), tmp_path_factory.mktemp("lvs") / "lvs.safetensors")
 
 
-def engine(propagator: Any, *, net: str = NET, scheduler: Any = None) -> Engine:
+def engine(propagator: Any, *, net: str = NET, scheduler: Any = None, max_interval: int = 90) -> Engine:
     return Engine(
         build_segmenter(net),
         scheduler or build_scheduler("fixed", interval=5),
         propagator,
         sides="one",
+        max_interval=max_interval,
         flow_size=48,
     )
 
 
-def tables(propagator: Any, *, net: str = NET) -> TableBuilder:
+def tables(propagator: Any, *, net: str = NET, low: LowDeviation | None = None) -> TableBuilder:
     segmenter = build_segmenter(net)
     return TableBuilder(
         TableOptions(quality="fidelity", horizon=6, min_frames=2, flow_size=48),
         net=ChunkedNet(segmenter, level="features", batch=1, device="cpu"),
         propagator=propagator,
         flow=DisFlow(),
-        features=Features(("frame_difference",)),
+        features=Features(("frame_difference", *(["low_deviation"] if low else [])), low=low),
         classes=len(segmenter.class_names),
     )
 
@@ -170,6 +173,21 @@ def test_the_score_is_what_the_file_expects_in_percent(file: str) -> None:
         expected = [100.0 * float(net.deviation(key, now)[0]) for now in others]
     assert [row.decision_score for row in rows[1:]] == pytest.approx(expected)
     assert len(set(expected)) == 3
+
+
+def test_a_table_holds_the_scores_and_so_the_keys_of_the_engine(file: str) -> None:
+    clip = moving_clip(12)
+    rows = run(engine(Copy("features"), scheduler=LowDeviation(file, threshold=100.0)), inputs(clip))
+    builder = tables(Copy("features"), low=LowDeviation(file))
+    records = [SimpleNamespace(frame_HW3=frame_HW3, labels_HW=None) for frame_HW3 in clip]
+    table = builder.build("clip", 0, records)  # type: ignore[arg-type]
+    score_TL1 = feature(table, "low_deviation")
+    assert score_TL1[0, 1:7].tolist() == [np.float32(row.decision_score) for row in rows[1:7]]
+    threshold = float(np.median(score_TL1[:, 1:][np.isfinite(score_TL1[:, 1:])])) + 1e-3
+    scheduler = LowDeviation(file, threshold=threshold)
+    engines = run(engine(Copy("features"), scheduler=scheduler, max_interval=6), inputs(clip))
+    (keys_T,) = keys_on(table, "low_deviation", [threshold], max_interval=6)
+    assert keys_T.tolist() == [row.is_key for row in engines]
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,11 @@ def _look_and_choose(
     )
     sample = tasks(units) if tasks is not None else SampleTasks(config, units)
     clips, places, net_s, net_ops = look_at_all(config, sample, report)
+    if delay_of(config):
+        report.say(
+            "note: while a key is under way, its frames count as carried from the key before it in one step; "
+            "the run takes two"
+        )
     value = clip_valuer(clips, places, sample, report)
     names = worth_trying(config, net_ops, report)
     seen = [clip.table for clip in clips]
@@ -219,14 +224,14 @@ def check_dial_here(config: SegmentConfig) -> None:
     option = "--budget" if config.budget is not None else "--max_drop"
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
-    problem = f"cannot set the threshold of {name}: no table holds what it reads; give it yourself"
-    check(name not in SCHEDULERS or not SCHEDULERS[name].reads_low, option, problem)
     carrier = config.propagation
-    check(carrier.latency == "full", option, "does not go with --propagation.latency low")
     filler = filler_of(propagator_of(carrier), two_sided=carrier.sides == "two")
     problem = f"needs masks that follow from a key and a frame each, but {carrier.name} fills whole gaps"
     check(filler.pairwise, option, problem)
     for tried in config.calibration.schedulers:
+        late = SCHEDULERS[tried].looks_ahead and carrier.latency == "low"
+        problem = f"{tried!r} looks ahead, which does not go with --propagation.latency low"
+        check(not late, "--calibration.schedulers", problem)
         problem = f"{tried!r} needs its file: --scheduler.name {tried} --scheduler.policy FILE"
         needs_none = not SCHEDULERS[tried].trained_by
         check(needs_none or file_for(tried, config) is not None, "--calibration.schedulers", problem)
@@ -245,7 +250,7 @@ def look_at_all(
         if looked.table is None:
             report.say(f"note: passed over: {looked.problem}")
             continue
-        clips.append(Clip(table=looked.table, two_sided=two_sided, known={}))
+        clips.append(Clip(table=looked.table, two_sided=two_sided, known={}, delay=delay_of(config)))
         places.append(place)
         seconds.append(looked.net_s)
         operations.append(looked.net_ops)

@@ -53,6 +53,8 @@ class Clip:
     table: EpisodeTable
     two_sided: bool
     known: Known
+    delay: int = 0
+    """With low latency, frames after which a key's own result takes effect."""
 
     def missing(self, schedules: Iterable[np.ndarray]) -> list[Interval]:
         """Intervals that must be put together before these schedules can be valued."""
@@ -61,7 +63,7 @@ class Clip:
     def quality(self, keys: np.ndarray) -> float:
         """Mean quality of all frames under these keys; frames after the last key see one side only."""
         if not self.two_sided:
-            return walk(self.table, keys).mean
+            return walk(self.table, keys, delay=self.delay).mean
         keys_m = checked_keys(self.table, keys)
         table, last = self.table, int(keys_m[-1])
         total = float(table.key_quality_T[keys_m[:-1]].sum(dtype=np.float64))

@@ -175,7 +175,7 @@ def families(
         if name == FIXED:
             found.append(FixedFamily(tables, max_interval))
         elif SCHEDULERS[name].feature:
-            found.append(_heuristic(tables, name, max_interval))
+            found.append(_heuristic(tables, name, policy, max_interval))
         elif SCHEDULERS[name].looks_ahead:
             assert ahead is not None
             about = {"name": name, "policy": ahead.file}
@@ -186,11 +186,14 @@ def families(
     return found
 
 
-def _heuristic(tables: Sequence[EpisodeTable], name: str, max_interval: int) -> ScoredFamily:
+def _heuristic(
+    tables: Sequence[EpisodeTable], name: str, policy: str | None, max_interval: int
+) -> ScoredFamily:
     scores = [feature(table, SCHEDULERS[name].feature) for table in tables]
     thresholds_P = _grid(np.concatenate([score[:, 1 : max_interval + 1].ravel() for score in scores]))
     runs = [keys_on(table, name, thresholds_P, max_interval=max_interval) for table in tables]
-    return ScoredFamily(name, {"name": name}, thresholds_P, runs)
+    settings = {"name": name} | ({"policy": policy} if SCHEDULERS[name].trained_by else {})
+    return ScoredFamily(name, settings, thresholds_P, runs)
 
 
 def _trained(tables: Sequence[EpisodeTable], name: str, policy: str, max_interval: int) -> ScoredFamily:

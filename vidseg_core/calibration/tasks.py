@@ -24,7 +24,7 @@ from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.assemble import build_net, build_run_flow
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.stats import clock_of
-from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.features import LOW, Features
 from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.sources import Unit, read_unit
 from vidseg_core.episodes.table import EpisodeTable
@@ -34,6 +34,7 @@ from vidseg_core.models.operations import operations_of
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling.feature_sets import NEEDS_NO_FLOW
+from vidseg_core.scheduling.low_deviation import LowDeviation
 from vidseg_core.scheduling.moving import MOVING_NAMES
 
 
@@ -52,7 +53,9 @@ class Looked:
 def tried_names(config: SegmentConfig) -> tuple[str, ...]:
     """The schedulers at hand, or those that were named."""
     named = config.calibration.schedulers
-    at_hand = [name for name in TRIED if not SCHEDULERS[name].trained_by or file_for(name, config)]
+    online = delay_of(config) > 0
+    known = [name for name in TRIED if not (online and SCHEDULERS[name].looks_ahead)]
+    at_hand = [name for name in known if not SCHEDULERS[name].trained_by or file_for(name, config)]
     return tuple(name for name in at_hand if not named or name in named)
 
 
@@ -72,6 +75,11 @@ def lookahead_file(config: SegmentConfig) -> str:
 def longest_interval(config: SegmentConfig) -> int:
     """What the sample can show: a forced key at the latest where its runs end."""
     return min(config.scheduler.max_interval, (config.calibration.clip_frames or CLIP_FRAMES) - 1)
+
+
+def delay_of(config: SegmentConfig) -> int:
+    """Frames after which a key's own result takes effect; 0: at once."""
+    return config.propagation.delay if config.propagation.latency == "low" else 0
 
 
 Tasks = Callable[[Sequence[Unit]], "SampleTasks"]
@@ -149,7 +157,7 @@ def sample_builder(config: SegmentConfig, device: str) -> TableBuilder:
     level = config.propagation.level
     options = TableOptions(
         quality=config.calibration.quality,
-        horizon=longest_interval(config),
+        horizon=longest_interval(config) + max(0, delay_of(config) - 1),
         flow_size=config.propagation.flow_size,
         min_frames=8,
         pictures=any(SCHEDULERS[name].looks_ahead for name in tried_names(config)),
@@ -159,21 +167,31 @@ def sample_builder(config: SegmentConfig, device: str) -> TableBuilder:
         net=ChunkedNet(segmenter, level=level, batch=config.key_batch, device=device),
         propagator=propagator_of(config.propagation, device),
         flow=build_run_flow(config, device),
-        features=Features(_feature_sets(config)),
+        features=_features(config),
         classes=len(segmenter.class_names),
     )
+
+
+def _features(config: SegmentConfig) -> Features:
+    sets = _feature_sets(config)
+    low = None
+    if LOW in sets:
+        assert config.scheduler.policy is not None
+        low = LowDeviation(config.scheduler.policy)
+    return Features(sets, low=low)
 
 
 def _feature_sets(config: SegmentConfig) -> tuple[str, ...]:
     """What the schedulers that are tried read."""
     entries = [SCHEDULERS[name] for name in tried_names(config)]
-    sets = ["scores"] if any(entry.scores and entry.feature for entry in entries) else ["frame_difference"]
-    if any(entry.trained_by and not entry.looks_ahead for entry in entries):
+    heuristics = any(entry.scores and entry.feature and not entry.trained_by for entry in entries)
+    sets = ["scores"] if heuristics else ["frame_difference"]
+    if any(entry.trained_by and not entry.looks_ahead and not entry.feature for entry in entries):
         assert config.scheduler.policy is not None
         _, facts = read_policy(config.scheduler.policy)
         sets = ["scores", "flow"] if set(facts.feature_names) - NEEDS_NO_FLOW else sets
         sets += ["moving"] if set(facts.feature_names) & set(MOVING_NAMES) else []
-    return tuple(sets)
+    return (*sets, *([LOW] if any(entry.reads_low for entry in entries) else []))
 
 
 class _RayTasks(SampleTasks):

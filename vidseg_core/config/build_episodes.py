@@ -18,7 +18,7 @@ __all__ = ["LABELS", "BuildEpisodesConfig", "TablePropagationConfig"]
 
 LABELS = "labels"
 """The segmenter that says what the labels say."""
-FEATURES = ("flow", "scores", "frame_difference", "moving", "flownet_conv6")
+FEATURES = ("flow", "scores", "frame_difference", "moving", "low_deviation", "flownet_conv6")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,8 @@ class BuildEpisodesConfig:
     propagation: TablePropagationConfig = field(default_factory=TablePropagationConfig)
 
     features: tuple[str, ...] = ("flow",)
-    """what a scheduler sees: flow, scores, frame_difference, moving, flownet_conv6; repeatable"""
+    """what a scheduler sees: flow, scores, frame_difference, moving, low_deviation, flownet_conv6;
+    repeatable"""
     feature_weights: str | None = None
     """file with the weights of FlowNet2-s for flownet_conv6, where --propagation.flow is another flow"""
     horizon: int = 90
@@ -165,6 +166,9 @@ class BuildEpisodesConfig:
             known = ", ".join(FEATURES)
             problem = f"no feature set {name!r}{nearest(name, FEATURES)}; known: {known}"
             check(name in FEATURES, "--features", problem)
+        problem = "low_deviation reads the file of lvs: --propagation.name lvs --propagation.weights FILE"
+        has_file = self.propagation.name == "lvs" or "low_deviation" not in self.features
+        check(has_file, "--features", problem)
         check_int("--horizon", self.horizon, 1, 10_000, "frames")
         check_int("--key_stride", self.key_stride, 1, self.horizon, "frame(s)")
         check_int("--two_sided_stride", self.two_sided_stride, 0, self.horizon, "frames")

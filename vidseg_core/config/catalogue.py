@@ -62,7 +62,7 @@ class SchedulerEntry:
     looks_ahead: bool = False
     """It plans windows; its threshold is the price of a key."""
     reads_low: bool = False
-    """It reads low-level features of the net, which no table holds."""
+    """It reads low-level features of the net: its feature is tabulated where its file is named only."""
 
     @property
     def scores(self) -> bool:
@@ -72,7 +72,7 @@ class SchedulerEntry:
     @property
     def walks_tables(self) -> bool:
         """Its keys follow from episode tables."""
-        return bool(self.feature or self.trained_by) and not self.reads_low
+        return bool(self.feature or self.trained_by)
 
 
 SCHEDULERS: Mapping[str, SchedulerEntry] = {
@@ -122,6 +122,7 @@ SCHEDULERS: Mapping[str, SchedulerEntry] = {
         trained_by="train-propagation",
         threshold=5.0,
         unit="% of the labels, expected",
+        feature="low_deviation",
         reads_low=True,
     ),
     "planner": SchedulerEntry(

@@ -6,6 +6,7 @@
 | scores           | the scores of all schedulers of the catalogue that name one as their feature      |
 | frame_difference | that score alone, and the distance; needs no flow                                 |
 | moving           | `scheduling.moving`: how still the frame is, from the frame before; needs no flow |
+| low_deviation    | that score alone, for the net that its file belongs to (LVS section 2.2)          |
 | flownet_conv6    | conv6 of FlowNet2-s (DVRL section 4.2, DVSNet section 3.4), averaged over space   |
 
 Several sets are put one after the other; a name that has come already is left out.
@@ -16,7 +17,7 @@ Legend: F features; h, w flow size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +29,11 @@ from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.feature_sets import SCORERS, FeatureReader
 from vidseg_core.scheduling.moving import MOVING_NAMES
 
+if TYPE_CHECKING:
+    from vidseg_core.scheduling.low_deviation import LowDeviation
+
 CONV6 = "flownet_conv6"
+LOW = "low_deviation"
 
 
 FEATURE_SETS: Mapping[str, tuple[str, ...]] = {
@@ -38,7 +43,7 @@ FEATURE_SETS: Mapping[str, tuple[str, ...]] = {
     "moving": MOVING_NAMES,
 }
 """The names of what each set holds."""
-FEATURE_CHOICES = (*FEATURE_SETS, CONV6)
+FEATURE_CHOICES = (*FEATURE_SETS, LOW, CONV6)
 
 
 def spelled_out(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -57,26 +62,31 @@ def spelled_out(names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
 class Features:
     """The chosen sets as one row of numbers per pair."""
 
-    def __init__(self, sets: Sequence[str], conv6: Conv6 | None = None) -> None:
+    def __init__(
+        self, sets: Sequence[str], conv6: Conv6 | None = None, low: LowDeviation | None = None
+    ) -> None:
         for name in sets:
             if name not in FEATURE_CHOICES:
                 hint = nearest(name, FEATURE_CHOICES)
                 raise EpisodeError(f"no feature set {name!r}{hint}; known: {', '.join(FEATURE_CHOICES)}")
         if (CONV6 in sets) != (conv6 is not None):
             raise EpisodeError(f"feature set {CONV6} and its net go together")
-        names = dict.fromkeys(name for chosen in sets if chosen != CONV6 for name in FEATURE_SETS[chosen])
-        self._read, self.conv6 = FeatureReader(tuple(names)), conv6
-        self.names = (*names, *(conv6.names if conv6 else ()))
+        if (LOW in sets) != (low is not None):
+            raise EpisodeError(f"feature set {LOW} and its file go together")
+        names = dict.fromkeys(name for chosen in sets for name in FEATURE_SETS.get(chosen, ()))
+        self._read, self.conv6, self.low = FeatureReader(tuple(names)), conv6, low
+        self.names = (*names, *((LOW,) if low else ()), *(conv6.names if conv6 else ()))
         self.needs_flow = self._read.needs_flow
 
     @property
     def cheap(self) -> int:
-        """How many come from the pictures alone; conv6 features come after them."""
-        return len(self._read.names)
+        """How many come from a deviation; conv6 features come after them."""
+        return len(self._read.names) + (self.low is not None)
 
     def values(self, deviation: Deviation) -> np.ndarray:
         """float32 [cheap]: all but conv6."""
-        return self._read(deviation)
+        read = self._read(deviation)
+        return read if self.low is None else np.append(read, np.float32(self.low.score(deviation)))
 
 
 class Conv6:

@@ -15,7 +15,7 @@ from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
-from vidseg_core.episodes.features import CONV6, Conv6, Features
+from vidseg_core.episodes.features import CONV6, LOW, Conv6, Features
 from vidseg_core.episodes.store import TABLE_VERSION
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.kit.claim import claim, require_same
@@ -24,6 +24,7 @@ from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import propagator_of
+from vidseg_core.scheduling.low_deviation import LowDeviation
 from vidseg_core.store.keys import MANIFEST_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
@@ -50,7 +51,9 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
     net = _net(config, device)
     flow = _flow(config, device)
     conv6 = Conv6(_conv6_net(config, flow, device)) if CONV6 in config.features else None
-    features = Features(config.features, conv6)
+    weights = config.propagation.weights
+    low = LowDeviation(weights) if LOW in config.features and weights is not None else None
+    features = Features(config.features, conv6, low)
     builder = TableBuilder(
         TableOptions(
             quality=config.quality,

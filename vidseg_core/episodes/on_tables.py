@@ -89,7 +89,7 @@ class Scored:
 
 def scored_on(table: EpisodeTable, name: str, policy: str | None = None) -> Scored:
     """The scheduler `name` on one clip's table."""
-    if SCHEDULERS[name].trained_by:
+    if SCHEDULERS[name].trained_by and not SCHEDULERS[name].feature:
         assert policy is not None
         table = with_features(table, read_policy(policy)[1].feature_names)
     return scored(join_tables([table]), name, policy)

@@ -14,6 +14,9 @@ A corpus under one budget: the curves of its clips are merged. `exact` tries eve
 (again dynamic programming); `hull` follows the concave hulls of the curves, and says by how much it may miss
 the best.
 
+With low latency a key's own result takes effect D frames later, so that key k is worth the frames from k + D up
+to n + D - 1 (the first key, from 0). Keys closer than D, which end the delay early, count as if they did not.
+
 Legend: T frames, L longest interval (1 = + 1), m keys, M most keys.
 """
 
@@ -69,10 +72,10 @@ class Curve:
 
 
 def one_sided_curve(
-    table: EpisodeTable, *, max_interval: int | None = None, most_keys: int | None = None
+    table: EpisodeTable, *, max_interval: int | None = None, most_keys: int | None = None, delay: int = 0
 ) -> Curve:
-    """The best one-sided schedules of a segment."""
-    value_TL1 = one_sided_values(table)
+    """The best one-sided schedules of a segment; `delay`: with low latency, as `walk` has it."""
+    value_TL1 = one_sided_values(table, delay)
     return _curve(table, value_TL1, value_TL1, max_interval, most_keys)
 
 
@@ -83,16 +86,29 @@ def two_sided_curve(
     return _curve(table, two_sided_values(table), one_sided_values(table), max_interval, most_keys)
 
 
-def one_sided_values(table: EpisodeTable) -> np.ndarray:
-    """float64 [T, L + 1]: at [k, d] the total of frames k .. k + d - 1 from key k; -inf: not possible.
+def one_sided_values(table: EpisodeTable, delay: int = 0) -> np.ndarray:
+    """float64 [T, L + 1]: at [k, d] the total of the frames that key k serves if the next key comes d frames
+    after it: k .. k + d - 1, or with a delay as many so much later; -inf: not possible.
 
     An interval of d = L + 1 frames is left out: L is the longest that the engine would allow.
     """
     quality_TL = np.nan_to_num(table.quality_TL1[:, :-1].astype(np.float64), nan=0.0)
     value_TL1 = np.zeros(table.quality_TL1.shape)
     np.cumsum(quality_TL, axis=1, out=value_TL1[:, 1:])
+    if delay:
+        value_TL1 = _later(value_TL1, delay)
     value_TL1[~known_keys_T(table)] = -np.inf
     return _inside(value_TL1)
+
+
+def _later(until_TL1: np.ndarray, delay: int) -> np.ndarray:
+    """From the totals of d frames from each key on to those of d frames that begin `delay` later."""
+    if delay >= until_TL1.shape[1]:
+        raise EpisodeError(f"a delay of {delay} frames exceeds the tables' horizon")
+    value_TL1 = np.full(until_TL1.shape, -np.inf)
+    value_TL1[:, : value_TL1.shape[1] - delay] = until_TL1[:, delay:]
+    value_TL1[1:] -= until_TL1[1:, delay : delay + 1]
+    return value_TL1
 
 
 def two_sided_values(table: EpisodeTable) -> np.ndarray:

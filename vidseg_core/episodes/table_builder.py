@@ -131,8 +131,9 @@ class TableBuilder:
             )
         if features.conv6 is not None and flow.channels != 3:
             raise EpisodeError("conv6 features need a flow on RGB pictures, for instance flownet2_s")
-        if net is not None:
-            connect(net, None, filler)
+        if net is None and features.low is not None:
+            raise EpisodeError("low_deviation reads low-level features; give a segmenter")
+        self._needs_low = net is not None and connect(net, features.low, filler)
         self.options, self.features, self._classes = options, features, classes
         self._net, self.filler, self._flow = net, filler, flow
         if net is not None and options.quality != "labels":
@@ -173,7 +174,7 @@ class TableBuilder:
             for link, carried in zip(links, moved, strict=True):
                 truth = seen.truths[k + link.distance]
                 quality_TL1[k, link.distance] = truth.quality(self.labels_of(carried))
-            self._deviations(deviation_TL1F[k], links)
+            self._deviations(deviation_TL1F[k], seen, k, links)
             if two is not None:
                 two.add(k, links, moved)
         grays_Thw, masks_Thw = _pictures(seen) if self.options.pictures else (None, None)
@@ -202,7 +203,7 @@ class TableBuilder:
                 mask_HW = void_HW if labels_HW is None else as_mask(labels_HW, self._classes)
                 carried: Any = mask_HW
             else:
-                low = self._net.low([frame_HW3]) if self.filler.needs_low else None
+                low = self._net.low([frame_HW3]) if self._needs_low else None
                 mask_HW, carried = self._net.run([frame_HW3], low)[0]
                 low_maps = None if low is None else low[0]
             reference = labels_HW if self.options.quality == "labels" else mask_HW
@@ -282,20 +283,23 @@ class TableBuilder:
         return [self.filler.side(*each) for each in zip(moved, links, strict=True)]
 
     def pairs(self, seen: Seen, k: int) -> list[np.ndarray]:
-        """labels_HW of the frames after key k, as far as the horizon."""
-        moved = self.move(seen, k, self.links(seen, k, forward=True))
-        return [self.labels_of(carried) for carried in moved]
+        """What a key's row takes: labels_HW of the frames after key k, as far as the horizon, and features."""
+        links = self.links(seen, k, forward=True)
+        row_L1F = np.empty((1 + len(links), len(self.features.names)), np.float32)
+        self._deviations(row_L1F, seen, k, links)
+        return [self.labels_of(carried) for carried in self.move(seen, k, links)]
 
     def labels_of(self, carried: Any) -> np.ndarray:
         """labels_HW of what the propagator carries."""
         return carried if self._net is None else self._net.labels([carried])[0]
 
-    def _deviations(self, row_L1F: np.ndarray, links: Sequence[Link]) -> None:
+    def _deviations(self, row_L1F: np.ndarray, seen: Seen, k: int, links: Sequence[Link]) -> None:
         if not links:
             return
         before, memory = links[0].key, 0.0
         for link in links:
-            deviation = _deviation(link, before, memory)
+            low = seen.keys[k].low_maps, seen.keys[k + link.distance].low_maps
+            deviation = _deviation(link, before, memory, *low)
             row_L1F[link.distance, : self.features.cheap] = self.features.values(deviation)
             before, memory = link.current, deviation.remembered or 0.0
         if self.features.conv6 is not None:
@@ -368,7 +372,7 @@ def _pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(grays), np.stack(masks)
 
 
-def _deviation(link: Link, before: np.ndarray, memory: float) -> Deviation:
+def _deviation(link: Link, before: np.ndarray, memory: float, low_key: Any, low_now: Any) -> Deviation:
     """The pair as a scheduler would be shown it, with the frame before and what was remembered there."""
 
     def flow() -> np.ndarray:
@@ -381,6 +385,8 @@ def _deviation(link: Link, before: np.ndarray, memory: float) -> Deviation:
         flow=flow,
         previous=lambda: gray_of(before),
         memory=memory,
+        low=lambda: low_now,
+        key_low=lambda: low_key,
         ordinal=0,
         frame_index=0,
         lkd=link.distance,

@@ -65,12 +65,26 @@ def known_keys_T(table: EpisodeTable) -> np.ndarray:
     return np.logical_not(lacking)
 
 
-def walk(table: EpisodeTable, keys: Sequence[int] | np.ndarray) -> Walk:
-    """The qualities of all frames under these keys; `EpisodeError` for keys that the table cannot value."""
+def walk(table: EpisodeTable, keys: Sequence[int] | np.ndarray, *, delay: int = 0) -> Walk:
+    """The qualities of all frames under these keys; `EpisodeError` for keys that the table cannot value.
+
+    `delay`: with low latency the frames after which a key's own result takes effect (`engine.late`). Until then
+    a frame counts as carried from the key before, in one step; the engine takes two, over the new key.
+    """
     keys_m = checked_keys(table, keys)
+    used_from_m = keys_m
+    if delay:
+        following_m = np.append(keys_m[2:], table.frames)[: len(keys_m) - 1]
+        used_from_m = np.append(0, np.minimum(keys_m[1:] + delay, following_m))
     ordinal_T = np.arange(table.frames)
-    key_T = keys_m[np.searchsorted(keys_m, ordinal_T, side="right") - 1]
-    return Walk(keys_m=keys_m, quality_T=table.quality_TL1[key_T, ordinal_T - key_T])
+    key_T = keys_m[np.searchsorted(used_from_m, ordinal_T, side="right") - 1]
+    distance_T = ordinal_T - key_T
+    if distance_T.max() > table.horizon:
+        raise EpisodeError(
+            f"{_name(table)}: with a delay of {delay} a frame is {distance_T.max()} frames from what it shows, "
+            f"the table knows up to {table.horizon} (its horizon)"
+        )
+    return Walk(keys_m=keys_m, quality_T=table.quality_TL1[key_T, distance_T])
 
 
 def two_sided_total(table: EpisodeTable, keys: Sequence[int] | np.ndarray) -> float:

@@ -49,8 +49,6 @@ def check_tables(
     assert config.tables is not None
     tables = next(iter(_tables(config.tables).values()))
     there, carried = tables[0].fingerprint, method.propagation
-    if carried.latency == "low":
-        raise ConfigError("--methods", f"no oracle for {method.name}: tables know nothing of low latency")
     wanted = {
         "working_size": config.working_size,
         "propagation.name": carried.name,
@@ -86,7 +84,8 @@ def oracle_keys(config: EvaluateConfig, method: MethodConfig, clip: Clip) -> set
     table, keys = tables[0], -(-frames // method.scheduler.interval)
     two_sided = method.propagation.sides == "two"
     try:
-        curve = two_sided_curve(table) if two_sided else one_sided_curve(table)
+        delay = method.propagation.delay if method.propagation.latency == "low" else 0
+        curve = two_sided_curve(table) if two_sided else one_sided_curve(table, delay=delay)
         least = curve.least
         if keys < least:
             raise DatasetError(

@@ -21,7 +21,9 @@ from vidseg_core.scheduling.protocol import Scheduler
 def _scorers() -> dict[str, Scheduler]:
     """Those that need a flow first: the order of the columns in tables."""
     scored = {
-        entry.feature: name for name, entry in SCHEDULERS.items() if entry.feature not in ("", DISTANCE)
+        entry.feature: name
+        for name, entry in SCHEDULERS.items()
+        if entry.feature not in ("", DISTANCE) and not entry.trained_by
     }
     built = {feature: build_scheduler(name) for feature, name in scored.items()}
     return dict(sorted(built.items(), key=lambda each: not each[1].needs_flow))  # stable

@@ -18,7 +18,7 @@ from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.config.spaces import Parameter, Space, load_spaces, nested
 
 SPACE = "space"
-ON_TABLES = tuple(name for name, entry in SCHEDULERS.items() if entry.feature)
+ON_TABLES = tuple(name for name, entry in SCHEDULERS.items() if entry.feature and not entry.trained_by)
 """Schedulers without a file whose keys can be walked on tables."""
 
 
