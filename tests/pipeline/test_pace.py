@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.engine.test_gaps import LowDistance, Parted
+from tests.engine.fillers import LowDistance, Parted
 from tests.engine.toy import moving_clip
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine

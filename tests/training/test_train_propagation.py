@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.test_gaps import Parted
+from tests.engine.fillers import Parted
 from tests.engine.toy import inputs, moving_clip, plain, run
 from tests.training.local_mode import trained_here
 from tests.training.small import facts_of, shaken, written

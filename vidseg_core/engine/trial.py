@@ -63,8 +63,9 @@ class Tried:
     frame_HW3: np.ndarray
     carried: Callable[[str], Any]
     """What is kept of the frame as a key, by level."""
-    net: Callable[[str, str], ChunkedNet]
-    """N itself, at a level, for whom the second text names; `SegmenterError` where labels stand in for it."""
+    net: Callable[[str, str], ChunkedNet] | None
+    """N itself, at a level, for whom the second text names; `SegmenterError` where labels stand in for it. None
+    where it cannot run here."""
     classes: int
     pixel_s: float = 0.0
     """Seconds of a core that N takes per pixel, roughly; 0 where it could not be tried."""
@@ -107,7 +108,7 @@ def try_net(
             return _first_that_fits(net.to("cuda"), sizes, batch, "cuda", rule)
         if device != "cuda":
             raise
-        return replace(try_labels(len(net.class_names)), note=_UNTRIED.format(name=net.name))
+        return replace(try_labels(len(net.class_names)), net=None, note=_UNTRIED.format(name=net.name))
 
 
 def _first_that_fits(
@@ -218,7 +219,9 @@ def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried:
     """
     two_sided = getattr(options, "sides", "one") == "two"
     filler = filler_of(propagator_of(options), two_sided=two_sided)
-    if ":" not in options.flow + options.name and filler.pairwise:
+    can_try = tried.net is not None or not filler.works_with_net
+    tries_it = can_try and (":" in options.name or not filler.pairwise)
+    if ":" not in options.flow and not tries_it:
         return 0.0
     filler.name = options.name
     estimator = flow() if ":" in options.flow or filler.reads != "nothing" else None
@@ -226,7 +229,7 @@ def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried:
     flow_hw2 = np.zeros((*view.shape[:2], 2), np.float32)
     if estimator is not None and ":" in options.flow:
         flow_hw2 = try_flow(estimator, options.flow, tried, options.flow_size)
-    if ":" not in options.name and filler.pairwise:
+    if not tries_it:
         return 0.0
     known_hw2 = flow_hw2 if filler.needs_flow else None
     remembered = try_propagator(filler, tried, view, known_hw2, two_sided=two_sided)
@@ -254,6 +257,7 @@ def try_propagator(
     carried = _call("propagator", name, lambda: tried.carried(filler.level))
     before = copy.deepcopy(carried)
     if filler.works_with_net:
+        assert tried.net is not None
         net = tried.net(filler.level, f"propagator {name!r}")
         _call("propagator", name, lambda: connect(net, None, filler))
     gaps = _small_gaps(filler, tried, view, carried, flow_hw2, two_sided)
@@ -280,6 +284,7 @@ def _small_gaps(
     rgb_HW3 = tried.frame_HW3.copy() if filler.reads == "frame" else None
     low = None
     if filler.needs_low:
+        assert tried.net is not None
         (low,) = tried.net(filler.level, f"propagator {filler.name!r}").low([tried.frame_HW3])
     key = GapKey(view=view, carried=carried, rgb_HW3=rgb_HW3, low_maps=low)
     link = Link(current=view, key=view, distance=1, flow_hw2=flow_hw2)
