@@ -37,18 +37,22 @@ SCHEDULERS = [
 
 WEIGHTS = Path(tempfile.gettempdir()) / f"vidseg-any-way-{os.getpid()}.safetensors"
 LVS = PropagationConfig(name="lvs", level="features", sides="one", weights=str(WEIGHTS), flow_size=64)
-NETS = {"lvs": LVS, "late lvs": replace(LVS, latency="low", delay=3)}
+STEADY = PropagationConfig(name="my_steady:Steady", level="scores", sides="one", flow_size=64)
+NETS = {"lvs": LVS, "late lvs": replace(LVS, latency="low", delay=3), "steady": STEADY}
 LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=30.0, max_interval=20)
 
 CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[2], "my_looker:Sceptic"),
     (SCHEDULERS[3], "my_looker:Sceptic"),
     (SCHEDULERS[1], "my_filler:Hesitant"),
+    (SCHEDULERS[2], "my_checker:Checker"),
+    (SCHEDULERS[1], "steady"),
     (SCHEDULERS[0], "late lvs"),
     (LOW, "lvs"),
 ]
-"""Schedulers with the package's propagator, those of docs/plugins.md that look at frames, and LVS (of one
-side, whatever is asked): with low latency, and with its own scheduler."""
+"""Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, and LVS:
+with low latency, and with its own scheduler. What is in `NETS` has one side, whatever is asked."""
+EXAMPLES = ("my_looker", "my_filler", "my_checker", "my_steady")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,12 +60,12 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The page's files, importable."""
     folder = tmp_path_factory.mktemp("examples")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("my_looker", "my_filler"):
+        for name in EXAMPLES:
             text = module(ROOT / "docs" / "plugins.md", f"{name}.py")
             (folder / f"{name}.py").write_text(text, encoding="utf-8")
         patch.syspath_prepend(str(folder))
         yield
-    for name in ("my_looker", "my_filler"):
+    for name in EXAMPLES:
         sys.modules.pop(name, None)
 
 
