@@ -337,11 +337,10 @@ class Between:
     def _value(self, k: int, n: int, left: Sequence[Side], right: Sequence[Side]) -> float:
         sides = zip(self._seen.truths[k + 1 : n], left, reversed(right), strict=False)
         counted = [(truth, (before, after)) for truth, before, after in sides if truth.counted]
-        filled = put_together(both for _, both in counted)
-        return sum(
-            truth.quality(self._builder.labels_of(carried))
-            for (truth, _), carried in zip(counted, filled, strict=True)
-        )
+        total = 0.0
+        for (truth, _), carried in zip(counted, put_together(both for _, both in counted), strict=True):
+            total += truth.quality(self._builder.labels_of(carried))
+        return total
 
 
 class _TwoSidedTable:
