@@ -189,14 +189,14 @@ def test_parts_are_shared_between_frame_and_key(examples: Path) -> None:
     settings = config(
         segmenter="my_parts:Patches",
         scheduler=SchedulerConfig(name="my_sharer:Drift", threshold=2.0),
-        propagation=PropagationConfig(
-            name="my_sharer:Sharer", level="features", sides="one", flow_size=64
-        ),
+        propagation=PropagationConfig(name="my_sharer:Sharer", level="features", sides="one", flow_size=64),
     )
     describe_net(settings)  # high(low(.)) and fuse are tried
     found = masks(settings)
     assert 1 <= [key for key, _ in found].count(True) < 14
-    copied = masks(replace(settings, propagation=PropagationConfig(level="features", name="copy", sides="one")))
+    copied = masks(
+        replace(settings, propagation=PropagationConfig(level="features", name="copy", sides="one"))
+    )
     assert any((a != b).any() for (_, a), (_, b) in zip(found, copied, strict=True))
 
 

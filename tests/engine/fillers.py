@@ -128,7 +128,7 @@ class Shares:
 
 
 class Sees:
-    """Where its own net finds in the frame what it found in the key, the key's labels; else the other way round.
+    """Where its own net finds in the frame what it found in the key, the key's labels; else those, mirrored.
     Notes what it was shown."""
 
     level, needs_flow, reads = "labels", False, "frame"
@@ -160,12 +160,12 @@ class Recurs:
     def at_key(self, key: Any, memory: dict[str, np.ndarray]) -> tuple[Any, dict[str, np.ndarray]]:
         state_CHW = key.carried
         if "state" in memory:
-            state_CHW = (state_CHW + torch.from_numpy(memory["state"])) / 2
+            state_CHW = (state_CHW + torch.from_numpy(memory["state"].copy())) / 2
         return state_CHW, {"state": state_CHW.numpy()}
 
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
         for gap in gaps:
-            state_CHW = torch.from_numpy(gap.memory["state"])
+            state_CHW = torch.from_numpy(gap.memory["state"].copy())
             for _ in gap.frames:
                 state_CHW = torch.roll((state_CHW + gap.left.carried) / 2, 1, 2)
                 yield state_CHW

@@ -7,7 +7,6 @@ Why: ninety frames of a segment that wait with their pictures or features can fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +48,9 @@ def test_with_low_latency_a_keys_own_result_waits_too() -> None:
 def test_more_than_the_state_may_hold_is_refused_for_what_is_carried_over_too() -> None:
     propagation = PropagationConfig(name="tests.engine.test_bound:Hoards", sides="one")
     settings = SegmentConfig(input=("a",), output="b", segmenter="plain", propagation=propagation)
-    with pytest.raises(ConfigError, match="--state_mb: is 256, but .*Hoards keeps .* with what it carries over"):
+    with pytest.raises(
+        ConfigError, match="--state_mb: is 256, but .*Hoards keeps .* with what it carries over"
+    ):
         describe_net(settings)
 
 

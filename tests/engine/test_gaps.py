@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.engine.fillers import (
     EXAMPLES,
     Blind,
-    Fusing,
-    LowDistance,
     Looks,
+    LowDistance,
     Moves,
     Parted,
     Recurs,
@@ -31,7 +31,7 @@ from tests.engine.fillers import (
     parts,
     settings_of,
 )
-from tests.engine.toy import ConvNet, inputs, moving_clip, plain, run
+from tests.engine.toy import ConvNet, ThresholdNet, inputs, moving_clip, plain, run
 from tests.episodes.scenes import CLASSES, records
 from tests.pipeline.lookahead import Brightest
 from vidseg_core.calibration.calibrate import check_dial_here
@@ -139,13 +139,17 @@ def test_what_says_what_keys_show_goes_with_one_side_and_no_delay(options: dict[
         engine(Recurs(), net=ConvNet(), **options)
 
 
-class Confused(Fusing):
+class Confused(ThresholdNet):
     """Its `fuse` is not the identity where frame and key are one."""
 
-    name = "tests.engine.test_gaps:Confused"
+    def low(self, frames_B3HW: torch.Tensor) -> torch.Tensor:
+        return frames_B3HW
 
-    def fuse(self, low: Any, carried: Any) -> Any:
-        return low, carried[1] + 1
+    def high(self, low: torch.Tensor) -> torch.Tensor:
+        return low
+
+    def fuse(self, low: torch.Tensor, carried: torch.Tensor) -> torch.Tensor:
+        return (low + carried) / 3
 
 
 def test_a_fuse_that_changes_a_frame_that_is_its_own_key_is_refused_before_the_run() -> None:

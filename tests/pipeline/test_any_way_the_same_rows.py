@@ -50,8 +50,8 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[0], "late lvs"),
     (LOW, "lvs"),
 ]
-"""Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, and LVS:
-with low latency, and with its own scheduler. What is in `NETS` has one side, whatever is asked."""
+"""Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, and LVS
+with low latency and with its own scheduler. What is in `NETS` has one side, whatever is asked."""
 EXAMPLES = ("my_looker", "my_filler", "my_checker", "my_steady")
 
 

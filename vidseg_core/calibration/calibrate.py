@@ -24,6 +24,7 @@ from vidseg_core.calibration.sizing import draw_sample
 from vidseg_core.calibration.tasks import (
     SampleTasks,
     Tasks,
+    delay_of,
     file_for,
     longest_interval,
     lookahead_file,

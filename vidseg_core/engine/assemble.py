@@ -230,7 +230,10 @@ def _check_state(
     kept_mb = -(-bound.bytes // 1_000_000)
     if kept_mb <= config.state_mb:
         return
-    why, lower = f"{options.name} keeps {kept_mb} MB of a segment, with what it carries over", "--working_size"
+    why, lower = (
+        f"{options.name} keeps {kept_mb} MB of a segment, with what it carries over",
+        "--working_size",
+    )
     if filler.reads == "frame":
         why = f"{options.name} looks at frames, and {bound.frames} of a segment may wait: {kept_mb} MB"
         lower = "--scheduler.max_interval or --working_size"

@@ -83,8 +83,8 @@ def state_bound(
     late: bool,
     measured: Measured,
 ) -> Bound:
-    """`channels`: of the flow picture; `size`: (H, W); `late`: with low latency a key's own result waits beside
-    what stands in for it."""
+    """`channels`: of the flow picture; `size`: (H, W); `late`: with low latency a key's own result waits, and
+    something stands in for it."""
     pixels = size[0] * size[1]
     height, width = view_size(*size, flow_size)
     view, frame = height * width * channels, 3 * pixels

@@ -123,7 +123,7 @@ class Engine:
         self._finaliser = Finaliser(self.net, self.filler, self.flows, self.stats)
 
     def bound(self, size: tuple[int, int], measured: Measured | None = None) -> Bound:
-        """What is kept of a segment at most, at this working size (rows, columns); `measured` on its states."""
+        """What is kept of a segment at most, at this working size (rows, columns); `measured` on states."""
         return state_bound(
             self.filler,
             self.scheduler,

@@ -67,7 +67,7 @@ class Finaliser:
         return [[] if lane is None else [next(rest) for _ in lane.frames] for lane in lanes]
 
     def at_key(self, key: KeyFrame, memory: Memory) -> tuple[np.ndarray, Memory]:
-        """labels_HW that a new key shows, and what is carried over from it; for propagators that answer keys."""
+        """labels_HW that a new key shows, and what is carried over; for propagators that answer keys."""
         with self._stats.timed("propagate"):
             shown, memory = self._filler.at_key(key, memory)
             (labels_HW,) = self._net.labels([shown])

@@ -65,7 +65,7 @@ class ChunkedNet:
 
     @torch.inference_mode()
     def fuse(self, low: Sequence[Any], carried: Sequence[Any]) -> list[Any]:
-        """Features of each frame from its low-level ones and those carried to it; for a net that can `fuse`."""
+        """Features of each frame from its low-level ones and those carried to it; for a net with `fuse`."""
         items = list(zip(low, carried, strict=True))
         return self._in_chunks(items, _shapes, self._fuse_chunk)
 

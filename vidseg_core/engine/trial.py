@@ -64,8 +64,8 @@ class Tried:
     carried: Callable[[str], Any]
     """What is kept of the frame as a key, by level."""
     net: Callable[[str, str], ChunkedNet] | None
-    """N itself, at a level, for whom the second text names; `SegmenterError` where labels stand in for it. None
-    where it cannot run here."""
+    """N itself, at a level, for whom the second text names; `SegmenterError` where labels stand in for it.
+    None where it cannot run here."""
     classes: int
     pixel_s: float = 0.0
     """Seconds of a core that N takes per pixel, roughly; 0 where it could not be tried."""

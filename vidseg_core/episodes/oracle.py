@@ -14,8 +14,8 @@ A corpus under one budget: the curves of its clips are merged. `exact` tries eve
 (again dynamic programming); `hull` follows the concave hulls of the curves, and says by how much it may miss
 the best.
 
-With low latency a key's own result takes effect D frames later, so that key k is worth the frames from k + D up
-to n + D - 1 (the first key, from 0). Keys closer than D, which end the delay early, count as if they did not.
+With low latency a key's own result takes effect D frames later, so that key k is worth the frames from k + D
+up to n + D - 1 (the first key, from 0). Keys closer than D end the delay early, but count as if they did not.
 
 Legend: T frames, L longest interval (1 = + 1), m keys, M most keys.
 """

@@ -283,7 +283,7 @@ class TableBuilder:
         return [self.filler.side(*each) for each in zip(moved, links, strict=True)]
 
     def pairs(self, seen: Seen, k: int) -> list[np.ndarray]:
-        """What a key's row takes: labels_HW of the frames after key k, as far as the horizon, and features."""
+        """What a key's row takes: labels_HW of the frames after key k up to the horizon, and features."""
         links = self.links(seen, k, forward=True)
         row_L1F = np.empty((1 + len(links), len(self.features.names)), np.float32)
         self._deviations(row_L1F, seen, k, links)

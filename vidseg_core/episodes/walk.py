@@ -68,8 +68,8 @@ def known_keys_T(table: EpisodeTable) -> np.ndarray:
 def walk(table: EpisodeTable, keys: Sequence[int] | np.ndarray, *, delay: int = 0) -> Walk:
     """The qualities of all frames under these keys; `EpisodeError` for keys that the table cannot value.
 
-    `delay`: with low latency the frames after which a key's own result takes effect (`engine.late`). Until then
-    a frame counts as carried from the key before, in one step; the engine takes two, over the new key.
+    `delay`: with low latency the frames after which a key's own result takes effect (`engine.late`). Until
+    then a frame counts as carried from the key before, in one step; the engine takes two, over the new key.
     """
     keys_m = checked_keys(table, keys)
     used_from_m = keys_m
@@ -81,8 +81,8 @@ def walk(table: EpisodeTable, keys: Sequence[int] | np.ndarray, *, delay: int = 
     distance_T = ordinal_T - key_T
     if distance_T.max() > table.horizon:
         raise EpisodeError(
-            f"{_name(table)}: with a delay of {delay} a frame is {distance_T.max()} frames from what it shows, "
-            f"the table knows up to {table.horizon} (its horizon)"
+            f"{_name(table)}: with a delay of {delay} a frame is {distance_T.max()} frames from what it "
+            f"shows, the table knows up to {table.horizon} (its horizon)"
         )
     return Walk(keys_m=keys_m, quality_T=table.quality_TL1[key_T, distance_T])
 

@@ -59,9 +59,7 @@ class SplitNet(nn.Module, ABC):
         """S_h: `encode` is `higher(lower(.))`."""
         raise NotImplementedError
 
-    def join(
-        self, low: tuple[torch.Tensor, ...], maps: tuple[torch.Tensor, ...]
-    ) -> tuple[torch.Tensor, ...]:
+    def join(self, low: tuple[torch.Tensor, ...], maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """`lower` of one frame and `encode` of another as one; of the same frame it is its `encode`."""
         raise NotImplementedError
 

@@ -53,8 +53,8 @@ class Filler(ABC):
             self.reads = _at_least_view(self.reads)
         self.needs_low = bool(getattr(propagator, "needs_low", False))
         self.low_waits = self.needs_low and two_sided
-        """Low-level features are made when a gap is filled, of frames that have waited: the features themselves
-        would be too large to wait."""
+        """Low-level features are made when a gap is filled, of frames that have waited: the features are too
+        large to wait."""
         if self.low_waits and not self.pairwise:
             problem = "fills gaps: with two sides it asks the net for low-level features itself (use_net), "
             raise PluginError(f"propagator {self.name!r} {problem}or goes with --propagation.sides one")

@@ -33,8 +33,8 @@ class Side:
     distance: int
     """Frames between the two, at least 1."""
     error: np.ndarray | None = None
-    """How badly the key's picture, moved to the frame, explains it: uint8 gray levels at flow size; None where
-    there is no other side."""
+    """How badly the key's picture, moved to the frame, explains it: uint8 gray levels at flow size; None
+    where there is no other side."""
 
 
 Sides: TypeAlias = tuple[Side, Side | None]
