@@ -112,7 +112,7 @@ def test_a_net_of_the_propagators_own_sees_each_frame_once_and_a_key_is_kept_onc
 
 
 def test_tables_see_each_frame_once_too() -> None:
-    sees = Sees()
+    sees: Any = Sees()
     builder = TableBuilder(
         TableOptions(flow_size=48, min_frames=5, horizon=6, two_sided_stride=3),
         net=None,

@@ -106,7 +106,7 @@ def _later(until_TL1: np.ndarray, delay: int) -> np.ndarray:
     if delay >= until_TL1.shape[1]:
         raise EpisodeError(f"a delay of {delay} frames exceeds the tables' horizon")
     value_TL1 = np.full(until_TL1.shape, -np.inf)
-    value_TL1[:, : value_TL1.shape[1] - delay] = until_TL1[:, delay:]
+    value_TL1[:, :-delay] = until_TL1[:, delay:]
     value_TL1[1:] -= until_TL1[1:, delay : delay + 1]
     return value_TL1
 
