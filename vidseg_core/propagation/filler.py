@@ -144,7 +144,9 @@ class PairFiller(Filler):
             for (gap, frame), seen in zip(few, self.see([frame for _, frame in few]), strict=True):
                 frame.seen = seen
                 yield from gap.pairs(frame)
-                frame.seen = frame.low_maps = None
+                frame.seen = None
+                if self.low_waits:
+                    frame.low_maps = None
 
     def move(self, pairs: Iterable[FramePair]) -> Iterator[Any]:
         """What is kept of each pair's key at its frame; `PluginError` for a propagator that gives another

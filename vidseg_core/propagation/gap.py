@@ -104,12 +104,12 @@ class Gap:
 
     def pairs(self, frame: GapFrame) -> Iterator[FramePair]:
         """The frame with the key on its left, then with that on its right, if there is one."""
-        yield _pair_of(self.left, frame, frame.left)
+        yield pair_of(self.left, frame, frame.left)
         if self.right is not None and frame.right is not None:
-            yield _pair_of(self.right, frame, frame.right)
+            yield pair_of(self.right, frame, frame.right)
 
 
-def _pair_of(key: GapKey, frame: GapFrame, link: Link) -> FramePair:
+def pair_of(key: GapKey, frame: GapFrame, link: Link) -> FramePair:
     """The frame as seen from one key."""
     return FramePair(key=key, link=link, rgb_HW3=frame.rgb_HW3, low_maps=frame.low_maps, seen=frame.seen)
 

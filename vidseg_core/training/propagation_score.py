@@ -12,13 +12,14 @@ Legend: H, W size of a clip; h, w flow size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
 import numpy as np
 
 from vidseg_core.engine.look import gray_of, make_view
+from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.metrics.confusion import ConfusionMatrix
 from vidseg_core.propagation.chain import Link
@@ -72,6 +73,8 @@ def score_propagator(
     net = ChunkedNet(segmenter, level=propagator.level, batch=1, device=device)
     ways = (Copy(propagator.level), FlowWarp(propagator.level), propagator)
     fillers = [filler_of(way, two_sided=False) for way in ways]
+    for filler in fillers:
+        connect(net, None, filler)
     scores = Scores()
     for clip in clips:
         fitting = [gap for gap in gaps if gap < len(clip.frames_THW3)]
@@ -113,7 +116,11 @@ class _OneClip:
     def _follow(self, key: int, furthest: int) -> None:
         """Frames between the gaps asked for are seen only by what remembers them."""
         kept = self._seen.key(key)
-        memories: dict[str, Memory] = {filler.name: {} for filler in self._fillers}
+        own = {filler.name: replace(kept) for filler in self._fillers}
+        memories: dict[str, Memory] = {
+            filler.name: filler.at_key(own[filler.name], {})[1] if filler.answers_keys else {}
+            for filler in self._fillers
+        }
         for distance in range(1, furthest + 1):
             asked = distance in self._pairs
             turn = [filler for filler in self._fillers if asked or not filler.pairwise]
@@ -123,7 +130,7 @@ class _OneClip:
             if asked:
                 self._count_pair(key, distance, pair_of(kept, frame, frame.left))
             for filler in turn:
-                gap = Gap(left=kept, frames=[frame], memory=memories[filler.name])
+                gap = Gap(left=own[filler.name], frames=[frame], memory=memories[filler.name])
                 (filled,) = filler.fill([gap])
                 memories[filler.name] = gap.memory
                 if asked:
