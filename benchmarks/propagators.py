@@ -239,7 +239,7 @@ class Bench:
         options = PropagationOptions(
             folder=folder, save_every=10**9, log_every=max(1, self._steps // 5), seed=self.seed
         )
-        loop = PropagationLoop(learner, self.learn, options, watch=print)
+        loop = PropagationLoop(learner, self.learn, options, watch=_say)
         loop.run()
         for name, data in learner.files(loop.weights()).items():
             (folder / name).write_bytes(data)
@@ -311,6 +311,11 @@ class Bench:
         return consistency.pop
 
 
+def _say(row: Mapping[str, Any]) -> None:
+    costs = "  ".join(f"{name} {value:.3g}" for name, value in row.items() if name not in ("step", "lr"))
+    print(f"  step {row['step']:5d}  {costs}", flush=True)
+
+
 def _shrunk(record: Record, size: int) -> Record:
     """With the longest side at most `size` pixels."""
     height, width = record.frame_HW3.shape[:2]
@@ -359,7 +364,8 @@ def line(found: Sequence[Found]) -> str:
         np.mean([f.by_interval[interval] for f in found]) for interval in found[0].by_interval
     ]
     pop, ms = np.mean([f.pop for f in found]), np.mean([f.ms for f in found])
-    return f"{found[0].row:<32}" + "".join(f"{value:7.3f}" for value in numbers) + f"{pop:8.3f}{ms:6.0f}"
+    cells = [f"{value:7.3f}" for value in numbers] + [f"{pop:8.3f}", f"{ms:6.0f}"]
+    return f"{found[0].row:<32}" + "".join(cell.replace("nan", "  -") for cell in cells)
 
 
 def one_material(name: str, options: argparse.Namespace, folder: Path) -> tuple[list[Found], list[RankScore]]:

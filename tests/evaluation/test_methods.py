@@ -39,6 +39,12 @@ def test_a_plug_in_and_a_path_keep_their_colons_and_slashes() -> None:
     assert policy.scheduler.policy == "a/b.safetensors"
 
 
+def test_low_latency_has_words_in_the_name() -> None:
+    """A method was called "fixed one-sided low 3"."""
+    (late,) = parse_methods(["fixed:interval=6,sides=one,latency=low,delay=3"], PropagationConfig())
+    assert late.name.startswith("fixed one-sided low latency delay 3")
+
+
 def test_the_run_s_propagation_is_the_default_and_the_label_changes_nothing() -> None:
     one = PropagationConfig(sides="one", flow_size=128)
     (plain,) = parse_methods(["fixed:interval=6"], one)
