@@ -72,7 +72,7 @@ class Material:
     """Of the package; empty: trained here, from `pictures`."""
     pictures: tuple[str, str] = ("", "")
     """Data set and split that the net learns from; the clips judged are left out."""
-    net_steps: int = 1000
+    net_steps: int = 500
     size: int
     """Longest side of clips, pixels."""
     crop: tuple[int, int]
