@@ -260,6 +260,9 @@ class Bench:
         by_distance = {distance: ConfusionMatrix(classes) for distance in DISTANCES}
         pops, ms = [], 0.0
         for interval in intervals:
+            if by_interval and row.scheduler != "fixed":
+                by_interval[interval] = by_interval[intervals[0]]
+                continue
             engine = self._engine(row, segmenter, propagator, interval)
             counts, spent_s, frames = ConfusionMatrix(classes), 0.0, 0
             for clip in self.judged:
@@ -271,10 +274,10 @@ class Bench:
                     counts.update(result.labels_HW, truth_HW)
                     if (distance := result.frame_index - result.key_frame_index) in by_distance:
                         by_distance[distance].update(result.labels_HW, truth_HW)
-                if interval == (POP_AT if POP_AT in intervals else intervals[0]):
+                if interval == POP_AT or len(intervals) == 1:
                     pops.append(self._pop(clip, rows, classes))
             by_interval[interval] = counts.mean_iou()
-            if interval == (POP_AT if POP_AT in intervals else intervals[0]):
+            if not ms or interval == POP_AT:
                 ms = 1000.0 * spent_s / frames
         return Found(
             material=self.name,
@@ -282,7 +285,7 @@ class Bench:
             seed=self.seed,
             by_interval=by_interval,
             by_distance={distance: counts.mean_iou() for distance, counts in by_distance.items()},
-            pop=float(np.nanmean(pops)) if not np.isnan(pops).all() else float("nan"),
+            pop=float(np.nanmean(pops)) if pops and not np.isnan(pops).all() else float("nan"),
             ms=ms,
         )
 
