@@ -47,6 +47,7 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[1], "my_filler:Hesitant"),
     (SCHEDULERS[2], "my_checker:Checker"),
     (SCHEDULERS[1], "steady"),
+    (SCHEDULERS[2], "match"),
     (SCHEDULERS[0], "late lvs"),
     (LOW, "lvs"),
 ]

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -123,7 +123,10 @@ def weights_in(folder: Path | str) -> dict[str, bytes]:
     return {name: (Path(folder) / name).read_bytes() for name in ("best.safetensors", "last.safetensors")}
 
 
-def shaken(net: LvsNet) -> LvsNet:
+Net = TypeVar("Net", bound=torch.nn.Module)
+
+
+def shaken(net: Net) -> Net:
     """Weights that do something, as if trained."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

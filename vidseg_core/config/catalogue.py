@@ -152,6 +152,8 @@ class PropagatorEntry:
     """The one that it works at; empty: any."""
     online: bool = False
     """It goes with one side only."""
+    file: str = ""
+    """The weights in the package that it reads if the user names none."""
 
 
 PROPAGATORS: Mapping[str, PropagatorEntry] = {
@@ -163,6 +165,13 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         learner="vidseg_core.training.lvs:LvsLearner",
         level="features",
         online=True,
+    ),
+    "match": PropagatorEntry(
+        made_by="vidseg_core.propagation.match:Match",
+        trained_by="train-propagation",
+        learner="vidseg_core.training.match:MatchLearner",
+        level="labels",
+        file="tiny-match",
     ),
 }
 

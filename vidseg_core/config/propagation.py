@@ -16,7 +16,7 @@ class PropagationConfig:
     """How a key's result reaches the frames between keys."""
 
     name: str = "flow_warp"
-    """flow_warp (optical flow), copy, lvs (train-propagation) or package.module:Class"""
+    """flow_warp (optical flow), match, copy, lvs (train-propagation) or package.module:Class"""
     level: Literal["labels", "scores", "features"] = "labels"
     """what is carried of a key: its label map (fast), scores or features"""
     sides: Literal["one", "two"] = "two"
@@ -28,7 +28,7 @@ class PropagationConfig:
     flow_size: int = 256
     """longest side at which flow is computed, pixels; 32 to 4096"""
     weights: str | None = None
-    """lvs: a file of train-propagation"""
+    """lvs, match: a file of train-propagation"""
     latency: Literal["full", "low"] = "full"
     """low: keys show what is carried to them"""
     delay: int = 3
@@ -57,10 +57,10 @@ def check_propagator(name: str, weights: str | None, level: str, sides: str) -> 
         check(bool(weights.strip()), "--propagation.weights", "must name a file")
     if entry is None:
         return
-    if entry.trained_by:
+    if entry.trained_by and not entry.file:
         problem = f"must name a file of {entry.trained_by} for {name!r}"
         check(weights is not None, "--propagation.weights", problem)
-    else:
+    elif not entry.trained_by:
         check(weights is None, "--propagation.weights", f"{name!r} has none")
     if entry.level:
         check(level == entry.level, "--propagation.level", f"must be {entry.level} for {name!r}")

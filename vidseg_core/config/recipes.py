@@ -135,6 +135,8 @@ class PropagationRecipe:
     """columns of a crop, pixels"""
     max_gap: int = 25
     """longest interval from key to key, frames"""
+    lessons: int = 300
+    """match: gaps of clips that it learns from, drawn before the first step"""
     twice: float = 0.3
     """lvs: share of samples whose key shows what was carried to it, as with low latency; 0 to 1"""
     scores: float = 10.0
@@ -145,6 +147,12 @@ class PropagationRecipe:
     """weight: the frame's labels, where the data have the net's classes"""
     deviation: float = 0.1
     """weight: the expected deviation"""
+    pixels: float = 2.0
+    """match, weight: cross-entropy"""
+    overlap: float = 1.0
+    """match, weight: one less the soft IoU"""
+    read: float = 0.3
+    """match, weight: labels read where the pictures look alike"""
 
     steps: int = 1500
     """optimiser steps"""

@@ -123,10 +123,11 @@ class TrainPropagationConfig:
         for name in ("height", "width"):
             check_int(f"--recipe.{name}", getattr(recipe, name), 32, 2048, "pixels")
         check_int("--recipe.max_gap", recipe.max_gap, 1, 1000, "frames")
+        check_int("--recipe.lessons", recipe.lessons, 1, 10**6, "gaps")
         check_int("--recipe.steps", recipe.steps, 1, unit="step(s)")
         check_int("--recipe.batch", recipe.batch, 1, 65536, "pairs")
         check_positive("--recipe.lr", recipe.lr)
-        for name in ("scores", "features", "labels", "deviation"):
+        for name in ("scores", "features", "labels", "deviation", "pixels", "overlap", "read"):
             value = getattr(recipe, name)
             fine = isinstance(value, (int, float)) and 0 <= value <= 1e6
             check(fine, f"--recipe.{name}", f"must be a number from 0 to 1e6, got {value!r}")

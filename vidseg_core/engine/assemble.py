@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import torch
 
-from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS, listed
+from vidseg_core.config.catalogue import INTERVAL, PROPAGATORS, SCHEDULERS, listed
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
@@ -26,6 +26,7 @@ from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
 from vidseg_core.media import working_size
+from vidseg_core.models.bundled import bundled_file
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.fetched import origin
 from vidseg_core.models.policy_file import policy_digest
@@ -270,12 +271,19 @@ def plugin_sources(config: SegmentConfig) -> dict[str, str]:
         if ":" in value
     }
     digests = {f"{name}.sha256": digest_file(Path(file)) for name, file in files.items() if file}
-    policy, weights = config.scheduler.policy, config.propagation.weights
+    policy, weights = config.scheduler.policy, _propagation_weights(config)
     return (
         digests
         | ({"scheduler.policy.sha256": policy_digest(policy)} if policy else {})
         | ({"propagation.weights.sha256": digest_file(Path(weights))} if weights else {})
     )
+
+
+def _propagation_weights(config: SegmentConfig) -> str | Path | None:
+    """The file that the propagator reads, the user's or the package's own."""
+    options = config.propagation
+    entry = PROPAGATORS.get(options.name)
+    return options.weights or (bundled_file(entry.file) if entry and entry.file else None)
 
 
 def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentState:

@@ -20,6 +20,11 @@ from vidseg_core.models.tiny import tiny_recipe
 FOLDER = Path(__file__).parent / "bundled"
 
 
+def bundled_file(name: str) -> Path:
+    """Weights in the package by name."""
+    return FOLDER / f"{name}.safetensors"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bundled:
     """A net that comes with the package."""
@@ -31,7 +36,7 @@ class Bundled:
 
     def weights(self, name: str) -> Path:
         """Where the file is."""
-        return FOLDER / f"{name}.safetensors"
+        return bundled_file(name)
 
     def card(self, name: str) -> Path:
         """What a person should read before trusting it."""

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -26,8 +26,17 @@ from vidseg_core.config.catalogue import PROPAGATORS
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.propagation.propagators import AnyPropagator
-from vidseg_core.training.flow_clips import ClipCut, FlowClip
+from vidseg_core.training.flow_clips import FlowClip
 from vidseg_core.training.propagation_score import Scores, score_propagator
+
+
+class Drawn(Protocol):
+    """A sample of a step."""
+
+    @property
+    def ids(self) -> str:
+        """What it is made of, in words."""
+        ...
 
 
 class Learner(ABC):
@@ -47,11 +56,11 @@ class Learner(ABC):
     # --- a step --------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
-        """The frames that one sample of a step is made of (see `flow_clips`)."""
+    def draw(self, clips: Sequence[FlowClip], random: Generator) -> Drawn:
+        """What one sample of a step is made of, e.g. frames (see `flow_clips`)."""
 
     @abstractmethod
-    def judge(self, cuts: Sequence[ClipCut]) -> Mapping[str, torch.Tensor]:
+    def judge(self, cuts: Sequence[Any]) -> Mapping[str, torch.Tensor]:
         """(B,) by name of the loss: what each cut costs, not weighted yet."""
 
     @property

@@ -37,13 +37,13 @@ class MovedPair(NamedTuple):
 
 def moved_pair(pictures: Sequence[np.ndarray], random: Generator, height: int, width: int) -> MovedPair:
     """One pair whose textures come from `pictures` (uint8 HW3 of any sizes)."""
-    key_HW3 = _texture(pictures, random, height, width)
+    key_HW3 = texture(pictures, random, height, width)
     still = random.random() < STILL_SHARE
     flow_HW2 = np.zeros((height, width, 2), np.float32) if still else _motion(random, height, width)
     current_HW3 = _read(key_HW3, flow_HW2)
     for _ in range(random.integers(MOST_BLOBS + 1)):
-        texture_HW3 = _texture(pictures, random, height, width)
-        alpha_HW = _blob(random, height, width)
+        texture_HW3 = texture(pictures, random, height, width)
+        alpha_HW = blob(random, height, width)
         own_HW2 = _motion(random, height, width)
         alpha_now_HW = _read(alpha_HW, own_HW2, cv2.BORDER_CONSTANT)
         key_HW3 = _over(key_HW3, texture_HW3, alpha_HW)
@@ -69,7 +69,7 @@ def vary(current_HW3: np.ndarray, key_HW3: np.ndarray, random: Generator) -> tup
     return varied[0], varied[1]
 
 
-def _texture(pictures: Sequence[np.ndarray], random: Generator, height: int, width: int) -> np.ndarray:
+def texture(pictures: Sequence[np.ndarray], random: Generator, height: int, width: int) -> np.ndarray:
     """float32 texture_HW3: a random cut of a random picture, often mirrored."""
     picture = pictures[int(random.integers(len(pictures)))]
     least = max(height / picture.shape[0], width / picture.shape[1])
@@ -102,7 +102,7 @@ def _motion(random: Generator, height: int, width: int) -> np.ndarray:
     return flow_HW2
 
 
-def _blob(random: Generator, height: int, width: int) -> np.ndarray:
+def blob(random: Generator, height: int, width: int) -> np.ndarray:
     """alpha_HW float32 in 0..1: a round or a ragged shape with a soft edge."""
     corners = int(random.choice((4, 7, 24)))
     angles = np.sort(random.uniform(0.0, 2.0 * np.pi, corners))

@@ -24,9 +24,9 @@ from vidseg_core.training.attempt import (
     Watch,
     step_seed,
 )
-from vidseg_core.training.flow_clips import ClipCut, FlowClip
+from vidseg_core.training.flow_clips import FlowClip
 from vidseg_core.training.group import Solo
-from vidseg_core.training.learner import Learner
+from vidseg_core.training.learner import Drawn, Learner
 from vidseg_core.training.optimise import Average, build_optimiser, learning_rate, set_learning_rate
 
 MAX_GRADIENT = 1.0
@@ -84,16 +84,17 @@ class PropagationLoop(Attempt[PropagationOptions, nn.Module]):
         for part in self._learner.apart:
             nn.utils.clip_grad_norm_(part.parameters(), MAX_GRADIENT)
         self._optimiser.step()
+        self.group.share_buffers(self.net)
         if self._average is not None:
             self._average.update(self.net, number)
         for name, value in zip(self._learner.losses, values, strict=True):
             self._sums[name] += value
         self._counted += 1
 
-    def _cut(self, step: int, number: int) -> ClipCut:
+    def _cut(self, step: int, number: int) -> Drawn:
         return self._learner.draw(self._clips, np.random.default_rng((self.options.seed, step, number)))
 
-    def _losses(self, cuts: Sequence[ClipCut]) -> list[torch.Tensor]:
+    def _losses(self, cuts: Sequence[Drawn]) -> list[torch.Tensor]:
         """The losses of this worker's cuts, weighted, as parts of the step's mean."""
         found, recipe = self._learner.judge(cuts), self._recipe
         return [found[name].sum() * (getattr(recipe, name) / recipe.batch) for name in self._learner.losses]
