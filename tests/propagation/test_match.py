@@ -25,9 +25,10 @@ from vidseg_core.models.match import MatchNet, match_metadata, new_match
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.trainable import weights_bytes
 from vidseg_core.propagation import FlowWarp
+from vidseg_core.propagation.asked import TINY
 from vidseg_core.propagation.chain import Link
 from vidseg_core.propagation.gap import Gap, GapFrame, GapKey
-from vidseg_core.propagation.match import TINY, Match, fill_gap
+from vidseg_core.propagation.match import Match, fill_gap
 from vidseg_core.scheduling import build_scheduler
 
 
@@ -42,7 +43,8 @@ def strange(net: MatchNet) -> MatchNet:
     with torch.no_grad():
         assert net.trust.bias is not None
         net.trust.bias.zero_()
-        net.delta.weight.add_(torch.randn(net.delta.weight.shape, generator=torch.Generator().manual_seed(2)))
+        noise = torch.randn(net.delta.weight.shape, generator=torch.Generator().manual_seed(2))
+        net.delta.weight.add_(20.0 * noise)
     return net
 
 

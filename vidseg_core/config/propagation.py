@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vidseg_core.config.catalogue import FLOWS, PROPAGATORS
 from vidseg_core.config.errors import check, check_choice, check_int, check_name
@@ -33,6 +34,12 @@ class PropagationConfig:
     """low: keys show what is carried to them"""
     delay: int = 3
     """latency low: frames until a key's own result is used; 1 to 1000"""
+    self_check: bool = False
+    """match, two sides: a segment's keys decide whether flow or the net fills its gaps"""
+    adapt_steps: int = 0
+    """self_check: steps at each key in which the net gets used to the segment; 0 to 1000"""
+
+    HELP_GROUPS: ClassVar[Mapping[str, str]] = {"weights": "propagation: nets that fill gaps, and latency"}
 
     def __post_init__(self) -> None:
         check_name("--propagation.name", self.name, PROPAGATORS)
@@ -48,6 +55,15 @@ class PropagationConfig:
         check_int("--propagation.delay", self.delay, 1, 1000, "frame(s)")
         problem = "low goes with --propagation.sides one: with two every frame waits for the next key anyway"
         check(self.latency == "full" or self.sides == "one", "--propagation.latency", problem)
+        self._check_self_check()
+
+    def _check_self_check(self) -> None:
+        fits = self.name == "match" and self.sides == "two"
+        problem = "goes with --propagation.name match and --propagation.sides two"
+        check(fits or not self.self_check, "--propagation.self_check", problem)
+        check_int("--propagation.adapt_steps", self.adapt_steps, 0, 1000, "step(s)")
+        problem = "needs --propagation.self_check"
+        check(self.self_check or not self.adapt_steps, "--propagation.adapt_steps", problem)
 
 
 def check_propagator(name: str, weights: str | None, level: str, sides: str) -> None:

@@ -350,6 +350,8 @@ class SegmentConfig:
         fields = {name: value for name, value in sorted(flat_dict(self).items()) if name in _FINGERPRINT}
         if self.propagation.latency == "full":  # as before there was another
             del fields["propagation.latency"], fields["propagation.delay"]
+        if not self.propagation.self_check:
+            del fields["propagation.self_check"], fields["propagation.adapt_steps"]
         return fields
 
     def describe(self) -> str:
@@ -399,6 +401,8 @@ _FINGERPRINT = frozenset(
         "propagation.flow_size",
         "propagation.latency",
         "propagation.delay",
+        "propagation.self_check",
+        "propagation.adapt_steps",
         "tta.scales",
         "tta.flip",
         "masks.size",

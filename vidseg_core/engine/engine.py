@@ -149,10 +149,7 @@ class Engine:
         if self._ahead is not None:
             self._catch_up(self._ahead, states, ends=True)
         self._restore_keys([state for state in states if state.pending])
-        due = [
-            Due(frames=state.pending, left=_key_of(state), right=None, memory={}) if state.pending else None
-            for state in states
-        ]
+        due = [_last_due(state) if state.pending else None for state in states]
         results = self._finaliser.run(due)
         for state in states:
             state.pending = []
@@ -303,7 +300,7 @@ class Engine:
             elif left is None or (new_key is not None and not state.pending):
                 due.append(None)
             elif new_key is not None:
-                due.append(Due(frames=state.pending, left=left, right=new_key.key, memory={}))
+                due.append(Due(frames=state.pending, left=left, right=new_key.key, memory=state.carried_over))
             elif not self.two_sided:
                 frames = [self._pending(look, decision)]
                 due.append(Due(frames=frames, left=left, right=None, memory=state.carried_over))
@@ -313,7 +310,9 @@ class Engine:
         for lane, new_key in zip(due, new_keys, strict=True):
             if lane is not None and new_key is not None and lane.right is None:
                 self._late.stand_in(new_key.key, lane.filled)
-        return [(mine, {} if lane is None else lane.memory) for mine, lane in zip(rows, due, strict=True)]
+        kept = [look.state.carried_over if self.filler.remembers else {} for look in looks]
+        memories = [before if lane is None else lane.memory for before, lane in zip(kept, due, strict=True)]
+        return list(zip(rows, memories, strict=True))
 
     def _pending(self, look: FrameLook, decision: Decision) -> PendingFrame:
         reads = self.filler.reads
@@ -353,7 +352,10 @@ class Engine:
                 )
         elif self.two_sided:
             state.pending.append(self._pending(look, decision))
-        state.carried_over = memory if new_key is None else new_key.memory
+        if new_key is None or self.filler.remembers:
+            state.carried_over = memory
+        else:
+            state.carried_over = new_key.memory
         helps_next = new_key is None and self.flows.estimator.chained
         state.last_flow_hw2 = look.flow_hw2 if helps_next else None
         state.last_view = look.view if new_key is None and self._needs_previous else None
@@ -368,6 +370,11 @@ class Engine:
         self.stats.frames += 1
         self.stats.keys += decision.is_key
         return rows
+
+
+def _last_due(state: SegmentState) -> Due:
+    """The frames after the last key of a segment."""
+    return Due(frames=state.pending, left=_key_of(state), right=None, memory=state.carried_over)
 
 
 def _hand_out(state: SegmentState) -> list[FrameResult]:

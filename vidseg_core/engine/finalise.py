@@ -51,16 +51,18 @@ class Finaliser:
             lefts = [[frame.left for frame in gap.frames] for gap in gaps]
             rights = [[f.right for f in reversed(gap.frames) if f.right is not None] for gap in gaps]
             self._flows.complete([*lefts, *rights])
-        frames = iter([(lane, frame) for lane in due for frame in lane.frames])
+        frames = iter(
+            [(lane, gap, frame) for lane, gap in zip(due, gaps, strict=True) for frame in lane.frames]
+        )
         results: list[FrameResult] = []
         with self._stats.timed("propagate"):
             filled = self._filler.fill(gaps)
             while chunk := list(islice(filled, self._net.batch)):
                 settled = [self._net.settle(mask) for mask in self._net.labels(chunk)]
                 for carried, mask in zip(chunk, settled, strict=True):
-                    lane, frame = next(frames)
+                    lane, gap, frame = next(frames)
                     lane.filled = carried
-                    results.append(_result(frame, lane.left, *mask))
+                    results.append(_result(frame, lane.left, *mask, gap.filled_by))
         for lane, gap in zip(due, gaps, strict=True):
             lane.memory = gap.memory
         rest = iter(results)
@@ -87,7 +89,12 @@ def _gap_of(due: Due) -> Gap:
 
 
 def _result(
-    frame: PendingFrame, left: KeyFrame, labels_HW: np.ndarray, confidence: float, share: float
+    frame: PendingFrame,
+    left: KeyFrame,
+    labels_HW: np.ndarray,
+    confidence: float,
+    share: float,
+    filled_by: str,
 ) -> FrameResult:
     return FrameResult(
         frame_index=frame.frame_index,
@@ -101,4 +108,5 @@ def _result(
         labels_HW=labels_HW,
         confidence=confidence,
         confident_share=share,
+        filled_by=filled_by,
     )

@@ -98,3 +98,5 @@ class FrameResult:
     """Mean over the frame of the probability of each pixel's class, 0..1; NaN unless a `LabelRule` asks."""
     confident_share: float = math.nan
     """Share of pixels that keep a label (the others are 255), 0..1; NaN unless a `LabelRule` asks."""
+    filled_by: str = ""
+    """What filled the frame and why, where the propagator chooses (`Gap.filled_by`)."""

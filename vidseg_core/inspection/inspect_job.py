@@ -94,6 +94,8 @@ def _begin(run: Run, config: InspectConfig, videos: Sequence[str], report: Repor
         if row["status"] == "quarantined" and (not config.video or row["video_id"] in videos):
             why = (row["reason"] or "").replace(f"{row['uri']}: ", "")
             report.say(f"quarantined: {row['uri']}: {why}", video_id=row["video_id"])
+        if row["filled_by"] and row["video_id"] in videos:
+            report.say(f"{row['video_id']}: gaps filled by {row['filled_by']}", video_id=row["video_id"])
     names = list(info.get("segmenter", {}).get("class_names", ()))
     unlabelled = "min_confidence" in info.get("config", {})
     return _Look(

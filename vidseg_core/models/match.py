@@ -271,8 +271,9 @@ def _lacking(has_right_B: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)
 def _squared_distances(rows: int, columns: int, device: torch.device) -> torch.Tensor:
-    """(P, P): of all places of a map from one another, in places."""
+    """(P, P): of all places of a map from one another, in places; fit for training, whoever asks first."""
     down = torch.arange(rows, device=device, dtype=torch.float32)
     across = torch.arange(columns, device=device, dtype=torch.float32)
     between_rows = (down[:, None] - down[None]).square()

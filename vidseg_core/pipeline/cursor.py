@@ -47,6 +47,9 @@ class SegmentCursor:
         self.totals.frames += len(rows)
         self.totals.keys += sum(row.is_key for row in rows)
         self.totals.corrupt += sum(row.is_corrupt for row in rows)
+        for row in rows:
+            if row.filled_by:
+                self.totals.count_filled(row.filled_by)
 
     def pop_parts(self) -> list[tuple[int, list[FrameResult]]]:
         """The parts that are whole now: (part number, rows)."""

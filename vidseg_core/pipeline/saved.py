@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MAGIC = b"vsc1"
@@ -29,6 +29,16 @@ class Totals:
     device_s: float = 0.0
     """Seconds by the clock for which an engine held its share of a GPU, or a core."""
     error: str | None = None
+    filled: dict[str, int] = field(default_factory=dict)
+    """Frames by what filled them, where the propagator chooses."""
+    evidence: str = ""
+    """What the last choice followed from."""
+
+    def count_filled(self, filled_by: str) -> None:
+        """A frame that says what filled it, and in brackets why."""
+        way, _, why = filled_by.partition(" (")
+        self.filled[way] = self.filled.get(way, 0) + 1
+        self.evidence = why.removesuffix(")") or self.evidence
 
 
 def seal(header: dict[str, Any], *blobs: bytes) -> bytes:

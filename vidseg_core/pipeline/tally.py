@@ -14,6 +14,9 @@ from vidseg_core.pipeline.kept import put_back
 from vidseg_core.pipeline.plan_stage import VideoWork
 from vidseg_core.pipeline.rows import Receipt
 
+SHOWN_EVIDENCE = 4
+"""Segments whose evidence a video's row has."""
+
 
 @dataclass(slots=True)
 class SegmentTally:
@@ -80,6 +83,7 @@ class VideoTally:
             "cpu_s": sums["decode_s"] + sums["engine_s"],
             "gpu_s": sums["device_s"] if device == "cuda" else 0.0,
             "parts": self._parts(),
+            "filled_by": filled_by([segment.totals for segment in self.segments.values()]),
         }
 
     def _parts(self) -> int | None:
@@ -146,3 +150,16 @@ def _sums(totals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     sums: dict[str, Any] = {name: sum(t.get(name) or 0 for t in totals) for name in names}
     sums["error"] = next((t["error"] for t in totals if t.get("error")), None)
     return sums
+
+
+def filled_by(totals: Sequence[Mapping[str, Any]]) -> str | None:
+    """Frames by what filled them, and what the choices of the first segments followed from."""
+    frames: dict[str, int] = {}
+    for total in totals:
+        for way, count in (total.get("filled") or {}).items():
+            frames[way] = frames.get(way, 0) + count
+    if not frames:
+        return None
+    evidence = [total["evidence"] for total in totals if total.get("evidence")]
+    counted = ", ".join(f"{way} {count}" for way, count in sorted(frames.items()))
+    return "; ".join([counted, *evidence[:SHOWN_EVIDENCE]])

@@ -52,6 +52,7 @@ class Filler(ABC):
         if self.needs_flow:
             self.reads = _at_least_view(self.reads)
         self.needs_low = bool(getattr(propagator, "needs_low", False))
+        self.remembers = two_sided and bool(getattr(propagator, "remembers", False))
         self.low_waits = self.needs_low and two_sided
         """Low-level features are made when a gap is filled, of frames that have waited: the features are too
         large to wait."""

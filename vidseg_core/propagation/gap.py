@@ -26,7 +26,7 @@ READS: tuple[str, ...] = get_args(Reads)
 
 Memory: TypeAlias = dict[str, np.ndarray]
 """What a propagator carries over from frame to frame, by names of its own; empty right after a key, unless it
-has `at_key` and leaves something there."""
+has `at_key` and leaves something there, or says `remembers`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +101,8 @@ class Gap:
     right: GapKey | None = None
     memory: Memory = field(default_factory=dict)
     """What the frame before left here; what is set here, the next frame finds. Never changed in place."""
+    filled_by: str = ""
+    """How its frames were filled, in words for their rows; empty: there is nothing to say."""
 
     def pairs(self, frame: GapFrame) -> Iterator[FramePair]:
         """The frame with the key on its left, then with that on its right, if there is one."""

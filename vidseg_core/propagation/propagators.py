@@ -122,6 +122,9 @@ class Extras(Protocol):
     needs_low: bool
     """True: low-level features of N (see `models.protocol.PartedSegmenter`) are on keys and frames."""
 
+    remembers: bool
+    """True, of one with `fill`: with two sides, too, what a gap leaves in memory the next one finds."""
+
     def check_net(self, segmenter: Any) -> None:
         """`SegmenterError` for a segmenter that does not go with it."""
         ...
@@ -240,5 +243,6 @@ def propagator_of(options: Any, device: str = "cpu") -> AnyPropagator:
     if options.weights is not None and not PROPAGATORS.takes(options.name, "weights"):
         raise PluginError(f"propagator {options.name!r} takes no weights")
     asked = {"weights": options.weights, "device": device}
+    asked |= {name: getattr(options, name, False) for name in ("self_check", "adapt_steps")}
     given = {name: value for name, value in asked.items() if PROPAGATORS.takes(options.name, name)}
     return build_propagator(options.name, level=options.level, **given)

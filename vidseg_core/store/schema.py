@@ -79,6 +79,7 @@ VIDEOS_SCHEMA: pa.Schema = pa.schema(
         _column("start_s", pa.float64(), nullable=True),  # the range they are from; null: beginning, end
         _column("end_s", pa.float64(), nullable=True),
         _column("note", pa.string(), nullable=True),  # what is special about its pictures; null: nothing
+        _column("filled_by", pa.string(), nullable=True),  # frames by what filled them, where that is chosen
     ],
     metadata=_METADATA,
 )
