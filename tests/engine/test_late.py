@@ -126,6 +126,18 @@ def test_it_goes_with_one_side_and_no_look_ahead() -> None:
         check_parts(ahead)
 
 
+def test_a_propagator_that_says_what_keys_show_is_refused_with_it() -> None:
+    options = {"name": "tests.engine.fillers:Recurs", "level": "scores", "sides": "one", "latency": "low"}
+    late = SegmentConfig(
+        input=("a",),
+        output="b",
+        segmenter="plain",
+        propagation=PropagationConfig(**options),  # type: ignore
+    )
+    with pytest.raises(ConfigError, match="--propagation.latency: low does not go with .*Recurs, which says"):
+        check_parts(late)
+
+
 def test_the_dial_goes_with_it_but_for_schedulers_that_look_ahead() -> None:
     late = SegmentConfig(
         input=("a",),

@@ -164,7 +164,6 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         trained_by="train-propagation",
         learner="vidseg_core.training.lvs:LvsLearner",
         level="features",
-        online=True,
     ),
     "match": PropagatorEntry(
         made_by="vidseg_core.propagation.match:Match",
