@@ -121,7 +121,12 @@ class Row:
     learned: bool = False
     """Its weights come from `train-propagation --propagator`, with these options."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    read_by: str = ""
+    """Another propagator that reads the same file: one branch of what was learned."""
 
+
+LIGHT = {"light": "tiny:8"}
+"""A net of a third of the cost of the package's."""
 
 ROWS: Mapping[str, Row] = {
     "net on every frame": Row(scheduler="every"),
@@ -133,6 +138,13 @@ ROWS: Mapping[str, Row] = {
     "flow_warp, labels, two sides": Row(propagator="flow_warp", sides="two"),
     "lvs": Row(propagator="lvs", learned=True),
     "lvs, low latency": Row(propagator="lvs", learned=True, delay=3),
+    "accel": Row(propagator="accel", learned=True, options=LIGHT),
+    "accel, two sides": Row(propagator="accel", learned=True, options=LIGHT, sides="two"),
+    "accel, light net alone": Row(
+        propagator="accel", learned=True, options=LIGHT, read_by="vidseg_core.propagation.light:Update"
+    ),
+    "flow_warp, scores": Row(propagator="flow_warp", level="scores"),
+    "grfp": Row(propagator="grfp", learned=True, options=LIGHT),
 }
 """By name; of those that share `propagator` and `options`, one training serves all."""
 
@@ -249,8 +261,12 @@ class Bench:
     def _parts(self, row: Row) -> tuple[Segmenter, AnyPropagator]:
         if row.learned:
             learner, folder = self.learner(row)
-            return learner.read(folder)
-        return self.net, build_propagator(row.propagator, level=row.level)
+            segmenter, propagator = learner.read(folder)
+            if row.read_by:
+                weights = str(folder / learner.file_names[0])
+                propagator = build_propagator(row.read_by, weights=weights, device=self.device)
+            return segmenter, propagator
+        return self.net, build_propagator(row.propagator, level=row.level, **row.options)
 
     def measure(self, name: str, row: Row, intervals: Sequence[int]) -> Found:
         """The row's line: every clip judged, at every interval."""

@@ -25,6 +25,7 @@ from tests.pipeline.inline import Killed, rows_without_package, run_inline
 from tests.training.small import shaken, written
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
 from vidseg_core.models import build_segmenter
+from vidseg_core.models.light import AccelNet, GrfpNet, light_facts
 from vidseg_core.models.lvs import new_lvs
 
 SCHEDULERS = [
@@ -38,12 +39,16 @@ SCHEDULERS = [
 WEIGHTS = Path(tempfile.gettempdir()) / f"vidseg-any-way-{os.getpid()}.safetensors"
 LVS = PropagationConfig(name="lvs", level="features", sides="one", weights=str(WEIGHTS), flow_size=64)
 STEADY = PropagationConfig(name="my_steady:Steady", level="scores", sides="one", flow_size=64)
+ACCEL = PropagationConfig(name="accel", level="scores", weights=f"{WEIGHTS}.accel", flow_size=64)
+GRFP = PropagationConfig(name="grfp", level="scores", sides="one", weights=f"{WEIGHTS}.grfp", flow_size=64)
 CHECKED = PropagationConfig(name="match", self_check=True, adapt_steps=2, flow_size=64)
 NETS = {
     "lvs": LVS,
     "late lvs": replace(LVS, latency="low", delay=3),
     "steady": STEADY,
     "checked match": CHECKED,
+    "accel": ACCEL,
+    "grfp": GRFP,
 }
 LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=30.0, max_interval=20)
 
@@ -56,6 +61,8 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[2], "match"),
     (SCHEDULERS[0], "late lvs"),
     (SCHEDULERS[2], "checked match"),
+    (SCHEDULERS[0], "accel"),
+    (SCHEDULERS[2], "grfp"),
     (LOW, "lvs"),
 ]
 """Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, and LVS
@@ -78,11 +85,18 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def lvs() -> Iterator[None]:
+def nets() -> Iterator[None]:
     """Nets that do something, as if trained."""
-    written(shaken(new_lvs(build_segmenter("tiny-scenes"))), WEIGHTS)
+    segmenter = build_segmenter("tiny-scenes")
+    facts = light_facts(segmenter, "tiny:8")
+    files = [
+        written(shaken(new_lvs(segmenter)), WEIGHTS),
+        written(shaken(AccelNet(facts)), Path(f"{WEIGHTS}.accel"), "accel"),
+        written(shaken(GrfpNet(facts)), Path(f"{WEIGHTS}.grfp"), "grfp"),
+    ]
     yield
-    WEIGHTS.unlink()
+    for file in files:
+        Path(file).unlink()
 
 
 @pytest.fixture(scope="module")

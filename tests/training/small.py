@@ -15,7 +15,7 @@ import torch
 
 from vidseg_core.config.recipes import AugmentRecipe, TrainRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
-from vidseg_core.models.lvs import LvsNet, lvs_metadata
+from vidseg_core.models.propagation_file import facts_metadata
 from vidseg_core.models.trainable import TrainableNet, trainable_net, weights_bytes
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.data import TrainingData, open_training_data
@@ -135,7 +135,8 @@ def shaken(net: Net) -> Net:
     return net
 
 
-def written(net: LvsNet, path: Path) -> str:
-    """A file as train-propagation writes it."""
-    path.write_bytes(weights_bytes(dict(net.state_dict()), ("a", "b"), **lvs_metadata(net.facts)))
+def written(net: Any, path: Path, name: str = "lvs") -> str:
+    """A file of this propagator as train-propagation writes it."""
+    weights = {key: value.contiguous() for key, value in net.state_dict().items()}
+    path.write_bytes(weights_bytes(weights, ("a", "b"), **facts_metadata(name, net.facts)))
     return str(path)

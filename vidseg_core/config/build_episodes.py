@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import FLOWS, PROPAGATORS
+from vidseg_core.config.catalogue import FLOWS, PROPAGATORS, propagator_words
 from vidseg_core.config.errors import check, check_int, check_name, nearest
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import check_propagator
@@ -26,7 +26,7 @@ class TablePropagationConfig:
     """How a key's result reaches the frames after it; as for vidseg segment."""
 
     name: str = "flow_warp"
-    """flow_warp (optical flow, direct to the key), copy, lvs (train-propagation) or package.module:Class"""
+    """{propagators} or package.module:Class; what depends on more than key and frame is refused"""
     level: Literal["labels", "scores", "features"] = "labels"
     """what is carried: the key's label map (fast), its class scores, or its features"""
     flow: str = "dis"
@@ -36,7 +36,9 @@ class TablePropagationConfig:
     flow_size: int = 256
     """longest side at which flow is computed, pixels; 32 to 4096"""
     weights: str | None = None
-    """lvs: file that train-propagation wrote"""
+    """{trained}: a file of train-propagation"""
+
+    HELP_WORDS: ClassVar[Mapping[str, str]] = propagator_words()
 
     def __post_init__(self) -> None:
         check_name("--propagation.name", self.name, PROPAGATORS)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 __all__ = [
+    "BESIDE",
     "DISTANCE",
     "EVERY",
     "FILES",
@@ -27,6 +28,7 @@ __all__ = [
     "PropagatorEntry",
     "SchedulerEntry",
     "listed",
+    "propagator_words",
     "scheduler_words",
     "usual_threshold",
 ]
@@ -154,11 +156,15 @@ class PropagatorEntry:
     """It goes with one side only."""
     file: str = ""
     """The weights in the package that it reads if the user names none."""
+    light: bool = False
+    """It runs a light net on every frame, which is trained with it."""
+    moves: bool = False
+    """It moves what is kept of a key along the flow (``propagation.flow``)."""
 
 
 PROPAGATORS: Mapping[str, PropagatorEntry] = {
     "copy": PropagatorEntry(made_by="vidseg_core.propagation.propagators:Copy"),
-    "flow_warp": PropagatorEntry(made_by="vidseg_core.propagation.propagators:FlowWarp"),
+    "flow_warp": PropagatorEntry(made_by="vidseg_core.propagation.propagators:FlowWarp", moves=True),
     "lvs": PropagatorEntry(
         made_by="vidseg_core.propagation.lvs:Lvs",
         trained_by="train-propagation",
@@ -171,12 +177,31 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         learner="vidseg_core.training.match:MatchLearner",
         level="labels",
         file="tiny-match",
+        moves=True,
+    ),
+    "accel": PropagatorEntry(
+        made_by="vidseg_core.propagation.light:Accel",
+        trained_by="train-propagation",
+        learner="vidseg_core.training.light:AccelLearner",
+        level="scores",
+        light=True,
+        moves=True,
+    ),
+    "grfp": PropagatorEntry(
+        made_by="vidseg_core.propagation.light:Grfp",
+        trained_by="train-propagation",
+        learner="vidseg_core.training.light:GrfpLearner",
+        level="scores",
+        online=True,
+        light=True,
     ),
 }
 
 
 LEARNED = tuple(name for name, entry in PROPAGATORS.items() if entry.learner)
 """What ``train-propagation`` trains."""
+BESIDE = tuple(name for name, entry in PROPAGATORS.items() if entry.light)
+"""What runs a light net on every frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,3 +246,9 @@ def scheduler_words() -> dict[str, str]:
     trained = (f"{name} ({entry.trained_by})" for name, entry in SCHEDULERS.items() if entry.trained_by)
     files = (f"{name} reads {file}" for file, name in FILES.items())
     return {"schedulers": ", ".join(names), "trained_by": ", ".join(trained), "files": ", ".join(files)}
+
+
+def propagator_words() -> dict[str, str]:
+    """What the help of propagation options puts into its texts."""
+    trained = (name for name, entry in PROPAGATORS.items() if entry.trained_by)
+    return {"propagators": ", ".join(PROPAGATORS), "trained": ", ".join(trained)}

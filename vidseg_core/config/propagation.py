@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vidseg_core.config.catalogue import FLOWS, PROPAGATORS
+from vidseg_core.config.catalogue import FLOWS, PROPAGATORS, propagator_words
 from vidseg_core.config.errors import check, check_choice, check_int, check_name
 
 __all__ = ["PropagationConfig", "check_propagator"]
@@ -17,7 +17,7 @@ class PropagationConfig:
     """How a key's result reaches the frames between keys."""
 
     name: str = "flow_warp"
-    """flow_warp (optical flow), match, copy, lvs (train-propagation) or package.module:Class"""
+    """{propagators} or package.module:Class"""
     level: Literal["labels", "scores", "features"] = "labels"
     """what is carried of a key: its label map (fast), scores or features"""
     sides: Literal["one", "two"] = "two"
@@ -29,7 +29,7 @@ class PropagationConfig:
     flow_size: int = 256
     """longest side at which flow is computed, pixels; 32 to 4096"""
     weights: str | None = None
-    """lvs, match: a file of train-propagation"""
+    """{trained}: a file of train-propagation"""
     latency: Literal["full", "low"] = "full"
     """low: keys show what is carried to them"""
     delay: int = 3
@@ -40,6 +40,8 @@ class PropagationConfig:
     """self_check: steps at each key in which the net gets used to the segment; 0 to 1000"""
 
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {"weights": "propagation: nets that fill gaps, and latency"}
+
+    HELP_WORDS: ClassVar[Mapping[str, str]] = propagator_words()
 
     def __post_init__(self) -> None:
         check_name("--propagation.name", self.name, PROPAGATORS)

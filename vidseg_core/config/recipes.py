@@ -153,6 +153,10 @@ class PropagationRecipe:
     """match, weight: one less the soft IoU"""
     read: float = 0.3
     """match, weight: labels read where the pictures look alike"""
+    light: float = 5.0
+    """accel, grfp; weight: scores of the light net alone like the net's own"""
+    frames: int = 5
+    """grfp: consecutive frames of a sample, the key among them"""
 
     steps: int = 1500
     """optimiser steps"""

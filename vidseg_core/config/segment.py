@@ -17,6 +17,7 @@ from vidseg_core.config.catalogue import (
     FILES,
     FIXED,
     INTERVAL,
+    PROPAGATORS,
     SCHEDULERS,
     listed,
     scheduler_words,
@@ -361,9 +362,10 @@ class SegmentConfig:
         detail = f"interval {scheduler.interval}, " if entry and entry.takes_interval else ""
         if scheduler.threshold is not None:
             detail += f"threshold {scheduler.threshold:g}, "
+        carrier = PROPAGATORS.get(propagation.name)
         flow = (
             f" over {propagation.flow} flow at {propagation.flow_size} px"
-            if propagation.name not in ("copy", "lvs")
+            if carrier is None or carrier.moves
             else ""
         )
         if propagation.latency == "low":

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import LEARNED
+from vidseg_core.config.catalogue import BESIDE, LEARNED
 from vidseg_core.config.errors import check, check_choice, check_int, check_name, check_positive
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.recipes import PropagationRecipe
@@ -43,7 +43,11 @@ class TrainPropagationConfig:
     """longest side at which clips are kept, pixels; 32 to 4096"""
 
     kernel: int = 9
-    """side of the kernels, pixels of the feature map (H_K); odd, 1 to 31"""
+    """lvs: side of the kernels, pixels of the feature map (H_K); odd, 1 to 31"""
+    light: str | None = None
+    """accel, grfp: net that runs on every frame and is trained along, e.g. tiny:8, smp:ARCH/ENCODER"""
+    light_weights: str | None = None
+    """accel, grfp: file with the light net's weights to begin with; None: drawn with the seed"""
     steps: int | None = None
     """optimiser steps; None: recipe.steps"""
     seed: int = 0
@@ -92,8 +96,19 @@ class TrainPropagationConfig:
             object.__setattr__(self, "recipe", dataclasses.replace(self.recipe, steps=self.steps))
         check_choice("--propagator", self.propagator, LEARNED)
         check_name("--segmenter", self.segmenter, NAMED_NETS, NET_FAMILIES)
+        self._check_light()
         self._check_places()
         self._check_numbers()
+
+    def _check_light(self) -> None:
+        if self.propagator in BESIDE:
+            problem = f"must name the net that {self.propagator} runs on every frame, e.g. tiny:8"
+            check(self.light is not None, "--light", problem)
+            check_name("--light", str(self.light), NAMED_NETS, NET_FAMILIES)
+            return
+        for name in ("light", "light_weights"):
+            problem = f"{self.propagator} runs no light net; it goes with {', '.join(BESIDE)}"
+            check(getattr(self, name) is None, f"--{name}", problem)
 
     def _check_places(self) -> None:
         check(bool(self.data), "--data", "needs at least one data set, e.g. face:/data/face")
@@ -124,10 +139,11 @@ class TrainPropagationConfig:
             check_int(f"--recipe.{name}", getattr(recipe, name), 32, 2048, "pixels")
         check_int("--recipe.max_gap", recipe.max_gap, 1, 1000, "frames")
         check_int("--recipe.lessons", recipe.lessons, 1, 10**6, "gaps")
+        check_int("--recipe.frames", recipe.frames, 2, 100, "frames")
         check_int("--recipe.steps", recipe.steps, 1, unit="step(s)")
         check_int("--recipe.batch", recipe.batch, 1, 65536, "pairs")
         check_positive("--recipe.lr", recipe.lr)
-        for name in ("scores", "features", "labels", "deviation", "pixels", "overlap", "read"):
+        for name in ("scores", "features", "labels", "deviation", "pixels", "overlap", "read", "light"):
             value = getattr(recipe, name)
             fine = isinstance(value, (int, float)) and 0 <= value <= 1e6
             check(fine, f"--recipe.{name}", f"must be a number from 0 to 1e6, got {value!r}")
@@ -141,7 +157,17 @@ class TrainPropagationConfig:
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the weights, by dotted option name; data come by content, not by place."""
-        names = ("propagator", "segmenter", "kernel", "size", "seed", "max_frames", "val_clips", "workers")
+        names = (
+            "propagator",
+            "segmenter",
+            "kernel",
+            "light",
+            "size",
+            "seed",
+            "max_frames",
+            "val_clips",
+            "workers",
+        )
         fields = flat_dict(self).items()
         return {name: value for name, value in fields if name in names or name.startswith("recipe.")}
 

@@ -23,15 +23,14 @@ Legend: B pairs, C channels of F_h, L channels of F_l, K = H_K * H_K; h, w size 
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vidseg_core.models.propagation_file import check_belongs, facts_metadata, read_net
 from vidseg_core.models.protocol import Features, SegmenterError, parts_of
 
 KERNEL = 9
@@ -44,7 +43,6 @@ LEAST = 1e-3
 """Channels whose mean size is far below count as empty."""
 CENTRE = 8.0
 """Logit of a new net's kernels at their centre: its weight is .97 for H_K = 9."""
-FORMAT = "vidseg-lvs-1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +148,7 @@ class LvsNet(nn.Module):
     def check(self, segmenter: Any, file: str) -> None:
         """`SegmenterError` unless `segmenter` is the one that the nets of `file` were trained with."""
         parts_of(segmenter, "lvs")
-        if segmenter.digest != self.facts.segmenter:
-            raise SegmenterError(
-                f"{file} was trained with another net than {segmenter.name!r} (or other weights, or numbers)"
-            )
+        check_belongs(segmenter, self.facts.segmenter, file)
 
 
 def spatially_variant(maps_BChw: torch.Tensor, weights_BKhw: torch.Tensor) -> torch.Tensor:
@@ -214,37 +209,9 @@ def _sized(maps_BFyx: torch.Tensor, like_BChw: torch.Tensor) -> torch.Tensor:
 
 def lvs_metadata(facts: LvsFacts) -> dict[str, str]:
     """What the file says beside the weights."""
-    return {"format": FORMAT, "lvs": json.dumps(asdict(facts), sort_keys=True)}
-
-
-def is_lvs(path: str | Path) -> bool:
-    """Does this file come from train-propagation?"""
-    try:
-        return _metadata(path).get("format") == FORMAT
-    except SegmenterError:
-        return False
+    return facts_metadata("lvs", facts)
 
 
 def read_lvs(path: str) -> LvsNet:
     """The nets in a file of train-propagation, frozen; `SegmenterError` for any other file."""
-    from safetensors.torch import load_file
-
-    metadata = _metadata(path)
-    if metadata.get("format") != FORMAT:
-        raise SegmenterError(f"{path} holds no weights of lvs; train-propagation writes them")
-    try:
-        net = LvsNet(LvsFacts(**json.loads(metadata["lvs"])))
-        net.load_state_dict(load_file(path))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise SegmenterError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
-    return net.eval().requires_grad_(False)
-
-
-def _metadata(path: str | Path) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise SegmenterError(f"{path} cannot be read as safetensors ({error})") from error
+    return read_net("lvs", path, lambda facts: LvsNet(LvsFacts(**facts)))

@@ -17,10 +17,10 @@ from safetensors.torch import save
 
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.digest import digest_file, digest_state
-from vidseg_core.models.lvs import is_lvs
 from vidseg_core.models.planner import is_planner, planner_digest
 from vidseg_core.models.policy import Policy
 from vidseg_core.models.policy_trunk import PolicyError
+from vidseg_core.models.propagation_file import is_propagation_file
 
 METADATA = "vidseg.policy"
 VERSION = 1
@@ -145,7 +145,7 @@ def policy_digest(path: str | Path) -> str:
     of train-planner or train-propagation too."""
     if is_planner(path):
         return planner_digest(path)
-    if is_lvs(path):
+    if is_propagation_file(path):
         return digest_file(Path(path))
     net, facts = read_policy(path)
     return digest_state(net.state_dict(), json.loads(json.dumps(_described(facts))))

@@ -99,21 +99,28 @@ def dataset_clips(
 def draw_pair(
     clips: Sequence[FlowClip], random: Generator, *, height: int, width: int, max_gap: int
 ) -> ClipPair:
-    """A random pair from a random clip, gap 1 to `max_gap` in either direction, randomly cut and mirrored."""
-    clip = clips[int(random.integers(len(clips)))]
-    gap = int(random.integers(1, min(max_gap, len(clip.frames_THW3) - 1) + 1))
-    first = int(random.integers(len(clip.frames_THW3) - gap))
-    current, key = (first, first + gap) if random.random() < 0.5 else (first + gap, first)
-    cut = cut_out(clip, (current, key), random, height=height, width=width)
+    """`pair_cut` as a pair."""
+    cut = pair_cut(clips, random, height=height, width=width, max_gap=max_gap)
     return ClipPair(
-        clip=clip.name,
-        current=current,
-        key=key,
+        clip=cut.clip,
+        current=cut.numbers[0],
+        key=cut.numbers[1],
         current_hw3=cut.frames_Thw3[0],
         key_hw3=cut.frames_Thw3[1],
         labels_hw=cut.labels_Thw[0],
         key_labels_hw=cut.labels_Thw[1],
     )
+
+
+def pair_cut(
+    clips: Sequence[FlowClip], random: Generator, *, height: int, width: int, max_gap: int
+) -> ClipCut:
+    """(frame, key) from a random clip, gap 1 to `max_gap` in either direction, randomly cut and mirrored."""
+    clip = clips[int(random.integers(len(clips)))]
+    gap = int(random.integers(1, min(max_gap, len(clip.frames_THW3) - 1) + 1))
+    first = int(random.integers(len(clip.frames_THW3) - gap))
+    numbers = (first, first + gap) if random.random() < 0.5 else (first + gap, first)
+    return cut_out(clip, numbers, random, height=height, width=width)
 
 
 def cut_out(clip: FlowClip, numbers: Sequence[int], random: Generator, *, height: int, width: int) -> ClipCut:

@@ -66,6 +66,12 @@ def scores_loss(warped: torch.Tensor, labels_Bhw: torch.Tensor) -> torch.Tensor:
     return loss_Bhw.sum((1, 2)) / known_Bhw.sum((1, 2)).clamp(min=1.0)
 
 
+def divergence(scores_BChw: torch.Tensor, wanted_BChw: torch.Tensor) -> torch.Tensor:
+    """(B,): Kullback-Leibler divergence of the classes of a pixel from those wanted, on average."""
+    found, target = scores_BChw.log_softmax(1), wanted_BChw.log_softmax(1)
+    return (target.exp() * (target - found)).sum(1).mean(dim=(1, 2))
+
+
 def warp_scaled(
     maps: Sequence[torch.Tensor], flow_B2hw: torch.Tensor, scale_BCqq: torch.Tensor
 ) -> list[torch.Tensor]:

@@ -23,6 +23,7 @@ from numpy.random import Generator
 from torch import nn
 
 from vidseg_core.config.catalogue import PROPAGATORS
+from vidseg_core.config.errors import check
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.propagation.propagators import AnyPropagator
@@ -68,8 +69,16 @@ class Learner(ABC):
         """Parts of `net` whose gradients are limited each by itself."""
         return [self.net]
 
-    def check(self, clips: Sequence[FlowClip]) -> None:  # noqa: B027
+    def check(self, clips: Sequence[FlowClip]) -> None:
         """`ConfigError` for clips that it cannot learn from."""
+        if "labels" in self.losses and self.recipe.labels:
+            has_labels = any(clip.labels_THW is not None for clip in clips)
+            problem = f"no clip has labels of the classes of {self.segmenter.name}"
+            check(has_labels, "--recipe.labels", problem)
+
+    def decides(self) -> dict[str, str]:
+        """What else decides the weights than options, clips and N, by name."""
+        return {}
 
     # --- what becomes of it --------------------------------------------------------------------------------
 

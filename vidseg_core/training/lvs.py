@@ -21,14 +21,13 @@ import torch.nn.functional as functional
 from numpy.random import Generator
 from torch import nn
 
-from vidseg_core.config.errors import check
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.models.lvs import lvs_metadata, new_lvs
 from vidseg_core.models.protocol import Segmenter, parts_of
 from vidseg_core.models.trainable import weights_bytes
 from vidseg_core.propagation.lvs import Lvs
 from vidseg_core.training.flow_clips import ClipCut, FlowClip, cut_out
-from vidseg_core.training.flow_loss import scores_loss
+from vidseg_core.training.flow_loss import divergence, scores_loss
 from vidseg_core.training.learner import Learner
 
 FILE = "lvs.safetensors"
@@ -61,11 +60,6 @@ class LvsLearner(Learner):
         self.net = self._lvs = new_lvs(segmenter, kernel=config.kernel, seed=config.seed, device=device).to(
             self.device
         )
-
-    def check(self, clips: Sequence[FlowClip]) -> None:
-        has_labels = any(clip.labels_THW is not None for clip in clips)
-        problem = f"no clip has labels of the classes of {self.segmenter.name}"
-        check(has_labels or not self.recipe.labels, "--recipe.labels", problem)
 
     @property
     def apart(self) -> Sequence[nn.Module]:
@@ -104,7 +98,7 @@ class LvsLearner(Learner):
         scores = self.segmenter.head((fused, *sizes) if sizes else fused)
         labels_Bhw = self.tensor([cut.labels_Thw[0] for cut in cuts]).long()
         return {
-            "scores": _divergence(scores, seen.scores[now]),
+            "scores": divergence(scores, seen.scores[now]),
             "features": _distance(fused, seen.maps[0][now].float()),
             "labels": scores_loss(scores, labels_Bhw),
             "deviation": self._misjudged(seen, starts),
@@ -160,12 +154,6 @@ def _misjudged(logits_P: torch.Tensor, changed_P: torch.Tensor) -> torch.Tensor:
     more_PP = (changed[:, None] - changed[None]).clamp(0.0, 1.0)  # how much that matters
     order = functional.softplus(logits_P[None] - logits_P[:, None]) * more_PP
     return (expected - changed).square().mean() + order.sum() / more_PP.count_nonzero().clamp(min=1)
-
-
-def _divergence(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """(B,): Kullback-Leibler divergence of the classes of a pixel from those wanted, on average."""
-    found, target = scores.log_softmax(1), wanted.log_softmax(1)
-    return (target.exp() * (target - found)).sum(1).mean(dim=(1, 2))
 
 
 def _distance(maps_BChw: torch.Tensor, wanted_BChw: torch.Tensor) -> torch.Tensor:

@@ -80,10 +80,14 @@ class PropagationTraining(GroupTraining):
         self.report.say("nothing was trained (--dry_run)")
 
     def decides(self) -> dict[str, Any]:
-        return self.config.fingerprint_fields() | {
-            "data": clips_digest(self.learn),
-            "segmenter_weights": self.segmenter.digest,
-        }
+        return (
+            self.config.fingerprint_fields()
+            | {
+                "data": clips_digest(self.learn),
+                "segmenter_weights": self.segmenter.digest,
+            }
+            | self.learner.decides()
+        )
 
     def job(self, run: Run, layout: GroupLayout) -> PropagationJob:
         import ray

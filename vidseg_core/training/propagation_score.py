@@ -67,11 +67,17 @@ class Scores:
 
 
 def score_propagator(
-    propagator: AnyPropagator, segmenter: Any, clips: Sequence[FlowClip], gaps: Sequence[int], *, device: str
+    propagator: AnyPropagator,
+    segmenter: Any,
+    clips: Sequence[FlowClip],
+    gaps: Sequence[int],
+    *,
+    device: str,
+    beside: Sequence[AnyPropagator] = (),
 ) -> Scores:
-    """The scores of each clip that is longer than the smallest gap."""
+    """The scores of each clip that is longer than the smallest gap. `beside`: compared with it, too."""
     net = ChunkedNet(segmenter, level=propagator.level, batch=1, device=device)
-    ways = (Copy(propagator.level), FlowWarp(propagator.level), propagator)
+    ways = (Copy(propagator.level), FlowWarp(propagator.level), *beside, propagator)
     fillers = [filler_of(way, two_sided=False) for way in ways]
     for filler in fillers:
         connect(net, None, filler)

@@ -1,0 +1,171 @@
+"""Promise: Accel and GRFP compute what their papers say, show N's own masks on keys, belong to one
+N, and depend on the frames alone, wherever the state was stored and whoever shares a step.
+
+Why: each of them keeps something between frames that no table shows: a light net's look, a recurrent
+state. If that were lost or mixed up, masks would only be a little worse.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.toy import inputs, moving_clip, plain, run
+from tests.training.small import shaken, written
+from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
+from vidseg_core.models import SegmenterError, build_segmenter
+from vidseg_core.models.light import AccelNet, GrfpNet, light_facts
+from vidseg_core.propagation import DisFlow, build_propagator
+from vidseg_core.propagation.light import Accel
+from vidseg_core.scheduling import build_scheduler
+
+NET, LIGHT = "tiny-scenes", "tiny:8"
+CLASSES = 6
+NAMES = ("accel", "grfp")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Weights that do something, as if trained."""
+    folder = tmp_path_factory.mktemp("files")
+    facts = light_facts(build_segmenter(NET), LIGHT)
+    nets = {"accel": AccelNet(facts), "grfp": GrfpNet(facts)}
+    return {name: written(shaken(net), folder / name, name) for name, net in nets.items()}
+
+
+def propagator(name: str, files: dict[str, str]) -> Any:
+    return build_propagator(name, weights=files[name])
+
+
+def engine(name: str, files: dict[str, str], *, scheduler: Any = None, sides: Any = "one") -> Engine:
+    return Engine(
+        build_segmenter(NET),
+        scheduler or build_scheduler("fixed", interval=5),
+        propagator(name, files),
+        sides=sides,
+        flow_size=48,
+    )
+
+
+# --- what is computed --------------------------------------------------------------------------------------
+
+
+def test_a_new_fusion_takes_the_mean_of_its_branches() -> None:
+    net, (one, other) = AccelNet(light_facts(build_segmenter(NET), LIGHT)), torch.rand(2, 1, CLASSES, 6, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(net(one, other), (one + other) / 2)
+
+
+def test_the_unit_follows_its_equations() -> None:
+    net = shaken(GrfpNet(light_facts(build_segmenter(NET), LIGHT)))
+    before, update = torch.rand(2, 1, CLASSES, 9, 9)
+    difference = torch.rand(1, 1, 9, 9)
+    with torch.no_grad():
+        found = net(before, update, difference)[0, :, 4, 4]
+        w, x = (torch.softmax(each, 1) - 1 / CLASSES for each in (before, update))
+        weights = {name: each.detach() for name, each in net.named_parameters()}
+
+        def at(name: str, maps: torch.Tensor) -> torch.Tensor:
+            patch = maps[0, :, 2:7, 2:7]
+            return torch.einsum("ocyx,cyx->o", weights[f"{name}.weight"], patch) + weights.get(
+                f"{name}.bias", 0
+            )
+
+        reset = [[at("picture_reset", _around(difference, y, x_)) for x_ in range(2, 7)] for y in range(2, 7)]
+        r = 1 - torch.tanh(torch.tensor(reset).abs())
+        rw = w.clone()
+        rw[0, :, 2:7, 2:7] *= r
+        candidate = at("x_state", x) + at("h_state", rw)
+        z = torch.sigmoid(at("x_update", x) + at("h_update", rw))
+        expected = weights["scale"] * (1 - z) * rw[0, :, 4, 4] + z * candidate
+    torch.testing.assert_close(found, expected)
+
+
+def _around(maps: torch.Tensor, y: int, x: int) -> torch.Tensor:
+    """The map moved so that (y, x) is at (4, 4), zero beyond its border."""
+    padded = torch.nn.functional.pad(maps, (9, 9, 9, 9))
+    return padded[..., y + 5 : y + 14, x + 5 : x + 14]
+
+
+# --- in the engine -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_show_what_the_net_says_and_other_frames_do_not(name: str, files: dict[str, str]) -> None:
+    frames = inputs(moving_clip(7))
+    rows = run(engine(name, files), frames)
+    whole = ChunkedNet(build_segmenter(NET), level="labels", batch=1, device="cpu")
+    said = [labels_HW for labels_HW, _ in whole.run([frame.frame_HW3 for frame in frames])]
+    same = [np.array_equal(row.labels_HW, mask_HW) for row, mask_HW in zip(rows, said, strict=True)]
+    assert [n for n, equal in enumerate(same) if equal] == [0, 5]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_storing_the_state_anywhere_changes_nothing(name: str, files: dict[str, str]) -> None:
+    stores = {0, 2, 3, 5, 6, 8}
+    frames = inputs(moving_clip(10))
+    undisturbed = plain(run(engine(name, files), frames))
+    here, state, rows = engine(name, files), SegmentState.new(0, "s"), []
+    for number, frame in enumerate(frames):
+        rows += here.step([state], [frame])[0]
+        if number in stores:
+            here, state = engine(name, files), SegmentState.from_bytes(state.to_bytes())
+    assert plain(rows + here.finish([state])[0]) == undisturbed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_lanes_of_other_sizes_give_what_one_lane_gives(name: str, files: dict[str, str]) -> None:
+    clips = [inputs(moving_clip(7, width=width)) for width in (64, 80)]
+    alone = [plain(run(engine(name, files), clip, name=str(n))) for n, clip in enumerate(clips)]
+    together, states = engine(name, files), [SegmentState.new(0, str(n)) for n in range(2)]
+    rows: list[list[Any]] = [[], []]
+    for frames in zip(*clips, strict=True):
+        for lane, new in zip(rows, together.step(states, frames), strict=True):
+            lane += new
+    assert [plain(lane) for lane in rows] == alone
+
+
+@pytest.mark.parametrize("name", ["accel"])
+def test_a_table_says_what_the_engine_gives(name: str, files: dict[str, str]) -> None:
+    clip, here = moving_clip(7), engine(name, files, scheduler=build_scheduler("fixed", interval=50))
+    builder = TableBuilder(
+        TableOptions(quality="fidelity", horizon=6, min_frames=2, flow_size=48),
+        net=ChunkedNet(
+            build_segmenter(here.net.segmenter.name), level=here.filler.level, batch=1, device="cpu"
+        ),
+        propagator=propagator(name, files),
+        flow=DisFlow(),
+        features=Features(("frame_difference",)),
+        classes=CLASSES,
+    )
+    seen = builder.see([_Record(frame_HW3) for frame_HW3 in clip])  # type: ignore[list-item]
+    for labels_HW, row in zip(builder.pairs(seen, 0), run(here, inputs(clip))[1:], strict=True):
+        np.testing.assert_array_equal(labels_HW, row.labels_HW)
+
+
+class _Record:
+    labels_HW = None
+
+    def __init__(self, frame_HW3: np.ndarray) -> None:
+        self.frame_HW3 = frame_HW3
+
+
+def test_the_light_net_runs_once_a_frame_with_two_sides(files: dict[str, str]) -> None:
+    here = engine("accel", files, sides="two")
+    accel, runs = here.filler.propagator, [0]
+    assert isinstance(accel, Accel)
+    accel.net.light.register_forward_hook(lambda *_: runs.__setitem__(0, runs[0] + 1))
+    rows = run(here, inputs(moving_clip(11)))
+    assert [row.is_key for row in rows].count(True) == 3 and runs[0] == 8
+
+
+@pytest.mark.parametrize("name", ["accel", "grfp"])
+def test_a_net_that_the_weights_do_not_belong_to_is_refused(name: str, files: dict[str, str]) -> None:
+    with pytest.raises(SegmenterError, match="was trained with another net than 'tiny:12'"):
+        Engine(build_segmenter("tiny:12"), build_scheduler("every"), propagator(name, files), sides="one")

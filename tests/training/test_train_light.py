@@ -1,0 +1,106 @@
+"""Promise: train-propagation trains Accel and GRFP by the one loop that there is:
+kills change no weight, what is written is what runs read, and Accel is scored beside both of its branches.
+
+Why: their light net has running statistics, which a checkpoint that holds weights alone would lose.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine.toy import moving_clip
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.recipes import PropagationRecipe
+from vidseg_core.config.train_propagation import TrainPropagationConfig
+from vidseg_core.models import SegmenterError, build_segmenter
+from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
+from vidseg_core.training.flow_clips import FlowClip
+from vidseg_core.training.learner import Learner, build_learner
+from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
+
+NAMES = ("accel", "grfp")
+
+
+def learner(name: str, **options: Any) -> Learner:
+    given: dict[str, Any] = {"light": "tiny:8"} | options
+    config = TrainPropagationConfig(
+        data=("scenes:",),
+        segmenter="tiny-scenes",
+        output="out",
+        propagator=name,
+        recipe=PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1, frames=3),
+        **given,
+    )
+    return build_learner(config, build_segmenter("tiny-scenes"), "cpu")
+
+
+def loop(name: str, folder: Path) -> PropagationLoop:
+    clips = [FlowClip(name=str(n), frames_THW3=np.stack(moving_clip(8, seed=n))) for n in range(2)]
+    return PropagationLoop(learner(name), clips, PropagationOptions(folder=folder, save_every=2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_that_was_killed_ends_with_the_same_weights(name: str, tmp_path: Path) -> None:
+    class Gone(Exception):
+        pass
+
+    def dies(number: int) -> None:
+        if number == 3:
+            raise Gone
+        step(number)
+
+    whole, broken = loop(name, tmp_path / "whole"), loop(name, tmp_path / "broken")
+    before = {key: value.clone() for key, value in whole.weights().items()}
+    whole.run()
+    step, broken.step = broken.step, dies  # type: ignore[method-assign]
+    with pytest.raises(Gone):
+        broken.run()
+    again = loop(name, tmp_path / "broken")
+    again.run()
+    for key, value in whole.weights().items():
+        assert torch.equal(value, again.weights()[key]), key
+    assert any(not torch.equal(value, before[key]) for key, value in whole.weights().items())
+
+
+def test_accel_is_read_back_and_scored_beside_its_branches(tmp_path: Path) -> None:
+    trained, mine = loop("accel", tmp_path), learner("accel")
+    trained.run()
+    for name, data in mine.files(trained.weights()).items():
+        (tmp_path / name).write_bytes(data)
+    clip = FlowClip(name="left out", frames_THW3=np.stack(moving_clip(8, seed=2)))
+    scores = mine.score(tmp_path, [clip])
+    assert {score.method for score in scores.carried} == {"Copy", "FlowWarp", "Update", "Accel"}
+
+
+def test_a_light_net_may_begin_with_weights_of_its_own(tmp_path: Path) -> None:
+    names = build_segmenter("tiny-scenes").class_names
+    light, file = trainable_net("tiny:8", class_names=names, seed=5), tmp_path / "light.safetensors"
+    file.write_bytes(weights_bytes(weights_of(light), names))
+    found: Any = learner("accel", light_weights=str(file))
+    assert torch.equal(found.net.light.net.classify.weight, light.net.classify.weight)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"light": None}, "--light: must name the net that accel runs on every frame, e.g. tiny:8"),
+        ({"light": "tinny:8"}, "--light"),
+        (
+            {"light": None, "propagator": "lvs", "light_weights": "a"},
+            "--light_weights: lvs runs no light net",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        learner(options.pop("propagator", "accel"), **options)
+
+
+def test_a_net_that_learns_nothing_is_no_light_net() -> None:
+    with pytest.raises(SegmenterError, match="'constant' cannot be trained here"):
+        learner("accel", light="constant")

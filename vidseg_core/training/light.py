@@ -1,0 +1,166 @@
+"""What Accel and GRFP learn: a light net, and how its scores are joined with N's (`models.light`).
+
+Model: N is frozen. What comes out for a frame should be what N itself says of it, and labels may judge it,
+too; so is the light net judged alone. Accel learns from a frame and its key, GRFP from `recipe.frames`
+consecutive ones, the first a key: N's scores there are the state that the others begin with. Flow is DIS, as
+in a run by default. The papers learn from labels alone and train N along; here no label is needed.
+
+Legend: B samples, T frames of a sample, C classes, h, w crop size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.random import Generator
+
+from vidseg_core.config.train_propagation import TrainPropagationConfig
+from vidseg_core.engine.look import make_view
+from vidseg_core.models.digest import digest_file
+from vidseg_core.models.light import AccelNet, BesideNet, GrfpNet, light_facts
+from vidseg_core.models.propagation_file import facts_metadata
+from vidseg_core.models.protocol import Segmenter
+from vidseg_core.models.trainable import weights_bytes
+from vidseg_core.propagation.flow import DisFlow
+from vidseg_core.propagation.light import Accel, Grfp, Update, warped_state
+from vidseg_core.propagation.warp import warp_maps
+from vidseg_core.training.flow_clips import ClipCut, FlowClip, cut_out, pair_cut
+from vidseg_core.training.flow_loss import divergence, scores_loss
+from vidseg_core.training.learner import Learner
+from vidseg_core.training.propagation_score import Scores, score_propagator
+
+
+class _LightLearner(Learner):
+    losses = ("scores", "light", "labels")
+    name: ClassVar[str]
+    net: BesideNet
+
+    def __init__(self, config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> None:
+        super().__init__(config, segmenter, device)
+        self._flow = DisFlow(chained=False)
+        self.file = self.file_names[0]
+
+    def decides(self) -> dict[str, str]:
+        file = self.config.light_weights
+        return {"light_weights": digest_file(Path(file))} if file else {}
+
+    def _said(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
+        """N's scores, (B, C, h, w)."""
+        with torch.no_grad():
+            return self.segmenter.head(self.segmenter.features(self.pictures(frames)))
+
+    def files(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, bytes]:
+        facts = facts_metadata(self.name, self.net.facts)
+        return {self.file: weights_bytes(weights, self.segmenter.class_names, **facts)}
+
+
+class AccelLearner(_LightLearner):
+    """Cuts are (frame, key)."""
+
+    name = "accel"
+    file_names = ("accel.safetensors",)
+    net: AccelNet
+
+    def __init__(self, config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> None:
+        super().__init__(config, segmenter, device)
+        facts = light_facts(segmenter, str(config.light))
+        self.net = AccelNet(facts, weights=config.light_weights, seed=config.seed).to(self.device)
+
+    def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
+        recipe = self.recipe
+        return pair_cut(clips, random, height=recipe.height, width=recipe.width, max_gap=recipe.max_gap)
+
+    def judge(self, cuts: Sequence[ClipCut]) -> Mapping[str, torch.Tensor]:
+        now, key = ([cut.frames_Thw3[place] for cut in cuts] for place in (0, 1))
+        wanted, reference = self._said(now), self._warped(self._said(key), now, key)
+        update = self.net.light(self.pictures(now))
+        fused = self.net(reference, update)
+        labels_Bhw = self.tensor([cut.labels_Thw[0] for cut in cuts]).long()
+        return {
+            "scores": divergence(fused, wanted),
+            "light": divergence(update, wanted),
+            "labels": scores_loss(fused, labels_Bhw),
+        }
+
+    def _warped(
+        self, scores_BChw: torch.Tensor, now: Sequence[np.ndarray], key: Sequence[np.ndarray]
+    ) -> torch.Tensor:
+        flows = self._flow.flow(*([_gray(frame_hw3) for frame_hw3 in frames] for frames in (now, key)))
+        warped = [warp_maps(*each) for each in zip(scores_BChw, flows, strict=True)]
+        return torch.stack(warped)
+
+    def read(self, folder: Path) -> tuple[Segmenter, Accel]:
+        return self.segmenter, Accel(str(folder / self.file), device=str(self.device))
+
+    def use(self, folder: Path) -> str:
+        return (
+            f"--propagation.name accel --propagation.level scores --propagation.weights {folder / self.file}"
+        )
+
+    def score(self, folder: Path, clips: Sequence[FlowClip]) -> Scores:
+        """Beside its branches: the warped scores, and the light net alone."""
+        segmenter, propagator = self.read(folder)
+        light, gaps = Update(str(folder / self.file), device=str(self.device)), self.config.gap_numbers
+        return score_propagator(propagator, segmenter, clips, gaps, device=str(self.device), beside=[light])
+
+
+class GrfpLearner(_LightLearner):
+    """Cuts are a key and the frames after it, or before it."""
+
+    name = "grfp"
+    file_names = ("grfp.safetensors",)
+    net: GrfpNet
+
+    def __init__(self, config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> None:
+        super().__init__(config, segmenter, device)
+        facts = light_facts(segmenter, str(config.light))
+        self.net = GrfpNet(facts, weights=config.light_weights, seed=config.seed).to(self.device)
+
+    def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
+        clip = clips[int(random.integers(len(clips)))]
+        count = min(self.recipe.frames, len(clip.frames_THW3))
+        first = int(random.integers(len(clip.frames_THW3) - count + 1))
+        numbers = range(first, first + count)
+        numbers = numbers if random.random() < 0.5 else numbers[::-1]
+        return cut_out(clip, numbers, random, height=self.recipe.height, width=self.recipe.width)
+
+    def judge(self, cuts: Sequence[ClipCut]) -> Mapping[str, torch.Tensor]:
+        """All frames of all cuts go through N and the light net together; cuts of short clips are shorter."""
+        lengths = [len(cut.numbers) for cut in cuts]
+        frames = [frame_hw3 for cut in cuts for frame_hw3 in cut.frames_Thw3]
+        said, update = self._said(frames).split(lengths), self.net.light(self.pictures(frames)).split(lengths)
+        found = [self._one(*each) for each in zip(cuts, said, update, strict=True)]
+        return {name: torch.stack([each[name] for each in found]) for name in self.losses}
+
+    def _one(self, cut: ClipCut, wanted: torch.Tensor, update: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Means over the frames after the key."""
+        grays, state, states = [_gray(frame_hw3) for frame_hw3 in cut.frames_Thw3], wanted[0], []
+        for number in range(1, len(grays)):
+            warped_Chw, difference_hw = warped_state(state, grays[number - 1], grays[number], self._flow)
+            difference_11hw = self.tensor([difference_hw])[:, None]
+            state = self.net(warped_Chw[None], update[number : number + 1], difference_11hw)[0]
+            states.append(state)
+        states_Thw = torch.stack(states)
+        labels_Thw = self.tensor(cut.labels_Thw[1:]).long()
+        return {
+            "scores": divergence(states_Thw, wanted[1:]).mean(),
+            "light": divergence(update[1:], wanted[1:]).mean(),
+            "labels": scores_loss(states_Thw, labels_Thw).mean(),
+        }
+
+    def read(self, folder: Path) -> tuple[Segmenter, Grfp]:
+        return self.segmenter, Grfp(str(folder / self.file), device=str(self.device))
+
+    def use(self, folder: Path) -> str:
+        return (
+            "--propagation.name grfp --propagation.level scores --propagation.sides one "
+            f"--propagation.weights {folder / self.file}"
+        )
+
+
+def _gray(frame_hw3: np.ndarray) -> np.ndarray:
+    return make_view(frame_hw3, max(frame_hw3.shape), 1)
