@@ -1,7 +1,8 @@
 """`match` beside flow, on clips that its net has not seen.
 
     python -m benchmarks.match --nets FOLDER [--data DIR] [--json FILE] [--intervals 12 25 50]
-        [--sides one two] [--kinds outdoor face street drawn] [--segmenters] [--frames N]
+        [--sides one two] [--kinds outdoor face street drawn] [--ways match checked adapted] [--steps N]
+        [--segmenters] [--frames N]
 
 FOLDER has `fold0.safetensors` and `fold1.safetensors` of `benchmarks.tiny_match`; each clip is filled by the
 net that has not seen it. Without --nets the package's own net is measured, which has seen the labelled clips:
@@ -16,23 +17,30 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
 from benchmarks.corpus import data_dir
-from benchmarks.two_sided import Clip, face_clips, folder_clips, mean_iou, propagate
+from benchmarks.two_sided import Clip, LabelsAsNet, face_clips, folder_clips, mean_iou
 from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scenes import Scene
+from vidseg_core.engine import Engine, FrameInput, FrameResult, SegmentState
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.models import build_segmenter
+from vidseg_core.propagation import FlowWarp
 from vidseg_core.propagation.match import Match
+from vidseg_core.scheduling import build_scheduler
 
 KINDS = ("outdoor", "face", "street", "drawn")
+WAYS = ("match", "checked", "adapted")
+"""Beside flow: the net in every gap; where a self-check chooses it; the same with a net that adapts, too."""
 SEGMENTERS = {"face": "tiny-face", "drawn": "tiny-scenes"}
 DRAWN = (9001, 9002, 9003)
 LONG = 101
@@ -47,10 +55,11 @@ class Row:
     """What stands for N."""
     interval: int
     sides: str
-    flow: float
-    match: float
-    flow_ms: float
-    match_ms: float
+    way: str
+    miou: float
+    ms: float
+    filled: dict[str, int]
+    """Frames by what filled them, where that was chosen."""
 
 
 def drawn(seed: int, frames: int = 90) -> Clip:
@@ -84,44 +93,70 @@ def as_seen(clip: Clip, name: str) -> Clip:
     return replace(clip, labels=labels, classes=len(segmenter.class_names))
 
 
-def measure(kind: str, clip: Clip, net: str, match: Match, options: argparse.Namespace) -> Iterator[Row]:
+def ways_of(file: str | None, options: argparse.Namespace) -> dict[str, Any]:
+    """Propagators by name: flow first."""
+    made = {
+        "flow": FlowWarp,
+        "match": lambda: Match(file),
+        "checked": lambda: Match(file, self_check=True),
+        "adapted": lambda: Match(file, self_check=True, adapt_steps=options.steps),
+    }
+    return {name: make() for name, make in made.items() if name in ("flow", *options.ways)}
+
+
+def measure(
+    kind: str, clip: Clip, net: str, ways: Mapping[str, Any], options: argparse.Namespace
+) -> Iterator[Row]:
     """All rows of one clip."""
     for interval in options.intervals:
         if interval >= 50 and len(clip.frames) < LONG and kind != "drawn":
             continue
         for sides in options.sides:
-            found = {}
-            for name in ("flow_warp", match):
-                began = time.process_time()
-                masks, _, _ = propagate(clip, interval, sides, name)
-                found[name] = mean_iou(masks, clip), 1e3 * (time.process_time() - began) / len(clip.frames)
-            yield Row(
-                kind=kind,
-                clip=clip.name,
-                net=net,
-                interval=interval,
-                sides=sides,
-                flow=found["flow_warp"][0],
-                match=found[match][0],
-                flow_ms=found["flow_warp"][1],
-                match_ms=found[match][1],
-            )
+            for way, propagator in ways.items():
+                if sides == "two" or way in ("flow", "match"):
+                    began = time.process_time()
+                    rows = filled(clip, interval, sides, propagator)
+                    yield Row(
+                        kind=kind,
+                        clip=clip.name,
+                        net=net,
+                        interval=interval,
+                        sides=sides,
+                        way=way,
+                        miou=mean_iou([row.labels_HW for row in rows], clip),
+                        ms=1e3 * (time.process_time() - began) / len(rows),
+                        filled=dict(Counter(r.filled_by.partition(" (")[0] for r in rows if r.filled_by)),
+                    )
+
+
+def filled(clip: Clip, interval: int, sides: Any, propagator: Any) -> list[FrameResult]:
+    """The engine's rows of all frames; the clip's labels stand in for N."""
+    net, scheduler = LabelsAsNet(clip), build_scheduler("fixed", interval=interval)
+    engine = Engine(net, scheduler, propagator, sides=sides, max_interval=interval)
+    state, rows = SegmentState.new(0, clip.name), list[FrameResult]()
+    for number, frame_HW3 in enumerate(clip.frames):
+        net.place = number
+        frame = FrameInput(frame_index=number, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)
+        rows += engine.step([state], [frame])[0]
+    return rows + engine.finish([state])[0]
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Means over the clips of a kind, and the worst clip."""
+    """Means over the clips of a kind; gain in points over flow, and the clip where that is least."""
     lines = [
-        "kind     N            interval sides clips   flow  match   gain  worst clip        ms flow match"
+        "kind     N            interval sides clips way       mIoU   gain  least               ms  filled by"
     ]
-    for key in dict.fromkeys((row.kind, row.net, row.interval, row.sides) for row in rows):
-        here = [row for row in rows if (row.kind, row.net, row.interval, row.sides) == key]
-        flow, match = (float(np.mean([getattr(row, name) for row in here])) for name in ("flow", "match"))
-        worst = min(here, key=lambda row: row.match - row.flow)
-        flow_ms, match_ms = (np.mean([getattr(r, f"{name}_ms") for r in here]) for name in ("flow", "match"))
+    flow = {(r.clip, r.net, r.interval, r.sides): r.miou for r in rows if r.way == "flow"}
+    for key in dict.fromkeys((row.kind, row.net, row.interval, row.sides, row.way) for row in rows):
+        here = [r for r in rows if (r.kind, r.net, r.interval, r.sides, r.way) == key]
+        gains = {r.clip: 100 * (r.miou - flow[r.clip, r.net, r.interval, r.sides]) for r in here}
+        least = min(gains, key=lambda clip: gains[clip])
+        counts = sum((Counter(row.filled) for row in here), Counter[str]())
         lines.append(
-            f"{key[0]:8} {key[1]:12} {key[2]:8} {key[3]:5} {len(here):5}  {flow:.3f}  {match:.3f}  "
-            f"{100 * (match - flow):+5.1f}  {100 * (worst.match - worst.flow):+5.1f} {worst.clip:16} "
-            f"{flow_ms:5.0f} {match_ms:5.0f}"
+            f"{key[0]:8} {key[1]:12} {key[2]:8} {key[3]:5} {len(here):5} {key[4]:8} "
+            f"{np.mean([row.miou for row in here]):.3f}  {np.mean(list(gains.values())):+5.1f}  "
+            f"{gains[least]:+5.1f} {least:16} {np.mean([row.ms for row in here]):4.0f}  "
+            + ", ".join(f"{way} {count}" for way, count in sorted(counts.items()))
         )
     return "\n".join(lines)
 
@@ -136,6 +171,8 @@ def main() -> None:
     parser.add_argument("--intervals", type=int, nargs="+", default=[12, 25, 50])
     parser.add_argument("--sides", nargs="+", choices=("one", "two"), default=["two"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--steps", type=int, default=10, help="of an adapted net, at each left-out key")
     parser.add_argument("--segmenters", action="store_true")
     parser.add_argument("--frames", type=int, default=101, help="at most so many of a clip")
     options = parser.parse_args()
@@ -145,20 +182,14 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     files = [None if options.nets is None else str(options.nets / f"fold{n}.safetensors") for n in (0, 1)]
-    matches = [Match(file) for file in files]
+    ways = [ways_of(file, options) for file in files]
     rows: list[Row] = []
     for kind, fold, clip in clips_of(root, options.kinds):
         clip = replace(clip, frames=clip.frames[: options.frames], labels=clip.labels[: options.frames])
         net = SEGMENTERS.get(kind, "") if options.segmenters else "labels"
-        if not net:
-            continue
-        for row in measure(
-            kind, clip if net == "labels" else as_seen(clip, net), net, matches[fold], options
-        ):
-            print(
-                f"{row.clip:20} {row.interval:3} {row.sides}  {row.flow:.3f} -> {row.match:.3f}", flush=True
-            )
-            rows.append(row)
+        if net:
+            rows += measure(kind, clip if net == "labels" else as_seen(clip, net), net, ways[fold], options)
+            print(summary([row for row in rows if row.clip == clip.name]).partition("\n")[2], flush=True)
     print(summary(rows))
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

@@ -41,7 +41,7 @@ LABELLED = ("davis:{root}/davis2016", "face:{root}/face", "camvid:{root}/camvid/
 FOOTAGE = ("opencv_box.mp4", "opencv_vtest.avi", "udacity_solidWhiteRight.mp4")
 MADE_SIZE, MADE_FRAMES = (144, 256), 60
 STAGES = ("base", "fold0", "fold1", "all")
-STEPS = {"base": 1500, "fold0": 500, "fold1": 500, "all": 600}
+STEPS = {"base": 1500, "fold0": 350, "fold1": 350, "all": 400}
 RATES = {"base": 3e-3, "fold0": 1.5e-3, "fold1": 1.5e-3, "all": 1.5e-3}
 Part = tuple[list[FlowClip], int]
 """Clips, and how many gaps are drawn from them."""
@@ -90,10 +90,10 @@ def material(stage: str, root: Path) -> list[Part]:
             (_pasted(footage(root), [], range(first, first + 24)), 120),
         ]
     outdoor, faces, street = (learned(clips, stage) for clips in labelled_clips(root))
-    drawn = [drawn_clip(2000 + n, MADE_FRAMES, MADE_SIZE) for n in range(8)]
-    pasted = _pasted([*footage(root), *outdoor, *street], [*outdoor, *faces], range(first, first + 16))
-    parts = [(outdoor, 80), (faces, 60), (street, 25 if street else 0), (drawn, 30), (pasted, 50)]
-    return [*parts, (masks_of("tiny-face", faces[:3]), 15)]
+    drawn = [drawn_clip(2000 + n, MADE_FRAMES, MADE_SIZE) for n in range(5)]
+    pasted = _pasted([*footage(root), *outdoor, *street], [*outdoor, *faces], range(first, first + 10))
+    parts = [(outdoor, 40), (faces, 30), (street, 12 if street else 0), (drawn, 16), (pasted, 24)]
+    return [*parts, (masks_of("tiny-face", faces[:2]), 6)]
 
 
 def _pasted(backgrounds: list[FlowClip], labelled: list[FlowClip], seeds: Sequence[int]) -> list[FlowClip]:
@@ -129,7 +129,7 @@ def fit(stage: str, root: Path, start: MatchNet, folder: Path, steps: int | None
     learner.lessons = lessons(material(stage, root))
     print(f"{stage}: {len(learner.lessons)} lessons in {time.monotonic() - began:.0f} s", flush=True)
     options = PropagationOptions(
-        folder=folder / stage, save_every=500, log_every=100, fingerprint=f"{stage} {recipe}"
+        folder=folder / stage, save_every=50, log_every=50, fingerprint=f"{stage} {recipe}"
     )
     loop = PropagationLoop(learner, footage(root), options, watch=lambda row: print(_line(row), flush=True))
     loop.run()

@@ -141,15 +141,14 @@ def _read_frames(folder: Path) -> list[np.ndarray]:
 
 
 def propagate(
-    clip: Clip, interval: int, sides: Literal["one", "two"], name: Any = "flow_warp", chained: bool = True
+    clip: Clip, interval: int, sides: Literal["one", "two"], name: str = "flow_warp", chained: bool = True
 ) -> tuple[list[np.ndarray], int, float]:
-    """The engine's masks of all frames, the number of keys, and seconds besides N; `name`: or a
-    propagator."""
+    """The engine's masks of all frames, the number of keys, and seconds besides N."""
     net = LabelsAsNet(clip)
     engine = Engine(
         net,
         build_scheduler("fixed", interval=interval),
-        build_propagator(name) if isinstance(name, str) else name,
+        build_propagator(name),
         sides=sides,
         max_interval=interval,
         flow=DisFlow(chained=chained),
