@@ -19,7 +19,7 @@ from tests.engine.toy import ThresholdNet, inputs, moving_clip, plain, run
 from tests.training.small import shaken
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.propagation import PropagationConfig
-from vidseg_core.engine import Engine
+from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.models.bundled import bundled_file
 from vidseg_core.models.match import MatchNet, match_metadata, new_match
 from vidseg_core.models.protocol import SegmenterError
@@ -136,6 +136,15 @@ def test_confidences_come_from_the_side_that_says_the_same(lively: str) -> None:
     agrees_left, agrees_right = (shown_HW & 0xFF) == (left_HW & 0xFF), (shown_HW & 0xFF) == (right_HW & 0xFF)
     assert shown_HW.dtype == np.uint16 and (agrees_left | agrees_right).all()
     assert (shown_HW[agrees_left] >> 8 == 0x40).all() and (shown_HW[agrees_right] >> 8 == 0x80).all()
+
+
+def test_frames_wait_with_their_colours_at_flow_size(lively: str) -> None:
+    here, state = engine(Match(lively)), SegmentState.new(0, "s")
+    for frame in inputs(moving_clip(3)):
+        here.step([state], [frame])
+    (first, second) = state.pending
+    assert first.rgb_HW3 is not None and second.rgb_HW3 is not None and state.key is not None
+    assert first.rgb_HW3.shape == second.rgb_HW3.shape == state.key.frame_HW3.shape == (36, 48, 3)
 
 
 def test_the_frames_of_a_gap_are_filled_one_by_one(lively: str) -> None:

@@ -203,7 +203,7 @@ def check_parts(config: SegmentConfig) -> None:
     if filler.answers_keys and options.latency == "low":
         problem = f"low does not go with {options.name}, which says what keys show"
         raise ConfigError("--propagation.latency", problem)
-    if filler.reads == "frame":
+    if filler.reads in ("colours", "frame"):
         _check_state(config, scheduler, filler, flow)
 
 
@@ -235,7 +235,7 @@ def _check_state(
         f"{options.name} keeps {kept_mb} MB of a segment, with what it carries over",
         "--working_size",
     )
-    if filler.reads == "frame":
+    if filler.reads in ("colours", "frame"):
         why = f"{options.name} looks at frames, and {bound.frames} of a segment may wait: {kept_mb} MB"
         lower = "--scheduler.max_interval or --working_size"
     raise ConfigError("--state_mb", f"is {config.state_mb}, but {why}; raise it, or lower {lower}")

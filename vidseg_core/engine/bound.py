@@ -92,8 +92,14 @@ def state_bound(
     pending = max_interval - 1 if two_sided else 0
     keeps_frame = filler.keeps_frame or bool(getattr(scheduler, "needs_low", False))
     carried = max(pixels if filler.level == "labels" else 0, round(measured.carried * pixels))
-    key = view + (frame if keeps_frame else 0) + carried * (2 if late else 1) + round(measured.made * pixels)
-    of_pending = (view if filler.reads != "nothing" else 0) + (frame if filler.reads == "frame" else 0)
+    colours = 3 * height * width if filler.reads == "colours" else 0
+    key = (
+        view
+        + (frame if keeps_frame else colours)
+        + carried * (2 if late else 1)
+        + round(measured.made * pixels)
+    )
+    of_pending = (view if filler.reads != "nothing" else 0) + (frame if filler.reads == "frame" else colours)
     before = view + 8 * height * width  # the flow picture and the flow of the frame before
     total = (2 if two_sided else 1) * key + before + round(measured.remembered * pixels)
     total += pending * of_pending + undecided * (view + frame)

@@ -33,7 +33,7 @@ from vidseg_core.engine.finalise import Due, Finaliser
 from vidseg_core.engine.flows import Flows
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.late import Late, finish
-from vidseg_core.engine.look import FrameLook
+from vidseg_core.engine.look import FrameLook, make_view
 from vidseg_core.engine.lookahead import Lookahead, input_of
 from vidseg_core.engine.lows import Lows, connect
 from vidseg_core.engine.net import ChunkedNet
@@ -103,7 +103,7 @@ class Engine:
                 scheduler,
                 two_sided=self.two_sided,
                 max_interval=self.max_interval,
-                keeps_frames=self.filler.reads == "frame" or self.filler.needs_low,
+                keeps_frames=self.filler.reads in ("colours", "frame") or self.filler.needs_low,
             )
             if isinstance(scheduler, WindowScheduler)
             else None
@@ -276,7 +276,7 @@ class Engine:
                 is_corrupt=look.frame.is_corrupt,
                 view=look.view,
                 carried=carried,
-                rgb_HW3=look.frame.frame_HW3.copy() if keeps_frame else None,
+                rgb_HW3=look.frame.frame_HW3.copy() if keeps_frame else self._kept_picture(look),
                 low_maps=look.low_maps,
             )
             memory: Memory = {}
@@ -324,10 +324,16 @@ class Engine:
             kar=decision.kar,
             lkd=decision.lkd,
             view=_NO_VIEW if reads == "nothing" else look.view,
-            rgb_HW3=look.frame.frame_HW3.copy() if reads == "frame" else None,
+            rgb_HW3=self._kept_picture(look),
             low_maps=look.low_maps if self.filler.needs_low and not self.filler.low_waits else None,
             flow_hw2=look.flow_hw2,
         )
+
+    def _kept_picture(self, look: FrameLook) -> np.ndarray | None:
+        """What the propagator is shown of a frame's colours, of its own."""
+        if self.filler.reads == "colours":
+            return make_view(look.frame.frame_HW3, self.flow_size, 3)
+        return look.frame.frame_HW3.copy() if self.filler.reads == "frame" else None
 
     def _advance(
         self,

@@ -59,7 +59,7 @@ class PendingFrame:
     view: np.ndarray
     """uint8 gray hw or RGB hw3 at flow size; of no size where nobody reads it."""
     rgb_HW3: np.ndarray | None = None
-    """uint8 RGB at working size, for propagators that read it only."""
+    """uint8 RGB at working or flow size, for propagators that read it only."""
     low_maps: Any = None
     """Low-level features, where the propagator reads them: such frames become final at once. Never stored."""
     flow_hw2: np.ndarray | None = None

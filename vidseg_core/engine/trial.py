@@ -282,6 +282,8 @@ def _small_gaps(
 ) -> list[Gap]:
     """A frame after its last key, and with two sides one between two keys as well."""
     rgb_HW3 = tried.frame_HW3.copy() if filler.reads == "frame" else None
+    if filler.reads == "colours":
+        rgb_HW3 = make_view(tried.frame_HW3, max(view.shape[:2]), 3)
     low = None
     if filler.needs_low:
         assert tried.net is not None

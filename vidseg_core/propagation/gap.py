@@ -19,9 +19,9 @@ import numpy as np
 
 from vidseg_core.propagation.chain import Link
 
-Reads: TypeAlias = Literal["nothing", "view", "frame"]
-"""Of a frame that is no key: nothing; its flow picture (uint8 hw or hw3, as the flow estimator wants it); or
-that and the frame itself, RGB at working size."""
+Reads: TypeAlias = Literal["nothing", "view", "colours", "frame"]
+"""Of a frame that is no key: nothing; its flow picture (uint8 hw or hw3, as the flow estimator wants it);
+that and its colours, RGB at flow size; or the flow picture and the frame itself, RGB at working size."""
 READS: tuple[str, ...] = get_args(Reads)
 
 Memory: TypeAlias = dict[str, np.ndarray]
@@ -34,13 +34,13 @@ class Shown:
     """A frame as far as it was asked for."""
 
     rgb_HW3: np.ndarray | None = None
-    """uint8 RGB at working size; None: not kept."""
+    """uint8 RGB at working size, or at flow size where colours are asked for; None: not kept."""
     low_maps: Any = None
     """What the lower half of N gives for it, one frame; None: not computed."""
 
     @property
     def frame_HW3(self) -> np.ndarray:
-        """uint8 RGB at working size; treat as read-only."""
+        """uint8 RGB at working size, or at flow size where colours are asked for; treat as read-only."""
         if self.rgb_HW3 is None:
             raise RuntimeError("a propagator that looks at frames must say so: reads = 'frame'")
         return self.rgb_HW3

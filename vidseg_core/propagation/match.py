@@ -31,7 +31,7 @@ class Match:
 
     level: Level = "labels"
     needs_flow = True
-    reads: Reads = "frame"
+    reads: Reads = "colours"
 
     def __init__(
         self,
