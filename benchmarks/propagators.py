@@ -283,7 +283,7 @@ class Bench:
             counts, spent_s, frames = ConfusionMatrix(classes), 0.0, 0
             for clip in self.judged:
                 started = self._clock()
-                rows = list(_through(engine, clip))
+                rows = list(through(engine, clip))
                 spent_s += self._clock() - started
                 frames += len(rows)
                 for result, truth_HW in zip(rows, clip.labels_THW, strict=True):  # type: ignore[arg-type]
@@ -348,7 +348,8 @@ def _shrunk(record: Record, size: int) -> Record:
     )
 
 
-def _through(engine: Engine, clip: FlowClip) -> Iterator[Any]:
+def through(engine: Engine, clip: FlowClip) -> Iterator[Any]:
+    """Rows of the clip, in order."""
     state = SegmentState.new(0, clip.name)
     for number, frame_HW3 in enumerate(clip.frames_THW3):
         frame = FrameInput(frame_index=number, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)

@@ -41,6 +41,7 @@ LVS = PropagationConfig(name="lvs", level="features", sides="one", weights=str(W
 STEADY = PropagationConfig(name="my_steady:Steady", level="scores", sides="one", flow_size=64)
 ACCEL = PropagationConfig(name="accel", level="scores", weights=f"{WEIGHTS}.accel", flow_size=64)
 GRFP = PropagationConfig(name="grfp", level="scores", sides="one", weights=f"{WEIGHTS}.grfp", flow_size=64)
+SHARING = PropagationConfig(name="feature_sharing", level="features", flow_size=64)
 CHECKED = PropagationConfig(name="match", self_check=True, adapt_steps=2, flow_size=64)
 NETS = {
     "lvs": LVS,
@@ -49,6 +50,7 @@ NETS = {
     "checked match": CHECKED,
     "accel": ACCEL,
     "grfp": GRFP,
+    "sharing": SHARING,
 }
 LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=30.0, max_interval=20)
 
@@ -63,10 +65,12 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[2], "checked match"),
     (SCHEDULERS[0], "accel"),
     (SCHEDULERS[2], "grfp"),
+    (SCHEDULERS[2], "sharing"),
     (LOW, "lvs"),
 ]
-"""Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, and LVS
-with low latency and with its own scheduler. What is in `NETS` has its own sides, whatever is asked."""
+"""Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, LVS
+with low latency and with its own scheduler, shared levels. What is in `NETS` has its own sides, whatever is
+asked."""
 EXAMPLES = ("my_looker", "my_filler", "my_checker", "my_steady")
 
 
@@ -167,7 +171,8 @@ def _killed_run(config, branches: int, point: int) -> None:
 
 def _config(clips: Path, output: Path, scheduler: SchedulerConfig, name: str, sides: Any, **options: Any):
     propagation = NETS.get(name) or PropagationConfig(name=name, sides=sides, flow_size=64)
-    options |= {"segmenter": "tiny-scenes"} if name in NETS else {}
+    if name in NETS:
+        options["segmenter"] = "sharing:2/tiny-scenes" if name == "sharing" else "tiny-scenes"
     return small_config(
         clips, output, scheduler=scheduler, propagation=propagation, segment_frames=20, **options
     )

@@ -195,6 +195,11 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         online=True,
         light=True,
     ),
+    "feature_sharing": PropagatorEntry(
+        made_by="vidseg_core.propagation.sharing:FeatureSharing",
+        learner="vidseg_core.training.sharing:SharingLearner",
+        level="features",
+    ),
 }
 
 

@@ -24,7 +24,7 @@ __all__ = [
 
 NETS = ("plain", "tiny-face", "tiny-scenes", "constant")
 """Segmenters with a name of their own."""
-NET_FAMILIES = ("tiny", "smp", "torchvision", "hf", "fastseg", "onnx")
+NET_FAMILIES = ("tiny", "smp", "torchvision", "hf", "fastseg", "onnx", "sharing", "truncated")
 """Those of which there are many: ``family:which``."""
 ALIASES: Mapping[str, str] = {
     "deeplabv3plus-resnet50": "smp:DeepLabV3Plus/resnet50",

@@ -16,6 +16,7 @@ __all__ = [
     "FlowRecipe",
     "PropagationRecipe",
     "ReinforceRecipe",
+    "SharingRecipe",
     "TrainRecipe",
 ]
 
@@ -190,6 +191,24 @@ class PropagationRecipe:
             weight_decay=self.weight_decay,
             ema=self.ema,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharingRecipe:
+    """The loss of feature_sharing (FeatureSharing chapter 4)."""
+
+    current: float = 1.0
+    """weight: the labels of a frame with the key's levels, times alpha"""
+    made_key: float = 1.0
+    """weight: labels that the net makes of the key, times 1 - alpha"""
+    own_key: float = 1.0
+    """weight: the labels of the frame as its own key, times 1 - alpha"""
+    levels: float = 0.01
+    """weight: cached levels of frame and key alike (lambda)"""
+    alpha: float = 0.0
+    """how much the frame counts against its key; 0: 1 / (distance + 1)"""
+    norm: Literal["l1", "l2"] = "l1"
+    """of the difference of cached levels"""
 
 
 # --- policy: DVRL's numbers (section 4.2), and what the paper leaves to choose ---------------------------

@@ -185,7 +185,8 @@ class SegmentConfig:
 
     segmenter: str
     """tiny-face, tiny-scenes, plain, constant, voc, voc-small, street, ade20k, tiny:WIDTH, smp:ARCH/ENCODER,
-    torchvision:NAME, hf:FOLDER|ID, fastseg:N, onnx:FILE, package.module:Class; see docs/models.md"""
+    torchvision:NAME, hf:FOLDER|ID, fastseg:N, onnx:FILE, sharing:N/NET, truncated:N/NET, module:Class
+    (docs/models.md)"""
     weights: str | None = None
     """file with the segmenter's weights; None: its own"""
     num_classes: int | None = None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from vidseg_core.config.catalogue import BESIDE, LEARNED
 from vidseg_core.config.errors import check, check_choice, check_int, check_name, check_positive
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
-from vidseg_core.config.recipes import PropagationRecipe
+from vidseg_core.config.recipes import PropagationRecipe, SharingRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = ["TrainPropagationConfig"]
@@ -54,6 +54,7 @@ class TrainPropagationConfig:
     """seed of weights and pairs"""
 
     recipe: PropagationRecipe = field(default_factory=PropagationRecipe)
+    sharing: SharingRecipe = field(default_factory=SharingRecipe)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where it is trained"""
@@ -144,9 +145,11 @@ class TrainPropagationConfig:
         check_int("--recipe.batch", recipe.batch, 1, 65536, "pairs")
         check_positive("--recipe.lr", recipe.lr)
         for name in ("scores", "features", "labels", "deviation", "pixels", "overlap", "read", "light"):
-            value = getattr(recipe, name)
-            fine = isinstance(value, (int, float)) and 0 <= value <= 1e6
-            check(fine, f"--recipe.{name}", f"must be a number from 0 to 1e6, got {value!r}")
+            _check_weight(f"--recipe.{name}", getattr(recipe, name))
+        for name in ("current", "made_key", "own_key", "levels"):
+            _check_weight(f"--sharing.{name}", getattr(self.sharing, name))
+        check(0 <= self.sharing.alpha <= 1, "--sharing.alpha", f"must be 0 to 1, got {self.sharing.alpha}")
+        check_choice("--sharing.norm", self.sharing.norm, ("l1", "l2"))
         check(0 <= recipe.twice <= 1, "--recipe.twice", f"must be from 0 to 1, got {recipe.twice}")
         check(0 <= recipe.ema < 1, "--recipe.ema", f"must be from 0 to below 1, got {recipe.ema}")
 
@@ -169,8 +172,15 @@ class TrainPropagationConfig:
             "workers",
         )
         fields = flat_dict(self).items()
-        return {name: value for name, value in fields if name in names or name.startswith("recipe.")}
+        return {
+            name: value for name, value in fields if name in names or name.startswith(("recipe.", "sharing."))
+        }
 
     def to_yaml(self) -> str:
         """This configuration as a ``--config`` file."""
         return to_yaml(self)
+
+
+def _check_weight(option: str, value: object) -> None:
+    fine = isinstance(value, (int, float)) and 0 <= value <= 1e6
+    check(fine, option, f"must be a number from 0 to 1e6, got {value!r}")

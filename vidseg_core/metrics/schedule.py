@@ -159,3 +159,11 @@ def waits(is_key: Sequence[bool] | np.ndarray) -> np.ndarray:
     ordinal_T = np.arange(len(keys_T))
     next_T = np.minimum.accumulate(np.where(keys_T, ordinal_T, last)[::-1])[::-1]
     return np.where(keys_T, 0, next_T - ordinal_T)
+
+
+def distance_weighted_mean(key: float, current: float, distance: int) -> float:
+    """One number for keys every `distance` frames, from the quality of keys and of the frames between them
+    (FeatureSharing chapter 5, mean accuracy)."""
+    if distance < 1:
+        raise ValueError(f"keys come every 1 or more frames, not every {distance}")
+    return (key + (distance - 1) * current) / distance

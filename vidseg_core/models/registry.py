@@ -1,10 +1,10 @@
 """From the text that a user types to a segmenter.
 
 Specs: `constant`, `plain`, `tiny-scenes`, `tiny-face`, `tiny:<width>`, `smp:<Architecture>/<encoder>`,
-`torchvision:<name>`, `hf:<folder or hub id>`, `fastseg:<filters>`, `onnx:<file>`, a name from `FETCHED` or
-`ALIASES`, or `package.module:Class` for anything else that keeps the `Segmenter` protocol. Only a hub id and
-a name from `FETCHED` may reach for the network, and heavy libraries are imported only when a spec asks for
-them.
+`torchvision:<name>`, `hf:<folder or hub id>`, `fastseg:<filters>`, `onnx:<file>`, one of these with levels
+cached or cut off (`sharing:<levels>/<net>`, `truncated:<levels>/<net>`), a name from `FETCHED` or `ALIASES`,
+or `package.module:Class` for anything else that keeps the `Segmenter` protocol. Only a hub id and a name from
+`FETCHED` may reach for the network, and heavy libraries are imported only when a spec asks for them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from vidseg_core.config.nets import ALIASES, FETCHED, NET_FAMILIES
 from vidseg_core.models.bundled import BUNDLED, build_bundled
 from vidseg_core.models.constant import CLASS_NAMES, ConstantSegmenter
 from vidseg_core.models.fetched import fetched_file
+from vidseg_core.models.levels import KINDS, inner_spec, with_levels
 from vidseg_core.models.protocol import Segmenter, SegmenterError, unknown_name
 from vidseg_core.models.request import ModelRequest
 from vidseg_core.models.tiny import build_tiny
@@ -32,6 +33,8 @@ SEGMENTER_NAMES = (
     "hf:<folder or hub id>",
     "fastseg:<filters>",
     "onnx:<file>",
+    "sharing:<levels>/<net>",
+    "truncated:<levels>/<net>",
 )
 """For help texts; names in `FETCHED` and `ALIASES`, and `package.module:Class`, are understood too."""
 
@@ -58,6 +61,18 @@ def build_segmenter(
     sentence that names the option or file.
     """
     target = resolve_device(device)
+    if spec.partition(":")[0] in KINDS:
+        inner = build_segmenter(
+            inner_spec(spec),
+            weights=weights,
+            num_classes=num_classes,
+            class_names=class_names,
+            seed=seed,
+            precision=precision,
+            channels_last=channels_last,
+            to_train=to_train,
+        )
+        return with_levels(inner, spec, weights).to(target)
     names = tuple(class_names) if class_names is not None else None
     if spec in FETCHED:
         net = FETCHED[spec]

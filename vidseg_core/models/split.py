@@ -94,6 +94,7 @@ class SplitSegmenter:
     """A `Segmenter` around a `SplitNet`; the only shell that the bundled adapters use."""
 
     def __init__(self, net: SplitNet, options: SplitOptions) -> None:
+        self.options = options
         self.name = options.name
         self.class_names = options.class_names
         self.trained = options.trained

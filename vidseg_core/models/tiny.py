@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vidseg_core.models.levels import Level, LevelNet, Maps
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.request import ModelRequest, Recipe, assemble
 from vidseg_core.models.split import SplitNet, SplitSegmenter
@@ -29,7 +30,7 @@ POOLS = (5, 9, 17)
 """Windows of the context, in pixels of the stride-32 map."""
 
 
-class TinyNet(SplitNet):
+class TinyNet(LevelNet):
     """Encoder, context and decoder; doubling, refinement and classifier."""
 
     def __init__(self, width: int, classes: int, *, reduce: int = 1) -> None:
@@ -50,25 +51,28 @@ class TinyNet(SplitNet):
         self.refine = _convolution(wide[1], wide[1], kernel=3, groups=wide[1])
         self.classify = nn.Conv2d(wide[1], classes, 1)
 
-    def encode(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """N_feat: (B, F, h, w) at `stride`."""
-        return self.higher(self.lower(frames_B3HW))
+    def levels(self) -> tuple[Level, ...]:
+        """Maps at strides 4, 8, 16 and 32."""
+        return self._to4, self.stage8, self.stage16, self._to32
 
-    def lower(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """S_l: the encoder as far as stride 8."""
+    def _to4(self, frames_B3HW: torch.Tensor) -> torch.Tensor:
         if self.reduce > 1:
             frames_B3HW = F.avg_pool2d(frames_B3HW, self.reduce)
-        at4 = self.stage4(self.stem(frames_B3HW))
-        return at4, self.stage8(at4)
+        return self.stage4(self.stem(frames_B3HW))
 
-    def higher(self, low: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """S_h: the rest of the encoder, context and decoder."""
-        at4, at8 = low
-        at16 = self.stage16(at8)
-        at32 = self.context(self.stage32(at16))
-        return (self.up4(self.up8(self.up16(at32, at16), at8), at4),)
+    def _to32(self, at16: torch.Tensor) -> torch.Tensor:
+        return self.context(self.stage32(at16))
 
-    def decode(self, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    def climb(self, maps: Maps) -> Maps:
+        """From the coarsest map that is there: (B, F, h, w) at `stride`."""
+        ups = (self.up4, self.up8, self.up16)
+        coarse = maps[-1] if len(maps) > len(ups) else None
+        for up, fine in reversed(list(zip(ups, maps, strict=False))):
+            coarse = up(coarse, fine)
+        assert coarse is not None
+        return (coarse,)
+
+    def decode(self, maps: Maps) -> torch.Tensor:
         """N_task: scores at half of `stride`."""
         doubled = F.interpolate(maps[0], scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.classify(self.refine(doubled))
@@ -135,7 +139,7 @@ class _Context(nn.Module):
 
 
 class _Climb(nn.Module):
-    """One octave up: narrow, double, add the skip, mix."""
+    """One octave up: narrow, double, add the skip, mix; from the skip alone where nothing is coarser."""
 
     def __init__(self, inputs: int, outputs: int, mix: nn.Module) -> None:
         super().__init__()
@@ -143,7 +147,9 @@ class _Climb(nn.Module):
         self.skip = _convolution(outputs, outputs, active=False)
         self.mix = mix
 
-    def forward(self, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+    def forward(self, coarse: torch.Tensor | None, fine: torch.Tensor) -> torch.Tensor:
+        if coarse is None:
+            return self.mix(F.relu(self.skip(fine)))
         doubled = F.interpolate(
             self.narrow(coarse), size=fine.shape[2:], mode="bilinear", align_corners=False
         )

@@ -110,6 +110,8 @@ def _renames(net: SplitNet) -> tuple[tuple[str, str], ...]:
     if kind == "SequentialNet":
         last = len(list(net.get_submodule("context").children()))
         return (("context.", "classifier."), ("classify.", f"classifier.{last}."))
+    if kind in ("SharingNet", "TruncatedNet"):
+        return (("inner.", ""),)
     if kind == "HfNet":
         from vidseg_core.models.hf_nets import CLASSIFIERS
 

@@ -134,3 +134,14 @@ def _some(keys: Sequence[str]) -> str:
     if not keys:
         return "none"
     return f"{len(keys)} ({', '.join(keys[:2])}{', ...' if len(keys) > 2 else ''})"
+
+
+def metadata_of(path: str | Path) -> dict[str, str]:
+    """What a safetensors file says of itself; empty for any other file, and for one that says nothing."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}

@@ -69,6 +69,10 @@ class Learner(ABC):
         """Parts of `net` whose gradients are limited each by itself."""
         return [self.net]
 
+    def weight(self, loss: str) -> float:
+        """What this loss counts."""
+        return getattr(self.recipe, loss)
+
     def check(self, clips: Sequence[FlowClip]) -> None:
         """`ConfigError` for clips that it cannot learn from."""
         if "labels" in self.losses and self.recipe.labels:

@@ -96,8 +96,9 @@ class PropagationLoop(Attempt[PropagationOptions, nn.Module]):
 
     def _losses(self, cuts: Sequence[Drawn]) -> list[torch.Tensor]:
         """The losses of this worker's cuts, weighted, as parts of the step's mean."""
-        found, recipe = self._learner.judge(cuts), self._recipe
-        return [found[name].sum() * (getattr(recipe, name) / recipe.batch) for name in self._learner.losses]
+        learner, batch = self._learner, self._recipe.batch
+        found = learner.judge(cuts)
+        return [found[name].sum() * (learner.weight(name) / batch) for name in learner.losses]
 
     def _agree(self, step: int, losses: Sequence[torch.Tensor]) -> list[float]:
         """The losses over all workers; all of them stop together if one of them is no number."""
