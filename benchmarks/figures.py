@@ -2,8 +2,8 @@
 
     python -m benchmarks.figures [--output figures] [--json FILE] [--data DIR] [--groups scenes faces ...]
 
-For each group of clips: episode tables (`build-episodes`), a policy trained on them, thresholds that give the
-same key intervals for all schedulers, `evaluate` with the oracle, and `report`. The scenes also have a small
+For each group of clips: episode tables (`build-episodes`), a policy and a decision net (`confidence`) trained on
+them, thresholds that give the same key intervals for all schedulers, `evaluate` with the oracle, and `report`. The scenes also have a small
 search (`tune`), a run of `segment` over files of which one is broken, and the snippet protocol on scenes that
 the policy never saw. Each page is OUTPUT/GROUP/report/index.html, its plots lie beside it. Printed, and
 written with --json: mIoU of every method at the wanted intervals beside `fixed` and the oracle, and the
@@ -12,7 +12,7 @@ share of the gap closed. Everything is resumable: the same command again goes on
 Figures: DVRL 3 (training), 4 (AKI and fps against mIoU), 5 (the same for snippets), 6 (key intervals), 7
 (timeline), 8 (masks); ETC's TC; the Pareto front of a search; cost and quarantine of a run.
 
-Thresholds and the policy are fitted to the clips that they are shown on, so that all methods can be read at
+Thresholds and what is trained are fitted to the clips that they are shown on, so that all methods can be read at
 the same intervals; `benchmarks.unseen` compares schedulers on clips that were left out.
 """
 
@@ -22,7 +22,7 @@ import argparse
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.config.tune import TuneConfig
 from vidseg_core.datasets.scene_files import make_corpus, open_corpus
@@ -52,6 +53,7 @@ from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.report.curves import curves_of, shares
 from vidseg_core.report.report_job import run_report
 from vidseg_core.search.tune_job import run_tune
+from vidseg_core.training.decision_job import DECISION, run_train_decision
 from vidseg_core.training.policy_job import run_train_policy
 from vidseg_core.training.policy_loop import POLICY
 
@@ -119,7 +121,7 @@ def tables_of(group: Group, folder: Path) -> list[EpisodeTable]:
 
 
 def train(group: Group, folder: Path, episodes: int) -> None:
-    """A policy from the tables, DVRL's recipe but for the credit, which needs fewer episodes."""
+    """A policy from the tables, DVRL's recipe but for the credit, which needs fewer episodes; a decision net."""
     config = TrainPolicyConfig(
         tables=str(folder / "tables"),
         output=str(folder / "policy"),
@@ -134,6 +136,10 @@ def train(group: Group, folder: Path, episodes: int) -> None:
         reinforce=replace(config.reinforce, episodes=episodes, credit="to_go", baseline="leave_one_out"),
     )
     run_train_policy(config)
+    decision = TrainDecisionConfig(
+        tables=str(folder / "tables"), output=str(folder / "decision"), max_interval=HORIZON
+    )
+    run_train_decision(decision)
 
 
 def search(group: Group, folder: Path, trials: int) -> str:
@@ -179,8 +185,8 @@ def thresholds(tables: Sequence[EpisodeTable], name: str, intervals: Sequence[in
     return list(dict.fromkeys(found))
 
 
-def policy_thresholds(tables: Sequence[EpisodeTable], file: Path, intervals: Sequence[int]) -> list[float]:
-    """The same of the policy, walked on all tables."""
+def learned_thresholds(tables: Sequence[EpisodeTable], file: Path, intervals: Sequence[int]) -> list[float]:
+    """The same of a policy or a decision net, walked on all tables."""
     net, _ = read_policy(file)
     points = Operator(join_tables(tables), max_interval=HORIZON).find(net.key_rate, intervals)
     return sorted({float(f"{point.threshold_P[0]:.6g}") for point in points})
@@ -193,7 +199,7 @@ def intervals_of(tables: Sequence[EpisodeTable]) -> list[int]:
 
 
 def methods_of(
-    tables: Sequence[EpisodeTable], file: Path, intervals: Sequence[int], *, oracle: bool
+    tables: Sequence[EpisodeTable], learned: Mapping[str, Path], intervals: Sequence[int], *, oracle: bool
 ) -> tuple[str, ...]:
     """All schedulers one-sided, as the papers have them; beside the oracle also a batch job's two-sided way.
 
@@ -203,9 +209,9 @@ def methods_of(
     found = [f"fixed:interval={points},sides=one,label=fixed (DFF)"]
     if oracle:
         found.append(f"oracle:interval={points},{limit},label=oracle")
-    found.append(
-        f"policy:policy={file},threshold={_listed(policy_thresholds(tables, file, intervals))},{limit}"
-    )
+    for name, file in learned.items():
+        points_of = _listed(learned_thresholds(tables, file, intervals))
+        found.append(f"{name}:policy={file},threshold={points_of},{limit}")
     for name in SCORED:
         found.append(f"{name}:threshold={_listed(thresholds(tables, name, intervals))},{limit}")
     found.append(f"random:interval={points},{limit}")
@@ -246,8 +252,9 @@ def make(group: Group, options: argparse.Namespace) -> list[dict[str, Any]]:
     with timed(group.name):
         tables = tables_of(group, folder)
         train(group, folder, options.episodes)
-        file, intervals = folder / "policy" / POLICY, intervals_of(tables)
-        methods = methods_of(tables, file, intervals, oracle=True)
+        learned = {"policy": folder / "policy" / POLICY, "confidence": folder / "decision" / DECISION}
+        intervals = intervals_of(tables)
+        methods = methods_of(tables, learned, intervals, oracle=True)
         inputs = [evaluate(group, folder, methods, tables=str(folder / "tables")), str(folder / "policy")]
         if group.name == "scenes":
             inputs.append(search(group, folder, options.trials))
@@ -256,12 +263,12 @@ def make(group: Group, options: argparse.Namespace) -> list[dict[str, Any]]:
         rows = table_rows(group, inputs[0], INTERVALS)
     print_rows(group, rows, INTERVALS)
     if group.name == "scenes":
-        rows += snippets(group, tables, file, options)
+        rows += snippets(group, tables, learned, options)
     return rows
 
 
 def snippets(
-    group: Group, tables: Sequence[EpisodeTable], file: Path, options: argparse.Namespace
+    group: Group, tables: Sequence[EpisodeTable], learned: Mapping[str, Path], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """The protocol of Cityscapes (DVRL Fig. 5) on scenes that neither policy nor thresholds were made on."""
     clips = 4 * group.clips
@@ -269,7 +276,7 @@ def snippets(
     fresh = replace(group, name="snippets", data=data, clips=clips, frames=SNIPPET_FRAMES)
     folder = Path(options.output) / fresh.name
     with timed(fresh.name):
-        methods = methods_of(tables, file, SNIPPET_INTERVALS, oracle=False)
+        methods = methods_of(tables, learned, SNIPPET_INTERVALS, oracle=False)
         output = evaluate(fresh, folder, methods, protocol="snippet", snippet_frames=SNIPPET_FRAMES, tc=False)
         show(folder, fresh.name, [output], aki=10)
         rows = table_rows(fresh, output, SNIPPET_INTERVALS)

@@ -26,6 +26,7 @@ from vidseg_core.datasets.scene_config import corpus_configs
 from vidseg_core.datasets.scene_files import make_corpus, read_labels, write_scene_video
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
+from vidseg_core.models.torchvision_compat import import_torchvision
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 
 HEIGHT, WIDTH = 48, 64
@@ -86,6 +87,33 @@ def make_world(world: Path) -> None:
     _nets(world)
 
 
+def make_papers(world: Path) -> None:
+    """The papers' data sets, and image classifiers for encoders: docs/papers.md."""
+    data, models = world / "data", import_torchvision().models
+    for number, (split, clip) in enumerate((("train", "clip_a"), ("val", "clip_b"), ("test", "clip_c"))):
+        root, lines = data / "300VW-Mask", []
+        for index, frame_HW3 in enumerate(_frames(data / "faces" / f"{clip}.mp4", CLIP_FRAMES)):
+            name = f"{number:03d}_{index + 1:06d}"
+            save(root / f"images_orig/{name}.jpg", frame_HW3)
+            save(root / f"labels_orig/{name}.png", read_labels(data / "faces" / f"{clip}_labels", index))
+            lines.append(f"/images_orig/{name}.jpg /labels_orig/{name}.png")
+        (root / "data_splits/split_2").mkdir(parents=True, exist_ok=True)
+        (root / f"data_splits/split_2/{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for split in ("train", "val"):
+        for sequence in range(2):
+            for index, frame_HW3 in enumerate(_frames(data / "faces" / "clip_a.mp4", 30)):
+                name = f"{split}ville_{sequence:06d}_{index:06d}"
+                root = data / "cityscapes"
+                save(root / f"leftImg8bit_sequence/{split}/{split}ville/{name}_leftImg8bit.png", frame_HW3)
+                if index == 19:
+                    save(root / f"leftImg8bit/{split}/{split}ville/{name}_leftImg8bit.png", frame_HW3)
+                    ids_HW = columns((7, 8, 11, 26), (HEIGHT, WIDTH))
+                    save(root / f"gtFine/{split}/{split}ville/{name}_gtFine_labelIds.png", ids_HW)
+    (world / "imagenet").mkdir()
+    for name in ("resnet50", "resnet101"):
+        torch.save(models.get_model(name, weights=None).state_dict(), world / "imagenet" / f"{name}.pth")
+
+
 def furnish(folder: Path, world: Path) -> None:
     """The names that pages use, in an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +121,8 @@ def furnish(folder: Path, world: Path) -> None:
         os.symlink(world / name, folder / name)
     os.symlink(world / "flownet2_s.safetensors", folder / "flownet2_s.safetensors")
     os.symlink(world / "clips", folder / "videos")
+    if (world / "imagenet").exists():
+        os.symlink(world / "imagenet", folder / "imagenet")
     os.symlink(ROOT / "tune_spaces", folder / "tune_spaces")
     demo = folder / "vidseg-demo" / "3x120-seed0"
     demo.mkdir(parents=True)

@@ -28,7 +28,7 @@ from vidseg_core.datasets.scene_files import make_corpus
 from vidseg_core.store.mask_codec import encode_mask
 
 LINES = [command for document in (*DOCUMENTS, *CARDS) for command in commands(document)]
-PAGES = [path for path in DOCUMENTS if path.name in ("quickstart.md", "evaluation.md", "figures.md")]
+PAGES = [path for path in DOCUMENTS if path.name in ("quickstart.md", "evaluation.md")]
 
 
 def understood(verb: str, words: list[str]) -> list[Any]:

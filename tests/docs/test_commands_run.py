@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, commands, foreign_commands
-from tests.docs.stand_ins import forget_modules, furnish, make_buckets, make_world, small
+from tests.docs.stand_ins import forget_modules, furnish, make_buckets, make_papers, make_world, small
 from tests.docs.test_commands import understood
 from tests.one_ray import cloud
 from tests.training.local_mode import trained_here
@@ -47,12 +47,14 @@ BEFORE = dict.fromkeys(
 )
 """What a page takes for granted."""
 EVERY_ONE = os.environ.get("HYPOTHESIS_PROFILE") == "all"
-FOR_REAL = ("figures.md", "plugins.md")
+FOR_REAL = ("plugins.md",)
 """Pages whose dry runs are run without --dry-run too: what follows on them needs their outputs."""
-SLOW = ("README.md", "figures.md", "flow.md", "training.md")
+SLOW = ("README.md", "flow.md", "papers.md", "training.md")
 """More than about ten seconds each."""
 PAGES = {path.name if path.parent != ROOT / "tune_spaces" else "tune_spaces": path for path in DOCUMENTS}
 PAGES |= {path.name: path for path in CARDS}
+ONLY_IN_ALL = ("papers.md",)
+"""Pages whose verbs other pages run too, with smaller nets: run where every command is."""
 ON_RAY = "cluster.md"
 """The page whose runs are executed by Ray each time."""
 STARTS_NOTHING = {"compact", "doctor", "export", "inspect", "report", "status"}
@@ -78,6 +80,8 @@ def chosen() -> dict[str, list[Command]]:
     known: set[tuple[str, ...]] = set()
     found: dict[str, list[Command]] = {}
     for page in PAGES:
+        if page in ONLY_IN_ALL and not EVERY_ONE:
+            continue
         kinds = [(c.words[0], *sorted({w for w in c.words if w.startswith("--")})) for c in lines(page)]
         new = [
             EVERY_ONE or page in FOR_REAL or kind[0] in STARTS_NOTHING or kind not in [*known, *kinds[:n]]
@@ -106,6 +110,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str, local_ray:
         for name, value in cloud(s3_endpoint).items():
             environment.setenv(name, value)
         make_world(folder)
+        if EVERY_ONE:
+            make_papers(folder)
         make_buckets(s3_endpoint, folder)
         yield folder
 

@@ -6,6 +6,7 @@ is mixed in.
 from __future__ import annotations
 
 import io
+import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,12 +16,14 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.training.small import shaken, written
 from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
-from vidseg_core.config.segment import PropagationConfig
+from vidseg_core.config.segment import PropagationConfig, TtaConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.frames import FrameInput
@@ -37,12 +40,21 @@ from vidseg_core.evaluation.ending import fingerprint, finish
 from vidseg_core.evaluation.evaluate_job import run_evaluate
 from vidseg_core.evaluation.plan import chunks, plan
 from vidseg_core.evaluation.read import open_evaluation
+from vidseg_core.evaluation.tables import LATER
 from vidseg_core.evaluation.tasks import run_task
 from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.metrics import ConfusionMatrix, PairFlow, TemporalConsistency
+from vidseg_core.metrics import (
+    ConfusionMatrix,
+    PairFlow,
+    TemporalConsistency,
+    VideoConsistency,
+    temporal_stability,
+)
 from vidseg_core.models.lvs import new_lvs
 from vidseg_core.models.registry import build_segmenter
+from vidseg_core.models.split import SplitSegmenter
+from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import build_propagator
 from vidseg_core.scheduling import build_scheduler
@@ -109,6 +121,7 @@ def test_numbers_are_those_of_the_engine_and_the_metrics(tmp_path: Path, sides: 
     records = [data.record(clip, n) for n in range(14)]
     net = build_segmenter("plain")
     matrix, fidelity, tc = ConfusionMatrix(6), ConfusionMatrix(6, ignore_index=None), TemporalConsistency(6)
+    scores = []
     own = engine_masks("one", 1, clip)
     dis, views = DisFlow(chained=False), [make_view(r.frame_HW3, 256, 1) for r in records if r]
     for n, record in enumerate(records):
@@ -117,18 +130,84 @@ def test_numbers_are_those_of_the_engine_and_the_metrics(tmp_path: Path, sides: 
         fidelity.update(masks[n][1], own[n][1])
         if n:
             flows = dis.flow([views[n], views[n - 1]], [views[n - 1], views[n]])
-            tc.update(masks[n - 1][1], masks[n][1], PairFlow(*flows), at_key=masks[n][0])
+            pair = PairFlow(*flows)
+            scores.append(tc.update(masks[n - 1][1], masks[n][1], pair, at_key=masks[n][0]))
     assert len(net.class_names) == 6
     assert row["miou"] == pytest.approx(matrix.mean_iou())
     assert row["pixel_accuracy"] == pytest.approx(matrix.pixel_accuracy())
     assert row["fidelity"] == pytest.approx(fidelity.mean_iou())
-    assert (row["tc"], row["tc_forward"], row["tc_pop"]) == pytest.approx((tc.tc, tc.tc_forward, tc.pop))
+    for kind, counts in (("tc", tc), ("tc_visible", tc.visible)):
+        found = tuple(row[kind + what] for what in ("", "_forward", "_pop"))
+        assert found == pytest.approx((counts.tc, counts.tc_forward, counts.pop))
+    assert row["tc"] < row["tc_visible"] and row["warp_accuracy"] == pytest.approx(tc.accuracy)
+    assert row["class_tc"] == pytest.approx(tc.class_tc.tolist(), nan_ok=True)
     assert (row["frames"], row["keys"], row["aki"]) == (14, 3, pytest.approx(14 / 3))
     assert row["wait_max_frames"] == (4 if sides == "two" else 0)
     frames = data.frames[clip, row["method_id"]]
     assert frames["is_key"].tolist() == [key for key, _ in masks]
     assert frames["distance"].tolist() == [n % 5 for n in range(14)]
-    assert np.isnan(frames["tc"][0]) and not np.isnan(frames["tc"][1:]).any()
+    for name in ("tc", "tc_visible"):
+        assert np.isnan(frames[name][0])
+        assert frames[name][1:].tolist() == [getattr(score, name) for score in scores]
+    assert frames["warp_accuracy"][1:].tolist() == [score.accuracy for score in scores]
+
+
+def test_pixels_without_a_label_are_void_and_not_a_class_that_stays(tmp_path: Path) -> None:
+    """Void was one more class, whose consistency was that of the unlabelled border."""
+    labels = [np.zeros((24, 32), np.uint8) for _ in range(5)]
+    for number, labels_HW in enumerate(labels):
+        labels_HW[4:12, 4 + 6 * (number % 2) : 14] = 1
+    davis(tmp_path / "davis", "dog", labels)
+    for path in sorted((tmp_path / "davis" / "dog" / "labels").iterdir())[1:3]:
+        path.unlink()  # two frames are void altogether: three of four pairs say nothing
+    place = f"davis:{tmp_path / 'davis'}"
+    settings = config(tmp_path / "out", data=(place,), segmenter="labels", methods=("every",))
+    assert evaluate_here(settings)[0] == 0
+    data = open_evaluation(tmp_path / "out")
+    frames = data.frames["dog", data.results[0]["method_id"]]
+    assert np.isnan(frames["tc"]).tolist() == [True, True, True, True, False]
+    assert data.results[0]["tc"] == frames["tc"][4] and len(data.results[0]["class_tc"]) == 2
+
+
+@pytest.mark.parametrize("occlusion", ["no", "yes"])
+def test_one_kind_of_consistency_may_be_asked_for(tmp_path: Path, occlusion: Any) -> None:
+    settings = config(tmp_path, tc_occlusion=occlusion, limit=1)
+    code, _, said = evaluate_here(settings)
+    (row,) = open_evaluation(tmp_path).results
+    assert code == 0 and math.isnan(row["tc"]) == (occlusion == "yes")
+    assert math.isnan(row["tc_visible"]) == (occlusion == "no")
+    assert ("TC vis." in said.splitlines()[0]) == (occlusion == "yes")
+    with pytest.raises(FingerprintMismatch, match=f"tc_occlusion: {occlusion!r} there, 'both' now"):
+        evaluate_here(config(tmp_path, limit=1))
+
+
+def test_results_of_an_older_version_keep_their_meaning(tmp_path: Path) -> None:
+    """Its `tc` left occluded pixels out; shown as Eq. 5 it would be nine points too good on a street."""
+    evaluate_here(config(tmp_path, limit=1))
+    visible = open_evaluation(tmp_path).results[0]["tc_visible"]
+    make_older(tmp_path)
+    data = open_evaluation(tmp_path)
+    for row in (data.results[0], data.methods[0]):
+        assert row["tc"] is None and row["tc_visible"] == visible and row["class_tc"] is None
+    frames = data.frames[data.clips[0], data.methods[0]["method_id"]]
+    assert np.isnan(frames["tc"]).all() and not np.isnan(frames["tc_visible"][1:]).any()
+    with pytest.raises(StoreError, match="version 2, this reads 3: its TC leaves occluded .* another output"):
+        evaluate_here(config(tmp_path, limit=1))
+
+
+def make_older(folder: Path) -> None:
+    """Turn an evaluation into one of version 2."""
+    manifest = folder / "_run" / "manifest.json"
+    found = json.loads(manifest.read_text()) | {"version": 2}
+    found["fingerprint"].pop("tc_occlusion")
+    manifest.write_text(json.dumps(found))
+    for name in ("results", "methods", "frames"):
+        table = pq.read_table(folder / f"{name}.parquet")
+        for kind in ("tc", "tc_forward", "tc_pop"):
+            if kind in table.column_names:
+                visible = table[kind.replace("tc", "tc_visible")] if name != "frames" else table["tc_visible"]
+                table = table.set_column(table.column_names.index(kind), kind, visible)
+        pq.write_table(table.drop([c for c in LATER if c in table.column_names]), folder / f"{name}.parquet")
 
 
 def test_the_net_on_every_frame_is_the_reference_and_clips_are_pooled_by_pixels(tmp_path: Path) -> None:
@@ -352,6 +431,61 @@ def test_an_oracle_is_refused_tables_of_other_weights_of_lvs(tmp_path: Path) -> 
         run_evaluate(settings(other), Reporter("text", io.StringIO()))
 
 
+def test_steadiness_size_and_quality_without_background_are_in_the_tables(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"segmenter": "tiny:4", "num_classes": 6, "tsb": True, "methods": ("every",)}
+    assert evaluate_here(config(tmp_path, **asked))[0] == 0
+    data, net = open_evaluation(tmp_path), build_segmenter("tiny:4", num_classes=6)
+    (row,) = data.methods
+    assert isinstance(net, SplitSegmenter) and data.class_names[0] == "background"
+    assert row["parameters"] == sum(weight.numel() for weight in net.net.parameters())
+    with FlopCounterMode(display=False) as counter:
+        net.head(net.features(torch.zeros(1, 3, 48, 64)))
+    assert row["gflop"] == counter.get_total_flops() / 1e9 > 0
+    known = [value for value in row["class_iou"][1:] if not math.isnan(value)]
+    assert row["miou_no_background"] == pytest.approx(np.mean(known))
+    vc, tsb = VideoConsistency(6), []
+    for clip in data.clips:
+        masks = data.masks(clip, row["method_id"], range(14))
+        for number in range(14):
+            record = data.record(clip, number)
+            assert record is not None
+            vc.update(masks[number], record.labels_HW)
+        vc.end_run()
+        pairs = [temporal_stability(masks[n - 1], masks[n], 6) for n in range(1, 14)]
+        tsb.append(np.nanmean(pairs))
+    assert vc.windows == {8: 2 * (14 - 8), 16: 0}
+    assert row["vc8"] == pytest.approx(vc.vc(8)) and math.isnan(row["vc16"])
+    assert row["tsb"] == pytest.approx(np.mean(tsb))
+
+
+def test_several_scales_and_the_mirror_image_are_the_net_of_evaluation_and_tables(tmp_path: Path) -> None:
+    tta = TtaConfig(scales=(0.75, 1.0), flip=True)
+    tables = small_tables(tmp_path / "tables", segmenter="plain", quality="fidelity", tta=tta)
+    asked: dict[str, Any] = {"limit": 1, "clip_frames": 3, "methods": ("every",)}
+    assert evaluate_here(config(tmp_path / "out", tta=tta, **asked))[0] == 0
+    data, net = open_evaluation(tmp_path / "out"), with_tta(build_segmenter("plain"), scales=tta.scales, flip=True)
+    record = data.record(data.clips[0], 2)
+    assert record is not None
+    frame_13HW = torch.from_numpy(record.frame_HW3).permute(2, 0, 1)[None].float() / 255
+    mask_HW = net.head(net.features(frame_13HW)).argmax(1)[0].numpy()
+    assert (data.masks(data.clips[0], data.methods[0]["method_id"], [2])[2] == mask_HW).all()
+    assert (mask_HW != data_without(tmp_path / "plain", asked)).any()
+    oracle = config(tmp_path / "o", tables=str(tables), methods=("oracle:interval=5",), tta=tta, dry_run=True)
+    assert run_evaluate(oracle, Reporter("text", io.StringIO())) == 0
+    with pytest.raises(ConfigError, match="--tables: no oracle for oracle.*segmenter_sha256"):
+        run_evaluate(replace(oracle, tta=TtaConfig()), Reporter("text", io.StringIO()))
+    for settings in (config, small_tables):
+        with pytest.raises(ConfigError, match="--tta: .*labels have one: name a --segmenter"):
+            settings(tmp_path / "no", segmenter="labels", tta=tta)
+
+
+def data_without(folder: Path, asked: dict[str, Any]) -> np.ndarray:
+    """The mask of the third frame without test-time augmentation."""
+    evaluate_here(config(folder, **asked))
+    data = open_evaluation(folder)
+    return data.masks(data.clips[0], data.methods[0]["method_id"], [2])[2]
+
+
 def small_tables(folder: Path, **options: Any) -> Path:
     """A table of the first scene, labels as the net."""
     options = {"propagation": TablePropagationConfig(flow_size=64)} | options
@@ -385,10 +519,10 @@ def test_what_is_no_evaluation_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="never finished"):
         open_evaluation(tmp_path)
     manifest.write_text('{"kind": "evaluate", "version": 1, "fingerprint": {}}')
-    with pytest.raises(StoreError, match="version 1, this reads 2: its fps .* include reading .* again into"):
+    with pytest.raises(StoreError, match="version 1, this reads 3: its fps .* include reading .* again into"):
         open_evaluation(tmp_path)
     manifest.write_text('{"kind": "evaluate", "version": 99, "fingerprint": {}}')
-    with pytest.raises(StoreError, match="evaluation version 99, this reads 2$"):
+    with pytest.raises(StoreError, match="evaluation version 99, this reads 3$"):
         open_evaluation(tmp_path)
 
 

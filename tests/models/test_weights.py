@@ -7,6 +7,7 @@ says.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from vidseg_core.models import SegmenterError, build_segmenter
 from vidseg_core.models.split import SplitSegmenter
 from vidseg_core.models.torchvision_compat import import_torchvision
+from vidseg_core.models.trainable import trainable_net
 
 SPEC = "smp:FPN/resnet18"
 
@@ -138,3 +140,38 @@ def test_torchvision_weights_may_carry_their_auxiliary_head(tmp_path: Path) -> N
     torch.save(whole.state_dict(), tmp_path / "tv.pt")
     segmenter = build_segmenter(f"torchvision:{name}", weights=str(tmp_path / "tv.pt"))
     assert len(segmenter.class_names) == 4 and segmenter.trained
+
+
+@pytest.mark.parametrize(
+    ("spec", "classifier"),
+    [
+        (SPEC, "resnet18"),
+        ("smp:FPN/densenet121", "densenet121"),
+        ("torchvision:lraspp_mobilenet_v3_large", "mobilenet_v3_large"),
+    ],
+)
+def test_an_encoder_begins_with_the_weights_of_an_image_classifier(
+    spec: str, classifier: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    state = import_torchvision().models.get_model(classifier, weights=None).state_dict()
+    state = {key: value for key, value in state.items() if "num_batches" not in key}  # old files have none
+    if classifier == "densenet121":  # nor the names of today
+        state = {re.sub(r"(denselayer\d+\.(norm|conv))([12])", r"\1.\3", k): v for k, v in state.items()}
+    torch.save(state, tmp_path / "imagenet.pth")
+    file = str(tmp_path / "imagenet.pth")
+    net, drawn = trainable_net(spec, encoder_weights=file, seed=1).net, trainable_net(spec, seed=1).net
+    first = next(iter(state.values()))
+    assert any(value.shape == first.shape and torch.equal(value, first) for value in net.state_dict().values())
+    same = {key: torch.equal(value, net.state_dict()[key]) for key, value in drawn.state_dict().items()}
+    assert all(alike for key, alike in same.items() if not key.startswith(("encoder", "backbone")))
+    assert not all(same.values())
+
+
+def test_weights_that_do_not_fit_the_encoder_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.bias": torch.zeros(5)}, tmp_path / "a.pth")
+    file = str(tmp_path / "a.pth")
+    with pytest.raises(SegmenterError, match=r"a\.pth does not fit the encoder of smp:FPN/resnet18: \d+ \("):
+        trainable_net(SPEC, encoder_weights=file)
+    with pytest.raises(SegmenterError, match="'tiny:8' has no encoder that weights of its own fit"):
+        trainable_net("tiny:8", encoder_weights=file)

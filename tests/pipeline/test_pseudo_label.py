@@ -14,10 +14,12 @@ import torch
 from benchmarks.run_digest import run_digest
 from tests.engine.toy import Named
 from tests.pipeline.clips import moving_disc, write_video
+from tests.datasets.miniatures import save
 from tests.pipeline.inline import Killed, run_inline
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.engine.confidence import IGNORE, LabelRule, pack
 from vidseg_core.kit.progress import Counts, Reporter
@@ -170,3 +172,28 @@ def test_the_job_labels_with_other_classes_and_refuses_another_class_map(clips: 
     remap.write_text("classes: [thing]\nmap: {a: thing, b: thing}\n")
     assert run_segment(config, Reporter("text", text)) == 2
     assert "misses class c" in text.getvalue()
+
+
+def test_cityscapes_snippets_are_labelled_and_learned_from(tmp_path: Path) -> None:
+    """ETC's pseudo-labels are those of the frames around each annotated one; each snippet is a video of its own."""
+    folder = tmp_path / "leftImg8bit_sequence" / "train" / "aachen"
+    frames = {}
+    for sequence in (0, 1):
+        for number in range(4):
+            name = f"aachen_{sequence:06d}_{number:06d}"
+            frames[sequence, number] = np.full((32, 48, 3), 60 * number + 20 * sequence, np.uint8)
+            save(folder / f"{name}_leftImg8bit.png", frames[sequence, number])
+    config = PseudoLabelConfig(
+        input=(str(folder.parent),),
+        output=str(tmp_path / "labels"),
+        segmenter=f"{__name__}:UnsureNet",
+        scheduler=SchedulerConfig(name="every"),
+        min_confidence=0.0,
+    )
+    run_inline(config, 1)
+    dataset = open_dataset(f"tables:{tmp_path / 'labels'}")
+    items = dataset.items("all")
+    assert len(items) == 8 and len({item.video_id for item in items}) == 2
+    seen = sorted(int(dataset.read(item).frame_HW3.mean()) for item in items)
+    assert seen == sorted(int(frame_HW3.mean()) for frame_HW3 in frames.values())
+    assert all(dataset.read(item).labels_HW is not None for item in items)

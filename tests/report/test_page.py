@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.evaluation.test_evaluate import config as evaluation
-from tests.evaluation.test_evaluate import evaluate_here
+from tests.evaluation.test_evaluate import evaluate_here, make_older
 from tests.store.builders import video_row
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.report import ReportConfig
@@ -130,8 +130,20 @@ def test_an_evaluation_fills_its_sections_and_the_page_is_whole_in_itself(
     assert all(
         address.startswith("data:") for address in re.findall(r'(?:src|srcset|href)="([^"#][^"]*)"', page)
     )
+    assert {"consistency.svg", "consistency-visible.svg", "warping.svg"} <= plots
+    assert "TC by class (ETC Table VI)" in page and ">TC, visible</th>" in page
     assert "<script" not in page and "both &lt;b&gt;sides&lt;/b&gt;" in page
     assert "share of the gap to the oracle" in said and "training curves" in said
+
+
+def test_the_consistency_of_an_older_evaluation_is_that_of_visible_pixels(
+    evaluated: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(evaluated, tmp_path / "older")
+    make_older(tmp_path / "older")
+    page, _ = report(tmp_path / "page", tmp_path / "older")
+    assert "TC of visible pixels" in page and "TC by ETC Eq. 5" not in page and "TC by class" not in page
+    assert not (tmp_path / "page" / "plots" / "consistency.svg").exists()
 
 
 def test_a_run_is_shown_with_what_was_put_aside(tmp_path: Path) -> None:
@@ -151,6 +163,22 @@ def test_inputs_of_different_nets_are_told_apart(tmp_path: Path, evaluated: Path
         tmp_path / "page", write_run(tmp_path / "one"), write_run(tmp_path / "two", net="other"), evaluated
     )
     assert "different nets" in page and "Run 1" in page and "Run 2" in page and "<h2>Evaluation<" in page
+
+
+def test_nets_that_saw_the_same_are_compared_in_one_plot_and_one_table(tmp_path: Path, evaluated: Path) -> None:
+    """Two nets on the same clips were called not comparable, which is what one evaluates them for."""
+    other, elsewhere = tmp_path / "other", tmp_path / "elsewhere"
+    methods = ("fixed:interval=3", "every")
+    evaluate_here(evaluation(other, methods=methods, segmenter="tiny:4", num_classes=6))
+    page, _ = report(tmp_path / "page", evaluated, other)
+    assert "different nets" not in page and page.index("<h2>Nets<") < page.index("<h2>Evaluation 1<")
+    assert (tmp_path / "page" / "plots" / "nets.svg").exists() and "tiny:4" in page
+    best = next(row for row in re.findall(r"<tr>(.*?)</tr>", page) if "plain" in row and "every" in row)
+    cells = re.sub(r"<[^>]+>", "|", best).split("||")
+    assert cells[6].strip("|") == "1"  # no other net and no schedule has a better mIoU
+    evaluate_here(evaluation(elsewhere, methods=methods, segmenter="tiny:4", num_classes=6, clip_frames=9))
+    page, _ = report(tmp_path / "both", evaluated, elsewhere)
+    assert "different nets" in page and "<h2>Nets<" not in page
 
 
 def test_labels_for_a_net_of_unknown_cost_have_no_speed_and_no_cost(tmp_path: Path) -> None:
@@ -197,7 +225,7 @@ def test_an_evaluation_that_is_not_whole_says_so_and_shows_what_there_is(tmp_pat
         gather(ReportConfig(input=(str(out),)))
     manifest = out / "_run" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 0}))
-    with pytest.raises(StoreError, match="evaluation version 0, this reads 2"):
+    with pytest.raises(StoreError, match="evaluation version 0, this reads 3"):
         gather(ReportConfig(input=(str(out),)))
 
 

@@ -13,6 +13,7 @@ from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import check_propagator
 from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
+from vidseg_core.config.segment import TtaConfig
 
 __all__ = ["LABELS", "BuildEpisodesConfig", "TablePropagationConfig"]
 
@@ -79,6 +80,7 @@ class BuildEpisodesConfig:
     working_size: str = "512"
     """longest side in pixels (aspect kept, never enlarged), or HxW exactly"""
     propagation: TablePropagationConfig = field(default_factory=TablePropagationConfig)
+    tta: TtaConfig = field(default_factory=TtaConfig)
 
     features: tuple[str, ...] = ("flow",)
     """what a scheduler sees: flow, scores, frame_difference, moving, low_deviation, flownet_conv6;
@@ -157,6 +159,8 @@ class BuildEpisodesConfig:
             problem = f"--quality {self.quality} compares with a net's own masks: name a net"
             check(self.segmenter != LABELS, "--segmenter", problem)
         if self.segmenter == LABELS:
+            problem = "averages a net's answers; labels have one: name a --segmenter"
+            check(not self.tta.on, "--tta", problem)
             level = self.propagation.level
             check(level == "labels", "--propagation.level", f"labels have no {level}: name a --segmenter")
         if self.num_classes is not None:

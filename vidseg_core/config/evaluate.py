@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.build_episodes import LABELS
-from vidseg_core.config.errors import check, check_int, check_name
+from vidseg_core.config.errors import check, check_choice, check_int, check_name
 from vidseg_core.config.methods import MethodConfig, parse_methods
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
-from vidseg_core.config.segment import PropagationConfig
+from vidseg_core.config.segment import PropagationConfig, TtaConfig
 
 __all__ = ["PROTOCOLS", "EvaluateConfig"]
 
@@ -50,11 +50,16 @@ class EvaluateConfig:
     key_net_ms: float = 0.0
     """labels as the net: what one call of the real net takes, milliseconds; 0: unknown: no fps, no cost"""
     propagation: PropagationConfig = field(default_factory=PropagationConfig)
+    tta: TtaConfig = field(default_factory=TtaConfig)
     tables: str | None = None
     """method oracle: tables of the same clips that build-episodes made with --segment_frames 0"""
 
     tc: bool = True
     """temporal consistency, both directions (two flows and two warps a frame); --no-tc: none"""
+    tc_occlusion: Literal["no", "yes", "both"] = "both"
+    """no: every pixel counts (tc; ETC Eq. 5); yes: occluded ones do not (tc_visible); both: two columns"""
+    tsb: bool = False
+    """temporal stability of contours, too (ETC Table IV): up to tenths of a second for a class and frame"""
     clip_frames: int = 0
     """only the first so many frames of each clip; 0: all"""
     fps: float = 25.0
@@ -93,6 +98,7 @@ class EvaluateConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check_places()
         self._check_net()
+        check_choice("--tc_occlusion", self.tc_occlusion, ("no", "yes", "both"))
         check(self.protocol in PROTOCOLS, "--protocol", f"must be one of {', '.join(PROTOCOLS)}")
         check_int("--snippet_frames", self.snippet_frames, 2, 10_000, "frames")
         check_int("--clip_frames", self.clip_frames, 0, unit="frames")
@@ -114,6 +120,8 @@ class EvaluateConfig:
         check_name("--segmenter", self.segmenter, (LABELS, *NAMED_NETS), NET_FAMILIES)
         if self.num_classes is not None:
             check_int("--num_classes", self.num_classes, 1, 255)
+        problem = "averages a net's answers; labels have one: name a --segmenter"
+        check(self.segmenter != LABELS or not self.tta.on, "--tta", problem)
         if self.segmenter != LABELS:
             check(self.key_net_ms == 0, "--key_net_ms", f"{self.segmenter!r} is timed; this is for labels")
 
@@ -163,6 +171,8 @@ _FINGERPRINT = frozenset(
         "working_size",
         "key_net_ms",
         "tc",
+        "tc_occlusion",
+        "tsb",
         "clip_frames",
         "fps",
         "threads",

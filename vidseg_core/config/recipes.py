@@ -49,7 +49,7 @@ class AugmentRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
-    """Optimisation: cross-entropy with ignored pixels, poly schedule (DVRL 4.2, DVSNet 4.1)."""
+    """Optimisation: cross-entropy with ignored pixels, poly schedule (ETC IV-A)."""
 
     steps: int = 2000
     """optimiser steps"""

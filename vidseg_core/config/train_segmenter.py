@@ -46,6 +46,8 @@ class TrainSegmenterConfig:
     """net to train: tiny:WIDTH, smp:ARCH/ENCODER, torchvision:NAME, hf:FOLDER or a short name"""
     weights: str | None = None
     """file with weights to begin with; None: drawn with the seed"""
+    encoder_weights: str | None = None
+    """file with weights of an image classifier (ImageNet; torchvision, timm) for the encoder alone"""
     steps: int | None = None
     """optimiser steps, instead of recipe.steps"""
     seed: int = 0
@@ -97,6 +99,8 @@ class TrainSegmenterConfig:
             object.__setattr__(self, "steps", None)
         self._check_places()
         check(bool(self.segmenter.strip()), "--segmenter", "must name a net")
+        both = self.weights is not None and self.encoder_weights is not None
+        check(not both, "--encoder_weights", "goes without --weights, which hold the encoder's")
         _check_recipe(self.recipe)
         _check_augment(self.augment)
         self._check_numbers()

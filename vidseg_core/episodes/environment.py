@@ -31,7 +31,7 @@ from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.episodes.table_set import TableSet
 
 EPISODE_FRAMES = 270
-"""M + 1 of DVRL section 4.2 for face videos (9 seconds); 30 for Cityscapes snippets."""
+"""M + 1 of DVRL section 3.2 for face videos (9 seconds); 30 for Cityscapes snippets."""
 
 
 @dataclass(frozen=True, kw_only=True)

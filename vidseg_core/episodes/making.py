@@ -22,6 +22,7 @@ from vidseg_core.kit.claim import claim, require_same
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
+from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling.low_deviation import LowDeviation
@@ -128,6 +129,7 @@ def _net(config: BuildEpisodesConfig, device: str) -> ChunkedNet | None:
         num_classes=config.num_classes,
         seed=config.seed,
     )
+    segmenter = with_tta(segmenter, scales=config.tta.scales, flip=config.tta.flip)
     return ChunkedNet(segmenter, level=config.propagation.level, batch=1, device=device)
 
 

@@ -38,7 +38,7 @@ class Walk:
 
     @property
     def aki(self) -> float:
-        """Average key interval: frames over keys (DVRL section 4.1)."""
+        """Average key interval: frames over keys (DVRL section 4.2)."""
         return self.frames / len(self.keys_m)
 
     @property

@@ -43,6 +43,7 @@ from vidseg_core.models.digest import digest_file
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
+from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.filler import works_with_net
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import propagator_of
@@ -92,6 +93,7 @@ def make_bench(config: EvaluateConfig, device: str) -> Bench:
             num_classes=config.num_classes,
             seed=config.seed,
         )
+        net = with_tta(net, scales=config.tta.scales, flip=config.tta.flip)
         if names and len(names) != len(net.class_names):
             problem = f"has {len(net.class_names)} classes, the labels {len(names)}: remap them (?remap=FILE)"
             raise ConfigError("--segmenter", f"{config.segmenter} {problem}")
@@ -305,7 +307,8 @@ class ClipTest:
 
     def _lane(self, method: MethodConfig) -> _Lane:
         engine, recall = build_method(self._bench, method, self._clip)
-        measure = Measure(self._bench.classes)
+        config = self._bench.config
+        measure = Measure(self._bench.classes, config.tc_occlusion, config.tsb)
         clock = clock_of(self._bench.device if recall is None else "cpu")
         ahead = isinstance(engine.scheduler, WindowScheduler)
         remember = 2 * method.scheduler.max_interval + 2 if ahead else 0

@@ -29,9 +29,14 @@ from vidseg_core.store.keys import CELLS_PREFIX, MANIFEST_KEY, CellKey, net_key,
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, json_object, read_object, read_table
 
-EVALUATION_VERSION = 2
-CHANGED = {1: "its fps and latency include reading the frames, today's do not"}
+EVALUATION_VERSION = 3
+CHANGED = {
+    1: "its fps and latency include reading the frames, today's do not",
+    2: "its TC leaves occluded pixels out, today's column tc counts them",
+}
 """What is different in evaluations of older versions."""
+READABLE = (2, EVALUATION_VERSION)
+"""Finished evaluations of these versions can be read (see `read.Evaluation`); a new cell goes into its own only."""
 _SUMMARY = b"vidseg.cell"
 
 FRAME_FIELDS: list[tuple[str, pa.DataType]] = [
@@ -49,6 +54,8 @@ FRAME_FIELDS: list[tuple[str, pa.DataType]] = [
     ("agreement", pa.float64()),
     ("tc", pa.float64()),
     ("wait_frames", pa.int32()),
+    ("tc_visible", pa.float64()),
+    ("warp_accuracy", pa.float64()),
 ]
 """What is kept of a frame, in a cell and in the table of frames."""
 _CELL_REMEDY = "remove it, and vidseg evaluate makes it again"
@@ -62,7 +69,8 @@ CELL_SCHEMA = pa.schema(
 )
 """`number` counts frames of the clip from 0; `distance` frames since the last key (0: a key), `wait_frames`
 until the next one where propagation waits for it; `miou` against labels, `fidelity` (mIoU) and `agreement`
-(pixels) against N, `tc` with the frame before; NaN where there is nothing to compare with. `mask` is `rle1`
+(pixels) against N, `tc`, `tc_visible` and `warp_accuracy` with the frame before; NaN where there is nothing to
+compare with. `mask` is `rle1`
 (docs/output.md)."""
 NET_SCHEMA = pa.schema(
     [("number", pa.int64()), ("mask", pa.binary()), ("height", pa.int32()), ("width", pa.int32())]
@@ -172,21 +180,20 @@ def claim_evaluation(store: ObjectStore, fingerprint: Mapping[str, Any]) -> bool
     whose = "holds an evaluation of something else"
 
     def check() -> None:
-        require_same(read_manifest(store)["fingerprint"], fingerprint, store.root, whose)
+        require_same(read_manifest(store, (EVALUATION_VERSION,))["fingerprint"], fingerprint, store.root, whose)
 
     return claim(store, MANIFEST_KEY, content, check)
 
 
-def read_manifest(store: ObjectStore) -> dict[str, Any]:
-    """`StoreError` if the place holds no evaluation, or one of another version."""
+def read_manifest(store: ObjectStore, versions: Sequence[int] = READABLE) -> dict[str, Any]:
+    """`StoreError` if the place holds no evaluation, or one of none of these versions."""
     try:
         found = read_object(store, MANIFEST_KEY, {"fingerprint": {}}, OTHER_OUTPUT)
     except FileNotFoundError:
         found = {}
     if found.get("kind") != "evaluate":
         raise StoreError(f"{store.root} is not the output of vidseg evaluate")
-    if found.get("version") != EVALUATION_VERSION:
-        version = found.get("version")
+    if (version := found.get("version")) not in versions:
         older = CHANGED.get(version) if isinstance(version, int) else None
         why = f": {older}; evaluate again into another output" if older else ""
         raise StoreError(f"{store.root}: evaluation version {version}, this reads {EVALUATION_VERSION}{why}")

@@ -26,6 +26,7 @@ from vidseg_core.evaluation.tables import (
 )
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.versions import versions
+from vidseg_core.models.size import gflop_of, parameters_of
 from vidseg_core.store.keys import FRAMES_KEY, METHODS_KEY, QUARANTINE_KEY, RESULTS_KEY, RUN_KEY, SUCCESS_KEY
 from vidseg_core.store.objects import ObjectStore
 
@@ -52,14 +53,16 @@ def finish(
     results, by_method, frame_tables = [], dict[str, list[dict[str, Any]]](), []
     read = [(cell, *read_cell(store, cell.key, _FRAME_COLUMNS)) for cell in cells if cell.key in there]
     _even_out(read)
+    size = _net_size(store, bench, [cell for cell, _, _ in read])
     for cell, summary, frames in read:
         named = method_columns(cell.method, config.protocol, config.segmenter)
-        results.append({"clip": cell.clip.name} | named | _numbers(config, [summary]))
+        results.append({"clip": cell.clip.name} | named | _numbers(bench, [summary]) | size)
         by_method.setdefault(cell.method.digest, []).append(summary)
         frame_tables.append(_named_frames(frames, cell))
     pooled = [
         method_columns(method, config.protocol, config.segmenter)
-        | _numbers(config, by_method[method.digest])
+        | _numbers(bench, by_method[method.digest])
+        | size
         | {"clips": len(by_method[method.digest])}
         for method in config.parsed_methods()
         if method.digest in by_method
@@ -91,8 +94,23 @@ def finish(
     return QUARANTINED if bad else DONE
 
 
-def _numbers(config: EvaluateConfig, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return numbers(summaries, fps=config.fps, knows_cost=config.knows_cost)
+def _numbers(bench: Bench, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    config = bench.config
+    return numbers(
+        summaries, fps=config.fps, class_names=bench.class_names, knows_cost=config.knows_cost
+    )
+
+
+def _net_size(store: ObjectStore, bench: Bench, cells: Sequence[Cell]) -> dict[str, float | None]:
+    """Parameters of N, and 10^9 operations for a frame of the first clip's size."""
+    if bench.net is None or not cells:
+        return {}
+    _, frames = read_cell(store, cells[0].key, ("height", "width"))
+    height, width = (int(frames.column(name)[0].as_py()) for name in ("height", "width"))
+    return {
+        "parameters": parameters_of(bench.net),
+        "gflop": gflop_of(bench.net, height, width, bench.device),
+    }
 
 
 def _even_out(read: Sequence[tuple[Cell, dict[str, Any], Any]]) -> None:
@@ -121,14 +139,20 @@ def _named_frames(frames: Any, cell: Cell) -> Any:
     return frames.select(FRAMES_SCHEMA.names).cast(FRAMES_SCHEMA)
 
 
+_TC_HEADS = {"tc": "TC", "tc_visible": "TC vis."}
+
+
 def closing(pooled: Sequence[Mapping[str, Any]], knows_cost: bool = True) -> str:
     """The table that ends a run; without fps where nothing says what the net costs."""
-    heads = ["AKI", "mIoU", "fidel.", "TC", "pop", *(["fps"] if knows_cost else []), "wait"]
+    kinds = {name: head for name, head in _TC_HEADS.items() if any(row[name] == row[name] for row in pooled)}
+    kinds = kinds or {"tc": "TC"}
+    pop = f"{next(iter(kinds))}_pop"
+    heads = ["AKI", "mIoU", "fidel.", *kinds.values(), "pop", *(["fps"] if knows_cost else []), "wait"]
     lines = [f"  {'method':34} " + " ".join(f"{head:>7}" for head in heads)]
     for row in pooled:
         name = f"{row['method']} {row['point']}".strip()
-        shown = [f"{row['aki']:.1f}", *(_three(row[what]) for what in ("miou", "fidelity", "tc"))]
-        shown += [_three(row["tc_pop"], "+"), *([f"{row['fps']:.1f}"] if knows_cost else [])]
+        shown = [f"{row['aki']:.1f}", *(_three(row[what]) for what in ("miou", "fidelity", *kinds))]
+        shown += [_three(row[pop], "+"), *([f"{row['fps']:.1f}"] if knows_cost else [])]
         shown += [str(row["wait_max_frames"])]
         lines.append(f"  {name:34} " + " ".join(f"{value:>7}" for value in shown))
     if not knows_cost:

@@ -19,8 +19,10 @@ import numpy as np
 
 from vidseg_core.engine.frames import FrameResult
 from vidseg_core.metrics.confusion import IGNORE_INDEX, count_pairs, iou_of
-from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
+from vidseg_core.metrics.consistency import Occlusion, PairFlow, PairScore, TemporalConsistency
 from vidseg_core.metrics.schedule import distances, join, key_statistics, latency
+from vidseg_core.metrics.stability import temporal_stability
+from vidseg_core.metrics.video_consistency import WINDOWS, VideoConsistency
 from vidseg_core.store.mask_codec import encode_mask
 
 NAN = float("nan")
@@ -56,24 +58,32 @@ class Measure:
 
     classes: int
     """Number of classes of the labels or the net, without `void`."""
+    occlusion: Occlusion = "both"
+    """Which pixels temporal consistency counts."""
+    stability: bool = False
+    """Whether temporal stability is measured, too."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     label_counts_KK: np.ndarray = field(init=False)
     net_counts_KK: np.ndarray = field(init=False)
     tc: TemporalConsistency = field(init=False)
+    vc: VideoConsistency = field(init=False)
+    tsb: list[float] = field(default_factory=list)
+    """Temporal stability of each pair of frames."""
     _before_HW: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         side = self.classes + 1
         self.label_counts_KK = np.zeros((side, side), np.int64)
         self.net_counts_KK = np.zeros((side, side), np.int64)
-        self.tc = TemporalConsistency(side)
+        self.tc = TemporalConsistency(side, occlusion=self.occlusion, void=self.classes)
+        self.vc = VideoConsistency(self.classes)
 
     def frame(
         self, run: int, number: int, result: FrameResult, mask_HW: np.ndarray, truth: Truth, *, waited: int
     ) -> None:
         """Add the next frame of run `run`; `number` counts frames of the clip; `waited`: frames that went in
         after it before it came out."""
-        miou, fidelity, agreement, tc = NAN, NAN, NAN, NAN
+        miou, fidelity, agreement, pair = NAN, NAN, NAN, PairScore(NAN, NAN, NAN)
         if truth.labels_HW is not None:
             counts_KK = self._against_labels(mask_HW, truth.labels_HW)
             self.label_counts_KK += counts_KK
@@ -83,7 +93,10 @@ class Measure:
             self.net_counts_KK += counts_KK
             fidelity, agreement = self._mean(counts_KK), float(np.trace(counts_KK) / mask_HW.size)
         if truth.flow is not None and self._before_HW is not None:
-            tc = self.tc.update(self._before_HW, mask_HW, truth.flow, at_key=result.is_key)
+            pair = self.tc.update(self._before_HW, mask_HW, truth.flow, at_key=result.is_key)
+        if self.stability and self._before_HW is not None:
+            self.tsb.append(temporal_stability(self._before_HW, mask_HW, self.classes))
+        self.vc.update(mask_HW, truth.labels_HW)
         self._before_HW = mask_HW
         self.rows.append(
             {
@@ -99,8 +112,10 @@ class Measure:
                 "miou": miou,
                 "fidelity": fidelity,
                 "agreement": agreement,
-                "tc": tc,
+                "tc": pair.tc,
                 "wait_frames": waited,
+                "tc_visible": pair.tc_visible,
+                "warp_accuracy": pair.accuracy,
                 "height": mask_HW.shape[0],
                 "width": mask_HW.shape[1],
                 "mask": encode_mask(mask_HW),
@@ -110,6 +125,7 @@ class Measure:
     def end_run(self) -> None:
         """The run's last frame is in: distances of its frames are known; the next run begins anew."""
         self._before_HW = None
+        self.vc.end_run()
         run = self.rows[-1]["run"] if self.rows else None
         mine = [row for row in self.rows if row["run"] == run]
         for row, distance in zip(mine, distances([row["is_key"] for row in mine]), strict=True):
@@ -144,10 +160,16 @@ class Measure:
             "frame_fidelity": _nanmean([row["fidelity"] for row in self.rows]),
             "label_counts": self.label_counts_KK.tolist(),
             "net_counts": self.net_counts_KK.tolist(),
-            "tc_counts": self.tc.counts_KDCC.tolist(),
             "tc": self.tc.tc,
             "tc_forward": self.tc.tc_forward,
             "tc_pop": self.tc.pop,
+            "tc_visible": self.tc.visible.tc,
+            "tc_visible_forward": self.tc.visible.tc_forward,
+            "tc_visible_pop": self.tc.visible.pop,
+            "warp_accuracy": self.tc.accuracy,
+            "class_tc": _plain(self.tc.class_tc[:-1]),
+            "vc": {str(length): [self.vc.total[length], self.vc.windows[length]] for length in WINDOWS},
+            "tsb": _nanmean(self.tsb),
         }
 
     def _against_labels(self, mask_HW: np.ndarray, labels_HW: np.ndarray) -> np.ndarray:
@@ -164,6 +186,11 @@ def mean_without_void(counts_KK: np.ndarray) -> float:
     iou = iou_of(counts_KK)[:-1]
     present = iou[~np.isnan(iou)]
     return float(present.mean()) if present.size else NAN
+
+
+def _plain(values_C: np.ndarray) -> list[float | None]:
+    """NaN as None: JSON has no name for it."""
+    return [None if np.isnan(value) else float(value) for value in values_C]
 
 
 def _by_run(rows: list[dict[str, Any]]) -> list[list[bool]]:

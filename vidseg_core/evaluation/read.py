@@ -17,9 +17,21 @@ import pyarrow as pa
 
 from vidseg_core.datasets.records import DatasetError, Record
 from vidseg_core.episodes.sources import dataset_of
-from vidseg_core.evaluation.cells import list_cells, read_cell, read_manifest, read_net
+from vidseg_core.evaluation.cells import (
+    EVALUATION_VERSION,
+    list_cells,
+    read_cell,
+    read_manifest,
+    read_net,
+)
 from vidseg_core.evaluation.clips import items_of
-from vidseg_core.evaluation.tables import FRAMES_SCHEMA, METHODS_SCHEMA, QUARANTINE_SCHEMA, RESULTS_SCHEMA
+from vidseg_core.evaluation.tables import (
+    FRAMES_SCHEMA,
+    LATER,
+    METHODS_SCHEMA,
+    QUARANTINE_SCHEMA,
+    RESULTS_SCHEMA,
+)
 from vidseg_core.media import MediaError
 from vidseg_core.plan.ids import safe_video_id
 from vidseg_core.store.errors import StoreError
@@ -55,14 +67,14 @@ _REMEDY = "the same vidseg evaluate writes it again"
 def open_evaluation(path: str | os.PathLike[str]) -> Evaluation:
     """The evaluation at a local path or `s3://bucket/prefix`; `StoreError` if there is none."""
     store = open_store(path)
-    read_manifest(store)
+    version = read_manifest(store)["version"]
     if not store.exists(RUN_KEY):
         cells = len(list_cells(store))
         raise StoreError(
             f"{store.root}: this evaluation was never finished ({cells} cells are there, no tables yet); "
             "run the same vidseg evaluate again"
         )
-    return Evaluation(store)
+    return Evaluation(store, version)
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,8 @@ class Evaluation:
     """Read access to one output of `vidseg evaluate`."""
 
     store: ObjectStore
+    version: int = EVALUATION_VERSION
+    """Version 2 left occluded pixels out of its column `tc`: that is `tc_visible` here, and there is no `tc`."""
 
     @property
     def path(self) -> str:
@@ -184,7 +198,23 @@ class Evaluation:
     def _read(self, key: str) -> pa.Table:
         schema = _TABLES[key]
         needed = [name for name in ("clip", "method", "method_id") if name in schema.names]
-        return read_table(self.store.get(key), f"{self.store.root}: {key}", _REMEDY, schema, needed)
+        later = [name for name in LATER if name in schema.names]
+        where = f"{self.store.root}: {key}"
+        table = read_table(self.store.get(key), where, _REMEDY, schema, needed, later)
+        return table if self.version >= EVALUATION_VERSION else _as_today(table)
+
+
+def _as_today(table: pa.Table) -> pa.Table:
+    """A table of version 2, whose consistency is that of visible pixels, under today's names."""
+    for name in ("tc", "tc_forward", "tc_pop"):
+        visible = name.replace("tc", "tc_visible")
+        if name in table.column_names:
+            place, field = table.column_names.index(name), table.schema.field(name)
+            if visible in table.column_names:
+                there = table.column_names.index(visible)
+                table = table.set_column(there, table.schema.field(visible), table[name])
+            table = table.set_column(place, field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 def _none(value: Any) -> bool:

@@ -19,8 +19,23 @@ from vidseg_core.evaluation.cells import FRAME_FIELDS
 from vidseg_core.evaluation.measure import mean_without_void
 from vidseg_core.metrics.confusion import iou_of
 from vidseg_core.metrics.cost import Cost
+from vidseg_core.metrics.video_consistency import WINDOWS
 
 NAN = float("nan")
+BACKGROUND = "background"
+LATER_MEASURES = (
+    "tc_visible",
+    "tc_visible_forward",
+    "tc_visible_pop",
+    "warp_accuracy",
+    "tsb",
+    "vc8",
+    "vc16",
+    "miou_no_background",
+    "gflop",
+)
+LATER = (*LATER_MEASURES, "class_tc", "parameters")
+"""Columns that evaluations of version 2 do not have."""
 _COMMON = [
     ("method", pa.string()),
     ("point", pa.string()),
@@ -63,6 +78,9 @@ _COMMON = [
     ("latency_max_s", pa.float64()),
     ("wait_mean_frames", pa.float64()),
     ("wait_max_frames", pa.int64()),
+    *[(name, pa.float64()) for name in LATER_MEASURES],
+    ("class_tc", pa.list_(pa.float64())),
+    ("parameters", pa.int64()),
 ]
 RESULTS_SCHEMA = pa.schema([("clip", pa.string()), *_COMMON])
 METHODS_SCHEMA = pa.schema([("clips", pa.int64()), *_COMMON])
@@ -105,7 +123,13 @@ def method_columns(method: MethodConfig, protocol: str, segmenter: str) -> dict[
     }
 
 
-def numbers(summaries: Sequence[Mapping[str, Any]], *, fps: float, knows_cost: bool = True) -> dict[str, Any]:
+def numbers(
+    summaries: Sequence[Mapping[str, Any]],
+    *,
+    fps: float,
+    class_names: Sequence[str],
+    knows_cost: bool = True,
+) -> dict[str, Any]:
     """The measures of one or several clips together. Where nobody knows what the net costs (`knows_cost`),
     what depends on it is NaN."""
     total = {name: sum(s[name] for s in summaries) for name in ("frames", "measured_frames", "keys")}
@@ -130,13 +154,14 @@ def numbers(summaries: Sequence[Mapping[str, Any]], *, fps: float, knows_cost: b
         "miou": mean_without_void(labels_KK),
         "pixel_accuracy": _accuracy(labels_KK),
         "class_iou": iou_of(labels_KK)[:-1].tolist(),
+        "miou_no_background": _without_background(iou_of(labels_KK)[:-1], class_names),
+        **{f"vc{length}": _windows([s["vc"][str(length)] for s in summaries]) for length in WINDOWS},
         "frame_miou": _mean(summaries, "frame_miou"),
         "fidelity": mean_without_void(net_KK),
         "agreement": _accuracy(net_KK),
         "frame_fidelity": _mean(summaries, "frame_fidelity"),
-        "tc": _mean(summaries, "tc", by="frames", plain=True),
-        "tc_forward": _mean(summaries, "tc_forward", by="frames", plain=True),
-        "tc_pop": _mean(summaries, "tc_pop", by="frames", plain=True),
+        **{name: _mean(summaries, name, by="frames", plain=True) for name in _PLAIN},
+        "class_tc": _class_means([s["class_tc"] for s in summaries]),
         "fps": frames / spent if spent > 0 else NAN,
         "cpu_s": cost.cpu_s,
         "gpu_s": cost.gpu_s,
@@ -147,6 +172,31 @@ def numbers(summaries: Sequence[Mapping[str, Any]], *, fps: float, knows_cost: b
         "wait_mean_frames": _mean(summaries, "wait_mean_frames", by="frames"),
         "wait_max_frames": max((s["wait_max_frames"] for s in summaries), default=0),
     }
+
+
+_PLAIN = ("tc", "tc_forward", "tc_pop", *LATER_MEASURES[:5])
+"""Measures whose mean is taken plainly over clips (ETC Eq. 6)."""
+
+
+def _class_means(clips: Sequence[Sequence[float | None]]) -> list[float]:
+    """The mean over clips for each class, of those that hold it."""
+    return [
+        float(np.mean(known)) if (known := [value for value in values if value is not None]) else NAN
+        for values in zip(*clips, strict=True)
+    ]
+
+
+def _without_background(iou_C: np.ndarray, class_names: Sequence[str]) -> float:
+    """mIoU without the class that is called background (ETC IV-D); NaN where none is."""
+    kept = [value for value, name in zip(iou_C, class_names, strict=True) if name != BACKGROUND]
+    known = [value for value in kept if not np.isnan(value)]
+    return float(np.mean(known)) if known and len(kept) < len(class_names) else NAN
+
+
+def _windows(totals: Sequence[tuple[float, int]]) -> float:
+    """Video consistency, the mean over all windows of all clips."""
+    windows = sum(number for _, number in totals)
+    return sum(total for total, _ in totals) / windows if windows else NAN
 
 
 def _accuracy(counts_KK: np.ndarray) -> float:

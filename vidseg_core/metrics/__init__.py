@@ -16,6 +16,8 @@ from vidseg_core.metrics.schedule import (
     quality_by_distance,
     waits,
 )
+from vidseg_core.metrics.stability import temporal_stability
+from vidseg_core.metrics.video_consistency import VideoConsistency
 
 __all__ = [
     "IGNORE_INDEX",
@@ -27,6 +29,7 @@ __all__ = [
     "Latency",
     "PairFlow",
     "TemporalConsistency",
+    "VideoConsistency",
     "count_pairs",
     "distances",
     "far_from_keys",
@@ -37,5 +40,6 @@ __all__ = [
     "mean_iou",
     "measure_fidelity",
     "quality_by_distance",
+    "temporal_stability",
     "waits",
 ]

@@ -1,19 +1,21 @@
 """Temporal consistency TC (ETC Eq. 5 and 6): does a class stay with the pixel that moves?
 
 Model: frames t - 1 and t, their masks Q, and two flows between them. The mask of one frame is read where the
-flow says the pixel was in the other (nearest: class ids are names, nothing lies between two of them), and
-both are compared by intersection over union. Two directions exist, and both are kept apart:
+flow says the pixel was in the other (nearest: class ids are names, nothing lies between two of them; beyond
+the edge the nearest pixel of the edge is read), and both are compared by intersection over union. Two
+directions exist, and both are kept apart:
 
-- `backward`, the paper's: Q[t-1] is warped to t along M[t -> t-1] and compared with Q[t];
+- `backward`, that of Eq. 5: Q[t-1] is warped to t along M[t -> t-1] and compared with Q[t];
 - `forward`: Q[t] is warped to t - 1 along M[t-1 -> t] and compared with Q[t-1].
 
-Pixels that only one of the two frames shows have no counterpart, and would be held against the masks. They
-are found by following a pixel to the other frame and back: who does not come home is occluded (Sundaram,
-Brox, Keutzer 2010, section 4), and so is who leaves the picture. ETC's soft mask exp(-|I - I'|) serves its
-loss; a measure needs a yes or no.
+Eq. 5 counts every pixel. Pixels that only one of the two frames shows have no counterpart, though, and are
+held against the masks there. So there is a second number over the **visible** ones: a pixel is followed to
+the other frame and back, and who does not come home is occluded (Sundaram, Brox, Keutzer 2010, section 4); so
+is who leaves the picture. ETC's soft mask exp(-|I - I'|) serves its loss, Eq. 3; its measure has none.
 
 A sequence's TC is the mean IoU over the classes, from counts summed over all its pairs; a corpus' TC is the
-mean over its sequences ("on each sequence, and an average mean on the validation set").
+mean over its sequences (Eq. 6). Pixels that are void in one of the two masks are known to nobody: they count
+nowhere. The **warping accuracy** of a pair is the share of pixels that keep their class (ETC Fig. 5).
 
 **Pop**: TC of the pairs that a key ends (t is key) minus TC of the pairs inside a run. Below zero: masks jump
 where the net takes over from propagation. Propagated masks are consistent by construction, so TC alone
@@ -21,12 +23,16 @@ flatters rare keys; read both.
 
 Invariant: a still mask on a still picture has TC 1. Tests hold every number to a pixel-by-pixel reference.
 
-Shape suffixes: H W rows and columns of the masks, h w of the flow; 2 = (x, y); C classes.
+Shape suffixes: H W rows and columns of the masks, h w of the flow; 2 = (x, y); C classes; K = 2: does a key
+end the pair; D = 2: direction (backward, forward).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -36,7 +42,11 @@ from vidseg_core.metrics.confusion import count_pairs, iou_of
 
 RELATIVE, ABSOLUTE = 0.01, 0.5
 """A pixel comes home if |a + b|^2 < RELATIVE * (|a|^2 + |b|^2) + ABSOLUTE (pixels^2 at flow size)."""
+NAN = float("nan")
 _ONE_MAP: Any = None
+
+Occlusion = Literal["no", "yes", "both"]
+"""Which pixels count: all of them (Eq. 5), the visible ones, or both, each on its own."""
 
 
 class PairFlow:
@@ -52,18 +62,26 @@ class PairFlow:
                 f"flows must be two [h, w, 2] of one size, not {backward_hw2.shape}, {forward_hw2.shape}"
             )
         self._flows = (backward_hw2.astype(np.float32), forward_hw2.astype(np.float32))
-        self._seen = (seen_hw(*self._flows), seen_hw(*self._flows[::-1]))
-        self._at: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
+        self._maps: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
+        self._grown: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
 
-    def at(self, height: int, width: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(map_HW2, seen_HW uint8) for `backward` and `forward`: where to read, and which pixels count."""
+    def maps(self, height: int, width: int) -> tuple[np.ndarray, ...]:
+        """map_HW2 of `backward` and `forward`: where to read."""
         size = (height, width)
-        if size not in self._at:
-            self._at[size] = [
-                (_grid_map(flow_hw2, height, width), _grown(mask_hw, height, width))
-                for flow_hw2, mask_hw in zip(self._flows, self._seen, strict=True)
-            ]
-        return self._at[size]
+        if size not in self._maps:
+            self._maps[size] = tuple(_grid_map(flow_hw2, height, width) for flow_hw2 in self._flows)
+        return self._maps[size]
+
+    def seen(self, height: int, width: int) -> tuple[np.ndarray, ...]:
+        """seen_HW uint8 of `backward` and `forward`: which pixels both frames show."""
+        size = (height, width)
+        if size not in self._grown:
+            self._grown[size] = tuple(_grown(mask_hw, height, width) for mask_hw in self._seen)
+        return self._grown[size]
+
+    @cached_property
+    def _seen(self) -> tuple[np.ndarray, np.ndarray]:
+        return seen_hw(*self._flows), seen_hw(*self._flows[::-1])
 
 
 def seen_hw(there_hw2: np.ndarray, back_hw2: np.ndarray) -> np.ndarray:
@@ -98,36 +116,17 @@ def _grown(mask_hw: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(mask_hw, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
-class TemporalConsistency:
-    """Accumulates the pairs of one sequence; ids run from 0 to `num_classes` - 1."""
+class PairCounts:
+    """The pairs of one sequence over one choice of pixels; every number is NaN where nothing counted."""
 
     def __init__(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.pairs = 0
         self.counts_KDCC = np.zeros((2, 2, num_classes, num_classes), np.int64)
-        """Pixels by [does a key end the pair, direction (backward, forward), mask, warped mask]."""
-
-    def update(self, before_HW: np.ndarray, current_HW: np.ndarray, flow: PairFlow, *, at_key: bool) -> float:
-        """Add the pair (t - 1, t) and return its own TC, backward; `at_key`: frame t is a key frame."""
-        if before_HW.shape != current_HW.shape:
-            raise ValueError(f"masks {before_HW.shape} and {current_HW.shape} differ in shape")
-        masks = ((before_HW, current_HW), (current_HW, before_HW))
-        pair_DCC = np.empty((2, self.num_classes, self.num_classes), np.int64)
-        for number, ((source_HW, target_HW), (map_HW2, seen_HW)) in enumerate(
-            zip(masks, flow.at(*current_HW.shape), strict=True)
-        ):
-            warped_HW = cv2.remap(
-                source_HW, map_HW2, _ONE_MAP, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
-            )
-            pair_DCC[number] = count_pairs(target_HW, warped_HW, self.num_classes, where_HW=seen_HW)
-        self.counts_KDCC[int(at_key)] += pair_DCC
-        self.pairs += 1
-        return _mean_iou(pair_DCC[0])
+        """Pixels by [does a key end the pair, direction, mask, warped mask]."""
 
     @property
     def tc(self) -> float:
-        """TC in the paper's direction (backward); NaN without pairs."""
-        return _mean_iou(self.counts_KDCC[:, 0].sum(axis=0))
+        """TC in the direction of Eq. 5 (backward)."""
+        return _mean_iou(self._backward_CC)
 
     @property
     def tc_forward(self) -> float:
@@ -136,12 +135,12 @@ class TemporalConsistency:
 
     @property
     def tc_at_keys(self) -> float:
-        """TC (backward) of the pairs that a key ends; NaN if there is none."""
+        """TC (backward) of the pairs that a key ends."""
         return _mean_iou(self.counts_KDCC[1, 0])
 
     @property
     def tc_inside(self) -> float:
-        """TC (backward) of all other pairs; NaN if there is none."""
+        """TC (backward) of all other pairs."""
         return _mean_iou(self.counts_KDCC[0, 0])
 
     @property
@@ -149,8 +148,94 @@ class TemporalConsistency:
         """TC at keys minus TC inside runs: below 0 where masks jump at keys; NaN if one of them is."""
         return self.tc_at_keys - self.tc_inside
 
+    @property
+    def class_tc(self) -> np.ndarray:
+        """float64 (C,): the IoU of each class (backward), whose mean is `tc` (ETC Table VI)."""
+        return iou_of(self._backward_CC)
+
+    @property
+    def accuracy(self) -> float:
+        """Warping accuracy (backward): the share of pixels that keep their class."""
+        return _accuracy(self._backward_CC)
+
+    @property
+    def _backward_CC(self) -> np.ndarray:
+        return self.counts_KDCC[:, 0].sum(axis=0)
+
+
+@dataclass(frozen=True, slots=True)
+class PairScore:
+    """One pair, backward; NaN for what was not asked for."""
+
+    tc: float
+    tc_visible: float
+    accuracy: float
+
+
+class TemporalConsistency(PairCounts):
+    """Accumulates the pairs of one sequence; ids run from 0 to `num_classes` - 1.
+
+    It counts every pixel, as Eq. 5 does, and `visible` counts those that both frames show. `occlusion` says
+    which of the two are wanted; `void` is the id of pixels whose class nobody knows.
+    """
+
+    def __init__(self, num_classes: int, *, occlusion: Occlusion = "both", void: int | None = None) -> None:
+        super().__init__(num_classes)
+        self.num_classes, self.void = num_classes, void
+        self.visible = PairCounts(num_classes)
+        self.pairs = 0
+        self._all, self._visible = occlusion != "yes", occlusion != "no"
+
+    def update(
+        self, before_HW: np.ndarray, current_HW: np.ndarray, flow: PairFlow, *, at_key: bool
+    ) -> PairScore:
+        """Add the pair (t - 1, t) and return its own numbers; `at_key`: frame t is a key frame."""
+        if before_HW.shape != current_HW.shape:
+            raise ValueError(f"masks {before_HW.shape} and {current_HW.shape} differ in shape")
+        size, masks = current_HW.shape, ((before_HW, current_HW), (current_HW, before_HW))
+        pairs = [
+            (target_HW, _warped(source_HW, map_HW2))
+            for (source_HW, target_HW), map_HW2 in zip(masks, flow.maps(*size), strict=True)
+        ]
+        every_DCC, visible_DCC = np.zeros((2, 2, self.num_classes, self.num_classes), np.int64)
+        if self._all:
+            every_DCC = self._count(pairs, (None, None))
+        if self._visible:
+            visible_DCC = self._count(pairs, flow.seen(*size))
+        self.counts_KDCC[int(at_key)] += every_DCC
+        self.visible.counts_KDCC[int(at_key)] += visible_DCC
+        self.pairs += 1
+        return PairScore(
+            tc=_mean_iou(every_DCC[0]),
+            tc_visible=_mean_iou(visible_DCC[0]),
+            accuracy=_accuracy(every_DCC[0]),
+        )
+
+    def _count(
+        self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], where: Sequence[np.ndarray | None]
+    ) -> np.ndarray:
+        """int64 [direction, mask, warped mask]: pixels, without those that are void on either side."""
+        counted_DCC = np.stack(
+            [
+                count_pairs(target_HW, warped_HW, self.num_classes, where_HW=where_HW)
+                for (target_HW, warped_HW), where_HW in zip(pairs, where, strict=True)
+            ]
+        )
+        if self.void is not None:
+            counted_DCC[:, self.void, :] = counted_DCC[:, :, self.void] = 0
+        return counted_DCC
+
+
+def _warped(mask_HW: np.ndarray, map_HW2: np.ndarray) -> np.ndarray:
+    return cv2.remap(mask_HW, map_HW2, _ONE_MAP, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+
 
 def _mean_iou(counts_CC: np.ndarray) -> float:
     iou = iou_of(counts_CC)
     present = iou[~np.isnan(iou)]
-    return float(present.mean()) if present.size else float("nan")
+    return float(present.mean()) if present.size else NAN
+
+
+def _accuracy(counts_CC: np.ndarray) -> float:
+    pixels = counts_CC.sum()
+    return float(np.trace(counts_CC) / pixels) if pixels else NAN

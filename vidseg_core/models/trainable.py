@@ -10,8 +10,10 @@ Shape suffixes: B batch, C classes, H W the frame's rows and columns, 3 = RGB.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,7 @@ from vidseg_core.models.geometry import pad_to_multiple
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.split import SplitNet, SplitSegmenter
+from vidseg_core.models.weights import fit_weights, read_weights
 
 
 class TrainableNet(nn.Module):
@@ -54,8 +57,11 @@ def trainable_net(
     class_names: Sequence[str] | None = None,
     seed: int = 0,
     weights: str | None = None,
+    encoder_weights: str | None = None,
 ) -> TrainableNet:
     """The net of segmenter `spec`, its weights drawn with `seed` or read from `weights`, ready to train.
+
+    `encoder_weights`: those of an image classifier, as torchvision and timm publish them, for its encoder.
 
     Raises `SegmenterError` for a segmenter that has nothing to train, or weights of another architecture.
     """
@@ -72,7 +78,33 @@ def trainable_net(
             f"segmenter {spec!r} cannot be trained here; train tiny:<width>, "
             "smp:<Architecture>/<encoder>, torchvision:<name> or hf:<folder>"
         )
+    if encoder_weights is not None:
+        _fit_encoder(segmenter.net, encoder_weights, spec)
     return TrainableNet(segmenter.net, spec=spec, class_names=segmenter.class_names)
+
+
+_CLASSIFIER = ("fc.", "classifier.", "head.", "last_linear.")
+"""What the keys of a classifier's last layers begin with."""
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+
+
+def _fit_encoder(net: SplitNet, path: str, spec: str) -> None:
+    """An image classifier's weights, but for its last layers, into the encoder; fitted completely or refused."""
+    encoder = getattr(net, "encoder", getattr(net, "backbone", None))
+    if not isinstance(encoder, nn.Module):
+        problem = "has no encoder that weights of its own fit; smp:<Architecture>/<encoder> and torchvision:<name> do"
+        raise SegmenterError(f"segmenter {spec!r} {problem}")
+    file, wanted = read_weights(path), encoder.state_dict()
+    kept = {
+        _OLD_DENSENET.sub(r"\1\2", key): value
+        for key, value in file.state.items()
+        if not key.startswith(_CLASSIFIER)
+    }
+    counters = {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
+    forms = (kept, {key.removeprefix("features."): value for key, value in kept.items()})
+    forms = (*forms, {f"model.{key}": value for key, value in kept.items()})
+    state = max(forms, key=lambda form: len(form.keys() & wanted.keys()))
+    fit_weights(encoder, replace(file, state=counters | state), what=f"the encoder of {spec}")
 
 
 def weights_of(net: TrainableNet) -> dict[str, torch.Tensor]:

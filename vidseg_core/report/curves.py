@@ -147,24 +147,25 @@ def fps_plot(
     return Plot(name=name, alt=alt, draw=draw, narrow=_narrow(curves))
 
 
-def tc_plot(curves: Sequence[Curve], look: Mapping[str, Look], name: str) -> Plot:
-    """Temporal consistency and pop at keys against key interval."""
+def tc_plot(curves: Sequence[Curve], look: Mapping[str, Look], name: str, kind: str = "tc") -> Plot:
+    """Temporal consistency and pop at keys against key interval; `kind`: the column of the first."""
+    pop = f"{kind}_pop"
 
     def draw(figure: Figure, narrow: bool) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True)
         shown = _with_keys(curves)
         for curve in shown:
-            values = {n: [row[n] if number(row[n]) else math.nan for row in curve.rows] for n in _TC}
-            _line(top, curve.aki, np.array(values["tc"]), look[curve.name], curve.name)
-            _line(bottom, curve.aki, np.array(values["tc_pop"]), look[curve.name], "")
+            values = {n: [row[n] if number(row[n]) else math.nan for row in curve.rows] for n in (kind, pop)}
+            _line(top, curve.aki, np.array(values[kind]), look[curve.name], curve.name)
+            _line(bottom, curve.aki, np.array(values[pop]), look[curve.name], "")
         bottom.axhline(0, color="#666666", linewidth=0.8)
         for curve in curves:
-            if curve not in shown and number(curve.rows[0]["tc"]):
-                name_of, tc = plain(curve.name), curve.rows[0]["tc"]
+            if curve not in shown and number(curve.rows[0][kind]):
+                name_of, tc = plain(curve.name), curve.rows[0][kind]
                 top.axhline(tc, color=EVERY_HEX, linestyle=":", linewidth=1.4, label=name_of)
         _interval_axis(bottom, np.concatenate([curve.aki for curve in shown]))
         bottom.set_xlabel("average key interval, AKI (frames, logarithmic)")
-        top.set_ylabel("TC (mIoU)")
+        top.set_ylabel("TC (mIoU)" if kind == "tc" else "TC, visible")
         bottom.set_ylabel("pop at keys\n(TC difference)")
         legend(top, narrow)
 
@@ -175,9 +176,6 @@ def tc_plot(curves: Sequence[Curve], look: Mapping[str, Look], name: str) -> Plo
         wide=(8.2, 5.0),
         narrow=_narrow(curves, 4.0),
     )
-
-
-_TC = ("tc", "tc_pop")
 
 
 def _with_keys(curves: Sequence[Curve]) -> list[Curve]:

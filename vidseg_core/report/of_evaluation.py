@@ -20,11 +20,11 @@ from vidseg_core.report.curves import (
     fps_plot,
     number,
     shares,
-    tc_plot,
 )
+from vidseg_core.report.consistency import consistency_section, kinds_of_tc, known
 from vidseg_core.report.masks import MOST_ROWS, Pick, strips_section, telling_clip, worst_section
-from vidseg_core.report.page import FOLDED_ROWS, Section, esc, num
-from vidseg_core.report.schedules import Schedule, decay_plot, interval_plot, timeline_plot
+from vidseg_core.report.page import FOLDED_ROWS, Section, esc, num, slug
+from vidseg_core.report.schedules import decay_plot, interval_plot, schedule_of, timeline_plot
 from vidseg_core.report.style import Look, looks
 
 SHARE_INTERVALS = (6, 10, 12, 25, 50, 100)
@@ -53,8 +53,9 @@ def sections(data: Evaluation, config: ReportConfig, suffix: str) -> tuple[list[
     if config.worst:
         worst = worst_section(data, picks, config, suffix)
         found += [worst] if worst else []
-    if any(number(row["tc"]) for row in data.methods):
-        found.append(_consistency(data, curves, look, suffix))
+    if kinds_of_tc(data):
+        clip = telling_clip(data, picks, config)
+        found.append(consistency_section(data, picks[:MOST_LINES], clip, curves, look, suffix))
     else:
         absent[f"temporal consistency{suffix}"] = "the evaluation was made with --no-tc"
     if _knows_cost(data):
@@ -93,15 +94,18 @@ def _overview(data: Evaluation, suffix: str) -> Section:
         ]
     )
     costs = _knows_cost(data)
-    heads = ["method", "AKI", "mIoU", "fidelity", "TC", "pop", *(["fps"] if costs else []), "longest wait"]
+    kinds = kinds_of_tc(data) or {"tc": "TC"}
+    pop = f"{next(iter(kinds))}_pop"
+    heads = ["method", "AKI", "mIoU", "fidelity", *kinds.values(), "pop", *(["fps"] if costs else [])]
+    heads.append("longest wait")
     rows = [
         [
             f"{row['method']} {row['point']}",
             num(row["aki"], 1),
             num(row["miou"]),
             num(row["fidelity"]),
-            num(row["tc"]),
-            num(row["tc_pop"]),
+            *(num(row[kind]) for kind in kinds),
+            num(row[pop]),
             *([num(row["fps"], 1)] if costs else []),
             f"{row['wait_max_frames']} frames",
         ]
@@ -130,13 +134,13 @@ def _curves(
         f"Quality, keys and speed{suffix}" if _knows_cost(data) else f"Quality and keys{suffix}"
     )
     section.plot(
-        aki_plot(curves, look, data.quality, f"aki{_slug(suffix)}"),
+        aki_plot(curves, look, data.quality, f"aki{slug(suffix)}"),
         "Quality against average key interval, all clips together (DVRL Fig. 4 and 5, top). Dotted, where it "
         "was evaluated: the net on every frame.",
     )
     if _knows_cost(data):
         section.plot(
-            fps_plot(curves, look, data.quality, f"fps{_slug(suffix)}", of=_unit(data)),
+            fps_plot(curves, look, data.quality, f"fps{slug(suffix)}", of=_unit(data)),
             "Quality against speed: frames over the seconds of flow, propagation, decisions and the net on "
             "key frames (DVRL Fig. 4 and 5, bottom); reading is not in it. "
             + (
@@ -192,15 +196,11 @@ def _classes(data: Evaluation, picks: Sequence[Pick], suffix: str) -> Section | 
         "mIoU is the mean of a row's numbers. A dash: neither labels nor masks hold the class."
     )
     rows = [
-        [f"{curve.name}, AKI {row['aki']:.1f}", num(row["miou"]), *(num(_known(v)) for v in row["class_iou"])]
+        [f"{curve.name}, AKI {row['aki']:.1f}", num(row["miou"]), *(num(known(v)) for v in row["class_iou"])]
         for curve, row in picks
     ]
     section.table(["method", "mIoU", *data.class_names], rows)
     return section
-
-
-def _known(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _picks(curves: Sequence[Curve], aki: float) -> list[Pick]:
@@ -221,24 +221,6 @@ def _rank(scheduler: str) -> int:
     return 1 if scheduler == FIXED else 5 if scheduler == EVERY else 4
 
 
-def _schedule(data: Evaluation, pick: Pick, clips: Sequence[str]) -> Schedule:
-    curve, row = pick
-    parts = [data.frames[clip, row["method_id"]] for clip in clips if (clip, row["method_id"]) in data.frames]
-    joined = {n: np.concatenate([part[n] for part in parts]) for n in ("is_key", data.quality, "distance")}
-    intervals = [
-        np.diff(np.flatnonzero(part["is_key"][part["run"] == run]))
-        for part in parts
-        for run in np.unique(part["run"])
-    ]
-    return Schedule(
-        name=curve.name,
-        is_key=joined["is_key"].astype(bool),
-        quality=joined[data.quality].astype(float),
-        distance=joined["distance"],
-        intervals=np.concatenate(intervals) if intervals else np.empty(0, np.int64),
-    )
-
-
 def _schedules(
     data: Evaluation,
     picks: Sequence[Pick],
@@ -250,25 +232,25 @@ def _schedules(
     section = Section(f"Where the keys are{suffix}")
     points = ", ".join(f"{curve.name} {row['aki']:.1f}" for curve, row in picks)
     section.text(f"Of each method the operating point nearest to AKI {config.aki:g} is shown. AKI: {points}.")
-    everywhere = [_schedule(data, pick, data.clips) for pick in picks[:MOST_ROWS]]
+    everywhere = [schedule_of(data, curve.name, row["method_id"], data.clips) for curve, row in picks[:MOST_ROWS]]
     if any(len(schedule.intervals) for schedule in everywhere):
         section.plot(
-            interval_plot(everywhere, look, f"intervals{_slug(suffix)}"),
+            interval_plot(everywhere, look, f"intervals{slug(suffix)}"),
             "Distance from one key to the next, over all clips (DVRL Fig. 6). Dotted: the mean.",
         )
     else:
         absent[f"histogram of key intervals{suffix}"] = "no clip has two keys"
     clip = telling_clip(data, picks, config)
-    mine = [_schedule(data, pick, [clip]) for pick in picks[:MOST_LINES]]
+    mine = [schedule_of(data, curve.name, row["method_id"], [clip]) for curve, row in picks[:MOST_LINES]]
     measured = any((~np.isnan(schedule.quality)).sum() > 1 for schedule in mine)
     if measured:
         section.plot(
-            timeline_plot(mine, look, _short(data.quality), f"timeline{_slug(suffix)}"),
+            timeline_plot(mine, look, _short(data.quality), f"timeline{slug(suffix)}"),
             f"Clip {clip}: quality frame by frame, and where the keys are (DVRL Fig. 7). Quality of a frame "
             "is the mean IoU of the classes that it shows.",
         )
         section.plot(
-            decay_plot(everywhere, look, _short(data.quality), f"decay{_slug(suffix)}"),
+            decay_plot(everywhere, look, _short(data.quality), f"decay{slug(suffix)}"),
             "How quality falls off after a key, all clips, as far as a quarter of the intervals reaches.",
         )
     else:
@@ -276,32 +258,6 @@ def _schedules(
     if measured and len(picks) > MOST_LINES:
         rest = ", ".join(curve.name for curve, _ in picks[MOST_LINES:])
         section.parts.append(f'<p class="soft">Not in the timeline, for legibility: {esc(rest)}.</p>')
-    return section
-
-
-def _consistency(data: Evaluation, curves: Sequence[Curve], look: Mapping[str, Look], suffix: str) -> Section:
-    section = Section(f"Temporal consistency{suffix}")
-    section.plot(
-        tc_plot(curves, look, f"consistency{_slug(suffix)}"),
-        "TC (ETC Eq. 5 and 6): the mask before, moved along the flow, against the mask now; occluded pixels "
-        "left out. Pop: TC of frames that are keys minus TC of all others; below 0, masks jump at keys.",
-    )
-    section.text(
-        "Propagated masks are consistent by construction, so rare keys have a high TC even where they are "
-        "wrong. Read TC beside quality, and the pop beside both."
-    )
-    heads = ["method", "AKI", "TC, as in ETC", "TC, other direction", "pop at keys"]
-    rows = [
-        [
-            f"{row['method']} {row['point']}",
-            num(row["aki"], 1),
-            num(row["tc"], 4),
-            num(row["tc_forward"], 4),
-            num(row["tc_pop"], 4),
-        ]
-        for row in data.methods
-    ]
-    section.table(heads, rows, fold="All methods")
     return section
 
 
@@ -363,7 +319,3 @@ def _short(quality: str) -> str:
     return {"miou": "mIoU of the frame", "fidelity": "fidelity of the frame"}.get(
         quality, QUALITY_WORDS[quality]
     )
-
-
-def _slug(suffix: str) -> str:
-    return "".join(f"-{c}" if c.isdigit() else "" for c in suffix)

@@ -15,7 +15,7 @@ from vidseg_core.config.report import ReportConfig
 from vidseg_core.metrics.cost import Cost
 from vidseg_core.metrics.schedule import join, key_statistics
 from vidseg_core.report import run_pictures
-from vidseg_core.report.page import Section, num
+from vidseg_core.report.page import Section, num, slug
 from vidseg_core.report.schedules import Schedule, interval_plot
 from vidseg_core.report.style import COLOURS, KEY_HEX, Look, Plot, plain
 from vidseg_core.scheduling.by_name import threshold_of
@@ -125,11 +125,11 @@ def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) 
             intervals=total.intervals,
         )
         section.plot(
-            interval_plot([schedule], {name: Look(COLOURS[0], "o", "-")}, f"run-intervals{_slug(suffix)}"),
+            interval_plot([schedule], {name: Look(COLOURS[0], "o", "-")}, f"run-intervals{slug(suffix)}"),
             "Distance from one key to the next, over all videos. Dotted: the mean.",
         )
     section.plot(
-        score_plot(drawn, threshold, f"run-scores{_slug(suffix)}", unit=entry.unit if entry else ""),
+        score_plot(drawn, threshold, f"run-scores{slug(suffix)}", unit=entry.unit if entry else ""),
         "The scheduler's score of every frame and the frames that became keys"
         + ("; dashed: the threshold." if threshold is not None else ".")
         + " Forced keys (the first frame, the longest interval) have no score.",
@@ -267,7 +267,3 @@ def _bad(bad: Sequence[Mapping[str, Any]], suffix: str) -> Section:
 
 def _range(intervals: np.ndarray) -> str:
     return "–" if not len(intervals) else f"{intervals.min()} to {intervals.max()}"
-
-
-def _slug(suffix: str) -> str:
-    return "".join(f"-{c}" for c in suffix if c.isdigit())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vidseg_core.report.page import Section, num
+from vidseg_core.report.page import Section, num, slug
 from vidseg_core.report.style import COLOURS, Plot, legend
 from vidseg_core.store.keys import TRIALS_KEY
 from vidseg_core.store.objects import ObjectStore
@@ -66,7 +66,7 @@ def sections(store: ObjectStore, suffix: str) -> tuple[list[Section], dict[str, 
     costs, gains = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
     best = front(costs, gains)
     section.plot(
-        _plot(costs, gains, best, COSTS[cost], GAINS[gain], f"search{_slug(suffix)}"),
+        _plot(costs, gains, best, COSTS[cost], GAINS[gain], f"search{slug(suffix)}"),
         "Every trial; the line joins those that no other trial beats in both.",
     )
     section.head("Trials on the front")
@@ -138,7 +138,3 @@ def _options(value: Any) -> str:
         return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items())
     except (TypeError, ValueError, AttributeError):
         return str(value)
-
-
-def _slug(suffix: str) -> str:
-    return "".join(f"-{c}" for c in suffix if c.isdigit())

@@ -100,6 +100,11 @@ def num(value: Any, digits: int = 3) -> str:
     return f"{value:,.{digits}f}".replace("-", "−")
 
 
+def slug(suffix: str) -> str:
+    """What tells inputs of one kind apart in the names of their plots: ` 2` -> `-2`."""
+    return "".join(f"-{c}" if c.isdigit() else "" for c in suffix)
+
+
 @dataclass
 class Section:
     """A part of the page under its own heading."""

@@ -13,10 +13,11 @@ from pathlib import Path
 from vidseg_core import __version__
 from vidseg_core.config.errors import ConfigError, check, nearest
 from vidseg_core.config.report import ReportConfig
-from vidseg_core.evaluation.read import open_evaluation
+from vidseg_core.evaluation.read import Evaluation, open_evaluation
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.kit.whole import lacking
 from vidseg_core.report import of_evaluation, of_run, of_search, of_training
+from vidseg_core.report.of_nets import net_of, nets_section
 from vidseg_core.report.page import Section, esc, render
 from vidseg_core.store import open_run, open_store
 from vidseg_core.store.atomic import make_folder, write_whole
@@ -38,6 +39,10 @@ class Gathered:
     absent: dict[str, str] = field(default_factory=dict)
     nets: dict[str, str] = field(default_factory=dict)
     """Input -> its net, where it has one."""
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    """Input -> what was evaluated there."""
+    compared: bool = False
+    """Whether all nets are in one section, side by side, measured on the same clips."""
     kinds: list[str] = field(default_factory=list)
     clips: set[str] = field(default_factory=set)
     damaged: bool = False
@@ -87,6 +92,10 @@ def gather(config: ReportConfig) -> Gathered:
         meant = beginning_with(config.clip, sorted(found.clips))
         check(len(meant) < 2, "--clip", f"{config.clip!r} begins several clips: {', '.join(meant[:4])}")
         check(bool(meant), "--clip", f"no clip {config.clip!r}{nearest(config.clip, found.clips)}")
+    nets = nets_section(list(found.evaluations.values())) if found.evaluations else None
+    if nets is not None:
+        found.sections.insert(0, nets)
+        found.compared = found.nets.keys() == found.evaluations.keys()
     for kind, hint in _WANTED.items():
         if kind not in found.kinds:
             found.absent[kind] = hint
@@ -130,8 +139,7 @@ def _add(config: ReportConfig, path: str, kind: str, suffix: str, found: Gathere
         data = open_evaluation(path)
         parts, absent = of_evaluation.sections(data, config, suffix)
         found.clips |= set(data.clips)
-        digest = str(data.info["fingerprint"].get("segmenter_sha256", ""))[:12]
-        found.nets[path] = f"{data.config['segmenter']} ({digest})" if digest else data.config["segmenter"]
+        found.nets[path], found.evaluations[path] = net_of(data), data
         found.kinds.append("curves and masks of methods")
     elif kind == "search":
         parts, absent = of_search.sections(store, suffix)
@@ -157,7 +165,7 @@ def page(config: ReportConfig, found: Gathered) -> str:
     """The whole HTML."""
     lead = []
     nets = list(dict.fromkeys(found.nets.values()))
-    if len(nets) > 1:
+    if len(nets) > 1 and not found.compared:
         each = "; ".join(f"{path}: {net}" for path, net in found.nets.items())
         lead.append(
             f'<div class="note">The inputs were made with different nets, so their qualities cannot be '

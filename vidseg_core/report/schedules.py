@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vidseg_core.evaluation.read import Evaluation
 from vidseg_core.metrics.schedule import quality_by_distance
 from vidseg_core.report.style import Look, Plot, legend, narrow_size, plain
 
@@ -27,6 +28,27 @@ class Schedule:
     distance: np.ndarray
     intervals: np.ndarray
     """Frames from key to key, of all clips; none reaches over the edge of a clip."""
+
+
+def schedule_of(
+    data: Evaluation, name: str, method_id: str, clips: Sequence[str], *, of: str = ""
+) -> Schedule:
+    """A method of an evaluation on some of its clips; `of`: the column that is shown, else quality."""
+    shown = of or data.quality
+    parts = [data.frames[clip, method_id] for clip in clips if (clip, method_id) in data.frames]
+    joined = {n: np.concatenate([part[n] for part in parts]) for n in ("is_key", shown, "distance")}
+    intervals = [
+        np.diff(np.flatnonzero(part["is_key"][part["run"] == run]))
+        for part in parts
+        for run in np.unique(part["run"])
+    ]
+    return Schedule(
+        name=name,
+        is_key=joined["is_key"].astype(bool),
+        quality=joined[shown].astype(float),
+        distance=joined["distance"],
+        intervals=np.concatenate(intervals) if intervals else np.empty(0, np.int64),
+    )
 
 
 def interval_plot(schedules: Sequence[Schedule], look: Mapping[str, Look], name: str) -> Plot:

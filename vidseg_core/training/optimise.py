@@ -26,7 +26,7 @@ def build_optimiser(net: nn.Module, recipe: TrainRecipe) -> torch.optim.Optimize
 
 
 def learning_rate(recipe: TrainRecipe, step: int) -> float:
-    """Linear warm-up times the poly schedule (DVRL 4.2, DVSNet 4.1)."""
+    """Linear warm-up times the poly schedule (ETC IV-A)."""
     warm = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
     return recipe.lr * warm * (1.0 - step / recipe.steps) ** recipe.poly
 

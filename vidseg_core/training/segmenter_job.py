@@ -68,7 +68,8 @@ class SegmenterTraining(GroupTraining):
         dry_run(self.config, self.data, self.net, self.report)
 
     def decides(self) -> dict[str, Any]:
-        weights = digest_state(self.net.net.state_dict(), {}) if self.config.weights else None
+        given = self.config.weights or self.config.encoder_weights
+        weights = digest_state(self.net.net.state_dict(), {}) if given else None
         return self.config.fingerprint_fields() | {"data": self.data.digest(), "weights": weights}
 
     def job(self, run: Run, layout: GroupLayout) -> SegmenterJob:
@@ -114,7 +115,11 @@ class SegmenterTraining(GroupTraining):
 def build_net(config: TrainSegmenterConfig, data: TrainingData) -> TrainableNet:
     """The net as training begins; the same for every worker."""
     return trainable_net(
-        config.segmenter, class_names=data.class_names, seed=config.seed, weights=config.weights
+        config.segmenter,
+        class_names=data.class_names,
+        seed=config.seed,
+        weights=config.weights,
+        encoder_weights=config.encoder_weights,
     )
 
 
