@@ -6,6 +6,7 @@ files laid out as the publishers ship them.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,70 @@ def test_300vw_masks_in_colours_are_the_same_classes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(only(open_dataset(f"300vw-mask:{root}"), "train"), columns([0, 1, 2, 3, 4]))
 
 
+# Cityscapes, the coarse part --------------------------------------------------------------------------------
+
+
+def test_cityscapes_train_extra_has_coarse_labels(tmp_path: Path) -> None:
+    cityscapes_frame(tmp_path, "train", "aachen", 0, 19, [7])
+    name = "bayreuth_000000_000125"
+    folder = tmp_path / "leftImg8bit" / "train_extra" / "bayreuth"
+    save(folder / f"{name}_leftImg8bit.png", frame_of("bayreuth", 125))
+    save(
+        tmp_path / f"gtCoarse/train_extra/bayreuth/{name}_gtCoarse_labelIds.png", columns([7, 26])
+    )
+    dataset = open_dataset(f"cityscapes:{tmp_path}")
+    assert dataset.splits == ("train", "train_extra", "all") and len(dataset.items("train")) == 1
+    np.testing.assert_array_equal(only(dataset, "train_extra"), columns([0, 13]))
+
+
+# VSPW -----------------------------------------------------------------------------------------------------
+
+
+def vspw_set(root: Path) -> Path:
+    """Two clips, one of them for testing, without masks."""
+    names = {"others": 0} | {f"thing {number}": number for number in range(1, 125)}
+    root.mkdir(exist_ok=True)
+    (root / "label_num_dic_final.json").write_text(json.dumps(names))
+    for clip, split in (("12_abc", "train"), ("7_def", "test")):
+        (root / f"{split}.txt").write_text(f"{clip}\n")
+        for number in (1, 2):
+            save(root / f"data/{clip}/origin/{number:08d}.jpg", frame_of(clip, number))
+            if split == "train":
+                save(root / f"data/{clip}/mask/{number:08d}.png", columns([0, 1, 124, 255]))
+    return root
+
+
+def test_vspw_has_124_classes_and_what_is_none_of_them_is_ignored(tmp_path: Path) -> None:
+    dataset = open_dataset(f"vspw:{vspw_set(tmp_path)}")
+    assert len(dataset.class_names) == 124 and dataset.class_names[-1] == "thing 124"
+    assert places(dataset, "train") == [("12_abc", 1), ("12_abc", 2)]
+    assert all(item.label is None for item in dataset.items("test"))
+    np.testing.assert_array_equal(
+        dataset.read(dataset.items("train")[0]).labels_HW, columns([255, 0, 123, 255])
+    )
+    save(tmp_path / "data/12_abc/mask/00000001.png", columns([125]))
+    with pytest.raises(DatasetError, match="00000001.png: 125 is no class of VSPW"):
+        dataset.read(dataset.items("train")[0])
+    (tmp_path / "label_num_dic_final.json").write_text("{}")
+    with pytest.raises(DatasetError, match="label_num_dic_final.json: does not name the classes"):
+        assert open_dataset(f"vspw:{tmp_path}").class_names
+
+
+def test_a_tenth_of_the_labels_can_be_kept(tmp_path: Path) -> None:
+    """ETC's semi-supervised setting: the other frames are there, for pseudo-labels and neighbours."""
+    for clip in ("a", "b"):
+        for number in range(7):
+            save(tmp_path / f"images/{clip}/{number:02d}.png", frame_of(clip, number))
+            if number:
+                save(tmp_path / f"masks/{clip}/{number:02d}.png", columns([0, 1]))
+    dataset = open_dataset(f"folder:{tmp_path}?labels_every=3")
+    kept = [(item.video_id, item.frame_index) for item in dataset.items("train") if item.label is not None]
+    assert [clip for clip, _ in kept] == ["a", "a", "b", "b"] and len(dataset.items("train")) == 14
+    assert dataset.read(dataset.items("train")[2]).labels_HW is None
+    with pytest.raises(DatasetError, match="labels_every=0: must be a whole number"):
+        open_dataset(f"folder:{tmp_path}?labels_every=0")
+
+
 # DAVIS ----------------------------------------------------------------------------------------------------
 
 
@@ -319,7 +384,7 @@ def test_a_single_label_beside_0_and_255_is_enough(tmp_path: Path) -> None:
     assert open_dataset(f"folder:{tmp_path}").class_names == ("class0", "class1")
 
 
-@pytest.mark.parametrize("layout", ["cityscapes", "camvid", "300vw-mask", "davis", "folder"])
+@pytest.mark.parametrize("layout", ["cityscapes", "camvid", "300vw-mask", "davis", "vspw", "folder"])
 def test_a_path_alone_is_recognised_by_its_layout(layout: str, tmp_path: Path) -> None:
     if layout == "cityscapes":
         cityscapes_frame(tmp_path, "train", "aachen", 0, 19, [7])
@@ -329,6 +394,8 @@ def test_a_path_alone_is_recognised_by_its_layout(layout: str, tmp_path: Path) -
         face_mask_set(tmp_path)
     elif layout == "davis":
         davis_set(tmp_path)
+    elif layout == "vspw":
+        vspw_set(tmp_path)
     else:
         save(tmp_path / "images/1.png", frame_of("a", 1))
     assert open_dataset(str(tmp_path)).name == layout

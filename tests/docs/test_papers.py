@@ -45,7 +45,7 @@ SECTIONS = {
 EQUATIONS = {"DVRL": 3, "DVSNet": 3, "ETC": 6, "LVS": 1}
 MADE = {"yes", "partly", "no", "-"}
 OTHER_NAMES = {"scores", "features", "frames.parquet", "run.json", "operating_points", "max_interval", "accuracy"}
-OTHER_NAMES |= {"leftImg8bit_sequence", "train", "val", "test", "vidseg inspect", "?clips="}
+OTHER_NAMES |= {"leftImg8bit_sequence", "train", "val", "test", "vidseg inspect"}
 """Levels, files and options of other kinds that the page names."""
 
 

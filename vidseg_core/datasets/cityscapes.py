@@ -4,7 +4,7 @@ Layout: `leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png` with
 `gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png` (or `_labelTrainIds.png`, which is taken if it is
 there). `snippets=yes` (the default where only `leftImg8bit_sequence` is there) lists the snippets of 30
 frames instead, numbered 0 to 29; frame 19, the twentieth, is the annotated one (DVSNet 4.1, FeatureSharing
-2.3).
+2.3). `train_extra` with its coarse labels (`gtCoarse`) is a split of that name (ETC IV-A).
 
 A clip is one recorded sequence (`CITY_SEQ`), a snippet's clip carries its annotated frame's number too.
 """
@@ -34,11 +34,12 @@ CITYSCAPES_CLASSES: Mapping[str, int] = dict(
 """Class names in the order of their train ids, each with its label id."""
 LABEL_IDS = 34
 """Label ids run from 0 to 33; those that are no class are ignored."""
+EXTRA = "train_extra"
 SNIPPET_FRAMES = 30
 ANNOTATED = 19
 """Place of the annotated frame in a snippet, from 0."""
 _NAME = re.compile(
-    r"^(?P<city>[^_]+)_(?P<sequence>\d+)_(?P<frame>\d+)_(?P<kind>leftImg8bit|gtFine_\w+)\.png$"
+    r"^(?P<city>[^_]+)_(?P<sequence>\d+)_(?P<frame>\d+)_(?P<kind>leftImg8bit|gt(?:Fine|Coarse)_\w+)\.png$"
 )
 _Place = tuple[str, str, int]
 """City, sequence, frame."""
@@ -62,7 +63,7 @@ class Cityscapes(ImageDataset):
         self.where = spec.path
         self._root = need_folder(spec.path, self.name)
         self._images, self._sequence = self._root / "leftImg8bit", self._root / "leftImg8bit_sequence"
-        self._truth = self._root / "gtFine"
+        self._truth, self._coarse = self._root / "gtFine", self._root / "gtCoarse"
         if not self._images.is_dir() and not self._sequence.is_dir():
             raise DatasetError(
                 f"cityscapes: {self._root}: found neither leftImg8bit/ nor leftImg8bit_sequence/; "
@@ -98,7 +99,7 @@ class Cityscapes(ImageDataset):
 
     def _list(self) -> Mapping[str, Iterable[Item]]:
         root = self._sequence if self._snippets else self._images
-        found = [split for split in SPLIT_ORDER if (root / split).is_dir()]
+        found = [split for split in (*SPLIT_ORDER, EXTRA) if (root / split).is_dir()]
         listing = self._snippet_items if self._snippets else self._frame_items
         return {split: list(listing(split)) for split in found}
 
@@ -121,6 +122,8 @@ class Cityscapes(ImageDataset):
                     yield Item(video_id=clip, frame_index=position, image=frames[place], label=label)
 
     def _label_files(self, split: str) -> dict[_Place, str]:
+        if split == EXTRA:
+            return _files(self._coarse / split, "gtCoarse_labelIds")
         ids = _files(self._truth / split, "gtFine_labelIds")
         return ids | _files(self._truth / split, "gtFine_labelTrainIds")
 

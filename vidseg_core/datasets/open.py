@@ -25,6 +25,7 @@ LAYOUTS: Mapping[str, str] = {
     "camvid": "camvid:CamVid",
     "300vw-mask": "face_mask:FaceMask300VW",
     "davis": "davis:Davis",
+    "vspw": "vspw:Vspw",
     "face": "video_sets:FaceVideos",
     "folder": "folder:FolderDataset",
     "scenes": "generated:GeneratedScenes",
@@ -32,12 +33,13 @@ LAYOUTS: Mapping[str, str] = {
     "videos": "video_sets:PlainVideos",
 }
 """Name -> module and class in this package."""
-OPTIONS = ("remap", "clips", "val_clips", "size")
+OPTIONS = ("remap", "clips", "val_clips", "size", "labels_every")
 """Options of every layout."""
 SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("cityscapes", ("leftImg8bit", "leftImg8bit_sequence", "gtFine")),
     ("camvid", ("701_StillsRaw_full", "trainannot", "train_*/frames")),
     ("300vw-mask", ("images_orig", "300VW-Mask-Dataset")),
+    ("vspw", ("label_num_dic_final.json", "data/*/origin")),
     ("davis", ("JPEGImages", "*/frames")),
     ("tables", ("run.json", "frames/video=*")),
     ("folder", ("images", "train/images")),
@@ -75,6 +77,10 @@ def _wrapped(dataset: FrameDataset, spec: DatasetSpec) -> FrameDataset:
         from vidseg_core.datasets.wrapped import ClipsDataset
 
         dataset = ClipsDataset(dataset, clips=clips, val_clips=val_clips)
+    if every := spec.option("labels_every"):
+        from vidseg_core.datasets.wrapped import ThinnedLabels
+
+        dataset = ThinnedLabels(dataset, every)
     if size := spec.option("size"):
         from vidseg_core.datasets.wrapped import ResizedDataset
 

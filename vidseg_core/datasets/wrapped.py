@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
@@ -117,6 +118,32 @@ class ClipsDataset(WrappedDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_by_split"}
+
+
+class ThinnedLabels(WrappedDataset):
+    """Of each clip's labelled frames the first and every so many after it keep their labels (ETC IV-D: 10 %)."""
+
+    def __init__(self, inner: FrameDataset, every: str) -> None:
+        super().__init__(inner)
+        if not every.isdigit() or int(every) < 1:
+            raise DatasetError(f"labels_every={every}: must be a whole number from 1 up")
+        self._every = int(every)
+        self._listed: dict[str, tuple[Item, ...]] = {}
+
+    def items(self, split: str) -> Sequence[Item]:
+        if split not in self._listed:
+            self._listed[split] = tuple(self._thinned(self.inner.items(split)))
+        return self._listed[split]
+
+    def _thinned(self, items: Sequence[Item]) -> Iterable[Item]:
+        seen: dict[str, int] = {}
+        for item in items:
+            number = seen.get(item.video_id, 0)
+            seen[item.video_id] = number + (item.label is not None)
+            yield item if number % self._every == 0 else replace(item, label=None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_listed": {}}
 
 
 def _matches(clip: str, patterns: Sequence[str]) -> bool:
