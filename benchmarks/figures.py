@@ -2,17 +2,17 @@
 
     python -m benchmarks.figures [--output figures] [--json FILE] [--data DIR] [--groups scenes faces ...]
 
-For each group of clips: episode tables (`build-episodes`), a policy and a decision net (`confidence`) trained on
-them, thresholds that give the same key intervals for all schedulers, `evaluate` with the oracle, and `report`. The scenes also have a small
-search (`tune`), a run of `segment` over files of which one is broken, and the snippet protocol on scenes that
-the policy never saw. Each page is OUTPUT/GROUP/report/index.html, its plots lie beside it. Printed, and
-written with --json: mIoU of every method at the wanted intervals beside `fixed` and the oracle, and the
-share of the gap closed. Everything is resumable: the same command again goes on.
+For each group of clips: episode tables (`build-episodes`), a policy and a decision net (`confidence`) that
+learn on them, thresholds that give the same key intervals for all schedulers, `evaluate` with the oracle, and
+`report`. The scenes also have a small search (`tune`), a run of `segment` over files of which one is broken,
+and the snippet protocol on scenes that the policy never saw. Each page is OUTPUT/GROUP/report/index.html, its
+plots lie beside it. Printed, and written with --json: mIoU of every method at the wanted intervals beside
+`fixed` and the oracle, and the share of the gap closed. The same command again goes on.
 
 Figures: DVRL 3 (training), 4 (AKI and fps against mIoU), 5 (the same for snippets), 6 (key intervals), 7
 (timeline), 8 (masks); ETC's TC; the Pareto front of a search; cost and quarantine of a run.
 
-Thresholds and what is trained are fitted to the clips that they are shown on, so that all methods can be read at
+Thresholds, policy and decision net are fitted to the clips that they are shown on, so that all can be read at
 the same intervals; `benchmarks.unseen` compares schedulers on clips that were left out.
 """
 
@@ -102,12 +102,12 @@ def scenes(clips: int, frames: int, *, seed: int) -> str:
 # --- the steps of a group ----------------------------------------------------------------------------------
 
 
-def tables_of(group: Group, folder: Path) -> list[EpisodeTable]:
-    """The group's episode tables, built where they are missing."""
+def tables_of(group: Group, folder: Path, **options: Any) -> list[EpisodeTable]:
+    """The group's episode tables in `folder`, built where they are missing."""
     config = BuildEpisodesConfig(
         data=(group.data,),
         split="all",
-        output=str(folder / "tables"),
+        output=str(folder),
         segmenter=group.segmenter,
         working_size=PIXELS,
         limit=group.clips,
@@ -115,13 +115,15 @@ def tables_of(group: Group, folder: Path) -> list[EpisodeTable]:
         segment_frames=0,
         horizon=HORIZON,
         features=("scores", "flow"),
+        **options,
     )
     run_build_episodes(config)
     return load_tables(config.output)
 
 
 def train(group: Group, folder: Path, episodes: int) -> None:
-    """A policy from the tables, DVRL's recipe but for the credit, which needs fewer episodes; a decision net."""
+    """A policy from the tables, DVRL's recipe but for the credit, which needs fewer episodes; and DVSNet's
+    decision net, which learns how many pixels agree (its Eq. 1)."""
     config = TrainPolicyConfig(
         tables=str(folder / "tables"),
         output=str(folder / "policy"),
@@ -137,7 +139,7 @@ def train(group: Group, folder: Path, episodes: int) -> None:
     )
     run_train_policy(config)
     decision = TrainDecisionConfig(
-        tables=str(folder / "tables"), output=str(folder / "decision"), max_interval=HORIZON
+        tables=str(folder / "agreement"), output=str(folder / "decision"), max_interval=HORIZON
     )
     run_train_decision(decision)
 
@@ -250,7 +252,8 @@ def make(group: Group, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Everything of one group; rows for people and for JSON."""
     folder = Path(options.output) / group.name
     with timed(group.name):
-        tables = tables_of(group, folder)
+        tables = tables_of(group, folder / "tables")
+        tables_of(group, folder / "agreement", quality="accuracy", pictures=False)
         train(group, folder, options.episodes)
         learned = {"policy": folder / "policy" / POLICY, "confidence": folder / "decision" / DECISION}
         intervals = intervals_of(tables)

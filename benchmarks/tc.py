@@ -127,7 +127,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     rows = []
     print(
-        "clip      size classes |     TC  forward  visible | ms a frame: flow  both ways  total | plain 1-way  differs"
+        "clip      size classes |     TC  forward  visible | ms a frame: flow  both ways  total | plain 1-way"
+        "  differs"
     )
     for clip, data in clips_of(options.data, options.frames).items():
         for size in SIZES:
@@ -140,7 +141,8 @@ def main() -> None:
                 continue
             rows.append(row)
             print(
-                f"{clip:9} {size:4} {row.classes:7} | {row.tc:.4f}   {row.tc_forward:.4f}   {row.tc_visible:.4f} |"
+                f"{clip:9} {size:4} {row.classes:7} |"
+                f" {row.tc:.4f}   {row.tc_forward:.4f}   {row.tc_visible:.4f} |"
                 f" {row.flow_ms:16.1f} {row.measure_ms:10.1f} {row.total_ms:6.1f} |"
                 f" {row.plain_ms:14.1f}  {row.difference:.5f}"
             )

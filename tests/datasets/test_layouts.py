@@ -217,9 +217,7 @@ def test_cityscapes_train_extra_has_coarse_labels(tmp_path: Path) -> None:
     name = "bayreuth_000000_000125"
     folder = tmp_path / "leftImg8bit" / "train_extra" / "bayreuth"
     save(folder / f"{name}_leftImg8bit.png", frame_of("bayreuth", 125))
-    save(
-        tmp_path / f"gtCoarse/train_extra/bayreuth/{name}_gtCoarse_labelIds.png", columns([7, 26])
-    )
+    save(tmp_path / f"gtCoarse/train_extra/bayreuth/{name}_gtCoarse_labelIds.png", columns([7, 26]))
     dataset = open_dataset(f"cityscapes:{tmp_path}")
     assert dataset.splits == ("train", "train_extra", "all") and len(dataset.items("train")) == 1
     np.testing.assert_array_equal(only(dataset, "train_extra"), columns([0, 13]))

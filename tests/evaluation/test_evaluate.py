@@ -139,7 +139,7 @@ def test_numbers_are_those_of_the_engine_and_the_metrics(tmp_path: Path, sides: 
     for kind, counts in (("tc", tc), ("tc_visible", tc.visible)):
         found = tuple(row[kind + what] for what in ("", "_forward", "_pop"))
         assert found == pytest.approx((counts.tc, counts.tc_forward, counts.pop))
-    assert row["tc"] < row["tc_visible"] and row["warp_accuracy"] == pytest.approx(tc.accuracy)
+    assert row["tc"] != row["tc_visible"] and row["warp_accuracy"] == pytest.approx(tc.accuracy)
     assert row["class_tc"] == pytest.approx(tc.class_tc.tolist(), nan_ok=True)
     assert (row["frames"], row["keys"], row["aki"]) == (14, 3, pytest.approx(14 / 3))
     assert row["wait_max_frames"] == (4 if sides == "two" else 0)
@@ -432,9 +432,10 @@ def test_an_oracle_is_refused_tables_of_other_weights_of_lvs(tmp_path: Path) -> 
 
 
 def test_steadiness_size_and_quality_without_background_are_in_the_tables(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"segmenter": "tiny:4", "num_classes": 6, "tsb": True, "methods": ("every",)}
+    asked: dict[str, Any] = {"segmenter": "tiny:8", "num_classes": 6, "tsb": True, "methods": ("every",)}
+    asked |= {"limit": 1, "clip_frames": 10}
     assert evaluate_here(config(tmp_path, **asked))[0] == 0
-    data, net = open_evaluation(tmp_path), build_segmenter("tiny:4", num_classes=6)
+    data, net = open_evaluation(tmp_path), build_segmenter("tiny:8", num_classes=6)
     (row,) = data.methods
     assert isinstance(net, SplitSegmenter) and data.class_names[0] == "background"
     assert row["parameters"] == sum(weight.numel() for weight in net.net.parameters())
@@ -445,15 +446,15 @@ def test_steadiness_size_and_quality_without_background_are_in_the_tables(tmp_pa
     assert row["miou_no_background"] == pytest.approx(np.mean(known))
     vc, tsb = VideoConsistency(6), []
     for clip in data.clips:
-        masks = data.masks(clip, row["method_id"], range(14))
-        for number in range(14):
+        masks = data.masks(clip, row["method_id"], range(10))
+        for number in range(10):
             record = data.record(clip, number)
             assert record is not None
             vc.update(masks[number], record.labels_HW)
         vc.end_run()
-        pairs = [temporal_stability(masks[n - 1], masks[n], 6) for n in range(1, 14)]
+        pairs = [temporal_stability(masks[n - 1], masks[n], 6) for n in range(1, 10)]
         tsb.append(np.nanmean(pairs))
-    assert vc.windows == {8: 2 * (14 - 8), 16: 0}
+    assert vc.windows == {8: 10 - 8, 16: 0}
     assert row["vc8"] == pytest.approx(vc.vc(8)) and math.isnan(row["vc16"])
     assert row["tsb"] == pytest.approx(np.mean(tsb))
 
@@ -463,7 +464,10 @@ def test_several_scales_and_the_mirror_image_are_the_net_of_evaluation_and_table
     tables = small_tables(tmp_path / "tables", segmenter="plain", quality="fidelity", tta=tta)
     asked: dict[str, Any] = {"limit": 1, "clip_frames": 3, "methods": ("every",)}
     assert evaluate_here(config(tmp_path / "out", tta=tta, **asked))[0] == 0
-    data, net = open_evaluation(tmp_path / "out"), with_tta(build_segmenter("plain"), scales=tta.scales, flip=True)
+    data, net = (
+        open_evaluation(tmp_path / "out"),
+        with_tta(build_segmenter("plain"), scales=tta.scales, flip=True),
+    )
     record = data.record(data.clips[0], 2)
     assert record is not None
     frame_13HW = torch.from_numpy(record.frame_HW3).permute(2, 0, 1)[None].float() / 255
@@ -511,7 +515,7 @@ def test_classes_that_do_not_go_together_are_told(tmp_path: Path) -> None:
 
 
 def test_stills_are_refused_where_something_is_carried_between_them(tmp_path: Path) -> None:
-    """Published CamVid has a frame a second; carrying masks over it measures nothing that a video would show."""
+    """Published CamVid has a frame a second: what is carried over it says nothing about video."""
     for number in range(30, 181, 30):
         for folder, ending, picture in (
             ("701_StillsRaw_full", "", np.zeros((24, 32, 3), np.uint8)),
@@ -519,7 +523,10 @@ def test_stills_are_refused_where_something_is_carried_between_them(tmp_path: Pa
         ):
             (tmp_path / folder).mkdir(exist_ok=True)
             cv2.imwrite(str(tmp_path / folder / f"0006R0_f{number:05d}{ending}.png"), picture)
-    place, says = f"camvid:{tmp_path}", "--data: .* clip 0006R0 has stills 30 frames apart: nothing can be carried"
+    place, says = (
+        f"camvid:{tmp_path}",
+        "--data: .* clip 0006R0 has stills 30 frames apart: nothing can be carried",
+    )
     settings = config(tmp_path / "out", data=(place,), segmenter="labels")
     with pytest.raises(ConfigError, match=says):
         clips_of(settings)

@@ -106,7 +106,9 @@ def test_both_directions_with_and_without_occlusion_equal_the_pixel_by_pixel_ref
     assert 0 < len(found[True, False]) < len(found[False, False]) == 3 * height * width
     for visible, counts in ((False, tc), (True, tc.visible)):
         assert counts.tc == pytest.approx(reference_tc(found[visible, False], classes, void), abs=1e-12)
-        assert counts.tc_forward == pytest.approx(reference_tc(found[visible, True], classes, void), abs=1e-12)
+        assert counts.tc_forward == pytest.approx(
+            reference_tc(found[visible, True], classes, void), abs=1e-12
+        )
     known = [pair for pair in found[False, False] if void not in pair]
     assert tc.accuracy == pytest.approx(sum(a == b for a, b in known) / len(known))
     assert np.nanmean(tc.class_tc) == pytest.approx(tc.tc)

@@ -1,5 +1,5 @@
-"""Promise: VC8 and VC16 are what VSPW's script says, window by window, and Tsb is what DAVIS's T means: 0 for a
-shape that only moves, higher the more its contour jitters.
+"""Promise: VC8 and VC16 are what VSPW's script says, window by window, and Tsb is what DAVIS's T means: 0 for
+a shape that only moves, higher the more its contour jitters.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def disc(x: float, y: float, *, jitter: float = 0.0, seed: int = 0) -> np.ndarra
     row, column = np.mgrid[0:96, 0:96]
     angle = np.arctan2(row - y, column - x)
     waves = np.random.default_rng(seed).normal(0, jitter, 24)
-    return (np.hypot(row - y, column - x) < 24 + np.interp(angle, np.linspace(-np.pi, np.pi, 24), waves)).astype(
-        np.uint8
-    )
+    return (
+        np.hypot(row - y, column - x) < 24 + np.interp(angle, np.linspace(-np.pi, np.pi, 24), waves)
+    ).astype(np.uint8)
 
 
 def test_stability_is_zero_for_a_shape_that_moves_and_grows_with_jitter() -> None:

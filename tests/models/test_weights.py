@@ -162,7 +162,9 @@ def test_an_encoder_begins_with_the_weights_of_an_image_classifier(
     file = str(tmp_path / "imagenet.pth")
     net, drawn = trainable_net(spec, encoder_weights=file, seed=1).net, trainable_net(spec, seed=1).net
     first = next(iter(state.values()))
-    assert any(value.shape == first.shape and torch.equal(value, first) for value in net.state_dict().values())
+    assert any(
+        value.shape == first.shape and torch.equal(value, first) for value in net.state_dict().values()
+    )
     same = {key: torch.equal(value, net.state_dict()[key]) for key, value in drawn.state_dict().items()}
     assert all(alike for key, alike in same.items() if not key.startswith(("encoder", "backbone")))
     assert not all(same.values())

@@ -25,12 +25,15 @@ from tests.store.builders import video_row
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.engine import FrameResult
+from vidseg_core.evaluation.read import Evaluation, open_evaluation
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.report.curves import curves_of, shares
+from vidseg_core.report.of_nets import comparable, nets_section
 from vidseg_core.report.of_run import outline, score_plot, spread
 from vidseg_core.report.of_search import front
 from vidseg_core.report.page import Section, esc, num, render
-from vidseg_core.report.report_job import gather, run_report
+from vidseg_core.report.report_job import Gathered, gather, run_report
+from vidseg_core.report.report_job import page as whole_page
 from vidseg_core.report.schedules import Schedule, interval_plot, timeline_plot
 from vidseg_core.report.style import looks, plain
 from vidseg_core.store import encode_part, encode_videos, open_store, part_key
@@ -165,20 +168,25 @@ def test_inputs_of_different_nets_are_told_apart(tmp_path: Path, evaluated: Path
     assert "different nets" in page and "Run 1" in page and "Run 2" in page and "<h2>Evaluation<" in page
 
 
-def test_nets_that_saw_the_same_are_compared_in_one_plot_and_one_table(tmp_path: Path, evaluated: Path) -> None:
+def test_nets_that_saw_the_same_are_compared_in_one_plot_and_one_table(
+    tmp_path: Path, evaluated: Path
+) -> None:
     """Two nets on the same clips were called not comparable, which is what one evaluates them for."""
-    other, elsewhere = tmp_path / "other", tmp_path / "elsewhere"
-    methods = ("fixed:interval=3", "every")
-    evaluate_here(evaluation(other, methods=methods, segmenter="tiny:4", num_classes=6))
-    page, _ = report(tmp_path / "page", evaluated, other)
-    assert "different nets" not in page and page.index("<h2>Nets<") < page.index("<h2>Evaluation 1<")
-    assert (tmp_path / "page" / "plots" / "nets.svg").exists() and "tiny:4" in page
-    best = next(row for row in re.findall(r"<tr>(.*?)</tr>", page) if "plain" in row and "every" in row)
-    cells = re.sub(r"<[^>]+>", "|", best).split("||")
-    assert cells[6].strip("|") == "1"  # no other net and no schedule has a better mIoU
-    evaluate_here(evaluation(elsewhere, methods=methods, segmenter="tiny:4", num_classes=6, clip_frames=9))
-    page, _ = report(tmp_path / "both", evaluated, elsewhere)
-    assert "different nets" in page and "<h2>Nets<" not in page
+    place, methods = tmp_path / "other", ("fixed:interval=3", "every")
+    evaluate_here(evaluation(place, methods=methods, segmenter="tiny:8", num_classes=6))
+    one, other = open_evaluation(evaluated), open_evaluation(place)
+    section = nets_section([one, other])
+    assert section is not None and [plot.name for plot, _ in section.plots] == ["nets"]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in "".join(section.parts).split("<tr>")[2:]]
+    assert len(rows) == len(one.methods) + len(other.methods)
+    best = next(cells for cells in rows if cells[:2] == ["plain", "every"])
+    assert best[6] == "1"  # no other net and no schedule has a better mIoU
+    elsewhere = Evaluation(other.store)
+    elsewhere.__dict__["info"] = other.info | {"config": other.config | {"clip_frames": 9}}
+    assert not comparable([one, elsewhere]) and nets_section([one, elsewhere]) is None
+    for compared in (True, False):
+        found = Gathered(nets={"a": "x", "b": "y"}, compared=compared)
+        assert ("different nets" in whole_page(ReportConfig(input=("a", "b")), found)) != compared
 
 
 def test_labels_for_a_net_of_unknown_cost_have_no_speed_and_no_cost(tmp_path: Path) -> None:

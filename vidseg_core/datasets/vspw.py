@@ -65,9 +65,7 @@ class Vspw(ImageDataset):
 
     def _lists(self) -> dict[str, list[str]]:
         found = {split: self._root / f"{split}.txt" for split in SPLIT_ORDER}
-        return {
-            split: path.read_text("utf-8").split() for split, path in found.items() if path.is_file()
-        }
+        return {split: path.read_text("utf-8").split() for split, path in found.items() if path.is_file()}
 
     def _list(self) -> Mapping[str, Iterable[Item]]:
         data = self._root / "data"

@@ -121,7 +121,7 @@ class ClipsDataset(WrappedDataset):
 
 
 class ThinnedLabels(WrappedDataset):
-    """Of each clip's labelled frames the first and every so many after it keep their labels (ETC IV-D: 10 %)."""
+    """Of each clip's labelled frames every so many keep their labels, the first one too (ETC IV-D)."""
 
     def __init__(self, inner: FrameDataset, every: str) -> None:
         super().__init__(inner)

@@ -83,7 +83,7 @@ def require_neighbours(source: str, clip: str, items: Sequence[Item]) -> None:
     numbers = sorted(item.frame_index for item in items)
     step = median_low(after - before for before, after in pairwise(numbers))
     if step > MOST_APART:
-        problem = f"{source}: clip {clip} has stills {step} frames apart: nothing can be carried from one to the next"
+        problem = f"{source}: clip {clip} has stills {step} frames apart: nothing can be carried between them"
         raise ConfigError("--data", f"{problem}; put the frames between beside them (docs/datasets.md)")
 
 

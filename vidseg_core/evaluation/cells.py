@@ -36,7 +36,7 @@ CHANGED = {
 }
 """What is different in evaluations of older versions."""
 READABLE = (2, EVALUATION_VERSION)
-"""Finished evaluations of these versions can be read (see `read.Evaluation`); a new cell goes into its own only."""
+"""Finished evaluations of these can be read (see `read.Evaluation`), only today's can be continued."""
 _SUMMARY = b"vidseg.cell"
 
 FRAME_FIELDS: list[tuple[str, pa.DataType]] = [
@@ -69,7 +69,7 @@ CELL_SCHEMA = pa.schema(
 )
 """`number` counts frames of the clip from 0; `distance` frames since the last key (0: a key), `wait_frames`
 until the next one where propagation waits for it; `miou` against labels, `fidelity` (mIoU) and `agreement`
-(pixels) against N, `tc`, `tc_visible` and `warp_accuracy` with the frame before; NaN where there is nothing to
+(pixels) against N, `tc`, `tc_visible`, `warp_accuracy` with the frame before; NaN where there is nothing to
 compare with. `mask` is `rle1`
 (docs/output.md)."""
 NET_SCHEMA = pa.schema(
@@ -180,7 +180,9 @@ def claim_evaluation(store: ObjectStore, fingerprint: Mapping[str, Any]) -> bool
     whose = "holds an evaluation of something else"
 
     def check() -> None:
-        require_same(read_manifest(store, (EVALUATION_VERSION,))["fingerprint"], fingerprint, store.root, whose)
+        require_same(
+            read_manifest(store, (EVALUATION_VERSION,))["fingerprint"], fingerprint, store.root, whose
+        )
 
     return claim(store, MANIFEST_KEY, content, check)
 

@@ -51,7 +51,8 @@ class Clip:
 
 
 def clips_of(config: EvaluateConfig) -> list[Clip]:
-    """All clips, in order; `ConfigError` for two of one name and for stills, `DatasetError` for data that is not there."""
+    """All clips, in order; `ConfigError` for two of one name and for stills, `DatasetError` for data that is
+    not there."""
     clips: list[Clip] = []
     origin: dict[str, str] = {}
     carries = any(method.scheduler.name != EVERY for method in config.parsed_methods())

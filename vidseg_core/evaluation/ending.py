@@ -96,9 +96,7 @@ def finish(
 
 def _numbers(bench: Bench, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     config = bench.config
-    return numbers(
-        summaries, fps=config.fps, class_names=bench.class_names, knows_cost=config.knows_cost
-    )
+    return numbers(summaries, fps=config.fps, class_names=bench.class_names, knows_cost=config.knows_cost)
 
 
 def _net_size(store: ObjectStore, bench: Bench, cells: Sequence[Cell]) -> dict[str, float | None]:

@@ -83,7 +83,7 @@ class Evaluation:
 
     store: ObjectStore
     version: int = EVALUATION_VERSION
-    """Version 2 left occluded pixels out of its column `tc`: that is `tc_visible` here, and there is no `tc`."""
+    """Version 2 left occluded pixels out of its `tc`: that is `tc_visible` here, and there is no `tc`."""
 
     @property
     def path(self) -> str:

@@ -2,8 +2,8 @@
 long results wait.
 
 Model: a schedule is one boolean a frame, true where N ran, and the first frame of a segment always is a key.
-AKI (average key interval) is frames over keys (DVRL 4.2); CKI (consecutive key interval) is the
-distance from one key to the next (DVRL 4.4, Fig. 6). Schedules of several segments are joined by `join`, never by
+AKI (average key interval) is frames over keys (DVRL 4.2); CKI (consecutive key interval) is the distance from
+one key to the next (DVRL 4.4, Fig. 6). Schedules of several segments are joined by `join`, never by
 concatenation, so that no interval crosses a segment's edge. `lkd_T[t]` is the distance of frame t to the last
 key at or before it, 0 for a key. Latency has two parts that never add up to one number without a frame rate,
 so both are given: seconds of compute (a key costs the net, as DVSNet and LVS count it), and frames of waiting

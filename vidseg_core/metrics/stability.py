@@ -1,12 +1,12 @@
 """Temporal stability Tsb (ETC Tables IV and VIII): how much contours change their shape from frame to frame.
 
-Model: the T of DAVIS (Perazzi et al., CVPR 2016, section 5.2), which ETC cites. The longest contour of a class
-in frame t - 1 and the one in frame t become polygons with a point every `STEP` pixels at most; each point is
-described by where the others lie around it (shape context, Belongie et al. 2002: a histogram over 5 distances
-and 12 angles, distances relative to their mean); dynamic time warping matches the points in order at the least
+Model: the T of DAVIS (Perazzi et al., CVPR 2016), which ETC cites. The longest contour of a class in frame
+t - 1 and the one in frame t become polygons with a point every `STEP` pixels at most; each point is described
+by where the others lie around it (shape context, Belongie et al. 2002: a histogram over 5 distances and 12
+angles, distances relative to their mean); dynamic time warping matches the points in order at the least
 chi-squared cost; Tsb of the pair is the mean cost of the matches that are one to one. 0: the shape is the
-same, wherever it is; higher is worse. Contours are closed, so the matching is done twice: from any point, then
-from the best match that it found.
+same, wherever it is; higher is worse. Contours are closed, so the matching is done twice: from any point,
+then from the best match that it found.
 
 DAVIS has one object. Here a pair's Tsb is the mean over the classes that both frames hold, void left out, and
 a clip's is the mean over its pairs. DAVIS's own matching code is not public in full, so the last digits may
@@ -91,7 +91,7 @@ def _chi_squared(first_NB: np.ndarray, second_MB: np.ndarray) -> np.ndarray:
 
 
 def _path(cost_NM: np.ndarray) -> np.ndarray:
-    """pairs_K2 of the cheapest way from the first corner to the last, in steps of one (dynamic time warping)."""
+    """pairs_K2 of the cheapest way from the first corner to the last, by steps of one."""
     rows, columns = cost_NM.shape
     total = np.full((rows + 1, columns + 1), np.inf)
     total[0, 0] = 0.0

@@ -14,12 +14,11 @@ Shape suffixes: H W rows and columns of the masks.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from vidseg_core.metrics.confusion import IGNORE_INDEX
 
-WINDOWS = (8, 16)
+WINDOWS: tuple[int, ...] = (8, 16)
 """Frames of a window, n, as VSPW reports them; below 256."""
 
 
@@ -37,7 +36,7 @@ class _Unbroken:
             self.count_HW = np.zeros(mask_HW.shape, np.uint8)
             return
         known_HW = np.equal(before_HW, mask_HW) & np.not_equal(mask_HW, self._void)
-        self.count_HW = cv2.add(self.count_HW, 1.0) * known_HW.view(np.uint8)  # saturates at 255
+        self.count_HW = (np.minimum(self.count_HW, 254) + 1) * known_HW.view(np.uint8)
 
 
 class VideoConsistency:
@@ -53,7 +52,8 @@ class VideoConsistency:
     def update(self, mask_HW: np.ndarray, labels_HW: np.ndarray | None) -> None:
         """The next frame of a run; None: it has no labels, and no window reaches over it."""
         if labels_HW is None:
-            return self.end_run()
+            self.end_run()
+            return
         self._take()
         self._mask.add(mask_HW)
         self._labels.add(labels_HW)
@@ -64,7 +64,6 @@ class VideoConsistency:
                 pixels = int(np.count_nonzero(still_HW))
                 kept = int(np.count_nonzero(still_HW & (self._mask.count_HW >= length - 1)))
                 self._last[length] = kept / pixels if pixels else None
-        return None
 
     def end_run(self) -> None:
         """The run is over; its last window is not taken."""

@@ -24,7 +24,7 @@ def parameters_of(segmenter: Segmenter) -> int | None:
 
 
 def gflop_of(segmenter: Segmenter, height: int, width: int, device: str = "cpu") -> float | None:
-    """10^9 operations of `head(features(frame))` on one frame; None where torch counts none. It runs the net."""
+    """10^9 operations of `head(features(frame))`, by running it once; None where torch counts none."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         segmenter.head(segmenter.features(torch.zeros(1, 3, height, width, device=device)))

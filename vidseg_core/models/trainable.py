@@ -89,10 +89,10 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def _fit_encoder(net: SplitNet, path: str, spec: str) -> None:
-    """An image classifier's weights, but for its last layers, into the encoder; fitted completely or refused."""
+    """An image classifier's weights, without its last layers, into the encoder: completely, or refused."""
     encoder = getattr(net, "encoder", getattr(net, "backbone", None))
     if not isinstance(encoder, nn.Module):
-        problem = "has no encoder that weights of its own fit; smp:<Architecture>/<encoder> and torchvision:<name> do"
+        problem = "has no encoder that weights of its own fit; smp:<Architecture>/<encoder> has one"
         raise SegmenterError(f"segmenter {spec!r} {problem}")
     file, wanted = read_weights(path), encoder.state_dict()
     kept = {

@@ -45,7 +45,7 @@ def consistency_section(
     look: Mapping[str, Look],
     suffix: str,
 ) -> Section:
-    """Plots and a table of all methods; of some (`picks`) also frame by frame, on `clip`, and class by class."""
+    """Plots and a table of all methods; of some (`picks`) also each frame of `clip`, and each class."""
     section, kinds = Section(f"Temporal consistency{suffix}"), kinds_of_tc(data)
     for kind in kinds:
         name = f"consistency{'-visible' if kind == 'tc_visible' else ''}{slug(suffix)}"
@@ -95,7 +95,7 @@ def _frame_by_frame(
     if any((~np.isnan(schedule.quality)).sum() > 1 for schedule in mine):
         section.plot(
             timeline_plot(mine, look, "warping accuracy", f"warping{slug(suffix)}"),
-            f"Clip {clip}: share of pixels that have the class of the pixel that they come from (ETC Fig. 5).",
+            f"Clip {clip}: share of pixels that have the class of where they come from (ETC Fig. 5).",
         )
 
 

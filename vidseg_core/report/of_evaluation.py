@@ -12,6 +12,7 @@ from vidseg_core.config.methods import ORACLE
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.evaluation.read import Evaluation
 from vidseg_core.metrics.cost import Cost
+from vidseg_core.report.consistency import consistency_section, kinds_of_tc, known
 from vidseg_core.report.curves import (
     QUALITY_WORDS,
     Curve,
@@ -21,7 +22,6 @@ from vidseg_core.report.curves import (
     number,
     shares,
 )
-from vidseg_core.report.consistency import consistency_section, kinds_of_tc, known
 from vidseg_core.report.masks import MOST_ROWS, Pick, strips_section, telling_clip, worst_section
 from vidseg_core.report.page import FOLDED_ROWS, Section, esc, num, slug
 from vidseg_core.report.schedules import decay_plot, interval_plot, schedule_of, timeline_plot
@@ -232,7 +232,9 @@ def _schedules(
     section = Section(f"Where the keys are{suffix}")
     points = ", ".join(f"{curve.name} {row['aki']:.1f}" for curve, row in picks)
     section.text(f"Of each method the operating point nearest to AKI {config.aki:g} is shown. AKI: {points}.")
-    everywhere = [schedule_of(data, curve.name, row["method_id"], data.clips) for curve, row in picks[:MOST_ROWS]]
+    everywhere = [
+        schedule_of(data, curve.name, row["method_id"], data.clips) for curve, row in picks[:MOST_ROWS]
+    ]
     if any(len(schedule.intervals) for schedule in everywhere):
         section.plot(
             interval_plot(everywhere, look, f"intervals{slug(suffix)}"),

@@ -47,7 +47,7 @@ def nets_section(found: Sequence[Evaluation]) -> Section | None:
     if len({net_of(data) for data in found}) < 2 or not comparable(found):
         return None
     section, short = Section("Nets"), _short_names(found)
-    section.text("The same clips and labels with different nets, each with its schedules.")
+    section.text("Several nets on the same clips and labels, each with its schedules.")
     curves = [
         replace(curve, name=f"{short[net_of(data)]}: {curve.name}")
         for data in found
@@ -57,8 +57,8 @@ def nets_section(found: Sequence[Evaluation]) -> Section | None:
         look = looks(curve.name for curve in curves)
         section.plot(
             fps_plot(curves, look, "miou", "nets"),
-            "Quality against speed, a line for each net and scheduler (ETC Fig. 2). Speed is that of the machine "
-            "on which each was evaluated: compare what ran on the same.",
+            "Quality against speed, a line for each net and scheduler (ETC Fig. 2). Speed is that of the "
+            "machine on which each was evaluated: compare what ran on the same.",
         )
     rows = [(short[net_of(data)], row) for data in found for row in data.methods]
     ranks = {name: _ranks([row[name] for _, row in rows]) for name in RANKED}
@@ -68,19 +68,23 @@ def nets_section(found: Sequence[Evaluation]) -> Section | None:
     table = [
         [
             net,
-            f"{row['method']} {row['point']}",
+            f"{row['method']} {row['point']}".strip(),
             num(None if row["parameters"] is None else row["parameters"] / 1e6, 1),
             num(row["gflop"], 1),
             num(row["aki"], 1),
-            *(cell for name in RANKED for cell in (num(row[name], 1 if name == "fps" else 3), ranks[name][n])),
+            *(
+                cell
+                for name in RANKED
+                for cell in (num(row[name], 1 if name == "fps" else 3), ranks[name][n])
+            ),
             together[n],
         ]
         for n, (net, row) in enumerate(rows)
     ]
     section.table(heads, [[str(cell) for cell in cells] for cells in table], texts=(0, 1))
     section.parts.append(
-        '<p class="soft">Parameters and 10^9 operations of one call of the net, a multiplication and the addition '
-        "after it counted as two. r1, r2, r3: ranks by mIoU, TC and fps; R: by their sum (ETC Table V).</p>"
+        '<p class="soft">Parameters and 10^9 operations of one call of the net, a multiplication and the '
+        "addition after it counted as two. r1, r2, r3: ranks by mIoU, TC, fps; R: by their sum.</p>"
     )
     return section
 

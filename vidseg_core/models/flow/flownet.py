@@ -5,8 +5,8 @@ convolutions halve the size six times, down to `conv6` at 1/64; a refinement par
 each size joins the encoder's maps with the flow so far. FlowNet2-s (Ilg et al. 2017, section 6) is the same
 with 3/8 of the channels. Flows inside are in units of `SCALE` pixels of the full picture, as in FlowNet 2.0.
 
-`conv6` is what the decision net of DVSNet (3.4, 4.4) and the policy of DVRL (4.2) read as the deviation between a
-frame and its key: 1024 channels in FlowNetS, 384 in FlowNet2-s.
+`conv6` is what the decision net of DVSNet (3.4, 4.4) and the policy of DVRL (4.2) read as the deviation
+between a frame and its key: 1024 channels in FlowNetS, 384 in FlowNet2-s.
 
 Legend: B pairs, C channels, h, w picture size (multiples of 64); 2 = (u, v) in pixels; 3 = RGB, 0..1.
 """
