@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -46,9 +45,14 @@ def lessons() -> list[Lesson]:
     return lessons_of([footage(), footage(seed=1)], 3, 0, 6)
 
 
-def learner(**options: Any) -> MatchLearner:
-    chosen = {"data": ("scenes:videos=1,frames=8",), "segmenter": "tiny-scenes", "output": "a"} | options
-    config = TrainPropagationConfig(propagator="match", **({"recipe": RECIPE} | chosen))
+def learner() -> MatchLearner:
+    config = TrainPropagationConfig(
+        data=("scenes:videos=1,frames=8",),
+        segmenter="tiny-scenes",
+        output="a",
+        propagator="match",
+        recipe=RECIPE,
+    )
     return MatchLearner(config, build_segmenter("tiny-scenes"), "cpu", new_match(SLIM))
 
 

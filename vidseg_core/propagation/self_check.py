@@ -250,10 +250,10 @@ def past_of(memory: Memory) -> Past:
         past.before = SeenKey(rgb_hw3=memory["key.picture"], labels_hw=memory["key.labels"])
         past.last_view, past.back_hw2 = memory["last.view"], memory["last.flow"]
         past.distance = int(memory["last.distance"][0])
-    while f"lesson.{len(past.lessons)}.labels" in memory:
-        parts = {
-            name: memory[f"lesson.{len(past.lessons)}.{name}"] for name in ("pictures", "labels", "flows")
-        }
-        distances = memory[f"lesson.{len(past.lessons)}.distances"].tolist()
-        past.lessons.append(Lesson(**{name: list(part) for name, part in parts.items()}, distances=distances))
+    while f"lesson.{(number := len(past.lessons))}.labels" in memory:
+        pictures, labels, flows = (
+            list(memory[f"lesson.{number}.{name}"]) for name in ("pictures", "labels", "flows")
+        )
+        distances = memory[f"lesson.{number}.distances"].tolist()
+        past.lessons.append(Lesson(pictures=pictures, labels=labels, flows=flows, distances=distances))
     return past
