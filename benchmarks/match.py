@@ -2,7 +2,7 @@
 
     python -m benchmarks.match --nets FOLDER [--data DIR] [--json FILE] [--intervals 12 25 50]
         [--sides one two] [--kinds outdoor face street drawn] [--ways match checked adapted] [--steps N]
-        [--segmenters] [--frames N]
+        [--segmenters] [--fold 0|1] [--frames N]
 
 FOLDER has `fold0.safetensors` and `fold1.safetensors` of `benchmarks.tiny_match`; each clip is filled by the
 net that has not seen it. Without --nets the package's own net is measured, which has seen the labelled clips:
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--steps", type=int, default=10, help="of an adapted net, at each left-out key")
     parser.add_argument("--segmenters", action="store_true")
+    parser.add_argument("--fold", type=int, choices=(0, 1), help="clips of one fold only")
     parser.add_argument("--frames", type=int, default=101, help="at most so many of a clip")
     options = parser.parse_args()
     root = data_dir(options.data)
@@ -181,11 +182,14 @@ def main() -> None:
         parser.error("--data: no folder of labelled clips here")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    files = [None if options.nets is None else str(options.nets / f"fold{n}.safetensors") for n in (0, 1)]
-    ways = [ways_of(file, options) for file in files]
+    folds = [0, 1] if options.fold is None else [options.fold]
+    files = {n: options.nets and str(options.nets / f"fold{n}.safetensors") for n in folds}
+    ways = {fold: ways_of(file, options) for fold, file in files.items()}
     rows: list[Row] = []
     for kind, fold, clip in clips_of(root, options.kinds):
         clip = replace(clip, frames=clip.frames[: options.frames], labels=clip.labels[: options.frames])
+        if options.fold not in (None, fold):
+            continue
         net = SEGMENTERS.get(kind, "") if options.segmenters else "labels"
         if net:
             rows += measure(kind, clip if net == "labels" else as_seen(clip, net), net, ways[fold], options)
