@@ -136,6 +136,8 @@ ROWS: Mapping[str, Row] = {
     "flow_warp, labels": Row(propagator="flow_warp"),
     "flow_warp, labels, low latency": Row(propagator="flow_warp", delay=3),
     "flow_warp, labels, two sides": Row(propagator="flow_warp", sides="two"),
+    "match, labels": Row(propagator="match"),
+    "match, labels, two sides": Row(propagator="match", sides="two"),
     "lvs": Row(propagator="lvs", learned=True),
     "lvs, low latency": Row(propagator="lvs", learned=True, delay=3),
     "accel": Row(propagator="accel", learned=True, options=LIGHT),

@@ -37,7 +37,7 @@ class Lesson:
     labels: Sequence[np.ndarray]
     """uint8 hw class ids or `OTHER`."""
     flows: Sequence[np.ndarray]
-    """hw2 from the frame to each key."""
+    """hw2 from the frame to each key, of any float type."""
     distances: Sequence[int]
     name: str = ""
     """What it was cut out of, in words."""

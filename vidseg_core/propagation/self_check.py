@@ -124,7 +124,7 @@ class SelfCheck:
         lesson = Lesson(
             pictures=[before.rgb_hw3, left.rgb_hw3, right.rgb_hw3],
             labels=[before.labels_hw, left.labels_hw, right.labels_hw],
-            flows=[back_hw2, ahead_hw2],
+            flows=[back_hw2.astype(np.float16), ahead_hw2.astype(np.float16)],
             distances=[past.distance, distance],
         )
         nets = [None, self.net, self._adapted(past) if self.steps else self.net]
@@ -202,7 +202,7 @@ def _seen(lesson: Lesson, keys) -> SeenFrame:
             current=_gray(lesson.pictures[1]),
             key=_gray(lesson.pictures[2 * side]),
             distance=lesson.distances[side],
-            flow_hw2=lesson.flows[side],
+            flow_hw2=lesson.flows[side].astype(np.float32),
         )
         for side in (0, 1)
     ]
