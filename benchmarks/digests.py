@@ -226,7 +226,7 @@ SCHEDULES = {
     "warp_error": "--scheduler.name warp_error",
     "warp_error, one side": "--scheduler.name warp_error --propagation.sides one",
     "policy": "--scheduler.name policy --scheduler.policy {train-policy}/policy.safetensors",
-    "confidence": f"--scheduler.name confidence {DECISION}",
+    "expected_loss": f"--scheduler.name expected_loss {DECISION}",
     "confidence_sum": f"--scheduler.name confidence_sum {DECISION}",
     "planner": "--scheduler.name planner",
     "planner, own": "--scheduler.name planner --propagation.sides one"

@@ -6,9 +6,9 @@
 Faces (landmark labels: read "agreement with the landmark labels"), DAVIS sequences and the CamVid clip where
 they are at hand, else generated scenes. The labels stand in for N, so figures show scheduling and propagation
 alone (DIS flow at 256 px, label propagation); a key frame scores 1. Quality: mean over frames of mIoU over
-the classes that a frame's labels or its mask hold. `faces_eq2`: the faces once more, with `tiny-face` for N
-and agreement with its own masks for quality (DVRL Eq. 2). `--groups`: some of faces, faces_eq2, davis,
-camvid.
+the classes that a frame's labels or its mask hold. `faces_fidelity`: the faces once more, with `tiny-face`
+for N and its own masks for truth; `faces_eq2`: the same, and quality is the share of pixels that agree with
+them (DVRL Eq. 2, DVSNet Eq. 1). `--groups`: some of faces, faces_fidelity, faces_eq2, davis, camvid.
 
 Tables are built first (`vidseg build-episodes`; --tables keeps them for another time), then every scheduler
 is valued on them, one-sided and two-sided. `--stride`: only every so many frames may be key, for all
@@ -51,7 +51,8 @@ INTERVALS = (10, 25, 50, 100)
 ROOM = 1.2
 """The longest interval of the tables, in units of an average interval that is shown, is more than this."""
 SIDES = ("one", "two")
-EQ_2 = "faces_eq2"
+AGAINST_N = {"faces_fidelity": "fidelity", "faces_eq2": "accuracy"}
+"""Groups in which a net's own masks are the truth, and what is counted."""
 RANDOM_SEEDS = 8
 BOOTSTRAP = 1000
 
@@ -240,7 +241,7 @@ def sources(
     root = data_dir(data)
     places = {
         "faces": ("face", "face", "all"),
-        EQ_2: ("face", "face", "all"),
+        **dict.fromkeys(AGAINST_N, ("face", "face", "all")),
         "davis": ("davis", "davis2016", "all"),
         "camvid": ("camvid", "camvid", "clip_0016E5_15hz"),
     }
@@ -266,7 +267,7 @@ def tables_of(
         key_stride=options.stride,
         two_sided_stride=options.stride,
         features=("scores", "flow"),
-        **({"segmenter": "tiny-face", "quality": "fidelity"} if group == EQ_2 else {}),  # type: ignore[arg-type]
+        **({"segmenter": "tiny-face", "quality": AGAINST_N[group]} if group in AGAINST_N else {}),  # type: ignore[arg-type]
     )
     run_build_episodes(config)
     try:

@@ -98,7 +98,7 @@ def _runs(
     for seed in range(seeds):
         nets.append(decision_net(rest, seed))
         loss = loss_of(nets[-1])
-        scores.setdefault("dn", []).append(loss)
+        scores.setdefault("expected_loss", []).append(loss)
         scores.setdefault("confidence_sum", []).append(lambda t, f=loss: summed(f(t)))
     found = {name: [_by_score(score, rest, cuts) for score in each] for name, each in scores.items()}
     return found | {"paced": [paced(rest, cuts, seed, net) for seed, net in enumerate(nets)]}

@@ -9,7 +9,8 @@ between them. Intervals of which a clip does not hold two on average are left ou
 | row              | what                                                                                   |
 |------------------|----------------------------------------------------------------------------------------|
 | the heuristics   | their score, online                                                                    |
-| dn               | `train-decision`, DVSNet's decision net on cheap features, online                      |
+| expected_loss    | `train-decision` on cheap features, online; on tables of `accuracy` DVSNet's decision  |
+|                  | net, and named `confidence`                                                            |
 | confidence_sum   | its expected losses added up since the key, online                                     |
 | policy           | `train-policy`, light, REINFORCE, online; decides at every frame that may be key        |
 | paced            | `train-policy --policy paced --decision` on `moving_share`, rewarded two-sided, online  |
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.score_walk import SCORES, run_scores
+from vidseg_core.config.catalogue import AGREEMENT
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.episodes.on_tables import LookaheadTable
@@ -171,7 +173,8 @@ def _left_out(lessons: Sequence[Lesson], number: int, seeds: int, episodes: int)
     for seed in range(seeds):
         net = decision_net(tables, seed)
         loss = loss_of(net)
-        found.setdefault("dn", []).append(_by_score(loss, tables, table))
+        alone = "confidence" if table.fingerprint.get("quality") == AGREEMENT else "expected_loss"
+        found.setdefault(alone, []).append(_by_score(loss, tables, table))
         total: Callable[[EpisodeTable], np.ndarray] = lambda t, f=loss: summed(f(t))  # noqa: E731
         found.setdefault("confidence_sum", []).append(_by_score(total, tables, table))
         if episodes:
@@ -205,7 +208,7 @@ def thresholds_of(score: Callable[[EpisodeTable], np.ndarray], tables: Sequence[
 
 
 def decision_net(tables: Sequence[EpisodeTable], seed: int) -> DecisionNet:
-    """DVSNet's net, on the `flow` features."""
+    """What `train-decision` makes of the `flow` features; DVSNet's net where the tables hold agreement."""
     training = join_tables([_cheap(t) for t in tables], thinned=True)
     return train_decision(training, None, DecisionOptions(seed=seed)).net
 

@@ -103,7 +103,7 @@ def test_points_fall_in_keys_and_their_settings_give_their_keys_again() -> None:
     [
         ("policy", "policy", "light"),
         ("policy", "policy", "paced"),
-        ("confidence", "decision", "light"),
+        ("expected_loss", "decision", "light"),
         ("confidence_sum", "decision", "light"),
     ],
 )

@@ -32,9 +32,10 @@ def walk_plainly(
     forced_at = rules.max_interval or table.horizon
     keys, rewards, states = [True], [], []
     key = start
+    compared = min(rules.history, rules.frames, table.frames - start)
     while start + len(keys) < table.frames and len(keys) < rules.frames:
         window = keys[-rules.history :]
-        if sum(window) / rules.history > rules.eta + 1e-12:
+        if sum(window) > 1 and sum(window) / compared > rules.eta + 1e-12:
             break  # stop immediately exceeding the limitation
         frame = start + len(keys)
         lkd = frame - key

@@ -142,6 +142,19 @@ def test_quality_against_the_nets_own_masks_needs_no_labels() -> None:
     assert np.array_equal(walk(accuracy, keys).quality_T, shares)
 
 
+def test_agreement_with_labels_that_stand_in_for_n_counts_labelled_pixels() -> None:
+    """DVSNet's confidence is a share of pixels; tables of labels once knew mIoU only."""
+    clip = records(12)
+    table = build(clip, quality="accuracy", horizon=4)
+    first, shown = clip[0].labels_HW, clip[3].labels_HW
+    assert first is not None and shown is not None and table.quality_TL1[3, 0] == 1.0
+    masks, _ = engine_masks(clip, GivenKeys((0,)), LabelsNet(clip), sides="one", max_interval=4)
+    known = shown != 255
+    assert table.quality_TL1[0, 3] == np.float32(np.mean(masks[3][known] == shown[known]))
+    with pytest.raises(EpisodeError, match="fidelity asks for a net"):
+        build(clip, quality="fidelity")
+
+
 @pytest.mark.parametrize("level", ["scores", "features"])
 def test_other_levels_are_the_engines_too(level: str) -> None:
     clip = records(16, void=False)

@@ -4,13 +4,14 @@ reference does: same states, rewards and stops, whatever is played beside."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.episodes.plain_environment import walk_plainly
@@ -73,6 +74,8 @@ def test_every_walker_walks_as_the_equations_say(
         sides=reward[1],
         price=price,
     )
+    forced = math.ceil(min(history, length) / (interval or 6))
+    assume(forced <= rules.most_keys(np.array(length)))
     rollout, starts_B2, uniform_SN = play(tables, rules, 2, seed)
     for walker in range(6):
         table, start = starts_B2[walker // 2]
@@ -102,6 +105,20 @@ def without_some_truth(table: EpisodeTable) -> EpisodeTable:
     frame = np.arange(table.frames)[:, None] + np.arange(table.horizon + 1)[None]
     quality[frame % 3 == 1] = np.nan
     return dataclasses.replace(table, quality_TL1=quality)
+
+
+@pytest.mark.parametrize(("eta", "keys"), [(0.04, 1), (0.06, 1), (0.14, 4)])
+@pytest.mark.parametrize("frames", [30, 40])
+def test_a_snippet_is_held_to_the_ratio_that_was_asked_for(eta: float, keys: int, frames: int) -> None:
+    """Compared with a history of 90 frames, snippets of 30 were let through with three times as many keys.
+
+    `frames`: of the clip; a snippet in a longer one, or a clip that is no longer than that."""
+    rules = EpisodeRules(frames=90 if frames == 30 else 30, eta=eta)
+    environment = Environment(join_tables([random_table(frames, 90)]), rules)
+    environment.reset(np.zeros((1, 2), np.int64), 1)
+    while environment.observe() is not None:
+        environment.step(np.ones(1, bool))
+    assert environment.keys_NM.sum() == keys + 1  # the one that exceeds ends it
 
 
 def test_the_defaults_are_the_papers() -> None:

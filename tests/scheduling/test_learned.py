@@ -79,7 +79,7 @@ def written(folder: Path, table: EpisodeTable, role: Any, **facts: Any) -> tuple
         kind="light",
         feature_names=tables.feature_names,
         widths=net.widths,
-        fingerprint={},
+        fingerprint={"quality": "accuracy"},
         max_interval=HORIZON,
         operating_points=(OperatingPoint(target=25.0, threshold=0.4, aki=24.0, quality=0.8),),
     )
@@ -89,7 +89,13 @@ def written(folder: Path, table: EpisodeTable, role: Any, **facts: Any) -> tuple
 
 
 @pytest.mark.parametrize(
-    ("name", "role"), [("policy", "policy"), ("confidence", "decision"), ("confidence_sum", "decision")]
+    ("name", "role"),
+    [
+        ("policy", "policy"),
+        ("confidence", "decision"),
+        ("expected_loss", "decision"),
+        ("confidence_sum", "decision"),
+    ],
 )
 def test_the_engine_scores_and_decides_as_the_tables_do(
     name: str, role: str, table: EpisodeTable, tmp_path: Path
@@ -233,6 +239,18 @@ def test_a_file_gives_back_net_and_facts_bit_by_bit(table: EpisodeTable, tmp_pat
         net.last.bias += 1
     Path(path).write_bytes(policy_bytes(net, facts))
     assert policy_digest(path) != policy_digest(written(tmp_path, table, "policy", eta=0.14, seed=7)[0])
+
+
+def test_a_confidence_is_a_share_of_pixels_or_refused(table: EpisodeTable, tmp_path: Path) -> None:
+    """A net that learned mIoU once ran under the name of DVSNet's confidence, where no threshold is 1 - t."""
+    path, _ = written(tmp_path, table, "decision", fingerprint={"quality": "labels"})
+    for name in ("expected_loss", "confidence_sum"):
+        assert build_scheduler(name, policy=path, threshold=0.1).threshold == 0.1
+    with pytest.raises(PolicyError, match="tables of --quality labels, but confidence is a share of pixels"):
+        build_scheduler("confidence", policy=path)
+    older, _ = written(tmp_path, table, "decision", fingerprint={})
+    with pytest.raises(PolicyError, match="a quality that the file does not name"):
+        build_scheduler("confidence", policy=older)
 
 
 def test_without_a_threshold_the_files_own_is_taken(table: EpisodeTable, tmp_path: Path) -> None:

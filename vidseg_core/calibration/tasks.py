@@ -60,10 +60,13 @@ def tried_names(config: SegmentConfig) -> tuple[str, ...]:
 
 
 def file_for(name: str, config: SegmentConfig) -> str | None:
-    """What a trained scheduler reads: the run's file if it is of this kind, else the one in the package."""
-    given = SCHEDULERS.get(config.scheduler.name)
-    fits = given is not None and given.trained_by == SCHEDULERS[name].trained_by
-    return config.scheduler.policy if fits else SCHEDULERS[name].file
+    """What a trained scheduler reads: the run's file if it is of this kind, else the one in the package.
+
+    One that asks for a quality of its own is tried where the run itself names it, and with that the file.
+    """
+    entry, given = SCHEDULERS[name], SCHEDULERS.get(config.scheduler.name)
+    fits = given is not None and given.trained_by == entry.trained_by
+    return config.scheduler.policy if fits and (not entry.quality or given is entry) else entry.file
 
 
 def lookahead_file(config: SegmentConfig) -> str:

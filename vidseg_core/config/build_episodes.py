@@ -63,14 +63,16 @@ class BuildEpisodesConfig:
     data: tuple[str, ...] = ()
     """data sets, NAME:PATH?options, e.g. face:/data/faces; repeatable, equal classes"""
     input: tuple[str, ...] = ()
-    """videos without labels (files, folders, globs, s3://, lists); needs --quality fidelity or accuracy"""
+    """videos without labels (files, folders, globs, s3://, lists); needs a net and --quality fidelity or
+    accuracy"""
     output: str
     """folder or s3://bucket/prefix of the set of tables"""
     split: str = "all"
     """split of --data to take"""
 
     quality: Literal["labels", "fidelity", "accuracy"] = "labels"
-    """labels: mIoU against labels; fidelity: mIoU, accuracy: pixels, against the segmenter's own mask"""
+    """labels: mIoU against labels; fidelity: mIoU, accuracy: share of pixels (DVSNet Eq. 1, DVRL Eq. 2),
+    against the segmenter's own mask"""
     segmenter: str = LABELS
     """labels (they stand in for the net: propagation alone), or a net as for vidseg segment"""
     weights: str | None = None
@@ -155,12 +157,11 @@ class BuildEpisodesConfig:
         check_name("--segmenter", self.segmenter, (LABELS, *NAMED_NETS), NET_FAMILIES)
         if self.quality == "labels":
             check(not self.input, "--input", "videos have no labels: take --quality fidelity, or give --data")
-        else:
-            problem = f"--quality {self.quality} compares with a net's own masks: name a net"
-            check(self.segmenter != LABELS, "--segmenter", problem)
         if self.segmenter == LABELS:
             problem = "averages a net's answers; labels have one: name a --segmenter"
             check(not self.tta.on, "--tta", problem)
+            problem = f"--quality {self.quality} compares with a net's own masks: name a net"
+            check(self.quality != "fidelity" and not self.input, "--segmenter", problem)
             level = self.propagation.level
             check(level == "labels", "--propagation.level", f"labels have no {level}: name a --segmenter")
         if self.num_classes is not None:

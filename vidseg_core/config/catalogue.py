@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 __all__ = [
+    "AGREEMENT",
     "BESIDE",
     "DISTANCE",
     "EVERY",
@@ -39,6 +40,8 @@ POINT_INTERVAL = 25.0
 """Without a threshold a trained file is used at its operating point nearest to this key interval, frames."""
 EVERY, FIXED = "every", "fixed"
 """The net on every frame, and even keys: what the others are compared with."""
+AGREEMENT = "accuracy"
+"""The quality of tables that is the confidence of DVSNet Eq. 1: the share of pixels that agree with N."""
 DISTANCE = "distance"
 """The table feature that every pair has: frames since the key."""
 
@@ -59,6 +62,8 @@ class SchedulerEntry:
     """Name of the table feature that is its score; empty: none is."""
     trained_by: str = ""
     """The verb that writes the file it reads (``scheduler.policy``)."""
+    quality: str = ""
+    """What its file must have learned from (``build-episodes --quality``); empty: any."""
     file: str | None = None
     """The file in the package that it reads if the user names none."""
     looks_ahead: bool = False
@@ -112,7 +117,13 @@ SCHEDULERS: Mapping[str, SchedulerEntry] = {
     "confidence": SchedulerEntry(
         made_by="vidseg_core.scheduling.confidence:Confidence",
         trained_by="train-decision",
+        quality=AGREEMENT,
         unit="1 - expected confidence",
+    ),
+    "expected_loss": SchedulerEntry(
+        made_by="vidseg_core.scheduling.confidence:ExpectedLoss",
+        trained_by="train-decision",
+        unit="1 - expected quality",
     ),
     "confidence_sum": SchedulerEntry(
         made_by="vidseg_core.scheduling.confidence:ConfidenceSum",

@@ -9,8 +9,9 @@ key. At each later frame the walker
 The first frame has no last key and earns nothing.
 
 What the paper leaves open, and how it is settled here:
-- KAR in rule 1 counts the keys of the last `history` frames against the whole history, with frames before
-  the episode as non-keys: counted among the decisions so far alone, the start key would be 100 %;
+- KAR in rule 1 counts the keys of the last `history` frames against the whole history, or against the whole
+  episode where that is shorter, with frames before and to come as non-keys: counted among the decisions so
+  far alone, the start key would be 100 %. The start key itself never exceeds the limit;
 - KAR in rule 2 is what the engine hands to a scheduler: keys / decisions among the last `history`;
 - a frame `max_interval` after its key is key, as in the engine; it is no decision, but it earns its reward.
 
@@ -41,7 +42,8 @@ class EpisodeRules:
     frames: int = EPISODE_FRAMES
     """M + 1, frames of an episode at most."""
     eta: float = 0.06
-    """Key/all ratio above which an episode ends (the paper shows 0.04, 0.06 and 0.14); 1: never."""
+    """Key/all ratio above which an episode ends (the paper shows 0.04, 0.06 and 0.14); 1: never. Of `history`
+    frames, or of all where the episode has fewer."""
     history: int = 90
     """Decisions that KAR looks back on."""
     max_interval: int | None = None
@@ -62,18 +64,22 @@ class EpisodeRules:
             raise EpisodeError(
                 f"max_interval is {interval}, but the tables know distances from 1 to {tables.horizon} only"
             )
-        keys = math.ceil(min(self.history, self.frames) / interval)
-        if keys > self.eta * self.history + 1e-9:
+        window = min(self.history, self.frames)
+        keys, allowed = math.ceil(window / interval), int(self.most_keys(np.array(window)))
+        if keys > allowed:
             raise EpisodeError(
-                f"no schedule can meet eta {self.eta:g}: of {self.history} frames it allows "
-                f"{math.floor(self.eta * self.history + 1e-9)} key(s), but a key every {interval} frames at "
-                f"the latest makes {keys}"
+                f"no schedule can meet eta {self.eta:g}: of {window} frames it allows {allowed} key(s), but "
+                f"a key every {interval} frames at the latest makes {keys}"
             )
         if self.sides == "two" and tables.two_sided_RL1 is None:
             raise EpisodeError("these tables hold no two-sided qualities; build them, or use sides one")
         if self.sides == "two" and self.reward != "shown":
             raise EpisodeError("reward gain (DVRL Eq. 1) compares one-sided results; two sides need shown")
         return interval
+
+    def most_keys(self, frames: np.ndarray) -> np.ndarray:
+        """int64: keys among the last `history` frames that do not exceed eta, in episodes of so many frames."""
+        return np.maximum(1, np.floor(self.eta * np.minimum(self.history, frames) + 1e-9).astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,8 @@ class Environment:
         table_N, start_N = starts_N2[:, 0], starts_N2[:, 1]
         self.walkers = len(starts_N2)
         self._start_N = self.tables.first_C[table_N] + start_N
-        self.steps_N = np.minimum(self.rules.frames, self.tables.frames_C[table_N] - start_N) - 1
+        frames_N = np.minimum(self.rules.frames, self.tables.frames_C[table_N] - start_N)
+        self.steps_N, self._most_keys_N = frames_N - 1, self.rules.most_keys(frames_N)
         self.keys_NM = np.zeros((self.walkers, int(self.steps_N.max(initial=0)) + 1), np.uint8)
         self.keys_NM[:, 0] = 1
         self._key_step_N = np.zeros(self.walkers, np.int64)
@@ -133,7 +140,7 @@ class Environment:
     def observe(self) -> Observation | None:
         """What is seen before the next step by walkers that decide (maybe none); None: all have ended."""
         live, history = self._live, self.rules.history
-        within = self._window_N[live] <= self.rules.eta * history + 1e-9
+        within = self._window_N[live] <= self._most_keys_N[live]
         self._live = live = live[(self.time <= self.steps_N[live]) & within]
         if not len(live):
             return None

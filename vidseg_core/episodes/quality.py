@@ -5,10 +5,12 @@ Model, frame by frame (DVRL section 3.2):
   label count nowhere, and a frame without any labelled pixel has no quality (NaN);
 - `fidelity` (Eq. 2's substitution, in the unit of Eq. 1): the same mean IoU, with N's own mask of the frame
   as its labels;
-- `accuracy` (Eq. 2 as it is written): share of the pixels on which mask and N's own mask agree.
+- `accuracy` (Eq. 2 as it is written, and the confidence of DVSNet Eq. 1): share of the pixels on which mask
+  and N's own mask agree.
 
-Where labels themselves play N, a pixel without a label is carried along as one class more, `void`. A mask
-that says `void` where a label is known is wrong there, but `void` is no class in the mean.
+Where labels stand in for N they are its mask: `accuracy` is then the share of the labelled pixels that agree
+with them, and a pixel without a label is carried along as one class more, `void`. A mask that says `void`
+where a label is known is wrong there, but `void` is no class in the mean.
 
 Legend: C classes, K = C + 1 with `void` last, H, W working size.
 """
@@ -77,5 +79,5 @@ class Truth:
 
 
 def as_mask(labels_HW: np.ndarray, classes: int) -> np.ndarray:
-    """uint8: labels in the part of N; pixels without a label become the class `void` after the others."""
+    """uint8: labels in the place of N's mask; pixels without a label become the class `void` after the others."""
     return np.where(labels_HW == IGNORE_INDEX, classes, labels_HW).astype(np.uint8)

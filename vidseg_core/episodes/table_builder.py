@@ -116,8 +116,8 @@ class TableBuilder:
                 f"propagator {filler.name!r} fills whole gaps, so its masks depend on more than a key and a "
                 "frame, and no table can say beforehand what a schedule is worth"
             )
-        if net is None and options.quality != "labels":
-            raise EpisodeError(f"quality {options.quality} asks for a net: labels have no mask of their own")
+        if net is None and options.quality == "fidelity":
+            raise EpisodeError("quality fidelity asks for a net: against labels it is the quality labels")
         if net is None and filler.level != "labels":
             raise EpisodeError(f"labels have no {filler.level} to propagate; give a segmenter")
         if net is None and filler.works_with_net:
@@ -206,7 +206,8 @@ class TableBuilder:
                 low = self._net.low([frame_HW3]) if self._needs_low else None
                 mask_HW, carried = self._net.run([frame_HW3], low)[0]
                 low_maps = None if low is None else low[0]
-            reference = labels_HW if self.options.quality == "labels" else mask_HW
+            against_labels = self._net is None or self.options.quality == "labels"
+            reference = labels_HW if against_labels else mask_HW
             key = GapKey(
                 view=make_view(frame_HW3, self.options.flow_size, self._flow.channels),
                 carried=carried,

@@ -1,11 +1,17 @@
-"""`confidence`: DVSNet's adaptive key frames (section 3.2): key where the expected confidence is below t.
-`confidence_sum`: the same net, its expected losses added up since the key.
+"""What a decision net expects of a frame, as a score.
+
+| scheduler        | a key where                                                                               |
+|------------------|-------------------------------------------------------------------------------------------|
+| `confidence`     | the expected confidence is below t (DVSNet section 3.2): a share of pixels, Eq. 1         |
+| `expected_loss`  | the expected quality is too low, in whatever the net's tables measured (mIoU, for one)    |
+| `confidence_sum` | the losses expected since the key add up to too much                                      |
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from vidseg_core.config.catalogue import AGREEMENT
 from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.models.policy_trunk import PolicyError
@@ -13,8 +19,8 @@ from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.policy import chosen_threshold, reader_for
 
 
-class Confidence:
-    """1 - expected confidence: the share of the frame that is expected to be wrong. `threshold` is 1 - t.
+class ExpectedLoss:
+    """1 - expected quality of the propagated frame, in the unit of the tables that the net learned from.
 
     So the higher score asks for the key, as with every scheduler. `policy`: a file of train-decision.
     ValueError for any other file.
@@ -39,9 +45,27 @@ class Confidence:
         return float(1.0 - self._net.confidence(self._read(deviation)[None])[0])
 
 
-class ConfidenceSum(Confidence):
+class Confidence(ExpectedLoss):
+    """1 - expected confidence: the share of the pixels that are expected to be wrong (DVSNet Eq. 1).
+
+    `threshold` is 1 - t. ValueError for a net that learned another quality than `accuracy`: its numbers are
+    no shares of pixels, and no t of the paper would mean the same.
+    """
+
+    def __init__(self, policy: str, threshold: float | None = None) -> None:
+        super().__init__(policy, threshold)
+        learned = self.facts.fingerprint.get("quality", "a quality that the file does not name")
+        if learned != AGREEMENT:
+            raise PolicyError(
+                f"{policy} was trained on tables of --quality {learned}, but confidence is a share of pixels "
+                f"(DVSNet Eq. 1): take --scheduler.name expected_loss or confidence_sum, or train it on "
+                f"tables of build-episodes --quality {AGREEMENT}"
+            )
+
+
+class ConfidenceSum(ExpectedLoss):
     """What the interval since the last key is expected to have lost, in frames: the sum of
-    max(0, 1 - expected confidence) over its frames. `threshold`: how much it may lose.
+    max(0, 1 - expected quality) over its frames. `threshold`: how much it may lose.
 
     A threshold on one frame's loss spends a corpus's keys on the clips that move most; what is lost over an
     interval is what a key can save. (Not in DVSNet; `episodes.on_tables.summed` is the same on tables.)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from vidseg_core.config.catalogue import AGREEMENT
 from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.episodes.on_tables import summed
 from vidseg_core.episodes.operate import Operator
@@ -106,13 +107,18 @@ class DecisionTraining(Training):
         alone, added_up = _plain(facts.operating_points), _plain(facts.summed_points)
         return Ending(
             use=f"{describe_points(added_up)}; use it with --scheduler.name confidence_sum "
-            f"--scheduler.policy {file} (a frame's loss alone, --scheduler.name confidence: "
+            f"--scheduler.policy {file} (a frame's loss alone, --scheduler.name {_alone(facts)}: "
             f"{describe_points(alone)})",
             files=(DECISION,),
             parameters=sum(weight.numel() for weight in net.parameters()),
             points=alone,
             details={"summed_points": added_up},
         )
+
+
+def _alone(facts: PolicyFacts) -> str:
+    """The scheduler that looks at the loss of one frame."""
+    return "confidence" if facts.fingerprint.get("quality") == AGREEMENT else "expected_loss"
 
 
 def _plain(points: Sequence[OperatingPoint]) -> list[dict[str, float]]:

@@ -1,7 +1,8 @@
 """Training of DVSNet's decision net (section 3.4): mean squared error against the true confidence, by Adam.
 
-The truth of a pair (k, i) is its quality in the table: accuracy of the propagated mask against N's own
-(DVSNet Eq. 1) on tables without labels, mIoU on tables with them.
+The truth of a pair (k, i) is its quality in the table: on tables of `accuracy` the share of the pixels on
+which the propagated mask agrees with N's own (DVSNet Eq. 1), on others mIoU, which is no confidence of the
+paper and goes under another name (`expected_loss`).
 
 Invariant: net and order of samples depend on the seed alone.
 
