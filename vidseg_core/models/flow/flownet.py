@@ -21,6 +21,8 @@ from vidseg_core.models.flow.layers import ScaleHead, conv
 
 SCALE = 20.0
 """Pixels per unit of flow inside the net."""
+CHAIRS_MEAN_RGB = (0.411, 0.432, 0.45)
+"""What FlowNetPytorch takes away from pictures."""
 
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:
@@ -36,6 +38,10 @@ class FlowNetS(nn.Module):
 
     multiple = 64
     smallest = 64
+    ways = ("pair", "fixed")
+    """Of reading pictures, for published weights (see `published`)."""
+    way = ""
+    """Ours: the mean of each picture is taken away, colour by colour."""
     scale: ScaleHead | None
 
     def __init__(self, width: float = 1.0) -> None:
@@ -92,13 +98,22 @@ class FlowNetS(nn.Module):
 
     def _encode(self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor) -> list[torch.Tensor]:
         """Maps at 1/4, 1/8, 1/16, 1/32 and 1/64."""
-        stacked = torch.cat([current_B3hw, key_B3hw], 1)
-        feats = self.conv1(stacked - stacked.mean((2, 3), keepdim=True))
+        feats = self.conv1(self._centred(current_B3hw, key_B3hw))
         maps = []
         for block in (self.conv2, self.conv3, self.conv4, self.conv5, self.conv6_):
             feats = block(feats)
             maps.append(feats)
         return maps
+
+    def _centred(self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor) -> torch.Tensor:
+        """Both pictures, stacked, around 0."""
+        stacked = torch.cat([current_B3hw, key_B3hw], 1)
+        if self.way == "fixed":
+            return stacked - stacked.new_tensor(CHAIRS_MEAN_RGB * 2)[:, None, None]
+        mean_B611 = stacked.mean((2, 3), keepdim=True)
+        if self.way == "pair":
+            mean_B611 = ((mean_B611[:, :3] + mean_B611[:, 3:]) / 2).repeat(1, 2, 1, 1)
+        return stacked - mean_B611
 
     def _flows(self, maps: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """From 1/64 to 1/4, in units of `SCALE` pixels, and the maps that the last one is read from."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from vidseg_core.config.catalogue import FLOWS, NET_FLOWS, SCALED_FLOWS
 from vidseg_core.models.digest import digest_state
+from vidseg_core.models.flow.published import take_way, under_our_names
 from vidseg_core.models.protocol import SegmenterError, unknown_name
 from vidseg_core.models.request import seeded
 from vidseg_core.models.weights import WeightsFile, fit_weights, read_weights
@@ -57,7 +58,7 @@ def build_flow_net(
         raise unknown_name("flow net", name, NET_FLOWS)
     net = seeded(seed, load(FLOWS[name].net))
     file = weights or (None if bare else BUNDLED.get(name))
-    content = None if file is None else read_weights(file)
+    content = None if file is None else under_our_names(read_weights(file), net)
     there = None if content is None else _scale_in(content)
     if (scale or there) and FLOWS[name].scaled:
         level, channels = scale or there  # type: ignore[misc]
@@ -65,6 +66,7 @@ def build_flow_net(
     elif scale:
         raise SegmenterError(f"flow net {name!r} cannot have a scale field; {', '.join(SCALED_FLOWS)} can")
     if content is not None:
+        take_way(net, content.state)
         if scale and not there:  # a flow net whose scale field begins here, at 1
             fresh = {key: value for key, value in net.state_dict().items() if key.startswith(SCALE_KEYS)}
             content = replace(content, state={**content.state, **fresh})

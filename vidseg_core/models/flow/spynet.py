@@ -16,6 +16,8 @@ from torch import nn
 from vidseg_core.models.flow.layers import backward_warp, grow_flow
 
 LEVELS = 6
+SMALLEST = 32
+"""Pixels: published weights of way `sized` take no more halvings than bring a picture down to it."""
 MEAN_RGB, STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -32,6 +34,10 @@ class SpyNet(nn.Module):
 
     multiple = 32
     smallest = 32
+    ways = ("sized", "aligned")
+    """Of reading pictures, for published weights (see `published`)."""
+    way = ""
+    """Ours: all levels, and flows grow from pixel to pixel."""
     mean: torch.Tensor
     std: torch.Tensor
 
@@ -48,14 +54,26 @@ class SpyNet(nn.Module):
     def levels(self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor) -> list[torch.Tensor]:
         """Flows at 1/32 to full size, each in its own pixels."""
         pyramid = [((current_B3hw - self.mean) / self.std, (key_B3hw - self.mean) / self.std)]
-        for _ in range(LEVELS - 1):
+        for _ in range(self._levels(*current_B3hw.shape[-2:]) - 1):
             pyramid.append(tuple(functional.avg_pool2d(p, 2) for p in pyramid[-1]))  # type: ignore[arg-type]
         coarsest = pyramid[-1][0]
         flow_B2hw = coarsest.new_zeros(len(coarsest), 2, *coarsest.shape[-2:])
         flows = []
-        for net, (current, key) in zip(self.nets, reversed(pyramid), strict=True):
-            flow_B2hw = grow_flow(flow_B2hw, *current.shape[-2:])
+        for net, (current, key) in zip(self.nets, reversed(pyramid), strict=False):
+            flow_B2hw = self._grown(flow_B2hw, *current.shape[-2:])
             seen = backward_warp(key, flow_B2hw)
             flow_B2hw = flow_B2hw + net(torch.cat([current, seen, flow_B2hw], 1))
             flows.append(flow_B2hw)
         return flows
+
+    def _levels(self, height: int, width: int) -> int:
+        if self.way != "sized":
+            return LEVELS
+        halvings = (max(height, width) - 1).bit_length() - SMALLEST.bit_length() + 1
+        return 1 + min(max(halvings, 0), LEVELS - 1)
+
+    def _grown(self, flow_B2hw: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        if not self.way or flow_B2hw.shape[-1] == width:
+            return grow_flow(flow_B2hw, height, width)
+        grown = functional.interpolate(flow_B2hw, (height, width), mode="bilinear", align_corners=True)
+        return 2.0 * grown
