@@ -209,7 +209,7 @@ def thresholds_of(score: Callable[[EpisodeTable], np.ndarray], tables: Sequence[
 
 def decision_net(tables: Sequence[EpisodeTable], seed: int) -> DecisionNet:
     """What `train-decision` makes of the `flow` features; DVSNet's net where the tables hold agreement."""
-    training = join_tables([_cheap(t) for t in tables], thinned=True)
+    training = join_tables([_cheap(t) for t in tables])
     return train_decision(training, None, DecisionOptions(seed=seed)).net
 
 
@@ -261,6 +261,7 @@ def _coarse(table: EpisodeTable, step: int) -> EpisodeTable:
         two_sided_TL1=None,
         grays_Thw=None,
         masks_Thw=None,
+        fingerprint={**table.fingerprint, "key_stride": "1"},
     )
 
 
@@ -284,7 +285,7 @@ def _still(table: EpisodeTable, step: int) -> EpisodeTable:
         deviation_TL1F=np.concatenate([still_JE1, coarse.deviation_TL1F], axis=-1),
         feature_names=("moving_share", *coarse.feature_names),
         two_sided_TL1=two_JE.astype(np.float32),
-        fingerprint={**table.fingerprint, "two_sided_stride": "1"},
+        fingerprint={**coarse.fingerprint, "two_sided_stride": "1"},
     )
 
 

@@ -29,7 +29,8 @@ def walk_plainly(
     table: EpisodeTable, start: int, rules: EpisodeRules, decide: Callable[[int, State], bool]
 ) -> Walked:
     """`decide(step, state)` with step 1, 2, ... is the action of a1 (True) or a0."""
-    forced_at = rules.max_interval or table.horizon
+    stride = table.key_stride
+    forced_at = (rules.max_interval or table.horizon) // stride * stride
     keys, rewards, states = [True], [], []
     key = start
     compared = min(rules.history, rules.frames, table.frames - start)
@@ -41,8 +42,9 @@ def walk_plainly(
         lkd = frame - key
         state = (table.deviation_TL1F[key, lkd].tolist(), sum(window) / len(window), lkd)
         forced = lkd >= forced_at
-        is_key = forced or decide(len(keys), state)
-        states.append(None if forced else state)
+        asked = not forced and lkd % stride == 0
+        is_key = forced or (asked and decide(len(keys), state))
+        states.append(state if asked else None)
         rewards.append(_reward(table, rules, key, frame, is_key))
         keys.append(is_key)
         key = frame if is_key else key

@@ -49,6 +49,7 @@ def play(tables: list[EpisodeTable], rules: EpisodeRules, trials: int, seed: int
     reward=st.sampled_from([("gain", "one"), ("shown", "one"), ("shown", "two")]),
     price=st.sampled_from([0.0, 0.7]),
     unknown=st.booleans(),
+    stride=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 10_000),
 )
 def test_every_walker_walks_as_the_equations_say(
@@ -60,9 +61,10 @@ def test_every_walker_walks_as_the_equations_say(
     reward: tuple[Any, Any],
     price: float,
     unknown: bool,
+    stride: int,
     seed: int,
 ) -> None:
-    tables = [random_table(n, 6, seed=seed + i, clip=f"c{i}") for i, n in enumerate(frames)]
+    tables = [thinned(random_table(n, 6, seed=seed + i, clip=f"c{i}"), stride) for i, n in enumerate(frames)]
     if unknown:
         tables = [without_some_truth(table) for table in tables]
     rules = EpisodeRules(
@@ -74,7 +76,7 @@ def test_every_walker_walks_as_the_equations_say(
         sides=reward[1],
         price=price,
     )
-    forced = math.ceil(min(history, length) / (interval or 6))
+    forced = math.ceil(min(history, length) / ((interval or 6) // stride * stride))
     assume(forced <= rules.most_keys(np.array(length)))
     rollout, starts_B2, uniform_SN = play(tables, rules, 2, seed)
     for walker in range(6):
@@ -97,6 +99,15 @@ def test_every_walker_walks_as_the_equations_say(
             if state is not None:
                 assert rollout.kar_SN[step, walker] == np.float32(state[1])
                 assert rollout.lkd_SN[step, walker] == state[2]
+
+
+def thinned(table: EpisodeTable, stride: int) -> EpisodeTable:
+    """Only every so many frames may be key; nothing is known of the others after d = 0."""
+    quality, deviation = table.quality_TL1.copy(), table.deviation_TL1F.copy()
+    not_key = np.arange(table.frames) % stride > 0
+    quality[not_key, 1:], deviation[not_key, 1:] = np.nan, np.nan
+    about = {**table.fingerprint, "key_stride": str(stride)}
+    return dataclasses.replace(table, quality_TL1=quality, deviation_TL1F=deviation, fingerprint=about)
 
 
 def without_some_truth(table: EpisodeTable) -> EpisodeTable:
@@ -164,7 +175,7 @@ def test_no_action_is_drawn_with_more_than_epsilon() -> None:
 @pytest.mark.parametrize(
     ("rules", "says"),
     [
-        (EpisodeRules(eta=0.01), "no schedule can meet eta 0.01: of 90 frames it allows 0"),
+        (EpisodeRules(eta=0.01), "no schedule can meet eta 0.01: of 90 frames it allows 1"),
         (EpisodeRules(eta=0.06), "allows 5 key.s., but a key every 6 frames at the latest makes 15"),
         (EpisodeRules(eta=1.0, max_interval=7), "distances from 1 to 6 only"),
         (EpisodeRules(eta=1.0, sides="two"), "need shown"),

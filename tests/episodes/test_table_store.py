@@ -53,6 +53,25 @@ def test_one_sided_tables_stay_one_sided() -> None:
     assert same(decode_table(encode_table(table)), table)
 
 
+def test_maps_and_pictures_come_back_as_they_were() -> None:
+    """Maps are kept of the frames that may be key alone: .33 GB is a clip's worth otherwise."""
+    plain, numbers = random_table(9, 4), np.random.default_rng(0)
+    table = replace(
+        plain,
+        maps_GL1M={"flownet_conv6": numbers.standard_normal((3, 5, 12)).astype(np.float16)},
+        views_Thwc=numbers.integers(0, 256, (9, 4, 6, 3), np.uint8),
+        fingerprint={**plain.fingerprint, "key_stride": "4"},
+    )
+    data = encode_table(table)
+    again = decode_table(data)
+    assert same(again, table) and list(again.maps_GL1M) == ["flownet_conv6"]
+    assert np.array_equal(again.maps_GL1M["flownet_conv6"], table.maps_GL1M["flownet_conv6"])
+    assert again.views_Thwc is not None and np.array_equal(again.views_Thwc, table.views_Thwc)  # type: ignore[arg-type]
+    assert not again.maps_GL1M["flownet_conv6"].flags.owndata
+    with pytest.raises(EpisodeError, match="maps flownet_conv6 are float16"):
+        encode_table(replace(table, fingerprint=plain.fingerprint))
+
+
 def test_loaded_arrays_cannot_be_written(store: ObjectStore) -> None:
     write_table(store, random_table())
     table = load_tables(store.root)[0]

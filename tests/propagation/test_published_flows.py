@@ -1,9 +1,9 @@
-"""Promise: weights of FlowNetS, FlowNet2-S, FlowNet2-s and SpyNet as they were published give the flow that the
-originals give, and anything else is refused with what does not fit.
+"""Promise: weights of FlowNetS, FlowNet2-S, FlowNet2-s and SpyNet as they were published give the flow that
+the originals give, and anything else is refused with what does not fit.
 
 Why: names and shapes that fit do not make a flow. Other means of the pictures, colours the other way round or
-another way of growing flows only make masks a little worse, which nobody sees. So the files here are written in
-the layouts of the originals, and beside ours runs a forward pass that follows their code.
+another way of growing flows only make masks a little worse, which nobody sees. So the files here are written
+in the layouts of the originals, and beside ours runs a forward pass that follows their code.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ LEVELS = {6: 1024, 5: 512, 4: 256, 3: 128, 2: 64}
 
 
 def flownet_file(width: float = 1.0, *, biased: bool, small: bool = False) -> dict[str, Tensor]:
-    """FlowNetS in the torch layouts. `biased`: NVIDIA's, with biases where FlowNetPytorch has none. `small`: one
-    number in place of all, so that the full width costs nothing."""
+    """FlowNetS in the torch layouts. `biased`: NVIDIA's, with biases where FlowNetPytorch has none. `small`:
+    one number in place of all, so that the full width costs nothing."""
     numbers = torch.Generator().manual_seed(1)
     state: dict[str, Tensor] = {}
 
@@ -140,7 +140,9 @@ def test_the_full_width_fits_flownet_s_alone(tmp_path: Path) -> None:
     file = tmp_path / "flownets.pth.tar"
     torch.save({"state_dict": flownet_file(biased=True, small=True)}, file)
     assert build_flow_net("flownet_s", file).trained
-    with pytest.raises(SegmenterError, match=r"does not fit flow net 'flownet2_s': .* is \(64, 6, 7, 7\), not \(24"):
+    with pytest.raises(
+        SegmenterError, match=r"does not fit flow net 'flownet2_s': .* is \(64, 6, 7, 7\), not \(24"
+    ):
         build_flow_net("flownet2_s", file)
 
 

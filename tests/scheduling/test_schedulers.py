@@ -142,6 +142,7 @@ def test_classes_are_imported_by_name_and_need_no_options() -> None:
         Confidence,
         ConfidenceSum,
         Every,
+        ExpectedLoss,
         Fixed,
         FlowMagnitude,
         FrameDifference,
@@ -159,7 +160,8 @@ def test_classes_are_imported_by_name_and_need_no_options() -> None:
         )
         assert scheduler.threshold == entry.threshold
     assert Fixed().interval == RandomKeys().interval == catalogue.INTERVAL
-    assert Every().threshold < 1 and issubclass(ConfidenceSum, Confidence)
+    assert Every().threshold < 1 and issubclass(ConfidenceSum, ExpectedLoss)
+    assert issubclass(ConfidenceSum, Confidence)
     assert PlanWindow is LookaheadWindow and Policy.avoids_corrupt and callable(Planner.plan)
     with pytest.raises(ImportError, match="Nothing"):
         from vidseg_core.scheduling import Nothing  # pyright: ignore  # noqa: F401

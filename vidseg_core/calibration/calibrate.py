@@ -9,6 +9,7 @@ again.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -30,15 +31,20 @@ from vidseg_core.calibration.tasks import (
     lookahead_file,
     tried_names,
 )
-from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
+from vidseg_core.config.catalogue import EVERY, FIXED, MAP_SETS, MAP_SHAPE, SCHEDULERS
 from vidseg_core.config.dial import CLIP_FRAMES, CLIPS
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import plugin_sources
+from vidseg_core.episodes.features import MOST_VALUES
 from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.claim import require_same
 from vidseg_core.kit.progress import Reporter, clock
+from vidseg_core.models.lvs import is_lvs
+from vidseg_core.models.planner import is_planner
+from vidseg_core.models.policy_file import read_policy
+from vidseg_core.models.policy_trunk import map_shape
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.propagators import propagator_of
@@ -225,6 +231,9 @@ def check_dial_here(config: SegmentConfig) -> None:
     option = "--budget" if config.budget is not None else "--max_drop"
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
+    large = large_map(config.scheduler.policy) if name in SCHEDULERS and config.scheduler.policy else ""
+    problem = f"cannot set the threshold of a net that reads {large}: its maps are too large to be kept"
+    check(not large, option, problem)
     carrier = config.propagation
     filler = filler_of(propagator_of(carrier), two_sided=carrier.sides == "two")
     problem = f"needs masks that follow from a key and a frame each, but {carrier.name} fills whole gaps"
@@ -236,6 +245,16 @@ def check_dial_here(config: SegmentConfig) -> None:
         problem = f"{tried!r} needs its file: --scheduler.name {tried} --scheduler.policy FILE"
         needs_none = not SCHEDULERS[tried].trained_by
         check(needs_none or file_for(tried, config) is not None, "--calibration.schedulers", problem)
+
+
+def large_map(policy: str) -> str:
+    """The set of maps that this trained file reads, if the dial's tables cannot keep it."""
+    if is_planner(policy) or is_lvs(policy):
+        return ""
+    _, facts = read_policy(policy)
+    name = facts.feature_names[0]
+    values = math.prod(map_shape(facts.fingerprint[MAP_SHAPE])) if name in MAP_SETS else 0
+    return name if values > MOST_VALUES else ""
 
 
 def look_at_all(

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from vidseg_core.calibration.evidence import Interval, Known, two_sided_values
-from vidseg_core.config.catalogue import SCHEDULERS
+from vidseg_core.config.catalogue import MAP_SETS, SCHEDULERS
 from vidseg_core.config.dial import CLIP_FRAMES, TRIED
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.assemble import build_net, build_run_flow
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.stats import clock_of
-from vidseg_core.episodes.features import LOW, Features
+from vidseg_core.episodes.features import LOW, Features, PairMaps
 from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.sources import Unit, read_unit
 from vidseg_core.episodes.table import EpisodeTable
@@ -32,6 +32,7 @@ from vidseg_core.episodes.table_builder import Refused, Seen, TableBuilder, Tabl
 from vidseg_core.media import MediaError
 from vidseg_core.models.operations import operations_of
 from vidseg_core.models.policy_file import read_policy
+from vidseg_core.propagation.flow import FlowEstimator
 from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling.feature_sets import NEEDS_NO_FLOW
 from vidseg_core.scheduling.low_deviation import LowDeviation
@@ -164,24 +165,27 @@ def sample_builder(config: SegmentConfig, device: str) -> TableBuilder:
         flow_size=config.propagation.flow_size,
         min_frames=8,
         pictures=any(SCHEDULERS[name].looks_ahead for name in tried_names(config)),
+        maps="kept",
     )
+    flow = build_run_flow(config, device)
     return TableBuilder(
         options,
         net=ChunkedNet(segmenter, level=level, batch=config.key_batch, device=device),
         propagator=propagator_of(config.propagation, device),
-        flow=build_run_flow(config, device),
-        features=_features(config),
+        flow=flow,
+        features=_features(config, flow),
         classes=len(segmenter.class_names),
     )
 
 
-def _features(config: SegmentConfig) -> Features:
+def _features(config: SegmentConfig, flow: FlowEstimator) -> Features:
     sets = _feature_sets(config)
     low = None
     if LOW in sets:
         assert config.scheduler.policy is not None
         low = LowDeviation(config.scheduler.policy)
-    return Features(sets, low=low)
+    maps = PairMaps(sets, flow) if set(sets) & set(MAP_SETS) else None
+    return Features(sets, low=low, maps=maps)
 
 
 def _feature_sets(config: SegmentConfig) -> tuple[str, ...]:
@@ -194,6 +198,7 @@ def _feature_sets(config: SegmentConfig) -> tuple[str, ...]:
         _, facts = read_policy(config.scheduler.policy)
         sets = ["scores", "flow"] if set(facts.feature_names) - NEEDS_NO_FLOW else sets
         sets += ["moving"] if set(facts.feature_names) & set(MOVING_NAMES) else []
+        sets += [name for name in facts.feature_names if name in MAP_SETS]
     return (*sets, *([LOW] if any(entry.reads_low for entry in entries) else []))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import FLOWS, PROPAGATORS, propagator_words
+from vidseg_core.config.catalogue import FLOWS, MAP_SETS, PROPAGATORS, propagator_words
 from vidseg_core.config.errors import check, check_int, check_name, nearest
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import check_propagator
@@ -19,7 +19,7 @@ __all__ = ["LABELS", "BuildEpisodesConfig", "TablePropagationConfig"]
 
 LABELS = "labels"
 """The segmenter that says what the labels say."""
-FEATURES = ("flow", "scores", "frame_difference", "moving", "low_deviation", "flownet_conv6")
+FEATURES = ("flow", "scores", "frame_difference", "moving", "low_deviation", "flownet_conv6_mean", *MAP_SETS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +85,11 @@ class BuildEpisodesConfig:
     tta: TtaConfig = field(default_factory=TtaConfig)
 
     features: tuple[str, ...] = ("flow",)
-    """what a scheduler sees: flow, scores, frame_difference, moving, low_deviation, flownet_conv6;
-    repeatable"""
+    """what a scheduler sees: flow, scores, frame_difference, moving, low_deviation, flownet_conv6_mean; maps:
+    flownet_conv4, flownet_conv5, flownet_conv6, key_and_flow (small ones are kept with --key_stride 4 or
+    more); repeatable"""
     feature_weights: str | None = None
-    """file with the weights of FlowNet2-s for flownet_conv6, where --propagation.flow is another flow"""
+    """file with the weights of FlowNet2-s for flownet_conv6_mean, where --propagation.flow is another flow"""
     horizon: int = 90
     """frames from a key that are tabulated: the longest key interval; 1 to 10000"""
     key_stride: int = 1

@@ -19,7 +19,11 @@ __all__ = [
     "FIXED",
     "FLOWS",
     "INTERVAL",
+    "KEY_AND_FLOW",
     "LEARNED",
+    "MAP_LAYERS",
+    "MAP_SETS",
+    "MAP_SHAPE",
     "NET_FLOWS",
     "POINT_INTERVAL",
     "PROPAGATORS",
@@ -42,6 +46,12 @@ EVERY, FIXED = "every", "fixed"
 """The net on every frame, and even keys: what the others are compared with."""
 AGREEMENT = "accuracy"
 """The quality of tables that is the confidence of DVSNet Eq. 1: the share of pixels that agree with N."""
+MAP_LAYERS: Mapping[str, str] = {f"flownet_{layer}": layer for layer in ("conv4", "conv5", "conv6")}
+"""Sets of maps of a pair that come from a flow net, and its layer; see `scheduling.pair_maps`."""
+KEY_AND_FLOW = "key_and_flow"
+MAP_SETS = (*MAP_LAYERS, KEY_AND_FLOW)
+MAP_SHAPE = "map_shape"
+"""In the fingerprint of a net that reads a map: "C,h,w"."""
 DISTANCE = "distance"
 """The table feature that every pair has: frames since the key."""
 

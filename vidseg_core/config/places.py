@@ -21,6 +21,7 @@ FILES = frozenset(
         "weights",
         "segmenter_weights",
         "feature_weights",
+        "flow_weights",
         "propagation.flow_weights",
         "scheduler.policy",
         "decision",

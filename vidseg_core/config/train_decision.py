@@ -25,9 +25,9 @@ class TrainDecisionConfig:
     output: str
     """local folder for decision.safetensors, curve and run.json"""
     net: Literal["light", "dvrl"] = "light"
-    """light: small, for cheap features; dvrl: one convolution and three layers, for conv6 features"""
+    """light: small, for cheap features; dvrl: one convolution and layers, for maps of the flow net"""
     features: tuple[str, ...] = ()
-    """deviation features, or sets of them (flow), of the tables that the net reads; none: all of them"""
+    """deviation features, or sets (flow), that the net reads; none: all; for dvrl one set of maps"""
     intervals: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)
     """average key intervals to find thresholds for; above 1"""
     max_interval: int | None = None
@@ -45,6 +45,10 @@ class TrainDecisionConfig:
     """pairs per step"""
     lr: float = 1e-3
     """learning rate of Adam"""
+    flow_weights: str | None = None
+    """file with the weights of the tables' flow net, where maps are not in the tables and are made again"""
+    map_pairs: int = 4000
+    """pairs of which maps are made then"""
 
     threads: int = 1
     """CPU threads (may change the last bits); at least 1"""
@@ -71,6 +75,7 @@ class TrainDecisionConfig:
         check_common(self)
         object.__setattr__(self, "features", tuple(self.features))
         check(self.net in ("light", "dvrl"), "--net", f"must be light or dvrl, got {self.net!r}")
+        check_int("--map_pairs", self.map_pairs, 1, 1_000_000, "pairs")
         check_int("--steps", self.steps, 1)
         check_int("--batch", self.batch, 1, 65_536, "pairs")
         check_positive("--lr", self.lr)
@@ -80,8 +85,10 @@ class TrainDecisionConfig:
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides the net besides the tables, by option name."""
-        places = ("tables", "output", "threads", "dry_run", "log")
-        unsaid = () if self.features else ("features",)
+        places = ("tables", "output", "flow_weights", "threads", "dry_run", "log")
+        unsaid = ("features",) * (not self.features) + ("map_pairs",) * (
+            self.map_pairs == type(self).map_pairs
+        )
         return {name: value for name, value in flat_dict(self).items() if name not in (*places, *unsaid)}
 
     def to_yaml(self) -> str:

@@ -27,10 +27,11 @@ class TrainPolicyConfig:
     output: str
     """local or shared folder for policy.safetensors, checkpoints, curve and run.json"""
     policy: Literal["light", "dvrl", "paced"] = "light"
-    """light: small, for cheap features; dvrl: the paper's net, for conv6 features; paced: starts as a fixed
-    interval (--episode.interval) and learns when to be early or late"""
+    """light: small, for cheap features; dvrl: the paper's net, for maps (flownet_conv6); paced: starts as a
+    fixed interval (--episode.interval) and learns when to be early or late"""
     features: tuple[str, ...] = ()
-    """deviation features (or sets) of the tables that the policy reads; none: all of them"""
+    """deviation features (or sets) of the tables that the policy reads; none: all of them; for dvrl one set
+    of maps"""
     decision: str | None = None
     """file of train-decision to put inside: the policy reads what it expects to be lost"""
     intervals: tuple[float, ...] = (10.0, 25.0, 50.0, 100.0)

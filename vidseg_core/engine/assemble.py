@@ -38,6 +38,7 @@ from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
+from vidseg_core.scheduling.pair_maps import reads_maps
 
 _UNTRAINED_FLOW = (
     "The flow net '{name}' has random weights: masks between keys mean nothing, only their speed does; "
@@ -199,6 +200,10 @@ def check_parts(config: SegmentConfig) -> None:
         except (ValueError, TypeError) as problem:
             raise ConfigError(option, str(problem)) from problem
     scheduler, propagator, flow = built
+    try:
+        reads_maps(scheduler, flow)
+    except ValueError as problem:
+        raise ConfigError("--scheduler.policy", str(problem)) from problem
     filler = filler_of(propagator, two_sided=options.sides == "two")
     if filler.answers_keys and options.latency == "low":
         problem = f"low does not go with {options.name}, which says what keys show"

@@ -94,6 +94,7 @@ class Decider:
             previous=None if state.last_view is None else look.previous_gray,
             low=look.known_low,
             key_low=look.key_low,
+            pair_map=look.known_map,
             is_corrupt=look.frame.is_corrupt,
             seed=state.seed,
             segment=state.segment,

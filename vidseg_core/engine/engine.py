@@ -45,6 +45,7 @@ from vidseg_core.propagation.flow import FlowEstimator, build_flow
 from vidseg_core.propagation.gap import Memory
 from vidseg_core.propagation.propagators import AnyPropagator
 from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_shape
+from vidseg_core.scheduling.pair_maps import layers_of, reads_maps
 from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
 _NO_VIEW = np.empty((0, 0), np.uint8)
@@ -116,7 +117,9 @@ class Engine:
             raise ValueError("low latency goes with one side and a scheduler that does not look ahead")
         if delay is not None and self.filler.answers_keys:
             raise ValueError(f"low latency does not go with {self.filler.name!r}, which says what keys show")
-        self.flows = Flows(build_flow(flow) if isinstance(flow, str) else flow, self.stats)
+        estimator = build_flow(flow) if isinstance(flow, str) else flow
+        reads_maps(online, estimator)
+        self.flows = Flows(estimator, self.stats, layers_of(getattr(online, "map_sets", ())))
         needed = connect(self.net, scheduler, self.filler)
         self._lows = Lows(self.net, self.stats, needed=needed)
         self._decider = Decider(online, self.flows, self._lows, self.stats, self.max_interval)

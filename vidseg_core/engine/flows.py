@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +14,19 @@ from vidseg_core.propagation.flow import FlowEstimator, check_flows
 
 
 class Flows:
-    """The estimator, helped by the frame before where it says that this pays."""
+    """The estimator, helped by the frame before where it says that this pays.
 
-    def __init__(self, estimator: FlowEstimator, stats: EngineStats) -> None:
-        self.estimator, self._stats = estimator, stats
+    `layers`: of the flow net, whose maps the scheduler reads; they come with the flow.
+    """
+
+    def __init__(self, estimator: FlowEstimator, stats: EngineStats, layers: Sequence[str] = ()) -> None:
+        self.estimator, self._stats, self._layers = estimator, stats, layers
 
     def online(self, looks: Sequence[FrameLook]) -> None:
         """The flow of each frame to its last key, helped by the frame before."""
         links = [look.link() for look in looks]
         with self._stats.timed("flow"):
-            direct = self._estimate([(link.current, link.key) for link in links])
+            direct = self._direct(looks, links)
             before = [look.state.last_flow_hw2 if self.estimator.chained else None for look in looks]
             improve(links, direct, before, self._estimate)
         for look, link in zip(looks, links, strict=True):
@@ -32,6 +36,17 @@ class Flows:
         """The flows that chains of waiting frames still lack."""
         with self._stats.timed("flow"):
             complete(chains, self._estimate, chained=self.estimator.chained)
+
+    def _direct(self, looks: Sequence[FrameLook], links: Sequence[Link]) -> list[np.ndarray]:
+        pairs = [(link.current, link.key) for link in links]
+        if not self._layers or not pairs:
+            return self._estimate(pairs)
+        self._stats.flows += len(pairs)
+        estimator: Any = self.estimator
+        flows, maps = estimator.flow_and_maps(*map(list, zip(*pairs, strict=True)), self._layers)
+        for look, maps_of_pair in zip(looks, maps, strict=True):
+            look.maps = maps_of_pair
+        return flows
 
     def _estimate(self, pairs: Sequence[Pair]) -> list[np.ndarray]:
         if not pairs:

@@ -5,15 +5,18 @@ Legend: H, W working size; h, w flow size; 3 = RGB; 2 = (u, v).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 
+from vidseg_core.config.catalogue import KEY_AND_FLOW, MAP_LAYERS
 from vidseg_core.engine.frames import FrameInput
 from vidseg_core.engine.state import SegmentState
 from vidseg_core.engine.stats import EngineStats
 from vidseg_core.propagation.chain import Link
+from vidseg_core.scheduling.pair_maps import key_and_flow
 
 
 def view_size(height: int, width: int, flow_size: int) -> tuple[int, int]:
@@ -63,7 +66,10 @@ def _low(low_maps: Any) -> Any:
 class FrameLook:
     """One frame of one lane: its flow picture and its flow to the last key."""
 
-    __slots__ = ("_channels", "_flow_size", "_stats", "_view", "flow_hw2", "frame", "low_maps", "state")
+    __slots__ = (
+        *("_channels", "_flow_size", "_stats", "_view"),
+        *("flow_hw2", "frame", "low_maps", "maps", "state"),
+    )
 
     def __init__(
         self,
@@ -80,6 +86,8 @@ class FrameLook:
         self.flow_hw2: np.ndarray | None = None
         self.low_maps: Any = None
         """Low-level features of the frame, where scheduler or propagator say that they read them."""
+        self.maps: Mapping[str, np.ndarray] | None = None
+        """Layer of the flow net -> its map of the frame and the last key, where the scheduler reads some."""
 
     @property
     def view_shape(self) -> tuple[int, ...]:
@@ -98,6 +106,15 @@ class FrameLook:
         if self.flow_hw2 is None:
             raise RuntimeError("a scheduler that reads the flow must say so: needs_flow = True")
         return self.flow_hw2
+
+    def known_map(self, name: str) -> np.ndarray:
+        """map_Cgg of one of `scheduling.pair_maps`."""
+        if name == KEY_AND_FLOW:
+            assert self.state.key is not None
+            return key_and_flow(self.state.key.view, self.known_flow())
+        if self.maps is None:
+            raise RuntimeError(f"a scheduler that reads {name} must say so: map_sets = ({name!r},)")
+        return self.maps[MAP_LAYERS[name]]
 
     def known_low(self) -> Any:
         """Low-level features of this frame."""

@@ -13,7 +13,9 @@ What the paper leaves open, and how it is settled here:
   episode where that is shorter, with frames before and to come as non-keys: counted among the decisions so
   far alone, the start key would be 100 %. The start key itself never exceeds the limit;
 - KAR in rule 2 is what the engine hands to a scheduler: keys / decisions among the last `history`;
-- a frame `max_interval` after its key is key, as in the engine; it is no decision, but it earns its reward.
+- a frame `max_interval` after its key is key, as in the engine; it is no decision, but it earns its reward;
+- on thinned tables only every `key_stride`-th frame may be key: episodes start there, at the others nothing
+  is decided, and `max_interval` is a multiple of it.
 
 Invariant: walkers do not influence each other, and there is no Python loop over them.
 
@@ -60,6 +62,8 @@ class EpisodeRules:
     def check(self, tables: TableSet) -> int:
         """The forced interval in frames; `EpisodeError` for rules under which no episode can be played."""
         interval = tables.horizon if self.max_interval is None else self.max_interval
+        if 1 <= interval <= tables.horizon:
+            interval = max(interval // tables.key_stride, 1) * tables.key_stride
         if not 1 <= interval <= tables.horizon:
             raise EpisodeError(
                 f"max_interval is {interval}, but the tables know distances from 1 to {tables.horizon} only"
@@ -78,7 +82,8 @@ class EpisodeRules:
         return interval
 
     def most_keys(self, frames: np.ndarray) -> np.ndarray:
-        """int64: keys among the last `history` frames that do not exceed eta, in episodes of so many frames."""
+        """int64: keys among the last `history` frames that do not exceed eta, in episodes of so many
+        frames."""
         return np.maximum(1, np.floor(self.eta * np.minimum(self.history, frames) + 1e-9).astype(np.int64))
 
 
@@ -104,21 +109,22 @@ class Environment:
         self.max_interval = rules.check(tables)
         self._wide = tables.horizon + 1
         self._quality = tables.quality_RL1.reshape(-1)
-        self._deviation = tables.deviation_RL1F.reshape(-1, len(tables.feature_names))
         self._behind = tables.behind_RL1.reshape(-1)
         self._two = None if tables.two_sided_RL1 is None else tables.two_sided_RL1.reshape(-1)
 
     def draw_starts(self, rng: np.random.Generator, episodes: int) -> np.ndarray:
         """starts_B2 int64 (table, frame): uniform over the frames that leave room for a whole episode; a
         clip that is shorter than an episode is played from its first frame."""
-        room_C = np.maximum(self.tables.frames_C - self.rules.frames + 1, 1)
+        stride = self.tables.key_stride
+        room_C = np.maximum((self.tables.frames_C - self.rules.frames) // stride + 1, 1)
         places_B = rng.integers(0, int(room_C.sum()), episodes)
         ends_C = np.cumsum(room_C)
         table_B = np.searchsorted(ends_C, places_B, side="right")
-        return np.stack([table_B, places_B - (ends_C - room_C)[table_B]], axis=1).astype(np.int64)
+        start_B = (places_B - (ends_C - room_C)[table_B]) * stride
+        return np.stack([table_B, start_B], axis=1).astype(np.int64)
 
     def reset(self, starts_B2: np.ndarray, trials: int) -> None:
-        """Put `trials` walkers on each start; the start frames are key."""
+        """Put `trials` walkers on each start, a frame that may be key; the start frames are key."""
         starts_N2 = np.repeat(starts_B2, trials, axis=0)
         table_N, start_N = starts_N2[:, 0], starts_N2[:, 1]
         self.walkers = len(starts_N2)
@@ -146,7 +152,8 @@ class Environment:
             return None
         self._distance_W = self.time - self._key_step_N[live]
         self._cells_W = (self._start_N[live] + self._key_step_N[live]) * self._wide + self._distance_W
-        self._decides_W = self._distance_W < self.max_interval
+        self._forced_W = self._distance_W >= self.max_interval
+        self._decides_W = ~self._forced_W & (self._distance_W % self.tables.key_stride == 0)
         decides = self._decides_W
         kar_W = self._window_N[live] / min(self.time, history)
         return Observation(
@@ -156,10 +163,15 @@ class Environment:
             lkd_W=self._distance_W[decides].astype(np.float32),
         )
 
+    @property
+    def forces(self) -> bool:
+        """Is the next frame key for some walker, whatever is decided?"""
+        return bool(self._forced_W.any())
+
     def step(self, keys_W: np.ndarray) -> np.ndarray:
         """Apply the decisions (bool) of the walkers last observed; rewards_N float64 of this step."""
         live, time = self._live, self.time
-        is_key = np.ones(len(live), bool)
+        is_key = self._forced_W.copy()
         is_key[self._decides_W] = keys_W
         rewards_N = np.zeros(self.walkers)
         rewards_N[live] = self._reward(is_key)
@@ -172,7 +184,7 @@ class Environment:
 
     def deviation(self, cells: np.ndarray) -> np.ndarray:
         """float32 [..., F] of these cells."""
-        return self._deviation[cells]
+        return self.tables.seen(cells)
 
     def _reward(self, is_key: np.ndarray) -> np.ndarray:
         """Unknown qualities earn nothing."""

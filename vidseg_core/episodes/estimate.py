@@ -8,6 +8,7 @@ count). Nothing is written and no Ray is started.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -99,6 +100,8 @@ def dry_run(config: BuildEpisodesConfig, classes: tuple[str, ...], report: Repor
         ),
         Work(),
     )
+    maps = sum(_map_bytes(making.builder, unit.frames) for unit in units if unit.frames >= config.min_frames)
+    total = replace(total, table_bytes=total.table_bytes + maps)
     if config.pictures:
         total = replace(total, table_bytes=total.table_bytes + total.frames * 2 * LOOKAHEAD_SIZE**2)
     short = sum(unit.frames < config.min_frames for unit in units)
@@ -125,6 +128,13 @@ def dry_run(config: BuildEpisodesConfig, classes: tuple[str, ...], report: Repor
         core_seconds=round(seconds, 1),
     )
     return 0
+
+
+def _map_bytes(builder: TableBuilder, frames: int) -> int:
+    """Maps of pairs, or at most so much of pictures to make them from."""
+    kept, maps = builder.kept_maps(frames), builder.features.maps
+    made = maps is not None and len(kept) < len(maps.names)
+    return 2 * sum(map(math.prod, kept.values())) + made * frames * 3 * builder.options.flow_size**2
 
 
 def _units(config: BuildEpisodesConfig, report: Reporter) -> tuple[list[Unit], float]:

@@ -27,7 +27,7 @@ class KeyFrameEnv(gymnasium.Env[Seen, np.int64]):
 
     def __init__(self, tables: Sequence[EpisodeTable], rules: EpisodeRules | None = None) -> None:
         self._environment = Environment(join_tables(tables), rules or EpisodeRules())
-        features = len(self._environment.tables.feature_names)
+        features = self._environment.tables.values
         box = gymnasium.spaces.Box
         self.observation_space = gymnasium.spaces.Dict(
             {
@@ -65,13 +65,13 @@ class KeyFrameEnv(gymnasium.Env[Seen, np.int64]):
         return self._seen(), reward, ended and not at_end, ended and bool(at_end), {"forced": self._forced()}
 
     def _forced(self) -> bool:
-        return self._now is not None and len(self._now.walkers_W) == 0
+        return self._now is not None and self._environment.forces
 
     def _seen(self) -> Seen:
         """What the next decision sees; zeros when there is none."""
         environment, now = self._environment, self._now
         if now is None or not len(now.walkers_W):
-            features = len(environment.tables.feature_names)
+            features = environment.tables.values
             return {"deviation": np.zeros(features, np.float32), "kar": _one(0.0), "lkd": _one(0.0)}
         return {
             "deviation": np.array(environment.deviation(now.cells_W)[0], np.float32),

@@ -12,10 +12,20 @@ import cv2
 import torch
 
 from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
+from vidseg_core.config.catalogue import MAP_SETS
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
-from vidseg_core.episodes.features import CONV6, LOW, Conv6, Features
+from vidseg_core.episodes.features import (
+    CONV6_MEAN,
+    KEEPS_MAPS_FROM,
+    LOW,
+    MAP_SHAPES,
+    Conv6,
+    Features,
+    PairMaps,
+    describe_shapes,
+)
 from vidseg_core.episodes.store import TABLE_VERSION
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.kit.claim import claim, require_same
@@ -26,6 +36,7 @@ from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling.low_deviation import LowDeviation
+from vidseg_core.scheduling.pair_maps import MAPS_DIGEST
 from vidseg_core.store.keys import MANIFEST_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
@@ -51,10 +62,11 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
     cv2.setNumThreads(1)
     net = _net(config, device)
     flow = _flow(config, device)
-    conv6 = Conv6(_conv6_net(config, flow, device)) if CONV6 in config.features else None
+    conv6 = Conv6(_conv6_net(config, flow, device)) if CONV6_MEAN in config.features else None
     weights = config.propagation.weights
     low = LowDeviation(weights) if LOW in config.features and weights is not None else None
-    features = Features(config.features, conv6, low)
+    maps = PairMaps(config.features, flow) if set(config.features) & set(MAP_SETS) else None
+    features = Features(config.features, conv6, low, maps)
     builder = TableBuilder(
         TableOptions(
             quality=config.quality,
@@ -64,6 +76,7 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
             flow_size=config.propagation.flow_size,
             min_frames=config.min_frames,
             pictures=config.pictures,
+            maps="small" if config.key_stride >= KEEPS_MAPS_FROM else "made",
         ),
         net=net,
         propagator=propagator_of(config.propagation, device),
@@ -76,6 +89,8 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
         "segmenter_sha256": net.segmenter.digest if net is not None else "",
         "flow_sha256": str(getattr(flow, "digest", "")),
         "conv6_sha256": conv6.digest if conv6 else "",
+        MAPS_DIGEST: maps.digest if maps else "",
+        MAP_SHAPES: describe_shapes(maps.shapes) if maps else "",
         "propagation_sha256": digest_file(Path(config.propagation.weights))
         if config.propagation.weights
         else "",

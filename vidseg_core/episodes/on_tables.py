@@ -36,6 +36,8 @@ from vidseg_core.scheduling.planner import PlannerCore
 PAIRS = 6000
 """Kept of a clip that is looked at at several prices: those of 1,100 frames, 220 MB."""
 SUMMED = "expected_loss_sum"
+AT_A_TIME = 4096
+"""Maps that a net is shown at once."""
 
 
 def keys_on(
@@ -116,12 +118,27 @@ def summed(tables: TableSet, net: DecisionNet) -> Scored:
     float32; NaN from a pair on of which nothing is known.
     """
     rows, wide, features = tables.deviation_RL1F.shape
-    loss_RL1 = 1.0 - net.confidence(tables.deviation_RL1F.reshape(-1, features)).reshape(rows, wide)
+    if tables.maps_GL1M is None:
+        confidence = net.confidence(tables.deviation_RL1F.reshape(-1, features))
+    else:
+        confidence = _confidence_of_maps(tables, net)
+    loss_RL1 = 1.0 - confidence.reshape(rows, wide)
     loss_RL1 = np.maximum(loss_RL1, 0.0).astype(np.float32)
     loss_RL1[:, 0] = 0.0
     summed_RL1 = np.cumsum(loss_RL1, axis=1, dtype=np.float32)
-    own = replace(tables, deviation_RL1F=summed_RL1[..., None], feature_names=(SUMMED,))
+    own = replace(
+        tables, deviation_RL1F=summed_RL1[..., None], feature_names=(SUMMED,), maps_GL1M=None, place_R=None
+    )
     return Scored(_column(own, SUMMED), own)
+
+
+def _confidence_of_maps(tables: TableSet, net: DecisionNet) -> np.ndarray:
+    """Of every pair of a frame that may be key, some at a time; NaN for the others."""
+    known = np.isfinite(tables.deviation_RL1F).all(axis=2).ravel()
+    found = np.full(known.shape, np.nan)
+    for cells_W in np.array_split(np.flatnonzero(known), max(1, int(known.sum()) // AT_A_TIME)):
+        found[cells_W] = net.confidence(tables.seen(cells_W))
+    return found
 
 
 def _column(tables: TableSet, feature: str) -> KeyRate:

@@ -79,5 +79,6 @@ class Truth:
 
 
 def as_mask(labels_HW: np.ndarray, classes: int) -> np.ndarray:
-    """uint8: labels in the place of N's mask; pixels without a label become the class `void` after the others."""
+    """uint8: labels in the place of N's mask; pixels without a label become the class `void` after the
+    others."""
     return np.where(labels_HW == IGNORE_INDEX, classes, labels_HW).astype(np.uint8)

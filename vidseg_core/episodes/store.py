@@ -36,7 +36,9 @@ from vidseg_core.store.parts import CommitResult, commit_part
 TABLE_VERSION = 1
 _METADATA = b"vidseg.episode"
 _QUALITY, _DEVIATION, _TWO_SIDED = "quality", "deviation", "two_sided"
-_GRAYS, _MASKS = "gray", "mask"
+_GRAYS, _MASKS, _VIEWS = "gray", "mask", "view"
+_MAP = "map:"
+"""Before the name of a set of maps."""
 
 
 def list_tables(store: ObjectStore) -> Iterator[TableKey]:
@@ -112,7 +114,13 @@ def encode_table(table: EpisodeTable) -> bytes:
         if pictures_Thw is not None:
             columns[name] = pictures_Thw
             arrays.append(_bytes_column(pictures_Thw))
-    about = {
+    for name, values_GL1M in table.maps_GL1M.items():
+        columns[_MAP + name] = values_GL1M
+        arrays.append(_maps_column(values_GL1M, table.frames, table.key_stride))
+    if table.views_Thwc is not None:
+        columns[_VIEWS] = table.views_Thwc
+        arrays.append(_bytes_column(table.views_Thwc))
+    about: dict[str, Any] = {
         "version": TABLE_VERSION,
         "clip": table.clip,
         "segment": table.segment,
@@ -121,6 +129,8 @@ def encode_table(table: EpisodeTable) -> bytes:
     }
     if table.grays_Thw is not None:
         about["picture"] = list(table.grays_Thw.shape[1:])
+    if table.views_Thwc is not None:
+        about["view"] = list(table.views_Thwc.shape[1:])
     schema = pa.schema(
         [pa.field(name, array.type, nullable=False) for name, array in zip(columns, arrays, strict=True)],
         metadata={_METADATA: json.dumps(about, sort_keys=True).encode()},
@@ -160,6 +170,9 @@ _REMEDY = "remove it, and vidseg build-episodes makes it again"
 
 def _table_of(columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> EpisodeTable:
     names, quality_TL1 = tuple(map(str, about["feature_names"])), columns[_QUALITY]
+    wide = quality_TL1.shape[1]
+    maps = {name.removeprefix(_MAP): rows for name, rows in columns.items() if name.startswith(_MAP)}
+    views = columns.get(_VIEWS)
     return EpisodeTable(
         clip=str(about["clip"]),
         segment=int(about["segment"]),
@@ -169,6 +182,8 @@ def _table_of(columns: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Ep
         two_sided_TL1=columns.get(_TWO_SIDED),
         grays_Thw=_pictures(columns.get(_GRAYS), about),
         masks_Thw=_pictures(columns.get(_MASKS), about),
+        maps_GL1M={name: rows.reshape(len(rows), wide, -1) for name, rows in maps.items()},
+        views_Thwc=None if views is None else views.reshape(len(views), *about["view"]),
         fingerprint=dict(about["fingerprint"]),
     )
 
@@ -184,6 +199,19 @@ def check_table(table: EpisodeTable, where: str = "") -> EpisodeTable:
     }
     if len(shape) != 2 or min(shape) < 1:
         raise EpisodeError(f"{at}: quality_TL1 must be frames x (horizon + 1), not {shape}")
+    for name, maps_GL1M in table.maps_GL1M.items():
+        size = (-(-shape[0] // table.key_stride), shape[1])
+        if maps_GL1M.ndim != 3 or maps_GL1M.shape[:2] != size or maps_GL1M.dtype != np.float16:
+            raise EpisodeError(
+                f"{at}: maps {name} are {maps_GL1M.dtype} {maps_GL1M.shape}, not float16 {size}"
+            )
+    views_Thwc = table.views_Thwc
+    if views_Thwc is not None and (views_Thwc.ndim, len(views_Thwc), views_Thwc.dtype) != (
+        4,
+        shape[0],
+        np.uint8,
+    ):
+        raise EpisodeError(f"{at}: views_Thwc is {views_Thwc.dtype} {views_Thwc.shape}")
     for name, (array, size) in wanted.items():
         if array is not None and (array.shape != size or array.dtype != np.float32):
             raise EpisodeError(f"{at}: {name} is {array.dtype} {array.shape}, expected float32 {size}")
@@ -213,11 +241,26 @@ def _bytes_column(pictures_Thw: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
 
 
+def _maps_column(values_GL1M: np.ndarray, frames: int, stride: int) -> pa.LargeBinaryArray:
+    """A row's maps as bytes; none where the frame may not be key."""
+    size = values_GL1M[0].nbytes
+    sizes_T = np.where(np.arange(frames) % stride == 0, size, 0)
+    offsets_T1 = np.concatenate([[0], np.cumsum(sizes_T)]).astype(np.int64)
+    data = np.ascontiguousarray(values_GL1M, dtype=np.float16).tobytes()
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), frames, [None, pa.py_buffer(offsets_T1.tobytes()), pa.py_buffer(data)]
+    )
+
+
 def _pictures(rows: np.ndarray | None, about: Mapping[str, Any]) -> np.ndarray | None:
     return None if rows is None else rows.reshape(len(rows), *about["picture"])
 
 
 def _values(column: Any) -> np.ndarray:
+    if pa.types.is_large_binary(column.type):
+        _, offsets, data = column.buffers()
+        offsets_T1 = np.frombuffer(offsets, np.int64)[: len(column) + 1]
+        return np.frombuffer(data, np.float16).reshape(int((np.diff(offsets_T1) > 0).sum()), -1)
     return column.values.to_numpy(zero_copy_only=True).reshape(len(column), column.type.list_size)
 
 

@@ -4,8 +4,9 @@ Model (DVRL section 3.2): with N and the propagator frozen, the reward of a deci
 on i and on the last key frame k. Both are tabulated once; an episode is then a walk through tables, and no
 net runs while a policy learns.
 
-Legend: T frames, L horizon (largest distance to the key), F deviation features; h, w small pictures. `[k, d]`
-speaks of frame k + d while k is the last key frame, d from 0 to L; entries past the end are NaN.
+Legend: T frames, L horizon (largest distance to the key), F deviation features; h, w small pictures; G frames
+that may be key, M values of a map. `[k, d]` speaks of frame k + d while k is the last key frame, d from 0 to
+L; entries past the end are NaN.
 """
 
 from __future__ import annotations
@@ -48,6 +49,13 @@ class EpisodeTable:
     """uint8 [T, h, w]: the frames as a planner sees them (`scheduling.lookahead_window`); None: not kept."""
     masks_Thw: np.ndarray | None = None
     """uint8 [T, h, w]: N's masks at that size."""
+    maps_GL1M: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """By set (`scheduling.pair_maps`), float16 [G, L + 1, M]: whole maps of the pairs, of the frames that may
+    be key; zeros past the end and at d = 0."""
+    views_Thwc: np.ndarray | None = None
+    """uint8 [T, h, w, c]: the flow pictures, from which maps are made that are not kept; None: not kept."""
+    read_map: str = ""
+    """The set of maps that is read in place of the features (`walk.with_features`)."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """What the table was made with (N, propagator, flow, sizes, quality); equal for all tables of a set."""
 
@@ -60,6 +68,11 @@ class EpisodeTable:
     def horizon(self) -> int:
         """L: no frame may be further from its key."""
         return self.quality_TL1.shape[1] - 1
+
+    @property
+    def key_stride(self) -> int:
+        """Every so many frames one may be key."""
+        return int(self.fingerprint.get("key_stride") or 1)
 
     @property
     def key_quality_T(self) -> np.ndarray:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -68,6 +68,9 @@ class TableOptions:
     """Shorter segments are refused: they hold no episode."""
     pictures: bool = False
     """Keep the small pictures and masks that a planner reads."""
+    maps: Literal["kept", "small", "made"] = "made"
+    """Keep all maps of pairs, or those that are small enough, or none but the flow pictures from which they
+    are made."""
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or self.key_stride < 1 or self.two_sided_stride < 0 or self.min_frames < 2:
@@ -131,6 +134,13 @@ class TableBuilder:
             )
         if features.conv6 is not None and flow.channels != 3:
             raise EpisodeError("conv6 features need a flow on RGB pictures, for instance flownet2_s")
+        if (
+            features.maps is not None
+            and options.maps == "kept"
+            and features.maps.small != features.maps.names
+        ):
+            large = next(name for name in features.maps.names if name not in features.maps.small)
+            raise EpisodeError(f"maps of {large} are too large to be kept in tables")
         if net is None and features.low is not None:
             raise EpisodeError("low_deviation reads low-level features; give a segmenter")
         self._needs_low = net is not None and connect(net, features.low, filler)
@@ -168,6 +178,7 @@ class TableBuilder:
         for k in range(count):
             quality_TL1[k, 0] = seen.truths[k].quality(seen.masks[k])
         two = _TwoSidedTable(self, seen) if self.options.two_sided_stride else None
+        maps_GL1M = {name: np.zeros(shape, np.float16) for name, shape in self.kept_maps(count).items()}
         for k in range(0, count, self.options.key_stride):
             links = self.links(seen, k, forward=True)
             moved = self.move(seen, k, links)
@@ -175,12 +186,19 @@ class TableBuilder:
                 truth = seen.truths[k + link.distance]
                 quality_TL1[k, link.distance] = truth.quality(self.labels_of(carried))
             self._deviations(deviation_TL1F[k], seen, k, links)
+            for name, values_GL1M in maps_GL1M.items():
+                if links and self.features.maps is not None:
+                    of_key_L1M = values_GL1M[k // self.options.key_stride]
+                    of_key_L1M[1 : 1 + len(links)] = self.features.maps.values(name, links)
             if two is not None:
                 two.add(k, links, moved)
         grays_Thw, masks_Thw = _pictures(seen) if self.options.pictures else (None, None)
+        made = self.features.maps is not None and set(maps_GL1M) < set(self.features.maps.names)
         return EpisodeTable(
             clip=clip,
             segment=segment,
+            maps_GL1M=maps_GL1M,
+            views_Thwc=_views(seen) if made else None,
             grays_Thw=grays_Thw,
             masks_Thw=masks_Thw,
             quality_TL1=quality_TL1,
@@ -189,6 +207,15 @@ class TableBuilder:
             two_sided_TL1=two.table_TL1 if two is not None else None,
             fingerprint=dict(fingerprint or {}),
         )
+
+    def kept_maps(self, frames: int) -> dict[str, tuple[int, int, int]]:
+        """Set of maps -> the shape in which a table of so many frames keeps them; those it does not are left
+        out."""
+        maps, options = self.features.maps, self.options
+        if maps is None or options.maps == "made":
+            return {}
+        rows = -(-frames // options.key_stride), options.horizon + 1
+        return {name: (*rows, int(np.prod(maps.shapes[name]))) for name in maps.small}
 
     # --- frames ---------------------------------------------------------------------------------------------
 
@@ -370,6 +397,11 @@ def _pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     grays = [lookahead_view(gray_of(key.view)) for key in seen.keys]
     masks = [lookahead_labels(mask_HW, *gray.shape) for mask_HW, gray in zip(seen.masks, grays, strict=True)]
     return np.stack(grays), np.stack(masks)
+
+
+def _views(seen: Seen) -> np.ndarray:
+    views_Thwc = np.stack([key.view for key in seen.keys])
+    return views_Thwc if views_Thwc.ndim == 4 else views_Thwc[..., None]
 
 
 def _deviation(link: Link, before: np.ndarray, memory: float, low_key: Any, low_now: Any) -> Deviation:

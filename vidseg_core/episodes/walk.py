@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vidseg_core.config.catalogue import MAP_SETS
 from vidseg_core.config.errors import nearest
+from vidseg_core.episodes.features import KEEPS_MAPS_FROM, shape_in
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 
 
@@ -150,7 +152,18 @@ def feature(table: EpisodeTable, name: str) -> np.ndarray:
 
 
 def with_features(table: EpisodeTable, names: Sequence[str]) -> EpisodeTable:
-    """The table with these deviation features only, in this order."""
+    """The table with these deviation features only, in this order; or with one set of maps in their place."""
+    maps = [name for name in names if name in MAP_SETS]
+    if maps:
+        if len(names) > 1:
+            raise EpisodeError(f"maps ({maps[0]}) are read alone, not with {', '.join(names[:3])}")
+        if maps[0] not in table.maps_GL1M:
+            shape_in(table.fingerprint, maps[0])
+            raise EpisodeError(
+                f"{_name(table)}: maps of {maps[0]} are not kept in these tables (they are with --key_stride "
+                f"{KEEPS_MAPS_FROM} or more, where they are small enough)"
+            )
+        return replace(table, read_map=maps[0])
     columns = [feature(table, name) for name in names]
     return replace(table, deviation_TL1F=np.stack(columns, axis=-1), feature_names=tuple(names))
 

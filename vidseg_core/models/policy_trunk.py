@@ -2,7 +2,8 @@
 
 Two trunks. `light` reads a handful of named numbers; their scaling is part of the weights, so that a file
 can be used wherever the same features are computed. `dvrl` reads a map of a flow net (conv6) through one
-convolution and fully connected layers, as DVSNet section 3.4 and DVRL section 3.2 do.
+convolution and fully connected layers, as DVSNet section 3.4 and DVRL section 3.2 do. A map is one feature by
+name (`scheduling.pair_maps`), its shape is in the fingerprint of the tables.
 
 Legend: W decisions, F features, C x h x w the map that the F = C h w features are.
 """
@@ -15,9 +16,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-MAP_SHAPE = "map_shape"
-"""Key of a table set's fingerprint: "C,h,w" of its maps; without it a map is C x 1 x 1."""
-_MAP_FEATURE = re.compile(r"conv6_(\d+)")
+from vidseg_core.config.catalogue import MAP_SETS, MAP_SHAPE
+
+_MEAN = re.compile(r"conv6_(\d+)")
+"""A channel of conv6, averaged over space."""
 
 
 class PolicyError(ValueError):
@@ -76,24 +78,31 @@ def build_trunk(
     """
     if not feature_names:
         raise PolicyError("there are no deviation features to decide on")
+    maps = [name for name in feature_names if name in MAP_SETS]
     if kind in ("light", "paced"):
+        if maps:
+            raise PolicyError(f"{kind} reads numbers, and {maps[0]} is a map: take dvrl, or other --features")
         return LightTrunk(len(feature_names), widths)
     if kind != "dvrl":
         raise PolicyError(f"{kind!r} is no kind of policy; there are light, paced and dvrl")
-    if not all(_MAP_FEATURE.fullmatch(name) for name in feature_names):
+    if maps and len(feature_names) == 1:
+        return MapTrunk(map_shape(fingerprint.get(MAP_SHAPE, "")), widths)
+    if not all(_MEAN.fullmatch(name) for name in feature_names):
         raise PolicyError(
             f"dvrl reads conv6 maps of a flow net, but these tables hold {', '.join(feature_names[:3])} ...; "
             "use light, or build tables with flownet_conv6 features"
         )
-    return MapTrunk(map_shape(len(feature_names), fingerprint), widths)
+    shape = map_shape(fingerprint.get(MAP_SHAPE, f"{len(feature_names)},1,1"))
+    if shape[0] * shape[1] * shape[2] != len(feature_names):
+        raise PolicyError(f"{MAP_SHAPE} {shape} does not make the {len(feature_names)} features of a map")
+    return MapTrunk(shape, widths)
 
 
-def map_shape(features: int, fingerprint: Mapping[str, str]) -> tuple[int, int, int]:
-    """(C, h, w) of the maps whose values are the features."""
-    text = fingerprint.get(MAP_SHAPE, f"{features},1,1")
+def map_shape(text: str) -> tuple[int, int, int]:
+    """(C, h, w) as written."""
     parts = [int(part) for part in text.split(",") if part.strip().isdigit()]
-    if len(parts) != 3 or parts[0] * parts[1] * parts[2] != features:
-        raise PolicyError(f"{MAP_SHAPE} {text!r} does not make the {features} features of a map")
+    if len(parts) != 3 or min(parts) < 1:
+        raise PolicyError(f"{MAP_SHAPE} {text!r} is not the shape of a map, C,h,w")
     return parts[0], parts[1], parts[2]
 
 

@@ -39,6 +39,7 @@ class Deviation:
         "_key",
         "_key_low",
         "_low",
+        "_map",
         "_previous",
         "frame_index",
         "is_corrupt",
@@ -68,7 +69,9 @@ class Deviation:
         previous: Callable[[], np.ndarray] | None = None,
         low: Callable[[], Any] | None = None,
         key_low: Callable[[], Any] | None = None,
+        pair_map: Callable[[str], np.ndarray] | None = None,
     ) -> None:
+        self._map = pair_map
         self._current, self._key, self._flow, self._previous = current, key, flow, previous
         self._low, self._key_low = low, key_low
         self.ordinal, self.frame_index, self.lkd, self.kar = ordinal, frame_index, lkd, kar
@@ -106,6 +109,13 @@ class Deviation:
     def key_low(self) -> Any:
         """The same of the last key frame."""
         return _known(self._key_low)
+
+    def pair_map(self, name: str) -> np.ndarray:
+        """map_Cgg float16 of this frame and the last key (`pair_maps`); for schedulers that name the sets
+        that they read in `map_sets`."""
+        if self._map is None:
+            raise RuntimeError("maps of pairs are columns of a table, not part of its deviation")
+        return self._map(name)
 
     @cached_property
     def flow(self) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Deviation features by name: how a trained net gets at run time what it was trained on.
 
-A name belongs to the cheap features, to the score of a heuristic scheduler, or to a flow net (`conv6_<n>`,
-which the engine does not compute).
+A name belongs to the cheap features, to the score of a heuristic scheduler, or to a set of maps
+(`pair_maps`), which is read alone. `conv6_<n>`, a map's mean over space, is in tables only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vidseg_core.config.catalogue import DISTANCE, SCHEDULERS
+from vidseg_core.config.catalogue import DISTANCE, MAP_SETS, SCHEDULERS
 from vidseg_core.scheduling.by_name import build_scheduler
 from vidseg_core.scheduling.cheap_features import FEATURE_NAMES, features_of
 from vidseg_core.scheduling.deviation import Deviation
@@ -41,12 +41,15 @@ class FeatureReader:
     """Reads the features of these names, in this order, from a deviation.
 
     ValueError for a name that the engine cannot compute. `needs_previous`: it reads the frame before, and
-    what the scheduler remembers is taken.
+    what the scheduler remembers is taken. `map_sets`: what it reads instead of numbers.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        unknown = [name for name in self.names if name not in _KNOWN]
+        self.map_sets = tuple(name for name in self.names if name in MAP_SETS)
+        if self.map_sets and len(self.names) > 1:
+            raise ValueError(f"{self.map_sets[0]} is read alone, not with {', '.join(self.names[:3])}")
+        unknown = [name for name in self.names if name not in (*_KNOWN, *MAP_SETS)]
         if unknown:
             raise ValueError(
                 f"feature {unknown[0]!r} is not computed while segmenting; there are {', '.join(_KNOWN)}"
@@ -57,6 +60,8 @@ class FeatureReader:
 
     def __call__(self, deviation: Deviation) -> np.ndarray:
         """float32 [F]."""
+        if self.map_sets:
+            return deviation.pair_map(*self.map_sets).reshape(-1).astype(np.float32)
         known: dict[str, float] = {DISTANCE: float(deviation.lkd)}
         if self._cheap:
             known.update(zip(FEATURE_NAMES, features_of(deviation).tolist(), strict=True))

@@ -11,6 +11,7 @@ from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.feature_sets import FeatureReader
 from vidseg_core.scheduling.history import HISTORY_LENGTH
+from vidseg_core.scheduling.pair_maps import MAPS_DIGEST
 from vidseg_core.scheduling.protocol import checked_threshold
 
 
@@ -33,6 +34,7 @@ class Policy:
             )
         self._net, self._read = net, reader_for(self.facts, policy)
         self.needs_flow, self.needs_previous = self._read.needs_flow, self._read.needs_previous
+        self.map_sets, self.maps_digest = self._read.map_sets, self.facts.fingerprint.get(MAPS_DIGEST)
         self.threshold = chosen_threshold(self.facts, threshold)
 
     def score(self, deviation: Deviation) -> float:

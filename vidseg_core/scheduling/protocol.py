@@ -41,7 +41,8 @@ class Scheduler(Protocol):
 
     # A scheduler may have `needs_previous = True`: then the deviation knows the frame before, too
     # (`gray_previous`), and the state keeps one more picture. It may have `needs_low = True`: then the engine
-    # runs the lower part of N on every frame, once, and the deviation has its features (`low`, `key_low`).
+    # runs the lower part of N on every frame, once, and the deviation has its features (`low`, `key_low`). It
+    # may name `map_sets` (`pair_maps`): then the flow net hands out its maps with the flow (`pair_map`).
 
     def score(self, deviation: Deviation) -> float:
         """How much a key is wanted at this frame; never called for the first frame of a segment."""

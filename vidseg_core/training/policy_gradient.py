@@ -25,8 +25,8 @@ from vidseg_core.episodes.environment import Environment
 from vidseg_core.episodes.rollout import Rollout
 from vidseg_core.models.policy import Policy
 
-CHUNK = 16_384
-"""Decisions for which gradients are held at once."""
+CHUNK, VALUES = 16_384, 2**25
+"""Decisions for which gradients are held at once, and numbers that they look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,9 @@ def add_gradients(
     walkers, decisions = rollout.decided_SN.shape[1], len(decided[0])
     device = policy.last.weight.device
     total_entropy = 0.0
-    for start in range(0, decisions, CHUNK):
-        at = tuple(index[start : start + CHUNK] for index in decided)
+    chunk = max(1, min(CHUNK, VALUES // environment.tables.values))
+    for start in range(0, decisions, chunk):
+        at = tuple(index[start : start + chunk] for index in decided)
         deviation_WF, kar_W, lkd_W, action_W, merit_W = (
             torch.from_numpy(part).to(device)
             for part in (

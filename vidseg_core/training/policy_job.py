@@ -66,7 +66,12 @@ class PolicyTraining(GroupTraining):
         self.decision, made_with = read_decision(config.decision) if config.decision else (None, {})
         features = features_read(config.features, self.decision)
         self.training, self.validation = open_tables(
-            config.tables, config.val_clips, config.val_share, config.seed, features
+            config.tables,
+            config.val_clips,
+            config.val_share,
+            config.seed,
+            features,
+            map_net=config.policy == "dvrl",
         )
         if config.decision:
             check_made_alike(made_with, self.training.fingerprint)

@@ -99,7 +99,8 @@ def new_policy(
         policy = Policy(
             kind, tables.feature_names, fingerprint=tables.fingerprint, decision=copy.deepcopy(decision)
         )
-    policy.set_scaling(torch.from_numpy(sample_pairs(tables, seed)[0]))
+    if tables.maps_GL1M is None:  # maps go in as they are
+        policy.set_scaling(torch.from_numpy(sample_pairs(tables, seed)[0]))
     if kind == "paced":
         policy.keep_interval(POINT_INTERVAL if interval is None else interval)
     return policy
@@ -107,13 +108,19 @@ def new_policy(
 
 def sample_pairs(tables: TableSet, seed: int, most: int = SAMPLE) -> tuple[np.ndarray, np.ndarray]:
     """deviation_WF and quality_W of known pairs (k, k + d), d >= 1, spread over all tables."""
+    cells_W, quality_W = sample_cells(tables, seed, most)
+    return tables.seen(cells_W), quality_W
+
+
+def sample_cells(tables: TableSet, seed: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where those pairs are (`TableSet.seen`), and quality_W."""
     quality_RL = tables.quality_RL1[:, 1:]
     known = np.flatnonzero(np.isfinite(quality_RL))
     if len(known) > most:
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, 2))))
         known = np.sort(rng.choice(known, most, replace=False))
     row_W, column_W = np.divmod(known, quality_RL.shape[1])
-    return tables.deviation_RL1F[row_W, column_W + 1], quality_RL[row_W, column_W]
+    return row_W * (tables.horizon + 1) + column_W + 1, quality_RL[row_W, column_W]
 
 
 def train_policy(

@@ -11,30 +11,57 @@ import numpy as np
 
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.words import count
-from vidseg_core.episodes.features import spelled_out
+from vidseg_core.episodes.features import MAP_SHAPES, spelled_out
 from vidseg_core.episodes.store import load_tables
-from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
 from vidseg_core.episodes.walk import with_features
 
 
 def open_tables(
-    path: str, val_clips: Sequence[str], val_share: float, seed: int, features: Sequence[str] = ()
+    path: str,
+    val_clips: Sequence[str],
+    val_share: float,
+    seed: int,
+    features: Sequence[str] = (),
+    *,
+    map_net: bool = False,
 ) -> tuple[TableSet, TableSet | None]:
-    """Training and validation tables, split by clip, with these features (none named: all).
+    """Training and validation tables, split by clip, with these features (none named: all; for a net that
+    reads a map, the map that there is).
 
     `EpisodeError`, or `ConfigError` for a bad split.
     """
     tables = load_tables(path)
+    if map_net and not features:
+        features = only_map(tables[0])
     if features:
-        tables = [with_features(t, spelled_out(features, t.feature_names)) for t in tables]
+        tables = [with_features(t, chosen_features(t, features)) for t in tables]
+    training, held = split_by_clip(tables, val_clips, val_share, seed)
+    return join_tables(training), join_tables(held) if held else None
+
+
+def split_by_clip(
+    tables: Sequence[EpisodeTable], val_clips: Sequence[str], val_share: float, seed: int
+) -> tuple[list[EpisodeTable], list[EpisodeTable]]:
+    """Those to train on and those to validate on; `ConfigError` for a bad split."""
     clips = sorted({table.clip for table in tables})
     chosen = _validation_clips(clips, val_clips, val_share, seed)
-    return _join(tables, [c for c in clips if c not in chosen]), _join(tables, chosen) if chosen else None  # type: ignore[return-value]
+    training = [table for table in tables if table.clip not in chosen]
+    return training, [table for table in tables if table.clip in chosen]
 
 
-def _join(tables: Sequence[EpisodeTable], clips: Sequence[str]) -> TableSet:
-    return join_tables([table for table in tables if table.clip in clips])
+def chosen_features(table: EpisodeTable, features: Sequence[str]) -> tuple[str, ...]:
+    """The table's names for these features and sets."""
+    return spelled_out(features, table.feature_names, maps=MAP_SHAPES in table.fingerprint)
+
+
+def only_map(table: EpisodeTable) -> tuple[str, ...]:
+    """The set of maps that the table was made for, if it is one; `EpisodeError` if there are several."""
+    there = tuple(part.partition("=")[0] for part in table.fingerprint.get(MAP_SHAPES, "").split())
+    if len(there) > 1:
+        raise EpisodeError(f"the tables have maps of {', '.join(there)}: say which with --features")
+    return there
 
 
 def _validation_clips(clips: list[str], named: Sequence[str], share: float, seed: int) -> list[str]:
@@ -59,8 +86,14 @@ def describe_split(training: TableSet, validation: TableSet | None) -> str:
     )
     return (
         f"{count(len(set(training.clips)), 'clip')}, {int(training.frames_C.sum()):,} frames, "
-        f"{len(training.feature_names)} features, horizon {training.horizon}; validation: {checked}"
+        f"{_seen_in_words(training)}, horizon {training.horizon}; validation: {checked}"
     )
+
+
+def _seen_in_words(tables: TableSet) -> str:
+    if tables.maps_GL1M is None:
+        return f"{len(tables.feature_names)} features"
+    return f"maps of {tables.feature_names[0]}"
 
 
 def digests(training: TableSet, validation: TableSet | None) -> dict[str, str | None]:

@@ -5,13 +5,16 @@ convolutions halve the size six times, down to `conv6` at 1/64; a refinement par
 each size joins the encoder's maps with the flow so far. FlowNet2-s (Ilg et al. 2017, section 6) is the same
 with 3/8 of the channels. Flows inside are in units of `SCALE` pixels of the full picture, as in FlowNet 2.0.
 
-`conv6` is what the decision net of DVSNet (3.4, 4.4) and the policy of DVRL (4.2) read as the deviation
-between a frame and its key: 1024 channels in FlowNetS, 384 in FlowNet2-s.
+The maps after its fourth to sixth convolution (`encode`) say what two pictures have to do with each other.
+The decision net of DVSNet (3.4 and 4.4, Table 2) and the policy of DVRL (4.2) read those of `conv6` as the
+deviation between a frame and its key: 1024 channels in FlowNetS, 384 in FlowNet2-s.
 
 Legend: B pairs, C channels, h, w picture size (multiples of 64); 2 = (u, v) in pixels; 3 = RGB, 0..1.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as functional
@@ -49,6 +52,7 @@ class FlowNetS(nn.Module):
         self.register_module("scale", None)
         c1, c2, c3, c4, c5, c6 = (round(channels * width) for channels in (64, 128, 256, 512, 512, 1024))
         self.conv6_channels = c6
+        self.map_channels = {"conv4": c4, "conv5": c5, "conv6": c6}
         self.conv1 = conv(6, c1, 7, 2)
         self.conv2 = conv(c1, c2, 5, 2)
         self.conv3 = nn.Sequential(conv(c2, c3, 5, 2), conv(c3, c3))
@@ -66,9 +70,19 @@ class FlowNetS(nn.Module):
         """conv6_BChw at 1/64: what the two pictures have to do with each other; the cheaper half."""
         return self._encode(current_B3hw, key_B3hw)[-1]
 
-    def forward(self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor) -> torch.Tensor:
-        """flow_B2hw in pixels: the flow at 1/4, grown bilinearly."""
-        quarter_B2hw = self._flows(self._encode(current_B3hw, key_B3hw))[0][-1]
+    def encode(self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The encoder's maps, conv2 at 1/4 to conv6 at 1/64; `forward` goes on from them."""
+        maps = self._encode(current_B3hw, key_B3hw)
+        return {f"conv{number}": maps_BChw for number, maps_BChw in enumerate(maps, start=2)}
+
+    def forward(
+        self,
+        current_B3hw: torch.Tensor,
+        key_B3hw: torch.Tensor,
+        encoded: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """flow_B2hw in pixels: the flow at 1/4, grown bilinearly. `encoded`: what `encode` gave."""
+        quarter_B2hw = self._flows(self._maps(current_B3hw, key_B3hw, encoded))[0][-1]
         size = current_B3hw.shape[-2:]
         return SCALE * functional.interpolate(quarter_B2hw, size, mode="bilinear", align_corners=False)
 
@@ -81,11 +95,14 @@ class FlowNetS(nn.Module):
         self.scale = ScaleHead(self._top_channels, channels, level)
 
     def levels_and_scale(
-        self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor
+        self,
+        current_B3hw: torch.Tensor,
+        key_B3hw: torch.Tensor,
+        encoded: Mapping[str, torch.Tensor] | None = None,
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """`levels`, and scale_BChw at 1/4."""
         assert self.scale is not None
-        flows, top = self._flows(self._encode(current_B3hw, key_B3hw))
+        flows, top = self._flows(self._maps(current_B3hw, key_B3hw, encoded))
         return self._sized(flows, current_B3hw), self.scale(top)
 
     @staticmethod
@@ -95,6 +112,11 @@ class FlowNetS(nn.Module):
         sized = [flow * (SCALE * flow.shape[-1] / width) for flow in flows]
         full = functional.interpolate(flows[-1], current_B3hw.shape[-2:], mode="bilinear")
         return [*sized, SCALE * full]
+
+    def _maps(
+        self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor, encoded: Mapping[str, torch.Tensor] | None
+    ) -> list[torch.Tensor]:
+        return self._encode(current_B3hw, key_B3hw) if encoded is None else list(encoded.values())
 
     def _encode(self, current_B3hw: torch.Tensor, key_B3hw: torch.Tensor) -> list[torch.Tensor]:
         """Maps at 1/4, 1/8, 1/16, 1/32 and 1/64."""

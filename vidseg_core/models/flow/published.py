@@ -1,12 +1,12 @@
 """Weights of flow nets as those who trained them published them, under our names.
 
-| net                      | layout                                         | known by                    | its way |
-|--------------------------|------------------------------------------------|-----------------------------|---------|
-| FlowNetS                 | ClementPinard/FlowNetPytorch, `flownets_*`     | `predict_flow6`, no bias    | fixed   |
-| FlowNet2-S               | NVIDIA/flownet2-pytorch, `FlowNet2-S_*`        | `predict_flow6.bias`        | pair    |
-| FlowNet2-S, FlowNet2-s   | lmb-freiburg/flownet2 (Caffe), `<layer>.<blob>`| `Convolution1.0`            | pair    |
-| SpyNet                   | sniklaus/pytorch-spynet, `network-*.pytorch`   | `moduleBasic.`, `netBasic.` | sized   |
-| SpyNet                   | open-mmlab/mmediting, `spynet_20210409-*`      | `basic_module.`             | aligned |
+| net               | layout                                       | known by                    | its way |
+|-------------------|----------------------------------------------|-----------------------------|---------|
+| FlowNetS          | ClementPinard/FlowNetPytorch, `flownets_*`   | `predict_flow6`, no bias    | fixed   |
+| FlowNet2-S        | NVIDIA/flownet2-pytorch, `FlowNet2-S_*`      | `predict_flow6.bias`        | pair    |
+| FlowNet2-S and -s | lmb-freiburg/flownet2, `<layer>.<blob>`      | `Convolution1.0`            | pair    |
+| SpyNet            | sniklaus/pytorch-spynet, `network-*.pytorch` | `moduleBasic.`, `netBasic.` | sized   |
+| SpyNet            | open-mmlab/mmediting, `spynet_20210409-*`    | `basic_module.`             | aligned |
 
 A file says nothing of how its net reads pictures, so that is its *way*:
 - `pair`: the mean of both pictures, colour by colour, is taken away (FlowNet 2.0);
@@ -16,8 +16,8 @@ A file says nothing of how its net reads pictures, so that is its *way*:
 A way becomes a buffer of the net, `way_<name>`: it is stored with weights that training goes on from, and it
 is part of their digest. Nets of ours have none.
 
-Invariants: shapes are not touched, so a file of another width is refused where weights are fitted; a bias that
-a layout does not have is 0. Caffe's first layer reads BGR, as the converter of NVIDIA has it.
+Invariants: shapes are not touched, so a file of another width is refused where weights are fitted; a bias
+that a layout does not have is 0. Caffe's first layer reads BGR, as the converter of NVIDIA has it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def under_our_names(content: WeightsFile, net: nn.Module) -> WeightsFile:
     state, wanted = content.state, net.state_dict()
     if any(key.endswith("running_mean") for key in state) and "predict_flow6.weight" in state:
         raise SegmenterError(
-            f"weights file {content.path} is of FlowNetS with batch normalisation, which there is no net for: "
+            f"weights file {content.path} is of FlowNetS with batch normalisation, which is no net here: "
             "take the one without"
         )
     if "Convolution1.0" in state:
@@ -96,9 +96,7 @@ def take_way(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
             net.register_buffer(WAY + way, torch.ones(1))
 
 
-def _renamed(
-    state: Mapping[str, torch.Tensor], name: Callable[[str], str | None]
-) -> dict[str, torch.Tensor]:
+def _renamed(state: Mapping[str, torch.Tensor], name: Callable[[str], str | None]) -> dict[str, torch.Tensor]:
     """What nobody knows keeps its name, and is named where weights are fitted."""
     return {name(key) or key: value for key, value in state.items()}
 
