@@ -54,7 +54,7 @@ OTHER_NAMES = {
     "max_interval",
     "accuracy",
 }
-OTHER_NAMES |= {"leftImg8bit_sequence", "train", "val", "test", "vidseg inspect"}
+OTHER_NAMES |= {"leftImg8bit_sequence", "train", "val", "test", "vidseg inspect", "latency", "weights="}
 """Levels, files and options of other kinds that the page names."""
 
 

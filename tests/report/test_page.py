@@ -133,7 +133,7 @@ def test_an_evaluation_fills_its_sections_and_the_page_is_whole_in_itself(
     assert all(
         address.startswith("data:") for address in re.findall(r'(?:src|srcset|href)="([^"#][^"]*)"', page)
     )
-    assert {"consistency.svg", "consistency-visible.svg", "warping.svg"} <= plots
+    assert {"consistency.svg", "warping.svg"} <= plots
     assert "TC by class (ETC Table VI)" in page and ">TC, visible</th>" in page
     assert "<script" not in page and "both &lt;b&gt;sides&lt;/b&gt;" in page
     assert "share of the gap to the oracle" in said and "training curves" in said
@@ -146,7 +146,6 @@ def test_the_consistency_of_an_older_evaluation_is_that_of_visible_pixels(
     make_older(tmp_path / "older")
     page, _ = report(tmp_path / "page", tmp_path / "older")
     assert "TC of visible pixels" in page and "TC by ETC Eq. 5" not in page and "TC by class" not in page
-    assert not (tmp_path / "page" / "plots" / "consistency.svg").exists()
 
 
 def test_a_run_is_shown_with_what_was_put_aside(tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def consistency_section(
 ) -> Section:
     """Plots and a table of all methods; of some (`picks`) also each frame of `clip`, and each class."""
     section, kinds = Section(f"Temporal consistency{suffix}"), kinds_of_tc(data)
-    for kind in kinds:
-        name = f"consistency{'-visible' if kind == 'tc_visible' else ''}{slug(suffix)}"
-        section.plot(tc_plot(curves, look, name, kind), WHICH[kind] + POP)
+    first, *others = kinds
+    also = " The table has both." if others else ""
+    section.plot(tc_plot(curves, look, f"consistency{slug(suffix)}", first), WHICH[first] + POP + also)
     section.text(
         "Propagated masks are consistent by construction, so rare keys have a high TC even where they are "
         "wrong. Read TC beside quality, and the pop beside both."
