@@ -41,10 +41,10 @@ from vidseg_core.episodes.features import MOST_VALUES
 from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.claim import require_same
 from vidseg_core.kit.progress import Reporter, clock
-from vidseg_core.models.lvs import is_lvs
 from vidseg_core.models.planner import is_planner
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.models.policy_trunk import map_shape
+from vidseg_core.models.propagation_file import is_propagation_file
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.propagators import propagator_of
@@ -249,7 +249,7 @@ def check_dial_here(config: SegmentConfig) -> None:
 
 def large_map(policy: str) -> str:
     """The set of maps that this trained file reads, if the dial's tables cannot keep it."""
-    if is_planner(policy) or is_lvs(policy):
+    if is_planner(policy) or is_propagation_file(policy):
         return ""
     _, facts = read_policy(policy)
     name = facts.feature_names[0]
