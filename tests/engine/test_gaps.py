@@ -8,6 +8,7 @@ short would read the pixels of another frame, and nobody would see that in a tab
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from tests.engine.fillers import (
     Moves,
     Parted,
     Recurs,
-    Remembers,
     Sees,
     Sharp,
     engine,
@@ -36,6 +36,7 @@ from tests.episodes.scenes import CLASSES, records
 from tests.pipeline.lookahead import Brightest
 from vidseg_core.calibration.calibrate import check_dial_here
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.segment import PropagationConfig
 from vidseg_core.engine import SegmentState
 from vidseg_core.engine.trial import try_net
 from vidseg_core.episodes.features import Features
@@ -249,10 +250,11 @@ def test_whoever_fills_gaps_asks_for_them_itself() -> None:
 
 
 def test_what_no_table_can_foresee_is_refused_by_tables_and_dial() -> None:
-    with pytest.raises(ConfigError, match="--budget: needs masks that follow from a key and a frame each"):
-        check_dial_here(settings_of("Remembers", budget=0.1))
-    propagator: Any = Remembers()
-    with pytest.raises(EpisodeError, match="'Remembers' fills whole gaps"):
+    carrier = PropagationConfig(name="tests.engine.fillers:Recurs", level="scores", sides="one")
+    with pytest.raises(ConfigError, match="--budget: needs masks that follow from the key before them"):
+        check_dial_here(replace(settings_of("Remembers", budget=0.1), propagation=carrier))
+    propagator: Any = Recurs()
+    with pytest.raises(EpisodeError, match="'Recurs' remembers through keys"):
         TableBuilder(
             TableOptions(),
             net=None,

@@ -84,6 +84,21 @@ def test_a_schedule_on_the_table_is_the_engine_with_that_schedule(
     assert np.array_equal(walk(table, keys).quality_T, expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_whoever_fills_gaps_is_tabulated_gap_by_gap(sides: Any) -> None:
+    clip, keys, name = records(30, unlabelled=[5]), (0, 6, 9, 21), "tests.engine.fillers:Remembers"
+    table = build(clip, propagator=name, two_sided_stride=3 if sides == "two" else 0)
+    masks, _ = engine_masks(
+        clip, GivenKeys(keys), LabelsNet(clip), sides=sides, max_interval=HORIZON, propagator=name
+    )
+    expected = qualities(masks, [record.labels_HW for record in clip])
+    if sides == "one":
+        assert np.array_equal(walk(table, keys).quality_T, expected, equal_nan=True)
+    else:
+        total = np.nansum(expected, dtype=np.float64)
+        assert two_sided_total(table, keys) == pytest.approx(total, abs=2e-6)
+
+
 @pytest.mark.parametrize("keys", [(0, 7, 9, 19, 20, 30), (0, 10, 20, 30)])
 def test_with_low_latency_a_schedule_on_the_table_is_the_engines_where_labels_are_copied(
     keys: tuple[int, ...],

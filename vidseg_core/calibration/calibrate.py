@@ -236,8 +236,8 @@ def check_dial_here(config: SegmentConfig) -> None:
     check(not large, option, problem)
     carrier = config.propagation
     filler = filler_of(propagator_of(carrier), two_sided=carrier.sides == "two")
-    problem = f"needs masks that follow from a key and a frame each, but {carrier.name} fills whole gaps"
-    check(filler.pairwise, option, problem)
+    problem = f"needs masks that follow from the key before them, but {carrier.name} remembers through keys"
+    check(filler.ends_at_keys, option, problem)
     for tried in config.calibration.schedulers:
         late = SCHEDULERS[tried].looks_ahead and carrier.latency == "low"
         problem = f"{tried!r} looks ahead, which does not go with --propagation.latency low"

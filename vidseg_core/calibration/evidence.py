@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidseg_core.episodes.between import Between, Seen
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
-from vidseg_core.episodes.table_builder import Between, Seen, TableBuilder
+from vidseg_core.episodes.table_builder import TableBuilder
 from vidseg_core.episodes.walk import checked_keys, walk
 
 Interval = tuple[int, int]

@@ -24,11 +24,12 @@ from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.assemble import build_net, build_run_flow
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.stats import clock_of
+from vidseg_core.episodes.between import Seen
 from vidseg_core.episodes.features import LOW, Features, PairMaps
 from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.sources import Unit, read_unit
 from vidseg_core.episodes.table import EpisodeTable
-from vidseg_core.episodes.table_builder import Refused, Seen, TableBuilder, TableOptions
+from vidseg_core.episodes.table_builder import Refused, TableBuilder, TableOptions
 from vidseg_core.media import MediaError
 from vidseg_core.models.operations import operations_of
 from vidseg_core.models.policy_file import read_policy
@@ -175,6 +176,7 @@ def sample_builder(config: SegmentConfig, device: str) -> TableBuilder:
         flow=flow,
         features=_features(config, flow),
         classes=len(segmenter.class_names),
+        sides=config.propagation.sides,
     )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -28,15 +28,16 @@ from vidseg_core.datasets.records import Record
 from vidseg_core.engine.look import gray_of, make_view
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.episodes.between import Seen, TwoSidedTable, gap_of
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.quality import Quality, Truth, as_mask
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.propagation.chain import Link, Pair, complete
-from vidseg_core.propagation.filler import PairFiller, filler_of
+from vidseg_core.propagation.filler import Filler, PairFiller, filler_of
 from vidseg_core.propagation.flow import FlowEstimator
-from vidseg_core.propagation.gap import FramePair, GapKey
+from vidseg_core.propagation.gap import FramePair, Gap, GapKey
 from vidseg_core.propagation.propagators import AnyPropagator
-from vidseg_core.propagation.two_sided import Side, put_together
+from vidseg_core.propagation.two_sided import Side
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_view
 
@@ -83,24 +84,12 @@ class TableOptions:
             raise EpisodeError(f"a stride above the horizon of {self.horizon} frames leaves no schedule")
 
 
-@dataclass(slots=True)
-class Seen:
-    """A segment's frames as the pairs need them."""
-
-    keys: list[GapKey] = field(default_factory=list)
-    """Each frame as a key: what N gave (label maps with `void` where labels stand in for N), and what of the
-    frame the propagator reads."""
-    own: list[Any] = field(default_factory=list)
-    """What the propagator's own net says of each frame."""
-    masks: list[np.ndarray] = field(default_factory=list)
-    truths: list[Truth] = field(default_factory=list)
-
-
 class TableBuilder:
     """Builds tables; holds nothing of a segment.
 
     `net`: N in the engine's chunks; None: the labels themselves play N (what propagation alone costs).
-    `classes`: of the labels.
+    `classes`: of the labels. `sides`: of a propagator that fills gaps, how it is run; two where there is a
+    two-sided table.
     """
 
     def __init__(
@@ -112,12 +101,14 @@ class TableBuilder:
         flow: FlowEstimator,
         features: Features,
         classes: int,
+        sides: Literal["one", "two"] = "one",
     ) -> None:
-        filler = filler_of(propagator, two_sided=bool(options.two_sided_stride))
-        if not isinstance(filler, PairFiller):
+        self._two_sided = bool(options.two_sided_stride) or sides == "two"
+        filler = filler_of(propagator, two_sided=self._two_sided)
+        if not filler.ends_at_keys:
             raise EpisodeError(
-                f"propagator {filler.name!r} fills whole gaps, so its masks depend on more than a key and a "
-                "frame, and no table can say beforehand what a schedule is worth"
+                f"propagator {filler.name!r} remembers through keys, so its masks depend on all keys before "
+                "them, and no table can say beforehand what a schedule is worth"
             )
         if net is None and options.quality == "fidelity":
             raise EpisodeError("quality fidelity asks for a net: against labels it is the quality labels")
@@ -145,7 +136,8 @@ class TableBuilder:
             raise EpisodeError("low_deviation reads low-level features; give a segmenter")
         self._needs_low = net is not None and connect(net, features.low, filler)
         self.options, self.features, self._classes = options, features, classes
-        self._net, self.filler, self._flow = net, filler, flow
+        self._net, self._flow = net, flow
+        self.filler: Filler = filler
         if net is not None and options.quality != "labels":
             self._classes = len(net.segmenter.class_names)
 
@@ -177,12 +169,14 @@ class TableBuilder:
         deviation_TL1F[:, 0] = 0.0
         for k in range(count):
             quality_TL1[k, 0] = seen.truths[k].quality(seen.masks[k])
-        two = _TwoSidedTable(self, seen) if self.options.two_sided_stride else None
+        stride, two = self.options.two_sided_stride, None
+        if stride:
+            two = TwoSidedTable(self, seen, stride=stride, horizon=horizon)
         maps_GL1M = {name: np.zeros(shape, np.float16) for name, shape in self.kept_maps(count).items()}
         for k in range(0, count, self.options.key_stride):
             links = self.links(seen, k, forward=True)
-            moved = self.move(seen, k, links)
-            for link, carried in zip(links, moved, strict=True):
+            row = self.row(seen, k, links)
+            for link, carried in zip(links, row, strict=True):
                 truth = seen.truths[k + link.distance]
                 quality_TL1[k, link.distance] = truth.quality(self.labels_of(carried))
             self._deviations(deviation_TL1F[k], seen, k, links)
@@ -191,7 +185,7 @@ class TableBuilder:
                     of_key_L1M = values_GL1M[k // self.options.key_stride]
                     of_key_L1M[1 : 1 + len(links)] = self.features.maps.values(name, links)
             if two is not None:
-                two.add(k, links, moved)
+                two.add(k, self._sides_of(row, links))
         grays_Thw, masks_Thw = _pictures(seen) if self.options.pictures else (None, None)
         made = self.features.maps is not None and set(maps_GL1M) < set(self.features.maps.names)
         return EpisodeTable(
@@ -289,9 +283,26 @@ class TableBuilder:
             return []
         return self._flow.flow([current for current, _ in pairs], [key for _, key in pairs])
 
-    def move(self, seen: Seen, k: int, links: Sequence[Link], *, forward: bool = True) -> list[Any]:
+    def row(self, seen: Seen, k: int, links: Sequence[Link]) -> list[Any]:
+        """What each link's frame shows if no key comes after k: as one gap with two sides; with one, frame by
+        frame."""
+        if isinstance(self.filler, PairFiller):
+            return self._moved(self.filler, seen, k, links, forward=True)
+        whole = gap_of(seen, k, links)
+        if self._two_sided:
+            return list(self.filler.fill([whole]))
+        found, memory = list[Any](), whole.memory
+        for frame in whole.frames:
+            gap = Gap(left=whole.left, frames=[frame], memory=memory)
+            found += self.filler.fill([gap])
+            memory = gap.memory
+        return found
+
+    def _moved(
+        self, filler: PairFiller, seen: Seen, k: int, links: Sequence[Link], *, forward: bool
+    ) -> list[Any]:
         """What is kept of key k, at each link's frame."""
-        return list(self.filler.move(self._pair(seen, k, link, forward) for link in links))
+        return list(filler.move(self._pair(seen, k, link, forward) for link in links))
 
     def _pair(self, seen: Seen, k: int, link: Link, forward: bool) -> FramePair:
         number = k + link.distance if forward else k - link.distance
@@ -306,16 +317,23 @@ class TableBuilder:
 
     def sides(self, seen: Seen, k: int, reach: int, *, forward: bool) -> list[Side]:
         """What key k says of the frames after it (or before it), with what two sides are chosen by."""
+        assert isinstance(self.filler, PairFiller)
         links = self.links(seen, k, forward=forward, reach=reach)
-        moved = self.move(seen, k, links, forward=forward)
+        moved = self._moved(self.filler, seen, k, links, forward=forward)
         return [self.filler.side(*each) for each in zip(moved, links, strict=True)]
+
+    def _sides_of(self, row: Sequence[Any], links: Sequence[Link]) -> Sequence[Any]:
+        """What a key's row says as one of two sides; the links, where gaps are filled whole."""
+        if not isinstance(self.filler, PairFiller):
+            return links
+        return [self.filler.side(*each) for each in zip(row, links, strict=True)]
 
     def pairs(self, seen: Seen, k: int) -> list[np.ndarray]:
         """What a key's row takes: labels_HW of the frames after key k up to the horizon, and features."""
         links = self.links(seen, k, forward=True)
         row_L1F = np.empty((1 + len(links), len(self.features.names)), np.float32)
         self._deviations(row_L1F, seen, k, links)
-        return [self.labels_of(carried) for carried in self.move(seen, k, links)]
+        return [self.labels_of(carried) for carried in self.row(seen, k, links)]
 
     def labels_of(self, carried: Any) -> np.ndarray:
         """labels_HW of what the propagator carries."""
@@ -333,63 +351,6 @@ class TableBuilder:
         if self.features.conv6 is not None:
             conv6_nC = self.features.conv6.values([link.current for link in links], links[0].key)
             row_L1F[1 : 1 + len(links), self.features.cheap :] = conv6_nC
-
-
-class Between:
-    """What the frames strictly between two keys are worth; keys are asked for from the first to the last.
-
-    Invariant: the frames are put together as a gap is filled (`propagation.filler`), only that the sides of
-    a key are made once for all intervals that it ends.
-    """
-
-    def __init__(self, builder: TableBuilder, seen: Seen) -> None:
-        self._builder, self._seen = builder, seen
-        self._before: dict[int, list[Side]] = {}
-        """Key -> its sides of the frames 1, 2, ... before it, as far as they may still be asked for."""
-
-    def values(self, k: int, ends: Sequence[int], left: Sequence[Side] | None = None) -> list[float]:
-        """For each key of `ends`, increasing, the sum of the qualities between key k and it, frames without
-        truth left out. `left`: the sides of k, of the frames 1, 2, ... after it, where they are known."""
-        if left is None:
-            left = self._builder.sides(self._seen, k, ends[-1] - k - 1, forward=True)
-        for n in [n for n in self._before if n <= k]:
-            del self._before[n]
-        found = []
-        for n in ends:
-            if n not in self._before:
-                self._before[n] = self._builder.sides(self._seen, n, n - k - 1, forward=False)
-            del self._before[n][n - k - 1 :]
-            found.append(self._value(k, n, left, self._before[n]))
-        return found
-
-    def _value(self, k: int, n: int, left: Sequence[Side], right: Sequence[Side]) -> float:
-        sides = zip(self._seen.truths[k + 1 : n], left, reversed(right), strict=False)
-        counted = [(truth, (before, after)) for truth, before, after in sides if truth.counted]
-        total = 0.0
-        for (truth, _), carried in zip(counted, put_together(both for _, both in counted), strict=True):
-            total += truth.quality(self._builder.labels_of(carried))
-        return total
-
-
-class _TwoSidedTable:
-    """The two-sided table, filled key by key."""
-
-    def __init__(self, builder: TableBuilder, seen: Seen) -> None:
-        self._builder, self._between = builder, Between(builder, seen)
-        self._stride, self._horizon = builder.options.two_sided_stride, builder.options.horizon
-        self.table_TL1 = np.full((len(seen.keys), self._horizon + 1), np.nan, np.float32)
-
-    def add(self, k: int, links: Sequence[Link], moved: Sequence[Any]) -> None:
-        """All intervals that key k begins."""
-        if k % self._stride:
-            return
-        self.table_TL1[k, 0] = 0.0
-        last = min(k + self._horizon, len(self.table_TL1) - 1)
-        ends = range(k + self._stride, last + 1, self._stride)
-        left = [self._builder.filler.side(*each) for each in zip(moved, links, strict=True)]
-        values = self._between.values(k, ends, left)
-        for n, value in zip(ends, values, strict=True):
-            self.table_TL1[k, n - k] = value
 
 
 def _pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,8 @@ from vidseg_core.episodes.oracle import one_sided_curve, two_sided_curve
 from vidseg_core.episodes.store import check_fingerprint, load_tables
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.evaluation.clips import Clip
+from vidseg_core.propagation.filler import filler_of
+from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.keys import SEGMENTS_KEY
@@ -49,6 +51,10 @@ def check_tables(
     assert config.tables is not None
     tables = next(iter(_tables(config.tables).values()))
     there, carried = tables[0].fingerprint, method.propagation
+    one_sided = carried.sides == "one" and there.get("two_sided_stride", "0") != "0"
+    if one_sided and not filler_of(propagator_of(carried), two_sided=False).pairwise:
+        problem = f"{carried.name} fills gaps, and the tables in {config.tables} are of two sides"
+        raise ConfigError("--tables", f"no oracle for {method.name}: {problem}")
     wanted = {
         "working_size": config.working_size,
         "propagation.name": carried.name,

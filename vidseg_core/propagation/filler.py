@@ -6,8 +6,9 @@ A propagator is written in one of three forms (see `propagators`), and each is a
 |------------------------|----------------------------------------|-----------------------------|--------|
 | `carry(carried, flow)` | a key's result and the flow to the key | made here, by `two_sided`   | yes    |
 | `move(pairs)`          | a key and a frame, one pair at a time  | made here, by `two_sided`   | yes    |
-| `fill(gaps)`           | the whole gap, and its own memory      | its own business            | no     |
+| `fill(gaps)`           | the whole gap, and its own memory      | its own business            | (yes)  |
 
+(yes): unless its memory passes through keys; gaps are filled one by one then, which costs more than pairs.
 What it may have besides, to work with the net or with nets of its own, is in `propagators.Extras`.
 
 Invariant: what comes out for a frame has the form of what is kept of its key, and depends on the frame's own
@@ -74,6 +75,11 @@ class Filler(ABC):
         return self.level != "labels" or self.reads == "frame" or self.needs_low
 
     @property
+    def ends_at_keys(self) -> bool:
+        """Do masks between two keys follow from these keys and the frames between them?"""
+        return not (self.answers_keys or self.remembers)
+
+    @property
     def works_with_net(self) -> bool:
         """Does it need the net itself, and not only what the net says of keys?"""
         return works_with_net(self.propagator)
@@ -91,6 +97,15 @@ class Filler(ABC):
         check_carried(shown, key.carried, self.name)
         _check_memory(memory, self.name)
         return shown, memory
+
+    def see(self, frames: Sequence[GapFrame | GapKey]) -> list[Any]:
+        """What the propagator makes of each frame by itself; None where it makes nothing."""
+        if not hasattr(self.propagator, "see"):
+            return [None] * len(frames)
+        seen = list(self.propagator.see(frames))
+        if len(seen) != len(frames):
+            raise PluginError(f"propagator {self.name!r} saw {len(seen)} frames, but was given {len(frames)}")
+        return seen
 
     def ready(self, key: GapKey) -> None:
         """Have what the propagator makes of this key, if it makes anything."""
@@ -122,15 +137,6 @@ class PairFiller(Filler):
                     yield self.side(left, frame.left), self.side(next(moved), frame.right)
         for _ in moved:
             pass  # whatever it gives more is refused
-
-    def see(self, frames: Sequence[GapFrame | GapKey]) -> list[Any]:
-        """What the propagator makes of each frame by itself; None where it makes nothing."""
-        if not hasattr(self.propagator, "see"):
-            return [None] * len(frames)
-        seen = list(self.propagator.see(frames))
-        if len(seen) != len(frames):
-            raise PluginError(f"propagator {self.name!r} saw {len(seen)} frames, but was given {len(frames)}")
-        return seen
 
     def _pairs(self, gaps: Sequence[Gap]) -> Iterator[FramePair]:
         """What the net and the propagator make of a frame is made for a few frames at a time, since it may be

@@ -76,7 +76,7 @@ class PairPropagator(Protocol):
 class GapPropagator(Protocol):
     """Fills gaps: the frames between two keys, or (one side) the frame after the last one, with memory.
 
-    Tables of pairs know nothing of it, so neither do planner, oracle and dial.
+    Where memory ends at keys, tables, oracle and dial fill the gaps of the schedules that they value.
     """
 
     level: Level
