@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from numpy.random import Generator
 
@@ -114,8 +115,10 @@ class Trial:
     recipe: PropagationRecipe
     folder: Path
 
-    def train(self, spec: str, name: str, sharing: SharingRecipe | None = None, **recipe: Any) -> str:
-        """The weights' file of this net, trained."""
+    def train(self, spec: str, name: str, sharing: SharingRecipe | None = None, **recipe: Any) -> str | None:
+        """The weights' file of this net, trained; with 0 steps its own weights."""
+        if not self.recipe.steps:
+            return self.weights
         config = TrainPropagationConfig(
             data=("-",),
             propagator="feature_sharing",
@@ -143,25 +146,33 @@ class Trial:
     def build(self, spec: str, weights: str | None) -> Segmenter:
         return build_segmenter(spec, weights=weights, class_names=self.bench.net.class_names)
 
-    def row(self, method: str, levels: int, spec: str, weights: str | None, distance: int) -> Row:
-        """Keys every `distance` frames through the engine; a net without sharing runs on every frame."""
-        net = self.build(spec, weights)
-        shares = spec.startswith("sharing")
+    def rows(
+        self, method: str, levels: int, spec: str, weights: str | None, distances: Sequence[int]
+    ) -> list[Row]:
+        """A net that shares is run with keys at each distance, another one once, on every frame."""
+        if spec.startswith("sharing"):
+            runs = {distance: self._run(spec, weights, distance) for distance in distances}
+        else:
+            runs = dict.fromkeys(distances, self._run(spec, weights, 1))
+        return [self._row(method, levels, distance, *runs[distance]) for distance in distances]
+
+    def _run(self, spec: str, weights: str | None, interval: int) -> tuple[list[list[np.ndarray]], float]:
+        """The masks of each clip, and ms a frame."""
         engine = Engine(
-            net,
-            build_scheduler("fixed", interval=distance) if shares else build_scheduler("every"),
-            build_propagator("feature_sharing") if shares else build_propagator("copy"),
+            self.build(spec, weights),
+            build_scheduler("fixed", interval=interval),
+            build_propagator("feature_sharing" if spec.startswith("sharing") else "copy"),
             sides="one",
         )
-        counts = {is_key: ConfusionMatrix(len(net.class_names)) for is_key in (True, False)}
-        frames, spent_s = 0, 0.0
-        for clip in self.bench.judged:
-            started = time.process_time()
-            rows = list(through(engine, clip))
-            spent_s += time.process_time() - started
-            frames += len(rows)
-            for row, labels_HW in zip(rows, clip.labels_THW, strict=True):  # type: ignore[arg-type]
-                counts[row.frame_index % distance == 0].update(row.labels_HW, labels_HW)
+        started = time.process_time()
+        masks = [[row.labels_HW for row in through(engine, clip)] for clip in self.bench.judged]
+        return masks, 1000.0 * (time.process_time() - started) / sum(map(len, masks))
+
+    def _row(self, method: str, levels: int, distance: int, masks: list[list[np.ndarray]], ms: float) -> Row:
+        counts = {is_key: ConfusionMatrix(len(self.bench.net.class_names)) for is_key in (True, False)}
+        for clip, found in zip(self.bench.judged, masks, strict=True):
+            for number, (mask_HW, truth_HW) in enumerate(zip(found, clip.labels_THW, strict=True)):  # type: ignore[arg-type]
+                counts[number % distance == 0].update(mask_HW, truth_HW)
         key, current = (counts[is_key].mean_iou() for is_key in (True, False))
         return Row(
             method=method,
@@ -170,20 +181,22 @@ class Trial:
             key=key,
             current=current,
             mean=distance_weighted_mean(key, current, distance),
-            ms=1000.0 * spent_s / frames,
+            ms=ms,
         )
 
 
-def rows_of(trial: Trial, distances: Sequence[int], variants: Mapping[str, SharingRecipe]) -> list[Row]:
+def rows_of(
+    trial: Trial, cached: Sequence[int], distances: Sequence[int], variants: Mapping[str, SharingRecipe]
+) -> list[Row]:
     """Every row of the table."""
     nets: list[tuple[str, int, str, str | None]] = [("whole", 0, trial.net, trial.weights)]
-    for levels in (1, 2):
+    for levels in cached:
         truncated, sharing = f"truncated:{levels}/{trial.net}", f"sharing:{levels}/{trial.net}"
         nets.append(("truncated", levels, truncated, trial.train(truncated, "supervised")))
         nets.append(("copied", levels, sharing, trial.weights))
         for name, losses in variants.items():
             nets.append((name, levels, sharing, trial.train(sharing, name, losses)))
-    return [trial.row(*net, distance) for net in nets for distance in distances]
+    return [row for net in nets for row in trial.rows(*net, distances)]
 
 
 def table(rows: Sequence[Row], distances: Sequence[int]) -> str:
@@ -205,7 +218,8 @@ def main() -> None:
     parser.add_argument("--material", choices=tuple(MATERIAL), default="scenes")
     parser.add_argument("--net", help="the whole net; by default that of the material")
     parser.add_argument("--pretrain", type=int, default=0, help="steps of the whole net before all else")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=600, help="0: times only, nothing is trained")
+    parser.add_argument("--levels", nargs="+", type=int, choices=(1, 2), default=[1, 2])
     parser.add_argument("--all", action="store_true", help="the other losses of Table 5.2, too")
     parser.add_argument("--keep", type=Path, help="folder in which what was trained is kept")
     parser.add_argument("--json", type=Path)
@@ -228,7 +242,9 @@ def main() -> None:
         if options.pretrain:
             weights = trial.train(trial.net, "whole", steps=options.pretrain, lr=1e-3)
             trial = replace(trial, weights=weights)
-        rows = rows_of(trial, distances, VARIANTS if options.all else dict([*VARIANTS.items()][:1]))
+        rows = rows_of(
+            trial, options.levels, distances, VARIANTS if options.all else dict([*VARIANTS.items()][:1])
+        )
         print(f"\n{trial.net}, left out: {', '.join(clip.name for clip in bench.judged)}")
         print(table(rows, distances))
     if options.json:

@@ -121,12 +121,17 @@ class Row:
     learned: bool = False
     """Its weights come from `train-propagation --propagator`, with these options."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    net: str = "{net}"
+    """The material's net, or what is made of it."""
     read_by: str = ""
     """Another propagator that reads the same file: one branch of what was learned."""
 
 
 LIGHT = {"light": "tiny:8"}
 """A net of a third of the cost of the package's."""
+FINE = {"lr": 3e-4}
+"""For a net that is trained already."""
 
 ROWS: Mapping[str, Row] = {
     "net on every frame": Row(scheduler="every"),
@@ -144,6 +149,12 @@ ROWS: Mapping[str, Row] = {
     "accel, two sides": Row(propagator="accel", learned=True, options=LIGHT, sides="two"),
     "accel, light net alone": Row(
         propagator="accel", learned=True, options=LIGHT, read_by="vidseg_core.propagation.light:Update"
+    ),
+    "feature_sharing, 1 level": Row(
+        propagator="feature_sharing", learned=True, net="sharing:1/{net}", recipe=FINE
+    ),
+    "feature_sharing, 2 levels": Row(
+        propagator="feature_sharing", learned=True, net="sharing:2/{net}", recipe=FINE
     ),
     "flow_warp, scores": Row(propagator="flow_warp", level="scores"),
     "grfp": Row(propagator="grfp", learned=True, options=LIGHT),
@@ -229,21 +240,27 @@ class Bench:
     def learner(self, row: Row) -> tuple[Learner, Path]:
         """What was learned for this row, and where it lies; trained if it is not there."""
         options = "".join(f"-{name}-{value}" for name, value in sorted(row.options.items()))
-        folder = self._folder / f"{row.propagator}{options}-{self._steps}"
+        prefix = row.net.partition("/")[0].replace(":", "-") + "-" if "/" in row.net else ""
+        folder = self._folder / f"{prefix}{row.propagator}{options}-{self._steps}"
         config = TrainPropagationConfig(
             data=(self.material.learn,),
-            segmenter=self.net_spec,
+            segmenter=row.net.format(net=self.net_spec),
             segmenter_weights=self.net_weights,
             output=str(folder),
             propagator=row.propagator,
             recipe=PropagationRecipe(
-                height=self.material.crop[0], width=self.material.crop[1], steps=self._steps, batch=4
+                height=self.material.crop[0],
+                width=self.material.crop[1],
+                steps=self._steps,
+                batch=4,
+                **row.recipe,
             ),
             seed=self.seed,
             **row.options,
         )
         if folder.name not in self._known:
-            learner = self._known[folder.name] = build_learner(config, self.net, self.device)
+            net = build_segmenter(config.segmenter, weights=self.net_weights, device=self.device)
+            learner = self._known[folder.name] = build_learner(config, net, self.device)
             if not all((folder / name).is_file() for name in learner.file_names):
                 self._train(learner, folder)
         return self._known[folder.name], folder

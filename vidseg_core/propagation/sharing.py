@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vidseg_core.models.protocol import fusing
+from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.propagation.gap import FramePair, in_calls
 from vidseg_core.propagation.propagators import Level, NetInCalls
 
@@ -24,7 +24,11 @@ class FeatureSharing:
 
     def check_net(self, segmenter: Any) -> None:
         """`SegmenterError` for a segmenter that has no `fuse`."""
-        fusing(segmenter, "propagator 'feature_sharing'")
+        if not getattr(segmenter, "has_fuse", False):
+            raise SegmenterError(
+                f"feature_sharing joins levels of key and frame, but {segmenter.name!r} has no fuse: name "
+                "--segmenter sharing:1/NET (docs/models.md), or see docs/plugins.md"
+            )
 
     def use_net(self, net: NetInCalls) -> None:
         """The net that fuses."""
