@@ -21,7 +21,9 @@ from vidseg_core.models.match import MatchFacts, new_match
 from vidseg_core.pipeline.saved import Totals
 from vidseg_core.pipeline.tally import filled_by
 from vidseg_core.propagation import FlowWarp
+from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.match import Match
+from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.propagation.self_check import ADAPTED, FLOW, NET, WAYS, Past, memory_of, past_of
 from vidseg_core.scheduling import build_scheduler
 
@@ -123,9 +125,17 @@ def test_an_adapted_net_gets_used_to_the_segment() -> None:
 
 
 def test_the_options_go_together() -> None:
-    PropagationConfig(name="match", self_check=True, adapt_steps=10)
-    for wrong in ({"name": "flow_warp"}, {"name": "match", "sides": "one"}):
-        with pytest.raises(ConfigError, match="--propagation.self_check: goes with --propagation.name match"):
-            PropagationConfig(self_check=True, **wrong)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="--propagation.adapt_steps: needs --propagation.self_check"):
-        PropagationConfig(name="match", adapt_steps=10)
+    assert PropagationConfig(name="match", adapt_steps=10).checks_itself
+    for wrong in ({"name": "flow_warp"}, {"sides": "one"}, {"self_check": False}):
+        options: dict[str, Any] = {"name": "match", "adapt_steps": 10} | wrong
+        with pytest.raises(
+            ConfigError, match="--propagation.adapt_steps: goes with --propagation.name match"
+        ):
+            PropagationConfig(**options)
+
+
+def test_one_side_has_no_self_check() -> None:
+    def remembers(**options: Any) -> bool:
+        return filler_of(propagator_of(PropagationConfig(name="match", **options)), two_sided=True).remembers
+
+    assert remembers() and not remembers(sides="one") and not remembers(self_check=False)

@@ -34,7 +34,7 @@ class PropagationConfig:
     """low: keys show what is carried to them"""
     delay: int = 3
     """latency low: frames until a key's own result is used; 1 to 1000"""
-    self_check: bool = False
+    self_check: bool = True
     """match, two sides: a segment's keys decide whether flow or the net fills its gaps"""
     adapt_steps: int = 0
     """self_check: steps at each key in which the net gets used to the segment; 0 to 1000"""
@@ -59,13 +59,15 @@ class PropagationConfig:
         check(self.latency == "full" or self.sides == "one", "--propagation.latency", problem)
         self._check_self_check()
 
+    @property
+    def checks_itself(self) -> bool:
+        """Does a segment's self-check decide what fills its gaps?"""
+        return self.name == "match" and self.sides == "two" and self.self_check
+
     def _check_self_check(self) -> None:
-        fits = self.name == "match" and self.sides == "two"
-        problem = "goes with --propagation.name match and --propagation.sides two"
-        check(fits or not self.self_check, "--propagation.self_check", problem)
         check_int("--propagation.adapt_steps", self.adapt_steps, 0, 1000, "step(s)")
-        problem = "needs --propagation.self_check"
-        check(self.self_check or not self.adapt_steps, "--propagation.adapt_steps", problem)
+        problem = "goes with --propagation.name match, --propagation.sides two and --propagation.self_check"
+        check(self.checks_itself or not self.adapt_steps, "--propagation.adapt_steps", problem)
 
 
 def check_propagator(name: str, weights: str | None, level: str, sides: str) -> None:

@@ -352,7 +352,7 @@ class SegmentConfig:
         fields = {name: value for name, value in sorted(flat_dict(self).items()) if name in _FINGERPRINT}
         if self.propagation.latency == "full":  # as before there was another
             del fields["propagation.latency"], fields["propagation.delay"]
-        if not self.propagation.self_check:
+        if not self.propagation.checks_itself:
             del fields["propagation.self_check"], fields["propagation.adapt_steps"]
         return fields
 

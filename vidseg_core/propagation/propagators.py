@@ -243,6 +243,9 @@ def propagator_of(options: Any, device: str = "cpu") -> AnyPropagator:
     if options.weights is not None and not PROPAGATORS.takes(options.name, "weights"):
         raise PluginError(f"propagator {options.name!r} takes no weights")
     asked = {"weights": options.weights, "device": device}
-    asked |= {name: getattr(options, name, False) for name in ("self_check", "adapt_steps")}
+    asked |= {
+        "self_check": getattr(options, "checks_itself", False),
+        "adapt_steps": getattr(options, "adapt_steps", 0),
+    }
     given = {name: value for name, value in asked.items() if PROPAGATORS.takes(options.name, name)}
     return build_propagator(options.name, level=options.level, **given)
