@@ -67,7 +67,8 @@ class Past:
         """The choice and what it follows from."""
         if not self.checks:
             return FLOW
-        scores = zip(WAYS, self.scores(), strict=True)
+        ways = WAYS if self.weights is not None else WAYS[:2]
+        scores = zip(ways, self.scores(), strict=False)
         found = ", ".join(f"{way} {score:.3f}" for way, score in scores)
         return f"{self.choice()} ({self.checks} left-out key{'s' * (self.checks > 1)}: {found})"
 
