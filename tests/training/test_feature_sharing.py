@@ -27,7 +27,7 @@ from vidseg_core.propagation import build_propagator
 from vidseg_core.scheduling import build_scheduler
 from vidseg_core.training.flow_clips import FlowClip
 from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
-from vidseg_core.training.sharing import SharingLearner, alpha, distance_of
+from vidseg_core.training.sharing import SharingLearner, alpha, distance_of, draw_cut
 
 NET = "sharing:2/tiny-scenes"
 RECIPE = PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1)
@@ -89,6 +89,13 @@ def test_the_frame_counts_less_the_farther_it_is_from_the_key() -> None:
     assert alpha(15, 0.3) == 0.3
 
 
+@pytest.mark.parametrize(("distance", "found"), [(0, {1, 2, 3, 4}), (3, {3}), (90, {13})])
+def test_keys_lie_before_their_frames_at_any_distance_or_at_one(distance: int, found: set[int]) -> None:
+    random, recipe = np.random.default_rng(0), replace(RECIPE, max_gap=4)
+    cuts = [draw_cut([a_clip()], random, recipe, distance) for _ in range(30)]
+    assert {cut.numbers[0] - cut.numbers[1] for cut in cuts} == found
+
+
 def test_levels_are_compared_in_either_norm() -> None:
     one, other = [torch.zeros(1, 1, 2, 2), torch.zeros(1, 4, 1, 1)], [torch.zeros(1, 1, 2, 2)] * 1
     other.append(torch.full((1, 4, 1, 1), 3.0))
@@ -99,12 +106,9 @@ def test_levels_are_compared_in_either_norm() -> None:
 def test_clips_without_labels_learn_from_the_net_as_it_was() -> None:
     here = learner()
     cut = here.draw([a_clip(labelled=False)], np.random.default_rng(0))
-    found = here.judge([cut])
-    assert float(found["own_key"]) < float(
-        learner().judge([replace(cut, labels_Thw=[np.zeros_like(labels) for labels in cut.labels_Thw])])[
-            "own_key"
-        ]
-    )
+    other = replace(cut, labels_Thw=[np.zeros_like(labels_hw) for labels_hw in cut.labels_Thw])
+    from_net, from_labels = (here.judge([one])["own_key"].item() for one in (cut, other))
+    assert from_net < from_labels
 
 
 def test_the_mean_of_keys_and_frames_is_weighted_by_distance() -> None:

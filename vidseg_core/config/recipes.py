@@ -209,6 +209,8 @@ class SharingRecipe:
     """how much the frame counts against its key; 0: 1 / (distance + 1)"""
     norm: Literal["l1", "l2"] = "l1"
     """of the difference of cached levels"""
+    distance: int = 0
+    """frames from the key to every frame; 0: drawn, 1 to recipe.max_gap"""
 
 
 # --- policy: DVRL's numbers (section 4.2), and what the paper leaves to choose ---------------------------

@@ -150,6 +150,7 @@ class TrainPropagationConfig:
             _check_weight(f"--sharing.{name}", getattr(self.sharing, name))
         check(0 <= self.sharing.alpha <= 1, "--sharing.alpha", f"must be 0 to 1, got {self.sharing.alpha}")
         check_choice("--sharing.norm", self.sharing.norm, ("l1", "l2"))
+        check_int("--sharing.distance", self.sharing.distance, 0, 1000, "frames")
         check(0 <= recipe.twice <= 1, "--recipe.twice", f"must be from 0 to 1, got {recipe.twice}")
         check(0 <= recipe.ema < 1, "--recipe.ema", f"must be from 0 to below 1, got {recipe.ema}")
 

@@ -13,7 +13,7 @@ Different from the print: its L_nll takes one logarithm of a sum over all pixels
 good pixel satisfies; this is the cross-entropy of each pixel, averaged over those that are labelled. The norm
 is a mean over all numbers of all cached levels (L1: absolute, L2: squared differences), so that lambda means
 the same for every size. Statistics of batch norms stay those that N comes with: two ways through the net
-share them. d is drawn from 1 to `max_gap`.
+share them. d is drawn from 1 to `max_gap`, or the same for all cuts (chapter 5 has both).
 
 Legend: B cuts, h, w crop size.
 """
@@ -74,7 +74,7 @@ class SharingLearner(Learner):
     # --- a step ---------------------------------------------------------------------------------------------
 
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
-        return draw_cut(clips, random, self.recipe)
+        return draw_cut(clips, random, self.recipe, self.config.sharing.distance)
 
     def judge(self, cuts: Sequence[ClipCut]) -> Mapping[str, torch.Tensor]:
         now, key = (self.pictures([cut.frames_Thw3[place] for cut in cuts]) for place in (0, 1))
@@ -135,10 +135,14 @@ class Settled(nn.Module):
         return super().train(False)
 
 
-def draw_cut(clips: Sequence[FlowClip], random: Generator, recipe: PropagationRecipe) -> ClipCut:
-    """(frame, key): the key up to `max_gap` frames before the frame."""
+def draw_cut(
+    clips: Sequence[FlowClip], random: Generator, recipe: PropagationRecipe, distance: int = 0
+) -> ClipCut:
+    """(frame, key): the key `distance` frames before the frame (0: any, up to `max_gap`), or as many as the
+    clip has."""
     clip = clips[int(random.integers(len(clips)))]
-    distance = int(random.integers(1, min(recipe.max_gap, len(clip.frames_THW3) - 1) + 1))
+    furthest = min(distance or recipe.max_gap, len(clip.frames_THW3) - 1)
+    distance = furthest if distance else int(random.integers(1, furthest + 1))
     key = int(random.integers(len(clip.frames_THW3) - distance))
     return cut_out(clip, (key + distance, key), random, height=recipe.height, width=recipe.width)
 
