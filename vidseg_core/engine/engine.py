@@ -151,7 +151,7 @@ class Engine:
         """The segments end here: frames that still wait become final, one-sided from the last key."""
         if self._ahead is not None:
             self._catch_up(self._ahead, states, ends=True)
-        self._restore_keys([state for state in states if state.pending])
+        self._lows.restore_keys([state for state in states if state.pending])
         due = [_last_due(state) if state.pending else None for state in states]
         results = self._finaliser.run(due)
         for state in states:
@@ -161,7 +161,7 @@ class Engine:
     def _step(self, looks: list[FrameLook], chosen: Sequence[bool] | None = None) -> list[list[FrameResult]]:
         """Advance each look's state by its frame. `chosen`: the decisions, where they are made already."""
         states = [look.state for look in looks]
-        self._restore_keys(states)
+        self._lows.restore_keys(states)
         self._late.arrive(states)
         decisions = self._decide(looks, chosen)
         new_keys = self._run_keys(looks, decisions)
@@ -229,22 +229,6 @@ class Engine:
                 f"segment {state.segment}: key seen as {state.key.view.shape}, frame as {look.view_shape}"
             )
         return look
-
-    def _restore_keys(self, states: Sequence[SegmentState]) -> None:
-        """N again on keys whose scores or features were not stored."""
-        keys = [state.key for state in states if state.key is not None]
-        with self.stats.timed("net"):
-            self._lows.restore(keys)
-        bare = [key for key in keys if key.carried is None or (key.own_from is not None and key.own is None)]
-        if bare:
-            low = [key.low_maps for key in bare] if self._lows.needed else None
-            with self.stats.timed("net"):
-                results = self.net.run([key.frame_HW3 for key in bare], low)
-            for key, (_, carried) in zip(bare, results, strict=True):
-                if key.own_from is None:
-                    key.carried = carried
-                else:
-                    key.own, key.carried = carried, self.net.here(key.carried)
 
     def _decide(self, looks: list[FrameLook], chosen: Sequence[bool] | None) -> list[Decision]:
         decisions = self._decider.decide(looks, chosen)

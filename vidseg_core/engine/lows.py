@@ -1,7 +1,7 @@
-"""What else of N is used than its results: its lower part (S_l of LVS section 2.1), once a frame, for
-scheduler, propagator and N itself; and N as propagators work with it.
+"""What else of N is used than its results on new keys: its lower part (S_l of LVS section 2.1), once a frame,
+for scheduler, propagator and N itself; N again on restored keys; and N as propagators work with it.
 
-Invariant: where nobody reads low-level features nothing here runs, and N is asked in one piece.
+Invariant: where nobody reads low-level features N is asked in one piece.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.engine.state import KeyFrame
+from vidseg_core.engine.state import KeyFrame, SegmentState
 from vidseg_core.engine.stats import EngineStats
 from vidseg_core.models.protocol import parts_of
 from vidseg_core.propagation.filler import Filler
@@ -50,10 +50,25 @@ class Lows:
             for look, low in zip(bare, found, strict=True):
                 look.low_maps = low
 
-    def restore(self, keys: Sequence[KeyFrame]) -> None:
-        """Those of keys whose state was restored."""
-        bare = [key for key in keys if self.needed and key.low_maps is None]
-        if bare:
-            found = self._net.low([key.frame_HW3 for key in bare])
-            for key, low in zip(bare, found, strict=True):
-                key.low_maps = low
+    def restore_keys(self, states: Sequence[SegmentState]) -> None:
+        """N again on keys of restored states: low-level features, scores and features are not stored."""
+        keys = [state.key for state in states if state.key is not None]
+        with self._stats.timed("net"):
+            self._low_again([key for key in keys if self.needed and key.low_maps is None])
+            self._whole_again(
+                [key for key in keys if key.carried is None or (key.own_from is not None and key.own is None)]
+            )
+
+    def _low_again(self, keys: Sequence[KeyFrame]) -> None:
+        found = self._net.low([key.frame_HW3 for key in keys])
+        for key, low in zip(keys, found, strict=True):
+            key.low_maps = low
+
+    def _whole_again(self, keys: Sequence[KeyFrame]) -> None:
+        low = [key.low_maps for key in keys] if self.needed else None
+        results = self._net.run([key.frame_HW3 for key in keys], low)
+        for key, (_, carried) in zip(keys, results, strict=True):
+            if key.own_from is None:
+                key.carried = carried
+            else:
+                key.own, key.carried = carried, self._net.here(key.carried)
