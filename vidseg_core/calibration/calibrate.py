@@ -41,10 +41,8 @@ from vidseg_core.episodes.features import MOST_VALUES
 from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.claim import require_same
 from vidseg_core.kit.progress import Reporter, clock
-from vidseg_core.models.planner import is_planner
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.models.policy_trunk import map_shape
-from vidseg_core.models.propagation_file import is_propagation_file
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.propagators import propagator_of
@@ -231,7 +229,8 @@ def check_dial_here(config: SegmentConfig) -> None:
     option = "--budget" if config.budget is not None else "--max_drop"
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
-    large = large_map(config.scheduler.policy) if name in SCHEDULERS and config.scheduler.policy else ""
+    scores = name in SCHEDULERS and SCHEDULERS[name].trained_by in ("train-policy", "train-decision")
+    large = large_map(config.scheduler.policy) if scores and config.scheduler.policy else ""
     problem = f"cannot set the threshold of a net that reads {large}: its maps are too large to be kept"
     check(not large, option, problem)
     carrier = config.propagation
@@ -248,9 +247,7 @@ def check_dial_here(config: SegmentConfig) -> None:
 
 
 def large_map(policy: str) -> str:
-    """The set of maps that this trained file reads, if the dial's tables cannot keep it."""
-    if is_planner(policy) or is_propagation_file(policy):
-        return ""
+    """The set of maps that a policy or a decision net reads, if the dial's tables cannot keep it."""
     _, facts = read_policy(policy)
     name = facts.feature_names[0]
     values = math.prod(map_shape(facts.fingerprint[MAP_SHAPE])) if name in MAP_SETS else 0
