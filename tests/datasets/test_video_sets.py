@@ -28,6 +28,7 @@ from vidseg_core.datasets.records import DatasetError, iter_records
 from vidseg_core.datasets.scene_files import SceneClip, make_corpus
 from vidseg_core.datasets.scenes import Scene
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.media import Motion
 from vidseg_core.pipeline.segment_job import run_segment
 
 
@@ -89,6 +90,20 @@ def test_what_a_reader_gives_is_the_callers_to_change(clip: SceneClip, frames: l
     reader = ClipReader()
     reader.frame(str(clip.video), 2)[:] = 0
     np.testing.assert_array_equal(reader.frame(str(clip.video), 2), frames[2])
+
+
+def test_motion_comes_with_frames_in_whatever_order_they_are_read(clip: SceneClip) -> None:
+    said = []
+    for order in (list(range(12)), [7, 3, 11]):
+        reader, found = ClipReader(), {}
+        for number in order:
+            reader.frame(str(clip.video), number)
+            motion = reader.motion(str(clip.video), number)
+            assert motion is not None
+            found[number] = motion.to_bytes()
+        said.append(found)
+    assert said[1] == {number: said[0][number] for number in said[1]}
+    assert any(motion.since for motion in map(Motion.from_bytes, said[0].values()) if motion)
 
 
 def test_a_forked_reader_leaves_its_parents_process_alone(

@@ -43,6 +43,7 @@ ACCEL = PropagationConfig(name="accel", level="scores", weights=f"{WEIGHTS}.acce
 GRFP = PropagationConfig(name="grfp", level="scores", sides="one", weights=f"{WEIGHTS}.grfp", flow_size=64)
 SHARING = PropagationConfig(name="feature_sharing", level="features", flow_size=64)
 CHECKED = PropagationConfig(name="match", self_check=True, adapt_steps=2, flow_size=64)
+VECTORS = PropagationConfig(flow="motion_vectors", sides="one", flow_size=64)
 NETS = {
     "lvs": LVS,
     "late lvs": replace(LVS, latency="low", delay=3),
@@ -51,6 +52,7 @@ NETS = {
     "accel": ACCEL,
     "grfp": GRFP,
     "sharing": SHARING,
+    "motion vectors": VECTORS,
 }
 LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=30.0, max_interval=20)
 
@@ -61,6 +63,7 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[2], "my_checker:Checker"),
     (SCHEDULERS[1], "steady"),
     (SCHEDULERS[2], "match"),
+    (SCHEDULERS[1], "motion vectors"),
     (SCHEDULERS[0], "late lvs"),
     (SCHEDULERS[2], "checked match"),
     (SCHEDULERS[0], "accel"),

@@ -31,7 +31,7 @@ from vidseg_core.calibration.tasks import (
     lookahead_file,
     tried_names,
 )
-from vidseg_core.config.catalogue import EVERY, FIXED, MAP_SETS, MAP_SHAPE, SCHEDULERS
+from vidseg_core.config.catalogue import EVERY, FIXED, MAP_SETS, MAP_SHAPE, SCHEDULERS, is_of_stream
 from vidseg_core.config.dial import CLIP_FRAMES, CLIPS
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
@@ -237,6 +237,8 @@ def check_dial_here(config: SegmentConfig) -> None:
     filler = filler_of(propagator_of(carrier), two_sided=carrier.sides == "two")
     problem = f"needs masks that follow from the key before them, but {carrier.name} remembers through keys"
     check(filler.ends_at_keys, option, problem)
+    problem = f"does not go with --propagation.flow {carrier.flow}: it tries pairs that no stream knows"
+    check(not is_of_stream(carrier.flow), option, problem)
     for tried in config.calibration.schedulers:
         late = SCHEDULERS[tried].looks_ahead and carrier.latency == "low"
         problem = f"{tried!r} looks ahead, which does not go with --propagation.latency low"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import FLOWS, MAP_SETS, PROPAGATORS, propagator_words
+from vidseg_core.config.catalogue import FLOWS, MAP_SETS, PROPAGATORS, is_of_stream, propagator_words
 from vidseg_core.config.errors import check, check_int, check_name, nearest
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import check_propagator
@@ -49,7 +49,10 @@ class TablePropagationConfig:
         check_name("--propagation.flow", self.flow, FLOWS)
         if self.flow_weights is not None:
             check(bool(self.flow_weights.strip()), "--propagation.flow_weights", "must name a file")
-            check(self.flow != "dis", "--propagation.flow_weights", "'dis' is not a net and has no weights")
+            problem = f"{self.flow!r} is not a net and has no weights"
+            check(self.flow not in FLOWS or bool(FLOWS[self.flow].net), "--propagation.flow_weights", problem)
+        problem = f"{self.flow} are those of a stream, but tables need the flow between any two frames"
+        check(not is_of_stream(self.flow), "--propagation.flow", problem)
         check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "MAP_LAYERS",
     "MAP_SETS",
     "MAP_SHAPE",
+    "MOTION_VECTORS",
     "NET_FLOWS",
     "POINT_INTERVAL",
     "PROPAGATORS",
@@ -32,6 +33,7 @@ __all__ = [
     "FlowEntry",
     "PropagatorEntry",
     "SchedulerEntry",
+    "is_of_stream",
     "listed",
     "propagator_words",
     "scheduler_words",
@@ -238,10 +240,14 @@ class FlowEntry:
     """Of a learned one, where its net is: ``package.module:Class``."""
     scaled: bool = False
     """It can have a scale field (DFF section 3)."""
+    of_stream: bool = False
+    """It is read from the stream of a video: it knows each frame and its last key, not any two pictures."""
 
 
+MOTION_VECTORS = "motion_vectors"
 FLOWS: Mapping[str, FlowEntry] = {
     "dis": FlowEntry(),
+    MOTION_VECTORS: FlowEntry(of_stream=True),
     "tiny-flow": FlowEntry(net="vidseg_core.models.flow.tiny:TinyFlow", scaled=True),
     "flownet_s": FlowEntry(net="vidseg_core.models.flow.flownet:FlowNetS", scaled=True),
     "flownet2_s": FlowEntry(net="vidseg_core.models.flow.flownet:flownet2_s", scaled=True),
@@ -251,6 +257,11 @@ FLOWS: Mapping[str, FlowEntry] = {
 NET_FLOWS = tuple(name for name, entry in FLOWS.items() if entry.net)
 """Learned flows."""
 SCALED_FLOWS = tuple(name for name, entry in FLOWS.items() if entry.scaled)
+
+
+def is_of_stream(flow: str) -> bool:
+    """Whether a flow is read from the streams of videos."""
+    return flow in FLOWS and FLOWS[flow].of_stream
 
 
 def usual_threshold(name: str) -> float:

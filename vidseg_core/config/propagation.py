@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vidseg_core.config.catalogue import FLOWS, PROPAGATORS, propagator_words
+from vidseg_core.config.catalogue import FLOWS, PROPAGATORS, is_of_stream, propagator_words
 from vidseg_core.config.errors import check, check_choice, check_int, check_name
 
 __all__ = ["PropagationConfig", "check_propagator"]
@@ -23,7 +23,7 @@ class PropagationConfig:
     sides: Literal["one", "two"] = "two"
     """two: per pixel the better of the keys on both sides; one: the last key only"""
     flow: str = "dis"
-    """dis (OpenCV), tiny-flow, flownet_s, flownet2_s, spynet, raft or package.module:Class"""
+    """dis (OpenCV), motion_vectors, tiny-flow, flownet_s, flownet2_s, spynet, raft or package.module:Class"""
     flow_weights: str | None = None
     """file with the flow net's weights; None: its own (tiny-flow's)"""
     flow_size: int = 256
@@ -51,7 +51,11 @@ class PropagationConfig:
         check_name("--propagation.flow", self.flow, FLOWS)
         if self.flow_weights is not None:
             check(bool(self.flow_weights.strip()), "--propagation.flow_weights", "must name a file")
-            check(self.flow != "dis", "--propagation.flow_weights", "'dis' is not a net and has no weights")
+            problem = f"{self.flow!r} is not a net and has no weights"
+            check(self.flow not in FLOWS or bool(FLOWS[self.flow].net), "--propagation.flow_weights", problem)
+        if is_of_stream(self.flow):
+            problem = f"must be one with --propagation.flow {self.flow}, which lead back to the last key"
+            check(self.sides == "one", "--propagation.sides", problem)
         check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
         check_choice("--propagation.latency", self.latency, ("full", "low"))
         check_int("--propagation.delay", self.delay, 1, 1000, "frame(s)")

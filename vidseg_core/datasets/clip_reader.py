@@ -22,16 +22,20 @@ import numpy as np
 
 from vidseg_core.datasets.frame_files import FrameFiles
 from vidseg_core.datasets.records import DatasetError
-from vidseg_core.media import DecodeChild, MediaError, MediaLimits, VideoIndex
+from vidseg_core.media import DecodeChild, MediaError, MediaLimits, Motion, VideoIndex
 from vidseg_core.plan.segments import UnitPlan, plan_segments
 
 MEMORY_BYTES = 64 << 20
 """Frames that a reader keeps in memory."""
 AHEAD = 512
 """Frames after the wanted one that are decoded and kept with it, at most."""
+MOTIONS = 512
+"""Frames whose motion is kept."""
 SHARD_FRAMES = 16
 _Clip = tuple[str, int, int]
 """Address, height, width."""
+_Read = tuple[int, np.ndarray, Motion | None]
+"""Number, frame and motion."""
 _inherited: list[tuple[DecodeChild | None, _Cursor | None]] = []
 """What belongs to the process that this one was forked from: kept, so that nothing here ends it."""
 
@@ -59,6 +63,9 @@ class ClipReader:
         self._frames: OrderedDict[tuple[_Clip, int], np.ndarray] = OrderedDict()
         self._used = 0
         self._aside = FrameFiles(disk_bytes)
+        self._sizes: dict[str, _Clip] = {}
+        self._motions: OrderedDict[tuple[str, int], Motion | None] = OrderedDict()
+        self._reads_motion = False
         self._cursor: _Cursor | None = None
         self.decoded = 0
         """Frames decoded so far."""
@@ -84,13 +91,23 @@ class ClipReader:
         index = self.index(uri)
         if not 0 <= number < index.frames:
             raise DatasetError(f"{uri}: no frame {number}: the video has {index.frames} frames")
-        clip = (uri, height or index.height, width or index.width)
+        clip = self._sizes[uri] = (uri, height or index.height, width or index.width)
         found = self._kept(clip, number)
         if found is None:
             found = self._decoded(clip, number)
         if found is None:
             raise DatasetError(f"{uri}: frame {number} cannot be decoded")
         return found[:, ::-1].copy() if self._as_shown and index.mirrored else found
+
+    def motion(self, uri: str, number: int) -> Motion | None:
+        """What the stream says of a frame's motion; None: nothing. Frames bring it from the first call on."""
+        index = self.index(uri)
+        if not self._reads_motion:
+            self._reads_motion = True
+            self._close_cursor()
+        if (uri, number) not in self._motions:
+            self._decoded(self._sizes.get(uri, (uri, index.height, index.width)), number)
+        return self._motions.get((uri, number))
 
     def close(self) -> None:
         """Ends the decode process and forgets all frames."""
@@ -109,13 +126,17 @@ class ClipReader:
         if self._cursor is None or not self._cursor.leads_to(clip, number):
             self._close_cursor()
             index, child = self._indices[clip[0]], self._process()
-            self._cursor = _Cursor(clip, index, number, child, maps_hdr=self._maps_hdr)
+            self._cursor = _Cursor(
+                clip, index, number, child, maps_hdr=self._maps_hdr, motion=self._reads_motion
+            )
         jumps = number > self._cursor.next
         last = self._cursor.unit_end(number, number + AHEAD) if jumps else number
         wanted = None
         try:
-            for found, frame_HW3 in self._cursor:
+            for found, frame_HW3, motion in self._cursor:
                 self.decoded += 1
+                if self._reads_motion:
+                    self._motions[clip[0], found] = motion
                 wanted = frame_HW3.copy() if found == number else wanted
                 if jumps:
                     self._aside.put(clip, found, frame_HW3)
@@ -126,6 +147,8 @@ class ClipReader:
         except MediaError as error:
             self._close_cursor()
             raise DatasetError(f"frame {number}: {error}") from error
+        while len(self._motions) > MOTIONS:
+            self._motions.popitem(last=False)
         return wanted
 
     def _remember(self, clip: _Clip, number: int, frame_HW3: np.ndarray) -> None:
@@ -164,9 +187,17 @@ class _Cursor:
     """Frames of one clip, forward, from the unit that holds frame `number`."""
 
     def __init__(
-        self, clip: _Clip, index: VideoIndex, number: int, child: DecodeChild, *, maps_hdr: bool
+        self,
+        clip: _Clip,
+        index: VideoIndex,
+        number: int,
+        child: DecodeChild,
+        *,
+        maps_hdr: bool,
+        motion: bool,
     ) -> None:
-        self._clip, self._index, self._child, self._maps_hdr = clip, index, child, maps_hdr
+        self._clip, self._index, self._child = clip, index, child
+        self._maps_hdr, self._motion = maps_hdr, motion
         segments = plan_segments(index, segment_frames=0, shard_frames=SHARD_FRAMES)
         self._units = [unit for segment in segments for unit in segment.units]
         self.next = self._start_of(number)
@@ -182,10 +213,10 @@ class _Cursor:
         starts = [unit.first_frame for unit in self._units if unit.first_frame > number]
         return min([limit, *(start - 1 for start in starts), self._index.frames - 1])
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        for number, frame_HW3 in self._frames:
-            self.next = number + 1
-            yield number, frame_HW3
+    def __iter__(self) -> Iterator[_Read]:
+        for read in self._frames:
+            self.next = read[0] + 1
+            yield read
 
     def close(self) -> None:
         self._frames.close()
@@ -193,10 +224,18 @@ class _Cursor:
     def _start_of(self, number: int) -> int:
         return max(unit.first_frame for unit in self._units if unit.first_frame <= number)
 
-    def _decode(self, units: list[UnitPlan]) -> Generator[tuple[int, np.ndarray]]:
+    def _decode(self, units: list[UnitPlan]) -> Generator[_Read]:
         uri, height, width = self._clip
         for planned in units:
-            unit = planned.decode_unit(uri, self._index, height=height, width=width, maps_hdr=self._maps_hdr)
+            unit = planned.decode_unit(
+                uri,
+                self._index,
+                height=height,
+                width=width,
+                maps_hdr=self._maps_hdr,
+                motion=self._motion,
+            )
             with closing(self._child.decode(unit, SHARD_FRAMES)) as shards:
                 for shard in shards:
-                    yield from zip(shard.frame_index.tolist(), shard.frames_THW3, strict=True)
+                    motions = (shard.pictures[t].motion() for t in range(len(shard)))
+                    yield from zip(shard.frame_index.tolist(), shard.frames_THW3, motions, strict=True)

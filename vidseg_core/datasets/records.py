@@ -14,6 +14,8 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from vidseg_core.media import Motion
+
 IGNORE = 255
 """Label of a pixel that counts neither in a loss nor in a metric."""
 
@@ -79,6 +81,12 @@ class FrameDataset(Protocol):
     def read(self, item: Item) -> Record:
         """Read one frame; `DatasetError` for an unreadable image, sizes that differ, labels out of range."""
         ...
+
+
+def motion_of(dataset: FrameDataset, item: Item) -> Motion | None:
+    """What the video of a frame says of its motion; None: nothing, or it is no video."""
+    read = getattr(dataset, "motion", None)
+    return None if read is None else read(item)
 
 
 def iter_records(

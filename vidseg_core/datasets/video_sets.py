@@ -23,7 +23,7 @@ from vidseg_core.datasets.pictures import check_ids, read_ids
 from vidseg_core.datasets.places import need_folder, read_class_list
 from vidseg_core.datasets.records import DatasetError, Item, Record
 from vidseg_core.datasets.spec import DatasetSpec
-from vidseg_core.media import MediaError
+from vidseg_core.media import MediaError, Motion
 from vidseg_core.plan.errors import InputError
 from vidseg_core.plan.excerpt import frames_of
 from vidseg_core.plan.inputs import VIDEO_SUFFIXES, expand_inputs
@@ -86,6 +86,9 @@ class FaceVideos(ListedDataset):
             frame_HW3=self._reader.frame(item.image, item.frame_index, height, width),
             labels_HW=labels_HW,
         )
+
+    def motion(self, item: Item) -> Motion | None:
+        return self._reader.motion(item.image, item.frame_index)
 
 
 def labelled_videos(root: Path) -> Iterator[tuple[str, Path]]:
@@ -155,6 +158,9 @@ class PlainVideos(ListedDataset):
             frame_HW3=self._reader.frame(item.image, item.frame_index),
             labels_HW=None,
         )
+
+    def motion(self, item: Item) -> Motion | None:
+        return self._reader.motion(item.image, item.frame_index)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_inputs": None}

@@ -12,8 +12,8 @@ import cv2
 
 from vidseg_core.config.errors import nearest
 from vidseg_core.datasets.listed import Missing
-from vidseg_core.datasets.records import ALL, DatasetError, FrameDataset, Item, Record
-from vidseg_core.media import working_size
+from vidseg_core.datasets.records import ALL, DatasetError, FrameDataset, Item, Record, motion_of
+from vidseg_core.media import Motion, working_size
 
 
 class WrappedDataset:
@@ -36,6 +36,9 @@ class WrappedDataset:
 
     def read(self, item: Item) -> Record:
         return self.inner.read(item)
+
+    def motion(self, item: Item) -> Motion | None:
+        return motion_of(self.inner, item)
 
     def missing(self) -> Iterable[Missing]:
         missing = getattr(self.inner, "missing", None)

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import torch
 
-from vidseg_core.config.catalogue import INTERVAL, PROPAGATORS, SCHEDULERS, listed
+from vidseg_core.config.catalogue import INTERVAL, PROPAGATORS, SCHEDULERS, is_of_stream, listed
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
@@ -254,6 +254,9 @@ def _check_scheduler(config: SegmentConfig) -> Scheduler | WindowScheduler:
     if isinstance(scheduler, WindowScheduler) and config.propagation.latency == "low":
         problem = f"low does not go with {config.scheduler.name}, which looks ahead"
         raise ConfigError("--propagation.latency", problem)
+    if isinstance(scheduler, WindowScheduler) and is_of_stream(config.propagation.flow):
+        problem = f"{config.propagation.flow} does not go with {config.scheduler.name}, which looks ahead"
+        raise ConfigError("--propagation.flow", problem)
     check = getattr(scheduler, "check_sides", None)
     if check is not None:
         check(config.propagation.sides == "two")

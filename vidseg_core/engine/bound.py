@@ -80,11 +80,12 @@ def state_bound(
     flow_size: int,
     channels: int,
     size: tuple[int, int],
+    references: int = 0,
     late: bool,
     measured: Measured,
 ) -> Bound:
     """`channels`: of the flow picture; `size`: (H, W); `late`: with low latency a key's own result waits, and
-    something stands in for it."""
+    something stands in for it; `references`: flows that are kept for later frames."""
     pixels = size[0] * size[1]
     height, width = view_size(*size, flow_size)
     view, frame = height * width * channels, 3 * pixels
@@ -100,7 +101,7 @@ def state_bound(
         + round(measured.made * pixels)
     )
     of_pending = (view if filler.reads != "nothing" else 0) + (frame if filler.reads == "frame" else colours)
-    before = view + 8 * height * width  # the flow picture and the flow of the frame before
+    before = view + (1 + references) * 8 * height * width  # of the frame before; flows referred to
     total = (2 if two_sided else 1) * key + before + round(measured.remembered * pixels)
     total += pending * of_pending + undecided * (view + frame)
     return Bound(frames=pending + undecided, bytes=total)

@@ -43,6 +43,7 @@ from vidseg_core.models.protocol import Segmenter
 from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow
 from vidseg_core.propagation.gap import Memory
+from vidseg_core.propagation.motion import MOST_REFERENCES
 from vidseg_core.propagation.propagators import AnyPropagator
 from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_shape
 from vidseg_core.scheduling.pair_maps import layers_of, reads_maps
@@ -120,6 +121,8 @@ class Engine:
         estimator = build_flow(flow) if isinstance(flow, str) else flow
         reads_maps(online, estimator)
         self.flows = Flows(estimator, self.stats, layers_of(getattr(online, "map_sets", ())))
+        if self.flows.reads_motion and (self.two_sided or self._ahead is not None):
+            raise ValueError("motion vectors go with one side and a scheduler that does not look ahead")
         needed = connect(self.net, scheduler, self.filler)
         self._lows = Lows(self.net, self.stats, needed=needed)
         self._decider = Decider(online, self.flows, self._lows, self.stats, self.max_interval)
@@ -135,6 +138,7 @@ class Engine:
             flow_size=self.flow_size,
             channels=self.flows.estimator.channels,
             size=size,
+            references=MOST_REFERENCES if self.flows.reads_motion else 0,
             late=self._late.delay is not None,
             measured=measured or Measured(),
         )
@@ -302,7 +306,7 @@ class Engine:
         return list(zip(rows, memories, strict=True))
 
     def _pending(self, look: FrameLook, decision: Decision) -> PendingFrame:
-        reads = self.filler.reads
+        reads = self.filler.own_reads if self.flows.reads_motion else self.filler.reads
         return PendingFrame(
             frame_index=look.frame.frame_index,
             pts_s=look.frame.pts_s,
@@ -331,6 +335,7 @@ class Engine:
         memory: Memory,
     ) -> list[FrameResult]:
         state = look.state
+        references = self.flows.references(look, is_key=new_key is not None)
         if new_key is not None and new_key.key.own_from is not None:
             (row,) = rows
             row.is_key, row.key_frame_index = True, look.frame.frame_index
@@ -345,6 +350,7 @@ class Engine:
                 )
         elif self.two_sided:
             state.pending.append(self._pending(look, decision))
+        state.references = references
         if new_key is None or self.filler.remembers:
             state.carried_over = memory
         else:

@@ -11,19 +11,24 @@ from vidseg_core.engine.look import FrameLook
 from vidseg_core.engine.stats import EngineStats
 from vidseg_core.propagation.chain import Link, Pair, complete, improve
 from vidseg_core.propagation.flow import FlowEstimator, check_flows
+from vidseg_core.propagation.motion import flow_to_key, references_after
 
 
 class Flows:
     """The estimator, helped by the frame before where it says that this pays.
 
+    Where it reads motion (`propagation.motion`), only what a frame's stream does not say is estimated.
     `layers`: of the flow net, whose maps the scheduler reads; they come with the flow.
     """
 
     def __init__(self, estimator: FlowEstimator, stats: EngineStats, layers: Sequence[str] = ()) -> None:
         self.estimator, self._stats, self._layers = estimator, stats, layers
+        self.reads_motion = bool(getattr(estimator, "reads_motion", False))
 
     def online(self, looks: Sequence[FrameLook]) -> None:
         """The flow of each frame to its last key, helped by the frame before."""
+        with self._stats.timed("flow"):
+            looks = [look for look in looks if not (self.reads_motion and self._follow(look))]
         links = [look.link() for look in looks]
         with self._stats.timed("flow"):
             direct = self._direct(looks, links)
@@ -36,6 +41,23 @@ class Flows:
         """The flows that chains of waiting frames still lack."""
         with self._stats.timed("flow"):
             complete(chains, self._estimate, chained=self.estimator.chained)
+
+    def references(self, look: FrameLook, *, is_key: bool) -> dict[int, np.ndarray | None]:
+        """What of the segment later frames may refer to, once this frame is stepped over."""
+        if not self.reads_motion or (look.flow_hw2 is None and not is_key):
+            return {}
+        if look.flow_hw2 is None and look.state.references:
+            self._follow(look)
+        frame, known = look.frame, look.state.references
+        return references_after(frame.motion(), frame.frame_index, known, look.flow_hw2, is_key=is_key)
+
+    def _follow(self, look: FrameLook) -> bool:
+        """Take the flow from the stream, if that says it."""
+        frame, (height, width) = look.frame, look.view_shape[:2]
+        known = look.state.references
+        look.flow_hw2 = flow_to_key(frame.motion(), frame.frame_index, known, (height, width))
+        self._stats.followed += look.flow_hw2 is not None
+        return look.flow_hw2 is not None
 
     def _direct(self, looks: Sequence[FrameLook], links: Sequence[Link]) -> list[np.ndarray]:
         pairs = [(link.current, link.key) for link in links]

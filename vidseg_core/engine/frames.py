@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from vidseg_core.media.motion import Motion
+
 
 class Picture(Protocol):
     """A picture whose colours cost something; `media.Picture` is one."""
@@ -33,7 +35,7 @@ class FrameInput:
     Both are read during `Engine.step` only; what outlives the call is copied.
     """
 
-    __slots__ = ("_frame_HW3", "_picture", "frame_index", "is_corrupt", "pts_s")
+    __slots__ = ("_frame_HW3", "_motion", "_picture", "frame_index", "is_corrupt", "pts_s")
 
     def __init__(
         self,
@@ -43,7 +45,9 @@ class FrameInput:
         is_corrupt: bool,
         frame_HW3: np.ndarray | None = None,
         picture: Picture | None = None,
+        motion: Motion | None = None,
     ) -> None:
+        """`motion`: where the picture does not bring its own."""
         if (frame_HW3 is None) == (picture is None):
             raise ValueError(f"frame {frame_index}: give frame_HW3 or a picture, one of the two")
         self.frame_index = frame_index
@@ -53,6 +57,7 @@ class FrameInput:
         self.is_corrupt = is_corrupt
         """The decoder marked the frame as damaged."""
         self._frame_HW3, self._picture = frame_HW3, picture
+        self._motion = None if motion is None else (motion,)
 
     @property
     def frame_HW3(self) -> np.ndarray:
@@ -73,6 +78,13 @@ class FrameInput:
     def luma(self) -> tuple[np.ndarray, bool] | None:
         """What `Picture.luma` gives; None where only RGB was given."""
         return None if self._picture is None else self._picture.luma()
+
+    def motion(self) -> Motion | None:
+        """What the stream says of its motion; None: nothing."""
+        if self._motion is None:
+            read = getattr(self._picture, "motion", None)
+            self._motion = (None if read is None else read(),)
+        return self._motion[0]
 
 
 @dataclass(slots=True, kw_only=True)

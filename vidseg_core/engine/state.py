@@ -100,6 +100,9 @@ class SegmentState:
     frame that comes next (`propagation.chain`). None right after a key."""
     last_view: np.ndarray | None = None
     """Flow picture of the frame stepped over last, for schedulers that read it; None right after a key."""
+    references: dict[int, np.ndarray | None] = field(default_factory=dict)
+    """With motion vectors: flows to the last key of frames that later ones may refer to, by number; None: the
+    key itself."""
     history: DecisionHistory = field(default_factory=DecisionHistory)
     carried_over: Memory = field(default_factory=dict)
     """What the propagator keeps from frame to frame (`Gap.memory`); empty after a key, unless it says what a
@@ -176,6 +179,9 @@ def _contents(state: SegmentState) -> tuple[dict[str, Any], dict[str, np.ndarray
         arrays["last_flow"] = state.last_flow_hw2
     if state.last_view is not None:
         arrays["last_view"] = state.last_view
+    if state.references:
+        header["references"] = list(state.references)
+        arrays |= {f"reference.{n}": flow for n, flow in state.references.items() if flow is not None}
     arrays |= {f"{_CARRIED_OVER}{name}": array for name, array in state.carried_over.items()}
     return header, arrays
 
@@ -203,6 +209,7 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         key=key,
         last_flow_hw2=arrays.get("last_flow"),
         last_view=arrays.get("last_view"),
+        references={n: arrays.get(f"reference.{n}") for n in header.get("references", ())},
         history=DecisionHistory(arrays["history"].tolist()),
         pending=_pending_from(arrays),
         waiting=_waiting_from(arrays),

@@ -29,6 +29,8 @@ class EngineStats:
     """Frames that became keys: frames on which N was asked for."""
     flows: int = 0
     """Flow fields estimated."""
+    followed: int = 0
+    """Flow fields that motion vectors gave."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Seconds of `clock` by stage."""
     clock: Clock = time.perf_counter

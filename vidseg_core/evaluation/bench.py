@@ -21,11 +21,12 @@ import numpy as np
 import torch
 
 from vidseg_core.config.build_episodes import LABELS
+from vidseg_core.config.catalogue import is_of_stream
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.datasets.records import DatasetError, Record
+from vidseg_core.datasets.records import DatasetError, Record, motion_of
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import build_run_flow
 from vidseg_core.engine.frames import FrameInput, FrameResult
@@ -37,7 +38,7 @@ from vidseg_core.evaluation.answers import Answers, Recall, recalled
 from vidseg_core.evaluation.clips import Clip, class_names, items_of
 from vidseg_core.evaluation.measure import Measure, Timing, Truth
 from vidseg_core.evaluation.oracle import GivenKeys, check_tables, oracle_keys
-from vidseg_core.media import decoders_cpu_s
+from vidseg_core.media import Motion, decoders_cpu_s
 from vidseg_core.metrics.consistency import PairFlow
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.protocol import Segmenter
@@ -206,6 +207,7 @@ class ClipTest:
         self._lanes = [self._lane(method) for method in methods]
         self._truths: dict[int, tuple[int, Truth]] = {}
         self._views: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+        self._reads_motion = any(is_of_stream(method.propagation.flow) for method in methods)
         self.read_s, self.tc_s, self.frames = 0.0, 0.0, 0
 
     def run(self) -> Iterator[tuple[MethodConfig, Measure, Timing]]:
@@ -219,8 +221,8 @@ class ClipTest:
         self._views = (None, None)
         for lane in self._lanes:
             lane.state = SegmentState.new(self._bench.config.seed, f"{self._clip.name}/{number}")
-        for place, record in enumerate(self._records(start, stop), start):
-            self._step(number, place, record, is_last=place == stop - 1)
+        for place, (record, motion) in enumerate(self._records(start, stop), start):
+            self._step(number, place, record, motion, is_last=place == stop - 1)
         for lane in self._lanes:
             started = lane.clock()
             (results,) = lane.engine.finish([lane.state])
@@ -230,7 +232,7 @@ class ClipTest:
         for lane in self._lanes:
             lane.measure.end_run()
 
-    def _step(self, run: int, place: int, record: Record, *, is_last: bool) -> None:
+    def _step(self, run: int, place: int, record: Record, motion: Motion | None, *, is_last: bool) -> None:
         self.frames += 1
         measured = is_last or not self._clip.measures_last
         frame_HW3, labels_HW = record.frame_HW3, record.labels_HW
@@ -247,6 +249,7 @@ class ClipTest:
             pts_s=place / self._bench.config.fps,
             is_corrupt=False,
             frame_HW3=frame_HW3,
+            motion=motion,
         )
         for lane in self._lanes:
             if lane.recall is not None:
@@ -290,12 +293,14 @@ class ClipTest:
         self.tc_s += time.perf_counter() - started
         return found
 
-    def _records(self, start: int, stop: int) -> Iterator[Record]:
+    def _records(self, start: int, stop: int) -> Iterator[tuple[Record, Motion | None]]:
+        """The frames, and what their streams say of their motion where a method reads that."""
         config = self._bench.config
         dataset = dataset_of(self._clip.source, config.working_size)
         for item in items_of(self._clip.source, config.split, self._clip.video_id)[start:stop]:
             started = time.process_time() + decoders_cpu_s()
             record = dataset.read(item)
+            motion = motion_of(dataset, item) if self._reads_motion else None
             self.read_s += time.process_time() + decoders_cpu_s() - started
             labels_HW = record.labels_HW
             if labels_HW is not None and labels_HW.shape != record.frame_HW3.shape[:2]:
@@ -303,7 +308,7 @@ class ClipTest:
                 raise DatasetError(
                     f"clip {self._clip.name}, frame {item.frame_index}: {sizes} (rows, columns)"
                 )
-            yield record
+            yield record, motion
 
     def _lane(self, method: MethodConfig) -> _Lane:
         engine, recall = build_method(self._bench, method, self._clip)

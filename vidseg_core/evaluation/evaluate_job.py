@@ -11,14 +11,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vidseg_core.config.catalogue import is_of_stream
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.words import count
+from vidseg_core.datasets.records import DatasetError, motion_of
 from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.episodes.sources import dataset_of
 from vidseg_core.evaluation.answers import Answers
 from vidseg_core.evaluation.bench import Bench, ClipTest, make_bench, try_methods
 from vidseg_core.evaluation.cells import claim_evaluation, list_cells
-from vidseg_core.evaluation.clips import clips_of
+from vidseg_core.evaluation.clips import Clip, clips_of, items_of
 from vidseg_core.evaluation.ending import DONE, fingerprint, finish
 from vidseg_core.evaluation.plan import Cell, plan, quarantined
 from vidseg_core.evaluation.tasks import run_tasks
@@ -30,6 +33,8 @@ from vidseg_core.store.objects import open_store
 
 SAMPLE_FRAMES = 12
 """Frames that a dry run tries."""
+ASKED = 32
+"""Clips that are asked for motion vectors before a run."""
 
 
 def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> int:
@@ -45,6 +50,8 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
     cells = plan(clips, methods, config.tables)
     if note:
         report.say(f"note: {note}")
+    if any(is_of_stream(method.propagation.flow) for method in methods):
+        _say_what_is_silent(config, clips[:ASKED], report)
     if config.dry_run:
         with report.phase("trying out a few frames"):
             return _dry_run(config, bench, cells, report)
@@ -63,6 +70,22 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
         bad += run_tasks(config, todo, report)
     with report.phase("putting the tables together"):
         return finish(config, store, bench, cells, bad, report)
+
+
+def _say_what_is_silent(config: EvaluateConfig, clips: Sequence[Clip], report: Reporter) -> None:
+    """Name the clips that have no motion vectors."""
+    silent = [clip.name for clip in clips if _is_silent(config, clip)]
+    if silent:
+        more = f" and {len(silent) - 6} more" if len(silent) > 6 else ""
+        report.say(f"note: flow by DIS where there are no motion vectors: {', '.join(silent[:6])}{more}")
+
+
+def _is_silent(config: EvaluateConfig, clip: Clip) -> bool:
+    first = items_of(clip.source, config.split, clip.video_id)[0]
+    try:
+        return motion_of(dataset_of(clip.source, ""), first) is None
+    except DatasetError:  # it is put aside when it is run
+        return False
 
 
 def _dry_run(config: EvaluateConfig, bench: Bench, cells: Sequence[Cell], report: Reporter) -> int:

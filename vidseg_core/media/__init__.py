@@ -10,6 +10,7 @@ from vidseg_core.media.decode import decode_unit
 from vidseg_core.media.errors import REASONS, MediaCrash, MediaError, MediaTimeout
 from vidseg_core.media.indexing import probe
 from vidseg_core.media.model import DecodeUnit, MediaLimits, VideoIndex, working_size
+from vidseg_core.media.motion import Motion, without_motion
 from vidseg_core.media.pictures import FrameShard, Layout, Picture, Pictures, usual_bytes
 from vidseg_core.media.process import DecodeChild, child_for_this_process, decoders_cpu_s
 from vidseg_core.media.source import stamp_of
@@ -24,6 +25,7 @@ __all__ = [
     "MediaError",
     "MediaLimits",
     "MediaTimeout",
+    "Motion",
     "Picture",
     "Pictures",
     "VideoIndex",
@@ -33,5 +35,6 @@ __all__ = [
     "probe",
     "stamp_of",
     "usual_bytes",
+    "without_motion",
     "working_size",
 ]

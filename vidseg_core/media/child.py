@@ -107,7 +107,7 @@ class Server:
     def _decode(self, request: dict[str, Any]) -> None:
         unit = DecodeUnit.from_dict(request)
         shard_frames, skip_shards = request["shard_frames"], request["skip_shards"]
-        slot_bytes = shard_frames * slot_bytes_of(unit.height, unit.width)
+        slot_bytes = shard_frames * slot_bytes_of(unit.height, unit.width, motion=unit.motion)
         self._limit_memory(2 * slot_bytes)
         self.cpu_ns()
         slots = _Slots(self, slot_bytes, shard_frames)

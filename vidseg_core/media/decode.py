@@ -32,6 +32,7 @@ from vidseg_core.media.bitstream import STANDS_ALONE
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.guard import check_picture, open_video
 from vidseg_core.media.model import DecodeUnit, MediaLimits, seconds_of
+from vidseg_core.media.motion import Motion, MotionReader
 from vidseg_core.media.packets import FrameStream, describe_error
 from vidseg_core.media.pictures import FrameShard, Layout, Pictures, PictureWriter, slot_bytes_of
 from vidseg_core.media.source import check_stamp
@@ -67,13 +68,15 @@ def decode_unit(
     for ordinal, frame in numbered:
         beat()
         place = place_of[ordinal]
+        shard = place // shard_frames
+        motion = numbered.motion_of(ordinal, frame, is_delivered=place >= 0, is_wanted=shard >= writer.shard)
         if place < 0:
             continue
-        while place // shard_frames > writer.shard:
+        while shard > writer.shard:
             numbered.check()
             yield writer.take()
-        if place // shard_frames == writer.shard:
-            writer.add(ordinal, frame)
+        if shard == writer.shard:
+            writer.add(ordinal, frame, motion)
     while writer.shard < shards:
         is_last = writer.shard == shards - 1
         yield writer.take(numbered.error, always=is_last)
@@ -97,6 +100,7 @@ class _NumberedFrames:
         self.error: str | None = None
         self._strays = 0
         self._last = len(unit.frame_pts) - 1 if unit.kept is None else int(unit.kept[-1])
+        self._motion: MotionReader | None = None
 
     def __iter__(self) -> Iterator[tuple[int, VideoFrame]]:
         unit = self.unit
@@ -104,12 +108,16 @@ class _NumberedFrames:
         with open_video(unit.uri, self.limits, stream=unit.stream) as video:
             self._source = video.source
             self.check()
+            codec = video.stream.codec_context
+            if unit.motion and unit.regular:
+                self._motion = MotionReader.of(codec, unit.rotation)
             frames = FrameStream(
                 video,
                 start_pts=start,
                 start_dts=unit.key_dts,
                 end_pts=unit.end_pts,
-                wanted=self._wanted(video.stream.codec_context.codec.canonical_name),
+                wanted=self._wanted(codec.codec.canonical_name),
+                fed=None if self._motion is None else self._motion.feed,
             )
             try:
                 yield from self._by_time(frames) if unit.regular else self._by_count(frames)
@@ -129,6 +137,14 @@ class _NumberedFrames:
         if unit.kept is None or not unit.starts_anywhere or codec not in STANDS_ALONE:
             return None
         return frozenset(unit.frame_pts[unit.kept].tolist())
+
+    def motion_of(
+        self, ordinal: int, frame: VideoFrame, *, is_delivered: bool, is_wanted: bool
+    ) -> Motion | None:
+        """As `MotionReader.read`, where motion is asked for."""
+        if self._motion is None:
+            return None
+        return self._motion.read(ordinal, frame, is_delivered=is_delivered, is_wanted=is_wanted)
 
     def check(self) -> None:
         """MediaError changed if the file is not what it was when its run began."""
@@ -188,11 +204,11 @@ class _ShardWriter:
         self._memory: np.ndarray | None = None
         self._used = 0
 
-    def add(self, ordinal: int, frame: VideoFrame) -> None:
+    def add(self, ordinal: int, frame: VideoFrame, motion: Motion | None) -> None:
         if self._memory is None:
             self._memory = self.new_memory(self._planned())
         try:
-            layout = self._writer.write(frame, self._memory[self._used :])
+            layout = self._writer.write(frame, self._memory[self._used :], motion)
         except av.error.FFmpegError as error:
             text = f"pictures of the format {frame.format.name} cannot be converted ({describe_error(error)})"
             raise MediaError("no_frames", f"{self.unit.uri}: {text}") from None
@@ -227,4 +243,5 @@ class _ShardWriter:
 
 
 def _fresh_memory(unit: DecodeUnit) -> NewMemory:
-    return lambda count: np.empty(count * slot_bytes_of(unit.height, unit.width), dtype=np.uint8)
+    slot_bytes = slot_bytes_of(unit.height, unit.width, motion=unit.motion)
+    return lambda count: np.empty(count * slot_bytes, dtype=np.uint8)

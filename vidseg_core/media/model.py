@@ -156,6 +156,8 @@ class DecodeUnit(_Plain):
     """Whether a fresh decoder may start at every frame of it."""
     maps_hdr: bool = True
     """Whether pictures of high dynamic range become ordinary ones."""
+    motion: bool = False
+    """Whether frames bring what the stream says of their motion (`motion`)."""
 
     @property
     def frames(self) -> int:

@@ -14,6 +14,7 @@ from vidseg_core.media.hevc_order import PictureOrder
 
 _SET, _START, _OTHER_PICTURE, _REST = range(4)
 """Kinds of NAL units: parameter set, slice of a picture to start at, slice of another one, anything else."""
+_PICTURES = (_START, _OTHER_PICTURE)
 Kind = Callable[[int], int]
 Header = tuple[frozenset[bytes] | None, int]
 """Parameter sets that the stream's header holds (None: it cannot be read); bytes of the length before each
@@ -200,3 +201,19 @@ def _prefixed(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
             raise ValueError("cut short")
         units.append(data[at - size : at].rstrip(b"\0"))
     return units, at
+
+
+def h264_refers(data: memoryview, length_bytes: int) -> bool:
+    """Whether pictures may refer to the one in a packet: nal_ref_idc of its first slice (H.264, 7.4.1)."""
+    pictures = (unit for unit in _nal_units(data, length_bytes) if _h264_kind(unit[0]) in _PICTURES)
+    first = next(pictures, None)
+    return first is not None and bool(first[0] & 0x60)
+
+
+def mpeg4_refers(data: memoryview) -> bool | None:
+    """Whether pictures may refer to the one in a packet: a VOP that is no B-VOP (ISO/IEC 14496-2, 6.2.5).
+
+    None for several in one packet, as old AVI files have them.
+    """
+    kinds = [data[at + 1] >> 6 for at, stop in start_codes(bytes(data)) if data[at] == 0xB6 and stop > at + 1]
+    return None if len(kinds) > 1 else kinds not in ([], [2])

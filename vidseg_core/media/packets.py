@@ -9,7 +9,7 @@ decoder is drained.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import av
@@ -35,6 +35,8 @@ class FrameStream:
     """Packets to be shown from here on belong to others; they are read only to bring out the last frames."""
     wanted: Collection[int | None] | None = None
     """Presentation times of the packets that are decoded, where none needs another; None: all of them."""
+    fed: Callable[[Packet[VideoStream]], None] | None = None
+    """Is shown every packet that is about to be decoded."""
     refused: int = field(default=0, init=False)
     """Packets that the decoder refused."""
     landed: bool = field(default=True, init=False)
@@ -61,6 +63,8 @@ class FrameStream:
                 and packet.pts not in self.wanted
             ):
                 continue
+            if self.fed is not None and packet is not None:
+                self.fed(packet)
             try:
                 frames = self.video.stream.decode(packet)
             except av.error.EOFError:

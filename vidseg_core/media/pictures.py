@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -32,6 +32,7 @@ from av.video.reformatter import Interpolation
 
 from vidseg_core.media.hdr import has_wide_primaries, to_bt709, transfer_of, with_matrix
 from vidseg_core.media.model import quarter_turns
+from vidseg_core.media.motion import Motion, most_bytes
 
 PLANAR = ("yuv420p", "yuvj420p")
 PLANAR_LIMIT = 3.2
@@ -41,6 +42,8 @@ ROTATIONS = (0, 90, 180, -90)
 _PATTERN = 32
 """Sides of the pattern on which chroma locations are told apart, pixels."""
 _CANVASES = 8
+_WITH_MOTION = 1.06
+"""Room for a picture with its motion, in pictures: 1.5 bytes and 1/16 a pixel (`motion.most_bytes`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,15 @@ class Layout:
     """One of `CHROMA_LOCATIONS`."""
     rotation: int = 0
     """Degrees, counter-clockwise, by which the picture is still to be turned."""
+    motion: int = 0
+    """Bytes of the motion vectors that follow the picture (`motion`)."""
 
     @property
     def bytes(self) -> int:
+        return self.picture_bytes + self.motion
+
+    @property
+    def picture_bytes(self) -> int:
         pixels = self.width * self.height
         return 3 * pixels if self.format == "rgb24" else pixels * 3 // 2
 
@@ -72,10 +81,10 @@ class Layout:
     def from_list(values: Sequence[Any]) -> Layout:
         """Inverse of `to_list`; ValueError for what cannot be one (a subverted child may have sent it)."""
         try:
-            name, width, height, colorspace, color_range, chroma, rotation = values
+            name, width, height, colorspace, color_range, chroma, rotation, motion = values
         except (TypeError, ValueError):
             raise ValueError(f"no picture layout: {values!r:.100}") from None
-        numbers = (width, height, colorspace, color_range, rotation)
+        numbers = (width, height, colorspace, color_range, rotation, motion)
         sound = (
             all(type(number) is int for number in numbers)
             and 0 < width < 1 << 17
@@ -84,11 +93,12 @@ class Layout:
             and 0 <= color_range < 256
             and chroma in CHROMA_LOCATIONS
             and rotation in ROTATIONS
+            and 0 <= motion < 1 << 30
             and (name == "rgb24" or (name in PLANAR and width % 2 == height % 2 == 0))
         )
         if not sound:
             raise ValueError(f"no picture layout: {values!r:.100}")
-        return Layout(name, width, height, colorspace, color_range, chroma, rotation)
+        return Layout(name, width, height, colorspace, color_range, chroma, rotation, motion)
 
 
 class Picture:
@@ -105,7 +115,7 @@ class Picture:
         """frame_HW3 uint8: a view of what travelled, or a new array."""
         height, width = self.shape
         if self._layout.format == "rgb24":
-            return self._pixels.reshape(height, width, 3)
+            return self._pixels[: self._layout.picture_bytes].reshape(height, width, 3)
         canvas = _canvas(self._layout)
         for plane, pixels_hw in zip(canvas.planes, _planes(self._pixels, self._layout), strict=True):
             plane_of(plane, *pixels_hw.shape)[...] = pixels_hw
@@ -122,6 +132,13 @@ class Picture:
         full = self._layout.format == "yuvj420p" or self._layout.color_range == 2
         turned_hw = np.rot90(luma_hw, quarter_turns(self._layout.rotation))
         return np.ascontiguousarray(turned_hw), full
+
+    def motion(self) -> Motion | None:
+        """What the stream says of its motion; None: nothing, or it was not asked for."""
+        if not self._layout.motion:
+            return None
+        data = self._pixels[self._layout.picture_bytes :].tobytes()
+        return Motion.from_bytes(data)
 
 
 class Pictures:
@@ -162,7 +179,7 @@ class Pictures:
     def rgb(self) -> np.ndarray:
         """frames_THW3 uint8: a view if all of them travelled as RGB, else a new read-only array."""
         shape = (len(self), self.height, self.width, 3)
-        if all(layout.format == "rgb24" for layout in self.layouts):
+        if all(layout.format == "rgb24" and not layout.motion for layout in self.layouts):
             return self.pixels.reshape(shape)
         frames_THW3 = np.empty(shape, np.uint8)
         for t in range(len(self)):
@@ -201,16 +218,20 @@ class FrameShard:
         return len(self.frame_index)
 
 
-def slot_bytes_of(height: int, width: int) -> int:
-    """The most bytes that one picture of this working size may have."""
-    return int(3 * height * width * max(1.0, PLANAR_LIMIT))
+def slot_bytes_of(height: int, width: int, *, motion: bool = False) -> int:
+    """The most bytes that one picture of this working size may have, with its motion where that is asked for:
+    motion that has no room is left out."""
+    return int(3 * height * width * max(1.0, PLANAR_LIMIT) * (_WITH_MOTION if motion else 1.0))
 
 
-def usual_bytes(pix_fmt: str, decoded: tuple[int, int], working: tuple[int, int]) -> int:
+def usual_bytes(
+    pix_fmt: str, decoded: tuple[int, int], working: tuple[int, int], *, motion: bool = False
+) -> int:
     """Bytes that a picture will have, going by what is known before decoding (sizes as (height, width))."""
+    vectors = most_bytes(decoded[1], decoded[0]) if motion else 0
     if travels_planar(pix_fmt, decoded[1], decoded[0], *working):
-        return decoded[0] * decoded[1] * 3 // 2
-    return 3 * working[0] * working[1]
+        return decoded[0] * decoded[1] * 3 // 2 + vectors
+    return 3 * working[0] * working[1] + vectors
 
 
 def travels_planar(pix_fmt: str, w: int, h: int, height: int, width: int) -> bool:
@@ -231,8 +252,18 @@ class PictureWriter:
         self._keys = 0
         """Key frames in a row: where all are, every codec is one whose chroma lies still."""
 
-    def write(self, frame: VideoFrame, room: np.ndarray) -> Layout:
-        """Puts `frame` at the start of `room` (uint8, `slot_bytes_of` bytes at least)."""
+    def write(self, frame: VideoFrame, room: np.ndarray, motion: Motion | None = None) -> Layout:
+        """Puts `frame` at the start of `room` (uint8, `slot_bytes_of` bytes at least), and its motion
+        after it if that fits."""
+        layout = self._picture(frame, room)
+        data = b"" if motion is None else motion.to_bytes()
+        end = layout.bytes + len(data)
+        if not data or end > slot_bytes_of(self._height, self._width, motion=True):
+            return layout
+        room[layout.bytes : end] = np.frombuffer(data, np.uint8)
+        return replace(layout, motion=len(data))
+
+    def _picture(self, frame: VideoFrame, room: np.ndarray) -> Layout:
         layout = self._layout(frame)
         if layout is self._rgb:
             out_HW3 = room[: layout.bytes].reshape(self._height, self._width, 3)

@@ -97,7 +97,7 @@ class DecodeChild:
         shards = ceil(unit.frames / shard_frames) - skip_shards
         if shards <= 0:
             return
-        slot_bytes = shard_frames * slot_bytes_of(unit.height, unit.width)
+        slot_bytes = shard_frames * slot_bytes_of(unit.height, unit.width, motion=unit.motion)
         request = {
             "kind": "decode",
             **unit.to_dict(),

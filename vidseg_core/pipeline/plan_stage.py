@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from vidseg_core.config.catalogue import is_of_stream
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import (
     DecodeChild,
@@ -25,6 +26,7 @@ from vidseg_core.media import (
     child_for_this_process,
     stamp_of,
     usual_bytes,
+    without_motion,
     working_size,
 )
 from vidseg_core.pipeline.kept import read_row
@@ -62,6 +64,8 @@ class PlanOptions:
     stream: int | None = None
     """The stream to read; None: the one that is the video."""
     maps_hdr: bool = True
+    motion: bool = False
+    """Frames bring what the stream says of their motion."""
     kept: frozenset[str] = frozenset()
     """Videos that are done but for parts that are missing (`kept`)."""
 
@@ -74,6 +78,7 @@ class PlanOptions:
             single_shards=config.lanes > 1,
             stream=config.media.stream,
             maps_hdr=config.media.hdr == "map",
+            motion=is_of_stream(config.propagation.flow),
             kept=kept,
         )
 
@@ -155,7 +160,8 @@ class PlanStage:
         self, video: VideoInput, index: VideoIndex, frames: np.ndarray | None, kept: dict[str, Any] | None
     ) -> tuple[VideoWork, np.ndarray]:
         size = working_size(index.width, index.height, self._options.working_size)
-        usual = usual_bytes(index.pix_fmt, (index.height, index.width), size)
+        decoded = index.height, index.width
+        usual = usual_bytes(index.pix_fmt, decoded, size, motion=self._options.motion)
         length = shard_length(self._options.shard_frames, usual)
         cut = self._options.segment_frames
         plans = plan_segments(index, segment_frames=cut, shard_frames=length, frames=frames)
@@ -173,7 +179,7 @@ class PlanStage:
         work = VideoWork(
             video.video_id,
             video.uri,
-            facts=_facts(video, index) | {"note": index.note(maps_hdr=self._options.maps_hdr)},
+            facts=_facts(video, index) | {"note": self._note(index)},
             frames=sum(plan.frames for plan in plans),
             frames_left=sum(segment.frames_left for segment in segments),
             damage=index.damage,
@@ -181,6 +187,13 @@ class PlanStage:
             kept=kept,
         )
         return work, np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64)
+
+    def _note(self, index: VideoIndex) -> str | None:
+        """What is special about a video and what is done about it."""
+        notes = [index.note(maps_hdr=self._options.maps_hdr)]
+        if self._options.motion:
+            notes.append(without_motion(index.codec, is_regular=index.regular))
+        return "; ".join(filter(None, notes)) or None
 
     def _segment(
         self,
@@ -212,6 +225,7 @@ class PlanStage:
                 width=size[1],
                 stamp=stamp_of(video.size, video.stamp),
                 maps_hdr=self._options.maps_hdr,
+                motion=self._options.motion,
             )
             skip = max(0, start - unit.first_shard)
             last = unit is plan.units[-1]
@@ -294,7 +308,8 @@ def _unit_message(
 ) -> UnitMessage:
     header = decode.to_dict()
     del header["frame_pts"], header["kept"]
-    usual = usual_bytes(index.pix_fmt, (index.height, index.width), (decode.height, decode.width))
+    decoded, working = (index.height, index.width), (decode.height, decode.width)
+    usual = usual_bytes(index.pix_fmt, decoded, working, motion=decode.motion)
     return UnitMessage(
         video_id=video_id,
         segment=segment,

@@ -60,6 +60,7 @@ class UnitPlan:
         width: int,
         stamp: str = "",
         maps_hdr: bool = True,
+        motion: bool = False,
     ) -> DecodeUnit:
         """What `media.decode_unit` needs; of `index`: stream, rotation, time base and regularity.
 
@@ -82,6 +83,7 @@ class UnitPlan:
             kept=self.kept,
             starts_anywhere=self.starts_anywhere,
             maps_hdr=maps_hdr,
+            motion=motion,
         )
 
 

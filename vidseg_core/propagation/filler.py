@@ -50,6 +50,8 @@ class Filler(ABC):
         if self.reads not in READS:
             problem = f"reads is {self.reads!r}, expected one of {', '.join(READS)}"
             raise PluginError(f"propagator {self.name!r}: {problem}")
+        self.own_reads: Reads = self.reads
+        """What the propagator itself looks at, whatever its flow is estimated from."""
         if self.needs_flow:
             self.reads = _at_least_view(self.reads)
         self.needs_low = bool(getattr(propagator, "needs_low", False))

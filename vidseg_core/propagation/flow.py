@@ -13,12 +13,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import cv2
 import numpy as np
 
-from vidseg_core.config.catalogue import NET_FLOWS
+from vidseg_core.config.catalogue import MOTION_VECTORS, NET_FLOWS
 from vidseg_core.registry import PluginError, Registry, UnknownNameError
 
 
@@ -78,8 +78,8 @@ class DisFlow:
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(self.threads, "dis") if self.threads > 1 else None
 
-    def __reduce__(self) -> tuple[type[DisFlow], tuple[str, bool, int]]:
-        return DisFlow, (self.preset, self.chained, self.threads)
+    def __reduce__(self) -> tuple[type[Self], tuple[str, bool, int]]:
+        return type(self), (self.preset, self.chained, self.threads)
 
     def flow(self, current: Sequence[np.ndarray], key: Sequence[np.ndarray]) -> list[np.ndarray]:
         if self._pool is not None and len(current) > 1:
@@ -127,7 +127,11 @@ def _net_flow(name: str) -> Callable[..., FlowEstimator]:
     return build
 
 
-FLOW_ESTIMATORS = Registry("flow estimator", {"dis": DisFlow} | {name: _net_flow(name) for name in NET_FLOWS})
+FLOW_ESTIMATORS = Registry(
+    "flow estimator",
+    {"dis": DisFlow, MOTION_VECTORS: "vidseg_core.propagation.motion:MotionVectors"}
+    | {name: _net_flow(name) for name in NET_FLOWS},
+)
 
 
 def build_flow(name: str = "dis", **options: Any) -> FlowEstimator:

@@ -21,6 +21,9 @@ from vidseg_core.grid import pixel_grid
 WINDOW = 9
 """Side in pixels, at flow size, of the square over which errors are summed before they are compared."""
 
+_MARGIN = 2
+"""Flow pixels around what has moved that growing the flow reaches."""
+
 _ONE_MAP: Any = None
 """cv2.remap's second map, which a two-channel first map makes needless."""
 
@@ -42,37 +45,60 @@ def sample_map(flow_HW2: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.add(resize_flow(flow_HW2, height, width), pixel_grid(height, width))
 
 
+class VectorFlow(np.ndarray):
+    """A flow_HW2 that is zero to the last bit wherever nothing has moved: labels there stay as they are."""
+
+
 def warp_labels(labels_HW: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
     """The key's label map as seen from the current frame (nearest; no new label can appear)."""
-    height, width = labels_HW.shape
+    if isinstance(flow_HW2, VectorFlow):
+        return _warp_moved(labels_HW, flow_HW2.view(np.ndarray))
+    return _read_labels(labels_HW, sample_map(flow_HW2, *labels_HW.shape))
+
+
+def _read_labels(labels_HW: np.ndarray, map_HW2: np.ndarray) -> np.ndarray:
     return cv2.remap(
         labels_HW,
-        sample_map(flow_HW2, height, width),
+        map_HW2,
         _ONE_MAP,
         interpolation=cv2.INTER_NEAREST,
         borderMode=cv2.BORDER_REPLICATE,
     )
 
 
+def _warp_moved(labels_HW: np.ndarray, flow_hw2: np.ndarray) -> np.ndarray:
+    """As `warp_labels`, but only the rectangle around all that has moved is read anew."""
+    moved_hw = (flow_hw2[..., 0] != 0) | (flow_hw2[..., 1] != 0)
+    rows, columns = (np.flatnonzero(np.any(moved_hw, axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return labels_HW
+    (height, width), (flow_height, flow_width) = labels_HW.shape, flow_hw2.shape[:2]
+    if height % flow_height or width % flow_width:  # then a part of the flow grows otherwise than the whole
+        return _read_labels(labels_HW, sample_map(flow_hw2, height, width))
+    top, bottom = max(0, rows[0] - _MARGIN), min(flow_height, rows[-1] + 1 + _MARGIN)
+    left, right = max(0, columns[0] - _MARGIN), min(flow_width, columns[-1] + 1 + _MARGIN)
+    down, across = height // flow_height, width // flow_width
+    part = slice(top * down, bottom * down), slice(left * across, right * across)
+    grown_HW2 = resize_flow(flow_hw2[top:bottom, left:right], (bottom - top) * down, (right - left) * across)
+    moved_HW = labels_HW.copy()
+    moved_HW[part] = _read_labels(labels_HW, cv2.add(grown_HW2, pixel_grid(height, width)[part]))
+    return moved_HW
+
+
 def warp_picture(picture: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
     """The key's picture (HW or HW3 uint8, the size of the flow) as seen from the current frame (bilinear)."""
-    return cv2.remap(
-        picture,
-        cv2.add(flow_HW2, pixel_grid(*flow_HW2.shape[:2])),
-        _ONE_MAP,
-        interpolation=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    return read_at(picture, cv2.add(flow_HW2, pixel_grid(*flow_HW2.shape[:2])))
 
 
 def warp_flow(flow_HW2: np.ndarray, by_HW2: np.ndarray) -> np.ndarray:
     """One flow read where another points (bilinear): the second half of two motions put together."""
+    return read_at(flow_HW2, cv2.add(by_HW2, pixel_grid(by_HW2.shape[0], by_HW2.shape[1])))
+
+
+def read_at(values: np.ndarray, map_HW2: np.ndarray) -> np.ndarray:
+    """What lies where the map's (x, y) point (bilinear)."""
     return cv2.remap(
-        flow_HW2,
-        cv2.add(by_HW2, pixel_grid(by_HW2.shape[0], by_HW2.shape[1])),
-        _ONE_MAP,
-        interpolation=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
+        values, map_HW2, _ONE_MAP, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
 
 
