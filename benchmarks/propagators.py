@@ -39,9 +39,11 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import Record
 from vidseg_core.engine import Engine, FrameInput, SegmentState
 from vidseg_core.engine.look import make_view
+from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.metrics.confusion import ConfusionMatrix
 from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
 from vidseg_core.models import Segmenter, build_segmenter
+from vidseg_core.models.clockwork import read_clock
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.propagation.propagators import AnyPropagator
 from vidseg_core.scheduling import build_scheduler
@@ -128,6 +130,8 @@ class Row:
     """Another propagator that reads the same file: one branch of what was learned."""
 
 
+LEVELS = "sharing:2/{net}"
+"""Two levels of it are at hand."""
 LIGHT = {"light": "tiny:8"}
 """A net of a third of the cost of the package's."""
 FINE = {"lr": 3e-4}
@@ -158,6 +162,9 @@ ROWS: Mapping[str, Row] = {
     ),
     "flow_warp, scores": Row(propagator="flow_warp", level="scores"),
     "grfp": Row(propagator="grfp", learned=True, options=LIGHT),
+    "clockwork": Row(propagator="clockwork", level="features", net=LEVELS),
+    "clockwork, clock 4": Row(propagator="clockwork", level="features", net=LEVELS, options={"clock": 4}),
+    "clockwork, adaptive": Row(propagator="clockwork", learned=True, net=LEVELS, scheduler="low_change"),
 }
 """By name; of those that share `propagator` and `options`, one training serves all."""
 
@@ -214,6 +221,12 @@ class Bench:
     def net(self) -> Segmenter:
         return build_segmenter(self.net_spec, weights=self.net_weights, device=self.device)
 
+    def _net_of(self, row: Row) -> Segmenter:
+        spec = row.net.format(net=self.net_spec)
+        if spec == self.net_spec:
+            return self.net
+        return build_segmenter(spec, weights=self.net_weights, device=self.device)
+
     @cached_property
     def net_spec(self) -> str:
         return self.material.net or committed("camvid").segmenter
@@ -259,8 +272,7 @@ class Bench:
             **row.options,
         )
         if folder.name not in self._known:
-            net = build_segmenter(config.segmenter, weights=self.net_weights, device=self.device)
-            learner = self._known[folder.name] = build_learner(config, net, self.device)
+            learner = self._known[folder.name] = build_learner(config, self._net_of(row), self.device)
             if not all((folder / name).is_file() for name in learner.file_names):
                 self._train(learner, folder)
         return self._known[folder.name], folder
@@ -285,7 +297,8 @@ class Bench:
                 weights = str(folder / learner.file_names[0])
                 propagator = build_propagator(row.read_by, weights=weights, device=self.device)
             return segmenter, propagator
-        return self.net, build_propagator(row.propagator, level=row.level, **row.options)
+        propagator = build_propagator(row.propagator, level=row.level, **row.options)
+        return self._net_of(row), propagator
 
     def measure(self, name: str, row: Row, intervals: Sequence[int]) -> Found:
         """The row's line: every clip judged, at every interval."""
@@ -325,7 +338,9 @@ class Bench:
         )
 
     def _engine(self, row: Row, segmenter: Segmenter, propagator: AnyPropagator, interval: int) -> Engine:
-        options = {"interval": interval} if row.scheduler == "fixed" else {}
+        options: dict[str, Any] = {"interval": interval} if row.scheduler == "fixed" else {}
+        if row.scheduler == "low_change":
+            options = self._clock_of(row, segmenter, interval)
         return Engine(
             segmenter,
             build_scheduler(row.scheduler, **options),
@@ -334,6 +349,19 @@ class Bench:
             delay=row.delay,
             device=self.device,
         )
+
+    def _clock_of(self, row: Row, segmenter: Segmenter, interval: int) -> dict[str, Any]:
+        """File and threshold of an adaptive clock: the one that gives as many keys as even ones."""
+        learner, folder = self.learner(row)
+        policy = str(folder / learner.file_names[0])
+        seen = [list(_shallow(policy, segmenter, clip)) for clip in self.judged]
+        wanted = sum(-(-len(clip) // interval) for clip in seen)
+        low, high = 0.0, 100.0
+        while high - low > 0.05:
+            middle = (low + high) / 2
+            keys = sum(_keys(clip, middle) for clip in seen)
+            low, high = (middle, high) if keys > wanted else (low, middle)
+        return {"policy": policy, "threshold": high}
 
     def _clock(self) -> float:
         return time.process_time() if self.device == "cpu" else time.perf_counter()
@@ -374,6 +402,24 @@ def through(engine: Engine, clip: FlowClip) -> Iterator[Any]:
         frame = FrameInput(frame_index=number, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)
         yield from engine.step([state], [frame])[0]
     yield from engine.finish([state])[0]
+
+
+def _shallow(policy: str, segmenter: Segmenter, clip: FlowClip) -> Iterator[np.ndarray]:
+    """What the score layer of an adaptive clock makes of each frame."""
+    layer = read_clock(policy)
+    net = ChunkedNet(segmenter, level="features", batch=1, device="cpu")
+    for frame_HW3 in clip.frames_THW3:
+        low_Lyx = layer.low_of(net.low([frame_HW3])[0])
+        yield layer.score(low_Lyx[None].float()).argmax(1).numpy()
+
+
+def _keys(shallow: Sequence[np.ndarray], threshold: float) -> int:
+    """How many keys `low_change` gives."""
+    keys, key = 1, shallow[0]
+    for now in shallow[1:]:
+        if 100.0 * float((now != key).mean()) > threshold:
+            keys, key = keys + 1, now
+    return keys
 
 
 def _neighbours(clip: FlowClip) -> Iterator[PairFlow]:

@@ -1,4 +1,4 @@
-"""Promise: Accel and GRFP compute what their papers say, show N's own masks on keys, belong to one
+"""Promise: Accel, GRFP and Clockwork compute what their papers say, show N's own masks on keys, belong to one
 N, and depend on the frames alone, wherever the state was stored and whoever shares a step.
 
 Why: each of them keeps something between frames that no table shows: a light net's look, a recurrent
@@ -15,19 +15,23 @@ import torch
 
 from tests.engine.toy import inputs, moving_clip, plain, run
 from tests.training.small import shaken, written
+from vidseg_core.calibration.calibrate import check_dial_here
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.models import SegmenterError, build_segmenter
+from vidseg_core.models.clockwork import new_clock, read_clock
 from vidseg_core.models.light import AccelNet, GrfpNet, light_facts
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.propagation.light import Accel
 from vidseg_core.scheduling import build_scheduler
 
-NET, LIGHT = "tiny-scenes", "tiny:8"
+NET, LEVELS, LIGHT = "tiny-scenes", "sharing:2/tiny-scenes", "tiny:8"
 CLASSES = 6
-NAMES = ("accel", "grfp")
+NAMES = ("accel", "grfp", "clockwork:1", "clockwork:3")
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +39,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Weights that do something, as if trained."""
     folder = tmp_path_factory.mktemp("files")
     facts = light_facts(build_segmenter(NET), LIGHT)
-    nets = {"accel": AccelNet(facts), "grfp": GrfpNet(facts)}
+    nets = {"accel": AccelNet(facts), "grfp": GrfpNet(facts), "clockwork": new_clock(build_segmenter(LEVELS))}
     return {name: written(shaken(net), folder / name, name) for name, net in nets.items()}
 
 
 def propagator(name: str, files: dict[str, str]) -> Any:
-    return build_propagator(name, weights=files[name])
+    name, _, clock = name.partition(":")
+    return build_propagator(name, **({"clock": int(clock)} if clock else {"weights": files[name]}))
 
 
-def engine(name: str, files: dict[str, str], *, scheduler: Any = None, sides: Any = "one") -> Engine:
+def engine(name: str, files: dict[str, str], *, scheduler: Any = None, **options: Any) -> Engine:
+    settings: dict[str, Any] = {"sides": "one"} | options
     return Engine(
-        build_segmenter(NET),
+        build_segmenter(LEVELS if name.startswith("clockwork") else NET),
         scheduler or build_scheduler("fixed", interval=5),
         propagator(name, files),
-        sides=sides,
         flow_size=48,
+        **settings,
     )
 
 
@@ -93,30 +99,63 @@ def _around(maps: torch.Tensor, y: int, x: int) -> torch.Tensor:
     return padded[..., y + 5 : y + 14, x + 5 : x + 14]
 
 
+@pytest.mark.parametrize("clock", [1, 2])
+def test_levels_run_at_their_rates(
+    clock: int, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, runs = engine(f"clockwork:{clock}", files), list[int]()
+    inner = here.net.segmenter.net.inner  # type: ignore[attr-defined]
+    for number, level in enumerate((inner.stage8, inner.stage16, inner.stage32)):
+        level.register_forward_hook(lambda *_, number=number: runs.append(number))
+    run(here, inputs(moving_clip(10)))
+    assert runs.count(0) == 10  # the lower part: every frame
+    assert runs.count(1) == 2 + {1: 8, 2: 4}[clock]
+    assert runs.count(2) == 2  # the keys
+
+
+def test_a_frame_like_its_key_has_its_masks(files: dict[str, str]) -> None:
+    rows = run(engine("clockwork:3", files), inputs([moving_clip(1)[0]] * 5))
+    assert len({row.labels_HW.tobytes() for row in rows}) == 1
+
+
+def test_the_score_is_the_share_of_places_whose_class_has_changed(files: dict[str, str]) -> None:
+    scheduler = build_scheduler("low_change", policy=files["clockwork"], threshold=100.0)
+    clip, net = moving_clip(3), read_clock(files["clockwork"])
+    rows = run(engine("clockwork:1", files, scheduler=scheduler), inputs(clip))
+    low = ChunkedNet(build_segmenter(LEVELS), level="features", batch=1, device="cpu").low(clip)
+    with torch.no_grad():
+        key, *others = (net(tuple(maps[None] for maps in each)).argmax(1) for each in low)
+    assert [row.decision_score for row in rows[1:]] == pytest.approx(
+        [100.0 * float((each != key).float().mean()) for each in others]
+    )
+
+
 # --- in the engine -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_show_what_the_net_says_and_other_frames_do_not(name: str, files: dict[str, str]) -> None:
-    frames = inputs(moving_clip(7))
+    frames, net = inputs(moving_clip(7)), LEVELS if name.startswith("clockwork") else NET
     rows = run(engine(name, files), frames)
-    whole = ChunkedNet(build_segmenter(NET), level="labels", batch=1, device="cpu")
+    whole = ChunkedNet(build_segmenter(net), level="labels", batch=1, device="cpu")
     said = [labels_HW for labels_HW, _ in whole.run([frame.frame_HW3 for frame in frames])]
     same = [np.array_equal(row.labels_HW, mask_HW) for row, mask_HW in zip(rows, said, strict=True)]
     assert [n for n, equal in enumerate(same) if equal] == [0, 5]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_storing_the_state_anywhere_changes_nothing(name: str, files: dict[str, str]) -> None:
-    stores = {0, 2, 3, 5, 6, 8}
-    frames = inputs(moving_clip(10))
-    undisturbed = plain(run(engine(name, files), frames))
-    here, state, rows = engine(name, files), SegmentState.new(0, "s"), []
+@pytest.mark.parametrize("delay", [None, 2])
+def test_storing_the_state_anywhere_changes_nothing(
+    name: str, delay: int | None, files: dict[str, str]
+) -> None:
+    frames, here, state, rows = inputs(moving_clip(9)), None, SegmentState.new(0, "s"), list[Any]()
+    undisturbed = plain(run(engine(name, files, delay=delay), frames))
     for number, frame in enumerate(frames):
+        here = here or engine(name, files, delay=delay)
         rows += here.step([state], [frame])[0]
-        if number in stores:
-            here, state = engine(name, files), SegmentState.from_bytes(state.to_bytes())
-    assert plain(rows + here.finish([state])[0]) == undisturbed
+        if number in {0, 2, 5, 6}:
+            here, state = None, SegmentState.from_bytes(state.to_bytes())
+    assert plain(rows) == undisturbed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,7 +170,7 @@ def test_two_lanes_of_other_sizes_give_what_one_lane_gives(name: str, files: dic
     assert [plain(lane) for lane in rows] == alone
 
 
-@pytest.mark.parametrize("name", ["accel"])
+@pytest.mark.parametrize("name", ["accel", "clockwork:1"])
 def test_a_table_says_what_the_engine_gives(name: str, files: dict[str, str]) -> None:
     clip, here = moving_clip(7), engine(name, files, scheduler=build_scheduler("fixed", interval=50))
     builder = TableBuilder(
@@ -169,3 +208,41 @@ def test_the_light_net_runs_once_a_frame_with_two_sides(files: dict[str, str]) -
 def test_a_net_that_the_weights_do_not_belong_to_is_refused(name: str, files: dict[str, str]) -> None:
     with pytest.raises(SegmenterError, match="was trained with another net than 'tiny:12'"):
         Engine(build_segmenter("tiny:12"), build_scheduler("every"), propagator(name, files), sides="one")
+
+
+def test_a_net_that_is_not_in_levels_is_refused() -> None:
+    with pytest.raises(SegmenterError, match="name sharing:2/tiny-scenes"):
+        Engine(build_segmenter(NET), build_scheduler("every"), build_propagator("clockwork"), sides="one")
+
+
+def test_the_dial_refuses_a_clock_that_no_table_knows() -> None:
+    config = SegmentConfig(
+        input=("a",),
+        output="b",
+        segmenter=LEVELS,
+        budget=0.1,
+        scheduler=SchedulerConfig(name="low_change", policy="clock.safetensors"),
+        propagation=PropagationConfig(name="clockwork", level="features", sides="one"),
+    )
+    with pytest.raises(ConfigError, match="--budget: cannot set the threshold of low_change: no table holds"):
+        check_dial_here(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"name": "clockwork", "level": "features", "clock": 3},
+            "--propagation.clock: 3 goes with .*sides one",
+        ),
+        ({"clock": 2}, "--propagation.clock: 'flow_warp' has no levels"),
+        (
+            {"name": "accel", "level": "scores"},
+            "--propagation.weights: must name a file of train-propagation",
+        ),
+        ({"name": "grfp", "level": "scores", "weights": "a"}, "--propagation.sides: must be one for 'grfp'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_one_sentence(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PropagationConfig(**options)

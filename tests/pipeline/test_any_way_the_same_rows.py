@@ -41,6 +41,7 @@ LVS = PropagationConfig(name="lvs", level="features", sides="one", weights=str(W
 STEADY = PropagationConfig(name="my_steady:Steady", level="scores", sides="one", flow_size=64)
 ACCEL = PropagationConfig(name="accel", level="scores", weights=f"{WEIGHTS}.accel", flow_size=64)
 GRFP = PropagationConfig(name="grfp", level="scores", sides="one", weights=f"{WEIGHTS}.grfp", flow_size=64)
+CLOCKWORK = PropagationConfig(name="clockwork", level="features", sides="one", clock=3, flow_size=64)
 SHARING = PropagationConfig(name="feature_sharing", level="features", flow_size=64)
 CHECKED = PropagationConfig(name="match", self_check=True, adapt_steps=2, flow_size=64)
 VECTORS = PropagationConfig(flow="motion_vectors", sides="one", flow_size=64)
@@ -53,6 +54,7 @@ NETS = {
     "grfp": GRFP,
     "sharing": SHARING,
     "motion vectors": VECTORS,
+    "clockwork": CLOCKWORK,
 }
 LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=30.0, max_interval=20)
 
@@ -69,6 +71,7 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[0], "accel"),
     (SCHEDULERS[2], "grfp"),
     (SCHEDULERS[2], "sharing"),
+    (SCHEDULERS[1], "clockwork"),
     (LOW, "lvs"),
 ]
 """Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, LVS
@@ -175,7 +178,8 @@ def _killed_run(config, branches: int, point: int) -> None:
 def _config(clips: Path, output: Path, scheduler: SchedulerConfig, name: str, sides: Any, **options: Any):
     propagation = NETS.get(name) or PropagationConfig(name=name, sides=sides, flow_size=64)
     if name in NETS:
-        options["segmenter"] = "sharing:2/tiny-scenes" if name == "sharing" else "tiny-scenes"
+        levels = name in ("sharing", "clockwork")
+        options["segmenter"] = "sharing:2/tiny-scenes" if levels else "tiny-scenes"
     return small_config(
         clips, output, scheduler=scheduler, propagation=propagation, segment_frames=20, **options
     )

@@ -1,4 +1,4 @@
-"""Promise: train-propagation trains Accel and GRFP by the one loop that there is:
+"""Promise: train-propagation trains Accel, GRFP and the clock of Clockwork by the one loop that there is:
 kills change no weight, what is written is what runs read, and Accel is scored beside both of its branches.
 
 Why: their light net has running statistics, which a checkpoint that holds weights alone would lose.
@@ -23,20 +23,21 @@ from vidseg_core.training.flow_clips import FlowClip
 from vidseg_core.training.learner import Learner, build_learner
 from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
 
-NAMES = ("accel", "grfp")
+NAMES = ("accel", "grfp", "clockwork")
 
 
 def learner(name: str, **options: Any) -> Learner:
-    given: dict[str, Any] = {"light": "tiny:8"} | options
+    net = "sharing:2/tiny-scenes" if name == "clockwork" else "tiny-scenes"
+    given: dict[str, Any] = ({} if name == "clockwork" else {"light": "tiny:8"}) | options
     config = TrainPropagationConfig(
         data=("scenes:",),
-        segmenter="tiny-scenes",
+        segmenter=net,
         output="out",
         propagator=name,
         recipe=PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1, frames=3),
         **given,
     )
-    return build_learner(config, build_segmenter("tiny-scenes"), "cpu")
+    return build_learner(config, build_segmenter(net), "cpu")
 
 
 def loop(name: str, folder: Path) -> PropagationLoop:

@@ -229,6 +229,9 @@ def check_dial_here(config: SegmentConfig) -> None:
     option = "--budget" if config.budget is not None else "--max_drop"
     name = config.scheduler.name
     check(":" not in name, option, f"cannot set the threshold of a plug-in ({name}); give it yourself")
+    entry = SCHEDULERS.get(name)
+    problem = f"cannot set the threshold of {name}: no table holds what it reads"
+    check(entry is None or entry.walks_tables or not entry.reads_low, option, problem)
     scores = name in SCHEDULERS and SCHEDULERS[name].trained_by in ("train-policy", "train-decision")
     large = large_map(config.scheduler.policy) if scores and config.scheduler.policy else ""
     problem = f"cannot set the threshold of a net that reads {large}: its maps are too large to be kept"

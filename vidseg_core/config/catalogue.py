@@ -91,7 +91,7 @@ class SchedulerEntry:
     @property
     def walks_tables(self) -> bool:
         """Its keys follow from episode tables."""
-        return bool(self.feature or self.trained_by)
+        return bool(self.feature or (self.trained_by and not self.reads_low))
 
 
 SCHEDULERS: Mapping[str, SchedulerEntry] = {
@@ -150,6 +150,13 @@ SCHEDULERS: Mapping[str, SchedulerEntry] = {
         feature="low_deviation",
         reads_low=True,
     ),
+    "low_change": SchedulerEntry(
+        made_by="vidseg_core.scheduling.low_change:LowChange",
+        trained_by="train-propagation",
+        threshold=10.0,
+        unit="% of the places whose shallow class changed",
+        reads_low=True,
+    ),
     "planner": SchedulerEntry(
         made_by="vidseg_core.scheduling.planner:Planner",
         trained_by="train-planner",
@@ -183,6 +190,8 @@ class PropagatorEntry:
     """It runs a light net on every frame, which is trained with it."""
     moves: bool = False
     """It moves what is kept of a key along the flow (``propagation.flow``)."""
+    clocked: bool = False
+    """It takes ``propagation.clock``."""
 
 
 PROPAGATORS: Mapping[str, PropagatorEntry] = {
@@ -222,6 +231,12 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         made_by="vidseg_core.propagation.sharing:FeatureSharing",
         learner="vidseg_core.training.sharing:SharingLearner",
         level="features",
+    ),
+    "clockwork": PropagatorEntry(
+        made_by="vidseg_core.propagation.clockwork:clockwork",
+        learner="vidseg_core.training.clockwork:ClockLearner",
+        level="features",
+        clocked=True,
     ),
 }
 

@@ -2,8 +2,8 @@
 
     METHOD   := SCHEDULER [":" OPTION "=" VALUE {"," VALUE} {"," OPTION "=" ...}]
     OPTION   := an option of --scheduler (interval, threshold, policy, max_interval, ...), one of
-                --propagation (level, sides, flow, flow_weights, flow_size, weights, latency, delay; its name
-                as ``propagation``), or ``label``, the name that tables and plots show
+                --propagation (level, sides, flow, flow_weights, flow_size, weights, latency, delay, clock;
+                its name as ``propagation``), or ``label``, the name that tables and plots show
 
 Several values make several methods, every combination of them. SCHEDULER may be ``package.module:Class``,
 and ``oracle``: the best schedule there is with a key every ``interval`` frames, from episode tables. Options
@@ -75,6 +75,8 @@ class MethodConfig:
             del propagation["weights"]
         if propagation["latency"] == "full":
             del propagation["latency"], propagation["delay"]
+        if propagation["clock"] == 1:
+            del propagation["clock"]
         values = {"scheduler": to_dict(self.scheduler), "propagation": propagation}
         text = json.dumps(values | {"oracle": self.is_oracle}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -144,8 +146,8 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
 
 
 def _worded(option: str, value: str) -> str:
-    if option in ("latency", "delay"):
-        return f"{value} latency" if option == "latency" else f"delay {value}"
+    if option in ("latency", "delay", "clock"):
+        return f"{value} latency" if option == "latency" else f"{option} {value}"
     return {"one": "one-sided", "two": "two-sided"}.get(value, value)
 
 

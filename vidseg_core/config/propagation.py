@@ -34,6 +34,8 @@ class PropagationConfig:
     """low: keys show what is carried to them"""
     delay: int = 3
     """latency low: frames until a key's own result is used; 1 to 1000"""
+    clock: int = 1
+    """clockwork: frames from run to run of the levels between; 1: every frame"""
     self_check: bool = True
     """match, two sides: a segment's keys decide whether flow or the net fills its gaps"""
     adapt_steps: int = 0
@@ -59,6 +61,11 @@ class PropagationConfig:
         check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
         check_choice("--propagation.latency", self.latency, ("full", "low"))
         check_int("--propagation.delay", self.delay, 1, 1000, "frame(s)")
+        check_int("--propagation.clock", self.clock, 1, 1000, "frame(s)")
+        clocked = self.clock == 1 or (self.name in PROPAGATORS and PROPAGATORS[self.name].clocked)
+        check(clocked, "--propagation.clock", f"{self.name!r} has no levels with rates of their own")
+        problem = f"{self.clock} goes with --propagation.sides one: what a level said last is carried over"
+        check(self.clock == 1 or self.sides == "one", "--propagation.clock", problem)
         problem = "low goes with --propagation.sides one: with two every frame waits for the next key anyway"
         check(self.latency == "full" or self.sides == "one", "--propagation.latency", problem)
         self._check_self_check()

@@ -354,6 +354,8 @@ class SegmentConfig:
             del fields["propagation.latency"], fields["propagation.delay"]
         if not self.propagation.checks_itself:
             del fields["propagation.self_check"], fields["propagation.adapt_steps"]
+        if self.propagation.clock == 1:
+            del fields["propagation.clock"]
         return fields
 
     def describe(self) -> str:
@@ -371,6 +373,8 @@ class SegmentConfig:
         )
         if propagation.latency == "low":
             flow += f", low latency (delay {propagation.delay})"
+        if propagation.clock > 1:
+            flow += f" with clock {propagation.clock}"
         tta = f" (TTA{_tta_text(self.tta)})" if self.tta.on else ""
         cut = f"segments of {self.segment_frames} frames" if self.segment_frames else "one segment per video"
         excerpt = "" if self.media.excerpt.is_whole else f"; of each video {self.media.excerpt.words()}"
@@ -406,6 +410,7 @@ _FINGERPRINT = frozenset(
         "propagation.delay",
         "propagation.self_check",
         "propagation.adapt_steps",
+        "propagation.clock",
         "tta.scales",
         "tta.flip",
         "masks.size",

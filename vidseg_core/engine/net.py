@@ -70,6 +70,11 @@ class ChunkedNet:
         return self._in_chunks(items, _shapes, self._fuse_chunk)
 
     @torch.inference_mode()
+    def renew(self, carried: Sequence[Any], level: int) -> list[Any]:
+        """Features with the map of a cached level made anew from the one before it, for a net in levels."""
+        return self._in_chunks(carried, _shapes, lambda feats: self._renew_chunk(feats, level))
+
+    @torch.inference_mode()
     def labels(self, carried: Sequence[Any]) -> list[np.ndarray]:
         """labels_HW for each `carried` (propagated or not)."""
         if self.level == "labels":
@@ -96,6 +101,10 @@ class ChunkedNet:
         low, carried = (_batch_of(list(each)) for each in zip(*items, strict=True))
         feats = fusing(self.segmenter, "the engine").fuse(low, carried)
         return [_one_of_batch(feats, number) for number in range(len(items))]
+
+    def _renew_chunk(self, carried: list[Any], level: int) -> list[Any]:
+        feats = self.segmenter.renew(_batch_of(carried), level)  # type: ignore[attr-defined]
+        return [_one_of_batch(feats, number) for number in range(len(carried))]
 
     def _run_chunk(self, items: list[tuple[np.ndarray, Any]]) -> list[tuple[np.ndarray | None, Any]]:
         frames = [frame_HW3 for frame_HW3, _ in items]

@@ -99,6 +99,11 @@ class SharingNet(SplitNet):
         """S_prop: the frame's own finer levels, and the key's coarser ones as they are."""
         return (*low, *maps[self.low_count :])
 
+    def renew(self, maps: Maps, level: int) -> Maps:
+        """One level of N_gfe."""
+        place = self.low_count + level - 1
+        return (*maps[:place], self.inner.levels()[place](maps[place - 1]), *maps[place + 1 :])
+
 
 class TruncatedNet(SplitNet):
     """The net without its coarsest `removed` levels."""

@@ -44,6 +44,8 @@ class SplitNet(nn.Module, ABC):
     """Frame pixels per pixel of the first of these."""
     joins: bool = False
     """It has parts and `join`."""
+    cached: int = 0
+    """How many of its maps, the last ones, are levels that can be made anew one by one (`renew`)."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -61,6 +63,10 @@ class SplitNet(nn.Module, ABC):
 
     def join(self, low: tuple[torch.Tensor, ...], maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """`lower` of one frame and `encode` of another as one; of the same frame it is its `encode`."""
+        raise NotImplementedError
+
+    def renew(self, maps: tuple[torch.Tensor, ...], level: int) -> tuple[torch.Tensor, ...]:
+        """The maps with that of cached level `level`, from 1, made anew from the one before it."""
         raise NotImplementedError
 
     @abstractmethod
@@ -167,6 +173,21 @@ class SplitSegmenter:
         lows, size = detach_size(low, self.net.low_count, self.net.low_stride)
         maps, _ = detach_size(carried, self.net.maps, self.net.stride)
         return attach_size(self.net.join(self._own(lows), self._own(maps)), size, self.net.multiple)
+
+    @property
+    def cached_levels(self) -> int:
+        """How many of the feature maps are levels that `renew` makes anew; 0: it has none."""
+        return self.net.cached
+
+    @property
+    def low_levels(self) -> int:
+        """How many maps `low` gives."""
+        return self.net.low_count
+
+    def renew(self, feats: Features, level: int) -> Features:
+        """Features with the map of cached level `level`, from 1, made anew from the one before it."""
+        maps, size = detach_size(feats, self.net.maps, self.net.stride)
+        return attach_size(self.net.renew(self._own(maps), level), size, self.net.multiple)
 
     def _own(self, maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(aligned(self._to_own(one_map)) for one_map in maps)

@@ -106,6 +106,11 @@ class NetInCalls(Protocol):
         """Each frame's low-level features and the features carried to it as one (`FusingSegmenter`)."""
         ...
 
+    def renew(self, carried: Sequence[Any], level: int) -> list[Any]:
+        """Features with the map of cached level `level`, from 1, made anew from the one before it; for a net
+        that has some (`sharing:<levels>/<net>`)."""
+        ...
+
     def labels(self, carried: Sequence[Any]) -> list[np.ndarray]:
         """labels_HW of what is carried, at the propagator's level."""
         ...
@@ -247,5 +252,8 @@ def propagator_of(options: Any, device: str = "cpu") -> AnyPropagator:
         "self_check": getattr(options, "checks_itself", False),
         "adapt_steps": getattr(options, "adapt_steps", 0),
     }
+    entry = catalogue.PROPAGATORS.get(options.name)
+    if entry is not None and entry.clocked:
+        asked["clock"] = getattr(options, "clock", 1)
     given = {name: value for name, value in asked.items() if PROPAGATORS.takes(options.name, name)}
     return build_propagator(options.name, level=options.level, **given)
