@@ -19,7 +19,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.datasets.miniatures import labelled_video
 from tests.training.small import shaken, written
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
@@ -240,6 +242,21 @@ def test_a_scheduler_that_looks_ahead_asks_the_net_about_the_right_frames(tmp_pa
     assert frames["is_key"].tolist() == [key for key, _ in masks] and frames["is_key"].sum() > 1
     assert all((kept[n] == mask).all() for n, (_, mask) in enumerate(masks))
     assert 7 <= row["wait_max_frames"] <= 15  # its window, and with two sides the next key's
+
+
+def test_motion_vectors_come_from_videos_and_their_lack_is_said(tmp_path: Path) -> None:
+    labelled_video(tmp_path / "clips", "one", 14, motion="fast")  # type: ignore[arg-type]
+    (tmp_path / "clips" / "classes.txt").write_text("\n".join(SCENE_CLASSES))
+    for source, has_vectors in ((f"face:{tmp_path / 'clips'}", True), (SCENES, False)):
+        output = tmp_path / f"out-{has_vectors}"
+        methods = ("fixed:interval=5", "fixed:interval=5,flow=motion_vectors")
+        settings = config(output, data=(source,), methods=methods, segmenter="labels", tc=False, limit=1)
+        assert evaluate_here(settings)[0] == 0
+        dis, vectors = (row["miou"] for row in open_evaluation(output).results)
+        assert (dis != vectors) == has_vectors
+        text = io.StringIO()
+        run_evaluate(replace(settings, dry_run=True), Reporter("text", text))
+        assert ("flow by DIS where there are no motion vectors" in text.getvalue()) != has_vectors
 
 
 def test_labels_may_stand_in_for_the_net(tmp_path: Path) -> None:
