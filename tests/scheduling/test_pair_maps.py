@@ -18,6 +18,7 @@ import pytest
 
 from tests.engine.toy import ThresholdNet, inputs
 from tests.episodes.scenes import CLASSES, records
+from vidseg_core.calibration.schedulers import families, keys_at
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.engine import Engine, SegmentState
@@ -47,12 +48,16 @@ FLOW = NetFlow("flownet2_s", seed=5)
 
 
 def built(
-    clip: str = "clip", maps: Any = "small", sets: tuple[str, ...] = ("flownet_conv6",), seed: int = 0
+    clip: str = "clip",
+    maps: Any = "small",
+    sets: tuple[str, ...] = ("flownet_conv6",),
+    seed: int = 0,
+    stride: int = STRIDE,
 ) -> EpisodeTable:
     made = PairMaps(sets, FLOW)
     builder = TableBuilder(
         TableOptions(
-            horizon=HORIZON, flow_size=SIZE, min_frames=5, key_stride=STRIDE, maps=maps, quality="accuracy"
+            horizon=HORIZON, flow_size=SIZE, min_frames=5, key_stride=stride, maps=maps, quality="accuracy"
         ),
         net=ChunkedNet(ThresholdNet(), level="labels", batch=1, device="cpu"),
         propagator=build_propagator("flow_warp", level="labels"),
@@ -61,7 +66,7 @@ def built(
         classes=CLASSES,
     )
     about = {
-        "key_stride": str(STRIDE),
+        "key_stride": str(stride),
         "quality": "accuracy",
         "propagation.flow": "flownet2_s",
         MAPS_DIGEST: made.digest,
@@ -154,6 +159,20 @@ def test_a_decision_net_scores_in_the_engine_as_on_the_table(table: EpisodeTable
     np.testing.assert_allclose(asked, scores, atol=1e-6)
 
 
+def test_the_dial_takes_the_keys_that_the_engine_takes(tmp_path: Path) -> None:
+    """Its tables keep the maps of all pairs, without a fingerprint that says their shape."""
+    dense = built(maps="kept", stride=1)
+    file, _ = decision_file(tmp_path / "net.safetensors", dense)
+    bare = dataclasses.replace(dense, fingerprint={})
+    (family,) = families([bare], ("confidence",), max_interval=HORIZON, policy=file)
+    point = family.points((0.3,))[0]
+    keys = keys_at(bare, point.settings, HORIZON)
+    rows = run(build_scheduler("confidence", policy=file, threshold=point.settings["threshold"]))
+    assert [n for n, row in enumerate(rows) if row.is_key] == keys.tolist() and 2 < len(keys) < FRAMES
+    with pytest.raises(EpisodeError, match="maps of flownet_conv5 are too large to be kept"):
+        built(maps="kept", sets=("flownet_conv5",))
+
+
 def test_what_has_no_such_maps_is_refused_beforehand(table: EpisodeTable, tmp_path: Path) -> None:
     file, _ = decision_file(tmp_path / "net.safetensors", table)
     scheduler = build_scheduler("confidence", policy=file, threshold=0.1)
@@ -172,7 +191,7 @@ def test_what_has_no_such_maps_is_refused_beforehand(table: EpisodeTable, tmp_pa
 def trained(tables: list[EpisodeTable], folder: Path, **options: Any) -> tuple[Any, PolicyFacts, str]:
     for each in tables:
         write_table(open_store(folder / "set"), each)
-    plain: dict[str, Any] = {"steps": 6, "val_every": 3, "batch": 8, "intervals": (5.0,), "net": "dvrl"}
+    plain: dict[str, Any] = {"steps": 2, "val_every": 1, "batch": 4, "intervals": (5.0,), "net": "dvrl"}
     config = TrainDecisionConfig(tables=str(folder / "set"), output=str(folder / "net"), **plain | options)
     said = io.StringIO()
     assert run_train_decision(config, Reporter("text", said)) == 0
@@ -190,16 +209,16 @@ def test_a_decision_net_learns_from_the_maps_of_a_thinned_table(table: EpisodeTa
 
 
 def test_maps_that_no_table_keeps_are_made_from_its_pictures(tmp_path: Path) -> None:
-    """conv4 of FlowNet2-s is 49,152 numbers a pair."""
+    """conv5 of FlowNet2-s is 12,288 numbers a pair."""
     from vidseg_core.models.flow.registry import weights_file
 
     weights = tmp_path / "flow.safetensors"
     weights.write_bytes(weights_file(FLOW.net.state_dict(), "flownet2_s"))
-    tables = [built("a", sets=("flownet_conv4",)), built("b", seed=3, sets=("flownet_conv4",))]
+    tables = [built("a", sets=("flownet_conv5",)), built("b", seed=3, sets=("flownet_conv5",))]
     assert not tables[0].maps_GL1M and tables[0].views_Thwc is not None
-    _, facts, said = trained(tables, tmp_path, flow_weights=str(weights), map_pairs=12)
-    assert facts.feature_names == ("flownet_conv4",) and not facts.operating_points
-    assert "maps of flownet_conv4 are made, of 12 pairs" in said and "no thresholds" in said
+    _, facts, said = trained(tables, tmp_path, flow_weights=str(weights), map_pairs=12, steps=2)
+    assert facts.feature_names == ("flownet_conv5",) and not facts.operating_points
+    assert "maps of flownet_conv5 are made, of 12 pairs" in said and "no thresholds" in said
     scheduler = build_scheduler("confidence", policy=str(tmp_path / "net" / DECISION), threshold=0.2)
     assert np.isfinite([row.decision_score for row in run(scheduler)][1:4]).all()
 
