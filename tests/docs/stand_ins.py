@@ -38,7 +38,7 @@ BUCKETS = {"bucket": ("films/one.mp4",), "films": ("2024/two.mp4",)}
 SMALL = {
     "segment": "--working_size 64 --propagation.flow_size 64 --workers 1 --decoders 1",
     "pseudo-label": "--working_size 64 --propagation.flow_size 64 --workers 1 --decoders 1"
-    " --min_confidence 0.1",  # two steps of training make no sure teacher
+    " --min_confidence 0.02",  # two steps of training make no sure teacher
     "train-segmenter": "--steps 2 --recipe.batch 2 --augment.crop 32 --val_limit 2 --loaders 1",
     "train-flow": "--steps 2 --recipe.batch 2 --recipe.height 64 --recipe.width 64 --size 64 --max_frames 12"
     " --gaps 1 5",
