@@ -3,7 +3,7 @@
     python -m benchmarks.motion_vectors [--json FILE] [--data DIR] [--quick]
 
 True labels stand in for N on the keys (`benchmarks.two_sided`), even keys, one side, flow at 256 pixels. Face
-clips are the files as they are; DAVIS and CamVid are encoded here by x264 (medium, crf 23, its usual B
+clips are the files as they are; all others are encoded here by x264 (medium, crf 23, its usual B
 pictures and references). ms a frame: processor time of one core, of decoding and of the engine without N; it
 decodes here, in this process. `vectors`: share of the frames between keys whose flow no picture was looked at
 for. `skipped`: share of their pixels that no vector moves since the key, so that they keep its labels; also
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ INTERVALS = (5, 12, 25)
 METHODS = ("copy", "dis", "motion_vectors")
 QUICK_FRAMES = 60
 SHARD_FRAMES = 32
-UNLABELLED = (("street", "videos/opencv_vtest.avi"),)
+STREET = "videos/opencv_vtest.avi"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +81,14 @@ def films(root: Path, folder: Path, quick: bool) -> Iterator[Film]:
         group = "CamVid" if clip.classes > 2 else "DAVIS"
         path = encode(folder / f"{clip.name}.mp4", clip.frames, 15 if clip.classes > 2 else 24)
         yield Film(group=group, path=path, clip=clip, size=clip.labels[0].shape, frames=most)
-    for group, place in UNLABELLED:
-        yield _unlabelled(group, root / place, most)
-    yield _unlabelled(
-        "screen", encode(folder / "screen.mp4", screen(QUICK_FRAMES if quick else 300), 15), most
-    )
+    count = QUICK_FRAMES if quick else 150
+    yield _unlabelled("street", encode(folder / "street.mp4", _first_frames(root / STREET, count), 10), most)
+    yield _unlabelled("screen", encode(folder / "screen.mp4", screen(count), 15), most)
+
+
+def _first_frames(path: Path, count: int) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), count)]
 
 
 def _unlabelled(group: str, path: Path, most: int) -> Film:
@@ -119,7 +123,7 @@ def screen(frames: int, height: int = 720, width: int = 1280) -> list[np.ndarray
     for t in range(frames):
         if t % 15 == 14:
             _type(page, top + height - 60, rng)
-        if t % 90 in range(80, 84):
+        if t % 40 in range(30, 34):
             top += 6
         shown = page[top : top + height].copy()
         shown[:40] = (60, 90, 140)
