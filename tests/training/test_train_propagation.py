@@ -374,7 +374,7 @@ def test_samples_are_pairs_of_schedules_up_to_the_longest_interval() -> None:
     clip = FlowClip(name="c", frames_THW3=np.zeros((30, 32, 64, 3), np.uint8))
     drawn = [learner.draw([clip], random).numbers for _ in range(300)]
     gaps = [abs(now - key) for now, key, *_ in drawn]
-    assert min(gaps) == 1 and 16 <= max(gaps) <= 20 and np.median(gaps) < 6
+    assert min(gaps) == 1 and 16 <= max(gaps) <= 20
     filled = [numbers for numbers in drawn if len(numbers) == 5]
     assert 100 < len(filled) < 200
     for now, key, _, _, older in filled:

@@ -66,14 +66,14 @@ class LvsLearner(Learner):
         return [self._lvs.carrier, self._lvs.deviation]  # neither holds the other back
 
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
-        """As a schedule has it: an interval is drawn (all octaves alike), then frames within it.
+        """Frames of the longest interval, as a schedule has them: all distances from the key alike.
 
         Sometimes the key is one that shows what was carried to it from the key before (2.4), with the frame
         near it.
         """
         clip, recipe = clips[int(random.integers(len(clips)))], self.recipe
         last = len(clip.frames_THW3) - 1
-        interval = min(last, round(recipe.max_gap ** random.random()))
+        interval = min(last, recipe.max_gap)
         again = random.random() < recipe.twice and last >= 2
         before = min(int(random.integers(1, interval + 1)), last - 1) if again else 0
         reach = min(interval, last - before)
