@@ -42,11 +42,11 @@ from vidseg_core.models.trainable import weights_bytes
 from vidseg_core.propagation import build_propagator
 from vidseg_core.propagation.propagators import AnyPropagator
 from vidseg_core.scheduling import build_scheduler
-from vidseg_core.training.flow_clips import ClipCut, FlowClip
+from vidseg_core.training.flow_clips import ClipCut, FlowClip, cut_out
 from vidseg_core.training.flow_loss import scores_loss
 from vidseg_core.training.learner import Learner
 from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
-from vidseg_core.training.sharing import FILE, Settled, SharingLearner, draw_cut
+from vidseg_core.training.sharing import FILE, Settled, SharingLearner, draw_numbers, labelled_frames
 
 DISTANCES = (2, 5, 10, 15)
 VARIANTS: Mapping[str, SharingRecipe] = {
@@ -86,7 +86,9 @@ class Supervised(Learner):
         return 1.0
 
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
-        return draw_cut(clips, random, self.recipe)
+        clip = clips[int(random.integers(len(clips)))]
+        numbers = draw_numbers(labelled_frames(clip), random, self.recipe)
+        return cut_out(clip, numbers, random, height=self.recipe.height, width=self.recipe.width)
 
     def judge(self, cuts: Sequence[ClipCut]) -> Mapping[str, torch.Tensor]:
         frames = self.pictures([cut.frames_Thw3[0] for cut in cuts])

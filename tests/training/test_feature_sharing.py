@@ -19,15 +19,15 @@ import torch.nn.functional as functional
 from tests.engine.toy import inputs, moving_clip, plain, run
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
-from vidseg_core.datasets.records import IGNORE
+from vidseg_core.datasets.records import IGNORE, Record
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.metrics.schedule import distance_weighted_mean
 from vidseg_core.models import SegmenterError, build_segmenter
 from vidseg_core.propagation import build_propagator
 from vidseg_core.scheduling import build_scheduler
-from vidseg_core.training.flow_clips import FlowClip
+from vidseg_core.training.flow_clips import FlowClip, make_clip
 from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
-from vidseg_core.training.sharing import SharingLearner, alpha, distance_of, draw_cut
+from vidseg_core.training.sharing import SharingLearner, alpha, distance_of, draw_numbers, labelled_frames
 
 NET = "sharing:2/tiny-scenes"
 RECIPE = PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1)
@@ -92,8 +92,23 @@ def test_the_frame_counts_less_the_farther_it_is_from_the_key() -> None:
 @pytest.mark.parametrize(("distance", "found"), [(0, {1, 2, 3, 4}), (3, {3}), (90, {13})])
 def test_keys_lie_before_their_frames_at_any_distance_or_at_one(distance: int, found: set[int]) -> None:
     random, recipe = np.random.default_rng(0), replace(RECIPE, max_gap=4)
-    cuts = [draw_cut([a_clip()], random, recipe, distance) for _ in range(30)]
-    assert {cut.numbers[0] - cut.numbers[1] for cut in cuts} == found
+    pairs = [draw_numbers([13], random, recipe, distance) for _ in range(30)]
+    assert {current - key for current, key in pairs} == found
+
+
+def test_frames_with_labels_are_learned_from_where_only_some_have_them() -> None:
+    """Cityscapes' snippets have labels for one frame of thirty; such clips counted as without."""
+
+    def record(number: int, frame_HW3: np.ndarray) -> Record:
+        labels_HW = frame_HW3[..., 0] // 100 if number in (4, 6) else None
+        return Record(video_id="x", frame_index=number, frame_HW3=frame_HW3, labels_HW=labels_HW)
+
+    records = [record(*numbered) for numbered in enumerate(moving_clip(9))]
+    clips = {partly: make_clip("x", records, 64, partly=partly) for partly in (True, False)}
+    assert clips[False].labels_THW is None and labelled_frames(clips[False]) == list(range(1, 9))
+    assert labelled_frames(clips[True]) == [4, 6]
+    cuts = [learner().draw([clips[True]], np.random.default_rng(seed)) for seed in range(4)]
+    assert {cut.numbers[0] for cut in cuts} <= {4, 6} and all(cut.numbers[1] < cut.numbers[0] for cut in cuts)
 
 
 def test_levels_are_compared_in_either_norm() -> None:

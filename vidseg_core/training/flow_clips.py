@@ -67,33 +67,42 @@ class ClipCut:
         return f"{self.clip} frames {' <- '.join(map(str, self.numbers))}"
 
 
-def make_clip(name: str, records: Iterable[Record], size: int, *, moves: bool = True) -> FlowClip:
-    """A clip from frames in order, shrunk to `size` pixels on the longest side."""
-    frames, labels = [], []
+def make_clip(
+    name: str, records: Iterable[Record], size: int, *, moves: bool = True, partly: bool = False
+) -> FlowClip:
+    """A clip from frames in order, shrunk to `size` pixels on the longest side.
+
+    It has labels if all frames have some; with `partly`, if any has.
+    """
+    frames, labels, has_labels = [], [], []
     for record in records:
         height, width = record.frame_HW3.shape[:2]
         scale = min(1.0, size / max(height, width))
         shape = (max(1, round(width * scale)), max(1, round(height * scale)))
         frames.append(cv2.resize(record.frame_HW3, shape, interpolation=cv2.INTER_AREA))
-        if record.labels_HW is not None:
-            labels.append(cv2.resize(record.labels_HW, shape, interpolation=cv2.INTER_NEAREST))
+        known_HW = record.labels_HW
+        labels.append(
+            np.full(shape[::-1], IGNORE, np.uint8)
+            if known_HW is None
+            else cv2.resize(known_HW, shape, interpolation=cv2.INTER_NEAREST)
+        )
+        has_labels.append(known_HW is not None)
     if not frames:
         raise DatasetError(f"clip {name} has no frames")
-    labelled = len(labels) == len(frames)
     return FlowClip(
         name=name,
         frames_THW3=np.stack(frames),
-        labels_THW=np.stack(labels) if labelled else None,
+        labels_THW=np.stack(labels) if (any if partly else all)(has_labels) else None,
         moves=moves and len(frames) > 1,
     )
 
 
 def dataset_clips(
-    dataset: FrameDataset, split: str, size: int, max_frames: int | None = None
+    dataset: FrameDataset, split: str, size: int, max_frames: int | None = None, *, partly: bool = False
 ) -> Iterator[FlowClip]:
-    """The clips of one split of a data set, each from its start."""
+    """The clips of one split of a data set, each from its start; `partly` as for `make_clip`."""
     for video, items in groupby(dataset.items(split), key=lambda item: item.video_id):
-        yield make_clip(video, map(dataset.read, islice(items, max_frames)), size)
+        yield make_clip(video, map(dataset.read, islice(items, max_frames)), size, partly=partly)
 
 
 def draw_pair(

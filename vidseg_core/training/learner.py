@@ -47,6 +47,8 @@ class Learner(ABC):
     """In the order in which workers add them up. Each has its weight in the recipe, under its own name."""
     file_names: ClassVar[tuple[str, ...]]
     """What it writes."""
+    partly: ClassVar[bool] = False
+    """It learns from clips of which only some frames have labels; for others these clips have none."""
     net: nn.Module
     """All that is trained, on `device`."""
 

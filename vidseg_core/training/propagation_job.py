@@ -66,7 +66,7 @@ class PropagationTraining(GroupTraining):
         for note in filter(None, (self.segmenter.note, tried.note)):
             self.report.say(f"note: {note}")
         self.report.say(f"reading {', '.join(config.data)}")
-        self.learn, self.held = held_out(list(_clips(config, self.segmenter)), config.val_clips)
+        self.learn, self.held = held_out(list(_clips(config, self.segmenter, self.learner)), config.val_clips)
         check(any(clip.moves for clip in self.learn), "--data", "has no clip of two frames to train on")
         self.learner.check(self.learn)
         frames = sum(len(clip.frames_THW3) for clip in self.learn)
@@ -156,10 +156,11 @@ def _segmenter(config: TrainPropagationConfig, device: str) -> Segmenter:
     )
 
 
-def _clips(config: TrainPropagationConfig, segmenter: Segmenter) -> Iterator[FlowClip]:
+def _clips(config: TrainPropagationConfig, segmenter: Segmenter, learner: Learner) -> Iterator[FlowClip]:
     """All clips of all data sets; labels of other classes than N's are left out."""
     for text in config.data:
         dataset = open_dataset(text)
         keeps = tuple(segmenter.class_names) == tuple(dataset.class_names)
-        for clip in dataset_clips(dataset, config.split, config.size, config.max_frames):
+        clips = dataset_clips(dataset, config.split, config.size, config.max_frames, partly=learner.partly)
+        for clip in clips:
             yield clip if keeps else replace(clip, labels_THW=None)

@@ -7,7 +7,8 @@ them. With F_high the cached levels, P^c the net with the key's F_high and P^k t
         + lambda * |F_high(current) - F_high(key)|,                                  alpha = 1 / (d + 1)
 
 `made` are the labels that N, as it was before training, makes of the key, which has none: so it is
-semi-supervised. Where a clip has no labels N makes those of the current frame, too.
+semi-supervised. Of a clip in which only some frames have labels these are the current ones (Fig. 4.1); where
+none has any, N makes those of the current frame, too.
 
 Different from the print: its L_nll takes one logarithm of a sum over all pixels and classes, which a single
 good pixel satisfies; this is the cross-entropy of each pixel, averaged over those that are labelled. The norm
@@ -51,9 +52,11 @@ class SharingLearner(Learner):
 
     losses = ("current", "made_key", "own_key", "levels")
     file_names = (FILE,)
+    partly = True
 
     def __init__(self, config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> None:
         super().__init__(config, segmenter, device)
+        self._labelled: dict[int, list[int]] = {}
         self._student = self._build(config.segmenter_weights)
         self._split: SharingNet = self._student.net  # type: ignore[assignment]
         self.net = Settled(self._split.requires_grad_(True))
@@ -74,7 +77,11 @@ class SharingLearner(Learner):
     # --- a step ---------------------------------------------------------------------------------------------
 
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
-        return draw_cut(clips, random, self.recipe, self.config.sharing.distance)
+        clip = clips[int(random.integers(len(clips)))]
+        if id(clip) not in self._labelled:
+            self._labelled[id(clip)] = labelled_frames(clip)
+        numbers = draw_numbers(self._labelled[id(clip)], random, self.recipe, self.config.sharing.distance)
+        return cut_out(clip, numbers, random, height=self.recipe.height, width=self.recipe.width)
 
     def judge(self, cuts: Sequence[ClipCut]) -> Mapping[str, torch.Tensor]:
         now, key = (self.pictures([cut.frames_Thw3[place] for cut in cuts]) for place in (0, 1))
@@ -135,16 +142,24 @@ class Settled(nn.Module):
         return super().train(False)
 
 
-def draw_cut(
-    clips: Sequence[FlowClip], random: Generator, recipe: PropagationRecipe, distance: int = 0
-) -> ClipCut:
-    """(frame, key): the key `distance` frames before the frame (0: any, up to `max_gap`), or as many as the
-    clip has."""
-    clip = clips[int(random.integers(len(clips)))]
-    furthest = min(distance or recipe.max_gap, len(clip.frames_THW3) - 1)
-    distance = furthest if distance else int(random.integers(1, furthest + 1))
-    key = int(random.integers(len(clip.frames_THW3) - distance))
-    return cut_out(clip, (key + distance, key), random, height=recipe.height, width=recipe.width)
+def labelled_frames(clip: FlowClip) -> list[int]:
+    """The frames that may be the current one: those that have a label, or all of a clip without; never the
+    first, before which there is no key."""
+    numbers = range(1, len(clip.frames_THW3))
+    if clip.labels_THW is None:
+        return list(numbers)
+    known = [number for number in numbers if bool((clip.labels_THW[number] != IGNORE).any())]
+    return known or list(numbers)
+
+
+def draw_numbers(
+    currents: Sequence[int], random: Generator, recipe: PropagationRecipe, distance: int = 0
+) -> tuple[int, int]:
+    """(frame, key): the key `distance` frames before the frame (0: any, up to `max_gap`), or as many as there
+    are."""
+    current = currents[int(random.integers(len(currents)))]
+    furthest = min(distance or recipe.max_gap, current)
+    return current, current - (furthest if distance else int(random.integers(1, furthest + 1)))
 
 
 def alpha(distance: int, constant: float = 0.0) -> float:
