@@ -273,7 +273,7 @@ class Bench:
                 height=self.material.crop[0],
                 width=self.material.crop[1],
                 steps=max(1, round(row.share * self._steps)),
-                **{"batch": 4} | row.recipe,
+                **{"batch": 4, **row.recipe},
             ),
             light_weights=self._light_of(row.light_of),
             seed=self.seed,
