@@ -5,11 +5,11 @@
         [--segmenters] [--fold 0|1] [--frames N]
 
 FOLDER has `fold0.safetensors` and `fold1.safetensors` of `benchmarks.tiny_match`; each clip is filled by the
-net that has not seen it. Without --nets the package's own net is measured, which has seen the labelled clips:
-then only the drawn scenes are left out. N's output on a key is the clip's label map; with --segmenters it is
-that of `tiny-face` on the faces and of `tiny-scenes` on the drawn scenes, and masks are compared with N's own
-on every frame. Everything goes through `Engine.step`, as in a job. Score: as in `benchmarks.two_sided`. ms:
-processor time a frame.
+net that has not seen it. Without --nets the package's own net is measured, which has seen the clips of fold 1
+(--fold 0 leaves them out) and none of the drawn scenes. N's output on a key is the clip's label map; with
+--segmenters it is that of `tiny-face` on the faces and of `tiny-scenes` on the drawn scenes, and masks are
+compared with N's own on every frame. Everything goes through `Engine.step`, as in a job. Score: as in
+`benchmarks.two_sided`. ms: processor time a frame.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-r"""Trains `tiny-match`: the file in the package, or the nets of two folds that figures are made with.
+r"""Trains the net of `match`: in two folds that figures are made with, and on all clips.
 
     python -m benchmarks.tiny_match --export FOLDER [--data DIR] [--stage base|fold0|fold1|all] [--steps N]
 
-Stages, each from the weights of the one before: `base` learns from what nobody had to label (drawn scenes,
-blobs pasted before the unlabelled videos); `fold0` and `fold1` go on from it with the labelled clips of the
-other fold, and with objects cut out of them; `all` does so with all clips, and is `tiny-match`. Without
---stage all four. A clip's fold is its place among the clips of its kind, odd or even, so `benchmarks.match`
-can judge each clip by a net that has not seen it. Keys have true labels, or in a part of the clips those of a
-bundled net, with its mistakes.
+`base` learns from what nobody had to label (drawn scenes, blobs pasted before the unlabelled videos); `fold0`
+and `fold1` go on from it with the labelled clips of the other fold, and with objects cut out of them; `all`
+does so with all clips. Without --stage all four. A clip's fold is its place among the clips of its kind, even
+or odd, so `benchmarks.match` can judge each clip by a net that has not seen it. `tiny-match` in the package
+is `fold0`: the clips of fold 0 are left out of it. Keys have true labels, or in a part of the clips those of
+a bundled net, with its mistakes.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def fit(stage: str, root: Path, start: MatchNet, folder: Path, steps: int | None
     )
     loop = PropagationLoop(learner, footage(root), options, watch=lambda row: print(_line(row), flush=True))
     loop.run()
-    path = folder / ("tiny-match.safetensors" if stage == "all" else f"{stage}.safetensors")
+    path = folder / f"{stage}.safetensors"
     path.write_bytes(learner.files(loop.weights())[FILE])
     return path
 
