@@ -26,7 +26,6 @@ from vidseg_core.datasets.scene_config import corpus_configs
 from vidseg_core.datasets.scene_files import make_corpus, read_labels, write_scene_video
 from vidseg_core.models.flow import build_flow_net
 from vidseg_core.models.flow.registry import weights_file
-from vidseg_core.models.torchvision_compat import import_torchvision
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 
 HEIGHT, WIDTH = 48, 64
@@ -38,7 +37,7 @@ BUCKETS = {"bucket": ("films/one.mp4",), "films": ("2024/two.mp4",)}
 SMALL = {
     "segment": "--working_size 64 --propagation.flow_size 64 --workers 1 --decoders 1",
     "pseudo-label": "--working_size 64 --propagation.flow_size 64 --workers 1 --decoders 1"
-    " --min_confidence 0.02",  # two steps of training make no sure teacher
+    " --min_confidence 0.1",  # two steps of training make no sure teacher
     "train-segmenter": "--steps 2 --recipe.batch 2 --augment.crop 32 --val_limit 2 --loaders 1",
     "train-flow": "--steps 2 --recipe.batch 2 --recipe.height 64 --recipe.width 64 --size 64 --max_frames 12"
     " --gaps 1 5",
@@ -87,33 +86,6 @@ def make_world(world: Path) -> None:
     _nets(world)
 
 
-def make_papers(world: Path) -> None:
-    """The papers' data sets, and image classifiers for encoders: docs/papers.md."""
-    data, models = world / "data", import_torchvision().models
-    for number, (part, clip) in enumerate((("A", "clip_a"), ("B", "clip_b"), ("C", "clip_c"))):
-        root, lines = data / "300VW-Mask", []
-        for index, frame_HW3 in enumerate(_frames(data / "faces" / f"{clip}.mp4", CLIP_FRAMES)):
-            name = f"{number:03d}_{index + 1:06d}"
-            save(root / f"images_orig/{name}.jpg", frame_HW3)
-            save(root / f"labels_orig/{name}.png", read_labels(data / "faces" / f"{clip}_labels", index))
-            lines.append(f"/images_orig/{name}.jpg /labels_orig/{name}.png")
-        (root / "data_splits/split_2").mkdir(parents=True, exist_ok=True)
-        (root / f"data_splits/split_2/{part}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for split in ("train", "val"):
-        for sequence in range(2):
-            for index, frame_HW3 in enumerate(_frames(data / "faces" / "clip_a.mp4", 30)):
-                name = f"{split}ville_{sequence:06d}_{index:06d}"
-                root = data / "cityscapes"
-                save(root / f"leftImg8bit_sequence/{split}/{split}ville/{name}_leftImg8bit.png", frame_HW3)
-                if index == 19:
-                    save(root / f"leftImg8bit/{split}/{split}ville/{name}_leftImg8bit.png", frame_HW3)
-                    ids_HW = columns((7, 8, 11, 26), (HEIGHT, WIDTH))
-                    save(root / f"gtFine/{split}/{split}ville/{name}_gtFine_labelIds.png", ids_HW)
-    (world / "imagenet").mkdir()
-    for name in ("resnet50", "resnet101"):
-        torch.save(models.get_model(name, weights=None).state_dict(), world / "imagenet" / f"{name}.pth")
-
-
 def furnish(folder: Path, world: Path) -> None:
     """The names that pages use, in an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,8 +93,6 @@ def furnish(folder: Path, world: Path) -> None:
         os.symlink(world / name, folder / name)
     os.symlink(world / "flownet2_s.safetensors", folder / "flownet2_s.safetensors")
     os.symlink(world / "clips", folder / "videos")
-    if (world / "imagenet").exists():
-        os.symlink(world / "imagenet", folder / "imagenet")
     os.symlink(ROOT / "tune_spaces", folder / "tune_spaces")
     demo = folder / "vidseg-demo" / "3x120-seed0"
     demo.mkdir(parents=True)

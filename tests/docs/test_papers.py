@@ -2,8 +2,7 @@
 can be made; every name in it is one that exists; and what is cited anywhere is in the papers.
 
 The page before it named a command without the option that its figure needs, and a schedule was said to be a
-paper's that never mentions it. (That its commands are understood: test_commands.py; that they run:
-`make test-all`.)
+paper's that never mentions it. (That its commands are understood: test_commands.py.)
 """
 
 from __future__ import annotations
