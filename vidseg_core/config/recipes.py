@@ -154,6 +154,8 @@ class PropagationRecipe:
     """match, weight: one less the soft IoU"""
     read: float = 0.3
     """match, weight: labels read where the pictures look alike"""
+    fused: float = 1.0
+    """accel, weight: fused scores give the clip's labels, or the net's where it has none"""
     light: float = 5.0
     """accel, grfp; weight: scores of the light net alone like the net's own"""
     frames: int = 5

@@ -144,7 +144,17 @@ class TrainPropagationConfig:
         check_int("--recipe.steps", recipe.steps, 1, unit="step(s)")
         check_int("--recipe.batch", recipe.batch, 1, 65536, "pairs")
         check_positive("--recipe.lr", recipe.lr)
-        for name in ("scores", "features", "labels", "deviation", "pixels", "overlap", "read", "light"):
+        for name in (
+            "scores",
+            "features",
+            "labels",
+            "deviation",
+            "pixels",
+            "overlap",
+            "read",
+            "light",
+            "fused",
+        ):
             _check_weight(f"--recipe.{name}", getattr(recipe, name))
         for name in ("current", "made_key", "own_key", "levels"):
             _check_weight(f"--sharing.{name}", getattr(self.sharing, name))

@@ -1,9 +1,11 @@
 """What Accel and GRFP learn: a light net, and how its scores are joined with N's (`models.light`).
 
-Model: N is frozen. What comes out for a frame should be what N itself says of it, and labels may judge it,
-too; so is the light net judged alone. Accel learns from a frame and its key, GRFP from `recipe.frames`
-consecutive ones, the first a key: N's scores there are the state that the others begin with. Flow is DIS, as
-in a run by default. The papers learn from labels alone and train N along; here no label is needed.
+Model: N is frozen, and the light net learns to say what N says. Accel's fusion learns beside it, with
+branches that it does not change, from labels by cross-entropy as in the paper: the clip's, or N's where it
+has none. (From N's scores it learned nothing that the light net did not know alone.) What GRFP gives should
+be what N itself says of the frame, and labels may judge it, too. Accel learns from a frame and its key, GRFP
+from `recipe.frames` consecutive ones, the first a key: N's scores there are the state that the others begin
+with. Flow is DIS, as in a run by default. The papers train N along.
 
 Legend: B samples, T frames of a sample, C classes, h, w crop size.
 """
@@ -17,8 +19,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.random import Generator
+from torch import nn
 
 from vidseg_core.config.train_propagation import TrainPropagationConfig
+from vidseg_core.datasets.records import IGNORE
 from vidseg_core.engine.look import make_view
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.light import AccelNet, BesideNet, GrfpNet, light_facts
@@ -35,7 +39,6 @@ from vidseg_core.training.propagation_score import Scores, score_propagator
 
 
 class _LightLearner(Learner):
-    losses = ("scores", "light", "labels")
     name: ClassVar[str]
     net: BesideNet
 
@@ -61,6 +64,7 @@ class _LightLearner(Learner):
 class AccelLearner(_LightLearner):
     """Cuts are (frame, key)."""
 
+    losses = ("fused", "light")
     name = "accel"
     file_names = ("accel.safetensors",)
     net: AccelNet
@@ -78,13 +82,17 @@ class AccelLearner(_LightLearner):
         now, key = ([cut.frames_Thw3[place] for cut in cuts] for place in (0, 1))
         wanted, reference = self._said(now), self._warped(self._said(key), now, key)
         update = self.net.light(self.pictures(now))
-        fused = self.net(reference, update)
+        fused = self.net(reference, update.detach())
         labels_Bhw = self.tensor([cut.labels_Thw[0] for cut in cuts]).long()
+        bare_B11 = (labels_Bhw == IGNORE).all(2).all(1)[:, None, None]
         return {
-            "scores": divergence(fused, wanted),
+            "fused": scores_loss(fused, torch.where(bare_B11, wanted.argmax(1), labels_Bhw)),
             "light": divergence(update, wanted),
-            "labels": scores_loss(fused, labels_Bhw),
         }
+
+    @property
+    def apart(self) -> Sequence[nn.Module]:
+        return [self.net.fuse, self.net.light]  # neither holds the other back
 
     def _warped(
         self, scores_BChw: torch.Tensor, now: Sequence[np.ndarray], key: Sequence[np.ndarray]
@@ -111,6 +119,7 @@ class AccelLearner(_LightLearner):
 class GrfpLearner(_LightLearner):
     """Cuts are a key and the frames after it, or before it."""
 
+    losses = ("scores", "light", "labels")
     name = "grfp"
     file_names = ("grfp.safetensors",)
     net: GrfpNet
