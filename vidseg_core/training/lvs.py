@@ -35,6 +35,8 @@ SOON = 4
 """Frames after a key for which what was carried to it may be used, in training."""
 OTHERS = 2
 """More frames after the key: together they are pairs to tell apart by how much has changed."""
+FAR = 25
+"""Frames from the key at which these are, at most."""
 LEAST = 1e-3
 """Share of pixels: one in a thousand."""
 
@@ -66,7 +68,8 @@ class LvsLearner(Learner):
         return [self._lvs.carrier, self._lvs.deviation]  # neither holds the other back
 
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
-        """Frames of the longest interval, as a schedule has them: all distances from the key alike.
+        """Frames of the longest interval, as a schedule has them: all distances from the key alike. Those
+        that are only ranked may be farther from it, since a scheduler that waits asks about them.
 
         Sometimes the key is one that shows what was carried to it from the key before (2.4), with the frame
         near it.
@@ -78,7 +81,7 @@ class LvsLearner(Learner):
         before = min(int(random.integers(1, interval + 1)), last - 1) if again else 0
         reach = min(interval, last - before)
         gap = int(random.integers(1, (min(SOON, reach) if again else reach) + 1))
-        others = random.integers(1, reach + 1, OTHERS).tolist()
+        others = random.integers(1, min(FAR, last - before) + 1, OTHERS).tolist()
         steps = [before + gap, before, *(before + other for other in others), *([0] if again else [])]
         first = int(random.integers(last - max(steps) + 1))
         numbers = [first + step for step in steps]
