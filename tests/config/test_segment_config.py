@@ -187,8 +187,12 @@ SPEED_ONLY = {
 
 
 def test_every_option_is_either_in_the_fingerprint_or_known_not_to_change_rows() -> None:
-    late = make(propagation=PropagationConfig(sides="one", latency="low"))
-    fingerprinted = set(late.fingerprint_fields())
+    every_kind = [
+        PropagationConfig(sides="one", latency="low"),
+        PropagationConfig(name="match", sides="two"),
+        PropagationConfig(name="clockwork", level="features", sides="one", clock=2),
+    ]
+    fingerprinted = {name for kind in every_kind for name in make(propagation=kind).fingerprint_fields()}
     assert fingerprinted | SPEED_ONLY == set(option_types(SegmentConfig))
     assert not fingerprinted & SPEED_ONLY
 
