@@ -56,7 +56,7 @@ NETS = {
     "motion vectors": VECTORS,
     "clockwork": CLOCKWORK,
 }
-LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=30.0, max_interval=20)
+LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=40.0, max_interval=20)
 
 CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[2], "my_looker:Sceptic"),

@@ -43,7 +43,7 @@ from vidseg_core.propagation.lvs import Lvs
 from vidseg_core.scheduling import build_scheduler
 from vidseg_core.scheduling.low_deviation import LowDeviation
 from vidseg_core.training import propagation_job, propagation_score
-from vidseg_core.training.flow_clips import FlowClip, dataset_clips
+from vidseg_core.training.flow_clips import ClipCut, FlowClip, dataset_clips
 from vidseg_core.training.learner import build_learner
 from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
 from vidseg_core.training.propagation_job import run_train_propagation
@@ -367,12 +367,18 @@ def test_what_a_net_that_is_fetched_weighs_is_said_before(
 # --- what it learns from -----------------------------------------------------------------------------------
 
 
+def drawn_numbers(clip: FlowClip, times: int, recipe: Any) -> list[tuple[int, ...]]:
+    """The frames of so many samples."""
+    config = config_of(Path("out"), recipe=recipe)
+    learner, random = build_learner(config, build_segmenter(NET), "cpu"), np.random.default_rng(0)
+    cuts = (learner.draw([clip], random) for _ in range(times))
+    return [cut.numbers for cut in cuts if isinstance(cut, ClipCut)]
+
+
 def test_samples_are_pairs_of_schedules_up_to_the_longest_interval() -> None:
     """Only pairs up to 12 frames apart were drawn, and keys that low latency fills had never been seen."""
-    config = config_of(Path("out"), recipe=replace(RECIPE, max_gap=20, twice=0.5))
-    learner, random = build_learner(config, build_segmenter(NET), "cpu"), np.random.default_rng(0)
     clip = FlowClip(name="c", frames_THW3=np.zeros((30, 32, 64, 3), np.uint8))
-    drawn = [learner.draw([clip], random).numbers for _ in range(300)]
+    drawn = drawn_numbers(clip, 300, replace(RECIPE, max_gap=20, twice=0.5))
     gaps = [abs(now - key) for now, key, *_ in drawn]
     assert min(gaps) == 1 and 16 <= max(gaps) <= 20
     filled = [numbers for numbers in drawn if len(numbers) == 5]
@@ -382,12 +388,8 @@ def test_samples_are_pairs_of_schedules_up_to_the_longest_interval() -> None:
 
 
 def test_the_shortest_clip_is_enough() -> None:
-    learner, random = (
-        build_learner(config_of(Path("out")), build_segmenter(NET), "cpu"),
-        np.random.default_rng(0),
-    )
     clip = FlowClip(name="c", frames_THW3=np.zeros((2, 32, 64, 3), np.uint8))
-    assert {learner.draw([clip], random).numbers[:2] for _ in range(20)} == {(0, 1), (1, 0)}
+    assert {numbers[:2] for numbers in drawn_numbers(clip, 20, RECIPE)} == {(0, 1), (1, 0)}
 
 
 def test_the_expected_deviation_is_one_of_size_and_of_no_unit(file: str) -> None:
