@@ -112,7 +112,7 @@ def main() -> None:
         folds = " ".join(f"{each:.2f}" for each in percent)
         print(f"{name:20} {np.mean(percent):8.2f}  {folds:23} {PAPER.get(name, '')}")
     if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1))
+        Path(options.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def test_training_what_carries_its_features_says_it_too(
         data=("scenes:videos=2,frames=8",), output=str(tmp_path / "lvs"), segmenter="voc-small"
     )
     report, said = voice()
-    with pytest.raises(SegmenterError, match="low"):
+    with pytest.raises(SegmenterError, match="one map of features"):
         PropagationTraining(config, report).prepare()
     assert "13 MB" in said.getvalue() and "BSD-3-Clause" in said.getvalue()
 

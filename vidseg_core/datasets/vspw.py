@@ -48,7 +48,10 @@ class Vspw(ImageDataset):
         if not path.is_file():
             return tuple(f"class_{number}" for number in range(1, CLASSES + 1))
         try:
-            named = {int(number): str(name) for name, number in json.loads(path.read_text("utf-8")).items()}
+            named = {
+                int(number): str(name)
+                for name, number in json.loads(path.read_text(encoding="utf-8")).items()
+            }
             return tuple(named[number] for number in range(1, CLASSES + 1))
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             problem = f"does not name the classes 1 to {CLASSES} ({error!r})"
@@ -65,7 +68,9 @@ class Vspw(ImageDataset):
 
     def _lists(self) -> dict[str, list[str]]:
         found = {split: self._root / f"{split}.txt" for split in SPLIT_ORDER}
-        return {split: path.read_text("utf-8").split() for split, path in found.items() if path.is_file()}
+        return {
+            split: path.read_text(encoding="utf-8").split() for split, path in found.items() if path.is_file()
+        }
 
     def _list(self) -> Mapping[str, Iterable[Item]]:
         data = self._root / "data"
