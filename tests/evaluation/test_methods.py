@@ -58,6 +58,19 @@ def test_the_run_s_propagation_is_the_default_and_the_label_changes_nothing() ->
     )
 
 
+def test_options_of_match_leave_other_methods_as_they_were() -> None:
+    """With two options more every method had another digest: no evaluation of before went on."""
+    assert _digest("fixed:interval=6") == "2a3a94628a"
+    assert _digest("fixed:interval=6,self_check=false") == "2a3a94628a"
+
+
+def test_a_self_check_is_chosen_by_true_and_false() -> None:
+    """It "must be true or false, got 'false'"."""
+    off, on = parse_methods(["fixed:propagation=match,self_check=false,true"], PropagationConfig())
+    assert (off.propagation.self_check, on.propagation.self_check) == (False, True)
+    assert off.name.startswith("fixed match without self-check") and off.digest != on.digest
+
+
 def _digest(text: str) -> str:
     return parse_methods([text], PropagationConfig())[0].digest
 

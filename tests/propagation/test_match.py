@@ -181,3 +181,11 @@ def test_it_works_on_label_maps_alone() -> None:
     PropagationConfig(name="match")
     with pytest.raises(ConfigError, match="--propagation.level: must be labels for 'match'"):
         PropagationConfig(name="match", level="scores")
+
+
+def test_a_flow_size_that_would_fill_the_memory_is_refused() -> None:
+    """It compares every place with every other: 3 GB and 8 s a frame at 1024 pixels."""
+    PropagationConfig(name="match", flow_size=512)
+    PropagationConfig(flow_size=1024)
+    with pytest.raises(ConfigError, match="--propagation.flow_size: must be at most 512 for 'match'"):
+        PropagationConfig(name="match", flow_size=1024)

@@ -104,6 +104,15 @@ def test_what_is_remembered_comes_back_from_arrays() -> None:
     assert all(np.array_equal(again[name], array) for name, array in state.carried_over.items())
 
 
+def test_a_net_that_does_not_adapt_keeps_nothing_to_learn_from() -> None:
+    """Four lessons that nobody read were stored with each part: half of a segment's state."""
+    here, state = engine(match()), SegmentState.new(0, "s")
+    for frame in inputs(moving_clip(14)):
+        here.step([state], [frame])
+    past = past_of(state.carried_over)
+    assert past.checks == 2 and not past.lessons
+
+
 @pytest.mark.parametrize("kill", [5, 9, 10, 13])
 def test_storing_the_state_changes_nothing(kill: int) -> None:
     frames = inputs(moving_clip(16))

@@ -156,6 +156,14 @@ def test_clips_without_labels_are_learned_from_by_the_net_s_masks() -> None:
     assert learns.lessons is not None and len(learns.lessons) >= 3
 
 
+def test_an_interval_too_short_for_a_lesson_is_refused_before_anything_is_drawn() -> None:
+    """It was said that no clip is long enough, after the net had run on all of them."""
+    learns = learner()
+    learns.recipe = replace(RECIPE, max_gap=3)
+    with pytest.raises(ConfigError, match="--recipe.max_gap: must be at least 4 for match"):
+        learns.check([footage()])
+
+
 def test_crops_that_do_not_fit_the_net_are_refused() -> None:
     config = TrainPropagationConfig(
         data=("scenes:videos=1,frames=8,height=48,width=64",),

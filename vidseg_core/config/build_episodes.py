@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from vidseg_core.config.catalogue import FLOWS, MAP_SETS, PROPAGATORS, is_of_stream, propagator_words
 from vidseg_core.config.errors import check, check_int, check_name, nearest
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
-from vidseg_core.config.propagation import check_propagator
+from vidseg_core.config.propagation import check_flow_size, check_propagator
 from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 from vidseg_core.config.segment import TtaConfig
@@ -53,7 +53,7 @@ class TablePropagationConfig:
             check(self.flow not in FLOWS or bool(FLOWS[self.flow].net), "--propagation.flow_weights", problem)
         problem = f"{self.flow} are those of a stream, but tables need the flow between any two frames"
         check(not is_of_stream(self.flow), "--propagation.flow", problem)
-        check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
+        check_flow_size(self.name, self.flow_size)
 
 
 @dataclass(frozen=True, kw_only=True)

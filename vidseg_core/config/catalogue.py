@@ -192,6 +192,8 @@ class PropagatorEntry:
     """It moves what is kept of a key along the flow (``propagation.flow``)."""
     clocked: bool = False
     """It takes ``propagation.clock``."""
+    most_flow_size: int = 4096
+    """The largest ``propagation.flow_size`` that it works at."""
 
 
 PROPAGATORS: Mapping[str, PropagatorEntry] = {
@@ -210,6 +212,7 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         level="labels",
         file="tiny-match",
         moves=True,
+        most_flow_size=512,
     ),
     "accel": PropagatorEntry(
         made_by="vidseg_core.propagation.light:Accel",

@@ -2,8 +2,9 @@
 
     METHOD   := SCHEDULER [":" OPTION "=" VALUE {"," VALUE} {"," OPTION "=" ...}]
     OPTION   := an option of --scheduler (interval, threshold, policy, max_interval, ...), one of
-                --propagation (level, sides, flow, flow_weights, flow_size, weights, latency, delay, clock;
-                its name as ``propagation``), or ``label``, the name that tables and plots show
+                --propagation (level, sides, flow, flow_weights, flow_size, weights, latency, delay, clock,
+                self_check, adapt_steps; its name as ``propagation``), or ``label``, the name that tables and
+                plots show
 
 Several values make several methods, every combination of them. SCHEDULER may be ``package.module:Class``,
 and ``oracle``: the best schedule there is with a key every ``interval`` frames, from episode tables. Options
@@ -75,6 +76,8 @@ class MethodConfig:
             del propagation["weights"]
         if propagation["latency"] == "full":
             del propagation["latency"], propagation["delay"]
+        if not self.propagation.checks_itself:
+            del propagation["self_check"], propagation["adapt_steps"]
         if propagation["clock"] == 1:
             del propagation["clock"]
         values = {"scheduler": to_dict(self.scheduler), "propagation": propagation}
@@ -146,7 +149,9 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
 
 
 def _worded(option: str, value: str) -> str:
-    if option in ("latency", "delay", "clock"):
+    if option == "self_check":
+        return "with self-check" if value == "True" else "without self-check"
+    if option in ("latency", "delay", "clock", "adapt_steps"):
         return f"{value} latency" if option == "latency" else f"{option} {value}"
     return {"one": "one-sided", "two": "two-sided"}.get(value, value)
 
@@ -183,8 +188,8 @@ def _split(text: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def _value(text: str, option: str, hint: Any, typed: str) -> Any:
-    value: Any = typed
-    for kind in (int, float):
+    value: Any = {"true": True, "false": False}.get(typed.lower(), typed) if hint is bool else typed
+    for kind in () if hint is bool else (int, float):
         try:
             value = kind(typed)
             break

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from vidseg_core.config.catalogue import FLOWS, PROPAGATORS, is_of_stream, propagator_words
 from vidseg_core.config.errors import check, check_choice, check_int, check_name
 
-__all__ = ["PropagationConfig", "check_propagator"]
+__all__ = ["PropagationConfig", "check_flow_size", "check_propagator"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class PropagationConfig:
         if is_of_stream(self.flow):
             problem = f"must be one with --propagation.flow {self.flow}, which lead back to the last key"
             check(self.sides == "one", "--propagation.sides", problem)
-        check_int("--propagation.flow_size", self.flow_size, 32, 4096, "pixels")
+        check_flow_size(self.name, self.flow_size)
         check_choice("--propagation.latency", self.latency, ("full", "low"))
         check_int("--propagation.delay", self.delay, 1, 1000, "frame(s)")
         check_int("--propagation.clock", self.clock, 1, 1000, "frame(s)")
@@ -79,6 +79,14 @@ class PropagationConfig:
         check_int("--propagation.adapt_steps", self.adapt_steps, 0, 1000, "step(s)")
         problem = "goes with --propagation.name match, --propagation.sides two and --propagation.self_check"
         check(self.checks_itself or not self.adapt_steps, "--propagation.adapt_steps", problem)
+
+
+def check_flow_size(name: str, flow_size: int) -> None:
+    """`ConfigError` for a flow size that is none, or too large for a propagator of the package."""
+    check_int("--propagation.flow_size", flow_size, 32, 4096, "pixels")
+    most = PROPAGATORS[name].most_flow_size if name in PROPAGATORS else flow_size
+    problem = f"must be at most {most} for {name!r}, whose time and memory grow with its fourth power"
+    check(flow_size <= most, "--propagation.flow_size", problem)
 
 
 def check_propagator(name: str, weights: str | None, level: str, sides: str) -> None:

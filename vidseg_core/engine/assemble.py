@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import torch
 
-from vidseg_core.config.catalogue import INTERVAL, PROPAGATORS, SCHEDULERS, is_of_stream, listed
+from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS, is_of_stream, listed
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
@@ -26,7 +26,6 @@ from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
 from vidseg_core.media import working_size
-from vidseg_core.models.bundled import bundled_file
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.fetched import origin
 from vidseg_core.models.policy_file import policy_digest
@@ -36,7 +35,7 @@ from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
-from vidseg_core.propagation.propagators import propagator_of
+from vidseg_core.propagation.propagators import propagator_of, weights_of
 from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
 from vidseg_core.scheduling.pair_maps import reads_maps
 
@@ -279,19 +278,12 @@ def plugin_sources(config: SegmentConfig) -> dict[str, str]:
         if ":" in value
     }
     digests = {f"{name}.sha256": digest_file(Path(file)) for name, file in files.items() if file}
-    policy, weights = config.scheduler.policy, _propagation_weights(config)
+    policy, weights = config.scheduler.policy, weights_of(config.propagation)
     return (
         digests
         | ({"scheduler.policy.sha256": policy_digest(policy)} if policy else {})
         | ({"propagation.weights.sha256": digest_file(Path(weights))} if weights else {})
     )
-
-
-def _propagation_weights(config: SegmentConfig) -> str | Path | None:
-    """The file that the propagator reads, the user's or the package's own."""
-    options = config.propagation
-    entry = PROPAGATORS.get(options.name)
-    return options.weights or (bundled_file(entry.file) if entry and entry.file else None)
 
 
 def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentState:

@@ -34,7 +34,7 @@ from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
-from vidseg_core.propagation.propagators import propagator_of
+from vidseg_core.propagation.propagators import propagator_of, weights_of
 from vidseg_core.scheduling.low_deviation import LowDeviation
 from vidseg_core.scheduling.pair_maps import MAPS_DIGEST
 from vidseg_core.store.keys import MANIFEST_KEY
@@ -91,9 +91,7 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
         "conv6_sha256": conv6.digest if conv6 else "",
         MAPS_DIGEST: maps.digest if maps else "",
         MAP_SHAPES: describe_shapes(maps.shapes) if maps else "",
-        "propagation_sha256": digest_file(Path(config.propagation.weights))
-        if config.propagation.weights
-        else "",
+        "propagation_sha256": digest_file(Path(file)) if (file := weights_of(config.propagation)) else "",
     }
     fingerprint = {
         **{name: _text(value) for name, value in config.fingerprint_fields().items()},

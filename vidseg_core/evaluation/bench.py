@@ -47,7 +47,7 @@ from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.filler import works_with_net
 from vidseg_core.propagation.flow import DisFlow
-from vidseg_core.propagation.propagators import propagator_of
+from vidseg_core.propagation.propagators import propagator_of, weights_of
 from vidseg_core.scheduling import SCHEDULERS, Scheduler, WindowScheduler, scheduler_of
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
@@ -107,8 +107,8 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
     carried, flow = method.propagation, _flow(bench, method)
     if method.is_oracle and clip is None:
         digests = bench.digests | {"flow_sha256": str(getattr(flow, "digest", ""))}
-        if carried.weights is not None:
-            digests["propagation_sha256"] = digest_file(Path(carried.weights))
+        if (file := weights_of(carried)) is not None:
+            digests["propagation_sha256"] = digest_file(Path(file))
         known = {name: digest for name, digest in digests.items() if digest}
         check_tables(bench.config, method, known, bench.class_names)
     try:

@@ -15,6 +15,7 @@ from vidseg_core.evaluation.cells import stamp_of
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.planner import is_planner, planner_digest
+from vidseg_core.propagation.propagators import weights_of
 from vidseg_core.store.keys import CellKey
 
 PER_TASK = 8
@@ -58,7 +59,7 @@ def _files_of(method: MethodConfig) -> dict[str, str]:
     paths = {
         "policy": method.scheduler.policy,
         "flow_weights": carried.flow_weights,
-        "weights": carried.weights,
+        "weights": weights_of(carried),
     }
     for what, name in (
         ("scheduler", method.scheduler.name),

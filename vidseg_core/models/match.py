@@ -20,9 +20,8 @@ m, n = h/8, w/8; K places of the window on both sides; 3 = RGB or (chosen, left,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,9 +30,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from vidseg_core.models.bundled import bundled_file
-from vidseg_core.models.protocol import SegmenterError
+from vidseg_core.models.propagation_file import facts_metadata, read_net
 
-FORMAT = "vidseg-match-1"
 STRIDE = 8
 """Pictures must have multiples of this many rows and columns."""
 BUNDLED = "tiny-match"
@@ -294,26 +292,11 @@ def new_match(facts: MatchFacts | None = None, *, seed: int = 0) -> MatchNet:
 
 def match_metadata(facts: MatchFacts) -> dict[str, str]:
     """What the file says beside the weights."""
-    return {"format": FORMAT, "match": json.dumps(asdict(facts), sort_keys=True)}
+    return facts_metadata("match", facts)
 
 
 def read_match(path: str | Path | None = None) -> MatchNet:
     """The net in a file of train-propagation, else `tiny-match`; frozen. `SegmenterError` for any other
     file."""
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    path = path or bundled_file(BUNDLED)
-    try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            metadata = dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        raise SegmenterError(f"{path} cannot be read as safetensors ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise SegmenterError(f"{path} holds no weights of match; train-propagation writes them")
-    try:
-        net = MatchNet(MatchFacts(**json.loads(metadata["match"])))
-        net.load_state_dict(load_file(path))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise SegmenterError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
-    return net.eval().requires_grad_(False)
+    file = str(path or bundled_file(BUNDLED))
+    return read_net("match", file, lambda facts: MatchNet(MatchFacts(**facts)))

@@ -16,12 +16,14 @@ besides is in `Extras`, and what the engine makes of it all in `filler`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 import torch
 
 from vidseg_core.config import catalogue
+from vidseg_core.models.bundled import bundled_file
 from vidseg_core.propagation.gap import FramePair, Gap, GapFrame, GapKey, Memory, Reads
 from vidseg_core.propagation.scale_field import scale_of
 from vidseg_core.propagation.warp import warp_labels, warp_maps
@@ -238,6 +240,12 @@ def build_propagator(name: str = "flow_warp", **options: Any) -> AnyPropagator:
     if propagator.level != level:
         raise ValueError(f"propagator {name!r} works at level {propagator.level!r}, not {level!r}")
     return propagator
+
+
+def weights_of(options: Any) -> str | Path | None:
+    """The file that the propagator of a verb's options reads, the user's or the package's own."""
+    entry = catalogue.PROPAGATORS.get(options.name)
+    return options.weights or (bundled_file(entry.file) if entry and entry.file else None)
 
 
 def propagator_of(options: Any, device: str = "cpu") -> AnyPropagator:

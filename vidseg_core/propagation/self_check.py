@@ -47,6 +47,7 @@ class Past:
     checks: int = 0
     """Keys that were left out so far."""
     lessons: list[Lesson] = field(default_factory=list)
+    """What the adapted net learns from; none where nothing adapts."""
     weights: np.ndarray | None = None
     """The adapted net's, in one row; None: it has learned nothing yet."""
     before: SeenKey | None = None
@@ -128,12 +129,12 @@ class SelfCheck:
             flows=[back_hw2.astype(np.float16), ahead_hw2.astype(np.float16)],
             distances=[past.distance, distance],
         )
-        nets = [None, self.net, self._adapted(past) if self.steps else self.net]
-        for counts_IN, net in zip(past.counts_MIN, nets, strict=True):
+        nets = [None, self.net, *([self._adapted(past)] if self.steps else [])]
+        for counts_IN, net in zip(past.counts_MIN, nets, strict=False):
             counts_IN += _counts(_filled(lesson, net), left.labels_hw)
         past.checks += 1
-        past.lessons = [*past.lessons, lesson][-LESSONS:]
         if self.steps:
+            past.lessons = [*past.lessons, lesson][-LESSONS:]
             past.weights = self._adapt(past)
 
     def _adapted(self, past: Past) -> MatchNet:

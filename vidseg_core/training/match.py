@@ -63,6 +63,7 @@ class MatchLearner(Learner):
         for name in ("height", "width"):
             size = getattr(self.recipe, name)
             check(size % STRIDE == 0, f"--recipe.{name}", f"must be a multiple of {STRIDE}, got {size}")
+        check(self.recipe.max_gap >= SHORTEST, "--recipe.max_gap", f"must be at least {SHORTEST} for match")
         long_enough = any(len(clip.frames_THW3) > SHORTEST for clip in clips)
         check(long_enough, "--data", f"has no clip of more than {SHORTEST} frames to train on")
 
