@@ -84,9 +84,11 @@ def test_a_schedule_on_the_table_is_the_engine_with_that_schedule(
     assert np.array_equal(walk(table, keys).quality_T, expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ["tests.engine.fillers:Remembers", "match"])
 @pytest.mark.parametrize("sides", ["one", "two"])
-def test_whoever_fills_gaps_is_tabulated_gap_by_gap(sides: Any) -> None:
-    clip, keys, name = records(30, unlabelled=[5]), (0, 6, 9, 21), "tests.engine.fillers:Remembers"
+def test_whoever_fills_gaps_is_tabulated_gap_by_gap(sides: Any, name: str) -> None:
+    """Tables showed no colours at flow size, which `match` reads, and ended with a traceback."""
+    clip, keys = records(30, unlabelled=[5]), (0, 6, 9, 21)
     table = build(clip, propagator=name, two_sided_stride=3 if sides == "two" else 0)
     masks, _ = engine_masks(
         clip, GivenKeys(keys), LabelsNet(clip), sides=sides, max_interval=HORIZON, propagator=name

@@ -96,18 +96,27 @@ def one_sided_values(table: EpisodeTable, delay: int = 0) -> np.ndarray:
     value_TL1 = np.zeros(table.quality_TL1.shape)
     np.cumsum(quality_TL, axis=1, out=value_TL1[:, 1:])
     if delay:
-        value_TL1 = _later(value_TL1, delay)
+        value_TL1 = _later(table.quality_TL1, delay)
     value_TL1[~known_keys_T(table)] = -np.inf
     return _inside(value_TL1)
 
 
-def _later(until_TL1: np.ndarray, delay: int) -> np.ndarray:
-    """From the totals of d frames from each key on to those of d frames that begin `delay` later."""
-    if delay >= until_TL1.shape[1]:
+def _later(quality_TL1: np.ndarray, delay: int) -> np.ndarray:
+    """The totals of d frames that begin `delay` after each key; the first key's begin with itself.
+
+    Frames past the end add nothing; -inf where a frame is farther from the key than the table knows.
+    """
+    frames, wide = quality_TL1.shape
+    if delay >= wide:
         raise EpisodeError(f"a delay of {delay} frames exceeds the tables' horizon")
-    value_TL1 = np.full(until_TL1.shape, -np.inf)
-    value_TL1[:, :-delay] = until_TL1[:, delay:]
-    value_TL1[1:] -= until_TL1[1:, delay : delay + 1]
+    reach = np.arange(wide + delay - 1)
+    inside = np.arange(frames)[:, None] + reach < frames
+    added = np.where(inside, -np.inf, 0.0)
+    added[:, :wide] = np.nan_to_num(quality_TL1.astype(np.float64), nan=0.0)
+    until = np.zeros((frames, wide + delay))
+    np.cumsum(added, axis=1, out=until[:, 1:])
+    value_TL1 = until[:, delay:].copy()
+    value_TL1[1:] -= until[1:, delay : delay + 1]
     return value_TL1
 
 

@@ -232,7 +232,7 @@ class TableBuilder:
             key = GapKey(
                 view=make_view(frame_HW3, self.options.flow_size, self._flow.channels),
                 carried=carried,
-                rgb_HW3=frame_HW3 if self.filler.reads == "frame" else None,
+                rgb_HW3=self._shown(frame_HW3),
                 low_maps=low_maps,
             )
             seen.keys.append(key)
@@ -241,6 +241,12 @@ class TableBuilder:
         for key in seen.keys:
             seen.own += self.filler.see([key])
         return seen
+
+    def _shown(self, frame_HW3: np.ndarray) -> np.ndarray | None:
+        """What the propagator is shown of a frame's colours, as the engine shows it."""
+        if self.filler.reads == "colours":
+            return make_view(frame_HW3, self.options.flow_size, 3)
+        return frame_HW3 if self.filler.reads == "frame" else None
 
     def _check(self, seen: Seen, clip: str, segment: int) -> None:
         where = f"clip {clip}, segment {segment}"
