@@ -253,6 +253,9 @@ def test_what_no_table_can_foresee_is_refused_by_tables_and_dial() -> None:
     carrier = PropagationConfig(name="tests.engine.fillers:Recurs", level="scores", sides="one")
     with pytest.raises(ConfigError, match="--budget: needs masks that follow from the key before them"):
         check_dial_here(replace(settings_of("Remembers", budget=0.1), propagation=carrier))
+    checked = replace(settings_of("Remembers", budget=0.1), propagation=PropagationConfig(name="match"))
+    with pytest.raises(ConfigError, match="match remembers through keys; --propagation.self_check false"):
+        check_dial_here(checked)
     propagator: Any = Recurs()
     with pytest.raises(EpisodeError, match="'Recurs' remembers through keys"):
         TableBuilder(

@@ -11,23 +11,38 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.engine.toy import ThresholdNet, inputs, moving_clip, plain, run
 from tests.propagation.test_match import strange
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.bound import bytes_of
 from vidseg_core.models.match import MatchFacts, new_match
 from vidseg_core.pipeline.saved import Totals
 from vidseg_core.pipeline.tally import filled_by
-from vidseg_core.propagation import FlowWarp
+from vidseg_core.propagation import FlowWarp, self_check
 from vidseg_core.propagation.filler import filler_of
+from vidseg_core.propagation.lesson import look
 from vidseg_core.propagation.match import Match
 from vidseg_core.propagation.propagators import propagator_of
-from vidseg_core.propagation.self_check import ADAPTED, FLOW, NET, WAYS, Past, memory_of, past_of
+from vidseg_core.propagation.self_check import (
+    ADAPTED,
+    FLOW,
+    LESSONS,
+    NET,
+    WAYS,
+    Past,
+    SelfCheck,
+    memory_of,
+    past_of,
+)
+from vidseg_core.propagation.sight import OTHER, SeenKey
 from vidseg_core.scheduling import build_scheduler
 
 SLIM = MatchFacts(eye=8, trunk=8, branch=8, reach=1)
+PICTURES = moving_clip(2)
 
 
 def engine(propagator: Any) -> Engine:
@@ -148,3 +163,44 @@ def test_one_side_has_no_self_check() -> None:
         return filler_of(propagator_of(PropagationConfig(name="match", **options)), two_sided=True).remembers
 
     assert remembers() and not remembers(sides="one") and not remembers(self_check=False)
+
+
+def test_all_that_a_segment_may_remember_is_in_its_bound() -> None:
+    """Lessons and weights of an adapting net came with the third key, after the bound was made."""
+    here, state = engine(match(steps=1)), SegmentState.new(0, "s")
+    bound = here.bound((48, 64))
+    plain_bound = engine(Match(net=match().net)).bound((48, 64))
+    for frame in inputs(moving_clip(26)):
+        here.step([state], [frame])
+    held = bytes_of(state.carried_over)
+    assert past_of(state.carried_over).checks > LESSONS
+    assert held <= bound.bytes - plain_bound.bytes <= 1.1 * held
+
+
+def test_pixels_without_a_label_are_no_class() -> None:
+    """With pseudo-labels doubtful pixels are 255: they counted as a class that is hard to fill in."""
+    net = SelfCheck(match().net)
+    left, right = (SeenKey(rgb_hw3=frame, labels_hw=frame.argmax(2).astype(np.uint8)) for frame in PICTURES)
+    left.labels_hw[:20] = right.labels_hw[:20] = OTHER
+    still_hw2 = np.zeros((*left.labels_hw.shape, 2), np.float32)
+    past = Past(before=left, back_hw2=still_hw2, distance=1)
+    net._learn(past, left, right, still_hw2, 1)
+    assert past.counts_MIN[:, :OTHER, 1:].any() and not past.counts_MIN[:, OTHER].any()
+    assert not past.counts_MIN[0, :, 2].sum() > (left.labels_hw != OTHER).sum()
+
+
+def test_a_net_adapts_on_the_cpu_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients on a GPU are summed in any order: masks after a kill were not those of a run without one."""
+    check = SelfCheck(match().net, steps=1)
+    here, state, seen = engine(match(steps=1)), SegmentState.new(0, "s"), []
+    for frame in inputs(moving_clip(14)):
+        here.step([state], [frame])
+
+    def looks(net: Any, samples: Any, device: Any = "cpu") -> Any:
+        seen.extend([str(device), *(str(part.device) for part in net.parameters())])
+        return look(net, samples)
+
+    monkeypatch.setattr(self_check, "look", looks)
+    monkeypatch.setattr(self_check, "device_of", lambda net: torch.device("meta"))
+    check._adapt(past_of(state.carried_over))
+    assert set(seen) == {"cpu"}

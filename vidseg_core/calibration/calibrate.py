@@ -239,6 +239,7 @@ def check_dial_here(config: SegmentConfig) -> None:
     carrier = config.propagation
     filler = filler_of(propagator_of(carrier), two_sided=carrier.sides == "two")
     problem = f"needs masks that follow from the key before them, but {carrier.name} remembers through keys"
+    problem += "; --propagation.self_check false" * carrier.checks_itself
     check(filler.ends_at_keys, option, problem)
     problem = f"does not go with --propagation.flow {carrier.flow}: it tries pairs that no stream knows"
     check(not is_of_stream(carrier.flow), option, problem)

@@ -2,7 +2,8 @@
 
 Bytes are those of arrays and tensors, in memory and before the compression of a stored state. What follows
 from sizes and options is reckoned; what only a run shows (a key's scores or features, what the propagator
-makes of a key, what it carries over) is measured on a state and goes up with the frame's pixels.
+makes of a key, what it carries over, unless it says how much that is at most) is measured on a state and goes
+up with the frame's pixels.
 
 Legend: H, W working size; h, w flow size.
 """
@@ -102,6 +103,7 @@ def state_bound(
     )
     of_pending = (view if filler.reads != "nothing" else 0) + (frame if filler.reads == "frame" else colours)
     before = view + (1 + references) * 8 * height * width  # of the frame before; flows referred to
-    total = (2 if two_sided else 1) * key + before + round(measured.remembered * pixels)
+    remembered = max(round(measured.remembered * pixels), filler.most_remembered(height, width, channels))
+    total = (2 if two_sided else 1) * key + before + remembered
     total += pending * of_pending + undecided * (view + frame)
     return Bound(frames=pending + undecided, bytes=total)

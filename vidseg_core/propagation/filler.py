@@ -86,6 +86,11 @@ class Filler(ABC):
         """Does it need the net itself, and not only what the net says of keys?"""
         return works_with_net(self.propagator)
 
+    def most_remembered(self, height: int, width: int, channels: int) -> int:
+        """Bytes that the propagator says it carries over at most, with flow pictures of this size."""
+        says = getattr(self.propagator, "most_remembered", None)
+        return says(height, width, channels) if says is not None and self.remembers else 0
+
     @abstractmethod
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
         """What the level says (labels, scores, features) of each frame of the first gap, then of the second;

@@ -50,6 +50,10 @@ class Match:
         for gap in gaps:
             yield from fill_gap(self._chosen(gap), gap)
 
+    def most_remembered(self, height: int, width: int, channels: int) -> int:
+        """Bytes of a self-check."""
+        return SelfCheck(self.net, self._steps).most_remembered(height, width, channels)
+
     def _chosen(self, gap: Gap) -> MatchNet | None:
         """What fills the gap; None: flow does."""
         if not self.remembers:

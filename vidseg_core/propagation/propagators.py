@@ -132,6 +132,11 @@ class Extras(Protocol):
     remembers: bool
     """True, of one with `fill`: with two sides, too, what a gap leaves in memory the next one finds."""
 
+    def most_remembered(self, height: int, width: int, channels: int) -> int:
+        """Bytes that its memory has at most, with flow pictures of this size; of one that `remembers`.
+        Without it what a short trial leaves there counts."""
+        ...
+
     def check_net(self, segmenter: Any) -> None:
         """`SegmenterError` for a segmenter that does not go with it."""
         ...

@@ -102,6 +102,17 @@ class SelfCheck:
         gap.memory = memory_of(past)
         return past
 
+    def most_remembered(self, height: int, width: int, channels: int) -> int:
+        """Bytes of a memory at most, with flow pictures of this size."""
+        picture, flow = 3 * height * width, 8 * height * width
+        fixed = Past().counts_MIN.nbytes + 2 * np.array([0]).nbytes
+        before = picture + height * width + channels * height * width + flow
+        if not self.steps:
+            return fixed + before
+        lesson = 3 * (picture + height * width) + 2 * flow // 2 + np.array([0, 0]).nbytes
+        weights = sum(part.nelement() * part.element_size() for part in self.net.parameters())
+        return fixed + before + LESSONS * lesson + weights
+
     def net_of(self, past: Past) -> MatchNet | None:
         """What fills the gap; None: flow does."""
         choice = past.choice()
@@ -138,19 +149,21 @@ class SelfCheck:
             past.weights = self._adapt(past)
 
     def _adapted(self, past: Past) -> MatchNet:
-        if past.weights is None:
-            return self.net
-        net = deepcopy(self.net)
-        nn.utils.vector_to_parameters(
-            torch.from_numpy(past.weights.copy()).to(device_of(net)), net.parameters()
-        )
+        return self.net if past.weights is None else self._copy(past, device_of(self.net))
+
+    def _copy(self, past: Past, device: torch.device) -> MatchNet:
+        """The adapted net, to be changed."""
+        net = deepcopy(self.net).to(device)
+        if past.weights is not None:
+            weights = torch.from_numpy(past.weights.copy()).to(device)
+            nn.utils.vector_to_parameters(weights, net.parameters())
         return net
 
     def _adapt(self, past: Past) -> np.ndarray | None:
-        """The weights after some steps more."""
+        """The weights after some steps more, on the CPU: a GPU sums gradients in any order."""
         random = np.random.default_rng((past.checks, len(past.lessons)))
         form = _form(past.lessons[-1].labels[0].shape)
-        net = deepcopy(self._adapted(past)).requires_grad_(True)
+        net = self._copy(past, torch.device("cpu")).requires_grad_(True)
         optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.0)
         for step in range(self.steps):
             drawn = (
@@ -161,13 +174,13 @@ class SelfCheck:
             if not samples:
                 return past.weights
             optimiser.param_groups[0]["lr"] = RATE * (1.0 - step / self.steps)
-            losses = losses_of(*look(net, samples, device_of(net)), samples)
+            losses = losses_of(*look(net, samples), samples)
             optimiser.zero_grad(set_to_none=True)
             total = sum(weight * losses[name].mean() for name, weight in WEIGHTS.items())
             total.backward()  # type: ignore[union-attr]
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()
-        return nn.utils.parameters_to_vector(net.parameters()).detach().cpu().numpy()
+        return nn.utils.parameters_to_vector(net.parameters()).detach().numpy()
 
 
 def _gray(view: np.ndarray) -> np.ndarray:
@@ -212,7 +225,9 @@ def _seen(lesson: Lesson, keys) -> SeenFrame:
 
 
 def _counts(said_hw: np.ndarray, true_hw: np.ndarray) -> np.ndarray:
-    """counts_IN of one key."""
+    """counts_IN of one key; pixels without a label are left out."""
+    known_hw = true_hw != OTHER
+    said_hw, true_hw = said_hw[known_hw], true_hw[known_hw]
     each = [
         np.bincount(part.ravel(), minlength=256) for part in (true_hw[said_hw == true_hw], said_hw, true_hw)
     ]
