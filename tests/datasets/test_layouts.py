@@ -7,6 +7,7 @@ files laid out as the publishers ship them.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,7 @@ def test_the_video_of_camvid_s_drives_lies_beside_the_stills(tmp_path: Path) -> 
     for number in range(28, 62):
         save(tmp_path / f"701_VideoFrames/0006R0/0006R0_{number:05d}.jpg", frame_of("0006R0", number))
     save(tmp_path / "701_VideoFrames/other_00001.jpg", frame_of("other", 1))  # of no labelled drive
+    save(tmp_path / "701_VideoFrames/again/0006R0_00040.png", frame_of("0006R0", 40))  # in two folders
     items = open_dataset(f"camvid:{tmp_path}").items("train")
     assert [item.frame_index for item in items] == list(range(28, 62))
     assert [item.frame_index for item in items if item.label is not None] == [30, 60]
@@ -221,6 +223,7 @@ def test_cityscapes_train_extra_has_coarse_labels(tmp_path: Path) -> None:
     dataset = open_dataset(f"cityscapes:{tmp_path}")
     assert dataset.splits == ("train", "train_extra", "all") and len(dataset.items("train")) == 1
     np.testing.assert_array_equal(only(dataset, "train_extra"), columns([0, 13]))
+    assert list(dataset.items("all")) == list(dataset.items("train")), "coarse labels are asked for by name"
 
 
 # VSPW -----------------------------------------------------------------------------------------------------
@@ -254,6 +257,15 @@ def test_vspw_has_124_classes_and_what_is_none_of_them_is_ignored(tmp_path: Path
     (tmp_path / "label_num_dic_final.json").write_text("{}")
     with pytest.raises(DatasetError, match="label_num_dic_final.json: does not name the classes"):
         assert open_dataset(f"vspw:{tmp_path}").class_names
+
+
+def test_a_vspw_clip_without_pictures_costs_itself_only(tmp_path: Path) -> None:
+    """Half of an archive unpacked: no split could be opened, not even those that are whole."""
+    root = vspw_set(tmp_path)
+    shutil.rmtree(root / "data/7_def/origin")
+    dataset = open_dataset(f"vspw:{root}")
+    assert len(dataset.items("train")) == 2
+    assert [text for text, _ in dataset.missing() if "7_def" in text]
 
 
 def test_a_tenth_of_the_labels_can_be_kept(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.miniatures import columns, labelled_video, run_over, save
+from tests.media.panning import encoded, panned
 from tests.media.test_sequences import write as write_pictures
 from tests.pipeline.conftest import small_config
 from vidseg_core.classes import SCENE_CLASSES
@@ -104,6 +105,14 @@ def test_motion_comes_with_frames_in_whatever_order_they_are_read(clip: SceneCli
         said.append(found)
     assert said[1] == {number: said[0][number] for number in said[1]}
     assert any(motion.since for motion in map(Motion.from_bytes, said[0].values()) if motion)
+
+
+def test_motion_is_there_after_a_jump_into_a_long_group_of_pictures(tmp_path: Path) -> None:
+    """What was decoded ahead pushed the wanted frame's motion out: the stream seemed to say nothing of it."""
+    video = encoded(tmp_path / "long.mp4", panned(clip_reader.AHEAD + 18), gop=1000)
+    reader = ClipReader()
+    assert reader.motion(str(video), 5) is not None
+    reader.close()
 
 
 def test_a_forked_reader_leaves_its_parents_process_alone(

@@ -16,7 +16,13 @@ import pytest
 from tests.docs.documents import ROOT
 from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config.catalogue import FLOWS, PROPAGATORS, SCHEDULERS
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.methods import parse_methods
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
+from vidseg_core.config.segment import PropagationConfig
+from vidseg_core.datasets.open import LAYOUTS, layout_of
+from vidseg_core.datasets.records import DatasetError
+from vidseg_core.datasets.spec import parse_spec
 from vidseg_core.evaluation.tables import FRAMES_SCHEMA, METHODS_SCHEMA, RESULTS_SCHEMA
 
 PAGE = ROOT / "docs" / "papers.md"
@@ -109,6 +115,41 @@ def test_steps_say_what_their_figures_need() -> None:
     assert "confidence:" in step(9) and "--protocol snippet" in step(9)
 
 
+def is_method(name: str) -> bool:
+    """Whether `evaluate --methods` understands it."""
+    try:
+        return bool(parse_methods([name], PropagationConfig(sides="one")))
+    except ConfigError:
+        return False
+
+
+def is_net(name: str) -> bool:
+    """Whether it is `family:which`, and the net inside of it one that is known."""
+    family, _, body = name.partition(":")
+    if family in ("sharing", "truncated"):
+        levels, _, inner = body.partition("/")
+        return levels in ("1", "2") and (inner in NAMED_NETS or is_net(inner))
+    return family in NET_FAMILIES and bool(body)
+
+
+def is_data(name: str) -> bool:
+    """Whether it is a data set with options that exist."""
+    try:
+        spec = parse_spec(name, frozenset(LAYOUTS))
+        layout_of(spec)
+    except DatasetError:
+        return False
+    return spec.path.startswith("/data/")
+
+
+@pytest.mark.parametrize(
+    "name", ["fixed:interwal=5", "fixed:interval=x", "camvid:/data/x?snippets=yes", "truncated:3/pspnet"]
+)
+def test_names_that_do_not_exist_are_seen(name: str) -> None:
+    """Whatever stood after `fixed:` or `camvid:` was taken for a name that exists."""
+    assert not (is_method(name) or is_net(name) or is_data(name))
+
+
 def test_every_name_exists() -> None:
     options = set(re.findall(r"^\S+ (--\S+)", (ROOT / "tests/config/golden_cli.txt").read_text(), flags=re.M))
     plots = "".join(path.read_text() for path in (ROOT / "vidseg_core" / "report").glob("*.py"))
@@ -125,7 +166,9 @@ def test_every_name_exists() -> None:
             or (typed and set(typed) <= options | {"--data"} and (words[0] in VERBS or words[0] in typed))
             or (plot and f'"{plot[1]}' in plots)
             or (module and importlib.util.find_spec(module[1]))
-            or name.partition(":")[0] in {*SCHEDULERS, *NET_FAMILIES, "camvid", "cityscapes", "300vw-mask"}
+            or is_method(name)
+            or is_net(name)
+            or is_data(name)
             or (len(words) == 1 and words[0] in VERBS)
             or name.startswith(("figures/", "$"))
         )

@@ -476,6 +476,21 @@ def test_steadiness_size_and_quality_without_background_are_in_the_tables(tmp_pa
     assert row["tsb"] == pytest.approx(np.mean(tsb))
 
 
+def test_a_net_whose_size_cannot_be_measured_costs_that_number_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory in the one call that counts operations: all cells were there, and no table ever."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("vidseg_core.evaluation.ending.gflop_of", fail)
+    code, _, said = evaluate_here(config(tmp_path, segmenter="tiny:8", num_classes=6, limit=1))
+    (row,) = open_evaluation(tmp_path).methods
+    assert code == 0 and row["gflop"] is None and row["parameters"] is None and row["miou"] > 0
+    assert "the net's size is not known: RuntimeError: out of memory" in said
+
+
 def test_several_scales_and_the_mirror_image_are_the_net_of_evaluation_and_tables(tmp_path: Path) -> None:
     tta = TtaConfig(scales=(0.75, 1.0), flip=True)
     tables = small_tables(tmp_path / "tables", segmenter="plain", quality="fidelity", tta=tta)

@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidseg_core.metrics import VideoConsistency, temporal_stability
+from vidseg_core.metrics import VideoConsistency, stability, temporal_stability
+from vidseg_core.metrics.stability import MOST, contour_of
 from vidseg_core.metrics.video_consistency import WINDOWS
 
 VOID = 4
@@ -88,6 +89,23 @@ def test_stability_does_not_depend_on_where_a_contour_begins() -> None:
     first = temporal_stability(mask, disc(48, 48, jitter=5.0, seed=1), 2)
     both = temporal_stability(turned, np.rot90(disc(48, 48, jitter=5.0, seed=1)).copy(), 2)
     assert both == pytest.approx(first, rel=0.1)
+
+
+def flower(petals: int, turn: float = 0.0) -> np.ndarray:
+    """A mask with a contour of some thousand pixels."""
+    row, column = np.mgrid[-250:250, -250:250]
+    angle = np.arctan2(row, column) + turn
+    return (np.hypot(row, column) < 150 + 80 * np.sin(petals * angle)).astype(np.uint8)
+
+
+def test_long_contours_are_described_by_a_bounded_number_of_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair of frames of 1024x2048 pixels took minutes and gigabytes: the cost grows with points squared."""
+    first, second = flower(6), flower(6, turn=0.05)
+    assert len(contour_of(first == 1)) == MOST
+    capped = temporal_stability(first, second, 2)
+    monkeypatch.setattr(stability, "MOST", 10_000)
+    assert len(contour_of(first == 1)) > 1.3 * MOST
+    assert capped == pytest.approx(temporal_stability(first, second, 2), abs=0.01)
 
 
 def test_classes_that_one_frame_lacks_say_nothing() -> None:

@@ -15,6 +15,7 @@ import torch
 
 from vidseg_core.models import SegmenterError, build_segmenter
 from vidseg_core.models.levels import SPLIT
+from vidseg_core.models.size import parameters_of
 from vidseg_core.models.split import SplitSegmenter
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 
@@ -130,3 +131,13 @@ def test_weights_that_never_learned_to_share_say_so() -> None:
 def test_what_cannot_be_is_one_sentence(spec: str, message: str) -> None:
     with pytest.raises(SegmenterError, match=message):
         build_segmenter(spec)
+
+
+def test_parameters_of_levels_that_are_cut_off_do_not_count() -> None:
+    """A truncated net was as large as the whole in every table, though it is there because it is smaller."""
+    whole, cut = built("tiny:8"), built("truncated:1/tiny:8")
+    names = ("stage32", "context", "up16.narrow")
+    idle = [weight for name in names for weight in whole.net.get_submodule(name).parameters()]
+    assert parameters_of(whole) == sum(weight.numel() for weight in whole.net.parameters())
+    assert parameters_of(cut) == parameters_of(whole) - sum(weight.numel() for weight in idle)
+    assert not any(weight.requires_grad for weight in (*whole.net.parameters(), *cut.net.parameters()))

@@ -28,7 +28,7 @@ from vidseg_core.engine import FrameResult
 from vidseg_core.evaluation.read import Evaluation, open_evaluation
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.report.curves import curves_of, shares
-from vidseg_core.report.of_nets import comparable, nets_section
+from vidseg_core.report.of_nets import comparable, nets_section, ranks_of, ranks_together
 from vidseg_core.report.of_run import outline, score_plot, spread
 from vidseg_core.report.of_search import front
 from vidseg_core.report.page import Section, esc, num, render
@@ -39,6 +39,7 @@ from vidseg_core.report.style import looks, plain
 from vidseg_core.store import encode_part, encode_videos, open_store, part_key
 from vidseg_core.store.errors import StoreError
 
+NAN = float("nan")
 HOSTILE = '<script>alert("$x^2$")</script>&amp; \x00\u2028 $\\frac{1}{0}$'
 METHODS = (
     "fixed:interval=3,6",
@@ -183,9 +184,23 @@ def test_nets_that_saw_the_same_are_compared_in_one_plot_and_one_table(
     elsewhere = Evaluation(other.store)
     elsewhere.__dict__["info"] = other.info | {"config": other.config | {"clip_frames": 9}}
     assert not comparable([one, elsewhere]) and nets_section([one, elsewhere]) is None
+    fewer = [row for row in other.results if row["clip"] != other.clips[0]]
+    aside = [{"clip": other.clips[0], "method": "every"}]
+    smaller = other.info | {"config": other.config | {"working_size": "64"}}
+    for what, found in {"info": smaller, "results": fewer, "quarantine": aside}.items():
+        elsewhere = Evaluation(other.store)
+        elsewhere.__dict__[what] = found
+        assert not comparable([one, elsewhere]), what
     for compared in (True, False):
         found = Gathered(nets={"a": "x", "b": "y"}, compared=compared)
         assert ("different nets" in whole_page(ReportConfig(input=("a", "b")), found)) != compared
+
+
+def test_what_was_not_measured_has_no_rank() -> None:
+    """A net without TC was ranked last by it, and its sum of ranks suffered."""
+    ranks = {"miou": ranks_of([0.5, 0.7, 0.6]), "tc": ranks_of([0.8, None, NAN]), "fps": ranks_of([1, 3, 3])}
+    assert ranks == {"miou": [3, 1, 2], "tc": [1, None, None], "fps": [3, 1, 1]}
+    assert ranks_together(list(ranks.values())) == [1, None, None]
 
 
 def test_labels_for_a_net_of_unknown_cost_have_no_speed_and_no_cost(tmp_path: Path) -> None:

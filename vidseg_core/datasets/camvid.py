@@ -185,7 +185,8 @@ def _folder_pairs(root: Path) -> dict[str, list[tuple[Path, Path]]]:
 
 
 def _followed(stills: Sequence[Item], video: Sequence[Item]) -> Iterator[tuple[Item, int]]:
-    """Stills, and the frames that are none of them, each with the number of the still that it leads to."""
+    """Stills, and the frames that are none of them, each once and with the number of the still that it leads
+    to."""
     known = {(item.video_id, item.frame_index) for item in stills}
     numbers: dict[str, list[int]] = {}
     for drive, number in sorted(known):
@@ -195,11 +196,12 @@ def _followed(stills: Sequence[Item], video: Sequence[Item]) -> Iterator[tuple[I
     for item in video:
         mine = numbers.get(item.video_id)
         if mine and (item.video_id, item.frame_index) not in known:
+            known.add((item.video_id, item.frame_index))
             yield item, mine[min(bisect_left(mine, item.frame_index), len(mine) - 1)]
 
 
 def _items(frames: Path, labels: Path, ending: str) -> Iterator[Item]:
-    for path in frames.iterdir():
+    for path in sorted(frames.iterdir()):
         name = _NAME.match(path.stem)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue

@@ -4,7 +4,8 @@ Layout: `leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png` with
 `gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png` (or `_labelTrainIds.png`, which is taken if it is
 there). `snippets=yes` (the default where only `leftImg8bit_sequence` is there) lists the snippets of 30
 frames instead, numbered 0 to 29; frame 19, the twentieth, is the annotated one (DVSNet 4.1, FeatureSharing
-2.3). `train_extra` with its coarse labels (`gtCoarse`) is a split of that name (ETC IV-A).
+2.3). `train_extra` with its coarse labels (`gtCoarse`) is a split of that name (ETC IV-A), and no
+part of `all`.
 
 A clip is one recorded sequence (`CITY_SEQ`), a snippet's clip carries its annotated frame's number too.
 """
@@ -58,6 +59,7 @@ class Cityscapes(ImageDataset):
 
     name = "cityscapes"
     OPTIONS = frozenset(("snippets",))
+    APART = frozenset((EXTRA,))
 
     def __init__(self, spec: DatasetSpec) -> None:
         self.where = spec.path

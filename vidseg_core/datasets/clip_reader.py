@@ -29,8 +29,8 @@ MEMORY_BYTES = 64 << 20
 """Frames that a reader keeps in memory."""
 AHEAD = 512
 """Frames after the wanted one that are decoded and kept with it, at most."""
-MOTIONS = 512
-"""Frames whose motion is kept."""
+MOTIONS = AHEAD + 1
+"""Frames whose motion is kept: the wanted one and all that are decoded with it."""
 SHARD_FRAMES = 16
 _Clip = tuple[str, int, int]
 """Address, height, width."""

@@ -2,7 +2,7 @@
 
 Model: a data set lists its clips by split (`_list`) on the first question and forgets the listing when it is
 pickled: a worker that only reads needs none. Invariant: `items` are sorted by (video_id, frame_index), and
-`all` holds every item of every split once.
+`all` holds every item of every split once, but for splits that a data set keeps apart.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class ListedDataset(ABC):
     """What the data set was opened with, for messages."""
     OPTIONS: ClassVar[frozenset[str]] = frozenset()
     """Options of this layout's own."""
+    APART: ClassVar[frozenset[str]] = frozenset()
+    """Splits that are no part of `all`."""
 
     @property
     @abstractmethod
@@ -58,7 +60,9 @@ class ListedDataset(ABC):
         listed = {split: ordered(items) for split, items in self._list().items()}
         known = [name for name in SPLIT_ORDER if name in listed]
         listed = {name: listed[name] for name in [*known, *sorted(set(listed) - set(known))]}
-        listed[ALL] = ordered(_once(listed))
+        listed[ALL] = ordered(
+            _once({name: items for name, items in listed.items() if name not in self.APART})
+        )
         return listed
 
     @property

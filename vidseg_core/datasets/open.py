@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from vidseg_core.config.errors import nearest
 from vidseg_core.datasets.records import DatasetError, FrameDataset, iter_records
@@ -53,6 +54,11 @@ def open_dataset(text: str) -> FrameDataset:
     spec = parse_spec(text, frozenset(LAYOUTS))
     if spec.name is None:
         spec = replace(spec, name=guess_layout(spec.path))
+    return _wrapped(layout_of(spec)(spec), spec)
+
+
+def layout_of(spec: DatasetSpec) -> Any:
+    """The class of a data set; `DatasetError` if there is none, or it has no such options."""
     place = LAYOUTS.get(str(spec.name))
     if place is None:
         hint = nearest(str(spec.name), LAYOUTS)
@@ -63,7 +69,7 @@ def open_dataset(text: str) -> FrameDataset:
         if option not in (known := (*OPTIONS, *sorted(layout.OPTIONS))):
             hint = nearest(option, known)
             raise DatasetError(f"{spec.name}: no option {option!r}{hint}; known: {', '.join(known)}")
-    return _wrapped(layout(spec), spec)
+    return layout
 
 
 def _wrapped(dataset: FrameDataset, spec: DatasetSpec) -> FrameDataset:

@@ -63,7 +63,7 @@ class Vspw(ImageDataset):
         if not self._lists():
             yield Missing(f"no train.txt, val.txt, test.txt in {self._root}: everything counts as train")
         for split, names in self._lists().items():
-            if absent := [name for name in names if not (self._root / "data" / name).is_dir()]:
+            if absent := [name for name in names if not self._pictures(name).is_dir()]:
                 yield Missing(f"{len(absent)} clips of {split} not found, e.g. {absent[0]}")
 
     def _lists(self) -> dict[str, list[str]]:
@@ -76,13 +76,18 @@ class Vspw(ImageDataset):
         data = self._root / "data"
         clips = self._lists() or {"train": [path.name for path in data.iterdir() if path.is_dir()]}
         return {
-            split: [item for name in names if (data / name).is_dir() for item in self._items(data / name)]
+            split: [
+                item for name in names if self._pictures(name).is_dir() for item in self._items(data / name)
+            ]
             for split, names in clips.items()
         }
 
+    def _pictures(self, clip: str) -> Path:
+        """Where a clip's pictures are; a clip without that folder is not there."""
+        return self._root / "data" / clip / "origin"
+
     def _items(self, clip: Path) -> Iterator[Item]:
-        need_folder(clip / "origin", self.name)
-        for path in (clip / "origin").iterdir():
+        for path in self._pictures(clip.name).iterdir():
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 continue
             if not path.stem.isdigit():

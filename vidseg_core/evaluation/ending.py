@@ -53,7 +53,7 @@ def finish(
     results, by_method, frame_tables = [], dict[str, list[dict[str, Any]]](), []
     read = [(cell, *read_cell(store, cell.key, _FRAME_COLUMNS)) for cell in cells if cell.key in there]
     _even_out(read)
-    size = _net_size(store, bench, [cell for cell, _, _ in read])
+    size = _net_size(store, bench, [cell for cell, _, _ in read], report)
     for cell, summary, frames in read:
         named = method_columns(cell.method, config.protocol, config.segmenter)
         results.append({"clip": cell.clip.name} | named | _numbers(bench, [summary]) | size)
@@ -99,16 +99,23 @@ def _numbers(bench: Bench, summaries: Sequence[Mapping[str, Any]]) -> dict[str, 
     return numbers(summaries, fps=config.fps, class_names=bench.class_names, knows_cost=config.knows_cost)
 
 
-def _net_size(store: ObjectStore, bench: Bench, cells: Sequence[Cell]) -> dict[str, float | None]:
-    """Parameters of N, and 10^9 operations for a frame of the first clip's size."""
+def _net_size(
+    store: ObjectStore, bench: Bench, cells: Sequence[Cell], report: Reporter
+) -> dict[str, float | None]:
+    """Parameters of N, and 10^9 operations for a frame of the first clip's size. Nothing else depends on
+    them: where they cannot be measured they are unknown, and the evaluation ends all the same."""
     if bench.net is None or not cells:
         return {}
     _, frames = read_cell(store, cells[0].key, ("height", "width"))
     height, width = (int(frames.column(name)[0].as_py()) for name in ("height", "width"))
-    return {
-        "parameters": parameters_of(bench.net),
-        "gflop": gflop_of(bench.net, height, width, bench.device),
-    }
+    try:
+        return {
+            "parameters": parameters_of(bench.net),
+            "gflop": gflop_of(bench.net, height, width, bench.device),
+        }
+    except Exception as error:  # plug-ins and devices raise what they like
+        report.say(f"the net's size is not known: {type(error).__name__}: {error}")
+        return {}
 
 
 def _even_out(read: Sequence[tuple[Cell, dict[str, Any], Any]]) -> None:

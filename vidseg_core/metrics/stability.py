@@ -10,7 +10,11 @@ then from the best match that it found.
 
 DAVIS has one object. Here a pair's Tsb is the mean over the classes that both frames hold, void left out, and
 a clip's is the mean over its pairs. DAVIS's own matching code is not public in full, so the last digits may
-differ from it. It costs up to tenths of a second for a class and a pair.
+differ from it.
+
+Time and memory grow with the square of the points, so a contour has `MOST` at most: longer ones are described
+by that many, still evenly along the contour, whatever the size of the frame. Shapes are then compared at that
+detail. It bounds a pair of classes to some tens of milliseconds and megabytes.
 
 Shape suffixes: H W rows and columns; N, M points of two contours; 2 = (x, y); B histogram bins.
 """
@@ -21,7 +25,9 @@ import cv2
 import numpy as np
 
 STEP = 3.0
-"""Longest distance between neighbouring points, pixels."""
+"""Distance between neighbouring points, pixels; longer where a contour would have more than `MOST`."""
+MOST = 400
+"""Points of a contour, at most."""
 FEWEST = 4
 """Contours of fewer points have no shape."""
 RINGS = np.logspace(np.log10(1 / 8), np.log10(2.0), 5)
@@ -40,14 +46,14 @@ def temporal_stability(before_HW: np.ndarray, current_HW: np.ndarray, classes: i
 
 
 def contour_of(inside_HW: np.ndarray) -> np.ndarray:
-    """float64 points_N2 along the longest contour of the region, evenly, at most `STEP` apart."""
+    """float64 points_N2 along the longest contour of the region, evenly, `STEP` apart or `MOST` of them."""
     contours, _ = cv2.findContours(inside_HW.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return np.empty((0, 2))
     corners_K2 = max((contour[:, 0, :] for contour in contours), key=len).astype(np.float64)
     closed_K2 = np.concatenate([corners_K2, corners_K2[:1]])
     along_K = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(closed_K2, axis=0), axis=1))])
-    points = int(np.ceil(along_K[-1] / STEP))
+    points = min(int(np.ceil(along_K[-1] / STEP)), MOST)
     at_N = np.linspace(0.0, along_K[-1], points, endpoint=False)
     return np.stack([np.interp(at_N, along_K, closed_K2[:, axis]) for axis in (0, 1)], axis=1)
 

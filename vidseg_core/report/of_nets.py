@@ -1,10 +1,12 @@
 """Several nets on the same clips, side by side: ETC Table V and the plot that goes with it (ETC Fig. 2).
 
 Model: evaluations are comparable if they measured the same frames against the same labels: equal data, split,
-protocol, length of clips, classes and kind of consistency. Then quality against labels says which net with
+protocol, length of clips, working size, classes and kind of consistency, and the same clips in the end, none
+of them quarantined here and measured there. Then quality against labels says which net with
 which schedule is worth its time. Fidelity does not: each net is its own reference there.
 
-Ranks as in Table V: by mIoU, by TC and by fps among what is shown, and `R` by the sum of the three.
+Ranks as in Table V: by mIoU, by TC and by fps among what is shown, and `R` by the sum of the three. What was
+not measured has no rank, and no `R`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from vidseg_core.report.curves import curves_of, fps_plot, number
 from vidseg_core.report.page import Section, num
 from vidseg_core.report.style import looks
 
-SAME = ("data", "split", "protocol", "snippet_frames", "clip_frames", "limit", "tc_occlusion")
+SAME = (
+    *("data", "split", "protocol", "snippet_frames", "clip_frames", "limit", "working_size"),
+    "tc_occlusion",
+)
 """Options that decide what is measured, whatever net it is."""
 RANKED = ("miou", "tc", "fps")
 
@@ -38,8 +43,14 @@ def comparable(found: Sequence[Evaluation]) -> bool:
         and data.version == first.version
         and data.class_names == first.class_names
         and all(data.config.get(name) == first.config.get(name) for name in SAME)
+        and set(data.clips) == set(first.clips)
+        and _quarantined(data) == _quarantined(first)
         for data in found
     )
+
+
+def _quarantined(data: Evaluation) -> set[str]:
+    return {row["clip"] for row in data.quarantine}
 
 
 def nets_section(found: Sequence[Evaluation]) -> Section | None:
@@ -61,8 +72,8 @@ def nets_section(found: Sequence[Evaluation]) -> Section | None:
             "machine on which each was evaluated: compare what ran on the same.",
         )
     rows = [(short[net_of(data)], row) for data in found for row in data.methods]
-    ranks = {name: _ranks([row[name] for _, row in rows]) for name in RANKED}
-    together = _ranks([-sum(places) for places in zip(*ranks.values(), strict=True)])
+    ranks = {name: ranks_of([row[name] for _, row in rows]) for name in RANKED}
+    together = ranks_together(list(ranks.values()))
     heads = ["net", "method", "parameters, M", "GFLOP", "AKI"]
     heads += ["mIoU", "r1", "TC", "r2", "fps", "r3", "R"]
     table = [
@@ -75,9 +86,9 @@ def nets_section(found: Sequence[Evaluation]) -> Section | None:
             *(
                 cell
                 for name in RANKED
-                for cell in (num(row[name], 1 if name == "fps" else 3), ranks[name][n])
+                for cell in (num(row[name], 1 if name == "fps" else 3), num(ranks[name][n], 0))
             ),
-            together[n],
+            num(together[n], 0),
         ]
         for n, (net, row) in enumerate(rows)
     ]
@@ -96,7 +107,19 @@ def _short_names(found: Sequence[Evaluation]) -> dict[str, str]:
     return {net: name if held.count(name) == 1 else net for net, name in names.items()}
 
 
-def _ranks(values: Sequence[float | None]) -> list[int]:
-    """1 for the highest; equals share a rank, what is not known comes last."""
-    known = [-math.inf if value is None or math.isnan(value) else value for value in values]
-    return [1 + sum(other > value for other in known) for value in known]
+def ranks_of(values: Sequence[float | None]) -> list[int | None]:
+    """1 for the highest; equals share a rank, and what is not known (None, NaN) has none."""
+    known = [None if value is None or math.isnan(value) else value for value in values]
+    return [
+        None if value is None else 1 + sum(other is not None and other > value for other in known)
+        for value in known
+    ]
+
+
+def ranks_together(ranks: Sequence[Sequence[int | None]]) -> list[int | None]:
+    """Ranks by the sum of several, the lowest first; None where one of them is missing."""
+    sums = [
+        None if any(place is None for place in places) else -sum(filter(None, places))
+        for places in zip(*ranks, strict=True)
+    ]
+    return ranks_of(sums)
