@@ -132,6 +132,22 @@ def test_a_snippet_is_held_to_the_ratio_that_was_asked_for(eta: float, keys: int
     assert environment.keys_NM.sum() == keys + 1  # the one that exceeds ends it
 
 
+@pytest.mark.parametrize(("eta", "keys"), [(0.06, 1), (0.14, 4)])
+def test_a_forced_key_near_the_end_of_a_snippet_counts_as_any_other(eta: float, keys: int) -> None:
+    """Of 30 frames, of which the 25th is key if none was before: whoever reaches the end has no more keys
+    than eta allows, and whoever does not is stopped by the one key beyond them. (.04 is refused here.)"""
+    environment = Environment(join_tables([random_table(30, 24)]), EpisodeRules(frames=90, eta=eta))
+    environment.reset(np.zeros((1, 2), np.int64), 400)
+    chance, rarely_N = np.random.default_rng(0), np.linspace(0.0, 0.3, 400)
+    while (seen := environment.observe()) is not None:
+        environment.step(chance.random(len(seen.walkers_W)) < rarely_N[seen.walkers_W])
+    found_N = environment.keys_NM.sum(axis=1)
+    assert found_N.max() == keys + 1 and keys / 30 <= eta < (keys + 1) / 30
+    stopped_N = found_N == keys + 1
+    assert environment.keys_NM[0, 24] and stopped_N[0] == (keys == 1)  # it never wants a key
+    assert not environment.keys_NM[0, 25:].any() and (keys == 1) == stopped_N.all()
+
+
 def test_the_defaults_are_the_papers() -> None:
     rules = EpisodeRules()
     assert (rules.frames, rules.history, rules.reward, rules.sides) == (270, 90, "gain", "one")

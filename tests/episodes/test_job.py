@@ -187,6 +187,7 @@ def test_two_data_sets_must_not_share_a_clip_or_differ_in_classes(tmp_path: Path
         ({"input": ("a.mp4",)}, "--input: videos have no labels"),
         ({"quality": "fidelity"}, "--segmenter: --quality fidelity compares"),
         ({"features": ("flwo",)}, r"did you mean 'flow'"),
+        ({"features": ("key_and_flow",)}, "--features: key_and_flow is kept with --key_stride 4 or more"),
         ({"horizon": 0}, "--horizon: must be a whole number"),
         ({"key_stride": 7}, "--key_stride: must be a whole number between 1 and 6"),
         (

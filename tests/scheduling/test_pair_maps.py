@@ -19,6 +19,7 @@ import pytest
 from tests.engine.toy import ThresholdNet, inputs
 from tests.episodes.scenes import CLASSES, records
 from vidseg_core.calibration.schedulers import families, keys_at
+from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.engine import Engine, SegmentState
@@ -40,8 +41,11 @@ from vidseg_core.scheduling import build_scheduler
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.pair_maps import MAPS_DIGEST
 from vidseg_core.store.objects import open_store
-from vidseg_core.training.decision_job import DECISION, run_train_decision
+from vidseg_core.training import made_maps
+from vidseg_core.training.decision_job import DECISION, DecisionTraining, run_train_decision
+from vidseg_core.training.made_maps import require_room
 from vidseg_core.training.policy_loop import POLICY, PolicyOptions, train_policy
+from vidseg_core.training.split import chosen_features
 
 FRAMES, HORIZON, STRIDE, SIZE = 17, 8, 4, 48
 FLOW = NetFlow("flownet2_s", seed=5)
@@ -192,10 +196,11 @@ def trained(tables: list[EpisodeTable], folder: Path, **options: Any) -> tuple[A
     for each in tables:
         write_table(open_store(folder / "set"), each)
     plain: dict[str, Any] = {"steps": 2, "val_every": 1, "batch": 4, "intervals": (5.0,), "net": "dvrl"}
-    config = TrainDecisionConfig(tables=str(folder / "set"), output=str(folder / "net"), **plain | options)
+    plain["output"] = str(folder / "net")
+    config = TrainDecisionConfig(tables=str(folder / "set"), **plain | options)
     said = io.StringIO()
     assert run_train_decision(config, Reporter("text", said)) == 0
-    return *read_policy(folder / "net" / DECISION), said.getvalue()
+    return *read_policy(Path(config.output) / DECISION), said.getvalue()
 
 
 def test_a_decision_net_learns_from_the_maps_of_a_thinned_table(table: EpisodeTable, tmp_path: Path) -> None:
@@ -221,6 +226,75 @@ def test_maps_that_no_table_keeps_are_made_from_its_pictures(tmp_path: Path) -> 
     assert "maps of flownet_conv5 are made, of 12 pairs" in said and "no thresholds" in said
     scheduler = build_scheduler("confidence", policy=str(tmp_path / "net" / DECISION), threshold=0.2)
     assert np.isfinite([row.decision_score for row in run(scheduler)][1:4]).all()
+
+
+def test_tables_keep_conv6_of_either_width_and_what_is_larger_never() -> None:
+    """conv6 of FlowNetS is 16,384 numbers a pair, more than conv5 of FlowNet2-s."""
+    sets = ("flownet_conv5", "flownet_conv6", "key_and_flow")
+    for name in ("flownet2_s", "flownet_s"):
+        made = PairMaps(sets, NetFlow(name, seed=5))
+        assert made.kept == ("flownet_conv6", "key_and_flow")
+    assert made.shapes["flownet_conv6"] == (1024, 4, 4)
+
+
+def test_what_is_for_maps_that_are_made_is_refused_where_none_are(tmp_path: Path) -> None:
+    """A file that does not exist was taken without a word, and went into nothing."""
+    tables = [built("a"), built("b", seed=3)]
+    for options, says in (
+        ({"flow_weights": "none.pt"}, "--flow_weights: is for maps that the tables do not keep"),
+        ({"map_pairs": 12}, "--map_pairs: is for maps"),
+        ({"flow_weights": "none.pt", "net": "light", "features": ("distance",)}, "--flow_weights: is for"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            trained(tables, tmp_path, **options)
+
+
+def test_maps_that_do_not_fit_into_memory_are_refused_before_they_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million pairs of conv4 are 98 GB; a set has as many as it has."""
+    known = join_tables([built(sets=("flownet_conv4",))])
+    learned, size = require_room(known, known, "flownet_conv4", 1_000_000)
+    assert learned == np.isfinite(known.quality_RL1[:, 1:]).sum() and size == 2 * learned * 192 * 256 * 2
+    assert require_room(known, known, "flownet_conv4", 12) == (12, 15 * 192 * 256 * 2)
+    monkeypatch.setattr(made_maps, "MEMORY_SHARE", 1e-9)
+    with pytest.raises(
+        ConfigError, match=r"--map_pairs: 12 maps of flownet_conv4 take 0.00 GB of memory, but"
+    ):
+        require_room(known, None, "flownet_conv4", 12)
+
+
+def test_a_net_is_kept_whatever_its_thresholds_come_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No key can be as rare as all --intervals ask for; and a walk that fails after hours of training."""
+    tables = [built("a"), built("b", seed=3)]
+    _, facts, said = trained(tables, tmp_path, intervals=(50.0,))
+    assert not facts.operating_points and not facts.summed_points
+    assert "no thresholds, since no key is forced as late as the shortest of --intervals" in said
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("walks")
+
+    monkeypatch.setattr(DecisionTraining, "_points", fails)
+    with pytest.raises(RuntimeError, match="walks"):
+        trained(tables, tmp_path, output=str(tmp_path / "again"))
+    assert read_policy(tmp_path / "again" / DECISION)[1].role == "decision"
+
+
+def test_means_are_not_read_for_maps_but_in_old_tables(table: EpisodeTable) -> None:
+    """On tables of the means alone `--features flownet_conv6` read the means, without a word."""
+    names = ("distance", "conv6_0", "conv6_1")
+    shape = (*table.deviation_TL1F.shape[:2], 3)
+    means = dataclasses.replace(
+        table, maps_GL1M={}, feature_names=names, deviation_TL1F=np.zeros(shape, np.float32)
+    )
+    old = dataclasses.replace(means, fingerprint={"features": "flow,flownet_conv6"})
+    assert chosen_features(old, ("flownet_conv6",)) == ("conv6_0", "conv6_1")
+    new = dataclasses.replace(means, fingerprint={"features": "flow,flownet_conv6_mean"})
+    assert chosen_features(new, ("flownet_conv6_mean",)) == ("conv6_0", "conv6_1")
+    with pytest.raises(EpisodeError, match="no maps of flownet_conv6; build them with --features"):
+        with_features(new, chosen_features(new, ("flownet_conv6",)))
 
 
 def test_the_papers_policy_learns_and_runs(tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import plugin_sources
-from vidseg_core.episodes.features import MOST_VALUES
 from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.claim import require_same
 from vidseg_core.kit.progress import Reporter, clock
@@ -54,6 +53,8 @@ from vidseg_core.store.small_files import NUMBER, OTHER_OUTPUT, read_object
 PLANS_FROM_OPS = 2e10
 """Floating point operations of N per frame from which the planner is tried: some .4 s of a core, about where
 planning takes no longer than the keys that even spacing would need for the same masks (docs/policy.md)."""
+MOST_VALUES = 8192
+"""Of a map that the dial's tables keep, in memory and with every frame as key: conv6 of FlowNet2-s."""
 _CHOSEN = frozenset({"scheduler.name", "scheduler.interval", "scheduler.threshold", "scheduler.max_interval"})
 
 _OF_ANOTHER = "was calibrated for something else"

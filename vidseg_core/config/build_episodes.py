@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import FLOWS, MAP_SETS, PROPAGATORS, is_of_stream, propagator_words
+from vidseg_core.config.catalogue import (
+    FLOWS,
+    KEEPS_MAPS_FROM,
+    KEY_AND_FLOW,
+    MAP_SETS,
+    PROPAGATORS,
+    is_of_stream,
+    propagator_words,
+)
 from vidseg_core.config.errors import check, check_int, check_name, nearest
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import check_flow_size, check_propagator
@@ -182,6 +190,11 @@ class BuildEpisodesConfig:
         check(has_file, "--features", problem)
         check_int("--horizon", self.horizon, 1, 10_000, "frames")
         check_int("--key_stride", self.key_stride, 1, self.horizon, "frame(s)")
+        problem = (
+            f"{KEY_AND_FLOW} is kept with --key_stride {KEEPS_MAPS_FROM} or more, and is made nowhere else"
+        )
+        kept = KEY_AND_FLOW not in self.features or self.key_stride >= KEEPS_MAPS_FROM
+        check(kept, "--features", problem)
         check_int("--two_sided_stride", self.two_sided_stride, 0, self.horizon, "frames")
         problem = f"must be a multiple of --key_stride {self.key_stride}, got {self.two_sided_stride}"
         check(self.two_sided_stride % self.key_stride == 0, "--two_sided_stride", problem)

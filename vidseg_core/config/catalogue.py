@@ -19,6 +19,8 @@ __all__ = [
     "FIXED",
     "FLOWS",
     "INTERVAL",
+    "KEEPS_MAPS_FROM",
+    "KEPT_MAPS",
     "KEY_AND_FLOW",
     "LEARNED",
     "MAP_LAYERS",
@@ -52,6 +54,12 @@ MAP_LAYERS: Mapping[str, str] = {f"flownet_{layer}": layer for layer in ("conv4"
 """Sets of maps of a pair that come from a flow net, and its layer; see `scheduling.pair_maps`."""
 KEY_AND_FLOW = "key_and_flow"
 MAP_SETS = (*MAP_LAYERS, KEY_AND_FLOW)
+KEPT_MAPS = ("flownet_conv6", KEY_AND_FLOW)
+"""The sets that tables keep, with keys thin enough; those of conv4 and conv5 are made again where they are
+read."""
+KEEPS_MAPS_FROM = 4
+"""`--key_stride` from which they do: with every frame as key conv6 is .33 GB for a clip of 300 frames
+(FlowNet2-s; .89 GB with FlowNetS)."""
 MAP_SHAPE = "map_shape"
 """In the fingerprint of a net that reads a map: "C,h,w"."""
 DISTANCE = "distance"

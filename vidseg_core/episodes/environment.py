@@ -13,7 +13,9 @@ What the paper leaves open, and how it is settled here:
   episode where that is shorter, with frames before and to come as non-keys: counted among the decisions so
   far alone, the start key would be 100 %. The start key itself never exceeds the limit;
 - KAR in rule 2 is what the engine hands to a scheduler: keys / decisions among the last `history`;
-- a frame `max_interval` after its key is key, as in the engine; it is no decision, but it earns its reward;
+- a frame `max_interval` after its key is key, as in the engine; it is no decision, but it earns its reward,
+  and rule 1 counts it as any other: a clip so short that forced keys alone exceed eta ends at the first that
+  does (rules under which whole episodes would are refused);
 - on thinned tables only every `key_stride`-th frame may be key: episodes start there, at the others nothing
   is decided, and `max_interval` is a multiple of it.
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidseg_core.config.catalogue import DISTANCE, KEY_AND_FLOW, MAP_LAYERS, MAP_SETS
+from vidseg_core.config.catalogue import DISTANCE, KEPT_MAPS, KEY_AND_FLOW, MAP_LAYERS, MAP_SETS
 from vidseg_core.config.errors import nearest
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.propagation.chain import Link
@@ -40,12 +40,6 @@ LOW = "low_deviation"
 CONV6_MEAN = "flownet_conv6_mean"
 MAP_SHAPES = "map_shapes"
 """In fingerprints of tables: "set=C,g,g ..."."""
-MOST_VALUES = 8192
-"""Of a map that tables keep: conv6 of FlowNet2-s; larger ones are made again from the pictures."""
-KEEPS_MAPS_FROM = 4
-"""Stride of the keys from which tables keep maps: with every frame as key it is .33 GB for a clip of 300
-frames."""
-
 
 FEATURE_SETS: Mapping[str, tuple[str, ...]] = {
     "flow": FEATURE_NAMES,
@@ -70,6 +64,11 @@ def spelled_out(names: Sequence[str], known: Sequence[str], maps: bool = False) 
         else:
             found += [name] if chosen is None else chosen
     return tuple(dict.fromkeys(found))
+
+
+def knows_maps(fingerprint: Mapping[str, str]) -> bool:
+    """Were tables made when `flownet_conv6` was the name of maps? Before, it was that of their means."""
+    return MAP_SHAPES in fingerprint or CONV6_MEAN in fingerprint.get("features", "").split(",")
 
 
 class Features:
@@ -154,9 +153,9 @@ class PairMaps:
         self.needs_flow = KEY_AND_FLOW in self.names
 
     @property
-    def small(self) -> tuple[str, ...]:
+    def kept(self) -> tuple[str, ...]:
         """The sets that a table may keep."""
-        return tuple(name for name, shape in self.shapes.items() if int(np.prod(shape)) <= MOST_VALUES)
+        return tuple(name for name in self.names if name in KEPT_MAPS)
 
     def values(self, name: str, links: Sequence[Link]) -> np.ndarray:
         """float16 [n, C g g] of one set."""

@@ -12,13 +12,12 @@ import cv2
 import torch
 
 from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
-from vidseg_core.config.catalogue import MAP_SETS
+from vidseg_core.config.catalogue import KEEPS_MAPS_FROM, MAP_SETS
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.features import (
     CONV6_MEAN,
-    KEEPS_MAPS_FROM,
     LOW,
     MAP_SHAPES,
     Conv6,

@@ -79,6 +79,8 @@ class Operator:
 
     def find(self, key_rate: KeyRate, targets: Sequence[float]) -> list[Operated]:
         """For each interval that is asked for, the one threshold that comes nearest to it."""
+        if not targets:
+            return []
         low, high = self._score_range(key_rate)
         tried = self.operate(key_rate, np.linspace(low, high, WIDE))
         for _ in range(2):

@@ -125,12 +125,8 @@ class TableBuilder:
             )
         if features.conv6 is not None and flow.channels != 3:
             raise EpisodeError("conv6 features need a flow on RGB pictures, for instance flownet2_s")
-        if (
-            features.maps is not None
-            and options.maps == "kept"
-            and features.maps.small != features.maps.names
-        ):
-            large = next(name for name in features.maps.names if name not in features.maps.small)
+        if features.maps is not None and options.maps == "kept" and features.maps.kept != features.maps.names:
+            large = next(name for name in features.maps.names if name not in features.maps.kept)
             raise EpisodeError(f"maps of {large} are too large to be kept in tables")
         if net is None and features.low is not None:
             raise EpisodeError("low_deviation reads low-level features; give a segmenter")
@@ -209,7 +205,7 @@ class TableBuilder:
         if maps is None or options.maps == "made":
             return {}
         rows = -(-frames // options.key_stride), options.horizon + 1
-        return {name: (*rows, int(np.prod(maps.shapes[name]))) for name in maps.small}
+        return {name: (*rows, int(np.prod(maps.shapes[name]))) for name in maps.kept}
 
     # --- frames ---------------------------------------------------------------------------------------------
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vidseg_core.config.catalogue import MAP_SETS
+from vidseg_core.config.catalogue import KEEPS_MAPS_FROM, MAP_SETS
 from vidseg_core.config.errors import nearest
-from vidseg_core.episodes.features import KEEPS_MAPS_FROM, shape_in
+from vidseg_core.episodes.features import shape_in
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 
 
@@ -161,7 +161,7 @@ def with_features(table: EpisodeTable, names: Sequence[str]) -> EpisodeTable:
             shape_in(table.fingerprint, maps[0])
             raise EpisodeError(
                 f"{_name(table)}: maps of {maps[0]} are not kept in these tables (they are with --key_stride "
-                f"{KEEPS_MAPS_FROM} or more, where they are small enough)"
+                f"{KEEPS_MAPS_FROM} or more, but for those of conv4 and conv5)"
             )
         return replace(table, read_map=maps[0])
     columns = [feature(table, name) for name in names]

@@ -22,7 +22,7 @@ import torch
 from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.spaces import PolicyTrial, Space
-from vidseg_core.episodes.features import spelled_out
+from vidseg_core.episodes.features import knows_maps, spelled_out
 from vidseg_core.episodes.on_tables import scored
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import KeyRate
@@ -206,7 +206,7 @@ def _watch(task: Task, behind: Judge | None) -> Callable[[Row], None]:
 
 def only_features(tables: TableSet, names: tuple[str, ...]) -> TableSet:
     """The set with these features only (a copy of their numbers); unknown ones are named."""
-    names = spelled_out(names, tables.feature_names)
+    names = spelled_out(names, tables.feature_names, maps=knows_maps(tables.fingerprint))
     unknown = [name for name in names if name not in tables.feature_names]
     if unknown:
         raise EpisodeError(

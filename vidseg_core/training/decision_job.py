@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from vidseg_core.store.atomic import write_whole
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.decision_loop import DecisionOptions, Lessons, learn, lessons_of
 from vidseg_core.training.driver import Ending, Run, Training, run_training
-from vidseg_core.training.made_maps import are_made, flow_of, made_lessons
+from vidseg_core.training.made_maps import are_made, flow_of, made_lessons, require_room
 from vidseg_core.training.policy_loop import describe_points, operating_points
 from vidseg_core.training.split import (
     chosen_features,
@@ -80,13 +80,24 @@ class DecisionTraining(Training):
         said = describe_split(self.training, self.validation)
         if self.made:
             flow = flow_of(self.training.fingerprint, config.flow_weights, config.seed)
+            pairs, size = require_room(self.training, self.validation, name, config.map_pairs)
             self.lessons = lambda: made_lessons(*parts, name, flow, pairs=config.map_pairs, seed=config.seed)
-            said += f"; maps of {name} are made, of {config.map_pairs:,} pairs"
+            said += f"; maps of {name} are made, of {pairs:,} pairs ({size / 1e6:,.0f} MB)"
         else:
+            self._check_unasked()
             self.lessons = lambda: lessons_of(self.training, self.validation, config.seed)
             build_trunk(config.net, self.training.feature_names, self.training.fingerprint, (1,))
         self.operator = Operator(self.training, max_interval=config.max_interval)
         self.report.say(f"{config.net} decision net; {said}")
+
+    def _check_unasked(self) -> None:
+        """`ConfigError` for what is for maps that are made, where none are."""
+        config, problem = (
+            self.config,
+            "is for maps that the tables do not keep; this net reads what they keep",
+        )
+        check(config.flow_weights is None, "--flow_weights", problem)
+        check(config.map_pairs == type(config).map_pairs, "--map_pairs", problem)
 
     def _map(self, table: EpisodeTable) -> str:
         """The set of maps that the net reads; empty: features."""
@@ -126,8 +137,9 @@ class DecisionTraining(Training):
             tables=training.digest(),
             max_interval=self.operator.max_interval,
             seed=config.seed,
-            **self._points(outcome.net),
         )
+        write_whole(run.folder / DECISION, policy_bytes(outcome.net, facts))  # whatever the walks come to
+        facts = replace(facts, **self._points(outcome.net))
         write_whole(run.folder / DECISION, policy_bytes(outcome.net, facts))
         return Standing(
             step=config.steps,

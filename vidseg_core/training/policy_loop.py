@@ -123,6 +123,11 @@ def sample_cells(tables: TableSet, seed: int, most: int) -> tuple[np.ndarray, np
     return row_W * (tables.horizon + 1) + column_W + 1, quality_RL[row_W, column_W]
 
 
+def known_pairs(tables: TableSet, most: int) -> int:
+    """How many pairs `sample_cells` finds."""
+    return min(most, int(np.isfinite(tables.quality_RL1[:, 1:]).sum()))
+
+
 def train_policy(
     tables: TableSet,
     validation: TableSet | None,
@@ -267,7 +272,7 @@ class _Loop(Attempt[PolicyOptions, Policy]):
 def operating_points(
     operator: Operator, net: Any, intervals: tuple[float, ...]
 ) -> tuple[OperatingPoint, ...]:
-    """The threshold for each key interval that can be had, on the operator's clips."""
+    """The threshold for each key interval that can be had, on the operator's clips; maybe for none."""
     wanted = [aki for aki in intervals if aki <= operator.max_interval]
     found = operator.find(net.key_rate, wanted)
     return tuple(
@@ -283,6 +288,8 @@ def operating_points(
 
 def describe_points(points: Sequence[Mapping[str, float]]) -> str:
     """Thresholds by key interval, as measured on the training clips."""
+    if not points:
+        return "no thresholds, since no key is forced as late as the shortest of --intervals"
     return "on the training clips " + ", ".join(
         f"AKI {point['aki']:.1f} -> {point['quality']:.4f} (threshold {point['threshold']:.4g})"
         for point in points

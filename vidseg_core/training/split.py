@@ -11,7 +11,7 @@ import numpy as np
 
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.words import count
-from vidseg_core.episodes.features import MAP_SHAPES, spelled_out
+from vidseg_core.episodes.features import MAP_SHAPES, knows_maps, spelled_out
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_set import TableSet, join_tables
@@ -53,7 +53,7 @@ def split_by_clip(
 
 def chosen_features(table: EpisodeTable, features: Sequence[str]) -> tuple[str, ...]:
     """The table's names for these features and sets."""
-    return spelled_out(features, table.feature_names, maps=MAP_SHAPES in table.fingerprint)
+    return spelled_out(features, table.feature_names, maps=knows_maps(table.fingerprint))
 
 
 def only_map(table: EpisodeTable) -> tuple[str, ...]:
