@@ -67,8 +67,7 @@ def test_the_same_frame_is_varied_anew_each_time(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     training_set = open_training_data(config).training_set(config)
     seen = [training_set.sample(step, slot) for step in range(8) for slot in range(4)]
-    first = seen[0][2]
-    versions = [frame_3HW for frame_3HW, _, name in seen if name == first]
+    versions = [sample.frame_3HW for sample in seen if sample.name == seen[0].name]
     assert len(versions) > 2 and not np.array_equal(versions[0], versions[1])
 
 

@@ -23,6 +23,7 @@ FILES = frozenset(
         "feature_weights",
         "flow_weights",
         "propagation.flow_weights",
+        "temporal.flow_weights",
         "scheduler.policy",
         "decision",
         "remap",

@@ -17,6 +17,7 @@ __all__ = [
     "PropagationRecipe",
     "ReinforceRecipe",
     "SharingRecipe",
+    "TemporalRecipe",
     "TrainRecipe",
 ]
 
@@ -71,6 +72,24 @@ class TrainRecipe:
     """weight of a soft Dice loss beside cross-entropy; 0: none"""
     ema: float = 0.0
     """decay of an exponential moving average of the weights, which is what is saved; 0: none"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemporalRecipe:
+    """A frame is learned with one before and one after it, so that masks do not flicker (ETC III)."""
+
+    gap: int = 0
+    """largest gap to a neighbour, drawn from 1 to this, frames; 0: frames are learned one by one"""
+    weight: float = 0.1
+    """weight: temporal loss, neighbours agree along the flow (ETC Eq. 3)"""
+    labels: float = 1.0
+    """weight: cross-entropy of neighbours, where they have labels"""
+    sharpness: float = 1.0
+    """how fast a pixel that looks another counts less (V = exp(-sharpness x difference)); 0: all count"""
+    flow: str = "dis"
+    """frozen F: dis, tiny-flow, flownet_s, flownet2_s, spynet, raft or package.module:Class"""
+    flow_weights: str | None = None
+    """file with F's weights; None: its own (tiny-flow's)"""
 
 
 # --- flow -----------------------------------------------------------------------------------------------

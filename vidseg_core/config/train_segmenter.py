@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.errors import check, check_int, check_positive
-from vidseg_core.config.recipes import AugmentRecipe, TrainRecipe
+from vidseg_core.config.catalogue import FLOWS, is_of_stream
+from vidseg_core.config.errors import check, check_int, check_name, check_positive
+from vidseg_core.config.recipes import AugmentRecipe, TemporalRecipe, TrainRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = ["TrainSegmenterConfig"]
@@ -55,6 +56,7 @@ class TrainSegmenterConfig:
 
     recipe: TrainRecipe = field(default_factory=TrainRecipe)
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
+    temporal: TemporalRecipe = field(default_factory=TemporalRecipe)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the net runs; auto: cuda where the cluster has GPUs"""
@@ -103,6 +105,7 @@ class TrainSegmenterConfig:
         check(not both, "--encoder_weights", "goes without --weights, which hold the encoder's")
         _check_recipe(self.recipe)
         _check_augment(self.augment)
+        _check_temporal(self.temporal)
         self._check_numbers()
 
     def _check_places(self) -> None:
@@ -147,7 +150,18 @@ class TrainSegmenterConfig:
             for name, value in flat_dict(self).items()
             if name in names or name.startswith(("recipe.", "augment."))
         }
-        return fields | {"pseudo_ratio": self.share()}
+        return fields | {"pseudo_ratio": self.share()} | self._temporal_fields()
+
+    def _temporal_fields(self) -> dict[str, Any]:
+        """Nothing where frames are learned one by one."""
+        if not self.temporal.gap:
+            return {}
+        values = flat_dict(self).items()
+        return {
+            name: value
+            for name, value in values
+            if name.startswith("temporal.") and name != "temporal.flow_weights"
+        }
 
     def to_yaml(self) -> str:
         """This configuration as a ``--config`` file."""
@@ -174,6 +188,19 @@ def _check_augment(augment: AugmentRecipe) -> None:
     _check_share("--augment.rotate", augment.rotate, 0.0, 180.0)
     for name in ("colour", "blur", "stretch", "focus", "behind"):
         _check_share(f"--augment.{name}", getattr(augment, name), 0.0, 1.0)
+
+
+def _check_temporal(temporal: TemporalRecipe) -> None:
+    check_int("--temporal.gap", temporal.gap, 0, 1000, "frames")
+    for name in ("weight", "labels", "sharpness"):
+        _check_share(f"--temporal.{name}", getattr(temporal, name), 0.0, 1e6)
+    check_name("--temporal.flow", temporal.flow, FLOWS)
+    problem = f"{temporal.flow} are of the stream, and lead nowhere in a crop; use dis or a flow net"
+    check(not is_of_stream(temporal.flow), "--temporal.flow", problem)
+    if temporal.flow_weights is not None:
+        problem = f"{temporal.flow!r} is not a net and has no weights"
+        has_weights = temporal.flow not in FLOWS or bool(FLOWS[temporal.flow].net)
+        check(has_weights, "--temporal.flow_weights", problem)
 
 
 def _check_share(option: str, value: object, low: float, high: float) -> None:

@@ -41,13 +41,18 @@ class TrainableNet(nn.Module):
 
     def forward(self, frames_B3HW: torch.Tensor) -> torch.Tensor:
         """Class scores, float32."""
+        return self.features_and_scores(frames_B3HW)[1]
+
+    def features_and_scores(self, frames_B3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The (finest) feature map, of the padded frames, and the class scores, float32."""
         rows, columns = frames_B3HW.shape[2:]
         normal = (frames_B3HW - self.get_buffer("mean_1311")) * self.get_buffer("scale_1311")
         padded = pad_to_multiple(normal, self.net.multiple)
-        scores = self.net.decode(self.net.encode(padded)).float()
+        maps = self.net.encode(padded)
+        scores = self.net.decode(maps).float()
         if scores.shape[2:] != padded.shape[2:]:
             scores = F.interpolate(scores, size=padded.shape[2:], mode="bilinear", align_corners=False)
-        return scores[:, :, :rows, :columns]
+        return maps[0], scores[:, :, :rows, :columns]
 
 
 def trainable_net(

@@ -13,8 +13,10 @@ import numpy as np
 
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
+from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import ALL, IGNORE, DatasetError, FrameDataset
+from vidseg_core.training.neighbours import clips_of, has_neighbours
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet, labelled_record
 
 COUNTED = 256
@@ -31,12 +33,15 @@ class TrainingData:
     validation: tuple[Listed, ...]
 
     def digest(self) -> str:
-        """SHA-256 over classes and the names of all frames: places may move."""
+        """SHA-256 over classes and the names of all frames, neighbours included: places may move."""
         text = hashlib.sha256(repr(self.class_names).encode())
-        for listed in (self.labelled, self.pseudo, self.validation):
+        for kind in (self.labelled, self.pseudo, self.validation):
             text.update(b"\n\n")
-            for dataset, item in listed:
-                text.update(f"{dataset.name}\0{item.video_id}\0{item.frame_index}\n".encode())
+            for listed in kind:
+                item = listed.item
+                text.update(f"{listed.dataset.name}\0{item.video_id}\0{item.frame_index}\n".encode())
+        for clip in {id(listed.clip): listed.clip for listed in (*self.labelled, *self.pseudo)}.values():
+            text.update("".join(f"{near.video_id}\0{near.frame_index}\n" for near in clip).encode())
         return text.hexdigest()
 
     def training_set(self, config: TrainSegmenterConfig) -> TrainingSet:
@@ -48,15 +53,21 @@ class TrainingData:
             pseudo=len(self.pseudo),
             pseudo_ratio=config.share(),
         )
-        return TrainingSet(order, self.labelled, config.augment, pseudo=self.pseudo)
+        gap = config.temporal.gap
+        return TrainingSet(order, self.labelled, config.augment, pseudo=self.pseudo, gap=gap)
+
+    def with_neighbours(self, gap: int) -> int:
+        """How many training frames have a neighbour at most `gap` frames away."""
+        listed = (*self.labelled, *self.pseudo)
+        return sum(has_neighbours(each.clip, each.item.frame_index, gap) for each in listed)
 
     def class_pixels(self, share: float) -> np.ndarray:
         """Pixels of each class, int64 (C,), on evenly spread frames; pseudo-labelled ones by their share."""
         pseudo = round(COUNTED * share)
         chosen = [*spread(self.pseudo, pseudo), *spread(self.labelled, COUNTED - pseudo)]
         pixels_C = np.zeros(len(self.class_names), dtype=np.int64)
-        for dataset, item in chosen:
-            labels_HW = labelled_record(dataset, item).labels_HW
+        for listed in chosen:
+            labels_HW = labelled_record(listed.dataset, listed.item).labels_HW
             assert labels_HW is not None
             counts = np.bincount(labels_HW[labels_HW != IGNORE], minlength=len(pixels_C))
             pixels_C += counts[: len(pixels_C)]
@@ -73,9 +84,10 @@ def open_training_data(config: TrainSegmenterConfig) -> TrainingData:
     validation = _validation(config, labelled, validating)
     held_out = set(config.val_clips)
     if not config.val:
-        held_out |= {item.video_id for _, item in validation}
-    train = [listed for text, dataset in labelled for listed in _labelled(text, dataset, config.split)]
-    extra = [listed for text, dataset in pseudo for listed in _labelled(text, dataset, ALL)]
+        held_out |= {listed.item.video_id for listed in validation}
+    clips = config.temporal.gap > 0
+    train = [each for text, dataset in labelled for each in _labelled(text, dataset, config.split, clips)]
+    extra = [each for text, dataset in pseudo for each in _labelled(text, dataset, ALL, clips)]
     data = TrainingData(
         class_names=names,
         labelled=tuple(listed for listed in train if listed.item.video_id not in held_out),
@@ -88,7 +100,31 @@ def open_training_data(config: TrainSegmenterConfig) -> TrainingData:
     ):
         if texts and not left:
             raise ConfigError(option, f"{', '.join(texts)}: nothing is left to train on beside validation")
+    if config.temporal.gap:
+        _check_gap(config, data)
     return data
+
+
+def _check_gap(config: TrainSegmenterConfig, data: TrainingData) -> None:
+    """`ConfigError` where the gap is longer than a clip, or no frame has a neighbour."""
+    gap, listed = config.temporal.gap, (*data.labelled, *data.pseudo)
+    if not data.with_neighbours(gap):
+        near = min(filter(None, map(_nearest, listed)), default=0)
+        apart = f"the nearest are {near} apart" if near else "each is alone in its clip"
+        problem = f"no training frame has another one within {count(gap, 'frame')}; {apart}: they are stills"
+        raise ConfigError("--temporal.gap", problem)
+    for each in listed:
+        length = each.clip[-1].frame_index - each.clip[0].frame_index + 1
+        if 1 < len(each.clip) and length <= gap:
+            name, most = each.item.video_id, length - 1
+            problem = f"clip {name} has {length} frames, too few for a gap of {gap}; give at most {most}"
+            raise ConfigError("--temporal.gap", f"{problem}, or leave the clip out (?clips=)")
+
+
+def _nearest(listed: Listed) -> int:
+    """Frames from the frame to the nearest other one of its clip; 0 if there is none."""
+    apart = (abs(item.frame_index - listed.item.frame_index) for item in listed.clip)
+    return min((distance for distance in apart if distance), default=0)
 
 
 def _validation(
@@ -111,12 +147,14 @@ def _validation(
     return [listed for text, dataset, split in splits for listed in _labelled(text, dataset, split)]
 
 
-def _labelled(text: str, dataset: FrameDataset, split: str) -> Iterator[Listed]:
-    """The labelled frames of a split, of which there must be some."""
-    items = [item for item in dataset.items(split) if item.label is not None]
+def _labelled(text: str, dataset: FrameDataset, split: str, clips: bool = False) -> Iterator[Listed]:
+    """The labelled frames of a split, of which there must be some; with `clips`, each with its clip."""
+    known = dataset.items(split)
+    items = [item for item in known if item.label is not None]
     if not items:
         raise DatasetError(f"{text}: split {split!r} has no labelled frame")
-    return (Listed(dataset, item) for item in items)
+    clip_of = clips_of(known) if clips else {}
+    return (Listed(dataset, item, clip_of.get(item.video_id, ())) for item in items)
 
 
 def _same_classes(opened: Sequence[tuple[str, FrameDataset]]) -> tuple[str, ...]:

@@ -23,11 +23,12 @@ from vidseg_core.config.recipes import TrainRecipe
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.models.trainable import TrainableNet, file_state, weights_bytes
 from vidseg_core.training.attempt import Attempt, AttemptOptions, Part, Row, Watch, step_seed
+from vidseg_core.training.beside import Beside
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loss import segmentation_loss
 from vidseg_core.training.optimise import Average, build_optimiser, learning_rate, set_learning_rate
-from vidseg_core.training.samples import Batch
+from vidseg_core.training.samples import Batch, Near
 from vidseg_core.training.validate import Validation
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -53,16 +54,18 @@ def train(
     batches: Batches,
     options: LoopOptions,
     *,
+    beside: Beside | None = None,
     validation: Validation | None = None,
     group: Solo | None = None,
     watch: Watch | None = None,
 ) -> Standing:
     """Train `net` in place to the last step of the recipe, from the folder's checkpoint if there is one.
 
-    `watch` is called with each new row. Raises `TrainingError` (with step and frames) when the loss is not
-    finite, `DatasetError` when a sample cannot be read, `CheckpointError` and `WriteError`.
+    `beside`: what is learned beside labels. `watch` is called with each new row. Raises `TrainingError` (with
+    step and frames) when the loss is not finite, `DatasetError` when a sample cannot be read,
+    `CheckpointError` and `WriteError`.
     """
-    return _Loop(net, batches, options, validation, group, watch).run()
+    return _Loop(net, batches, options, beside, validation, group, watch).run()
 
 
 class _Loop(Attempt[LoopOptions, TrainableNet]):
@@ -71,6 +74,7 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         net: TrainableNet,
         batches: Batches,
         options: LoopOptions,
+        beside: Beside | None,
         validation: Validation | None,
         group: Solo | None,
         watch: Watch | None,
@@ -78,13 +82,16 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         self._device = torch.device(options.device)
         super().__init__(options, options.recipe.steps, net.to(self._device).train(), group, watch)
         self._recipe, self._batches, self._validation = options.recipe, batches, validation
-        self._optimiser = build_optimiser(net, options.recipe)
+        self._beside = None if beside is None else beside.to(self._device).train()
+        self._trained = net if self._beside is None else nn.ModuleList([net, self._beside])
+        self._optimiser = build_optimiser(self._trained, options.recipe)
         self._average = Average(net.net, options.recipe.ema) if options.recipe.ema else None
         self._autocast, scales = _precision(self._device, options.mixed_precision)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=scales)
         weights = options.class_weights
         self._weights_C = None if weights is None else torch.tensor(weights, device=self._device)
         self._losses: list[float] = []
+        self._terms: list[list[float]] = []
         self._ids: tuple[tuple[str, int], ...] = ()
         self._source: Iterator[Batch] = iter(())
         self._waited = 0.0
@@ -96,14 +103,15 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         batch, problem = self._fetch()
         set_learning_rate(self._optimiser, learning_rate(self._recipe, number))
         torch.manual_seed(step_seed(self.options.seed, number, self.group.rank))
-        loss = torch.zeros((), device=self._device)
+        terms = {"": torch.zeros((), device=self._device)}
         if batch is not None:
             self._ids = batch.ids
-            loss = self._loss(batch)
-        value = self._agree(number, loss, problem)
+            terms = self._terms_of(batch)
+        loss = sum_of(terms)
+        value = self._agree(number, terms, loss, problem)
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
-        self.group.average_gradients(self.net.parameters())
+        self.group.average_gradients(self._trained.parameters())
         self._scaler.step(self._optimiser)
         self._scaler.update()
         if self._average is not None:
@@ -125,29 +133,40 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         finally:
             self._waited += time.monotonic() - started
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
-        with self._autocast():
-            scores_BCHW = self.net(batch.frames_B3HW.to(self._device, non_blocking=True))
-        return segmentation_loss(
+    def _terms_of(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What is added up: the loss on labels, which has no name, and those beside it."""
+        frames_B3HW, others = batch.frames_B3HW.to(self._device, non_blocking=True), {}
+        if self._beside is None:
+            with self._autocast():
+                scores_BCHW = self.net(frames_B3HW)
+        else:
+            near = None if batch.near is None else Near(*(part.to(self._device) for part in batch.near))
+            scores_BCHW, others = self._beside.judge(self.net, frames_B3HW, near, self._autocast)
+        labels = segmentation_loss(
             scores_BCHW.float(),
             batch.labels_BHW.to(self._device, non_blocking=True),
             class_weights_C=self._weights_C,
             dice=self._recipe.dice,
         )
+        return {"": labels, **others}
 
-    def _agree(self, step: int, loss: torch.Tensor, problem: str) -> float:
+    def _agree(self, step: int, terms: Mapping[str, torch.Tensor], loss: torch.Tensor, problem: str) -> float:
         """The mean loss over all workers; all of them stop together if one cannot go on."""
         value = float(loss.detach())
         bad = bool(problem) or not math.isfinite(value)
-        total, stops = self.group.sum(torch.tensor([0.0 if bad else value, float(bad)])).tolist()
+        each = [float(term.detach()) for term in terms.values()] if self._beside is not None else []
+        told = [0.0 if bad else number for number in (value, *each)]
+        total, stops, *means = self.group.sum(torch.tensor([told[0], float(bad), *told[1:]])).tolist()
         if not stops:
+            self._terms.append([number / self.group.size for number in means])
             return total / self.group.size
-        report = self.group.gather((problem, value, self.seen() if bad else []))
-        problems = [text for text, _, _ in report if text]
+        named = {} if problem else {name: float(term.detach()) for name, term in terms.items()}
+        report = self.group.gather((problem, named, value, self.seen() if bad else []))
+        problems = [text for text, _, _, _ in report if text]
         if problems:
             raise DatasetError(problems[0])
-        values = [number for _, number, _ in report if not math.isfinite(number)]
-        self.stop(f"the loss is {values[0]}", step, [name for _, _, names in report for name in names])
+        said = [said_of(named, number) for _, named, number, _ in report if not math.isfinite(number)]
+        self.stop(said[0], step, [name for *_, names in report for name in names])
 
     def seen(self) -> Sequence[str]:
         return [f"{video} frame {frame}" for video, frame in self._ids]
@@ -181,7 +200,10 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
             "seconds": self.standing.seconds,
             "data_share": self._waited / elapsed if elapsed else 0.0,
         }
-        self._waited, self._losses = 0.0, []
+        if self._beside is not None:
+            means = [sum(column) / len(column) for column in zip(*self._terms, strict=True)]
+            row |= dict(zip(term_columns(self._beside.losses), means, strict=False))
+        self._waited, self._losses, self._terms = 0.0, [], []
         return row
 
     def _weights(self, state: dict[str, torch.Tensor], miou: float | None) -> bytes:
@@ -202,7 +224,29 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
             "optimiser": self._optimiser,
             "scaler": self._scaler,
         }
+        if self._beside is not None:
+            parts["beside"] = self._beside
         return parts if self._average is None else parts | {"average": self._average}
+
+
+def sum_of(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """All of them in their order."""
+    first, *rest = terms.values()
+    for term in rest:
+        first = first + term
+    return first
+
+
+def term_columns(losses: Sequence[str]) -> tuple[str, ...]:
+    """Columns of the curve, where there is more than the loss on labels; that comes first."""
+    return ("loss_frame", *(f"loss_{name}" for name in losses))
+
+
+def said_of(terms: Mapping[str, float], value: float) -> str:
+    """Which loss is no number."""
+    bad = [(name, number) for name, number in terms.items() if not math.isfinite(number)]
+    name, number = bad[0] if bad else ("", value)
+    return f"the loss of --temporal.{name} is {number}" if name else f"the loss is {number}"
 
 
 def _precision(

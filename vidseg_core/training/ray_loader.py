@@ -18,11 +18,9 @@ import ray.data
 import torch
 
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.training.neighbours import COUNT
 from vidseg_core.training.ray_group import GroupLayout
-from vidseg_core.training.samples import Batch, TrainingSet
-
-Sample = tuple[np.ndarray, np.ndarray, tuple[str, int]]
-"""What `TrainingSet.sample` gives."""
+from vidseg_core.training.samples import Batch, Near, Sample, TrainingSet
 
 CHUNK_STEPS = 1000
 """Steps that one execution of Ray Data covers; the plan of a run of any length stays small."""
@@ -81,12 +79,23 @@ def _read(shared: ray.ObjectRef, block: Any) -> dict[str, np.ndarray]:
     pairs = zip(block["step"].tolist(), block["slot"].tolist(), strict=True)
     found = [_sample(training_set, step, slot) for step, slot in pairs]
     samples = [sample for sample, _ in found]
-    return {
+    columns = {
         "problem": np.array([problem for _, problem in found], dtype=object),
-        "frames": np.stack([frame_3HW for frame_3HW, _, _ in samples]),
-        "labels": np.stack([labels_HW.astype(np.uint8) for _, labels_HW, _ in samples]),
-        "video_id": np.array([video_id for _, _, (video_id, _) in samples], dtype=object),
-        "frame_index": np.array([frame for _, _, (_, frame) in samples], dtype=np.int64),
+        "frames": np.stack([sample.frame_3HW for sample in samples]),
+        "labels": np.stack([sample.labels_HW.astype(np.uint8) for sample in samples]),
+        "video_id": np.array([sample.name[0] for sample in samples], dtype=object),
+        "frame_index": np.array([sample.name[1] for sample in samples], dtype=np.int64),
+    }
+    nears = [sample.near for sample in samples if sample.near is not None]
+    return columns | (_columns_of(nears) if nears else {})
+
+
+def _columns_of(nears: Sequence[Near]) -> dict[str, np.ndarray]:
+    frames, labels, found = zip(*nears, strict=True)
+    return {
+        "near_frames": np.stack(frames),
+        "near_labels": np.stack(labels).astype(np.uint8),
+        "near_found": np.array(found),
     }
 
 
@@ -96,7 +105,9 @@ def _sample(training_set: TrainingSet, step: int, slot: int) -> tuple[Sample, st
         return training_set.sample(step, slot), ""
     except DatasetError as problem:
         side = training_set.crop
-        blank = np.zeros((3, side, side), np.float32), np.zeros((side, side), np.int64), ("", -1)
+        frame_3HW, labels_HW = np.zeros((3, side, side), np.float32), np.zeros((side, side), np.int64)
+        near = Near(np.stack([frame_3HW] * COUNT), np.stack([labels_HW] * COUNT), False)
+        blank = Sample(frame_3HW, labels_HW, ("", -1), near if training_set.gap else None)
         return blank, str(problem) or "unreadable"
 
 
@@ -119,7 +130,13 @@ def _batch(found: Any) -> Batch:
         frames_B3HW=torch.tensor(found["frames"]),
         labels_BHW=torch.tensor(found["labels"]).long(),
         ids=tuple((str(video_id), int(frame)) for video_id, frame in names),
+        near=_near(found) if "near_found" in found else None,
     )
+
+
+def _near(found: Any) -> Near:
+    labels = torch.tensor(found["near_labels"]).long()
+    return Near(torch.tensor(found["near_frames"]), labels, torch.tensor(found["near_found"]))
 
 
 def _set_context() -> None:

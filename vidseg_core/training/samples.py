@@ -1,19 +1,20 @@
 """Which sample stands where in training, and how it is read.
 
 Model: sample (step, slot) is item `order.pick(step, slot)`, varied with random numbers `order.random(step,
-slot)`. Both are pure functions of (seed, step, slot). Invariant: whoever reads a sample, in whatever process
-and after whatever was killed, reads the same bytes; a resumed run goes on with the samples that an
+slot)`. Both are pure functions of (seed, step, slot). With `gap` it brings frames around it (`neighbours`),
+drawn with random numbers of their own and varied as it is. Invariant: whoever reads a sample, in whatever
+process and after whatever was killed, reads the same bytes; a resumed run goes on with the samples that an
 undisturbed one would have seen.
 
-Shape suffixes: B batch, H W rows and columns of the crop, 3 = RGB.
+Shape suffixes: B batch, K neighbours of a frame, H W rows and columns of the crop, 3 = RGB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,9 +22,11 @@ import torch
 
 from vidseg_core.config.recipes import AugmentRecipe
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
+from vidseg_core.training.neighbours import COUNT, draw_neighbours
 
-_ORDER, _VARY = 1, 2
-"""Streams of random numbers that never meet: the order of items, the variation of a sample."""
+_ORDER, _VARY, _NEAR = 1, 2, 3
+"""Streams of random numbers that never meet: the order of items, the variation of a sample, its
+neighbours."""
 
 
 class Listed(NamedTuple):
@@ -31,6 +34,31 @@ class Listed(NamedTuple):
 
     dataset: FrameDataset
     item: Item
+    clip: tuple[Item, ...] = ()
+    """The frames of its clip in order, labelled or not, where neighbours are learned with it."""
+
+
+class Near(NamedTuple):
+    """The neighbours of a frame, or of each frame of a batch (then all have a dimension B in front)."""
+
+    frames_K3HW: Any
+    """float32 RGB in 0..1."""
+    labels_KHW: Any
+    """int64 class ids or `IGNORE`, which is all that there is of a frame without labels."""
+    found: Any
+    """False: the frame has no neighbours, and stands in for them itself."""
+
+
+class Sample(NamedTuple):
+    """What is learned from one frame; numpy."""
+
+    frame_3HW: np.ndarray
+    """float32."""
+    labels_HW: np.ndarray
+    """int64."""
+    name: tuple[str, int]
+    """(video id, frame index)"""
+    near: Near | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +71,8 @@ class Batch:
     """int64 class ids or `IGNORE`."""
     ids: tuple[tuple[str, int], ...]
     """(video id, frame index) of each sample, for messages."""
+    near: Near | None = None
+    """Neighbours: frames_BK3HW, labels_BKHW, found_B; None: frames are learned one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +101,10 @@ class SampleOrder:
         """The random numbers that vary sample (step, slot)."""
         return np.random.default_rng((self.seed, _VARY, step, slot))
 
+    def near(self, step: int, slot: int) -> np.random.Generator:
+        """The random numbers that choose the neighbours of sample (step, slot)."""
+        return np.random.default_rng((self.seed, _NEAR, step, slot))
+
     def _shuffled(self, pseudo: bool, position: int) -> int:
         count = self.pseudo if pseudo else self.labelled
         epoch, place = divmod(position, count)
@@ -93,11 +127,13 @@ class TrainingSet:
         *,
         pseudo: Sequence[Listed] = (),
         size: int = 0,
+        gap: int = 0,
     ) -> None:
-        """`size`: longest side to which frames are reduced before they are varied, pixels; 0: as they are."""
+        """`size`: longest side to which frames are reduced before they are varied, pixels; 0: as they are.
+        `gap`: largest distance to a neighbour, frames; 0: none are drawn."""
         if (order.labelled, order.pseudo) != (len(labelled), len(pseudo)):
             raise ValueError("the order counts other items than there are")
-        self.order, self.size = order, size
+        self.order, self.size, self.gap = order, size, gap
         self._augment, self._listed = augment, (labelled, pseudo)
 
     @property
@@ -105,30 +141,59 @@ class TrainingSet:
         """Side of a sample, pixels."""
         return self._augment.crop
 
-    def sample(self, step: int, slot: int) -> tuple[np.ndarray, np.ndarray, tuple[str, int]]:
-        """`(frame_3HW float32, labels_HW int64, (video id, frame index))` of one sample."""
-        from vidseg_core.training.augment import augment
+    def sample(self, step: int, slot: int) -> Sample:
+        """One sample, with its neighbours if there is a gap."""
+        from vidseg_core.training.augment import augment_all
 
         pseudo, index = self.order.pick(step, slot)
-        dataset, item = self._listed[pseudo][index]
-        record = resized(labelled_record(dataset, item), self.size)
-        frame_3HW, labels_HW = augment(record, self._augment, self.order.random(step, slot), self._another)
-        return frame_3HW, labels_HW, (item.video_id, item.frame_index)
+        listed = self._listed[pseudo][index]
+        records = [resized(labelled_record(listed.dataset, listed.item), self.size)]
+        if self.gap:
+            records += self._neighbours(listed, records[0], self.order.near(step, slot))
+        frames, labels = augment_all(records, self._augment, self.order.random(step, slot), self._another)
+        name = (listed.item.video_id, listed.item.frame_index)
+        if not self.gap:
+            return Sample(frames[0], labels[0], name)
+        found = len(records) > 1
+        rest = slice(1, None) if found else [0] * COUNT
+        near = Near(np.stack(frames)[rest], np.stack(labels)[rest], found)
+        return Sample(frames[0], labels[0], name, near)
+
+    def _neighbours(self, listed: Listed, record: Record, rng: np.random.Generator) -> list[Record]:
+        """Records of one size with `record`; labels of frames that count as not labelled are left out."""
+        items = draw_neighbours(listed.clip, listed.item.frame_index, self.gap, rng)
+        found = [resized(listed.dataset.read(item), self.size) for item in items]
+        found = [
+            near if item.label is not None else replace(near, labels_HW=None)
+            for item, near in zip(items, found, strict=True)
+        ]
+        for near in found:
+            if near.frame_HW3.shape != record.frame_HW3.shape:
+                ours, theirs = (f"{r.frame_HW3.shape[1]}x{r.frame_HW3.shape[0]}" for r in (record, near))
+                raise DatasetError(
+                    f"frames {record.frame_index} and {near.frame_index} of {record.video_id} are {ours} and "
+                    f"{theirs}: neighbours must have one size (?size=WxH of the data set gives them one)"
+                )
+        return found
 
     def _another(self, rng: np.random.Generator) -> Record:
         """A record drawn at random from all."""
         labelled, pseudo = self._listed
         place = int(rng.integers(len(labelled) + len(pseudo)))
-        dataset, item = labelled[place] if place < len(labelled) else pseudo[place - len(labelled)]
-        return resized(labelled_record(dataset, item), self.size)
+        listed = labelled[place] if place < len(labelled) else pseudo[place - len(labelled)]
+        return resized(labelled_record(listed.dataset, listed.item), self.size)
 
     def batch(self, step: int, slots: Iterable[int]) -> Batch:
         """The given slots of one step."""
         samples = [self.sample(step, slot) for slot in slots]
+        nears = [sample.near for sample in samples if sample.near is not None]
         return Batch(
-            frames_B3HW=torch.from_numpy(np.stack([frame_3HW for frame_3HW, _, _ in samples])),
-            labels_BHW=torch.from_numpy(np.stack([labels_HW for _, labels_HW, _ in samples])),
-            ids=tuple(name for _, _, name in samples),
+            frames_B3HW=torch.from_numpy(np.stack([sample.frame_3HW for sample in samples])),
+            labels_BHW=torch.from_numpy(np.stack([sample.labels_HW for sample in samples])),
+            ids=tuple(sample.name for sample in samples),
+            near=Near(*(torch.from_numpy(np.stack(part)) for part in zip(*nears, strict=True)))
+            if nears
+            else None,
         )
 
     def batches(self, start: int, stop: int, slots: Sequence[int] | None = None) -> Iterator[Batch]:

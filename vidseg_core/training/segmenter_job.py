@@ -7,7 +7,7 @@ checkpoint, which the first worker writes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +19,11 @@ from vidseg_core.config.words import count
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.digest import digest_state
 from vidseg_core.models.trainable import TrainableNet, trainable_net
+from vidseg_core.training.beside import Beside
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.data import TrainingData, open_training_data
 from vidseg_core.training.driver import Ending, Run, output_folder, run_training
-from vidseg_core.training.loop import BEST, LAST, LoopOptions, total_parameters, train
+from vidseg_core.training.loop import BEST, LAST, LoopOptions, term_columns, total_parameters, train
 from vidseg_core.training.loss import balance_weights
 from vidseg_core.training.ray_group import GroupLayout, GroupTraining, Member
 from vidseg_core.training.validate import Validation
@@ -43,13 +44,14 @@ class SegmenterTraining(GroupTraining):
     samples = "images"
     measure = "val_miou"
     share = 0.5
-    curve = ("step", "lr", "loss", "val_miou", "seconds", "data_share")
+    curve: Sequence[str] = ("step", "lr", "loss", "val_miou", "seconds", "data_share")
     """`loss`: mean since the row before; `val_miou`: null where nothing was validated; `seconds`: spent in
     training, attempts that were lost excluded; `data_share`: share of the time since the row before that was
     spent waiting for data, 0..1."""
     config: TrainSegmenterConfig
     data: TrainingData
     net: TrainableNet
+    beside: Beside | None
 
     def size(self) -> tuple[int, int]:
         return self.config.recipe.steps, self.config.recipe.batch
@@ -60,6 +62,10 @@ class SegmenterTraining(GroupTraining):
         self.data = open_training_data(config)
         self.net = build_net(config, self.data)
         _check_share(config, self.net)
+        self.beside = build_beside(config, "cpu")
+        if self.beside is not None:
+            self.beside.try_on(config.augment.crop)
+            self.curve = (*self.curve, *term_columns(self.beside.losses))  # means since the row before
         self.report.say(_describe(config, self.data, self.net))
 
     def dry_run(self) -> None:
@@ -70,7 +76,8 @@ class SegmenterTraining(GroupTraining):
     def decides(self) -> dict[str, Any]:
         given = self.config.weights or self.config.encoder_weights
         weights = digest_state(self.net.net.state_dict(), {}) if given else None
-        return self.config.fingerprint_fields() | {"data": self.data.digest(), "weights": weights}
+        fields = self.config.fingerprint_fields() | {"data": self.data.digest(), "weights": weights}
+        return fields if self.beside is None else fields | self.beside.decides()
 
     def job(self, run: Run, layout: GroupLayout) -> SegmenterJob:
         from vidseg_core.training.ray_loader import loading_beside
@@ -123,6 +130,13 @@ def build_net(config: TrainSegmenterConfig, data: TrainingData) -> TrainableNet:
     )
 
 
+def build_beside(config: TrainSegmenterConfig, device: str) -> Beside | None:
+    """What is learned beside labels; the same for every worker."""
+    if not config.temporal.gap:
+        return None
+    return Beside(config.temporal, device=device, seed=config.seed)
+
+
 # --- in a worker -------------------------------------------------------------------------------------------
 
 
@@ -150,6 +164,7 @@ class SegmenterJob:
             build_net(config, data),
             lambda start: ray_batches(training_set, start, config.recipe.steps, slots, self.loading),
             replace(self.options, device=str(member.device)),
+            beside=build_beside(config, str(member.device)),
             validation=validation,
             group=member.group,
             watch=member.watch,
@@ -205,6 +220,11 @@ def _describe(config: TrainSegmenterConfig, data: TrainingData, net: TrainableNe
         kinds += f"{' and ' if kinds else ''}{counts['pseudo']:,} pseudo-labelled"
         kinds += f" ({100 * config.share():.0f} % of each batch)" if counts["labelled"] else ""
     checked = f"{counts['validation']:,} frames" if counts["validation"] else "none given"
+    if gap := config.temporal.gap:
+        near, frames = data.with_neighbours(gap), counts["labelled"] + counts["pseudo"]
+        kinds += (
+            f", {'all' if near == frames else f'{near:,}'} with neighbours up to {count(gap, 'frame')} away"
+        )
     return (
         f"{config.segmenter} ({total_parameters(net) / 1e6:.2f} M weights), {len(data.class_names)} classes; "
         f"{kinds}; validation: {checked}; {recipe.steps:,} steps of {recipe.batch}, crop "

@@ -42,7 +42,8 @@ class Validation:
     def _record(self, number: int) -> Record:
         record = self._kept.get(number)
         if record is None:
-            record = resized(labelled_record(*self._listed[number]), self._size)
+            listed = self._listed[number]
+            record = resized(labelled_record(listed.dataset, listed.item), self._size)
             if len(self._kept) < self._keep:
                 self._kept[number] = record
         return record
