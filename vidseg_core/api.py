@@ -38,6 +38,7 @@ class SegmentOptions(TypedDict, total=False):
     threads: int
     scheduler: Group
     propagation: Group
+    regions: Group
     tta: Group
     masks: Group
     media: Group

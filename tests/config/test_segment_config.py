@@ -19,6 +19,7 @@ from vidseg_core.config import (
     MaskConfig,
     MediaConfig,
     PropagationConfig,
+    RegionsConfig,
     SchedulerConfig,
     SegmentConfig,
     TtaConfig,
@@ -70,6 +71,11 @@ def make(**changes: Any) -> SegmentConfig:
         ({"object_store_mb": 1}, "--object_store_mb"),
         ({"limit": 0}, "--limit"),
         ({"log": "xml"}, "--log"),
+        ({"regions": RegionsConfig(grid="16x1"), "working_size": "128"}, "--regions.grid"),
+        ({"regions": RegionsConfig(grid="3x3"), "working_size": "40x512"}, "--regions.grid"),
+        ({"regions": RegionsConfig(grid="1x3", overlap=72), "working_size": "200"}, "--regions.overlap"),
+        ({"regions": RegionsConfig(grid="2x2"), "budget": 0.04}, "--regions.grid"),
+        ({"regions": RegionsConfig(grid="2x2"), "max_drop": 2.0}, "--regions.grid"),
     ],
 )
 def test_a_bad_value_is_refused_by_its_option_name(changes: dict[str, Any], option: str) -> None:
@@ -99,6 +105,10 @@ def test_a_bad_value_is_refused_by_its_option_name(changes: dict[str, Any], opti
         (TtaConfig, {"scales": (1.0, 8.0)}, "--tta.scales"),
         (TtaConfig, {"scales": (1.0, 1.0)}, "--tta.scales"),
         (TtaConfig, {"scales": (float("nan"),)}, "--tta.scales"),
+        (RegionsConfig, {"grid": "2"}, "--regions.grid"),
+        (RegionsConfig, {"grid": "0x2"}, "--regions.grid"),
+        (RegionsConfig, {"grid": "17x2"}, "--regions.grid"),
+        (RegionsConfig, {"overlap": -1}, "--regions.overlap"),
         (MaskConfig, {"size": "big"}, "--masks.size"),
         (MediaConfig, {"max_pixels": 0}, "--media.max_pixels"),
         (MediaConfig, {"decode_deadline_s": 0.0}, "--media.decode_deadline_s"),
@@ -193,8 +203,17 @@ def test_every_option_is_either_in_the_fingerprint_or_known_not_to_change_rows()
         PropagationConfig(name="clockwork", level="features", sides="one", clock=2),
     ]
     fingerprinted = {name for kind in every_kind for name in make(propagation=kind).fingerprint_fields()}
+    fingerprinted |= set(make(regions=RegionsConfig(grid="2x2")).fingerprint_fields())
     assert fingerprinted | SPEED_ONLY == set(option_types(SegmentConfig))
     assert not fingerprinted & SPEED_ONLY
+
+
+def test_one_region_is_the_run_that_it_was() -> None:
+    """An option that is off changes no fingerprint: runs that older versions began go on."""
+    assert make().fingerprint_fields() == make(regions=RegionsConfig(overlap=3)).fingerprint_fields()
+    assert not any(name.startswith("regions") for name in make().fingerprint_fields())
+    assert make(regions=RegionsConfig(grid="02x1")) == make(regions=RegionsConfig(grid="2x1"))
+    assert "regions 2x1 with overlap 16" in make(regions=RegionsConfig(grid="2x1")).describe()
 
 
 def test_a_run_with_low_latency_says_so() -> None:

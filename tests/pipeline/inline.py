@@ -93,9 +93,14 @@ class _Ticking(LocalExecutor):
 
 
 def rows_without_package(folder: Path) -> list[tuple]:
-    """Every (video, frame, key, mask bytes) as DuckDB sees it, sorted; duplicates would show."""
+    """Every (video, frame, key, mask bytes) as DuckDB sees it, sorted; duplicates would show. What is said of
+    regions is there besides."""
     import duckdb
 
+    files = f"'{folder}/frames/**/*.parquet'"
+    database = duckdb.connect()
+    there = [name for name, *_ in database.execute(f"describe select * from {files}").fetchall()]
+    more = "".join(f", {name}" for name in there if name.startswith("region_") or name == "key_share")
     query = f"""select video_id, frame_index, is_key, key_frame_index, decision_score, kar, lkd, md5(mask)
-                from '{folder}/frames/**/*.parquet' order by all"""
-    return duckdb.connect().execute(query).fetchall()
+                {more} from {files} order by all"""
+    return database.execute(query).fetchall()

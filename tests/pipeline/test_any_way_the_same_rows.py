@@ -23,6 +23,7 @@ from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import Killed, rows_without_package, run_inline
 from tests.training.small import shaken, written
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
 from vidseg_core.models import build_segmenter
 from vidseg_core.models.light import AccelNet, GrfpNet, light_facts
@@ -56,6 +57,10 @@ NETS = {
     "motion vectors": VECTORS,
     "clockwork": CLOCKWORK,
 }
+GRIDS = {
+    "2x2 regions": RegionsConfig(grid="2x2", overlap=8),
+    "1x3 regions": RegionsConfig(grid="1x3", overlap=0),
+}
 LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=40.0, max_interval=20)
 
 CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
@@ -72,11 +77,13 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[2], "grfp"),
     (SCHEDULERS[2], "sharing"),
     (SCHEDULERS[1], "clockwork"),
+    (SCHEDULERS[2], "2x2 regions"),
+    (SCHEDULERS[4], "1x3 regions"),
     (LOW, "lvs"),
 ]
 """Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, LVS
-with low latency and with its own scheduler, shared levels. What is in `NETS` has its own sides, whatever is
-asked."""
+with low latency and with its own scheduler, shared levels, regions with keys of their own. What is in `NETS`
+has its own sides, whatever is asked."""
 EXAMPLES = ("my_looker", "my_filler", "my_checker", "my_steady")
 
 
@@ -133,6 +140,12 @@ def test_the_scheduler_of_lvs_chooses_some_keys_and_not_all(undisturbed: dict) -
     assert 0.1 < sum(keys) / len(keys) < 0.9
 
 
+def test_regions_have_keys_of_their_own(undisturbed: dict) -> None:
+    for sides in ("one", "two"):
+        some = [row[8] for row in undisturbed["warp_error", "2x2 regions", sides]]
+        assert any(any(keys) and not all(keys) for keys in some)
+
+
 def test_propagators_that_look_give_masks_of_their_own(undisturbed: dict) -> None:
     for scheduler, name in CASES[len(SCHEDULERS) : -2]:
         for sides in ("one", "two"):
@@ -178,7 +191,11 @@ def _killed_run(config, branches: int, point: int) -> None:
 
 
 def _config(clips: Path, output: Path, scheduler: SchedulerConfig, name: str, sides: Any, **options: Any):
-    propagation = NETS.get(name) or PropagationConfig(name=name, sides=sides, flow_size=64)
+    propagation = NETS.get(name) or PropagationConfig(
+        name="flow_warp" if name in GRIDS else name, sides=sides, flow_size=64
+    )
+    if name in GRIDS:
+        options["regions"] = GRIDS[name]
     if name in NETS:
         levels = name in ("sharing", "clockwork")
         options["segmenter"] = "sharing:2/tiny-scenes" if levels else "tiny-scenes"

@@ -12,6 +12,7 @@ import pytest
 from tests.store.builders import frame_row, video_row
 from vidseg_core.store import (
     FRAMES_SCHEMA,
+    REGION_SCHEMA,
     SCHEMA_VERSION,
     VIDEOS_SCHEMA,
     StoreError,
@@ -28,7 +29,9 @@ def _described(schema: pa.Schema) -> str:
     return "\n".join([f"schema version {SCHEMA_VERSION}", *lines]) + "\n"
 
 
-@pytest.mark.parametrize(("name", "schema"), [("frames", FRAMES_SCHEMA), ("videos", VIDEOS_SCHEMA)])
+@pytest.mark.parametrize(
+    ("name", "schema"), [("frames", FRAMES_SCHEMA), ("regions", REGION_SCHEMA), ("videos", VIDEOS_SCHEMA)]
+)
 def test_the_schema_is_the_golden_one(name: str, schema: pa.Schema) -> None:
     assert _described(schema) == (GOLDEN / f"{name}.txt").read_text()
 

@@ -34,6 +34,8 @@ class PseudoLabelConfig(SegmentConfig):
         super().__post_init__()
         option = "--budget" if self.budget is not None else "--max_drop"
         check(not self.has_dial, option, "goes with vidseg segment, not with pseudo-label")
+        problem = f"{self.regions.grid} does not go with pseudo-label: confidences are of whole frames"
+        check(not self.regions.on, "--regions.grid", problem)
         number = isinstance(self.min_confidence, (int, float)) and 0 <= self.min_confidence <= 1
         check(number, "--min_confidence", f"must be a number from 0 to 1, got {self.min_confidence!r}")
 

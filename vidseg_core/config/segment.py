@@ -19,6 +19,7 @@ from vidseg_core.config.catalogue import (
     INTERVAL,
     PROPAGATORS,
     SCHEDULERS,
+    is_of_stream,
     listed,
     scheduler_words,
 )
@@ -27,12 +28,14 @@ from vidseg_core.config.errors import ConfigError, check, check_choice, check_in
 from vidseg_core.config.excerpt import Excerpt
 from vidseg_core.config.nets import CHOICE_OF_NETS, NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import PropagationConfig
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = [
     "MaskConfig",
     "MediaConfig",
     "PropagationConfig",
+    "RegionsConfig",
     "SchedulerConfig",
     "SegmentConfig",
     "TtaConfig",
@@ -204,6 +207,7 @@ class SegmentConfig:
 
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     propagation: PropagationConfig = field(default_factory=PropagationConfig)
+    regions: RegionsConfig = field(default_factory=RegionsConfig)
     tta: TtaConfig = field(default_factory=TtaConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     media: MediaConfig = field(default_factory=MediaConfig)
@@ -269,6 +273,7 @@ class SegmentConfig:
         self._check_places()
         self._check_net()
         self._check_cutting()
+        self._check_regions()
         self._check_resources()
         check_dial(self.budget, self.max_drop, self.scheduler.threshold, self.scheduler.interval)
 
@@ -306,6 +311,20 @@ class SegmentConfig:
         check_int("--segment_frames", self.segment_frames, 0, unit="frames")
         check_int("--shard_frames", self.shard_frames, 1, 4096, "frames")
         check_int("--seed", self.seed, 0, 2**63 - 1)
+
+    def _check_regions(self) -> None:
+        """What does not go with regions, and grids that no video can have."""
+        if not self.regions.on:
+            return
+        spec = _parse_working_size(self.working_size)
+        self.regions.check_size((spec, spec) if isinstance(spec, int) else spec)
+        others = (
+            (self.budget is not None, "--budget, which counts whole frames"),
+            (self.max_drop is not None, "--max_drop, which tries schedules of whole frames"),
+            (is_of_stream(self.propagation.flow), f"--propagation.flow {self.propagation.flow}"),
+        )
+        for given, what in others:
+            check(not given, "--regions.grid", f"{self.regions.grid} does not go with {what}")
 
     def _check_resources(self) -> None:
         check_choice("--executor", self.executor, ("auto", "local", "ray"))
@@ -356,6 +375,8 @@ class SegmentConfig:
             del fields["propagation.self_check"], fields["propagation.adapt_steps"]
         if self.propagation.clock == 1:
             del fields["propagation.clock"]
+        if not self.regions.on:  # as before there were others
+            del fields["regions.grid"], fields["regions.overlap"]
         return fields
 
     def describe(self) -> str:
@@ -375,6 +396,8 @@ class SegmentConfig:
             flow += f", low latency (delay {propagation.delay})"
         if propagation.clock > 1:
             flow += f" with clock {propagation.clock}"
+        if self.regions.on:
+            flow += f"; {self.regions.words()}"
         tta = f" (TTA{_tta_text(self.tta)})" if self.tta.on else ""
         cut = f"segments of {self.segment_frames} frames" if self.segment_frames else "one segment per video"
         excerpt = "" if self.media.excerpt.is_whole else f"; of each video {self.media.excerpt.words()}"
@@ -411,6 +434,8 @@ _FINGERPRINT = frozenset(
         "propagation.self_check",
         "propagation.adapt_steps",
         "propagation.clock",
+        "regions.grid",
+        "regions.overlap",
         "tta.scales",
         "tta.flip",
         "masks.size",

@@ -24,7 +24,7 @@ import av
 import av.codec
 import numpy as np
 
-from vidseg_core.drawing.paint import Painter, mark_key
+from vidseg_core.drawing.paint import Painter
 from vidseg_core.store.errors import StoreError
 from vidseg_core.store.run import Run
 from vidseg_core.store.video_file import VideoFile, video_file
@@ -64,12 +64,13 @@ def export_overlay(
     """
     if layout not in ("blend", "side"):
         raise ValueError(f"layout {layout!r} is neither 'blend' nor 'side'")
-    draw = partial(_picture, run, video_id, painter or Painter(), layout, legend, key_marks)
+    painter = painter or Painter()
+    draw = partial(_picture, run, video_id, painter, layout, legend, key_marks)
     spacing = round(_TICKS / fps)
     written, tick, begin = 0, -spacing, 0.0
     encoder: _Encoder | None = None
     with video_file(out) as file:
-        pairs = islice(_paired(frames, run.rows(video_id, _COLUMNS)), most)
+        pairs = islice(_paired(frames, run.rows(video_id, (*_COLUMNS, *painter.columns))), most)
         for picture, row in _drawn(draw, pairs):
             if encoder is None:
                 encoder = _Encoder(file, picture.width, picture.height, fps, quality)
@@ -137,8 +138,8 @@ def _picture(
     height, width = frame_HW3.shape[0] // 2 * 2, frame_HW3.shape[1] // 2 * 2
     frame_HW3 = frame_HW3[:height, :width]
     shown_HW3 = painter.over(frame_HW3, run.labels(video_id, row))
-    if row["is_key"] and key_marks:
-        mark_key(shown_HW3)
+    if key_marks:
+        painter.mark_keys(shown_HW3, row)
     if layout == "side":
         shown_HW3 = np.concatenate((frame_HW3, shown_HW3), axis=1)
     if legend:

@@ -12,19 +12,20 @@ Legend: H, W size of the frame; h, w that of the mask; 3 = RGB, 4 = RGB and opac
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.drawing.legend import legend_strip
 from vidseg_core.drawing.palette import class_colours
+from vidseg_core.drawing.regions import KEY_RGB, mark_regions
 from vidseg_core.store.run import Run
 
 OPACITY = 0.35
 """Of the areas, where nobody says another."""
-KEY_RGB = (213, 94, 0)
-"""Mark of key frames."""
 _SOFT = 1.0
 """Standard deviation of the smoothing, pixels of the mask (of the frame, where that is smaller)."""
 _LINE = 0.002
@@ -35,12 +36,18 @@ class Painter:
     """How the masks of one run look: names and colours of its classes, and how strong they are."""
 
     def __init__(
-        self, class_names: Sequence[str] = (), *, opacity: float = OPACITY, unlabelled: bool = False
+        self,
+        class_names: Sequence[str] = (),
+        *,
+        opacity: float = OPACITY,
+        unlabelled: bool = False,
+        regions: RegionsConfig | None = None,
     ) -> None:
-        """`opacity`: of the areas, 0 (lines alone) to 1. `unlabelled`: masks may hold 255, no label."""
+        """`opacity`: of the areas, 0 (lines alone) to 1. `unlabelled`: masks may hold 255, no label.
+        `regions`: of a run whose frames have several."""
         if not 0.0 <= opacity <= 1.0:
             raise ValueError(f"opacity must be in 0..1, not {opacity}")
-        self.class_names, self._unlabelled = tuple(class_names), unlabelled
+        self.class_names, self._unlabelled, self._regions = tuple(class_names), unlabelled, regions
         self.colours = class_colours(class_names)
         self._area, self._line = _table(self.colours, opacity), _table(self.colours, 1.0)
         self._legends: dict[int, np.ndarray] = {}
@@ -49,8 +56,23 @@ class Painter:
     def of(cls, run: Run, opacity: float = OPACITY) -> Painter:
         """That of a run; of one that has no run.json yet, without names."""
         info = run.info()
-        names = info.get("segmenter", {}).get("class_names") or ()
-        return cls(names, opacity=opacity, unlabelled="min_confidence" in info.get("config", {}))
+        names, config = info.get("segmenter", {}).get("class_names") or (), info.get("config", {})
+        regions = RegionsConfig.of(config)
+        return cls(names, opacity=opacity, unlabelled="min_confidence" in config, regions=regions)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What of a row besides `is_key`, `height` and `width` says what `mark_keys` draws."""
+        return () if self._regions is None else ("region_keys",)
+
+    def mark_keys(self, picture_HW3: np.ndarray, row: Mapping[str, Any], *, corner: bool = True) -> None:
+        """Draw into the picture that the frame is key, or which of its regions are. `corner`: a small KEY,
+        where the frame has no regions."""
+        keys = row["region_keys"] if self._regions is not None else None
+        if self._regions is not None and keys is not None:
+            mark_regions(picture_HW3, self._regions, (row["height"], row["width"]), keys)
+        elif row["is_key"] and corner:
+            mark_key(picture_HW3)
 
     def over(self, frame_HW3: np.ndarray | None, labels_hw: np.ndarray) -> np.ndarray:
         """A new uint8 RGB picture of the frame's size: the frame with the mask over it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,12 +25,13 @@ from vidseg_core.engine.bound import Measured, state_bound
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates
 from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
 from vidseg_core.media import working_size
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.fetched import origin
 from vidseg_core.models.policy_file import policy_digest
-from vidseg_core.models.protocol import Segmenter
+from vidseg_core.models.protocol import Segmenter, SegmenterError
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
@@ -113,14 +115,22 @@ def describe_net(config: SegmentConfig) -> NetFacts:
 def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
     """One frame through N and the plug-ins after it."""
     rule = label_rule(config, net.class_names)
-    tried = try_net(
-        net,
-        sizes=trial_sizes(config.working_size_spec),
-        batch=config.key_batch,
-        device=config.device,
-        rule=rule,
-        most=MOST_NAMES if rule is None else MOST_NAMES - 1,
-    )
+    sizes = trial_sizes(config.working_size_spec)
+    if config.regions.on:
+        sizes = [_smallest_crop(config)]
+    try:
+        tried = try_net(
+            net,
+            sizes=sizes,
+            batch=config.key_batch,
+            device=config.device,
+            rule=rule,
+            most=MOST_NAMES if rule is None else MOST_NAMES - 1,
+        )
+    except SegmenterError as problem:
+        if not config.regions.on:
+            raise
+        raise ConfigError("--regions.grid", f"{config.regions.words()}: {problem}") from problem
     try:
         remembered = try_plugins(config.propagation, lambda: build_run_flow(config, "cpu"), tried)
     except ConfigError:
@@ -130,7 +140,16 @@ def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
     return replace(tried, remembered=remembered)
 
 
-def build_engine(config: SegmentConfig, device: str) -> Engine:
+def _smallest_crop(config: SegmentConfig) -> tuple[int, int]:
+    """(rows, columns) of the smallest region of a video of the usual format."""
+    for width, height in ((16, 9), (4, 3), (1, 1)):  # what is too flat for the grid is another video's case
+        size = working_size(width * 1024, height * 1024, config.working_size_spec)
+        if not config.regions.problem(size):
+            return min((crop.shape for crop in config.regions.crops(size)), key=math.prod)
+    raise ConfigError("--regions.grid", config.regions.problem(size))
+
+
+def build_engine(config: SegmentConfig, device: str) -> AnyEngine:
     """The engine of the run on ``device``. Threads of torch and OpenCV are set for this process.
 
     ``ConfigError`` for a scheduler, propagator or flow that is unknown or does not take its options.
@@ -140,7 +159,7 @@ def build_engine(config: SegmentConfig, device: str) -> Engine:
     options = config.propagation
     net = build_net(config, device)
     try:
-        return Engine(
+        engine = Engine(
             net,
             scheduler_of(config.scheduler),
             propagator_of(options, device),
@@ -157,6 +176,7 @@ def build_engine(config: SegmentConfig, device: str) -> Engine:
         if isinstance(problem, ConfigError):
             raise
         raise ConfigError("--scheduler.name or --propagation.name", str(problem)) from problem
+    return RegionEngine(engine, config.regions) if config.regions.on else engine
 
 
 def build_run_flow(config: SegmentConfig, device: str) -> FlowEstimator:
@@ -286,8 +306,10 @@ def plugin_sources(config: SegmentConfig) -> dict[str, str]:
     )
 
 
-def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentState:
+def new_state(config: SegmentConfig, video_id: str, segment: int) -> SegmentState | RegionStates:
     """The state before a segment's first frame; its name makes random schedules independent of the layout."""
+    if config.regions.on:
+        return RegionStates.new(config.seed, f"{video_id}/{segment}", config.regions.count)
     return SegmentState.new(config.seed, f"{video_id}/{segment}")
 
 

@@ -81,14 +81,16 @@ def state_bound(
     flow_size: int,
     channels: int,
     size: tuple[int, int],
+    whole: tuple[int, int] | None = None,
     references: int = 0,
     late: bool,
     measured: Measured,
 ) -> Bound:
-    """`channels`: of the flow picture; `size`: (H, W); `late`: with low latency a key's own result waits, and
-    something stands in for it; `references`: flows that are kept for later frames."""
+    """`channels`: of the flow picture; `size`: (H, W), of a crop of frames of size `whole`; `late`: with low
+    latency a key's own result waits, and something stands in for it; `references`: flows that are kept for
+    later frames."""
     pixels = size[0] * size[1]
-    height, width = view_size(*size, flow_size)
+    height, width = view_size(*size, flow_size, whole)
     view, frame = height * width * channels, 3 * pixels
     undecided = looked_at(scheduler.window, max_interval) if isinstance(scheduler, WindowScheduler) else 0
     pending = max_interval - 1 if two_sided else 0

@@ -39,6 +39,11 @@ def pack(version: int, header: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     return body + _CRC.pack(zlib.crc32(body))
 
 
+def has_version(data: bytes, version: int) -> bool:
+    """Were these bytes packed under this version? False for what is too short, or none of ours."""
+    return len(data) >= _PREFIX.size and _PREFIX.unpack_from(data)[:2] == (MAGIC, version)
+
+
 def unpack(version: int, data: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and arrays in `data`; StateError for damaged bytes or another version."""
     data = bytes(data)

@@ -33,7 +33,7 @@ from vidseg_core.engine.finalise import Due, Finaliser
 from vidseg_core.engine.flows import Flows
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.late import Late, finish
-from vidseg_core.engine.look import FrameLook, make_view
+from vidseg_core.engine.look import FrameLook, picture_of_size
 from vidseg_core.engine.lookahead import Lookahead, input_of
 from vidseg_core.engine.lows import Lows, connect
 from vidseg_core.engine.net import ChunkedNet
@@ -128,8 +128,15 @@ class Engine:
         self._decider = Decider(online, self.flows, self._lows, self.stats, self.max_interval)
         self._finaliser = Finaliser(self.net, self.filler, self.flows, self.stats)
 
-    def bound(self, size: tuple[int, int], measured: Measured | None = None) -> Bound:
-        """What is kept of a segment at most, at this working size (rows, columns); `measured` on states."""
+    def bound(
+        self,
+        size: tuple[int, int],
+        measured: Measured | None = None,
+        whole: tuple[int, int] | None = None,
+    ) -> Bound:
+        """What is kept of a segment at most, at this working size (rows, columns); `measured` on states.
+
+        `whole`: the size is that of a region of such frames."""
         return state_bound(
             self.filler,
             self.scheduler,
@@ -138,6 +145,7 @@ class Engine:
             flow_size=self.flow_size,
             channels=self.flows.estimator.channels,
             size=size,
+            whole=whole,
             references=MOST_REFERENCES if self.flows.reads_motion else 0,
             late=self._late.delay is not None,
             measured=measured or Measured(),
@@ -323,7 +331,8 @@ class Engine:
     def _kept_picture(self, look: FrameLook) -> np.ndarray | None:
         """What the propagator is shown of a frame's colours, of its own."""
         if self.filler.reads == "colours":
-            return make_view(look.frame.frame_HW3, self.flow_size, 3)
+            height, width = look.view_shape[:2]
+            return picture_of_size(look.frame.frame_HW3, (height, width), 3)
         return look.frame.frame_HW3.copy() if self.filler.reads == "frame" else None
 
     def _advance(

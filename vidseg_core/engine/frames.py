@@ -35,7 +35,7 @@ class FrameInput:
     Both are read during `Engine.step` only; what outlives the call is copied.
     """
 
-    __slots__ = ("_frame_HW3", "_motion", "_picture", "frame_index", "is_corrupt", "pts_s")
+    __slots__ = ("_frame_HW3", "_motion", "_picture", "frame_index", "is_corrupt", "pts_s", "whole")
 
     def __init__(
         self,
@@ -46,8 +46,9 @@ class FrameInput:
         frame_HW3: np.ndarray | None = None,
         picture: Picture | None = None,
         motion: Motion | None = None,
+        whole: tuple[int, int] | None = None,
     ) -> None:
-        """`motion`: where the picture does not bring its own."""
+        """`motion`: where the picture does not bring its own; `whole`: of a crop, (H, W) of its frame."""
         if (frame_HW3 is None) == (picture is None):
             raise ValueError(f"frame {frame_index}: give frame_HW3 or a picture, one of the two")
         self.frame_index = frame_index
@@ -56,6 +57,8 @@ class FrameInput:
         """Presentation time in seconds."""
         self.is_corrupt = is_corrupt
         """The decoder marked the frame as damaged."""
+        self.whole = whole
+        """Of a region, (H, W) of the frame that it is cut from, which its flow picture has the scale of."""
         self._frame_HW3, self._picture = frame_HW3, picture
         self._motion = None if motion is None else (motion,)
 
@@ -112,3 +115,11 @@ class FrameResult:
     """Share of pixels that keep a label (the others are 255), 0..1; NaN unless a `LabelRule` asks."""
     filled_by: str = ""
     """What filled the frame and why, where the propagator chooses (`Gap.filled_by`)."""
+    region_keys: list[bool] | None = None
+    """Of a frame with several regions, row by row of the grid: which were keys."""
+    region_key_frame_index: list[int] | None = None
+    """Their last key frames."""
+    region_scores: list[float] | None = None
+    """Their scores."""
+    key_share: float | None = None
+    """Share of the frame's pixels that N saw, overlap counted, 0 to more than 1."""

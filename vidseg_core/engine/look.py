@@ -19,9 +19,13 @@ from vidseg_core.propagation.chain import Link
 from vidseg_core.scheduling.pair_maps import key_and_flow
 
 
-def view_size(height: int, width: int, flow_size: int) -> tuple[int, int]:
-    """(h, w) of the flow picture: longest side `flow_size`, aspect kept, never larger than the frame."""
-    longest = max(height, width)
+def view_size(
+    height: int, width: int, flow_size: int, whole: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """(h, w) of the flow picture: longest side `flow_size`, aspect kept, never larger than the frame.
+
+    Of a crop of a frame of size `whole` it has the scale of that frame's."""
+    longest = max(whole or (height, width))
     if longest <= flow_size:
         return height, width
     return max(1, round(height * flow_size / longest)), max(1, round(width * flow_size / longest))
@@ -29,7 +33,12 @@ def view_size(height: int, width: int, flow_size: int) -> tuple[int, int]:
 
 def make_view(frame_HW3: np.ndarray, flow_size: int, channels: int) -> np.ndarray:
     """The flow picture, uint8: gray hw (channels 1) or RGB hw3 (channels 3), area-averaged."""
-    height, width = view_size(frame_HW3.shape[0], frame_HW3.shape[1], flow_size)
+    return picture_of_size(frame_HW3, view_size(*frame_HW3.shape[:2], flow_size), channels)
+
+
+def picture_of_size(frame_HW3: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:
+    """`make_view` of a given size (h, w)."""
+    height, width = size
     picture = frame_HW3 if channels == 3 else cv2.cvtColor(frame_HW3, cv2.COLOR_RGB2GRAY)
     if picture.shape[:2] == (height, width):
         return picture.copy()
@@ -39,14 +48,19 @@ def make_view(frame_HW3: np.ndarray, flow_size: int, channels: int) -> np.ndarra
 def view_of(frame: FrameInput, flow_size: int, channels: int) -> np.ndarray:
     """What `make_view` makes; gray comes from the luma where there is one, so that no colours are made."""
     luma = frame.luma() if channels == 1 else None
+    size = view_size(*frame.shape, flow_size, frame.whole)
     if luma is None:
-        return make_view(frame.frame_HW3, flow_size, channels)
-    luma_hw, full_range = luma
-    height, width = view_size(*frame.shape, flow_size)
-    if luma_hw.shape != (height, width):
-        interpolation = cv2.INTER_AREA if luma_hw.shape[0] >= height else cv2.INTER_LINEAR
-        luma_hw = cv2.resize(luma_hw, (width, height), interpolation=interpolation)
+        return picture_of_size(frame.frame_HW3, size, channels)
+    luma_hw, full_range = resized_luma(luma[0], size), luma[1]
     return luma_hw.copy() if full_range else cv2.LUT(luma_hw, _FULL_RANGE)
+
+
+def resized_luma(luma_hw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The luma at another size (h, w)."""
+    if luma_hw.shape == size:
+        return luma_hw
+    interpolation = cv2.INTER_AREA if luma_hw.shape[0] >= size[0] else cv2.INTER_LINEAR
+    return cv2.resize(luma_hw, size[::-1], interpolation=interpolation)
 
 
 _FULL_RANGE = np.clip(np.round((np.arange(256) - 16) * (255 / 219)), 0, 255).astype(np.uint8)
@@ -91,7 +105,9 @@ class FrameLook:
 
     @property
     def view_shape(self) -> tuple[int, ...]:
-        size = view_size(*self.frame.shape, self._flow_size)
+        if self._view is not None:
+            return self._view.shape
+        size = view_size(*self.frame.shape, self._flow_size, self.frame.whole)
         return size if self._channels == 1 else (*size, 3)
 
     @property

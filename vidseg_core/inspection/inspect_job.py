@@ -22,7 +22,7 @@ from vidseg_core.config.words import count
 from vidseg_core.drawing import Painter, export_overlay
 from vidseg_core.export.export_job import export, videos_of
 from vidseg_core.export.sources import Sources
-from vidseg_core.inspection.pick import Row, rows_of
+from vidseg_core.inspection.pick import COLUMNS, Row, rows_of
 from vidseg_core.inspection.sheet import frame_sheet
 from vidseg_core.inspection.why import HEADS, Reasons, table, text_table
 from vidseg_core.kit.progress import Reporter
@@ -63,7 +63,7 @@ def run_inspect(config: InspectConfig, reporter: Reporter | None = None) -> int:
     chosen: dict[str, set[int]] = {}
     try:
         for video_id in videos if config.video else videos[: config.limit]:
-            rows = rows_of(run, video_id, config)
+            rows = rows_of(run, video_id, config, (*COLUMNS, *look.reasons.columns))
             chosen[video_id] = {row["frame_index"] for row in rows}
             if rows:
                 _show(look, video_id, rows)
@@ -97,14 +97,13 @@ def _begin(run: Run, config: InspectConfig, videos: Sequence[str], report: Repor
         if row["filled_by"] and row["video_id"] in videos:
             report.say(f"{row['video_id']}: gaps filled by {row['filled_by']}", video_id=row["video_id"])
     names = list(info.get("segmenter", {}).get("class_names", ()))
-    unlabelled = "min_confidence" in info.get("config", {})
     return _Look(
         run=run,
         config=config,
         report=report,
         out=out,
         class_names=names,
-        painter=Painter(names, unlabelled=unlabelled),
+        painter=Painter.of(run),
         reasons=Reasons(info),
         sources=Sources(run, config.sources),
     )
@@ -127,6 +126,7 @@ def _show(look: _Look, video_id: str, rows: Sequence[Row]) -> None:
         for row in rows:
             frame_HW3, labels_HW = _pair(look, video_id, row, look.config.size)
             shown = [look.painter.over(frame_HW3, labels_HW)]
+            look.painter.mark_keys(shown[0], row, corner=False)
             picture_HW3 = side_by_side(shown if frame_HW3 is None else [frame_HW3, *shown])
             if config.legend:
                 picture_HW3 = look.painter.with_legend(picture_HW3)

@@ -64,7 +64,7 @@ def _show(run: Run, video: Mapping[str, Any], painter: Painter, report: Reporter
         run.store.put(clip, path.read_bytes())
     sources = Sources(run)
     try:
-        rows = telling(list(run.rows(video_id, COLUMNS)), SHEET_FRAMES)
+        rows = telling(list(run.rows(video_id, (*COLUMNS, *painter.columns))), SHEET_FRAMES)
         run.store.put(sheet, jpeg(frame_sheet(run, sources, painter, video_id, rows), quality=90))
     finally:
         sources.close()

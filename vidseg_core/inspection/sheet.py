@@ -31,13 +31,13 @@ def frame_sheet(
     blocks = []
     for start in range(0, len(rows), COLUMNS):
         part = rows[start : start + COLUMNS]
-        pictures = [_picture(run, sources, painter, video_id, row["frame_index"]) for row in part]
+        pictures = [_picture(run, sources, painter, video_id, row) for row in part]
         missing = COLUMNS - len(part) if start else 0
         blocks.append(
             SheetRow(
                 title="" if part[0]["pts_s"] is None else f"{part[0]['pts_s']:.1f} s",
                 pictures=[*pictures, *[np.full_like(pictures[0], 255)] * missing],
-                keys=[*(bool(row["is_key"]) for row in part), *[False] * missing],
+                keys=[*(bool(row["is_key"]) and not painter.columns for row in part), *[False] * missing],
                 captions=[*map(caption, part), *[""] * missing],
             )
         )
@@ -45,5 +45,8 @@ def frame_sheet(
     return contact_sheet(blocks, titles, painter if legend else None, cell_width=CELL)
 
 
-def _picture(run: Run, sources: Sources, painter: Painter, video_id: str, number: int) -> np.ndarray:
-    return painter.over(sources.frame(video_id, number, READ), run.mask(video_id, number))
+def _picture(run: Run, sources: Sources, painter: Painter, video_id: str, row: Row) -> np.ndarray:
+    number = row["frame_index"]
+    picture_HW3 = painter.over(sources.frame(video_id, number, READ), run.mask(video_id, number))
+    painter.mark_keys(picture_HW3, row, corner=False)
+    return picture_HW3

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vidseg_core.config.catalogue import EVERY, INTERVAL, SCHEDULERS
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.scheduling.by_name import threshold_of
 
 
@@ -22,6 +23,7 @@ class Reasons:
         carried = info.get("config", {}).get("propagation", {})
         self.delay = carried.get("delay") if carried.get("latency") == "low" else None
         """Frames until the net's own result counts; None: at once."""
+        self.regions = RegionsConfig.of(info.get("config", {}))
         self._entry = SCHEDULERS.get(self.name)
         """None: a plug-in."""
 
@@ -33,6 +35,9 @@ class Reasons:
         return f"{reason}; shows what was carried to it, the net's result counts {_frames(self.delay)} later"
 
     def _reason(self, row: Mapping[str, Any]) -> str:
+        keys = row["region_keys"] if self.regions is not None else None
+        if keys is not None and any(keys) and not all(keys):
+            return self._some_regions(row)
         score, lkd = row["decision_score"], row["lkd"]
         since = f"{_frames(lkd)} since the last key"
         if score is None:
@@ -56,6 +61,28 @@ class Reasons:
         if row["is_key"]:
             return f"key: {scored}, above{limit or ' its threshold'} ({since})"
         return f"no key: {scored}, not above{limit or ' its threshold'} ({since})"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What of a row is read besides, with regions."""
+        return () if self.regions is None else ("region_keys", "region_scores", "key_share")
+
+    def _some_regions(self, row: Mapping[str, Any]) -> str:
+        """A frame of which some regions are key and others are not."""
+        assert self.regions is not None
+        pairs = list(zip(row["region_keys"], row["region_scores"], strict=True))
+        scores = [score for is_key, score in pairs if is_key]
+        numbers = ", ".join(str(number) for number, (is_key, _) in enumerate(pairs, 1) if is_key)
+        named = f"{'region' if len(scores) == 1 else 'regions'} {numbers} of {self.regions.grid}"
+        seen = f"{100 * row['key_share']:.0f} % of the pixels, the oldest key {_frames(row['lkd'])} ago"
+        if not self.scores:
+            return f"key: {named} ({seen})"
+        if self._entry and self._entry.looks_ahead:
+            return f"key: {named}, planned by {self.name} ({seen})"
+        found = "forced" if max(scores) == math.inf else f"up to {max(scores):.4g}"
+        others = max(score for is_key, score in pairs if not is_key)
+        limit = "" if self.threshold is None else f", the threshold is {self.threshold:.4g}"
+        return f"key: {named}: {self.name} {found}; the others up to {others:.4g}{limit} ({seen})"
 
     @property
     def scores(self) -> bool:

@@ -110,7 +110,8 @@ class Totals:
 
     figures: dict[str, Any]
     """videos, ok, partial, quarantined, frames, corrupt_frames, keys, aki (None without keys),
-    key_net_calls_saved, duration_s (seconds of video), cpu_s, gpu_s."""
+    key_net_calls_saved, duration_s (seconds of video), cpu_s, gpu_s. With regions aki and the calls saved
+    count pixels that N saw, in frames' worth."""
     not_ok: pa.Table
     """Rows of videos that are partial or quarantined (`VIDEOS_SCHEMA`)."""
 
@@ -122,23 +123,31 @@ class Totals:
 
 def totals_of(batches: Iterable[pa.Table]) -> Totals:
     """The totals of a run's rows (`VIDEOS_SCHEMA`)."""
-    videos, sums = dict.fromkeys(STATUSES, 0), dict.fromkeys(_SUMMED, 0.0)
+    videos, sums = dict.fromkeys(STATUSES, 0), dict.fromkeys((*_SUMMED, "worth"), 0.0)
     aside = [VIDEOS_SCHEMA.empty_table()]
     for rows in batches:
         for count in pc.value_counts(rows["status"]).to_pylist():  # type: ignore[attr-defined]
             videos[count["values"]] += count["counts"]
         for name in _SUMMED:
             sums[name] += pc.sum(rows[name]).as_py() or 0  # type: ignore[attr-defined]
+        sums["worth"] += _worth(rows)
         aside.append(rows.filter(pc.field("status") != "ok"))
     frames, keys = int(sums["decoded_frames"]), int(sums["keys"])
+    worth = keys if abs(sums["worth"] - keys) < 1e-6 * max(1, keys) else sums["worth"]
     figures = {
         "videos": sum(videos.values()),
         **videos,
         "frames": frames,
         "corrupt_frames": int(sums["corrupt_frames"]),
         "keys": keys,
-        "aki": frames / keys if keys else None,
-        "key_net_calls_saved": frames - keys,
+        "aki": frames / worth if worth else None,
+        "key_net_calls_saved": frames - keys if worth == keys else round(frames - worth),
         **{name: sums[name] for name in ("duration_s", "cpu_s", "gpu_s")},
     }
     return Totals(figures=figures, not_ok=pa.concat_tables(aside))
+
+
+def _worth(rows: pa.Table) -> float:
+    """Keys of these videos in frames' worth of pixels: with regions not the frames that have a key."""
+    of_each = zip(rows["decoded_frames"].to_pylist(), rows["aki"].to_pylist(), strict=True)
+    return sum(frames / aki for frames, aki in of_each if aki)

@@ -18,6 +18,7 @@ REASONS = frozenset(
         "too_large",  # picture size or memory over the limits
         "decode_timeout",
         "decode_crash",
+        "too_small",  # the working size has no regions of the grid that was asked for
         "no_frames",  # a video stream of which not one frame can be decoded
         "changed",  # other contents than when the run listed it
         "corrupt_header",  # recognised container, unusable header

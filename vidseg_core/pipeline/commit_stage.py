@@ -24,16 +24,18 @@ from vidseg_core.pipeline.rows import PartMessage, Receipt, frames_of, messages,
 from vidseg_core.store.keys import part_key
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import commit_part, encode_part
-from vidseg_core.store.schema import FRAMES_SCHEMA, PSEUDO_SCHEMA
+from vidseg_core.store.schema import frames_table
 
 
 class CommitStage:
     """The commit function of a branch; small and picklable."""
 
-    def __init__(self, store: ObjectStore, n_classes: int, *, confidence: bool = False) -> None:
+    def __init__(
+        self, store: ObjectStore, n_classes: int, *, confidence: bool = False, regions: bool = False
+    ) -> None:
         self._store = store
         self._n_classes = n_classes
-        self._schema = PSEUDO_SCHEMA if confidence else FRAMES_SCHEMA
+        self._schema = frames_table(confidence=confidence, regions=regions)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Commit every part of ``batch``; one receipt each."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vidseg_core.engine import FrameResult
+from vidseg_core.engine.regions import RegionStates, restored
 from vidseg_core.engine.state import SegmentState
 from vidseg_core.pipeline.saved import CursorError, Totals, seal, unseal
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
@@ -27,7 +28,7 @@ ROW_FIELDS = tuple(field.name for field in fields(FrameResult) if field.name != 
 class SegmentCursor:
     """One segment on its way through the engine."""
 
-    state: SegmentState
+    state: SegmentState | RegionStates
     next_shard: int = 0
     next_part: int = 0
     waiting: deque[int] = field(default_factory=deque)
@@ -48,6 +49,8 @@ class SegmentCursor:
         self.totals.keys += sum(row.is_key for row in rows)
         self.totals.corrupt += sum(row.is_corrupt for row in rows)
         for row in rows:
+            if row.key_share is not None:
+                self.totals.key_share = (self.totals.key_share or 0.0) + row.key_share
             if row.filled_by:
                 self.totals.count_filled(row.filled_by)
 
@@ -88,7 +91,7 @@ class SegmentCursor:
         header, offset = unseal(data)
         end = offset + header["state_bytes"]
         cursor = cls(
-            state=SegmentState.from_bytes(data[offset:end]),
+            state=restored(data[offset:end]),
             next_shard=header["next_shard"],
             next_part=header["next_part"],
             waiting=deque(header["waiting"]),

@@ -122,7 +122,7 @@ def finish(
     for mark in list(store.list(ENGINE_PREFIX)):
         store.delete(mark.key)
     store.put_if_absent(SUCCESS_KEY, b"")
-    _closing(report, store, found, seconds, dial, promised, net.warning)
+    _closing(report, store, found, seconds, dial, promised, net.warning, regions=config.regions.on)
     return found.exit_code
 
 
@@ -134,6 +134,8 @@ def _closing(
     dial: Mapping[str, Any] | None,
     promised: Sequence[tuple[str, str]],
     warning: str,
+    *,
+    regions: bool,
 ) -> None:
     totals, bad = found.figures, found.not_ok.to_pylist()
     if report.is_json:
@@ -143,7 +145,7 @@ def _closing(
         for row in bad:
             report.event("video", **{k: row[k] for k in ("video_id", "uri", "status", "reason")})
         return
-    report.block(closing_table(totals, bad, seconds, store.root, promised, warning))
+    report.block(closing_table(totals, bad, seconds, store.root, promised, warning, regions=regions))
 
 
 def closing_table(
@@ -153,19 +155,22 @@ def closing_table(
     where: str,
     promised: Sequence[tuple[str, str]] = (),
     warning: str = "",
+    *,
+    regions: bool = False,
 ) -> str:
     """The table that ends a run: what was done, what was saved, which videos have a reason.
 
-    ``warning``: what must be said of the net.
+    ``warning``: what must be said of the net. ``regions``: frames have several, so pixels are counted.
     """
-    frames, keys = totals["frames"], totals["keys"]
-    saved = f"{frames - keys:,} ({100 * (frames - keys) / frames:.1f} %)" if frames else "-"
+    frames = totals["frames"]
+    spared = totals["key_net_calls_saved"] if regions else frames - totals["keys"]
+    saved = f"{spared:,} ({100 * spared / frames:.1f} %)" if frames else "-"
     lines = [
         ("videos", f"{totals['videos']:,} ({totals['ok']} ok, {totals['partial']} partial)"),
         ("frames", f"{frames:,}"),
-        ("key frames", f"{keys:,}"),
-        ("AKI", f"{totals['aki']:.1f} frames" if totals["aki"] else "-"),
-        ("key-net calls saved", saved),
+        ("frames with key regions" if regions else "key frames", f"{totals['keys']:,}"),
+        ("AKI in pixels" if regions else "AKI", f"{totals['aki']:.1f} frames" if totals["aki"] else "-"),
+        ("frames of pixels saved" if regions else "key-net calls saved", saved),
         *promised,
         ("this driver's time", f"{clock(seconds)}"),
         ("compute", f"{totals['cpu_s']:.0f} CPU-s, {totals['gpu_s']:.0f} GPU-s (all drivers)"),

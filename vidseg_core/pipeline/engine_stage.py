@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow as pa
 
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.engine import Engine, FrameInput, FrameResult, StateError
+from vidseg_core.engine import FrameInput, FrameResult, StateError
 from vidseg_core.engine.assemble import build_engine, new_state
+from vidseg_core.engine.regions import AnyEngine
 from vidseg_core.media import Pictures
 from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.commit_stage import CommitStage
@@ -101,7 +102,7 @@ class EngineStage:
         if toll is not None and toll.is_final:
             self._broken = start_failure(toll, self._config)  # raised where Ray hands it on: in a call
         else:
-            self._engine: Engine = build_engine(self._config, device)
+            self._engine: AnyEngine = build_engine(self._config, device)
         self._deaths.leave()
 
     def start_over(self) -> None:

@@ -26,6 +26,7 @@ from vidseg_core.pipeline.dial import Dial, needed
 from vidseg_core.pipeline.local import gpus_here
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.pace import FRAMES, Pace, describe_pace, measure_pace
+from vidseg_core.pipeline.plan_stage import check_regions
 from vidseg_core.pipeline.repair import repair
 from vidseg_core.plan.excerpt import covered_s, frames_of
 from vidseg_core.plan.segments import plan_segments, shard_length
@@ -68,6 +69,7 @@ def dry_run(
             try:
                 index = child.probe(video.uri, config.media.stream)
                 frames = frames_of(video.excerpt, index, video.uri)
+                check_regions(config.regions, index, config.working_size_spec, video.uri)
             except MediaError as problem:
                 sums.refused += 1
                 why = str(problem).removeprefix(f"{video.uri}: ")
@@ -167,7 +169,24 @@ def _print(
         state_frames=bound.frames,
         state_bytes=bound.bytes,
     )
+    if config.regions.on:
+        _say_crops(report, config, sums.largest)
     estimate, *beside = describe_pace(pace, frames, config.scheduler.name)
     report.say(estimate, core_seconds=round(frames * pace.frame_s, 1))
     for line in beside:
         report.say(line, every_core_seconds=round(frames * pace.every_frame_s, 1), fidelity=pace.fidelity)
+
+
+def _say_crops(report: Reporter, config: SegmentConfig, size: tuple[int, int]) -> None:
+    """What the regions of the largest frames are."""
+    crops = config.regions.crops(size)
+    shapes = sorted({crop.shape for crop in crops}, key=math.prod)
+    pixels = sum(crop.pixels for crop in crops) / math.prod(size)
+    report.say(
+        f"regions: {config.regions.grid}, so {len(crops)} crops of a frame of {size[0]}x{size[1]}, of "
+        f"{' and '.join(f'{rows}x{columns}' for rows, columns in shapes)} with overlap "
+        f"{config.regions.overlap}; a frame of which all are keys costs {pixels:.2f} times its pixels, in "
+        f"calls of up to {count(config.key_batch, 'crop')} of one size",
+        crops=len(crops),
+        crop_pixels=round(pixels, 4),
+    )

@@ -20,9 +20,10 @@ import numpy as np
 from vidseg_core.config.catalogue import EVERY, SCHEDULERS
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
-from vidseg_core.engine import Engine, FrameInput, FrameResult
+from vidseg_core.engine import FrameInput, FrameResult
 from vidseg_core.engine.assemble import build_engine, new_state
-from vidseg_core.engine.bound import Bound, Measured, measure
+from vidseg_core.engine.bound import Bound, Measured
+from vidseg_core.engine.regions import AnyEngine, measured
 from vidseg_core.kit.progress import clock
 from vidseg_core.media import FrameShard
 from vidseg_core.metrics import measure_fidelity
@@ -47,7 +48,7 @@ class Pace:
     key_s: float
     """What a key takes besides: the net, or what of it does not run on every frame anyway."""
     key_share: float
-    """Keys per frame of the schedule."""
+    """Keys per frame of the schedule; with regions frames' worth of pixels, overlap counted."""
     every_s: float
     """A frame with the net on every frame, without decoding."""
     fidelity: float | None
@@ -80,13 +81,13 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
     engine, n = build_engine(config, device), len(shard)
     rows, seconds, held = _as_configured(engine, config, video_id, shard)
     net_s = engine.stats.seconds["net"]
-    keys = sum(row.is_key for row in rows)
+    keys = sum(float(row.is_key) if row.key_share is None else row.key_share for row in rows)
     pace = Pace(
         frames=n,
         decode_s=shard.cpu_s / n,
         between_s=max(0.0, seconds - net_s) / n,
-        key_s=net_s / max(1, keys),
-        key_share=_share(config.scheduler, keys / n),
+        key_s=net_s / max(1, keys),  # with regions: of the pixels of a frame, in crops
+        key_share=keys / n if config.regions.on else _share(config.scheduler, keys / n),
         every_s=seconds / n,
         fidelity=None,
         bound=partial(engine.bound, measured=held),
@@ -98,9 +99,8 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
         engine, shard
     )  # more calls than there are keys, and none of them the first
     low_s = engine.stats.seconds["low"] / n  # of N, but every frame takes it
-    return replace(
-        pace, key_s=max(0.0, call_s - low_s), every_s=call_s, fidelity=_fidelity(config, rows, masks)
-    )
+    key_s = pace.key_s if config.regions.on else max(0.0, call_s - low_s)
+    return replace(pace, key_s=key_s, every_s=call_s, fidelity=_fidelity(config, rows, masks))
 
 
 def _share(scheduler: SchedulerConfig, seen: float) -> float:
@@ -118,19 +118,19 @@ def _frame(shard: FrameShard, t: int) -> FrameInput:
 
 
 def _as_configured(
-    engine: Engine, config: SegmentConfig, video_id: str, shard: FrameShard
+    engine: AnyEngine, config: SegmentConfig, video_id: str, shard: FrameShard
 ) -> tuple[list[FrameResult], float, Measured]:
     """Rows, seconds for all of them, and what the state held at most of what only a run shows."""
     state, now = new_state(config, video_id, 0), engine.stats.clock
     started, rows, held = now(), list[FrameResult](), Measured()
     for t in range(len(shard)):
         rows += engine.step([state], [_frame(shard, t)])[0]
-        held = held.most(measure(state, shard.pictures[t].shape))
+        held = held.most(measured(state, shard.pictures[t].shape, config.regions))
     rows += engine.finish([state])[0]
     return rows, now() - started, held
 
 
-def _on_every_frame(engine: Engine, shard: FrameShard) -> tuple[list[np.ndarray], float]:
+def _on_every_frame(engine: AnyEngine, shard: FrameShard) -> tuple[list[np.ndarray], float]:
     """The net's own masks, labels_HW, of the frames that it manages in `MOST_S`, and seconds for each."""
     now, masks = engine.stats.clock, list[np.ndarray]()
     started = now()

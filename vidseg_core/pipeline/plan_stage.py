@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from vidseg_core.config.catalogue import is_of_stream
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.media import (
     DecodeChild,
@@ -66,6 +67,7 @@ class PlanOptions:
     maps_hdr: bool = True
     motion: bool = False
     """Frames bring what the stream says of their motion."""
+    regions: RegionsConfig = RegionsConfig()
     kept: frozenset[str] = frozenset()
     """Videos that are done but for parts that are missing (`kept`)."""
 
@@ -79,6 +81,7 @@ class PlanOptions:
             stream=config.media.stream,
             maps_hdr=config.media.hdr == "map",
             motion=is_of_stream(config.propagation.flow),
+            regions=config.regions,
             kept=kept,
         )
 
@@ -149,6 +152,7 @@ class PlanStage:
             child = self._child or child_for_this_process(self._limits)
             index = patiently(lambda: child.probe(video.uri, self._options.stream))
             frames = frames_of(video.excerpt, index, video.uri)
+            check_regions(self._options.regions, index, self._options.working_size, video.uri)
         except MediaError as problem:
             return to_table(_failed(video, problem.reason, str(problem), kept))
         if kept is not None and (why := _other_video(kept, _facts(video, index))):
@@ -256,6 +260,12 @@ class VideoInputMessage:
     fps: float | None = None
     start_s: float | None = None
     end_s: float | None = None
+
+
+def check_regions(regions: RegionsConfig, index: VideoIndex, spec: int | str, uri: str) -> None:
+    """`MediaError` for a video whose working size has no such regions."""
+    if why := regions.problem(working_size(index.width, index.height, spec)):
+        raise MediaError("too_small", f"{uri}: {why}")
 
 
 def resume_point(states: Iterable[StateKey], prefix: int) -> StateKey | None:

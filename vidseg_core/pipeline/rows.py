@@ -26,6 +26,7 @@ _BLOB = "blob"
 _HEADER = "header"
 _M = TypeVar("_M")
 _TYPES = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+_TYPES |= {list[kind]: pa.list_(values) for kind, values in _TYPES.items()}
 
 
 @dataclass(slots=True)
@@ -160,10 +161,15 @@ def frames_of(table: pa.Table, row: int, labels_THW: np.ndarray) -> list[SimpleN
 
 @lru_cache(maxsize=8)
 def _plain_fields(kind: type) -> dict[str, pa.DataType]:
-    """The fields of a dataclass that are numbers, flags or texts (or None), with their Arrow types."""
+    """The fields of a dataclass that are numbers, flags, texts, lists of them, or None; and their types."""
     hints = get_type_hints(kind)
-    kinds = {name: {hint, *get_args(hint)} & _TYPES.keys() for name, hint in hints.items()}
+    kinds = {name: {hint, *_choices(hint)} & _TYPES.keys() for name, hint in hints.items()}
     return {field.name: _TYPES[kinds[field.name].pop()] for field in fields(kind) if kinds[field.name]}
+
+
+def _choices(hint: Any) -> tuple[Any, ...]:
+    """The kinds of which a value may be."""
+    return () if get_origin(hint) is list else get_args(hint)
 
 
 def messages(table: pa.Table, kind: type[_M]) -> list[tuple[_M, pa.Buffer]]:

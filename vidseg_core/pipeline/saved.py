@@ -33,6 +33,8 @@ class Totals:
     """Frames by what filled them, where the propagator chooses."""
     evidence: str = ""
     """What the last choice followed from."""
+    key_share: float | None = None
+    """With regions: frames' worth of pixels that N saw, overlap counted."""
 
     def count_filled(self, filled_by: str) -> None:
         """A frame that says what filled it, and in brackets why."""

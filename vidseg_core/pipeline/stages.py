@@ -42,5 +42,10 @@ class Stages:
             limits=limits,
             child=child or DecodeChild(limits),
             plan=PlanStage(store, limits, PlanOptions.of(config, kept_videos(store))),
-            commit=CommitStage(store, len(net.class_names), confidence=isinstance(config, PseudoLabelConfig)),
+            commit=CommitStage(
+                store,
+                len(net.class_names),
+                confidence=isinstance(config, PseudoLabelConfig),
+                regions=config.regions.on,
+            ),
         )

@@ -79,7 +79,7 @@ class VideoTally:
             "decoded_frames": sums["frames"],
             "corrupt_frames": sums["corrupt"],
             "keys": sums["keys"],
-            "aki": sums["frames"] / sums["keys"] if sums["keys"] else None,
+            "aki": sums["frames"] / sums["worth"] if sums["worth"] else None,
             "cpu_s": sums["decode_s"] + sums["engine_s"],
             "gpu_s": sums["device_s"] if device == "cuda" else 0.0,
             "parts": self._parts(),
@@ -148,6 +148,8 @@ def quarantine_row(
 def _sums(totals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     names = ("frames", "corrupt", "keys", "decode_s", "engine_s", "device_s")
     sums: dict[str, Any] = {name: sum(t.get(name) or 0 for t in totals) for name in names}
+    shares = [t["key_share"] for t in totals if t.get("key_share") is not None]
+    sums["worth"] = sum(shares) if shares else sums["keys"]  # keys, in frames' worth of pixels
     sums["error"] = next((t["error"] for t in totals if t.get("error")), None)
     return sums
 

@@ -30,12 +30,19 @@ from vidseg_core.store.parts import (
     list_states,
 )
 from vidseg_core.store.run import Run, open_run
-from vidseg_core.store.schema import FRAMES_SCHEMA, PSEUDO_SCHEMA, SCHEMA_VERSION, VIDEOS_SCHEMA
+from vidseg_core.store.schema import (
+    FRAMES_SCHEMA,
+    PSEUDO_SCHEMA,
+    REGION_SCHEMA,
+    SCHEMA_VERSION,
+    VIDEOS_SCHEMA,
+)
 
 __all__ = [
     "FRAMES_SCHEMA",
     "PSEUDO_SCHEMA",
     "MASK_CODEC",
+    "REGION_SCHEMA",
     "RUN_KEY",
     "SCHEMA_VERSION",
     "STATE_PREFIX",

@@ -53,6 +53,18 @@ PSEUDO_SCHEMA: pa.Schema = pa.schema(
 )
 """Columns of the frames of a run of pseudo-labels."""
 
+REGION_SCHEMA: pa.Schema = pa.schema(
+    [
+        *FRAMES_SCHEMA,
+        _column("region_keys", pa.list_(_column("element", pa.bool_())), nullable=True),  # row by row
+        _column("region_key_frame_index", pa.list_(_column("element", pa.int64())), nullable=True),
+        _column("region_scores", pa.list_(_column("element", pa.float64())), nullable=True),
+        _column("key_share", pa.float64(), nullable=True),  # of the frame's pixels that N saw
+    ],
+    metadata=_METADATA,
+)
+"""Columns of the frames of a run with `--regions.grid`; `region_*` have an entry per region."""
+
 VIDEOS_SCHEMA: pa.Schema = pa.schema(
     [
         _column("video_id", pa.string()),
@@ -88,7 +100,15 @@ VIDEOS_SCHEMA: pa.Schema = pa.schema(
 
 def frames_schema(names: Iterable[str]) -> pa.Schema:
     """The schema of a frame table with these column names."""
-    return PSEUDO_SCHEMA if "confidence" in set(names) else FRAMES_SCHEMA
+    known = set(names)
+    return frames_table(confidence="confidence" in known, regions="region_keys" in known)
+
+
+def frames_table(*, confidence: bool = False, regions: bool = False) -> pa.Schema:
+    """The schema of the frames of a run: of pseudo-labels, with regions, or neither."""
+    if confidence and regions:
+        raise ValueError("pseudo-labels have no regions")
+    return PSEUDO_SCHEMA if confidence else REGION_SCHEMA if regions else FRAMES_SCHEMA
 
 
 def conformed(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:

@@ -1,0 +1,177 @@
+"""Promise: `--regions.grid` gives a run whose rows say what each region did, that counts pixels, shows
+regions in its pictures, and refuses in one sentence what cannot be.
+
+Why: a grid that does not fit would be an error of numpy in the middle of a run, and a run that counted a
+region as a frame would say that it saved what it did not.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.engine.toy import ThresholdNet
+from tests.pipeline.clips import make_corpus, moving_disc, write_video
+from tests.pipeline.conftest import RunJob, small_config
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.inspect import InspectConfig
+from vidseg_core.config.pseudo_label import PseudoLabelConfig
+from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
+from vidseg_core.drawing import Painter
+from vidseg_core.drawing.regions import KEY_RGB
+from vidseg_core.inspection.inspect_job import run_inspect
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.pipeline.segment_job import run_segment
+from vidseg_core.store import FRAMES_SCHEMA, REGION_SCHEMA, open_run
+from vidseg_core.store.compact import compact
+
+GRID = RegionsConfig(grid="2x2", overlap=8)
+"""Of frames of 96x128 four crops of 56x72: 1.3125 times the pixels."""
+OPTIONS: dict[str, Any] = {
+    "regions": GRID,
+    "scheduler": SchedulerConfig(name="warp_error", threshold=3.0, max_interval=9),
+    "propagation": PropagationConfig(flow_size=64),
+}
+
+
+class Tall(ThresholdNet):
+    """A net that takes no frame of less than 64 rows."""
+
+    def features(self, frames_B3HW: Any) -> Any:
+        if frames_B3HW.shape[2] < 64:
+            raise ValueError("at least 64 rows")
+        return super().features(frames_B3HW)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("clips"), (30,))
+
+
+@pytest.fixture(scope="module")
+def run_of_regions(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished run by the local executor, and what it said."""
+    output, text = tmp_path_factory.mktemp("run") / "out", io.StringIO()
+    config = small_config(corpus, output, executor="local", workers=1, **OPTIONS)
+    assert run_segment(config, Reporter("text", text)) == 0
+    return output, text.getvalue()
+
+
+def test_rows_say_what_each_region_did(run_of_regions: tuple[Path, str]) -> None:
+    run = open_run(str(run_of_regions[0]))
+    (video,) = run.videos().to_pylist()
+    rows, mixed = list(run.rows(video["video_id"])), 0
+    for row in rows:
+        keys = row["region_keys"]
+        assert len(keys) == len(row["region_scores"]) == len(row["region_key_frame_index"]) == 4
+        assert row["is_key"] == any(keys)
+        assert row["key_share"] == pytest.approx(sum(keys) * 56 * 72 / (96 * 128))
+        assert row["key_frame_index"] == min(row["region_key_frame_index"])
+        assert (row["height"], row["width"]) == (96, 128) and sum(row["class_pixels"]) == 96 * 128
+        mixed += any(keys) and not all(keys)
+    assert mixed > 2
+    assert video["keys"] == sum(row["is_key"] for row in rows)
+    assert video["aki"] == pytest.approx(len(rows) / sum(row["key_share"] for row in rows))
+    assert run.info()["totals"]["aki"] == pytest.approx(video["aki"])
+    assert "AKI in pixels" in run_of_regions[1] and "frames with key regions" in run_of_regions[1]
+
+
+def test_columns_are_there_with_regions_alone(
+    run_of_regions: tuple[Path, str], corpus: Path, tmp_path: Path, run_locally: RunJob
+) -> None:
+    assert open_run(str(run_of_regions[0])).frames().schema.names == REGION_SCHEMA.names
+    assert run_locally(corpus, tmp_path / "out")[0] == 0
+    assert open_run(str(tmp_path / "out")).frames().schema.names == FRAMES_SCHEMA.names
+
+
+def test_parts_of_regions_can_be_merged(corpus: Path, tmp_path: Path, run_locally: RunJob) -> None:
+    assert run_locally(corpus, tmp_path / "out", **OPTIONS)[0] == 0
+    run = open_run(str(tmp_path / "out"))
+    (video_id,) = (found for found, _ in run.files())
+    before = list(run.rows(video_id))
+    compact(run.store)
+    assert list(open_run(str(tmp_path / "out")).rows(video_id)) == before
+
+
+def test_inspect_says_which_regions_were_keys_and_frames_them(
+    run_of_regions: tuple[Path, str], tmp_path: Path
+) -> None:
+    output, text = run_of_regions[0], io.StringIO()
+    look = InspectConfig(run=str(output), output=str(tmp_path / "look"), limit=30)
+    run_inspect(look, Reporter("text", text))
+    assert (
+        "key: region 1 of 2x2: warp_error " in text.getvalue()
+        or " of 2x2: warp_error up to" in text.getvalue()
+    )
+    painter, size = Painter.of(open_run(str(output))), (96, 128)
+    picture_HW3 = np.zeros((*size, 3), np.uint8)
+    keys = [False, True, False, False]
+    painter.mark_keys(picture_HW3, {"region_keys": keys, "is_key": True, "height": 96, "width": 128})
+    framed_HW = (picture_HW3 == KEY_RGB).all(axis=2)
+    assert framed_HW[0, 64:].all() and framed_HW[47, 64:].all()  # the region at the top right
+    assert not framed_HW[:, :64].any() and not framed_HW[48:].any()
+    assert picture_HW3[70, 64].any() and picture_HW3[48, 20].any()  # lines between the others
+
+
+def test_dry_run_says_crops_batch_and_state(corpus: Path, tmp_path: Path, run_locally: RunJob) -> None:
+    code, text = run_locally(corpus, tmp_path / "out", dry_run=True, key_batch=4, **OPTIONS)
+    assert code == 0 and not (tmp_path / "out").exists()
+    assert "regions: 2x2, so 4 crops of a frame of 96x128, of 56x72 with overlap 8" in text
+    assert "costs 1.31 times its pixels, in calls of up to 4 crops" in text
+    assert "state: of a segment at most 8 frames" in text
+
+
+def test_a_video_too_small_for_the_grid_is_put_aside_alone(tmp_path: Path, run_locally: RunJob) -> None:
+    write_video(tmp_path / "in" / "flat.mp4", moving_disc(8, 40, 256))
+    write_video(tmp_path / "in" / "large.mp4", moving_disc(8, 96, 128))
+    options = OPTIONS | {"regions": RegionsConfig(grid="3x3", overlap=8)}
+    code, text = run_locally(tmp_path / "in", tmp_path / "out", **options)
+    rows = {Path(row["uri"]).stem: row for row in open_run(str(tmp_path / "out")).videos().to_pylist()}
+    assert code == 3
+    assert rows["large"]["status"] == "ok"
+    assert rows["flat"]["reason"].startswith("too_small: ")
+    assert "3x3 cuts frames of 40x256 into regions of 8 pixels a side; at least 16 are needed" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            {"segmenter": "tests.pipeline.test_regions:Tall"},
+            r"--regions.grid: regions 2x2 .*56x72.*at least 64 rows",
+        ),
+        (
+            {"propagation": PropagationConfig(flow="motion_vectors", sides="one")},
+            "--regions.grid: 2x2 does not go",
+        ),
+    ],
+)
+def test_what_does_not_go_with_regions_is_refused_before_anything_is_claimed(
+    corpus: Path, tmp_path: Path, run_locally: RunJob, options: dict[str, Any], says: str
+) -> None:
+    try:
+        code, text = run_locally(corpus, tmp_path / "out", working_size="96x128", **OPTIONS | options)
+    except ConfigError as problem:
+        code, text = 2, str(problem)
+    assert code == 2 and re.search(says, text), text
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").rglob("*.json"))
+
+
+def test_pseudo_labels_are_of_whole_frames() -> None:
+    with pytest.raises(ConfigError, match="--regions.grid: 2x2 does not go with pseudo-label"):
+        PseudoLabelConfig(input=("a",), output="b", segmenter="plain", regions=GRID)
+
+
+def test_a_run_goes_on_with_the_same_grid_alone(
+    run_of_regions: tuple[Path, str], corpus: Path, run_locally: RunJob
+) -> None:
+    code, text = run_locally(corpus, run_of_regions[0], **OPTIONS | {"regions": RegionsConfig(grid="2x1")})
+    assert code == 2 and "regions.grid" in text
+    code, text = run_locally(corpus, run_of_regions[0], **OPTIONS)
+    assert code == 0 and "complete already" in text

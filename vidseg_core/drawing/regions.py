@@ -1,0 +1,42 @@
+"""Regions of a frame, drawn into its picture: thin lines between them, a frame around each that is key.
+
+Model: a region's inner part, at the size of the picture. Legend: H, W size of the picture; 3 = RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from vidseg_core.config.regions import RegionsConfig
+
+KEY_RGB = (213, 94, 0)
+"""Mark of key frames, and of regions that are key."""
+_LINE_RGB = (235, 235, 235)
+_FRAME = 0.008
+"""Width of a frame, of the picture's shorter side; at least two pixels."""
+
+
+def mark_regions(
+    picture_HW3: np.ndarray, regions: RegionsConfig, size: tuple[int, int], keys: Sequence[bool]
+) -> None:
+    """Draw into the picture; `size` (rows, columns) is that of the mask, `keys` go row by row of the grid."""
+    height, width = picture_HW3.shape[:2]
+    down, across = height / size[0], width / size[1]
+    crops = regions.crops(size)
+    for crop in crops:
+        top, _, left, _ = crop.inner
+        if top:
+            picture_HW3[round(top * down), round(left * across) : round(crop.inner[3] * across)] = _LINE_RGB
+        if left:
+            picture_HW3[round(top * down) : round(crop.inner[1] * down), round(left * across)] = _LINE_RGB
+    thick = max(2, round(_FRAME * min(height, width)))
+    for crop, is_key in zip(crops, keys, strict=True):
+        if is_key:
+            top, bottom, left, right = crop.inner
+            x, y = round(left * across), round(top * down)
+            end_x, end_y = round(right * across) - 1, round(bottom * down) - 1
+            for n in range(thick):
+                cv2.rectangle(picture_HW3, (x + n, y + n), (end_x - n, end_y - n), KEY_RGB, 1)
