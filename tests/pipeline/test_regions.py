@@ -95,7 +95,7 @@ def test_parts_of_regions_can_be_merged(corpus: Path, tmp_path: Path, run_locall
     run = open_run(str(tmp_path / "out"))
     (video_id,) = (found for found, _ in run.files())
     before = list(run.rows(video_id))
-    compact(run.store)
+    compact(str(tmp_path / "out"))
     assert list(open_run(str(tmp_path / "out")).rows(video_id)) == before
 
 
