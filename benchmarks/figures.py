@@ -112,6 +112,7 @@ def tables_of(group: Group, folder: Path, **options: Any) -> list[EpisodeTable]:
         working_size=PIXELS,
         limit=group.clips,
         clip_frames=group.frames,
+        min_frames=min(BuildEpisodesConfig.min_frames, group.frames),
         segment_frames=0,
         horizon=HORIZON,
         features=("scores", "flow"),

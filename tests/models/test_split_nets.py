@@ -171,6 +171,7 @@ def test_any_size_comes_back_as_the_padded_frame_cropped(size: tuple[int, int]) 
         "torchvision:lraspp_mobilenet_v3_large",
         "torchvision:deeplabv3_mobilenet_v3_large",
         "fastseg:128",
+        "net:pspnet-resnet18",
         "hf:segformer-b0",
     ],
 )

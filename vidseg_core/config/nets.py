@@ -24,18 +24,28 @@ __all__ = [
 
 NETS = ("plain", "tiny-face", "tiny-scenes", "constant")
 """Segmenters with a name of their own."""
-NET_FAMILIES = ("tiny", "smp", "torchvision", "hf", "fastseg", "onnx", "sharing", "truncated")
+NET_FAMILIES = ("tiny", "smp", "torchvision", "hf", "fastseg", "net", "onnx", "sharing", "truncated")
 """Those of which there are many: ``family:which``."""
 ALIASES: Mapping[str, str] = {
     "deeplabv3plus-resnet50": "smp:DeepLabV3Plus/resnet50",
     "deeplabv3plus-mobilenetv2": "smp:DeepLabV3Plus/mobilenet_v2",
     "deeplabv3plus-xception65": "smp:DeepLabV3Plus/tu-xception65",
     "deeplabv3-resnet50": "torchvision:deeplabv3_resnet50",
-    "pspnet-resnet18": "smp:PSPNet/resnet18",
-    "pspnet-resnet101": "smp:PSPNet/resnet101",
+    "deeplabv2-resnet101": "net:deeplabv2-resnet101",
+    "deeplabv2-vgg16": "net:deeplabv2-vgg16",
+    "deeplab-fast": "net:deeplab-fast",
+    "pspnet-resnet18": "net:pspnet-resnet18",
+    "pspnet-resnet50": "net:pspnet-resnet50",
+    "pspnet-resnet101": "net:pspnet-resnet101",
+    "pspnet-mobilenetv2": "net:pspnet-mobilenetv2",
     "fpn-densenet121": "smp:FPN/densenet121",
-    "hrnet-w18": "smp:FPN/tu-hrnet_w18",
+    "hrnet-w18": "net:hrnet-w18",
+    "hrnet-w18-small": "net:hrnet-w18-small",
+    "bisenetv2": "net:bisenetv2",
+    "espnetv2": "net:espnetv2",
+    "fc-hardnet70": "net:fc-hardnet70",
     "fcn-resnet50": "torchvision:fcn_resnet50",
+    "fcn-vgg16": "net:fcn-vgg16",
     "segformer-b0": "hf:segformer-b0",
     "mask2former-swin-small": "hf:mask2former-swin-small",
 }

@@ -1,10 +1,11 @@
 """From the text that a user types to a segmenter.
 
 Specs: `constant`, `plain`, `tiny-scenes`, `tiny-face`, `tiny:<width>`, `smp:<Architecture>/<encoder>`,
-`torchvision:<name>`, `hf:<folder or hub id>`, `fastseg:<filters>`, `onnx:<file>`, one of these with levels
-cached or cut off (`sharing:<levels>/<net>`, `truncated:<levels>/<net>`), a name from `FETCHED` or `ALIASES`,
-or `package.module:Class` for anything else that keeps the `Segmenter` protocol. Only a hub id and a name from
-`FETCHED` may reach for the network, and heavy libraries are imported only when a spec asks for them.
+`torchvision:<name>`, `hf:<folder or hub id>`, `fastseg:<filters>`, `net:<name>`, `onnx:<file>`, one of these
+with levels cached or cut off (`sharing:<levels>/<net>`, `truncated:<levels>/<net>`), a name from `FETCHED`
+or `ALIASES`, or `package.module:Class` for anything else that keeps the `Segmenter` protocol. Only a hub id
+and a name from `FETCHED` may reach for the network, and heavy libraries are imported only when a spec asks
+for them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ SEGMENTER_NAMES = (
     "torchvision:<name>",
     "hf:<folder or hub id>",
     "fastseg:<filters>",
+    "net:<name>",
     "onnx:<file>",
     "sharing:<levels>/<net>",
     "truncated:<levels>/<net>",
@@ -142,6 +144,10 @@ def _family_builder(family: str) -> Callable[[ModelRequest], Segmenter]:
         from vidseg_core.models.torchvision_nets import build_torchvision
 
         return build_torchvision
+    if family == "net":
+        from vidseg_core.models.named import build_named
+
+        return build_named
     if family == "fastseg":
         from vidseg_core.models.fastseg import build_fastseg
 

@@ -90,6 +90,9 @@ def trainable_net(
 
 _CLASSIFIER = ("fc.", "classifier.", "head.", "last_linear.")
 """What the keys of a classifier's last layers begin with."""
+_AFTER_ENCODER = ("conv_head.", "bn2.", "incre_modules.", "downsamp_modules.", "final_layer.")
+"""Layers of timm's MobileNets and HRNets between the last map and the classifier, where the encoder ends
+before them."""
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
@@ -109,6 +112,11 @@ def _fit_encoder(net: SplitNet, path: str, spec: str) -> None:
     forms = (kept, {key.removeprefix("features."): value for key, value in kept.items()})
     forms = (*forms, {f"model.{key}": value for key, value in kept.items()})
     state = max(forms, key=lambda form: len(form.keys() & wanted.keys()))
+    state = {
+        key: value
+        for key, value in state.items()
+        if key in wanted or not key.removeprefix("model.").startswith(_AFTER_ENCODER)
+    }
     fit_weights(encoder, replace(file, state=counters | state), what=f"the encoder of {spec}")
 
 
