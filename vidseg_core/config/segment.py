@@ -187,8 +187,8 @@ class SegmentConfig:
     """folder or s3://bucket/prefix of the run"""
 
     segmenter: str
-    """tiny-face, tiny-scenes, plain, constant, voc, voc-small, street, ade20k, tiny:WIDTH, smp:ARCH/ENCODER,
-    torchvision:NAME, hf:FOLDER|ID, fastseg:N, onnx:FILE, sharing:N/NET, truncated:N/NET, module:Class
+    """tiny-face, tiny-scenes, plain, constant, voc, voc-small, street, ade20k, tiny:WIDTH, smp:ARCH/ENC,
+    hf:FOLDER, torchvision:NAME, fastseg:N, net:NAME, onnx:FILE, sharing:N/NET, truncated:N/NET, module:Class
     (docs/models.md)"""
     weights: str | None = None
     """file with the segmenter's weights; None: its own"""
