@@ -37,6 +37,7 @@ from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
+from vidseg_core.propagation.motion import MOST_REFERENCES
 from vidseg_core.propagation.propagators import propagator_of, weights_of
 from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
 from vidseg_core.scheduling.pair_maps import reads_maps
@@ -249,6 +250,7 @@ def _check_state(
         flow_size=options.flow_size,
         channels=flow.channels,
         size=working_size(spec, spec, spec) if isinstance(spec, int) else working_size(1, 1, spec),
+        references=MOST_REFERENCES if is_of_stream(options.flow) else 0,
         late=options.latency == "low",
         measured=Measured(remembered=remembered),
     )

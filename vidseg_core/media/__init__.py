@@ -11,7 +11,7 @@ from vidseg_core.media.errors import REASONS, MediaCrash, MediaError, MediaTimeo
 from vidseg_core.media.indexing import probe
 from vidseg_core.media.model import DecodeUnit, MediaLimits, VideoIndex, working_size
 from vidseg_core.media.motion import Motion, without_motion
-from vidseg_core.media.pictures import FrameShard, Layout, Picture, Pictures, usual_bytes
+from vidseg_core.media.pictures import FrameShard, Layout, Picture, Pictures, slot_bytes_of, usual_bytes
 from vidseg_core.media.process import DecodeChild, child_for_this_process, decoders_cpu_s
 from vidseg_core.media.source import stamp_of
 
@@ -33,6 +33,7 @@ __all__ = [
     "decode_unit",
     "decoders_cpu_s",
     "probe",
+    "slot_bytes_of",
     "stamp_of",
     "usual_bytes",
     "without_motion",

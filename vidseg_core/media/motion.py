@@ -288,8 +288,11 @@ def _refers_for(codec: VideoCodecContext) -> Callable[[memoryview], bool | None]
     return lambda data: h264_refers(data, length_bytes)
 
 
-def without_motion(codec: str, *, is_regular: bool) -> str | None:
-    """Why a video's stream says nothing of its motion, in words; None: it does."""
+def without_motion(codec: str, *, is_regular: bool, fits: bool = True) -> str | None:
+    """Why a video's stream says nothing of its motion, in words; None: it does. `fits`: its vectors have room
+    beside pictures of the working size."""
     if codec not in CODECS:
         return f"no motion vectors in {codec}: flow by DIS"
-    return None if is_regular else "its packets do not give its frames: no motion vectors, flow by DIS"
+    if not is_regular:
+        return "its packets do not give its frames: no motion vectors, flow by DIS"
+    return None if fits else "its motion vectors are too many for so small a working size: flow by DIS"

@@ -19,17 +19,17 @@ from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit.manifest import check_claim
 from vidseg_core.kit.progress import Reporter, clock
-from vidseg_core.media import DecodeChild, MediaError, VideoIndex, usual_bytes, working_size
+from vidseg_core.media import DecodeChild, MediaError, VideoIndex
 from vidseg_core.models.fetched import bring
 from vidseg_core.pipeline.decode_stage import limits_of
 from vidseg_core.pipeline.dial import Dial, needed
 from vidseg_core.pipeline.local import gpus_here
 from vidseg_core.pipeline.output import manifest_of, open_output
 from vidseg_core.pipeline.pace import FRAMES, Pace, describe_pace, measure_pace
-from vidseg_core.pipeline.plan_stage import check_regions
+from vidseg_core.pipeline.plan_stage import PlanOptions, check_regions
 from vidseg_core.pipeline.repair import repair
 from vidseg_core.plan.excerpt import covered_s, frames_of
-from vidseg_core.plan.segments import plan_segments, shard_length
+from vidseg_core.plan.segments import plan_segments
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.store.keys import MANIFEST_KEY, SUCCESS_KEY
 
@@ -62,7 +62,7 @@ def dry_run(
     if dial is not None:
         config = dial.say_cost(config, videos, report)
     sample = _sample(videos, config.seed)
-    sums, pace = PlanSums(), None
+    sums, pace, options = PlanSums(), None, PlanOptions.of(config)
     child = DecodeChild(limits_of(config.media))
     try:
         for video in sample:
@@ -75,9 +75,9 @@ def dry_run(
                 why = str(problem).removeprefix(f"{video.uri}: ")
                 report.say(f"would be quarantined: {video.uri}: {problem.reason}: {why}")
                 continue
-            if note := index.note(maps_hdr=config.media.hdr == "map"):
+            if note := options.note_of(index):
                 report.say(f"note: {video.uri}: {note}")
-            _add(sums, index, frames, config)
+            _add(sums, index, frames, options)
             seconds = covered_s(video.excerpt, index)
             sums.seconds += 0.0 if math.isnan(seconds) else seconds
             pace = pace or _try_out(child, video, index, frames, config)
@@ -114,14 +114,11 @@ def _sample(videos: Sequence[VideoInput], seed: int) -> list[VideoInput]:
     return [videos[i] for i in chosen]
 
 
-def _add(sums: PlanSums, index: VideoIndex, frames: np.ndarray | None, config: SegmentConfig) -> None:
-    size = working_size(index.width, index.height, config.working_size_spec)
-    usual = usual_bytes(index.pix_fmt, (index.height, index.width), size)
-    length = shard_length(config.shard_frames, usual)
-    cut = config.segment_frames
+def _add(sums: PlanSums, index: VideoIndex, frames: np.ndarray | None, options: PlanOptions) -> None:
+    cut, length = options.segment_frames, options.length_of(index)
     plans = plan_segments(index, segment_frames=cut, shard_frames=length, frames=frames)
     sums.opened += 1
-    sums.largest = max(sums.largest, size, key=math.prod)
+    sums.largest = max(sums.largest, options.size_of(index), key=math.prod)
     sums.frames += sum(plan.frames for plan in plans)
     sums.segments += len(plans)
     sums.parts += sum(unit.shards for plan in plans for unit in plan.units)
@@ -130,11 +127,9 @@ def _add(sums: PlanSums, index: VideoIndex, frames: np.ndarray | None, config: S
 def _try_out(
     child: DecodeChild, video: VideoInput, index: VideoIndex, frames: np.ndarray | None, config: SegmentConfig
 ) -> Pace | None:
-    size = working_size(index.width, index.height, config.working_size_spec)
+    options = PlanOptions.of(config)
     plans = plan_segments(index, segment_frames=0, shard_frames=FRAMES, frames=frames)
-    maps_hdr = config.media.hdr == "map"
-    planned = plans[0].units[0]
-    unit = planned.decode_unit(video.uri, index, height=size[0], width=size[1], maps_hdr=maps_hdr)
+    unit = options.unit_of(plans[0].units[0], video, index)
     try:
         shard = next(iter(child.decode(unit, FRAMES)), None)
     except MediaError:

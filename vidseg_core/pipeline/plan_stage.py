@@ -25,6 +25,7 @@ from vidseg_core.media import (
     MediaLimits,
     VideoIndex,
     child_for_this_process,
+    slot_bytes_of,
     stamp_of,
     usual_bytes,
     without_motion,
@@ -84,6 +85,39 @@ class PlanOptions:
             regions=config.regions,
             kept=kept,
         )
+
+    def size_of(self, index: VideoIndex) -> tuple[int, int]:
+        """(rows, columns) at which the frames of a video are worked on."""
+        return working_size(index.width, index.height, self.working_size)
+
+    def length_of(self, index: VideoIndex) -> int:
+        """Frames of a shard of this video."""
+        return shard_length(self.shard_frames, self._usual_bytes(index))
+
+    def note_of(self, index: VideoIndex) -> str | None:
+        """What is special about a video and what is done about it."""
+        notes = [index.note(maps_hdr=self.maps_hdr)]
+        if self.motion:
+            fits = self._usual_bytes(index) <= slot_bytes_of(*self.size_of(index), motion=True)
+            notes.append(without_motion(index.codec, is_regular=index.regular, fits=fits))
+        return "; ".join(filter(None, notes)) or None
+
+    def unit_of(self, planned: UnitPlan, video: VideoInput, index: VideoIndex) -> DecodeUnit:
+        """What a decoder needs for a unit of this video."""
+        height, width = self.size_of(index)
+        return planned.decode_unit(
+            video.uri,
+            index,
+            height=height,
+            width=width,
+            stamp=stamp_of(video.size, video.stamp),
+            maps_hdr=self.maps_hdr,
+            motion=self.motion,
+        )
+
+    def _usual_bytes(self, index: VideoIndex) -> int:
+        decoded = index.height, index.width
+        return usual_bytes(index.pix_fmt, decoded, self.size_of(index), motion=self.motion)
 
 
 @dataclass(slots=True)
@@ -163,11 +197,7 @@ class PlanStage:
     def _work(
         self, video: VideoInput, index: VideoIndex, frames: np.ndarray | None, kept: dict[str, Any] | None
     ) -> tuple[VideoWork, np.ndarray]:
-        size = working_size(index.width, index.height, self._options.working_size)
-        decoded = index.height, index.width
-        usual = usual_bytes(index.pix_fmt, decoded, size, motion=self._options.motion)
-        length = shard_length(self._options.shard_frames, usual)
-        cut = self._options.segment_frames
+        cut, length = self._options.segment_frames, self._options.length_of(index)
         plans = plan_segments(index, segment_frames=cut, shard_frames=length, frames=frames)
         committed = _committed(self._store, video.video_id)
         states = list(list_states(self._store, video.video_id)) if committed else []
@@ -177,13 +207,13 @@ class PlanStage:
                 parts = _parts_of(plan)
                 segments.append(SegmentWork(plan.segment, parts, parts, frames_left=0, totals={}))
                 continue
-            segment, of_units = self._segment(video, index, plan, size, committed, states)
+            segment, of_units = self._segment(video, index, plan, committed, states)
             segments.append(segment)
             numbers.extend(of_units)
         work = VideoWork(
             video.video_id,
             video.uri,
-            facts=_facts(video, index) | {"note": self._note(index)},
+            facts=_facts(video, index) | {"note": self._options.note_of(index)},
             frames=sum(plan.frames for plan in plans),
             frames_left=sum(segment.frames_left for segment in segments),
             damage=index.damage,
@@ -192,19 +222,11 @@ class PlanStage:
         )
         return work, np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64)
 
-    def _note(self, index: VideoIndex) -> str | None:
-        """What is special about a video and what is done about it."""
-        notes = [index.note(maps_hdr=self._options.maps_hdr)]
-        if self._options.motion:
-            notes.append(without_motion(index.codec, is_regular=index.regular))
-        return "; ".join(filter(None, notes)) or None
-
     def _segment(
         self,
         video: VideoInput,
         index: VideoIndex,
         plan: SegmentPlan,
-        size: tuple[int, int],
         committed: set[tuple[int, int]],
         states: Sequence[StateKey],
     ) -> tuple[SegmentWork, list[np.ndarray]]:
@@ -222,15 +244,7 @@ class PlanStage:
         for unit in plan.units:
             if unit.first_shard + unit.shards <= start:
                 continue
-            decode = unit.decode_unit(
-                video.uri,
-                index,
-                height=size[0],
-                width=size[1],
-                stamp=stamp_of(video.size, video.stamp),
-                maps_hdr=self._options.maps_hdr,
-                motion=self._options.motion,
-            )
+            decode = self._options.unit_of(unit, video, index)
             skip = max(0, start - unit.first_shard)
             last = unit is plan.units[-1]
             work.units.append(_unit_message(video.video_id, plan.segment, unit, decode, skip, last, index))
