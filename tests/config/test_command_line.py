@@ -122,6 +122,22 @@ def test_input_may_be_repeated_and_may_be_a_list() -> None:
     assert segment(*NEEDED, "--input", "b", "c", "--input=d").input == tuple("abcd")
 
 
+@pytest.mark.parametrize("verb", ["status", "compact", "inspect", "export"])
+def test_the_run_needs_no_option_where_a_verb_looks_at_one(verb: str) -> None:
+    words = ["masks", "--output", "there"] if verb in ("inspect", "export") else ["masks"]
+    assert parse(verb, CONFIGS[verb], words).run == "masks"
+
+
+def test_a_tilde_after_an_equals_sign_is_the_home_that_a_shell_would_make_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Shells leave it as it is there: the doctor looked at a folder of the name ~."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse("doctor", DoctorConfig, ["--output=~/out"]).output == f"{tmp_path}/out"
+    (tmp_path / "run.yaml").write_text("lanes: 4\n")
+    assert segment("--config=~/run.yaml", *NEEDED, "--weights=~/net.pt").weights == f"{tmp_path}/net.pt"
+
+
 def test_dashes_and_underscores_are_the_same() -> None:
     config = segment(*NEEDED, "--scheduler.max-interval", "30", "--dry-run", "--segment_frames", "0")
     assert (config.scheduler.max_interval, config.dry_run, config.segment_frames) == (30, True, 0)

@@ -23,7 +23,7 @@ from vidseg_core.config.segment import MaskConfig, SchedulerConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import iter_records
 from vidseg_core.kit.progress import Reporter
-from vidseg_core.media import probe
+from vidseg_core.media import MediaError, probe
 from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.pipeline.source_frames import source_frames
 from vidseg_core.store import open_run
@@ -103,6 +103,19 @@ def test_pictures_with_exif_are_turned_as_it_says(orientation: int, tmp_path: Pa
     expected_HW3 = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "0.jpg")))
     assert shown_HW3.shape == expected_HW3.shape == (*index.shown, 3)
     assert np.mean((shown_HW3[..., 0] > 165) == (expected_HW3[..., 0] > 165)) > 0.98
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_pictures_that_are_to_be_turned_otherwise_than_the_first_are_no_video(
+    endian: str, tmp_path: Path
+) -> None:
+    """All were turned as the first one: from the first picture of a portrait on, people lay on their side."""
+    for number, orientation in enumerate([1, 1, 6]):
+        exif = Image.Exif()
+        exif.endian, exif[0x0112] = endian, orientation
+        Image.fromarray(corner()).save(tmp_path / f"{number}.jpg", exif=exif)
+    with pytest.raises(MediaError, match=r"turned: 2.jpg has EXIF orientation 6, the first frame 1"):
+        by_units(f"{tmp_path}/", index=probe(f"{tmp_path}/"))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def test_the_choice_is_made_once_kept_and_said(corpus: Path, tmp_path: Path, run
 
     stored = (output / CALIBRATION_KEY).read_bytes()
     (output / "_SUCCESS").unlink()
+    _, text = run_locally(corpus, output, budget=0.2, dry_run=True, **SMALL)
+    assert "calibration would" not in text and f"scheduler {dial['chosen']['name']}" in text
     code, text = run_locally(corpus, output, budget=0.2, **SMALL)
     assert code == 0 and "calibrating" not in text
     assert (output / CALIBRATION_KEY).read_bytes() == stored

@@ -84,8 +84,13 @@ def chosen_config(
             choice = calibrate(config, inputs, report, tasks)
         found = {"asked_for": ask, "choice": choice.to_json(), "decided_unix_s": round(time.time(), 3)}
         store.put_if_absent(CALIBRATION_KEY, json.dumps(found, indent=1, sort_keys=True).encode())
+    require_same(_read(store)["asked_for"], ask, store.root, _OF_ANOTHER)
+    return stored_config(config, store)
+
+
+def stored_config(config: SegmentConfig, store: ObjectStore) -> tuple[SegmentConfig, Choice]:
+    """The configuration that a calibrated run goes on with, and the choice behind it."""
     there = _read(store)
-    require_same(there["asked_for"], ask, store.root, _OF_ANOTHER)
     try:
         choice = Choice(**there["choice"])
         return with_choice(config, choice), choice

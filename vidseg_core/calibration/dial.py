@@ -10,7 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from vidseg_core.calibration.audit import audit, closing_lines, outcome
-from vidseg_core.calibration.calibrate import check_ask, chosen_config, is_calibrated, with_choice
+from vidseg_core.calibration.calibrate import (
+    check_ask,
+    chosen_config,
+    is_calibrated,
+    stored_config,
+    with_choice,
+)
 from vidseg_core.calibration.choice import Choice, describe, unseen
 from vidseg_core.calibration.sizing import draw_sample, work_of_sample
 from vidseg_core.calibration.tasks import Tasks, here, on_ray, sample_builder
@@ -18,7 +24,7 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.episodes.sources import Unit, read_unit
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.plan.video_list import VideoInput
-from vidseg_core.store.objects import ObjectStore
+from vidseg_core.store.objects import ObjectStore, open_store
 
 _TRIAL_FRAMES = 16
 
@@ -90,6 +96,11 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
 
     The configuration that the estimate is for: what would run, where that is known without a look.
     """
+    store = open_store(config.output)
+    if is_calibrated(store):
+        config, choice = stored_config(config, store)
+        report.block(describe(choice))
+        return config
     drawn = draw_sample(config, inputs, report)
     if drawn.declined:
         choice = unseen(config, drawn.declined, drawn.lengths)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 import sys
 import typing
@@ -34,7 +35,7 @@ ConfigT = TypeVar("ConfigT")
 
 def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
     """The config of ``vidseg VERB ARGV``; `SystemExit` (0 after ``--help``, 2 after bad usage) otherwise."""
-    arguments = list(argv)
+    arguments = [_at_home(word) for word in argv]
     if "-h" in arguments or "--help" in arguments:
         print(render_help(verb, cls, shutil.get_terminal_size().columns), end="")
         raise SystemExit(EXIT_OK)
@@ -49,6 +50,13 @@ def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         raise SystemExit(EXIT_USAGE) from None
     with contextlib.redirect_stdout(sys.stderr):
         return tyro.cli(cls, prog=f"vidseg {verb}", args=arguments, default=draft, use_underscores=True)
+
+
+def _at_home(word: str) -> str:
+    """``--output=~/x`` as shells leave it -> what they make of ``--output ~/x``."""
+    option, given, value = word.partition("=")
+    at_home = option.startswith("--") and value.startswith("~")
+    return f"{option}{given}{os.path.expanduser(value)}" if at_home else word
 
 
 def _draft(cls: type[ConfigT], files: list[str]) -> ConfigT:

@@ -127,6 +127,7 @@ class ExportConfig(FrameChoice):
     log: Literal["text", "json"] = "text"
     """how messages are printed"""
 
+    FIRST: ClassVar[str] = "run"
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {
         "run": "what and in which form",
         "video": "which frames",

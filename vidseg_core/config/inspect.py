@@ -57,6 +57,7 @@ class InspectConfig(FrameChoice):
     log: Literal["text", "json"] = "text"
     """how messages are printed"""
 
+    FIRST: ClassVar[str] = "run"
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {
         "run": "what and in which form",
         "video": "which frames",

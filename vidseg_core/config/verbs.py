@@ -28,6 +28,8 @@ class CompactConfig:
     log: Literal["text", "json"] = "text"
     """how messages are printed"""
 
+    FIRST: ClassVar[str] = "run"
+
     def __post_init__(self) -> None:
         check_place("--run", self.run)
         check_int("--span_mib", self.span_mib, 1, 4096, "MiB")

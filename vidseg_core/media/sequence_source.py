@@ -4,7 +4,8 @@ Model: the header says that frame i lies at an offset, has the size of its file 
 reading at that offset reads the file. So a sequence takes the way of every other video (limits, index, units,
 damage that is counted), FFmpeg is given no name, and any frame may be where decoding starts.
 Invariant: what is read is what was listed when the source was opened; a file that is gone or has changed is
-an error. All pictures have one size; one that is damaged counts as a frame that cannot be decoded.
+an error. All pictures have one size and are turned alike; one that is damaged counts as a frame that cannot
+be decoded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence as Many
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from itertools import accumulate, groupby, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from vidseg_core.aws import get_whole, input_client
 from vidseg_core.media import remote
@@ -43,6 +44,8 @@ class PictureKind(NamedTuple):
     """As QuickTime calls it."""
     width: int
     height: int
+    turn: int = 1
+    """Orientation as EXIF numbers it; 1: as it lies. Of JPEG."""
 
 
 def picture_kind(data: bytes) -> PictureKind | None:
@@ -51,17 +54,33 @@ def picture_kind(data: bytes) -> PictureKind | None:
         return PictureKind(b"png ", *struct.unpack(">II", data[16:24]))
     if data[:2] != b"\xff\xd8":
         return None
-    at = 2
+    at, turn = 2, 1
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == 0xFF:  # padding
             at += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return PictureKind(b"jpeg", width, height)
+            return PictureKind(b"jpeg", width, height, turn)
         else:
+            turn = _turn(data[at + 4 : at + 2 + length]) if marker == 0xE1 else turn
             at += 2 + length
     return None
+
+
+def _turn(segment: bytes) -> int:
+    """The orientation in an APP1 segment; 1 where it says none (EXIF 2.3, 4.6.2)."""
+    tiff, order = segment[6:], {b"II": "<", b"MM": ">"}.get(segment[6:8])
+    if segment[:6] != b"Exif\0\0" or order is None:
+        return 1
+    try:
+        (at,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, at)
+        tags = dict(struct.unpack_from(f"{order}H6xH", tiff, at + 2 + 12 * n) for n in range(count))
+    except struct.error:
+        return 1
+    turn = tags.get(0x0112, 1)
+    return turn if 1 <= turn <= 8 else 1
 
 
 class SequenceSource(PieceSource):
@@ -121,7 +140,7 @@ class SequenceSource(PieceSource):
             data = self._load(number) if fetched is None else fetched.result()
             kind = picture_kind(data)
             if kind is not None and kind[1:] != self._kind[1:]:
-                self._refuse_size(number, kind)
+                self._refuse(number, kind)
             self._kept[number] = data
             self._look_ahead(number)
             while len(self._kept) > _KEPT:
@@ -146,10 +165,14 @@ class SequenceSource(PieceSource):
             raise _changed(self._sequence.folder + frame.name)
         return data
 
-    def _refuse_size(self, number: int, kind: PictureKind) -> None:
-        text = f"{self._frames[number].name} is {kind.width}x{kind.height}, "
-        usual = f"the first frame {self._kind.width}x{self._kind.height}"
-        raise MediaError("not_a_video", f"{self.uri}: the pictures differ in size: {text}{usual}")
+    def _refuse(self, number: int, kind: PictureKind) -> NoReturn:
+        name, first = self._frames[number].name, self._kind
+        text = f"size: {name} is {kind.width}x{kind.height}, the first frame {first.width}x{first.height}"
+        if kind[1:3] == first[1:3]:
+            text = (
+                f"how they are turned: {name} has EXIF orientation {kind.turn}, the first frame {first.turn}"
+            )
+        raise MediaError("not_a_video", f"{self.uri}: the pictures differ in {text}")
 
 
 def _from_disk(folder: str, frame: Frame) -> bytes:
