@@ -326,7 +326,7 @@ class Bench:
         by_distance = {distance: ConfusionMatrix(classes) for distance in DISTANCES}
         pops, ms = [], 0.0
         for interval in intervals:
-            if by_interval and row.scheduler != "fixed":
+            if by_interval and row.scheduler == "every":
                 by_interval[interval] = by_interval[intervals[0]]
                 continue
             engine = self._engine(row, segmenter, propagator, interval)
@@ -372,7 +372,7 @@ class Bench:
         """File and threshold of an adaptive clock: the one that gives as many keys as even ones."""
         learner, folder = self.learner(row)
         policy = str(folder / learner.file_names[0])
-        seen = [list(_shallow(policy, segmenter, clip)) for clip in self.judged]
+        seen = [list(_shallow(policy, segmenter, clip, self.device)) for clip in self.judged]
         wanted = sum(-(-len(clip) // interval) for clip in seen)
         low, high = 0.0, 100.0
         while high - low > 0.05:
@@ -422,12 +422,12 @@ def through(engine: Engine, clip: FlowClip) -> Iterator[Any]:
     yield from engine.finish([state])[0]
 
 
-def _shallow(policy: str, segmenter: Segmenter, clip: FlowClip) -> Iterator[np.ndarray]:
+def _shallow(policy: str, segmenter: Segmenter, clip: FlowClip, device: str) -> Iterator[np.ndarray]:
     """What the score layer of an adaptive clock makes of each frame."""
     layer = read_clock(policy)
-    net = ChunkedNet(segmenter, level="features", batch=1, device="cpu")
+    net = ChunkedNet(segmenter, level="features", batch=1, device=device)
     for frame_HW3 in clip.frames_THW3:
-        low_Lyx = layer.low_of(net.low([frame_HW3])[0])
+        low_Lyx = layer.low_of(net.low([frame_HW3])[0]).cpu()
         yield layer.score(low_Lyx[None].float()).argmax(1).numpy()
 
 

@@ -7,9 +7,9 @@ short would read the pixels of another frame, and nobody would see that in a tab
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.models.plugin import PluginSegmenter
 from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.propagation import DisFlow, FlowWarp
-from vidseg_core.propagation.gap import Gap
+from vidseg_core.propagation.gap import FramePair, Gap
 from vidseg_core.registry import PluginError
 
 
@@ -196,6 +196,10 @@ class SeesTooFew(Sees):
         return iter(())
 
 
+class PassesOn(Blind):
+    remembers = True
+
+
 class Formless:
     level, needs_flow = "labels", False
 
@@ -203,11 +207,12 @@ class Formless:
 @pytest.mark.parametrize(
     ("propagator", "message"),
     [
-        (Peeks, "reads = 'frame'"),
+        (Peeks, "reads = 'frame', or 'colours' for colours_hw3"),
         (GivesTooFew, "filled fewer frames"),
         (Forgets, "a dict of names and numpy arrays"),
         (Formless, "has no carry, move or fill"),
         (Sharp, "'ThresholdNet|'toy' has no parts"),
+        (PassesOn, "says remembers, which goes with fill and --propagation.sides two"),
         (SeesTooFew, "saw 0 frames, but was given 1"),
     ],
 )
@@ -242,6 +247,26 @@ def test_with_two_sides_low_level_features_are_made_when_a_gap_is_filled() -> No
         here.step([state], [frame])
     here.finish([state])
     assert net.lows == 12 and net.wholes == 0
+
+
+class Tints(Sharp):
+    """Adds the colours of key and frame to what it carries; notes their sizes."""
+
+    reads = "colours"
+    sizes: ClassVar[set[tuple[int, ...]]] = set()
+
+    def move(self, pairs: Iterable[FramePair]) -> Iterator[Any]:
+        for pair in pairs:
+            self.sizes.update({pair.colours_hw3.shape, pair.key.colours_hw3.shape})
+            tint = float(pair.colours_hw3.mean() - pair.key.colours_hw3.mean()) / 255.0
+            yield pair.low, pair.key.carried[1] + tint
+
+
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_colours_have_flow_size_even_where_whole_frames_are_kept_for_the_net(sides: Any) -> None:
+    Tints.sizes.clear()
+    run(engine(Tints(), net=Parted(), sides=sides), inputs(moving_clip(7)))
+    assert Tints.sizes == {(36, 48, 3)}
 
 
 def test_whoever_fills_gaps_asks_for_them_itself() -> None:

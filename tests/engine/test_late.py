@@ -7,6 +7,7 @@ process, a resumed stream would show other masks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,22 +27,36 @@ from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, Segme
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import check_parts
 from vidseg_core.propagation import build_propagator
+from vidseg_core.propagation.gap import Gap
 from vidseg_core.scheduling import build_scheduler
 
 CLIP = moving_clip(16)
 
 
 def engine(
-    delay: int | None, *, propagator: str = "copy", level: str = "labels", net: Any = None, interval: int = 5
+    delay: int | None, *, propagator: Any = "copy", level: str = "labels", net: Any = None, interval: int = 5
 ) -> Engine:
     return Engine(
         net or ThresholdNet(),
         build_scheduler("fixed", interval=interval),
-        build_propagator(propagator, level=level),
+        build_propagator(propagator, level=level) if isinstance(propagator, str) else propagator,
         sides="one",
         flow_size=48,
         delay=delay,
     )
+
+
+class Lasts:
+    """What the frame before showed, as it remembers it: `copy`, frame by frame."""
+
+    level, needs_flow = "labels", False
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
+        for gap in gaps:
+            for _ in gap.frames:
+                last_HW = gap.memory.get("last", gap.left.carried)
+                gap.memory = {"last": last_HW}
+                yield last_HW
 
 
 def expected(delay: int, interval: int) -> list[np.ndarray]:
@@ -57,9 +72,11 @@ def expected(delay: int, interval: int) -> list[np.ndarray]:
     return masks
 
 
+@pytest.mark.parametrize("propagator", ["copy", Lasts()])
 @pytest.mark.parametrize(("delay", "interval"), [(1, 5), (3, 5), (4, 5), (5, 5), (7, 5), (2, 1)])
-def test_a_key_takes_effect_after_the_delay(delay: int, interval: int) -> None:
-    rows = run(engine(delay, interval=interval), inputs(CLIP))
+def test_a_key_takes_effect_after_the_delay(delay: int, interval: int, propagator: Any) -> None:
+    """Even where the propagator remembers: it begins anew with each result of the net."""
+    rows = run(engine(delay, interval=interval, propagator=propagator), inputs(CLIP))
     assert [row.is_key for row in rows] == [t % interval == 0 for t in range(16)]
     assert [row.key_frame_index for row in rows] == [100 + t - t % interval for t in range(16)]
     for row, mask_HW in zip(rows, expected(delay, interval), strict=True):

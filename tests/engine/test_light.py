@@ -7,6 +7,7 @@ state. If that were lost or mixed up, masks would only be a little worse.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from vidseg_core.calibration.calibrate import check_dial_here
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.look import make_view
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
@@ -26,6 +28,8 @@ from vidseg_core.models import SegmenterError, build_segmenter
 from vidseg_core.models.clockwork import new_clock, read_clock
 from vidseg_core.models.light import AccelNet, GrfpNet, light_facts
 from vidseg_core.propagation import DisFlow, build_propagator
+from vidseg_core.propagation.chain import Link
+from vidseg_core.propagation.gap import Gap, GapFrame
 from vidseg_core.propagation.light import Accel
 from vidseg_core.scheduling import build_scheduler
 
@@ -155,6 +159,43 @@ def test_storing_the_state_anywhere_changes_nothing(
         rows += here.step([state], [frame])[0]
         if number in {0, 2, 5, 6}:
             here, state = None, SegmentState.from_bytes(state.to_bytes())
+    assert plain(rows) == undisturbed
+
+
+@pytest.mark.parametrize("delay", [2, 7])
+def test_with_low_latency_the_unit_begins_anew_with_each_result_of_the_net(
+    delay: int, files: dict[str, str]
+) -> None:
+    """It once went on from what it remembered, and no key but the first ever counted."""
+    frames, here, state = (
+        inputs(moving_clip(12)),
+        engine("grfp", files, delay=delay),
+        SegmentState.new(0, "s"),
+    )
+    begins = 5 + min(delay, 5)
+    rows = [here.step([state], [frame])[0][0] for frame in frames[:begins]]
+    key = state.key
+    assert key is not None and key.ordinal == 5 and rows[5].is_key
+    key = replace(key, carried=key.own, kept=None)
+    now_hw = make_view(frames[begins].frame_HW3, 48, 1)
+    link = Link(current=now_hw, key=key.view, distance=begins - 5)
+    gap = Gap(left=key, frames=[GapFrame(left=link, rgb_HW3=frames[begins].frame_HW3)])
+    (labels_HW,) = here.net.labels(list(here.filler.fill([gap])))
+    np.testing.assert_array_equal(here.step([state], [frames[begins]])[0][0].labels_HW, labels_HW)
+
+
+def test_levels_are_carried_over_in_any_precision() -> None:
+    def parts() -> Engine:
+        net = build_segmenter(LEVELS, precision="bf16")
+        return Engine(
+            net, build_scheduler("fixed", interval=9), build_propagator("clockwork", clock=3), sides="one"
+        )
+
+    frames, state = inputs(moving_clip(5)), SegmentState.new(0, "s")
+    undisturbed, rows = plain(run(parts(), frames)), list[Any]()
+    for frame in frames:
+        rows += parts().step([state], [frame])[0]
+        state = SegmentState.from_bytes(state.to_bytes())
     assert plain(rows) == undisturbed
 
 

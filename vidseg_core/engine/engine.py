@@ -293,9 +293,9 @@ class Engine:
         for look, decision, new_key in zip(looks, decisions, new_keys, strict=True):
             state, left = look.state, look.state.key
             if left is not None and new_key is not None and self._late.shows_carried(state):
-                finish(left)
+                memory = finish(left, state.carried_over)
                 frames = [self._pending(look, decision)]
-                due.append(Due(frames=frames, left=left, right=None, memory=state.carried_over))
+                due.append(Due(frames=frames, left=left, right=None, memory=memory))
             elif left is None or (new_key is not None and not state.pending):
                 due.append(None)
             elif new_key is not None:

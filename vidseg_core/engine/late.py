@@ -3,7 +3,8 @@
 Model: N on a key takes long, and a stream cannot wait. So at a key the fast track answers, as on any other
 frame; what it gives stands in for N's result until N is taken to have finished, `delay` frames later. If the
 next key comes before that, the older one is finished first. The delay is a number of frames, never a measured
-time: masks do not depend on how fast a machine is.
+time: masks do not depend on how fast a machine is. What a propagator carries over from frame to frame ends
+there, as it does at a key: what comes after begins with N's result.
 
 Invariant: without a delay nothing here changes anything; the first key of a segment shows N's result at once.
 """
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from vidseg_core.engine.state import KeyFrame, SegmentState
+from vidseg_core.propagation.gap import Memory
 
 
 class Late:
@@ -31,7 +33,7 @@ class Late:
         for state in states:
             key = state.key
             if key is not None and key.own_from is not None and state.next_frame >= key.own_from:
-                finish(key)
+                state.carried_over = finish(key, state.carried_over)
 
     def shows_carried(self, state: SegmentState) -> bool:
         """Does a key that comes now show what is carried to it?"""
@@ -44,10 +46,12 @@ class Late:
         key.kept = None
 
 
-def finish(key: KeyFrame) -> None:
-    """N's result is used from now on."""
-    if key.own_from is not None:
-        key.carried, key.own, key.own_from, key.kept = key.own, None, None, None
+def finish(key: KeyFrame, memory: Memory) -> Memory:
+    """N's result is used from now on; what is carried over from then."""
+    if key.own_from is None:
+        return memory
+    key.carried, key.own, key.own_from, key.kept = key.own, None, None, None
+    return {}
 
 
 def _whole(carried: Any) -> Any:

@@ -69,7 +69,7 @@ class Asked:
         """What the frame shows; `says`: the better side, left and right at working size."""
         left, right = self.keys[0], self.keys[1] if len(self.keys) > 1 else None
         size, to = left.labels_hw.shape, says[0].shape
-        seen = see(small(frame, size), left, frame.left, right, frame.right)
+        seen = see(frame.colours_hw3, left, frame.left, right, frame.right)
         answer, sight = self.says(seen)
         doubtful_HW = _grown_mask(_doubtful(seen, _inside(answer.scores(sight), size)), to)
         doubtful_HW &= self.table[says[0] & 0xFF] != OTHER
@@ -113,18 +113,11 @@ def _with_confidence(labels_HW: np.ndarray, says: Sequence[np.ndarray]) -> np.nd
     return shown_HW
 
 
-def key_at(key: GapKey, size: tuple[int, ...]) -> SeenKey:
+def key_at(key: GapKey) -> SeenKey:
     """The key at flow size, with class ids."""
     labels_HW = (key.carried & 0xFF).astype(np.uint8)
-    labels_hw = cv2.resize(labels_HW, size[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    return SeenKey(rgb_hw3=small(key, size), labels_hw=labels_hw)
-
-
-def small(shown: GapKey | GapFrame, size: tuple[int, ...]) -> np.ndarray:
-    """The picture at flow size."""
-    if shown.frame_HW3.shape[:2] == tuple(size):
-        return shown.frame_HW3
-    return cv2.resize(shown.frame_HW3, size[1::-1], interpolation=cv2.INTER_AREA)
+    labels_hw = cv2.resize(labels_HW, key.view.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return SeenKey(rgb_hw3=key.colours_hw3, labels_hw=labels_hw)
 
 
 def _inside(maps_Xhw: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:

@@ -76,11 +76,11 @@ class Clockwork(_Clocked):
                     if frame.left.distance % self._clock**level == 0:
                         (maps,) = self._net.renew([maps], level)
                 between = self._places(maps)
-                gap.memory = {f"level{n}": maps[n].cpu().numpy() for n in between}
+                gap.memory = {f"level{n}": maps[n].float().cpu().numpy() for n in between}
                 yield maps
 
     def _last(self, gap: Gap) -> Any:
-        """What each level said last."""
+        """What each level said last; memory has it in a type that numpy knows, with every bit."""
         maps = list(gap.left.carried)
         for n in self._places(maps) if gap.memory else ():
             maps[n] = torch.from_numpy(np.array(gap.memory[f"level{n}"])).to(maps[n])

@@ -55,7 +55,10 @@ class Filler(ABC):
         if self.needs_flow:
             self.reads = _at_least_view(self.reads)
         self.needs_low = bool(getattr(propagator, "needs_low", False))
-        self.remembers = two_sided and bool(getattr(propagator, "remembers", False))
+        self.remembers = bool(getattr(propagator, "remembers", False))
+        if self.remembers and (self.pairwise or not two_sided):
+            problem = "says remembers, which goes with fill and --propagation.sides two (with one: at_key)"
+            raise PluginError(f"propagator {self.name!r} {problem}")
         self.low_waits = self.needs_low and two_sided
         """Low-level features are made when a gap is filled, of frames that have waited: the features are too
         large to wait."""

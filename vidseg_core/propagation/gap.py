@@ -11,38 +11,57 @@ Legend: H, W working size; h, w flow size; 3 = RGB.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
+import cv2
 import numpy as np
 
 from vidseg_core.propagation.chain import Link
 
 Reads: TypeAlias = Literal["nothing", "view", "colours", "frame"]
 """Of a frame that is no key: nothing; its flow picture (uint8 hw or hw3, as the flow estimator wants it);
-that and its colours, RGB at flow size; or the flow picture and the frame itself, RGB at working size."""
+that and its colours (`colours_hw3`), RGB at flow size; or the flow picture and the frame itself
+(`frame_HW3`), RGB at working size."""
 READS: tuple[str, ...] = get_args(Reads)
 
 Memory: TypeAlias = dict[str, np.ndarray]
-"""What a propagator carries over from frame to frame, by names of its own; empty right after a key, unless it
-has `at_key` and leaves something there, or says `remembers`."""
+"""What a propagator carries over from frame to frame, by names of its own; empty right after a key (with low
+latency also where the net's result takes effect), unless it has `at_key` and leaves something there, or says
+`remembers`."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Shown:
+class Shown(ABC):
     """A frame as far as it was asked for."""
 
     rgb_HW3: np.ndarray | None = None
-    """uint8 RGB at working size, or at flow size where colours are asked for; None: not kept."""
+    """uint8 RGB at working size, or at flow size where no more than colours is needed; None: not kept."""
     low_maps: Any = None
     """What the lower half of N gives for it, one frame; None: not computed."""
 
     @property
+    @abstractmethod
+    def view(self) -> np.ndarray:
+        """Its flow picture: uint8 gray hw, or RGB hw3, at flow size."""
+
+    @property
+    def colours_hw3(self) -> np.ndarray:
+        """uint8 RGB at flow size, whatever is kept (N may need the whole frame); treat as read-only."""
+        size = self.view.shape[:2]
+        if self.frame_HW3.shape[:2] == size:
+            return self.frame_HW3
+        return cv2.resize(self.frame_HW3, size[::-1], interpolation=cv2.INTER_AREA)
+
+    @property
     def frame_HW3(self) -> np.ndarray:
-        """uint8 RGB at working size, or at flow size where colours are asked for; treat as read-only."""
+        """uint8 RGB at working size, for propagators that read frames; treat as read-only."""
         if self.rgb_HW3 is None:
-            raise RuntimeError("a propagator that looks at frames must say so: reads = 'frame'")
+            raise RuntimeError(
+                "a propagator that looks at frames must say so: reads = 'frame', or 'colours' for colours_hw3"
+            )
         return self.rgb_HW3
 
     @property
@@ -58,7 +77,6 @@ class GapKey(Shown):
     """A key at an end of a gap."""
 
     view: np.ndarray
-    """Its flow picture: uint8 gray hw, or RGB hw3, at flow size."""
     carried: Any
     """What is kept of it: labels_HW, scores or features, by level."""
     kept: Any = None
@@ -78,7 +96,6 @@ class GapFrame(Shown):
 
     @property
     def view(self) -> np.ndarray:
-        """Its flow picture."""
         return self.left.current
 
 
@@ -90,6 +107,10 @@ class FramePair(Shown):
     link: Link
     seen: Any = None
     """What the propagator made of the frame (its `see`)."""
+
+    @property
+    def view(self) -> np.ndarray:
+        return self.link.current
 
 
 @dataclass(slots=True, kw_only=True)

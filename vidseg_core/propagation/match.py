@@ -66,8 +66,7 @@ class Match:
 
 def fill_gap(net: MatchNet | None, gap: Gap) -> Iterator[np.ndarray]:
     """The label map of each frame of one gap; without a net flow says all."""
-    size = gap.left.view.shape[:2]
-    keys = [key_at(key, size) for key in ([gap.left] if gap.right is None else [gap.left, gap.right])]
+    keys = [key_at(key) for key in ([gap.left] if gap.right is None else [gap.left, gap.right])]
     asked = None if net is None else Asked.about(net, keys)
     for frame in gap.frames:
         says = flow_says(gap, frame)

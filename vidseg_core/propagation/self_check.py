@@ -90,8 +90,7 @@ class SelfCheck:
         past = past_of(gap.memory)
         if gap.right is None or not gap.frames:
             return past
-        size = gap.left.view.shape[:2]
-        left, right = key_at(gap.left, size), key_at(gap.right, size)
+        left, right = key_at(gap.left), key_at(gap.right)
         first, last = gap.frames[0], gap.frames[-1]
         if past.before is not None and past.last_view is not None and first.right is not None:
             if np.array_equal(past.last_view, gap.left.view):
