@@ -10,6 +10,7 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -25,6 +26,7 @@ from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
+from vidseg_core.config.methods import parse_methods
 from vidseg_core.config.segment import PropagationConfig, TtaConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, SegmentState
@@ -35,6 +37,7 @@ from vidseg_core.episodes.making import claim_set, make_builder
 from vidseg_core.episodes.oracle import one_sided_curve
 from vidseg_core.episodes.sources import class_names, dataset_units
 from vidseg_core.episodes.store import load_tables
+from vidseg_core.evaluation import oracle
 from vidseg_core.evaluation.bench import make_bench
 from vidseg_core.evaluation.cells import claim_evaluation, list_cells
 from vidseg_core.evaluation.clips import clips_of, runs_of
@@ -401,6 +404,33 @@ def test_labels_of_another_size_are_told_and_cost_their_clip_only(tmp_path: Path
     assert code == 3 and [row["clip"] for row in bad] == ["a"]
     assert "00002.png: the labels are 16x12, but their image" in bad[0]["message"]
     assert "is 32x24" in bad[0]["message"] and open_evaluation(tmp_path / "out").clips == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"name": "clockwork", "level": "features", "sides": "one", "clock": 3}, "made with clock 1, not 3"),
+        ({"name": "match", "sides": "two"}, "match remembers through keys"),
+    ],
+)
+def test_masks_that_no_table_holds_have_no_oracle(
+    options: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best schedule would be that of other masks."""
+    carried = PropagationConfig(**options)
+    there = {
+        "segmenter": "plain",
+        "working_size": "512",
+        "propagation.name": carried.name,
+        "propagation.level": carried.level,
+        "propagation.flow": "dis",
+        "propagation.flow_size": "256",
+    }
+    monkeypatch.setattr(oracle, "_tables", lambda _: {"clip": [SimpleNamespace(fingerprint=there)]})
+    settings = config("out", tables="tables", methods=("oracle:interval=5",), propagation=carried)
+    (method,) = parse_methods(settings.methods, carried)
+    with pytest.raises(ConfigError, match=f"--tables: no oracle for oracle.*{says}"):
+        oracle.check_tables(settings, method, {}, ())
 
 
 def test_an_oracle_is_refused_tables_of_another_net_size_or_propagation(tmp_path: Path) -> None:

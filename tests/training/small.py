@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from vidseg_core.config.recipes import AugmentRecipe, TrainRecipe
@@ -32,6 +33,28 @@ STEPS = 12
 
 class Stopped(Exception):
     """The test pulled the plug."""
+
+
+def killed_and_resumed(loop: Callable[[Path], Any], folder: Path) -> dict[str, torch.Tensor]:
+    """The weights that a run ends with; one that is killed before its fourth step and goes on from a
+    checkpoint must end with the same. `loop`: the run in a folder, from its beginning or its checkpoint."""
+    whole, broken = loop(folder / "whole"), loop(folder / "broken")
+    whole.run()
+    step = broken.step
+
+    def dies(number: int) -> None:
+        if number == 3:
+            raise Stopped
+        step(number)
+
+    broken.step = dies
+    with pytest.raises(Stopped):
+        broken.run()
+    again = loop(folder / "broken")
+    again.run()
+    for name, value in whole.weights().items():
+        assert torch.equal(value, again.weights()[name]), name
+    return whole.weights()
 
 
 def small_config(output: Path | str, **options: Any) -> TrainSegmenterConfig:

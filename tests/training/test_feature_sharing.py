@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as functional
 
 from tests.engine.toy import inputs, moving_clip, plain, run
+from tests.training.small import killed_and_resumed
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.datasets.records import IGNORE, Record
@@ -141,26 +142,8 @@ def loop(folder: Path) -> PropagationLoop:
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
-    class Gone(Exception):
-        pass
-
-    whole, broken = loop(tmp_path / "whole"), loop(tmp_path / "broken")
-    whole.run()
-    step = broken.step
-
-    def dies(number: int) -> None:
-        if number == 3:
-            raise Gone
-        step(number)
-
-    broken.step = dies  # type: ignore[method-assign]
-    with pytest.raises(Gone):
-        broken.run()
-    again = loop(tmp_path / "broken")
-    again.run()
     before = learner().net.state_dict()
-    for name, value in whole.weights().items():
-        assert torch.equal(value, again.weights()[name]), name
+    for name, value in killed_and_resumed(loop, tmp_path).items():
         settled = "running_" in name or "num_batches" in name
         assert torch.equal(value, before[name]) == settled or value.ndim < 1, name
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.engine.toy import moving_clip
+from tests.training.small import killed_and_resumed
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
@@ -127,26 +128,7 @@ def test_a_lesson_that_is_followed_is_learned(lessons: list[Lesson]) -> None:
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, lessons: list[Lesson]) -> None:
-    class Gone(Exception):
-        pass
-
-    whole = loop(tmp_path / "whole", lessons)
-    whole.run()
-    broken = loop(tmp_path / "broken", lessons)
-    step = broken.step
-
-    def dies(number: int) -> None:
-        if number == 3:
-            raise Gone
-        step(number)
-
-    broken.step = dies  # type: ignore[method-assign]
-    with pytest.raises(Gone):
-        broken.run()
-    again = loop(tmp_path / "broken", lessons)
-    again.run()
-    for name, value in whole.weights().items():
-        assert torch.equal(value, again.weights()[name]), name
+    killed_and_resumed(lambda folder: loop(folder, lessons), tmp_path)
 
 
 def test_clips_without_labels_are_learned_from_by_the_net_s_masks() -> None:

@@ -23,7 +23,7 @@ import torch
 from tests.engine.fillers import Parted
 from tests.engine.toy import inputs, moving_clip, plain, run
 from tests.training.local_mode import trained_here
-from tests.training.small import facts_of, shaken, written
+from tests.training.small import facts_of, killed_and_resumed, shaken, written
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
@@ -250,27 +250,8 @@ def test_data_that_teach_nothing_are_refused(net: str, frames: int, problem: str
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
-    class Gone(Exception):
-        pass
-
-    whole = loop(tmp_path / "whole")
-    whole.run()
-    broken = loop(tmp_path / "broken")
-    step = broken.step
-
-    def dies(number: int) -> None:
-        if number == 3:
-            raise Gone
-        step(number)
-
-    broken.step = dies  # type: ignore[method-assign]
-    with pytest.raises(Gone):
-        broken.run()
-    again = loop(tmp_path / "broken")
-    again.run()
     before = new_lvs(build_segmenter(NET)).state_dict()
-    for name, value in whole.weights().items():
-        assert torch.equal(value, again.weights()[name]), name
+    for name, value in killed_and_resumed(loop, tmp_path).items():
         assert name.startswith("carrier") or not torch.equal(value, before[name]), name
 
 

@@ -14,10 +14,15 @@ A corpus under one budget: the curves of its clips are merged. `exact` tries eve
 (again dynamic programming); `hull` follows the concave hulls of the curves, and says by how much it may miss
 the best.
 
-With low latency a key's own result takes effect D frames later, so that key k is worth the frames from k + D
-up to n + D - 1 (the first key, from 0). Keys closer than D end the delay early, but count as if they did not.
+With low latency key n takes effect D frames later, or with the next key if that comes before. Until then k
+goes on, for e = min(D, length of n's interval) frames. So the best is kept for every e, with those frames:
 
-Legend: T frames, L longest interval (1 = + 1), m keys, M most keys.
+    A_m[n, e] = max over k of A_{m-1}[k, min(D, n - k)] + value(k, n) + late(k, n, e),
+
+where value(k, n) are the frames from k + D (the first key, from 0) up to n - 1, and late(k, n, e) the e
+frames from n on, as k serves them. Without a delay D = 0 and A[n, 0] is V[n].
+
+Legend: T frames, L longest interval (1 = + 1), m keys, M most keys, E = 1 + min(D, L).
 """
 
 from __future__ import annotations
@@ -44,9 +49,9 @@ class Curve:
     counted: int
     """Frames that count."""
     frames: int
-    before_MT: np.ndarray
-    """int16 or int32 [M, T + 1]: length of the interval that ends at frame n, in the best schedule that
-    serves the frames before n with m + 1 keys; 0: there is none."""
+    before_MTE: np.ndarray
+    """int16 or int32 [M, T + 1, E]: length of the interval that ends at frame n, in the best schedule that
+    serves the frames before n, and e from n on, with m + 1 keys; 0: there is none."""
 
     @property
     def least(self) -> int:
@@ -60,9 +65,10 @@ class Curve:
                 f"no schedule of {self.frames} frames has {keys} keys; between {self.least} and "
                 f"{len(self.total_M1) - 1} are possible"
             )
-        places, end = [], self.frames
+        places, end, late = [], self.frames, 0
         for number in range(keys, 0, -1):
-            end -= int(self.before_MT[number - 1, end])
+            length = int(self.before_MTE[number - 1, end, late])
+            end, late = end - length, min(length, self.before_MTE.shape[2] - 1)
             places.append(end)
         return np.array(places[::-1], dtype=np.int64)
 
@@ -75,8 +81,9 @@ def one_sided_curve(
     table: EpisodeTable, *, max_interval: int | None = None, most_keys: int | None = None, delay: int = 0
 ) -> Curve:
     """The best one-sided schedules of a segment; `delay`: with low latency, as `walk` has it."""
+    delay = min(delay, table.horizon)
     value_TL1 = one_sided_values(table, delay)
-    return _curve(table, value_TL1, value_TL1, max_interval, most_keys)
+    return _curve(table, value_TL1, value_TL1, max_interval, most_keys, _late_values(table, delay))
 
 
 def two_sided_curve(
@@ -87,37 +94,38 @@ def two_sided_curve(
 
 
 def one_sided_values(table: EpisodeTable, delay: int = 0) -> np.ndarray:
-    """float64 [T, L + 1]: at [k, d] the total of the frames that key k serves if the next key comes d frames
-    after it: k .. k + d - 1, or with a delay as many so much later; -inf: not possible.
+    """float64 [T, L + 1]: at [k, d] the total of the frames from key k, or with a delay from as many frames
+    after it (but for the first key), up to k + d - 1, if the next key comes d frames after it; -inf: not
+    possible.
 
     An interval of d = L + 1 frames is left out: L is the longest that the engine would allow.
     """
-    quality_TL = np.nan_to_num(table.quality_TL1[:, :-1].astype(np.float64), nan=0.0)
-    value_TL1 = np.zeros(table.quality_TL1.shape)
-    np.cumsum(quality_TL, axis=1, out=value_TL1[:, 1:])
-    if delay:
-        value_TL1 = _later(table.quality_TL1, delay)
+    value_TL1 = _totals(table)[:, :-1]
+    value_TL1[1:] -= value_TL1[1:, np.minimum(np.arange(value_TL1.shape[1]), delay)]
     value_TL1[~known_keys_T(table)] = -np.inf
     return _inside(value_TL1)
 
 
-def _later(quality_TL1: np.ndarray, delay: int) -> np.ndarray:
-    """The totals of d frames that begin `delay` after each key; the first key's begin with itself.
+def _late_values(table: EpisodeTable, delay: int) -> list[np.ndarray]:
+    """By e from 1 to `delay`, float64 [T, L + 1]: at [k, d] the total of e frames from k + d on, as key k
+    serves them; -inf where the table does not know that far."""
+    total_TL2 = _totals(table)
+    found = []
+    for count in range(1, delay + 1):
+        late_TL1 = np.full(table.quality_TL1.shape, -np.inf)
+        known = total_TL2.shape[1] - count
+        late_TL1[:, :known] = total_TL2[:, count:] - total_TL2[:, :known]
+        found.append(late_TL1)
+    return found
 
-    Frames past the end add nothing; -inf where a frame is farther from the key than the table knows.
-    """
-    frames, wide = quality_TL1.shape
-    if delay >= wide:
-        raise EpisodeError(f"a delay of {delay} frames exceeds the tables' horizon")
-    reach = np.arange(wide + delay - 1)
-    inside = np.arange(frames)[:, None] + reach < frames
-    added = np.where(inside, -np.inf, 0.0)
-    added[:, :wide] = np.nan_to_num(quality_TL1.astype(np.float64), nan=0.0)
-    until = np.zeros((frames, wide + delay))
-    np.cumsum(added, axis=1, out=until[:, 1:])
-    value_TL1 = until[:, delay:].copy()
-    value_TL1[1:] -= until[1:, delay : delay + 1]
-    return value_TL1
+
+def _totals(table: EpisodeTable) -> np.ndarray:
+    """float64 [T, L + 2]: at [k, d] the total of the d frames from k on, as key k serves them; frames without
+    truth, and past the end, add nothing."""
+    total_TL2 = np.zeros((table.frames, table.horizon + 2))
+    quality_TL1 = np.nan_to_num(table.quality_TL1.astype(np.float64), nan=0.0)
+    np.cumsum(quality_TL1, axis=1, out=total_TL2[:, 1:])
+    return total_TL2
 
 
 def two_sided_values(table: EpisodeTable) -> np.ndarray:
@@ -144,6 +152,7 @@ def _curve(
     open_TL1: np.ndarray,
     max_interval: int | None,
     most_keys: int | None,
+    late: Sequence[np.ndarray] = (),
 ) -> Curve:
     longest = table.horizon if max_interval is None else max_interval
     if not 1 <= longest <= table.horizon:
@@ -153,9 +162,10 @@ def _curve(
         )
     most = table.frames if most_keys is None else min(most_keys, table.frames)
     ending_TL = _by_end(closed_TL1, open_TL1, longest)
-    total_M1, before_MT = _best(ending_TL, most)
+    late_ETL = [_by_end(late_TL1, late_TL1, longest) for late_TL1 in late[:longest]]
+    total_M1, before_MTE = _best(ending_TL, late_ETL, most)
     curve = Curve(
-        total_M1=total_M1, before_MT=before_MT, counted=int(counts_T(table).sum()), frames=table.frames
+        total_M1=total_M1, before_MTE=before_MTE, counted=int(counts_T(table).sum()), frames=table.frames
     )
     if not np.isfinite(total_M1).any():
         raise EpisodeError(
@@ -175,25 +185,29 @@ def _by_end(closed_TL1: np.ndarray, open_TL1: np.ndarray, longest: int) -> np.nd
     return ending
 
 
-def _best(ending_TL: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _best(ending_TL: np.ndarray, late_ETL: Sequence[np.ndarray], most: int) -> tuple[np.ndarray, np.ndarray]:
     """(total by number of keys, interval before each end for backtracking)."""
     ends, longest = ending_TL.shape
-    value = np.full(longest + ends, -np.inf)
-    value[longest] = 0.0
+    value_TE = np.full((longest + ends, 1 + len(late_ETL)), -np.inf)
+    value_TE[longest] = 0.0
     total_M1 = np.full(most + 1, -np.inf)
-    before_MT = np.zeros((most, ends), dtype=np.int16 if longest < 2**15 else np.int32)
-    rows = np.arange(ends)
+    length_type = np.int16 if longest < 2**15 else np.int32
+    before_MTE = np.zeros((most, ends, value_TE.shape[1]), dtype=length_type)
+    rows, lengths = np.arange(ends), longest - np.arange(longest)
+    late_L = np.minimum(lengths, len(late_ETL))
     for number in range(most):
-        # window j of end n is V[n - L + j], the value before an interval of L - j frames
-        windows = np.lib.stride_tricks.sliding_window_view(value[:-1], longest)
-        sums = windows + ending_TL
-        best = sums.argmax(axis=1)
-        top = sums[rows, best]
-        before_MT[number] = np.where(np.isfinite(top), longest - best, 0)
-        total_M1[number + 1] = top[-1]
-        value[longest:] = top
-        value[-1] = -np.inf  # the end is no key
-    return total_M1, before_MT
+        # window j of end n is A[n - L + j], the value before an interval of L - j frames
+        windows_TEL = np.lib.stride_tricks.sliding_window_view(value_TE[:-1], longest, axis=0)
+        sums = windows_TEL[:, late_L, np.arange(longest)] + ending_TL
+        total_M1[number + 1] = sums[-1].max()
+        for e, late_TL in enumerate((0.0, *late_ETL)):
+            with_late = sums + late_TL
+            best = with_late.argmax(axis=1)
+            top = with_late[rows, best]
+            before_MTE[number, :, e] = np.where(np.isfinite(top), lengths[best], 0)
+            value_TE[longest:, e] = top
+        value_TE[-1] = -np.inf  # the end is no key
+    return total_M1, before_MTE
 
 
 # --- a corpus under one budget -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
 from vidseg_core.datasets.records import DatasetError
@@ -51,10 +51,6 @@ def check_tables(
     assert config.tables is not None
     tables = next(iter(_tables(config.tables).values()))
     there, carried = tables[0].fingerprint, method.propagation
-    one_sided = carried.sides == "one" and there.get("two_sided_stride", "0") != "0"
-    if one_sided and not filler_of(propagator_of(carried), two_sided=False).pairwise:
-        problem = f"{carried.name} fills gaps, and the tables in {config.tables} are of two sides"
-        raise ConfigError("--tables", f"no oracle for {method.name}: {problem}")
     wanted = {
         "working_size": config.working_size,
         "propagation.name": carried.name,
@@ -72,6 +68,21 @@ def check_tables(
         check_fingerprint(there, wanted, config.tables)
     except EpisodeError as problem:
         raise ConfigError("--tables", f"no oracle for {method.name}: {problem}") from problem
+    _check_between(config, method, there)
+
+
+def _check_between(config: EvaluateConfig, method: MethodConfig, there: Mapping[str, str]) -> None:
+    """`ConfigError` for masks between keys that are not those of the tables, or do not follow from the keys
+    around them."""
+    carried = method.propagation
+    filler = filler_of(propagator_of(carried), two_sided=carried.sides == "two")
+    of_two, none = there.get("two_sided_stride", "0") != "0", f"no oracle for {method.name}"
+    problem = f"{none}: {carried.name} fills gaps, and the tables in {config.tables} are of two sides"
+    check(carried.sides == "two" or not of_two or filler.pairwise, "--tables", problem)
+    problem = f"{none}: tables are made with clock 1, not {carried.clock}"
+    check(carried.clock == 1, "--tables", problem)
+    problem = f"{none}: {carried.name} remembers through keys, so that no table can value a schedule"
+    check(filler.ends_at_keys, "--tables", problem)
 
 
 def oracle_keys(config: EvaluateConfig, method: MethodConfig, clip: Clip) -> set[int]:

@@ -36,6 +36,10 @@ from vidseg_core.models.trainable import TrainableNet, trainable_net
 
 KERNEL = 5
 """Side of the unit's kernels, pixels."""
+PACE = 10.0
+"""What scores are multiplied with on their way into Accel's fusion: by as much faster do its few weights
+learn than those of the light net, at one learning rate. Without it they have hardly left their start when the
+light net is done."""
 KEEP = 6.0
 """What new kernels multiply a class's own share with."""
 
@@ -78,11 +82,11 @@ class AccelNet(BesideNet):
         assert self.fuse.bias is not None
         nn.init.zeros_(self.fuse.bias)
         with torch.no_grad():
-            self.fuse.weight.copy_(0.5 * torch.eye(classes).repeat(1, 2)[:, :, None, None])
+            self.fuse.weight.copy_(0.5 / PACE * torch.eye(classes).repeat(1, 2)[:, :, None, None])
 
     def forward(self, reference_BCHW: torch.Tensor, update_BCHW: torch.Tensor) -> torch.Tensor:
         """SF: fused scores, (B, C, H, W)."""
-        return self.fuse(torch.cat([reference_BCHW, update_BCHW], dim=1))
+        return self.fuse(PACE * torch.cat([reference_BCHW, update_BCHW], dim=1))
 
 
 class GrfpNet(BesideNet):

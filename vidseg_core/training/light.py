@@ -40,12 +40,15 @@ from vidseg_core.training.propagation_score import Scores, score_propagator
 
 class _LightLearner(Learner):
     name: ClassVar[str]
+    nets: ClassVar[type[BesideNet]]
     net: BesideNet
 
     def __init__(self, config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> None:
         super().__init__(config, segmenter, device)
         self._flow = DisFlow(chained=False)
         self.file = self.file_names[0]
+        facts = light_facts(segmenter, str(config.light))
+        self.net = self.nets(facts, weights=config.light_weights, seed=config.seed).to(self.device)
 
     def decides(self) -> dict[str, str]:
         file = self.config.light_weights
@@ -65,14 +68,9 @@ class AccelLearner(_LightLearner):
     """Cuts are (frame, key)."""
 
     losses = ("fused", "light")
-    name = "accel"
+    name, nets = "accel", AccelNet
     file_names = ("accel.safetensors",)
     net: AccelNet
-
-    def __init__(self, config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> None:
-        super().__init__(config, segmenter, device)
-        facts = light_facts(segmenter, str(config.light))
-        self.net = AccelNet(facts, weights=config.light_weights, seed=config.seed).to(self.device)
 
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
         recipe = self.recipe
@@ -120,14 +118,9 @@ class GrfpLearner(_LightLearner):
     """Cuts are a key and the frames after it, or before it."""
 
     losses = ("scores", "light", "labels")
-    name = "grfp"
+    name, nets = "grfp", GrfpNet
     file_names = ("grfp.safetensors",)
     net: GrfpNet
-
-    def __init__(self, config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> None:
-        super().__init__(config, segmenter, device)
-        facts = light_facts(segmenter, str(config.light))
-        self.net = GrfpNet(facts, weights=config.light_weights, seed=config.seed).to(self.device)
 
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
         clip = clips[int(random.integers(len(clips)))]
