@@ -256,6 +256,17 @@ def test_a_net_that_is_not_in_levels_is_refused() -> None:
         Engine(build_segmenter(NET), build_scheduler("every"), build_propagator("clockwork"), sides="one")
 
 
+def test_a_clock_of_levels_that_are_not_there_is_refused() -> None:
+    """It was ignored."""
+    with pytest.raises(SegmenterError, match="clock 3 is that of the levels between, and 'sharing:1/tiny"):
+        Engine(
+            build_segmenter("sharing:1/tiny-scenes"),
+            build_scheduler("every"),
+            build_propagator("clockwork", clock=3),
+            sides="one",
+        )
+
+
 def test_the_dial_refuses_a_clock_that_no_table_knows() -> None:
     config = SegmentConfig(
         input=("a",),

@@ -157,7 +157,7 @@ class PropagationRecipe:
     """longest interval from key to key, frames"""
     lessons: int = 300
     """match: gaps of clips that it learns from, drawn before the first step"""
-    twice: float = 0.0
+    twice: float = 0.4
     """lvs: share of samples whose key shows what was carried to it, as with low latency; 0 to 1"""
     scores: float = 10.0
     """weight: scores like the net's own on the frame (Kullback-Leibler divergence)"""

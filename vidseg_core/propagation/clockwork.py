@@ -67,6 +67,15 @@ class Clockwork(_Clocked):
     def __init__(self, clock: int) -> None:
         self._clock = clock
 
+    def check_net(self, segmenter: Any) -> None:
+        """`SegmenterError` for a net without levels that this clock could be of."""
+        super().check_net(segmenter)
+        if segmenter.cached_levels < 2:
+            raise SegmenterError(
+                f"clock {self._clock} is that of the levels between, and {segmenter.name!r} has none: cache "
+                "two levels (sharing:2/NET), or leave --propagation.clock out"
+            )
+
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
         """The maps of all levels for each frame."""
         for gap in gaps:
