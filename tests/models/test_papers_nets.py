@@ -132,8 +132,18 @@ def test_weights_of_timms_classifiers_fit_the_encoders(name: str, classifier: st
 
     net = timm.create_model(classifier, pretrained=False)
     with torch.no_grad():
-        net.get_submodule("conv_stem" if "mobile" in name else "conv1").weight.fill_(0.25)
+        next(net.parameters()).fill_(0.25)
     save_file(net.state_dict(), tmp_path / "net.safetensors")
     trained = trainable_net(name, num_classes=3, encoder_weights=str(tmp_path / "net.safetensors"))
     first = next(trained.net.get_submodule("encoder").parameters())
     assert (first == 0.25).all()
+
+
+def test_weights_of_torchvisions_vgg_fit(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    wanted = hollow("deeplabv2-vgg16").get_submodule("backbone").state_dict()
+    state = {f"features.{key}": torch.full(value.shape, 0.25) for key, value in wanted.items()}
+    save_file(state | {"classifier.6.weight": torch.zeros(1000, 4)}, tmp_path / "vgg.safetensors")
+    net = trainable_net("deeplabv2-vgg16", num_classes=3, encoder_weights=str(tmp_path / "vgg.safetensors"))
+    assert all((weight == 0.25).all() for weight in net.net.get_submodule("backbone").parameters())

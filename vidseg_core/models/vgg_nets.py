@@ -66,7 +66,7 @@ class DeepLabV2Vgg(SplitNet):
         self.backbone = _vgg16()
         for place in POOLS[3:]:
             self.backbone[place] = nn.MaxPool2d(3, stride=1, padding=1)
-        for layer in self.backbone[POOLS[3] + 1 :]:
+        for layer in list(self.backbone.children())[POOLS[3] + 1 :]:
             if isinstance(layer, nn.Conv2d):
                 layer.dilation = layer.padding = (2, 2)
         self.branches = nn.ModuleList(
