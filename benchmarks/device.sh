@@ -4,8 +4,8 @@
 #   benchmarks/device.sh OUT [DATA]
 #
 # From a checkout, in an environment with the package installed. OUT gets what each benchmark prints and its raw
-# rows; DATA is the folder of real material: without it scenes are drawn. One that takes longer than its share is
-# ended, and the others still run; the exit code says how many did not get through.
+# rows; DATA is the folder of real material, whose street `speedup` takes: without it a scene is drawn. One that takes
+# longer than its share is ended, and the others still run; the exit code says how many did not get through.
 set -uo pipefail
 out=${1:?"usage: benchmarks/device.sh OUT [DATA]"}
 data=${2:-}
@@ -23,7 +23,7 @@ run() { # NAME SECONDS OPTIONS...
     echo "$name: $((SECONDS - begun)) s"
 }
 
-run lanes 150 --device cuda --frames 61
-run speedup 180 --repeat 1 --frames 200 ${data:+--data "$data"}
-run propagators 150 --device cuda --material scenes ${data:+davis --data "$data"} --steps 300
+run lanes 120 --device cuda --frames 31
+run speedup 150 --repeat 1 --frames 200 --clips 4 ${data:+--data "$data"}
+run propagators 210 --device cuda --material scenes --steps 200
 exit "$bad"

@@ -1,6 +1,7 @@
 """The whole job with a heavy net on key frames only, over the same job with the net on every frame.
 
-    python -m benchmarks.speedup [--json FILE] [--data DIR] [--repeat N] [--frames N] [--against REV]
+    python -m benchmarks.speedup [--json FILE] [--data DIR] [--repeat N] [--frames N] [--clips N]
+        [--against REV]
 
 DeepLabV3+ ResNet-50 at 512x512 (random weights serve for speed), DIS label propagation, fixed schedule at AKI
 10, 25 and 50; the baseline is ``every``. ``every`` runs on the clip's first ``--every-frames`` frames only
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -77,12 +79,13 @@ def seconds_of(clips: list[Path], output: Path, scheduler: SchedulerConfig, side
     return time.perf_counter() - started
 
 
-def make_clips(source: Path, folder: Path, every_frames: int, frames: int) -> None:
-    """One clip of each length per core: `one`, `short` and `long`."""
+def make_clips(source: Path, folder: Path, count: int, every_frames: int, frames: int) -> None:
+    """So many clips of each length: `one`, `short` and `long`."""
     folder.mkdir()
     for name, length in (("one", 1), ("short", every_frames), ("long", frames)):
-        for core in range(os.cpu_count() or 1):
-            cut(source, length, folder / f"{name}{core}.mp4")
+        first = cut(source, length, folder / f"{name}0.mp4")
+        for number in range(1, count):
+            shutil.copyfile(first, folder / f"{name}{number}.mp4")
 
 
 def source_video(data: str | None, folder: Path) -> Path:
@@ -135,7 +138,8 @@ def main() -> None:
     parser.add_argument("--json")
     parser.add_argument("--data")
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--frames", type=int, default=600, help="frames of each clip, one clip per core")
+    parser.add_argument("--frames", type=int, default=600, help="frames of each clip")
+    parser.add_argument("--clips", type=int, default=os.cpu_count() or 1, help="clips; default: one per core")
     parser.add_argument("--every-frames", type=int, default=40, help="frames of each clip for the baseline")
     against.add_options(parser)
     args = parser.parse_args()
@@ -148,7 +152,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source = source_video(args.data, Path(scratch))
         clips = Path(scratch) / "in"
-        make_clips(source, clips, *lengths)
+        make_clips(source, clips, args.clips, *lengths)
         if args.against:
             found: Any = against.compare(
                 "benchmarks.speedup",

@@ -38,8 +38,9 @@ def encoded(
     gop: int = 250,
     rotation: int = 0,
     x264: str = "scenecut=0:ref=1",
+    times: Sequence[int] | None = None,
 ) -> Path:
-    """The pictures as a stream of this codec."""
+    """The pictures as a stream of this codec. `times`: when each is shown, in 25ths of a second."""
     height, width = pictures[0].shape[:2]
     options = {"threads": "1", "g": str(gop)} | ({"bf": str(bframes)} if codec != "libvpx-vp9" else {})
     if codec == "libx264":
@@ -52,7 +53,7 @@ def encoded(
             stream.set_display_rotation(rotation)
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
+            frame.pts, frame.time_base = number if times is None else times[number], Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

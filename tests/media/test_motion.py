@@ -86,6 +86,18 @@ def test_vectors_lead_over_frames_that_are_left_out(pyramid: Path, kept: list[in
         assert np.allclose(usual(motion), (motion.since * SPEED[0], motion.since * SPEED[1]), atol=1.0)
 
 
+def test_no_motion_is_reckoned_over_a_pause(tmp_path: Path) -> None:
+    """Motion to the picture after a B picture, taken to go on as evenly for ten seconds before it, led a
+    thousand pixels away, or anywhere: it did not fit into its numbers."""
+    times = [number + 2500 * (number > 9) for number in range(FRAMES)]
+    x264 = "scenecut=0:ref=1:b-adapt=0:weightb=0"
+    found = motions(encoded(tmp_path / "clip.mp4", panned(FRAMES), bframes=3, x264=x264, times=times))
+    for motion in found.values():
+        if motion is not None and motion.cells_hw2 is not None:
+            known_n2 = motion.cells_hw2[motion.cells_hw2[..., 0] != UNKNOWN]
+            assert np.abs(known_n2).max() < 4 * 8 * max(SPEED) * motion.since
+
+
 def test_shards_and_where_decoding_is_taken_up_change_nothing(pyramid: Path) -> None:
     kept = list(range(1, FRAMES, 2))
     for wanted in (None, kept):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy as np
@@ -143,6 +145,27 @@ def test_a_frame_that_changes_after_the_plan_is_not_decoded(tmp_path: Path) -> N
     request = unit.decode_unit(uri, index, height=HEIGHT, width=WIDTH, stamp=stamp)
     with pytest.raises(MediaError, match="changed since the run listed it"):
         list(decode_unit(request, shard_frames=8))
+
+
+def test_a_folder_is_listed_once_for_all_units_of_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each unit listed it again, which takes as long as the folder is large."""
+    uri, listings = write(tmp_path / "bear"), []
+    listed, index = sequence(uri), probe(uri)
+    plan = plan_segments(index, segment_frames=0, shard_frames=4)[0]
+
+    def counting(uri: str) -> Any:
+        listings.append(uri)
+        return sequence(uri)
+
+    monkeypatch.setattr("vidseg_core.media.sequence_source.sequence", counting)
+    for stamp in (f"{listed.size}:{listed.changed}", "another"):
+        unit = plan.units[0].decode_unit(uri, index, height=HEIGHT, width=WIDTH, stamp=stamp)
+        for _ in range(2):
+            with pytest.raises(MediaError) if stamp == "another" else nullcontext():
+                list(decode_unit(unit, shard_frames=4))
+    assert len(listings) == 2  # for another stamp it is looked at again, each time
 
 
 def test_a_sequence_in_s3_gives_the_frames_of_the_local_one(s3: S3Bucket, tmp_path: Path) -> None:

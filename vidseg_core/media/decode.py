@@ -105,7 +105,7 @@ class _NumberedFrames:
     def __iter__(self) -> Iterator[tuple[int, VideoFrame]]:
         unit = self.unit
         start = None if unit.first_frame == 0 else int(unit.frame_pts[0])
-        with open_video(unit.uri, self.limits, stream=unit.stream) as video:
+        with open_video(unit.uri, self.limits, stream=unit.stream, stamp=unit.stamp) as video:
             self._source = video.source
             self.check()
             codec = video.stream.codec_context

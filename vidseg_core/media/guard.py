@@ -95,16 +95,16 @@ class Opened:
 
 @contextmanager
 def open_video(
-    uri: str, limits: MediaLimits, *, stream: int, source: Source | None = None
+    uri: str, limits: MediaLimits, *, stream: int, source: Source | None = None, stamp: str = ""
 ) -> Iterator[Opened]:
     """Opens stream number `stream` of `uri` under guard; nothing of the other streams is read.
 
-    `source` given: read from that (and leave it open) instead of opening anew. Raises MediaError;
-    av.error.FFmpegError of later reads pass through.
+    `source` given: read from that (and leave it open) instead of opening anew. `stamp`: see `open_source`.
+    Raises MediaError; av.error.FFmpegError of later reads pass through.
     """
     if source is None:
         with (
-            closing(open_source(uri)) as source,
+            closing(open_source(uri, stamp)) as source,
             open_video(uri, limits, stream=stream, source=source) as video,
         ):
             yield video

@@ -39,10 +39,13 @@ CELL = 8
 """Sides of a cell, pixels: the smallest block that FFmpeg tells apart."""
 UNKNOWN = np.int16(-(1 << 15))
 """In both numbers of a cell: no vector (an intra block)."""
+_LONGEST = (1 << 15) - 1
 _BLOCKS = ((16, 16), (16, 8), (8, 16), (8, 8))
 """(width, height) of what has a vector of its own."""
 _MOST_INTRA = 0.5
 """Share of cells without a vector above which a frame counts as one that refers to nothing."""
+_MOST_MIRRORED = 16
+"""Times the way to the next reference that motion is taken to go on backwards: B pictures in a row."""
 _REMEMBERED = 16
 """Reference pictures that are remembered: a decoder holds no more."""
 _HEAD = struct.Struct("<6i")
@@ -257,12 +260,14 @@ def rasterised(vectors: np.ndarray, width: int, height: int) -> np.ndarray:
 
 def _mirrored_in(past_hw2: np.ndarray, ahead_hw2: np.ndarray, share: float) -> np.ndarray:
     """Cells of a B picture: backwards where they look back, else forwards, mirrored. `share`: time to the
-    reference before it over time to the one after.
+    reference before it over time to the one after; unknown where that is a pause.
 
     A partition that looks forward only has a vector of zeros in the other list: it does not count against one
     that moves.
     """
-    mirrored_hw2 = np.round(ahead_hw2 * np.float32(-share)).astype(np.int16)
+    mirrored_hw2 = np.full_like(ahead_hw2, UNKNOWN)
+    if share <= _MOST_MIRRORED:
+        mirrored_hw2 = _in_cells(np.round(ahead_hw2 * np.float32(-share)))
     is_ahead_hw = ahead_hw2[..., 0] != UNKNOWN
     is_still_hw = (past_hw2[..., 0] == 0) & (past_hw2[..., 1] == 0)
     is_bare_hw = is_still_hw | (past_hw2[..., 0] == UNKNOWN)
@@ -277,7 +282,13 @@ def led_on(cells_hw2: np.ndarray, before_hw2: np.ndarray) -> np.ndarray:
     x_hw = np.clip(np.arange(columns) + steps_hw2[..., 0], 0, columns - 1)
     further_hw2 = before_hw2[y_hw, x_hw]
     is_known_hw = (cells_hw2[..., 0] != UNKNOWN) & (further_hw2[..., 0] != UNKNOWN)
-    return np.where(is_known_hw[..., None], cells_hw2 + further_hw2, UNKNOWN)
+    both_hw2 = _in_cells(cells_hw2.astype(np.int32) + further_hw2)
+    return np.where(is_known_hw[..., None], both_hw2, UNKNOWN)
+
+
+def _in_cells(vectors_hw2: np.ndarray) -> np.ndarray:
+    """As int16, what is too long as long as may be."""
+    return np.clip(vectors_hw2, -_LONGEST, _LONGEST).astype(np.int16)
 
 
 def _refers_for(codec: VideoCodecContext) -> Callable[[memoryview], bool | None]:

@@ -3,9 +3,8 @@
 Model: the header says that frame i lies at an offset, has the size of its file and is shown at its tick;
 reading at that offset reads the file. So a sequence takes the way of every other video (limits, index, units,
 damage that is counted), FFmpeg is given no name, and any frame may be where decoding starts.
-Invariant: what is read is what was listed when the source was opened; a file that is gone or has changed is
-an error. All pictures have one size and are turned alike; one that is damaged counts as a frame that cannot
-be decoded.
+Invariant: what is read is what was listed; a file that is gone or has changed since is an error. All pictures
+have one size and are turned alike; one that is damaged counts as a frame that cannot be decoded.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from vidseg_core.aws import get_whole, input_client
 from vidseg_core.media import remote
 from vidseg_core.media.errors import MediaError
 from vidseg_core.media.s3_source import asking_s3
-from vidseg_core.media.sequences import Frame, path_of, sequence
+from vidseg_core.media.sequences import Frame, Sequence, path_of, sequence
 from vidseg_core.media.source import PieceSource, stamp_of
 
 _AHEAD = 8
@@ -83,13 +82,26 @@ def _turn(segment: bytes) -> int:
     return turn if 1 <= turn <= 8 else 1
 
 
+_last: list[tuple[str, Sequence]] = []
+"""The stamp and the frames of the sequence that this process has listed last."""
+
+
+def _listed(uri: str, stamp: str) -> Sequence:
+    """The frames at an address; units of one sequence follow one another, and a folder may be large."""
+    if stamp and _last and _last[0][0] == stamp and _last[0][1].uri == uri:
+        return _last[0][1]
+    found = sequence(uri)
+    _last[:] = [(stamp_of(found.size, found.changed), found)]
+    return found
+
+
 class SequenceSource(PieceSource):
     """See the module. Raises MediaError: what `sequence` does, no_frames, changed, not_a_video."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, stamp: str = "") -> None:
         super().__init__()
         self.uri, self.name = uri, "input.mov"
-        self._sequence = found = sequence(uri)
+        self._sequence = found = _listed(uri, stamp)
         self._frames, self.damage = found.frames, found.damage
         if large := next((frame.name for frame in self._frames if frame.size >= _LARGEST), None):
             raise MediaError("too_large", f"{uri}: {large} has 4 GiB or more")
