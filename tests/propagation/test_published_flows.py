@@ -114,23 +114,36 @@ def pictures(height: int = 64, width: int = 128) -> tuple[Tensor, Tensor]:
     return first, 0.6 * second  # another mean than the first
 
 
-@pytest.mark.parametrize("layout", ["FlowNetPytorch", "flownet2-pytorch", "Caffe"])
+CAFFE_MEANS = {"img0s_aug": (0.1, 0.2, 0.4), "img1s_aug": (0.3, 0.5, 0.6)}
+"""Layer -> means of blue, green and red."""
+
+
+@pytest.mark.parametrize("layout", ["FlowNetPytorch", "flownet2-pytorch", "Caffe", "Caffe without means"])
 def test_flownet_flows_as_in_its_original(layout: str, tmp_path: Path) -> None:
     state = flownet_file(SLIM, biased=layout != "FlowNetPytorch")
     file = tmp_path / "published.pth.tar"
-    if layout == "Caffe":
+    if layout.startswith("Caffe"):
         file = tmp_path / "published.safetensors"
-        save_file(caffe_file(state), file)
+        means = {
+            f"{layer}.{blob}": torch.tensor(bgr).reshape(1, 3, 1, 1).expand(1, 3, *size).contiguous()
+            for layer, bgr in CAFFE_MEANS.items()
+            for blob, size in ((1, (4, 5)), (2, (1, 1)))
+        }
+        counts = {f"{layer}.0": torch.full((1, 1, 1, 1), 1e6) for layer in CAFFE_MEANS}
+        save_file(caffe_file(state) | (means | counts if layout == "Caffe" else {}), file)
     else:
         torch.save({"epoch": 1, "state_dict": state, "best_EPE": 1.9}, file)
     current, key = pictures()
     both_B32HW = torch.stack([current, key], 2)
     mean = both_B32HW.flatten(2).mean(-1)[:, :, None, None]
+    means = [mean, mean]
     if layout == "FlowNetPytorch":
-        mean = torch.tensor([0.411, 0.432, 0.45])[None, :, None, None]
+        means = [torch.tensor([0.411, 0.432, 0.45])[None, :, None, None]] * 2
+    if layout == "Caffe":
+        means = [torch.tensor(bgr[::-1])[None, :, None, None] for bgr in CAFFE_MEANS.values()]
     built = build_flow_net("flownet2_s", file)
     with torch.inference_mode():
-        expected = flownet_flow(state, torch.cat([current - mean, key - mean], 1))
+        expected = flownet_flow(state, torch.cat([current - means[0], key - means[1]], 1))
         found = built.net(current, key)
     assert built.trained and expected.std() > 0.5
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
@@ -149,9 +162,18 @@ def test_the_full_width_fits_flownet_s_alone(tmp_path: Path) -> None:
 def test_what_goes_on_from_published_weights_reads_pictures_as_they_do(tmp_path: Path) -> None:
     torch.save(flownet_file(SLIM, biased=False), tmp_path / "published.pt")
     built = build_flow_net("flownet2_s", tmp_path / "published.pt")
-    (tmp_path / "trained.safetensors").write_bytes(weights_file(built.net.state_dict(), "flownet2_s"))
-    again = build_flow_net("flownet2_s", tmp_path / "trained.safetensors", bare=True)
-    assert again.digest == built.digest and again.net.way == "fixed"
+    caffe = caffe_file(flownet_file(SLIM, biased=True)) | {
+        f"{layer}.2": torch.tensor(bgr).reshape(1, 3, 1, 1) for layer, bgr in CAFFE_MEANS.items()
+    }
+    save_file(caffe, tmp_path / "caffe.safetensors")
+    for way, before in (
+        ("fixed", built),
+        ("stored", build_flow_net("flownet2_s", tmp_path / "caffe.safetensors")),
+    ):
+        (tmp_path / "trained.safetensors").write_bytes(weights_file(before.net.state_dict(), "flownet2_s"))
+        again = build_flow_net("flownet2_s", tmp_path / "trained.safetensors", bare=True)
+        assert again.digest == before.digest and again.net.way == way
+    assert torch.equal(torch.as_tensor(again.net.way_stored), torch.tensor([0.4, 0.2, 0.1, 0.6, 0.5, 0.3]))
     assert build_flow_net("flownet2_s").net.way == ""
 
 

@@ -11,20 +11,23 @@ from __future__ import annotations
 import dataclasses
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import decision_inputs
 from tests.engine.toy import ThresholdNet, inputs
 from tests.episodes.scenes import CLASSES, records
 from vidseg_core.calibration.schedulers import families, keys_at
+from vidseg_core.config.catalogue import MAP_SETS
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
 from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.episodes.features import MAP_SHAPES, Features, PairMaps, describe_shapes
+from vidseg_core.episodes.features import CONV6_MEAN, MAP_SHAPES, Conv6, Features, PairMaps, describe_shapes
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.store import write_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
@@ -43,8 +46,8 @@ from vidseg_core.scheduling.pair_maps import MAPS_DIGEST
 from vidseg_core.store.objects import open_store
 from vidseg_core.training import made_maps
 from vidseg_core.training.decision_job import DECISION, DecisionTraining, run_train_decision
-from vidseg_core.training.made_maps import require_room
-from vidseg_core.training.policy_loop import POLICY, PolicyOptions, train_policy
+from vidseg_core.training.made_maps import maps_at, require_room
+from vidseg_core.training.policy_loop import POLICY, PolicyOptions, sample_cells, train_policy
 from vidseg_core.training.split import chosen_features
 
 FRAMES, HORIZON, STRIDE, SIZE = 17, 8, 4, 48
@@ -66,7 +69,7 @@ def built(
         net=ChunkedNet(ThresholdNet(), level="labels", batch=1, device="cpu"),
         propagator=build_propagator("flow_warp", level="labels"),
         flow=FLOW,
-        features=Features(sets, maps=made),
+        features=Features(sets, Conv6(FLOW) if CONV6_MEAN in sets else None, maps=made),
         classes=CLASSES,
     )
     about = {
@@ -295,6 +298,23 @@ def test_means_are_not_read_for_maps_but_in_old_tables(table: EpisodeTable) -> N
     assert chosen_features(new, ("flownet_conv6_mean",)) == ("conv6_0", "conv6_1")
     with pytest.raises(EpisodeError, match="no maps of flownet_conv6; build them with --features"):
         with_features(new, chosen_features(new, ("flownet_conv6",)))
+
+
+def test_inputs_of_a_decision_net_are_compared_on_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVSNet Table 2: maps that tables keep were learned from and judged on more pairs than those made."""
+    sets = ("flow", "flownet_conv6_mean", *MAP_SETS)
+    monkeypatch.setattr(decision_inputs, "flow_of", lambda *_: FLOW)
+    table = built(sets=sets)
+    clip = decision_inputs.pairs_of(table, "toy", None, 12)
+    assert {len(values) for values in clip.seen.values()} == {len(clip.quality_W)} == {12}
+    cells_W, _ = sample_cells(join_tables([table]), 0, 12)
+    made = maps_at([table], cells_W, ("flownet_conv6",), FLOW)
+    assert np.array_equal(made["flownet_conv6"], clip.seen["flownet_conv6"])
+    options = SimpleNamespace(folds=2, seeds=1, steps=1, batch=4, widths=[8])
+    found = decision_inputs.errors([clip, clip], options)  # type: ignore[arg-type]
+    assert set(found) == {"mean", *decision_inputs.INPUTS}
+    assert all((percent_SC > 0).all() and percent_SC.shape == (1, 2) for percent_SC in found.values())
+    assert "2.2" in next(line for line in decision_inputs.describe(found, ["toy", "toy"]) if "key_" in line)
 
 
 def test_the_papers_policy_learns_and_runs(tmp_path: Path) -> None:

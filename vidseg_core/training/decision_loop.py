@@ -36,6 +36,8 @@ class DecisionOptions:
     """How the net learns."""
 
     kind: str = "light"
+    widths: tuple[int, ...] | None = None
+    """Of the hidden layers; None: those of the kind."""
     steps: int = 2000
     batch: int = 256
     lr: float = 1e-3
@@ -107,7 +109,7 @@ def learn(
     """Fit a fresh net. `PolicyError` when it does not go with the features, `TrainingError` when the loss is
     not finite."""
     quality_W = torch.from_numpy(lessons.training.quality_W)
-    net = new_decision_net(options.kind, lessons, options.seed)
+    net = new_decision_net(options.kind, lessons, options.seed, options.widths)
     optimiser = torch.optim.Adam(net.parameters(), lr=options.lr)
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((options.seed, 4))))
     rows: list[dict[str, Any]] = []
@@ -136,11 +138,14 @@ def learn(
     return DecisionOutcome(net=net, best_error=best[0], best_step=best[1], rows=rows)
 
 
-def new_decision_net(kind: str, lessons: Lessons, seed: int) -> DecisionNet:
+def new_decision_net(
+    kind: str, lessons: Lessons, seed: int, widths: tuple[int, ...] | None = None
+) -> DecisionNet:
     """A fresh net that begins with the mean quality as its answer to everything."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = DecisionNet(kind, lessons.feature_names, fingerprint=lessons.fingerprint)
+        about = lessons.fingerprint
+        net = DecisionNet(kind, lessons.feature_names, fingerprint=about, widths=widths)
     if lessons.scale_WF is not None:
         net.trunk.set_scaling(torch.from_numpy(lessons.scale_WF))
     with torch.no_grad():

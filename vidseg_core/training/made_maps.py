@@ -100,15 +100,26 @@ def made_lessons(
 
 
 def _made(tables: Sequence[EpisodeTable], name: str, flow: NetFlow, pairs: int, seed: int) -> Samples:
-    known = join_tables(tables)
+    cells_W, quality_W = sample_cells(join_tables(tables), seed, pairs)
+    maps_WM = maps_at(tables, cells_W, (name,), flow)[name]
+    return Samples(quality_W=quality_W, seen=lambda places_B: maps_WM[places_B].astype(np.float32))
+
+
+def maps_at(
+    tables: Sequence[EpisodeTable], cells_W: np.ndarray, names: Sequence[str], flow: NetFlow
+) -> dict[str, np.ndarray]:
+    """Set of maps -> maps_WM float16 of the pairs at these cells of the joined tables.
+
+    One pass of the net serves all sets."""
     views = [view for table in tables if table.views_Thwc is not None for view in table.views_Thwc]
-    cells_W, quality_W = sample_cells(known, seed, pairs)
-    row_W, distance_W = np.divmod(cells_W, known.horizon + 1)
-    layer, values = MAP_LAYERS[name], math.prod(map_shape(shape_in(known.fingerprint, name)))
-    maps_WM = np.empty((len(cells_W), values), np.float16)
+    row_W, distance_W = np.divmod(cells_W, min(table.horizon for table in tables) + 1)
+    layers = {name: MAP_LAYERS[name] for name in names}
+    shapes = {name: map_shape(shape_in(tables[0].fingerprint, name)) for name in names}
+    found = {name: np.empty((len(cells_W), math.prod(shapes[name])), np.float16) for name in names}
     for start in range(0, len(cells_W), AT_A_TIME):
         rows, distances = row_W[start : start + AT_A_TIME], distance_W[start : start + AT_A_TIME]
         current = [views[row + distance] for row, distance in zip(rows, distances, strict=True)]
-        made = flow.maps(current, [views[row] for row in rows], (layer,))
-        maps_WM[start : start + AT_A_TIME] = [maps[layer].reshape(-1) for maps in made]
-    return Samples(quality_W=quality_W, seen=lambda places_B: maps_WM[places_B].astype(np.float32))
+        made = flow.maps(current, [views[row] for row in rows], tuple(layers.values()))
+        for name, layer in layers.items():
+            found[name][start : start + AT_A_TIME] = [maps[layer].reshape(-1) for maps in made]
+    return found

@@ -25,7 +25,8 @@ from vidseg_core.models.flow.layers import ScaleHead, conv
 SCALE = 20.0
 """Pixels per unit of flow inside the net."""
 CHAIRS_MEAN_RGB = (0.411, 0.432, 0.45)
-"""What FlowNetPytorch takes away from pictures."""
+"""What FlowNetPytorch takes away from red, green and blue. They are the means of Flying Chairs the other way
+round (red has .450): its weights were trained so, and its inference does so still."""
 
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:
@@ -41,10 +42,12 @@ class FlowNetS(nn.Module):
 
     multiple = 64
     smallest = 64
-    ways = ("pair", "fixed")
+    ways = ("pair", "fixed", "stored")
     """Of reading pictures, for published weights (see `published`)."""
     way = ""
     """Ours: the mean of each picture is taken away, colour by colour."""
+    way_stored: torch.Tensor
+    """float32 [6], with weights of that way: means of the first and the second picture, red first."""
     scale: ScaleHead | None
 
     def __init__(self, width: float = 1.0) -> None:
@@ -132,6 +135,8 @@ class FlowNetS(nn.Module):
         stacked = torch.cat([current_B3hw, key_B3hw], 1)
         if self.way == "fixed":
             return stacked - stacked.new_tensor(CHAIRS_MEAN_RGB * 2)[:, None, None]
+        if self.way == "stored":
+            return stacked - self.way_stored[:, None, None]
         mean_B611 = stacked.mean((2, 3), keepdim=True)
         if self.way == "pair":
             mean_B611 = ((mean_B611[:, :3] + mean_B611[:, 3:]) / 2).repeat(1, 2, 1, 1)

@@ -4,20 +4,25 @@
 |-------------------|----------------------------------------------|-----------------------------|---------|
 | FlowNetS          | ClementPinard/FlowNetPytorch, `flownets_*`   | `predict_flow6`, no bias    | fixed   |
 | FlowNet2-S        | NVIDIA/flownet2-pytorch, `FlowNet2-S_*`      | `predict_flow6.bias`        | pair    |
-| FlowNet2-S and -s | lmb-freiburg/flownet2, `<layer>.<blob>`      | `Convolution1.0`            | pair    |
+| FlowNet2-S and -s | lmb-freiburg/flownet2, `<layer>.<blob>`      | `Convolution1.0`            | stored  |
 | SpyNet            | sniklaus/pytorch-spynet, `network-*.pytorch` | `moduleBasic.`, `netBasic.` | sized   |
 | SpyNet            | open-mmlab/mmediting, `spynet_20210409-*`    | `basic_module.`             | aligned |
 
 A file says nothing of how its net reads pictures, so that is its *way*:
-- `pair`: the mean of both pictures, colour by colour, is taken away (FlowNet 2.0);
-- `fixed`: the mean of Flying Chairs is taken away;
+- `stored`: the means of all first and of all second pictures of its training are taken away, which the Caffe
+  file holds (layers `img0s_aug` and `img1s_aug`); files without them are read as `pair`;
+- `pair`: the mean of both pictures, colour by colour, is taken away (NVIDIA's port of FlowNet 2.0);
+- `fixed`: numbers are taken away (`flownet.CHAIRS_MEAN_RGB`);
 - `sized`, `aligned`: flows grow from corner to corner; `sized`: as many levels as bring the picture to 32
-  pixels, the coarsest net first.
+  pixels, the coarsest net first. Both read the key exactly u, v pixels away, as SpyNet's own Lua code does,
+  which trained these weights; later versions of pytorch-spynet read it W / (W - 1) times as far.
+Pictures are in 0..1 for all of them, flows come out in units of 20 pixels (FlowNets) or of one (SpyNet).
 A way becomes a buffer of the net, `way_<name>`: it is stored with weights that training goes on from, and it
 is part of their digest. Nets of ours have none.
 
 Invariants: shapes are not touched, so a file of another width is refused where weights are fitted; a bias
-that a layout does not have is 0. Caffe's first layer reads BGR, as the converter of NVIDIA has it.
+that a layout does not have is 0. Caffe's first layer and its means are of BGR and are turned round here;
+NVIDIA's converter has turned its files round already.
 """
 
 from __future__ import annotations
@@ -58,6 +63,9 @@ _CAFFE = (
     | {f"Convolution{place + 1}": f"predict.{place}" for place in range(len(_SIZES))}
     | {f"upsample_flow{a}to{b}": f"grow.{place}" for place, (a, b) in enumerate(_STEPS)}
 )
+_CAFFE_MEANS = ("img0s_aug", "img1s_aug")
+"""Caffe's layers of the first and the second picture: blob 2 is the mean of each colour, blob 1 that of each
+pixel, which is not read, blob 0 a counter."""
 _SNIKLAUS = re.compile(r"(?:module|net)Basic\.(\d)\.(?:module|net)Basic\.(\d)\.(weight|bias)")
 _MMEDITING = re.compile(r"basic_module\.(\d)\.basic_module\.(\d)\.conv\.(weight|bias)")
 
@@ -71,9 +79,7 @@ def under_our_names(content: WeightsFile, net: nn.Module) -> WeightsFile:
             "take the one without"
         )
     if "Convolution1.0" in state:
-        renamed, way = _renamed(state, _caffe_name), "pair"
-        if "conv1.0.weight" in renamed:
-            renamed["conv1.0.weight"] = _rgb(renamed["conv1.0.weight"])
+        renamed, way = _caffe(state)
     elif "predict_flow6.weight" in state:
         renamed = _renamed(state, _torch_name)
         way = "pair" if "predict_flow6.bias" in state else "fixed"
@@ -85,7 +91,7 @@ def under_our_names(content: WeightsFile, net: nn.Module) -> WeightsFile:
         return content
     absent = [key for key in wanted if key.endswith(".bias") and key not in renamed]
     zeros = {key: torch.zeros_like(wanted[key]) for key in absent if _has_weight(key, renamed)}
-    return replace(content, state={**renamed, **zeros, WAY + way: torch.ones(1)})
+    return replace(content, state={WAY + way: torch.ones(1), **renamed, **zeros})
 
 
 def take_way(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
@@ -93,7 +99,7 @@ def take_way(net: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     for way in getattr(net, "ways", ()):
         if WAY + way in state:
             net.way = way
-            net.register_buffer(WAY + way, torch.ones(1))
+            net.register_buffer(WAY + way, torch.ones_like(state[WAY + way]))
 
 
 def _renamed(state: Mapping[str, torch.Tensor], name: Callable[[str], str | None]) -> dict[str, torch.Tensor]:
@@ -110,6 +116,18 @@ def _caffe_name(key: str) -> str | None:
     layer, _, blob = key.rpartition(".")
     kind = {"0": "weight", "1": "bias"}.get(blob)
     return f"{_CAFFE[layer]}.{kind}" if layer in _CAFFE and kind else None
+
+
+def _caffe(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:
+    """The state under our names, RGB for BGR, and its way."""
+    means = [f"{layer}.2" for layer in _CAFFE_MEANS]
+    plain = {key: value for key, value in state.items() if key.partition(".")[0] not in _CAFFE_MEANS}
+    renamed = _renamed(plain, _caffe_name)
+    if "conv1.0.weight" in renamed:
+        renamed["conv1.0.weight"] = _rgb(renamed["conv1.0.weight"])
+    if not all(key in state for key in means):
+        return renamed, "pair"
+    return renamed | {WAY + "stored": torch.cat([state[key].flatten().flip(0) for key in means])}, "stored"
 
 
 def _level_name(pattern: re.Pattern[str], key: str, step: int) -> str | None:
