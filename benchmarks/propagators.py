@@ -424,19 +424,11 @@ def through(engine: Engine, clip: FlowClip) -> Iterator[Any]:
 
 def _shallow(policy: str, segmenter: Segmenter, clip: FlowClip, device: str) -> Iterator[np.ndarray]:
     """What the score layer of an adaptive clock makes of each frame."""
-<<<<<<< HEAD
-    layer = read_clock(policy)
-    net = ChunkedNet(segmenter, level="features", batch=1, device=device)
-    for frame_HW3 in clip.frames_THW3:
-        low_Lyx = layer.low_of(net.low([frame_HW3])[0]).cpu()
-        yield layer.score(low_Lyx[None].float()).argmax(1).numpy()
-=======
     layer = read_clock(policy).to(device)
     net = ChunkedNet(segmenter, level="features", batch=1, device=device)
     for frame_HW3 in clip.frames_THW3:
         low_Lyx = layer.low_of(net.low([frame_HW3])[0])
         yield layer.score(low_Lyx[None].float()).argmax(1).cpu().numpy()
->>>>>>> 83a3a93 (Motion is not mirrored through a pause, nor added up beyond its numbers; a sequence is listed once for its units; what device.sh runs fits its time, and a GPU's net is looked at on the GPU)
 
 
 def _keys(shallow: Sequence[np.ndarray], threshold: float) -> int:
