@@ -245,7 +245,7 @@ def test_luma_gives_regions_what_their_part_of_the_frame_has() -> None:
     """Frames that come as YUV: their flow pictures are cut from the luma, and no colours are made of them."""
 
     class Yuv:
-        shape = SIZE
+        shape: tuple[int, int] = SIZE
 
         def rgb(self) -> np.ndarray:
             raise AssertionError("colours of a frame that is no key")

@@ -27,11 +27,13 @@ from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagat
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import parse_methods
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import PropagationConfig, TtaConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.frames import FrameInput
 from vidseg_core.engine.look import make_view
+from vidseg_core.engine.regions import RegionEngine, RegionStates
 from vidseg_core.episodes.episodes_job import build_row
 from vidseg_core.episodes.making import claim_set, make_builder
 from vidseg_core.episodes.oracle import one_sided_curve
@@ -155,6 +157,43 @@ def test_numbers_are_those_of_the_engine_and_the_metrics(tmp_path: Path, sides: 
         assert np.isnan(frames[name][0])
         assert frames[name][1:].tolist() == [getattr(score, name) for score in scores]
     assert frames["warp_accuracy"][1:].tolist() == [score.accuracy for score in scores]
+
+
+@pytest.mark.parametrize("net", ["labels", "plain"])
+def test_regions_are_evaluated_with_what_their_crops_give(tmp_path: Path, net: str) -> None:
+    """N is asked about crops; keys, cost and calls saved count its pixels (DVSNet Table 3: regions)."""
+    online = "frame_difference:threshold=5,sides=two,regions=2x2,overlap=4"
+    methods = ("fixed:interval=5", "fixed:interval=5,regions=2x2,overlap=4", online)
+    settings = config(tmp_path, methods=methods, segmenter=net, limit=1)
+    code, bad, _ = evaluate_here(settings)
+    assert (code, bad) == (0, [])
+    data = open_evaluation(tmp_path)
+    whole, even, own = data.results
+    pixels = 4 * 28 * 36 / (48 * 64)
+    assert whole["key_share"] == 3 / 14 and whole["warped_per_segmented"] == 11 / 3
+    assert even["keys"] == 3 and even["key_share"] == pytest.approx(3 / 14 * pixels)
+    assert even["warped_per_segmented"] == 11 / 3
+    assert even["aki"] == pytest.approx(14 / (3 * pixels))
+    regions, ask = RegionsConfig(grid="2x2", overlap=4), build_segmenter("plain")
+    differ = build_scheduler("frame_difference", threshold=5)
+    engine = RegionEngine(Engine(ask, differ, build_propagator("flow_warp"), flow_size=64), regions)
+    state, rows = RegionStates.new(0, f"{data.clips[0]}/0", 4), []
+    for n in range(14):
+        frame_HW3 = data.record(data.clips[0], n).frame_HW3  # type: ignore[union-attr]
+        frame = FrameInput(frame_index=n, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)
+        rows += engine.step([state], [frame])[0]
+    rows += engine.finish([state])[0]
+    assert own["key_share"] == pytest.approx(sum(row.key_share for row in rows) / 14)
+    some = sum(any(row.region_keys) and not all(row.region_keys) for row in rows)
+    assert some, "regions had no keys of their own"
+    masks = data.masks(data.clips[0], own["method_id"], range(14))
+    if net == "plain":
+        assert all((masks[n] == row.labels_HW).all() for n, row in enumerate(rows))
+    else:  # where N has just seen a region, it has its labels
+        for n, row in enumerate(rows):
+            labels_HW = data.record(data.clips[0], n).labels_HW  # type: ignore[union-attr]
+            for crop, is_key in zip(regions.crops((48, 64)), row.region_keys, strict=True):
+                assert not is_key or (masks[n][crop.inner_where] == labels_HW[crop.inner_where]).all()
 
 
 def test_pixels_without_a_label_are_void_and_not_a_class_that_stays(tmp_path: Path) -> None:

@@ -124,3 +124,19 @@ def test_the_same_method_twice_is_an_error() -> None:
 def test_the_configuration_is_checked_when_it_is_made(options: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         EvaluateConfig(**({"data": ("scenes:",), "output": "x"} | options))  # type: ignore[arg-type]
+
+
+def test_regions_are_options_like_others_and_off_they_change_no_method() -> None:
+    """What `evaluate` has kept under a digest stays that method's."""
+    assert names("fixed:interval=6,regions=1x1,2x2,overlap=8,sides=one")[1:] == [
+        "fixed one-sided regions 2x2 with overlap 8 interval=6"
+    ]
+    assert _digest("fixed:interval=6,regions=1x1") == _digest("fixed:interval=6") == "2a3a94628a"
+    assert _digest("fixed:interval=6,regions=2x2") != _digest("fixed:interval=6,regions=2x2,overlap=8")
+    for text, problem in (
+        ("oracle:regions=2x2", "an oracle is of whole frames"),
+        ("fixed:regions=2", "grid must be ROWSxCOLUMNS"),
+        ("fixed:overlap=3", "overlap goes with regions"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            names(text)

@@ -3,8 +3,8 @@
     METHOD   := SCHEDULER [":" OPTION "=" VALUE {"," VALUE} {"," OPTION "=" ...}]
     OPTION   := an option of --scheduler (interval, threshold, policy, max_interval, ...), one of
                 --propagation (level, sides, flow, flow_weights, flow_size, weights, latency, delay, clock,
-                self_check, adapt_steps; its name as ``propagation``), or ``label``, the name that tables and
-                plots show
+                self_check, adapt_steps; its name as ``propagation``), ``regions`` and ``overlap`` (as
+                --regions.grid and --regions.overlap), or ``label``, the name that tables and plots show
 
 Several values make several methods, every combination of them. SCHEDULER may be ``package.module:Class``,
 and ``oracle``: the best schedule there is with a key every ``interval`` frames, from episode tables. Options
@@ -25,6 +25,7 @@ from typing import Any, get_type_hints
 
 from vidseg_core.config.catalogue import FIXED, SCHEDULERS
 from vidseg_core.config.errors import ConfigError, nearest
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.schema import convert, to_dict
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
 
@@ -33,6 +34,8 @@ __all__ = ["ORACLE", "MethodConfig", "parse_methods"]
 ORACLE = "oracle"
 _SWEPT = ("interval", "threshold")
 _RENAMED = {"propagation": "name"}
+_REGIONS = {"regions": "grid", "overlap": "overlap"}
+"""Options of `RegionsConfig`, by what they are called here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class MethodConfig:
     scheduler: SchedulerConfig
     """An oracle has the scheduler ``fixed``, whose interval is its budget."""
     propagation: PropagationConfig
+    regions: RegionsConfig = RegionsConfig()
     is_oracle: bool = False
     interval_typed: bool = False
     """The interval is not just the usual one: a plug-in has to take it."""
@@ -81,6 +85,8 @@ class MethodConfig:
         if propagation["clock"] == 1:
             del propagation["clock"]
         values = {"scheduler": to_dict(self.scheduler), "propagation": propagation}
+        if self.regions.on:
+            values["regions"] = to_dict(self.regions)
         text = json.dumps(values | {"oracle": self.is_oracle}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -106,12 +112,14 @@ def parse_methods(texts: Sequence[str], propagation: PropagationConfig) -> tuple
 def _parse(text: str, propagation: PropagationConfig) -> Iterable[MethodConfig]:
     name, options = _split(text)
     scheduler_options, propagation_options = _known_options()
+    if "overlap" in options and "regions" not in options:
+        raise _error(text, "overlap goes with regions, such as regions=2x2")
+    types = {"label": str, "regions": str, "overlap": int} | scheduler_options | propagation_options
     values: dict[str, list[Any]] = {}
     for option, given in options.items():
-        if option not in (known := [*scheduler_options, *propagation_options, "label"]):
+        if option not in (known := [*scheduler_options, *propagation_options, *_REGIONS, "label"]):
             raise _error(text, f"no option {option!r}{nearest(option, known)}; known: {', '.join(known)}")
-        hint = str if option == "label" else (scheduler_options | propagation_options)[option]
-        values[option] = [_value(text, option, hint, one) for one in given]
+        values[option] = [_value(text, option, types[option], one) for one in given]
     for combination in product(*values.values()):
         chosen = dict(zip(values, combination, strict=True))
         yield _method(text, name, chosen, propagation)
@@ -121,6 +129,7 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
     label = chosen.pop("label", None)
     scheduler_options, _ = _known_options()
     mine = {option: value for option, value in chosen.items() if option in scheduler_options}
+    cut = {_REGIONS[option]: chosen.pop(option) for option in _REGIONS if option in chosen}
     others = {_RENAMED.get(option, option): v for option, v in chosen.items() if option not in mine}
     is_oracle = name == ORACLE
     if "interval" in mine and "max_interval" not in mine:
@@ -128,21 +137,26 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
     try:
         scheduler = SchedulerConfig(name=FIXED if is_oracle else name, **mine)
         carried = replace(propagation, **others)
+        regions = RegionsConfig(**cut)
     except ConfigError as error:
         option = error.option.rpartition(".")[2]
         raise _error(text, error.problem if option == "name" else f"{option} {error.problem}") from error
     if is_oracle and "threshold" in mine:
         raise _error(text, "an oracle has an interval, no threshold")
+    if is_oracle and regions.on:
+        raise _error(text, "an oracle is of whole frames, it has no regions")
     extras = [
         _worded(option, str(value))
         for option, value in others.items()
         if option not in ("flow_weights", "weights")
     ]
+    extras += [regions.words()] if regions.on else []
     shown = label if label is not None else " ".join([name, *extras])
     return MethodConfig(
         label=shown,
         scheduler=scheduler,
         propagation=carried,
+        regions=regions,
         is_oracle=is_oracle,
         interval_typed="interval" in mine,
     )

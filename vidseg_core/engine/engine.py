@@ -128,6 +128,11 @@ class Engine:
         self._decider = Decider(online, self.flows, self._lows, self.stats, self.max_interval)
         self._finaliser = Finaliser(self.net, self.filler, self.flows, self.stats)
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Do frames wait until keys are chosen among them?"""
+        return self._ahead is not None
+
     def bound(
         self,
         size: tuple[int, int],

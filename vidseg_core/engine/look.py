@@ -33,7 +33,8 @@ def view_size(
 
 def make_view(frame_HW3: np.ndarray, flow_size: int, channels: int) -> np.ndarray:
     """The flow picture, uint8: gray hw (channels 1) or RGB hw3 (channels 3), area-averaged."""
-    return picture_of_size(frame_HW3, view_size(*frame_HW3.shape[:2], flow_size), channels)
+    size = view_size(frame_HW3.shape[0], frame_HW3.shape[1], flow_size)
+    return picture_of_size(frame_HW3, size, channels)
 
 
 def picture_of_size(frame_HW3: np.ndarray, size: tuple[int, int], channels: int) -> np.ndarray:

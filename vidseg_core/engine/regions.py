@@ -99,6 +99,8 @@ class AnyEngine(Protocol):
     @property
     def net(self) -> ChunkedNet: ...
     @property
+    def looks_ahead(self) -> bool: ...
+    @property
     def stats(self) -> EngineStats: ...
     def bound(self, size: tuple[int, int], measured: Measured | None = None) -> Bound: ...
     def step(self, states: Sequence[Any], frames: Sequence[FrameInput]) -> list[list[FrameResult]]: ...
@@ -121,6 +123,10 @@ class RegionEngine:
     def stats(self) -> EngineStats:
         """Counts regions: each is a frame there, or a key."""
         return self._engine.stats
+
+    @property
+    def looks_ahead(self) -> bool:
+        return self._engine.looks_ahead
 
     def bound(self, size: tuple[int, int], measured: Measured | None = None) -> Bound:
         """What is kept of a segment at most, at this working size: of all regions, with rows that wait."""

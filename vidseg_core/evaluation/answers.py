@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Self
 
 import numpy as np
 import torch
 
+from vidseg_core.config.regions import Crop, RegionsConfig
+from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.stats import clock_of
 from vidseg_core.metrics.confusion import IGNORE_INDEX
@@ -91,7 +94,9 @@ class Recall:
 
     stride, trained, note, digest = 1, True, "", "recall"
 
-    def __init__(self, class_names: tuple[str, ...]) -> None:
+    def __init__(self, class_names: tuple[str, ...], regions: RegionsConfig | None = None) -> None:
+        """`regions`: it is asked about crops of frames, and answers with those of their masks."""
+        self._regions = regions
         self.name, self.class_names = "recall", class_names
         self._now: Answer = _nothing
         self._by_pixels: OrderedDict[bytes, Answer] = OrderedDict()
@@ -99,12 +104,29 @@ class Recall:
     def expect(self, frame_HW3: np.ndarray, answer: Answer, *, remember: int = 0) -> None:
         """The frame that comes now. `remember`: so many frames may be asked about later."""
         self._now = answer
-        if remember:
-            pixels = _pixels(frame_HW3)
-            self._by_pixels[pixels] = answer
-            self._by_pixels.move_to_end(pixels)  # a picture that is seen again is as young as its last sight
-            while len(self._by_pixels) > remember:
-                self._by_pixels.popitem(last=False)
+        if self._regions is not None:
+            self._expect_crops(self._regions.crops(frame_HW3.shape[:2]), frame_HW3, answer, max(1, remember))
+        elif remember:
+            self._keep(frame_HW3, answer, remember)
+
+    def _expect_crops(
+        self, crops: Sequence[Crop], frame_HW3: np.ndarray, answer: Answer, remember: int
+    ) -> None:
+        seen: dict[bytes, Crop] = {}
+        for crop in crops:
+            pixels = _pixels(frame_HW3[crop.where])
+            if (other := seen.setdefault(pixels, crop)) is not crop and not np.array_equal(
+                answer()[other.where], answer()[crop.where]
+            ):
+                raise DatasetError("two regions of a frame look alike to the pixel, and have other labels")
+            self._keep(frame_HW3[crop.where], partial(_part, answer, crop), remember * len(crops))
+
+    def _keep(self, picture_HW3: np.ndarray, answer: Answer, most: int) -> None:
+        pixels = _pixels(picture_HW3)
+        self._by_pixels[pixels] = answer
+        self._by_pixels.move_to_end(pixels)  # a picture that is seen again is as young as its last sight
+        while len(self._by_pixels) > most:
+            self._by_pixels.popitem(last=False)
 
     def features(self, frames_B3HW: torch.Tensor) -> torch.Tensor:
         """labels_B1HW as float32, of one frame."""
@@ -132,8 +154,12 @@ def _nothing() -> np.ndarray:
     raise RuntimeError("no frame is at hand")
 
 
-def recalled(net: Segmenter | None, classes: int) -> Recall:
+def _part(answer: Answer, crop: Crop) -> np.ndarray:
+    return answer()[crop.where]
+
+
+def recalled(net: Segmenter | None, classes: int, regions: RegionsConfig | None = None) -> Recall:
     """For these answers: classes of the labels and `void`, or those of the net."""
     if net is not None:
-        return Recall(tuple(net.class_names))
-    return Recall((*(f"class_{number}" for number in range(classes)), "void"))
+        return Recall(tuple(net.class_names), regions)
+    return Recall((*(f"class_{number}" for number in range(classes)), "void"), regions)

@@ -31,6 +31,7 @@ from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import build_run_flow
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import make_view
+from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates
 from vidseg_core.engine.stats import clock_of
 from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.sources import dataset_of
@@ -38,7 +39,7 @@ from vidseg_core.evaluation.answers import Answers, Recall, recalled
 from vidseg_core.evaluation.clips import Clip, class_names, items_of
 from vidseg_core.evaluation.measure import Measure, Timing, Truth
 from vidseg_core.evaluation.oracle import GivenKeys, check_tables, oracle_keys
-from vidseg_core.media import Motion, decoders_cpu_s
+from vidseg_core.media import Motion, decoders_cpu_s, working_size
 from vidseg_core.metrics.consistency import PairFlow
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.protocol import Segmenter
@@ -102,7 +103,7 @@ def make_bench(config: EvaluateConfig, device: str) -> Bench:
     return Bench(config=config, classes=classes, has_labels=bool(names), net=net, device=device)
 
 
-def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple[Engine, Recall | None]:
+def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple[AnyEngine, Recall | None]:
     """The method's engine for a clip (None: only to see that it can be built). `ConfigError` names it."""
     carried, flow = method.propagation, _flow(bench, method)
     if method.is_oracle and clip is None:
@@ -117,8 +118,12 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
         work_with_net = any(works_with_net(part) for part in (scheduler, propagator))
         if work_with_net and bench.net is None:
             raise ValueError("scheduler or propagator works with the net itself; name a --segmenter")
-        only_labels = carried.level == "labels" and not work_with_net
-        recall = recalled(bench.net, bench.classes) if only_labels else None
+        cut = method.regions if method.regions.on else None
+        if cut is not None:
+            cut.check_size(_largest(bench.config.working_size))
+        # on crops a net says something else than on frames, so it is asked; labels stay what they are
+        only_labels = carried.level == "labels" and not work_with_net and (cut is None or bench.net is None)
+        recall = recalled(bench.net, bench.classes, cut) if only_labels else None
         segmenter: Any = recall if recall is not None else bench.net
         engine = Engine(
             segmenter,
@@ -131,11 +136,17 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
             device="cpu" if recall is not None else bench.device,
             delay=carried.delay if carried.latency == "low" else None,
         )
+        return (engine if cut is None else RegionEngine(engine, cut)), recall
     except ValueError as problem:
         if isinstance(problem, (ConfigError, DatasetError)):
             raise
         raise ConfigError("--methods", f"{method.name}: {problem}") from problem
-    return engine, recall
+
+
+def _largest(spec: int | str) -> tuple[int, int]:
+    """Frames of this working size, at most: of these no grid can be too fine."""
+    side = int(spec) if str(spec).isdigit() else 0
+    return (side, side) if side else working_size(1, 1, spec)
 
 
 def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
@@ -185,10 +196,10 @@ class _Lane:
     """One method under way."""
 
     method: MethodConfig
-    engine: Engine
+    engine: AnyEngine
     recall: Recall | None
     measure: Measure
-    state: SegmentState
+    state: SegmentState | RegionStates
     done: dict[int, tuple[FrameResult, bytes, int]] = field(default_factory=dict)
     """Masks that wait for the other methods, by frame index, and how many frames each had to wait for."""
     remember: int = 0
@@ -220,7 +231,7 @@ class ClipTest:
     def _one_run(self, number: int, start: int, stop: int) -> None:
         self._views = (None, None)
         for lane in self._lanes:
-            lane.state = SegmentState.new(self._bench.config.seed, f"{self._clip.name}/{number}")
+            lane.state = _new_state(lane.method, self._bench.config.seed, f"{self._clip.name}/{number}")
         for place, (record, motion) in enumerate(self._records(start, stop), start):
             self._step(number, place, record, motion, is_last=place == stop - 1)
         for lane in self._lanes:
@@ -315,9 +326,10 @@ class ClipTest:
         config = self._bench.config
         measure = Measure(self._bench.classes, config.tc_occlusion, config.tsb)
         clock = clock_of(self._bench.device if recall is None else "cpu")
-        ahead = isinstance(engine.scheduler, WindowScheduler)
+        ahead = engine.looks_ahead
         remember = 2 * method.scheduler.max_interval + 2 if ahead else 0
-        return _Lane(method, engine, recall, measure, SegmentState.new(0, ""), remember=remember, clock=clock)
+        state = _new_state(method, 0, "")
+        return _Lane(method, engine, recall, measure, state, remember=remember, clock=clock)
 
     def _timing(self, lane: _Lane) -> Timing:
         stats, config = lane.engine.stats, self._bench.config
@@ -325,7 +337,7 @@ class ClipTest:
         if lane.recall is None:
             net_s = in_net
         elif self._bench.net is None:
-            net_s = stats.keys * config.key_net_ms / 1000.0
+            net_s = lane.measure.key_frames * config.key_net_ms / 1000.0
         else:
             net_s = stats.keys * self._answers.call_s
         spent = in_net if lane.recall is None else min(in_net, lane.spent_s)
@@ -335,3 +347,9 @@ class ClipTest:
             net_s=net_s,
             fast_track=lane.method.propagation.latency == "low",
         )
+
+
+def _new_state(method: MethodConfig, seed: int, name: str) -> SegmentState | RegionStates:
+    if method.regions.on:
+        return RegionStates.new(seed, name, method.regions.count)
+    return SegmentState.new(seed, name)

@@ -69,6 +69,11 @@ class Measure:
     vc: VideoConsistency = field(init=False)
     tsb: list[float] = field(default_factory=list)
     """Temporal stability of each pair of frames."""
+    key_frames: float = 0.0
+    """Keys; with regions frames' worth of pixels that N saw, overlap counted."""
+    segmented: int = 0
+    warped: int = 0
+    """Regions (frames, where they are one) that N saw, and those that propagation made."""
     _before_HW: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -96,6 +101,7 @@ class Measure:
             pair = self.tc.update(self._before_HW, mask_HW, truth.flow, at_key=result.is_key)
         if self.stability and self._before_HW is not None:
             self.tsb.append(temporal_stability(self._before_HW, mask_HW, self.classes))
+        self._count(result)
         self.vc.update(mask_HW, truth.labels_HW)
         self._before_HW = mask_HW
         self.rows.append(
@@ -121,6 +127,12 @@ class Measure:
                 "mask": encode_mask(mask_HW),
             }
         )
+
+    def _count(self, result: FrameResult) -> None:
+        keys = [result.is_key] if result.region_keys is None else result.region_keys
+        self.key_frames += float(result.is_key) if result.key_share is None else result.key_share
+        self.segmented += sum(keys)
+        self.warped += len(keys) - sum(keys)
 
     def end_run(self) -> None:
         """The run's last frame is in: distances of its frames are known; the next run begins anew."""
@@ -148,6 +160,9 @@ class Measure:
             "frames": keys.frames,
             "measured_frames": sum(row["measured"] for row in self.rows),
             "keys": keys.keys,
+            "key_frames": self.key_frames,
+            "segmented": self.segmented,
+            "warped": self.warped,
             "read_s": timing.read_s,
             "engine_s": timing.engine_s,
             "net_s": timing.net_s,

@@ -34,7 +34,7 @@ LATER_MEASURES = (
     "miou_no_background",
     "gflop",
 )
-LATER = (*LATER_MEASURES, "class_tc", "parameters")
+LATER = (*LATER_MEASURES, "class_tc", "parameters", "key_share", "warped_per_segmented")
 """Columns that evaluations of version 2 do not have."""
 _COMMON = [
     ("method", pa.string()),
@@ -81,6 +81,8 @@ _COMMON = [
     *[(name, pa.float64()) for name in LATER_MEASURES],
     ("class_tc", pa.list_(pa.float64())),
     ("parameters", pa.int64()),
+    ("key_share", pa.float64()),
+    ("warped_per_segmented", pa.float64()),
 ]
 RESULTS_SCHEMA = pa.schema([("clip", pa.string()), *_COMMON])
 METHODS_SCHEMA = pa.schema([("clips", pa.int64()), *_COMMON])
@@ -137,7 +139,10 @@ def numbers(
     latest_s = max((s["latency_max_s"] for s in summaries), default=NAN)
     if not knows_cost:
         seconds["net_s"] = latest_s = NAN
-    frames, keys = total["frames"], total["keys"]
+    frames = total["frames"]
+    keys = sum(s.get("key_frames", s["keys"]) for s in summaries)  # with regions in frames' worth of pixels
+    segmented = sum(s.get("segmented", s["keys"]) for s in summaries)
+    warped = sum(s.get("warped", s["frames"] - s["keys"]) for s in summaries)
     spent = seconds["engine_s"] + seconds["net_s"]
     gpu_s = sum(s["net_s"] for s in summaries if s["device"] == "cuda")
     cost = Cost(cpu_s=sum(seconds.values()) - gpu_s, gpu_s=gpu_s, video_s=frames / fps)
@@ -149,6 +154,8 @@ def numbers(
         **seconds,
         "aki": frames / keys if keys else NAN,
         "calls_saved": 1.0 - keys / frames if frames else NAN,
+        "key_share": keys / frames if frames else NAN,
+        "warped_per_segmented": warped / segmented if segmented else NAN,
         "cki_median": float(np.median(intervals)) if intervals else NAN,
         "cki_max": float(max(intervals)) if intervals else NAN,
         "miou": mean_without_void(labels_KK),

@@ -1,0 +1,466 @@
+"""Regions with keys of their own: what crops cost a net, what exact schedules win, what real ones keep of it.
+
+    python -m benchmarks.regions PART [--clips NAME ...] [--data DIR] [--json FILE] [--frames N]
+
+`agreement`: a net on crops, put together, beside the same net on the whole frame (DVSNet Fig. 10): mean IoU
+over the classes that occur, pixels of all crops in frames, CPU milliseconds a frame.
+`oracle`: the best keys of each region by dynamic programming at one price for a pixel that N sees, labels as
+N, DIS from two sides, frames of 256 pixels, a key every third frame at most; beside the best keys of whole
+frames and even ones.
+`schedulers`: `fixed`, `frame_difference` and the planner through `Engine.step`, two-sided, labels as N; their
+thresholds are set on the clip itself so that the share of key pixels is the asked one. `fidelity`: the same
+with `--net` as N, against that net on every whole frame, at a working size of 512.
+
+Shares of key pixels count overlap. Where a share falls between two schedules (few keys, one price), quality
+is interpolated between them. Score: as in `benchmarks.two_sided`.
+
+Legend: H, W size of a frame; h, w that of a crop's inner part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.corpus import data_dir
+from benchmarks.two_sided import VOID, Clip, face_clips, folder_clips
+from vidseg_core.config.regions import Crop, RegionsConfig
+from vidseg_core.engine import Engine, FrameInput, FrameResult
+from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.engine.regions import RegionEngine, RegionStates
+from vidseg_core.models import build_segmenter
+from vidseg_core.propagation import DisFlow, build_propagator
+from vidseg_core.propagation.chain import Link, Pair, complete
+from vidseg_core.propagation.two_sided import prefer_right
+from vidseg_core.propagation.warp import warp_error, warp_labels
+from vidseg_core.scheduling import build_scheduler
+
+ORACLE_SIZE, NET_SIZE = 256, 512
+"""Longest side of frames, pixels."""
+STRIDE, HORIZON = 3, 90
+SHARES = (0.025, 0.04, 0.10)
+GRIDS = (("1x1", 0), ("2x2", 8), ("3x3", 8), ("2x2", 0), ("3x3", 0), ("4x4", 0))
+"""Grids and overlaps of frames of 256 pixels: 8 there is 16 of 512."""
+OVERLAPS = (0, 16, 32, 64, 128)
+TRIES = 9
+"""Halvings of a threshold or a price."""
+
+Row = dict[str, Any]
+Point = tuple[float, float]
+"""Share of key pixels, and what it is worth."""
+
+
+# --- scores ------------------------------------------------------------------------------------------------
+
+
+def confusion_of(mask_HW: np.ndarray, labels_HW: np.ndarray, size: int) -> np.ndarray:
+    known = labels_HW != VOID
+    pairs = labels_HW[known].astype(np.int64) * size + mask_HW[known]
+    return np.bincount(pairs, minlength=size * size).reshape(size, size)
+
+
+def score(confusion: np.ndarray) -> float:
+    """Mean IoU of the classes that occur in the labels."""
+    both, said, true = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+    occurs = true > 0
+    return float((both[occurs] / (said + true - both)[occurs]).mean())
+
+
+def at_share(points: Sequence[Point], share: float) -> float:
+    """Quality at a share, between the nearest points on both sides of it."""
+    below = max((point for point in points if point[0] <= share), default=None)
+    above = min((point for point in points if point[0] > share), default=None)
+    if below is None or above is None:
+        return (below or above or (0.0, math.nan))[1]
+    weight = (share - below[0]) / (above[0] - below[0])
+    return (1 - weight) * below[1] + weight * above[1]
+
+
+def sized(clip: Clip, longest: int, most: int | None) -> Clip:
+    """The clip at another size, sides a multiple of 8, its first frames."""
+    height, width = clip.labels[0].shape
+    scale = longest / max(height, width)
+    size = max(8, round(width * scale / 8) * 8), max(8, round(height * scale / 8) * 8)
+    shrunk = partial(cv2.resize, dsize=size, interpolation=cv2.INTER_AREA)
+    nearest = partial(cv2.resize, dsize=size, interpolation=cv2.INTER_NEAREST)
+    return Clip(
+        name=clip.name,
+        classes=clip.classes,
+        frames=[shrunk(frame_HW3) for frame_HW3 in clip.frames[:most]],
+        labels=[nearest(labels_HW) for labels_HW in clip.labels[:most]],
+    )
+
+
+# --- agreement ---------------------------------------------------------------------------------------------
+
+
+def agreement(clip: Clip, net_name: str) -> Iterator[Row]:
+    """Every sixth frame."""
+    net = ChunkedNet(build_segmenter(net_name), level="labels", batch=1, device="cpu")
+    frames = clip.frames[::6]
+    started = time.process_time()
+    whole = [labels_HW for labels_HW, _ in net.run(frames)]
+    whole_ms = 1e3 * (time.process_time() - started) / len(frames)
+    classes = len(net.segmenter.class_names)
+    for grid in ("2x2", "3x3"):
+        for overlap in OVERLAPS:
+            regions = RegionsConfig(grid=grid, overlap=overlap)
+            if regions.problem(whole[0].shape):
+                continue
+            confusion, started = np.zeros((classes, classes), np.int64), time.process_time()
+            crops = regions.crops(whole[0].shape)
+            for frame_HW3, labels_HW in zip(frames, whole, strict=True):
+                found = net.run([np.ascontiguousarray(frame_HW3[crop.where]) for crop in crops])
+                joined_HW = np.empty_like(labels_HW)
+                for (mask_HW, _), crop in zip(found, crops, strict=True):
+                    joined_HW[crop.inner_where] = mask_HW[crop.inner_in_crop]
+                confusion += confusion_of(joined_HW, labels_HW, classes)
+            ms = 1e3 * (time.process_time() - started) / len(frames)
+            pixels = sum(crop.pixels for crop in crops) / whole[0].size
+            yield {
+                "clip": clip.name, "net": net_name, "grid": grid, "overlap": overlap, "pixels": pixels,
+                "miou": score(confusion), "ms": ms, "whole_ms": whole_ms,
+            }  # fmt: skip
+
+
+# --- exact schedules ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Side:
+    """What a key says of one frame, on the inner part of a crop."""
+
+    labels_hw: np.ndarray
+    sums_hw: np.ndarray
+    """Photometric errors, summed as `prefer_right` does."""
+    loss_hw: np.ndarray
+    loss: float
+
+
+class RegionOracle:
+    """The values of all intervals of one region; frames of a crop, labels as N."""
+
+    def __init__(self, clip: Clip, crop: Crop, weights: np.ndarray) -> None:
+        self._inner, self.pixels, self._weights = crop.inner_in_crop, crop.pixels, weights
+        self._grays = [cv2.cvtColor(frame_HW3[crop.where], cv2.COLOR_RGB2GRAY) for frame_HW3 in clip.frames]
+        self._labels = [np.ascontiguousarray(labels_HW[crop.where]) for labels_HW in clip.labels]
+        self._classes, self.frames = clip.classes, len(clip.frames)
+        self.inner_pixels = self._labels[0][self._inner].size
+        self._dis, self._zero = DisFlow(), np.zeros(self._grays[0].shape, np.uint8)
+        self.keys = range(0, self.frames, STRIDE)
+        self.gap: dict[tuple[int, int], float] = {}
+        """Loss between two keys, or from the last key up to the end."""
+        rights: dict[int, list[_Side]] = {}
+        for k in self.keys:
+            rights.pop(k, None)
+            lefts = self._sides(k, min(self.frames - k - 1, HORIZON), 1)
+            for n in self.keys[k // STRIDE + 1 :]:
+                if n - k > HORIZON:
+                    break
+                if n not in rights:
+                    rights[n] = self._sides(n, n - k - 1, -1)
+                self.gap[k, n] = sum(
+                    self._loss((lefts[t - k - 1], t - k), (rights[n][n - t - 1], n - t))
+                    for t in range(k + 1, n)
+                )
+            if self.frames - k - 1 <= HORIZON:
+                self.gap[k, self.frames] = sum(side.loss for side in lefts)
+
+    def _sides(self, key: int, reach: int, step: int) -> list[_Side]:
+        """Of the frames 1, 2, ... after the key (`step` 1) or before it."""
+        places = [key + step * distance for distance in range(1, reach + 1)]
+        links = [
+            Link(current=self._grays[t], key=self._grays[key], distance=n) for n, t in enumerate(places, 1)
+        ]
+        complete([links], self._estimate, chained=True)
+        return [self._side(key, t, link) for t, link in zip(places, links, strict=True)]
+
+    def _estimate(self, pairs: Sequence[Pair]) -> list[np.ndarray]:
+        return self._dis.flow([current for current, _ in pairs], [key for _, key in pairs])
+
+    def _side(self, key: int, t: int, link: Link) -> _Side:
+        assert link.flow_hw2 is not None
+        labels_hw = warp_labels(self._labels[key], link.flow_hw2)[self._inner]
+        error = warp_error(link.current, link.key, link.flow_hw2)
+        sums_hw = prefer_right(error, self._zero, right_is_nearer=True) - np.float32(0.5)  # linear in both
+        loss_hw = self._weights[self._labels[t][self._inner], labels_hw]
+        return _Side(labels_hw, sums_hw[self._inner], loss_hw, float(loss_hw.sum(dtype=np.float64)))
+
+    def _takes_right(self, left: tuple[_Side, int], right: tuple[_Side, int]) -> np.ndarray:
+        tie = np.float32(0.5 if right[1] < left[1] else -0.5)
+        return left[0].sums_hw - right[0].sums_hw + tie > 0
+
+    def _loss(self, left: tuple[_Side, int], right: tuple[_Side, int]) -> float:
+        takes_hw = self._takes_right(left, right)
+        return left[0].loss + float(((right[0].loss_hw - left[0].loss_hw) * takes_hw).sum(dtype=np.float64))
+
+    def best(self, price: float) -> list[int]:
+        """The keys of the best schedule, where a key costs `price` a pixel."""
+        ends = [*self.keys, self.frames]
+        value, before = {0: 0.0}, dict[int, int]()
+        for n in ends[1:]:
+            found = [
+                (value[k] + self.gap[k, n] + price * self.pixels, k)
+                for k in self.keys
+                if k < n and k in value and (k, n) in self.gap
+            ]
+            if found:
+                value[n], before[n] = min(found)
+        keys, place = [], self.frames
+        while place:
+            place = before[place]
+            keys.append(place)
+        return keys[::-1]
+
+    def confusion(self, keys: Sequence[int]) -> np.ndarray:
+        """All frames under these keys."""
+        size = self._classes + 1
+        total = sum(confusion_of(self._at(k), self._at(k), size) for k in keys)
+        for k, n in zip(keys, [*keys[1:], self.frames], strict=True):
+            lefts = self._sides(k, n - k - 1, 1)
+            rights = self._sides(n, n - k - 1, -1) if n < self.frames else []
+            for t in range(k + 1, n):
+                mask_hw = lefts[t - k - 1].labels_hw
+                if rights:
+                    left, right = (lefts[t - k - 1], t - k), (rights[n - t - 1], n - t)
+                    mask_hw = np.where(self._takes_right(left, right), right[0].labels_hw, mask_hw)
+                total = total + confusion_of(mask_hw, self._at(t), size)
+        return np.asarray(total)
+
+    def _at(self, t: int) -> np.ndarray:
+        return self._labels[t][self._inner]
+
+
+def weights_of(clip: Clip) -> np.ndarray:
+    """weights[true, said]: what a wrong pixel costs of the clip's mean IoU, to first order."""
+    counts = np.bincount(np.concatenate([labels_HW.ravel() for labels_HW in clip.labels]), minlength=256)
+    known = np.where(np.arange(256) == VOID, 0, counts)
+    each = np.where(known > 0, 1 / np.maximum(known, 1), 0.0) / max(1, (known > 0).sum())
+    weights = (each[:, None] + each[None, :]).astype(np.float32)
+    weights[VOID], weights[np.diag_indices(256)] = 0.0, 0.0
+    return weights
+
+
+def oracle(clip: Clip) -> Iterator[Row]:
+    weights, size = weights_of(clip), clip.labels[0].shape
+    for grid, overlap in GRIDS:
+        regions = RegionsConfig(grid=grid, overlap=overlap)
+        parts = [RegionOracle(clip, crop, weights) for crop in regions.crops(size)]
+
+        def point(schedules: Sequence[Sequence[int]], parts: Sequence[RegionOracle] = parts) -> Point:
+            seen = sum(len(keys) * part.pixels for keys, part in zip(schedules, parts, strict=True))
+            confusion = sum(part.confusion(keys) for keys, part in zip(schedules, parts, strict=True))
+            return seen / (size[0] * size[1] * len(clip.frames)), score(np.asarray(confusion))
+
+        for share in SHARES:
+            row: Row = {"clip": clip.name, "grid": grid, "overlap": overlap, "share": share}
+            if grid == "1x1":
+                keys = share * len(clip.frames)
+                even = {max(1, math.floor(keys)), max(1, math.ceil(keys))}
+                schedules = [[[i * len(clip.frames) // m for i in range(m)]] for m in sorted(even)]
+                yield row | {"keys": "even", "miou": at_share([point(each) for each in schedules], share)}
+            points = [point(each) for each in _priced(parts, share)]
+            yield row | {"keys": "best", "miou": at_share(points, share), "points": points}
+
+
+def _priced(parts: Sequence[RegionOracle], share: float) -> list[list[list[int]]]:
+    """Schedules at one price for all regions, the last two of a search for the share."""
+    budget = share * sum(part.inner_pixels for part in parts) * parts[0].frames
+    low, high = 0.0, 1.0
+    found: dict[bool, list[list[int]]] = {}
+    for _ in range(40):
+        price = (low + high) / 2 if low else high * 0.2
+        schedules = [part.best(price) for part in parts]
+        seen = sum(len(keys) * part.pixels for keys, part in zip(schedules, parts, strict=True))
+        found[seen <= budget] = schedules
+        if seen <= budget:
+            high = price
+        else:
+            low = price
+        if low and high / low < 1.001:
+            break
+    return list(found.values())
+
+
+# --- schedulers --------------------------------------------------------------------------------------------
+
+
+class LabelsOfCrops:
+    """A segmenter that knows pictures by their bytes, and says what the labels of their crop are."""
+
+    stride, name, digest, trained, note = 1, "labels", "0" * 64, True, ""
+
+    def __init__(self, clip: Clip, regions: RegionsConfig) -> None:
+        self.class_names = tuple(f"class_{number}" for number in range(clip.classes + 1))
+        self._known, self._classes = dict[bytes, np.ndarray](), clip.classes
+        for frame_HW3, labels_HW in zip(clip.frames, clip.labels, strict=True):
+            for crop in regions.crops(labels_HW.shape):
+                self._known[frame_HW3[crop.where].tobytes()] = labels_HW[crop.where]
+
+    def features(self, frames_B3HW: torch.Tensor) -> torch.Tensor:
+        return frames_B3HW
+
+    def head(self, feats: Any) -> torch.Tensor:
+        picture_HW3 = (feats[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        labels_HW = self._known.get(picture_HW3.tobytes())
+        if labels_HW is None:
+            raise RuntimeError("a picture that is no crop of the clip")
+        labels_HW = np.where(labels_HW == VOID, self._classes, labels_HW)
+        one_hot_HWC = torch.nn.functional.one_hot(torch.from_numpy(labels_HW).long(), self._classes + 1)
+        return one_hot_HWC.permute(2, 0, 1)[None].float()
+
+    def to(self, device: Any) -> Self:
+        return self
+
+
+def run_clip(
+    clip: Clip, regions: RegionsConfig, net: Any, scheduler: Any, *, fill: bool
+) -> list[FrameResult]:
+    """The clip through the engine; `fill` False: for the decisions alone, masks are copied."""
+    engine = RegionEngine(
+        Engine(
+            net,
+            scheduler,
+            build_propagator("flow_warp" if fill else "copy"),
+            sides="two",
+            max_interval=HORIZON,
+            flow=DisFlow(),
+            flow_size=ORACLE_SIZE,
+        ),
+        regions,
+    )
+    state, rows = RegionStates.new(0, clip.name, regions.count), list[FrameResult]()
+    for number, frame_HW3 in enumerate(clip.frames):
+        frame = FrameInput(frame_index=number, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)
+        rows += engine.step([state], [frame])[0]
+    return rows + engine.finish([state])[0]
+
+
+def share_of(rows: Sequence[FrameResult]) -> float:
+    return float(np.mean([row.key_share or 0.0 for row in rows]))
+
+
+Schedule = Callable[[float], Any]
+KINDS: dict[str, tuple[Schedule, float]] = {
+    "frame_difference": (lambda t: build_scheduler("frame_difference", threshold=t), 256.0),
+    "planner": (lambda t: build_scheduler("planner", policy="tiny-planner", threshold=t), 20.0),
+}
+"""Scheduler by threshold, and a threshold above all that make sense."""
+
+
+def points_of(
+    clip: Clip, regions: RegionsConfig, net: Any, kind: str, share: float, worth: Callable[[Any], float]
+) -> list[Point]:
+    """Two schedules on both sides of the share, as near to it as the scheduler allows."""
+    if kind == "fixed":
+        factor = sum(crop.pixels for crop in regions.crops(clip.labels[0].shape)) / clip.labels[0].size
+        around = {max(1, math.floor(factor / share)), math.ceil(factor / share)}
+        chosen = [build_scheduler("fixed", interval=interval) for interval in sorted(around)]
+    else:
+        made, high = KINDS[kind]
+        low, ends = 0.0, dict[bool, float]()
+        for _ in range(TRIES):
+            tried = (low + high) / 2
+            below = share_of(run_clip(clip, regions, net, made(tried), fill=False)) <= share
+            ends[below] = tried
+            low, high = (low, tried) if below else (tried, high)
+        chosen = [made(threshold) for threshold in ends.values()]
+    found = [run_clip(clip, regions, net, scheduler, fill=True) for scheduler in chosen]
+    return [(share_of(rows), worth(rows)) for rows in found]
+
+
+def schedulers(clip: Clip, net_name: str | None, shares: Sequence[float]) -> Iterator[Row]:
+    """Labels as N, or fidelity to a net on whole frames."""
+    truth, size, net = clip.labels, clip.classes + 1, None
+    if net_name is not None:
+        net = build_segmenter(net_name)
+        in_calls, size = ChunkedNet(net, level="labels", batch=1, device="cpu"), len(net.class_names)
+        truth = [labels_HW for labels_HW, _ in in_calls.run(clip.frames)]
+
+    def worth(rows: Sequence[FrameResult]) -> float:
+        return score(sum(confusion_of(r.labels_HW, truth[r.frame_index], size) for r in rows))  # type: ignore[arg-type]
+
+    scale = max(clip.labels[0].shape) // ORACLE_SIZE
+    for grid, overlap in GRIDS[:3]:
+        regions = RegionsConfig(grid=grid, overlap=overlap * scale)
+        for kind in ("fixed", *KINDS):
+            for share in shares:
+                by = net or LabelsOfCrops(clip, regions)
+                points = points_of(clip, regions, by, kind, share, worth)
+                yield {
+                    "clip": clip.name, "net": net_name or "labels", "grid": grid, "overlap": regions.overlap,
+                    "keys": kind, "share": share, "miou": at_share(points, share), "points": points,
+                }  # fmt: skip
+
+
+# --- what is run -------------------------------------------------------------------------------------------
+
+
+def clips_of(root: Path, names: Sequence[str]) -> Iterator[Clip]:
+    for source in (face_clips, folder_clips):
+        for clip in source(root):
+            if not names or clip.name in names:
+                yield clip
+
+
+def rows_of(part: str, clip: Clip, options: argparse.Namespace) -> Iterator[Row]:
+    if part == "agreement":
+        return agreement(sized(clip, NET_SIZE, options.frames), options.net or "tiny-face")
+    if part == "oracle":
+        return oracle(sized(clip, ORACLE_SIZE, options.frames))
+    if part == "schedulers":
+        return schedulers(sized(clip, ORACLE_SIZE, options.frames), None, options.shares)
+    return schedulers(sized(clip, NET_SIZE, options.frames), options.net or "tiny-face", options.shares)
+
+
+def print_means(rows: Sequence[Row]) -> None:
+    """The mean over clips of each combination."""
+    by: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        names = ("net", "grid", "overlap", "keys", "share")
+        by.setdefault(tuple(row[name] for name in names if name in row), []).append(row["miou"])
+    for case, found in by.items():
+        print(f"mean of {len(found)} clips  {'  '.join(map(str, case)):44} {np.mean(found):.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("agreement", "oracle", "schedulers", "fidelity"))
+    parser.add_argument("--clips", nargs="*", default=[], help="names; none: all")
+    parser.add_argument("--net", help="N of agreement and fidelity; default: tiny-face")
+    parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES))
+    parser.add_argument("--frames", type=int, help="only the first frames of a clip")
+    parser.add_argument("--data", help="folder with face, davis2016 and camvid (default: $VIDSEG_DATA)")
+    parser.add_argument("--json", help="write the raw rows to this file")
+    options = parser.parse_args()
+    root = data_dir(options.data)
+    if root is None:
+        parser.error("--data: no folder of labelled clips here")
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for clip in clips_of(root, options.clips):
+        for row in rows_of(options.part, clip, options):
+            rows.append(row)
+            shown = (f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items() if k != "points")
+            print("  ".join(shown), flush=True)
+    print_means(rows)
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
