@@ -21,7 +21,7 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine import Engine, SegmentState
-from vidseg_core.engine.bound import Measured, state_bound
+from vidseg_core.engine.bound import Bound, Measured, state_bound
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
@@ -242,18 +242,24 @@ def _check_state(
     """`ConfigError` for a propagator that looks at frames, or carries something over (`remembered` bytes per
     pixel), and may let more of a segment wait than is allowed."""
     options, spec = config.propagation, config.working_size_spec
-    bound = state_bound(
-        filler,
-        scheduler,
-        two_sided=options.sides == "two",
-        max_interval=config.scheduler.max_interval,
-        flow_size=options.flow_size,
-        channels=flow.channels,
-        size=working_size(spec, spec, spec) if isinstance(spec, int) else working_size(1, 1, spec),
-        references=MOST_REFERENCES if is_of_stream(options.flow) else 0,
-        late=options.latency == "low",
-        measured=Measured(remembered=remembered),
-    )
+    size = working_size(spec, spec, spec) if isinstance(spec, int) else working_size(1, 1, spec)
+    bounds = [
+        state_bound(
+            filler,
+            scheduler,
+            two_sided=options.sides == "two",
+            max_interval=config.scheduler.max_interval,
+            flow_size=options.flow_size,
+            channels=flow.channels,
+            size=crop.shape,
+            whole=size,
+            references=MOST_REFERENCES if is_of_stream(options.flow) else 0,
+            late=options.latency == "low",
+            measured=Measured(remembered=remembered),
+        )
+        for crop in config.regions.crops(size)
+    ]
+    bound = Bound(frames=bounds[0].frames, bytes=sum(bound.bytes for bound in bounds))
     kept_mb = -(-bound.bytes // 1_000_000)
     if kept_mb <= config.state_mb:
         return
