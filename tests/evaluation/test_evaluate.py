@@ -191,7 +191,9 @@ def test_regions_are_evaluated_with_what_their_crops_give(tmp_path: Path, net: s
         assert all((masks[n] == row.labels_HW).all() for n, row in enumerate(rows))
     else:  # where N has just seen a region, it has its labels
         for n, row in enumerate(rows):
-            labels_HW = data.record(data.clips[0], n).labels_HW  # type: ignore[union-attr]
+            record = data.record(data.clips[0], n)
+            assert record is not None and record.labels_HW is not None and row.region_keys is not None
+            labels_HW = record.labels_HW
             for crop, is_key in zip(regions.crops((48, 64)), row.region_keys, strict=True):
                 assert not is_key or (masks[n][crop.inner_where] == labels_HW[crop.inner_where]).all()
 

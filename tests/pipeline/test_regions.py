@@ -28,6 +28,8 @@ from vidseg_core.drawing.regions import KEY_RGB
 from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.segment_job import run_segment
+from vidseg_core.report.page import num
+from vidseg_core.report.regions import read_regions, region_section, smoothed
 from vidseg_core.store import FRAMES_SCHEMA, REGION_SCHEMA, open_run
 from vidseg_core.store.compact import compact
 
@@ -117,6 +119,21 @@ def test_inspect_says_which_regions_were_keys_and_frames_them(
     assert framed_HW[0, 64:].all() and framed_HW[47, 64:].all()  # the region at the top right
     assert not framed_HW[:, :64].any() and not framed_HW[48:].any()
     assert picture_HW3[70, 64].any() and picture_HW3[48, 20].any()  # lines between the others
+
+
+def test_a_report_says_how_often_each_region_was_key(run_of_regions: tuple[Path, str]) -> None:
+    """DVSNet Table 3 counts regions that are warped for each that the net makes."""
+    run = open_run(str(run_of_regions[0]))
+    (video_id,) = (found for found, _ in run.files())
+    rows = read_regions(run, video_id)
+    assert rows.keys_TR.shape == rows.scores_TR.shape == (30, 4)
+    assert rows.ratio == pytest.approx((120 - rows.keys_TR.sum()) / rows.keys_TR.sum())
+    section = region_section(run, GRID, [video_id], 4, "")
+    text = str(section.parts)
+    assert num(rows.ratio, 2) in text and num(100 * rows.share_T.mean(), 1) in text
+    assert "regions 2x2 with overlap 8" in text and "run-regions" in str(section)
+    steady = smoothed(np.array([np.inf, *np.full(40, 2.0)]))
+    assert steady.shape == (41,) and (steady == 2.0).all()
 
 
 def test_dry_run_says_crops_batch_and_state(corpus: Path, tmp_path: Path, run_locally: RunJob) -> None:

@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vidseg_core.config.catalogue import SCHEDULERS
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.report import ReportConfig
 from vidseg_core.metrics.cost import Cost
 from vidseg_core.metrics.schedule import join, key_statistics
 from vidseg_core.report import run_pictures
 from vidseg_core.report.page import Section, num, slug
+from vidseg_core.report.regions import region_section
 from vidseg_core.report.schedules import Schedule, interval_plot
 from vidseg_core.report.style import COLOURS, KEY_HEX, Look, Plot, plain
 from vidseg_core.scheduling.by_name import threshold_of
@@ -38,6 +40,8 @@ def sections(run: Run, config: ReportConfig, suffix: str) -> tuple[list[Section]
     else:
         pictures, lacking = run_pictures.sections(run, videos, known, config, suffix)
         found += [*pictures, _keys(run, info, known, suffix)]
+        if (regions := RegionsConfig.of(info.get("config", {}))) is not None:
+            found.append(region_section(run, regions, known, MOST_VIDEOS, suffix))
         absent |= lacking
     if videos:
         found.append(_cost(info, videos, config, suffix))
@@ -84,7 +88,8 @@ def _overview(
         )
     else:
         section.text(f"{run.path}: no run.json yet, so the configuration is not known here.")
-    frames, keys = sum(row["decoded_frames"] for row in videos), sum(row["keys"] for row in videos)
+    frames = sum(row["decoded_frames"] for row in videos)
+    keys = sum(row["decoded_frames"] / row["aki"] for row in videos if row["aki"])  # with regions: of pixels
     section.cards(
         [
             (num(len(videos)), "videos closed"),
