@@ -85,6 +85,10 @@ def test_a_part_comes_out_of_its_message_as_it_went_in() -> None:
             lkd=n,
             is_corrupt=False,
             labels_HW=masks[n],
+            region_keys=[True, False] if n else None,
+            region_key_frame_index=[1, 0] if n else None,
+            region_scores=[float("inf"), 0.25] if n else None,
+            key_share=0.5 if n else None,
         )
         for n in range(2)
     ]

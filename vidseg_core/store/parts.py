@@ -80,7 +80,7 @@ def encode_part(
 ) -> bytes:
     """Parquet bytes of rows of one video with strictly increasing frame numbers; no rows: a valid empty part.
 
-    `schema`: `FRAMES_SCHEMA`, or `PSEUDO_SCHEMA` for rows with confidences. `key`: where the part will lie,
+    `schema`: `FRAMES_SCHEMA`, or that of rows with confidences or regions. `key`: where the part will lie,
     which readers compare (none: anywhere).
     `class_pixels` has `n_classes` entries, more if a label exceeds them (a void label of 255 is counted too).
     """
