@@ -36,6 +36,7 @@ import torch
 from benchmarks.corpus import data_dir
 from benchmarks.two_sided import VOID, Clip, face_clips, folder_clips
 from vidseg_core.config.regions import Crop, RegionsConfig
+from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, FrameInput, FrameResult
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import RegionEngine, RegionStates
@@ -407,7 +408,23 @@ def schedulers(clip: Clip, net_name: str | None, shares: Sequence[float]) -> Ite
 # --- what is run -------------------------------------------------------------------------------------------
 
 
-def clips_of(root: Path, names: Sequence[str]) -> Iterator[Clip]:
+def scene_clips(frames: int) -> Iterator[Clip]:
+    """Drawn scenes, what tiny-scenes has learned from, of seeds that it has not seen."""
+    dataset = open_dataset(f"scenes:videos=3,frames={frames},height=288,width=512,seed=900")
+    records = [dataset.read(item) for item in dataset.items("all")]
+    for name in sorted({record.video_id for record in records}):
+        mine = [record for record in records if record.video_id == name]
+        labels = [record.labels_HW for record in mine if record.labels_HW is not None]
+        yield Clip(
+            name=name, classes=len(dataset.class_names), frames=[r.frame_HW3 for r in mine], labels=labels
+        )
+
+
+def clips_of(root: Path | None, names: Sequence[str], scenes: int) -> Iterator[Clip]:
+    """`scenes`: of drawn ones so many frames instead; 0: the real ones."""
+    if root is None or scenes:
+        yield from scene_clips(scenes or 73)
+        return
     for source in (face_clips, folder_clips):
         for clip in source(root):
             if not names or clip.name in names:
@@ -440,6 +457,7 @@ def main() -> None:
     )
     parser.add_argument("part", choices=("agreement", "oracle", "schedulers", "fidelity"))
     parser.add_argument("--clips", nargs="*", default=[], help="names; none: all")
+    parser.add_argument("--scenes", type=int, default=0, help="drawn scenes of so many frames instead")
     parser.add_argument("--net", help="N of agreement and fidelity; default: tiny-face")
     parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES))
     parser.add_argument("--frames", type=int, help="only the first frames of a clip")
@@ -447,12 +465,10 @@ def main() -> None:
     parser.add_argument("--json", help="write the raw rows to this file")
     options = parser.parse_args()
     root = data_dir(options.data)
-    if root is None:
-        parser.error("--data: no folder of labelled clips here")
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for clip in clips_of(root, options.clips):
+    for clip in clips_of(root, options.clips, options.scenes):
         for row in rows_of(options.part, clip, options):
             rows.append(row)
             shown = (f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items() if k != "points")

@@ -169,7 +169,7 @@ class Run:
             yield found, visible(group)
 
     def frames(self, video_ids: Iterable[str] | None = None) -> ds.FileSystemDataset:
-        """All rows (or those of some videos) as an Arrow dataset (`FRAMES_SCHEMA`, `PSEUDO_SCHEMA`, `REGION_SCHEMA`).
+        """All rows (or those of some videos) as an Arrow dataset, in the schema of the run's kind.
 
         An id may be given by its beginning. A filter on `video_id` opens that video's files only. The files
         are those of this moment: after a `compact`, ask again. Arrow compares the checksums of pages, and
