@@ -39,6 +39,7 @@ NOT_RUN = {
     r"python -m vidseg_core\.cli\.attempt VERB": "is a pattern; tests/config/test_deploy.py runs it",
     r"kubectl ": "needs Kubernetes; tests/config/test_deploy.py reads the files",
     r"vidseg segment .*--segmenter (voc|street|ade20k)": "fetches; test_fetched.py does, from here",
+    r"vidseg segment .*--propagation.name (sam2|edgetam):": "fetches; test_memory.py has tiny ones",
     r"vidseg submit ": "needs a job server, as above; the command after its -- is run here",
 }
 """Commands that no test can run, by how they begin, and why."""

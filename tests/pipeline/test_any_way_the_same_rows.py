@@ -7,6 +7,7 @@ would agree and nothing could be compared.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.docs.documents import ROOT, module
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import small_config
 from tests.pipeline.inline import Killed, rows_without_package, run_inline
+from tests.propagation.memory_nets import tiny_memory_net
 from tests.training.small import shaken, written
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
@@ -45,6 +47,7 @@ GRFP = PropagationConfig(name="grfp", level="scores", sides="one", weights=f"{WE
 CLOCKWORK = PropagationConfig(name="clockwork", level="features", sides="one", clock=3, flow_size=64)
 SHARING = PropagationConfig(name="feature_sharing", level="features", flow_size=64)
 CHECKED = PropagationConfig(name="match", self_check=True, adapt_steps=2, flow_size=64)
+TRACKED = PropagationConfig(name=f"sam2:{WEIGHTS}.sam2", sides="one", flow_size=64)
 VECTORS = PropagationConfig(flow="motion_vectors", sides="one", flow_size=64)
 NETS = {
     "lvs": LVS,
@@ -54,6 +57,7 @@ NETS = {
     "accel": ACCEL,
     "grfp": GRFP,
     "sharing": SHARING,
+    "tracked": TRACKED,
     "motion vectors": VECTORS,
     "clockwork": CLOCKWORK,
 }
@@ -76,14 +80,15 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[0], "accel"),
     (SCHEDULERS[2], "grfp"),
     (SCHEDULERS[2], "sharing"),
+    (SCHEDULERS[2], "tracked"),
     (SCHEDULERS[1], "clockwork"),
     (SCHEDULERS[2], "2x2 regions"),
     (SCHEDULERS[4], "1x3 regions"),
     (LOW, "lvs"),
 ]
 """Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, LVS
-with low latency and with its own scheduler, shared levels, regions with keys of their own. What is in `NETS`
-has its own sides, whatever is asked."""
+with low latency and with its own scheduler, shared levels, a memory net, regions with keys of their own. What
+is in `NETS` has its own sides, whatever is asked."""
 EXAMPLES = ("my_looker", "my_filler", "my_checker", "my_steady")
 
 
@@ -111,9 +116,11 @@ def nets() -> Iterator[None]:
         written(shaken(AccelNet(facts)), Path(f"{WEIGHTS}.accel"), "accel"),
         written(shaken(GrfpNet(facts)), Path(f"{WEIGHTS}.grfp"), "grfp"),
     ]
+    folder = tiny_memory_net("sam2", Path(f"{WEIGHTS}.sam2"))
     yield
     for file in files:
         Path(file).unlink()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +206,8 @@ def _config(clips: Path, output: Path, scheduler: SchedulerConfig, name: str, si
     if name in NETS:
         levels = name in ("sharing", "clockwork")
         options["segmenter"] = "sharing:2/tiny-scenes" if levels else "tiny-scenes"
+    if name == "tracked":  # two classes, so that one object is followed
+        options |= {"segmenter": "tiny:8", "num_classes": 2}
     return small_config(
         clips, output, scheduler=scheduler, propagation=propagation, segment_frames=20, **options
     )

@@ -12,7 +12,8 @@ from vidseg_core.config.catalogue import (
     KEEPS_MAPS_FROM,
     KEY_AND_FLOW,
     MAP_SETS,
-    PROPAGATORS,
+    MEMORY_NETS,
+    PLAIN_PROPAGATORS,
     is_of_stream,
     propagator_words,
 )
@@ -50,7 +51,7 @@ class TablePropagationConfig:
     HELP_WORDS: ClassVar[Mapping[str, str]] = propagator_words()
 
     def __post_init__(self) -> None:
-        check_name("--propagation.name", self.name, PROPAGATORS)
+        check_name("--propagation.name", self.name, PLAIN_PROPAGATORS, MEMORY_NETS)
         check_propagator(self.name, self.weights, self.level, "one")
         levels = ("labels", "scores", "features")
         check(self.level in levels, "--propagation.level", f"must be one of {', '.join(levels)}")

@@ -18,6 +18,7 @@ __all__ = [
     "FILES",
     "FIXED",
     "FLOWS",
+    "FLOW_WARP",
     "INTERVAL",
     "KEEPS_MAPS_FROM",
     "KEPT_MAPS",
@@ -26,17 +27,23 @@ __all__ = [
     "MAP_LAYERS",
     "MAP_SETS",
     "MAP_SHAPE",
+    "MEMORY_NETS",
     "MOTION_VECTORS",
     "NET_FLOWS",
+    "PLAIN_PROPAGATORS",
     "POINT_INTERVAL",
     "PROPAGATORS",
     "SCALED_FLOWS",
     "SCHEDULERS",
+    "TRIED_PROPAGATORS",
     "FlowEntry",
     "PropagatorEntry",
     "SchedulerEntry",
     "is_of_stream",
     "listed",
+    "plugin_module",
+    "propagator_entry",
+    "propagator_place",
     "propagator_words",
     "scheduler_words",
     "usual_threshold",
@@ -202,11 +209,18 @@ class PropagatorEntry:
     """It takes ``propagation.clock``."""
     most_flow_size: int = 4096
     """The largest ``propagation.flow_size`` that it works at."""
+    dial_ops: float | None = None
+    """What a frame takes at 256 px beside flow, in operations of a net meanwhile (ms of a core x 5e7); None:
+    the dial does not try it of itself."""
+    takes_place: bool = False
+    """Its name goes on with a colon and a folder or hub id, where its net is."""
 
 
 PROPAGATORS: Mapping[str, PropagatorEntry] = {
-    "copy": PropagatorEntry(made_by="vidseg_core.propagation.propagators:Copy"),
-    "flow_warp": PropagatorEntry(made_by="vidseg_core.propagation.propagators:FlowWarp", moves=True),
+    "copy": PropagatorEntry(made_by="vidseg_core.propagation.propagators:Copy", dial_ops=0.0),
+    "flow_warp": PropagatorEntry(
+        made_by="vidseg_core.propagation.propagators:FlowWarp", moves=True, dial_ops=0.0
+    ),
     "lvs": PropagatorEntry(
         made_by="vidseg_core.propagation.lvs:Lvs",
         trained_by="train-propagation",
@@ -220,6 +234,7 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         level="labels",
         file="tiny-match",
         moves=True,
+        dial_ops=1.4e9,
         most_flow_size=512,
     ),
     "accel": PropagatorEntry(
@@ -249,7 +264,38 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         level="features",
         clocked=True,
     ),
+    "sam2": PropagatorEntry(
+        made_by="vidseg_core.propagation.memory:sam2", level="labels", takes_place=True, moves=True
+    ),
+    "edgetam": PropagatorEntry(
+        made_by="vidseg_core.propagation.memory:edgetam", level="labels", takes_place=True, moves=True
+    ),
 }
+FLOW_WARP = "flow_warp"
+"""What fills gaps where nobody says otherwise."""
+TRIED_PROPAGATORS = tuple(name for name, entry in PROPAGATORS.items() if entry.dial_ops is not None)
+"""What the dial may take in its place."""
+MEMORY_NETS = tuple(name for name, entry in PROPAGATORS.items() if entry.takes_place)
+"""Families of propagators: `<family>:<folder or hub id>`."""
+PLAIN_PROPAGATORS = tuple(name for name in PROPAGATORS if name not in MEMORY_NETS)
+"""Propagators that are named by one word."""
+
+
+def propagator_place(name: str) -> tuple[str, str]:
+    """The propagator's name in the catalogue, and after it the folder or hub id, if it takes one."""
+    family, colon, place = name.partition(":")
+    return (family, place) if colon and family in MEMORY_NETS else (name, "")
+
+
+def propagator_entry(name: str) -> PropagatorEntry | None:
+    """What is known of a propagator by the name that a user gives; None: nothing."""
+    return PROPAGATORS.get(propagator_place(name)[0])
+
+
+def plugin_module(name: str) -> str:
+    """The module of a `package.module:Class`; empty for a name of the package."""
+    module, colon, _ = name.partition(":")
+    return module if colon and module not in MEMORY_NETS else ""
 
 
 LEARNED = tuple(name for name, entry in PROPAGATORS.items() if entry.learner)
@@ -314,4 +360,5 @@ def scheduler_words() -> dict[str, str]:
 def propagator_words() -> dict[str, str]:
     """What the help of propagation options puts into its texts."""
     trained = (name for name, entry in PROPAGATORS.items() if entry.trained_by)
-    return {"propagators": ", ".join(PROPAGATORS), "trained": ", ".join(trained)}
+    names = [*PLAIN_PROPAGATORS, *(f"{family}:FOLDER-OR-HUB-ID" for family in MEMORY_NETS)]
+    return {"propagators": ", ".join(names), "trained": ", ".join(trained)}

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vidseg_core.config.catalogue import FLOWS, PROPAGATORS, is_of_stream, propagator_words
+from vidseg_core.config.catalogue import (
+    FLOWS,
+    MEMORY_NETS,
+    PLAIN_PROPAGATORS,
+    is_of_stream,
+    propagator_entry,
+    propagator_words,
+)
 from vidseg_core.config.errors import check, check_choice, check_int, check_name
 
 __all__ = ["PropagationConfig", "check_flow_size", "check_propagator"]
@@ -46,7 +53,7 @@ class PropagationConfig:
     HELP_WORDS: ClassVar[Mapping[str, str]] = propagator_words()
 
     def __post_init__(self) -> None:
-        check_name("--propagation.name", self.name, PROPAGATORS)
+        check_name("--propagation.name", self.name, PLAIN_PROPAGATORS, MEMORY_NETS)
         check_choice("--propagation.level", self.level, ("labels", "scores", "features"))
         check_choice("--propagation.sides", self.sides, ("one", "two"))
         check_propagator(self.name, self.weights, self.level, self.sides)
@@ -62,7 +69,8 @@ class PropagationConfig:
         check_choice("--propagation.latency", self.latency, ("full", "low"))
         check_int("--propagation.delay", self.delay, 1, 1000, "frame(s)")
         check_int("--propagation.clock", self.clock, 1, 1000, "frame(s)")
-        clocked = self.clock == 1 or (self.name in PROPAGATORS and PROPAGATORS[self.name].clocked)
+        entry = propagator_entry(self.name)
+        clocked = self.clock == 1 or (entry is not None and entry.clocked)
         check(clocked, "--propagation.clock", f"{self.name!r} has no levels with rates of their own")
         problem = f"{self.clock} goes with --propagation.sides one: what a level said last is carried over"
         check(self.clock == 1 or self.sides == "one", "--propagation.clock", problem)
@@ -84,14 +92,15 @@ class PropagationConfig:
 def check_flow_size(name: str, flow_size: int) -> None:
     """`ConfigError` for a flow size that is none, or too large for a propagator of the package."""
     check_int("--propagation.flow_size", flow_size, 32, 4096, "pixels")
-    most = PROPAGATORS[name].most_flow_size if name in PROPAGATORS else flow_size
+    entry = propagator_entry(name)
+    most = entry.most_flow_size if entry is not None else flow_size
     problem = f"must be at most {most} for {name!r}, whose time and memory grow with its fourth power"
     check(flow_size <= most, "--propagation.flow_size", problem)
 
 
 def check_propagator(name: str, weights: str | None, level: str, sides: str) -> None:
     """`ConfigError` for weights, level or sides that do not go with a propagator of the package."""
-    entry = PROPAGATORS.get(name)
+    entry = propagator_entry(name)
     if weights is not None:
         check(bool(weights.strip()), "--propagation.weights", "must name a file")
     if entry is None:

@@ -9,18 +9,20 @@ the text under a field is its ``--help``, with unit and range.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.catalogue import (
     FILES,
     FIXED,
     INTERVAL,
-    PROPAGATORS,
     SCHEDULERS,
+    TRIED_PROPAGATORS,
     is_of_stream,
     listed,
+    propagator_entry,
+    propagator_place,
     scheduler_words,
 )
 from vidseg_core.config.dial import CalibrationConfig, check_dial
@@ -369,6 +371,7 @@ class SegmentConfig:
         `key_batch` and `threads` are, since a convolution's last bits may depend on them.
         """
         fields = {name: value for name, value in sorted(flat_dict(self).items()) if name in _FINGERPRINT}
+        fields["propagation.name"], _ = propagator_place(self.propagation.name)
         if self.propagation.latency == "full":  # as before there was another
             del fields["propagation.latency"], fields["propagation.delay"]
         if not self.propagation.checks_itself:
@@ -379,6 +382,15 @@ class SegmentConfig:
             del fields["regions.grid"], fields["regions.overlap"]
         return fields
 
+    def as_typed(self, given: Collection[str]) -> SegmentConfig:
+        """What holds once it is known which options the user gave (dotted names): a propagator that was named
+        is not the dial's to choose."""
+        named = self.has_dial and "propagation.name" in given and not self.calibration.propagators
+        if not named or self.propagation.name not in TRIED_PROPAGATORS:
+            return self
+        own = replace(self.calibration, propagators=(self.propagation.name,))
+        return replace(self, calibration=own)
+
     def describe(self) -> str:
         """The run in one line for people: net, scheduler, propagation, size, cutting."""
         scheduler, propagation = self.scheduler, self.propagation
@@ -386,7 +398,7 @@ class SegmentConfig:
         detail = f"interval {scheduler.interval}, " if entry and entry.takes_interval else ""
         if scheduler.threshold is not None:
             detail += f"threshold {scheduler.threshold:g}, "
-        carrier = PROPAGATORS.get(propagation.name)
+        carrier = propagator_entry(propagation.name)
         flow = (
             f" over {propagation.flow} flow at {propagation.flow_size} px"
             if carrier is None or carrier.moves

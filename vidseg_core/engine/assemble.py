@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import torch
 
-from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS, is_of_stream, listed
+from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS, is_of_stream, listed, plugin_module
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
@@ -38,7 +38,7 @@ from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.motion import MOST_REFERENCES
-from vidseg_core.propagation.propagators import propagator_of, weights_of
+from vidseg_core.propagation.propagators import propagator_of, weights_digest
 from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
 from vidseg_core.scheduling.pair_maps import reads_maps
 
@@ -95,9 +95,11 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     in_calls = ChunkedNet(net, level=filler.level, batch=1, device="cpu")
     scheduler = scheduler_of(config.scheduler)
     connect(in_calls, scheduler, filler)
-    if tried.remembered:
+    if tried.remembered or filler.most_remembered(1, 1, 1):
         _check_state(config, scheduler, filler, build_run_flow(config, "cpu"), tried.remembered)
     notes = [net.note, tried.note]
+    if config.device == "cpu" or not torch.cuda.is_available():
+        notes.append(getattr(filler.propagator, "note", ""))
     if flow is not None and not getattr(flow, "trained", True):
         notes.append(_UNTRAINED_FLOW.format(name=config.propagation.flow))
     return NetFacts(
@@ -301,16 +303,16 @@ def plugin_sources(config: SegmentConfig) -> dict[str, str]:
         "propagation.flow": config.propagation.flow,
     }
     files = {
-        name: getattr(importlib.import_module(value.partition(":")[0]), "__file__", None)
+        name: getattr(importlib.import_module(module), "__file__", None)
         for name, value in options.items()
-        if ":" in value
+        if (module := plugin_module(value))
     }
     digests = {f"{name}.sha256": digest_file(Path(file)) for name, file in files.items() if file}
-    policy, weights = config.scheduler.policy, weights_of(config.propagation)
+    policy, weights = config.scheduler.policy, weights_digest(config.propagation)
     return (
         digests
         | ({"scheduler.policy.sha256": policy_digest(policy)} if policy else {})
-        | ({"propagation.weights.sha256": digest_file(Path(weights))} if weights else {})
+        | ({"propagation.weights.sha256": weights} if weights else {})
     )
 
 

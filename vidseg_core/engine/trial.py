@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from vidseg_core.config.catalogue import plugin_module, propagator_place
 from vidseg_core.engine.bound import bytes_of
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.look import make_view
@@ -220,7 +221,8 @@ def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried:
     two_sided = getattr(options, "sides", "one") == "two"
     filler = filler_of(propagator_of(options), two_sided=two_sided)
     can_try = tried.net is not None or not filler.works_with_net
-    tries_it = can_try and (":" in options.name or not filler.pairwise)
+    followed = bool(propagator_place(options.name)[1])  # takes seconds, and says what it carries over
+    tries_it = can_try and not followed and (bool(plugin_module(options.name)) or not filler.pairwise)
     if ":" not in options.flow and not tries_it:
         return 0.0
     filler.name = options.name

@@ -77,6 +77,7 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
     """Build what is missing; the exit code: 0 all there, 3 some segments quarantined. Raises on bad usage."""
     report = reporter or Reporter(config.log)
     bring(config.segmenter, config.weights, report)
+    bring(config.propagation.name, None, report)
     with report.phase("loading the net"):
         classes = class_names(config)
         making = make_builder(config, classes, "cpu")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -28,12 +27,11 @@ from vidseg_core.episodes.features import (
 from vidseg_core.episodes.store import TABLE_VERSION
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.kit.claim import claim, require_same
-from vidseg_core.models.digest import digest_file
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
-from vidseg_core.propagation.propagators import propagator_of, weights_of
+from vidseg_core.propagation.propagators import propagator_of, weights_digest
 from vidseg_core.scheduling.low_deviation import LowDeviation
 from vidseg_core.scheduling.pair_maps import MAPS_DIGEST
 from vidseg_core.store.keys import MANIFEST_KEY
@@ -90,7 +88,7 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
         "conv6_sha256": conv6.digest if conv6 else "",
         MAPS_DIGEST: maps.digest if maps else "",
         MAP_SHAPES: describe_shapes(maps.shapes) if maps else "",
-        "propagation_sha256": digest_file(Path(file)) if (file := weights_of(config.propagation)) else "",
+        "propagation_sha256": weights_digest(config.propagation),
     }
     fingerprint = {
         **{name: _text(value) for name, value in config.fingerprint_fields().items()},

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -41,14 +40,13 @@ from vidseg_core.evaluation.measure import Measure, Timing, Truth
 from vidseg_core.evaluation.oracle import GivenKeys, check_tables, oracle_keys
 from vidseg_core.media import Motion, decoders_cpu_s, working_size
 from vidseg_core.metrics.consistency import PairFlow
-from vidseg_core.models.digest import digest_file
 from vidseg_core.models.protocol import Segmenter
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
 from vidseg_core.propagation.filler import works_with_net
 from vidseg_core.propagation.flow import DisFlow
-from vidseg_core.propagation.propagators import propagator_of, weights_of
+from vidseg_core.propagation.propagators import propagator_of, weights_digest
 from vidseg_core.scheduling import SCHEDULERS, Scheduler, WindowScheduler, scheduler_of
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
@@ -108,8 +106,7 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
     carried, flow = method.propagation, _flow(bench, method)
     if method.is_oracle and clip is None:
         digests = bench.digests | {"flow_sha256": str(getattr(flow, "digest", ""))}
-        if (file := weights_of(carried)) is not None:
-            digests["propagation_sha256"] = digest_file(Path(file))
+        digests["propagation_sha256"] = weights_digest(carried)
         known = {name: digest for name, digest in digests.items() if digest}
         check_tables(bench.config, method, known, bench.class_names)
     try:

@@ -44,6 +44,8 @@ def run_evaluate(config: EvaluateConfig, reporter: Reporter | None = None) -> in
     with report.phase("loading the net and listing the clips"):
         bench, clips = make_bench(config, "cpu"), clips_of(config)
         methods = config.parsed_methods()
+        for name in sorted({method.propagation.name for method in methods}):
+            bring(name, None, report)
         note = try_methods(bench, methods)
     if not clips:
         raise ConfigError("--data", f"{', '.join(config.data)}: split {config.split!r} has no clips")

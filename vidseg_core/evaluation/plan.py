@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidseg_core.config.catalogue import plugin_module
 from vidseg_core.config.methods import MethodConfig
 from vidseg_core.episodes.store import encode_table, load_tables
 from vidseg_core.evaluation.cells import stamp_of
 from vidseg_core.evaluation.clips import Clip
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.planner import is_planner, planner_digest
-from vidseg_core.propagation.propagators import weights_of
+from vidseg_core.propagation.propagators import weights_digest
 from vidseg_core.store.keys import CellKey
 
 PER_TASK = 8
@@ -59,19 +60,20 @@ def _files_of(method: MethodConfig) -> dict[str, str]:
     paths = {
         "policy": method.scheduler.policy,
         "flow_weights": carried.flow_weights,
-        "weights": weights_of(carried),
     }
     for what, name in (
         ("scheduler", method.scheduler.name),
         ("propagator", method.propagation.name),
         ("flow", method.propagation.flow),
     ):
-        if ":" in name:
-            paths[what] = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
+        if module := plugin_module(name):
+            paths[what] = getattr(importlib.import_module(module), "__file__", None)
     policy = paths["policy"]
     planner = {"policy": planner_digest(policy)} if policy and is_planner(policy) else {}
     files = {what: path for what, path in paths.items() if path and what not in planner}
-    return planner | {what: digest_file(Path(path)) for what, path in files.items()}
+    weights = weights_digest(carried)
+    found = {what: digest_file(Path(path)) for what, path in files.items()}
+    return planner | found | ({"weights": weights} if weights else {})
 
 
 def _tables_of(path: str) -> dict[str, dict[str, str]]:

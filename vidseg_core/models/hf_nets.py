@@ -122,12 +122,7 @@ class HfNet(SplitNet):
 def build_hf(request: ModelRequest) -> SplitSegmenter:
     """The segmenter for `hf:...`, on the CPU."""
     folder = _folder(request)
-    import_torchvision()
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers = silent_transformers()
     file = request.read()
     config = _read_config(transformers, folder, request, file)
     model, trained = _load(transformers, folder, config, request, file)
@@ -144,6 +139,17 @@ def build_hf(request: ModelRequest) -> SplitSegmenter:
         channels_last=request.channels_last,
     )
     return SplitSegmenter(HfNet(model, colours), options)
+
+
+def silent_transformers() -> Any:
+    """The library, which says nothing but by raising."""
+    import_torchvision()
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    return transformers
 
 
 def _folder(request: ModelRequest) -> Path | None:
@@ -183,19 +189,7 @@ def _read_config(
 
 
 def _config_beside(transformers: Any, folder: Path) -> Any:
-    try:
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        said = None  # transformers says what is wrong with it
-    _check_no_reference(folder, said)
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SegmenterError(
-            f"{folder / 'config.json'} is not a config that transformers knows: {_sentence(error)}"
-        ) from error
+    config = read_config(transformers, folder)
     fits = type(config) in transformers.AutoModelForSemanticSegmentation._model_mapping
     if not fits and config.model_type not in MASK_CLASSIFIERS:
         raise SegmenterError(
@@ -203,6 +197,23 @@ def _config_beside(transformers: Any, folder: Path) -> Any:
         )
     _check_labels(folder / "config.json", config)
     return config
+
+
+def read_config(transformers: Any, folder: Path) -> Any:
+    """The config.json of a folder, whatever net it is of; `SegmenterError` for one that cannot be read."""
+    try:
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        said = None  # transformers says what is wrong with it
+    _check_no_reference(folder, said)
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SegmenterError(
+            f"{folder / 'config.json'} is not a config that transformers knows: {_sentence(error)}"
+        ) from error
 
 
 def _check_labels(path: Path, config: Any) -> None:
@@ -257,7 +268,7 @@ def _load(
     if config.model_type in MASK_CLASSIFIERS:
         auto = transformers.AutoModelForUniversalSegmentation
     if file is None and folder is not None and _weights_beside(folder):
-        return _pretrained(auto, folder, config), True
+        return pretrained(auto, folder, config), True
     if file is None and folder is not None and not request.to_train:
         raise SegmenterError(
             f"{folder} has a config.json, but no weights: put model.safetensors there, or name a file with "
@@ -295,8 +306,9 @@ def _fitted(model: Any, config: Any, request: ModelRequest, file: WeightsFile) -
     return model
 
 
-def _pretrained(auto: Any, folder: Path, config: Any) -> nn.Module:
-    """The weights beside the config; a `pytorch_model.bin` is read as tensors only, never unpickled."""
+def pretrained(auto: Any, folder: Path, config: Any) -> nn.Module:
+    """A net with the weights beside its config, by `auto`, a class of transformers; a `pytorch_model.bin` is
+    read as tensors only, never unpickled."""
     try:
         model, report = auto.from_pretrained(
             str(folder),

@@ -16,6 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from vidseg_core.config.catalogue import MEMORY_NETS
 from vidseg_core.models.protocol import SegmenterError
 
 WANTED = (
@@ -37,9 +38,10 @@ def is_hub_id(text: str) -> bool:
 
 
 def hub_text(spec: str) -> str | None:
-    """The hub id in `hf:organisation/name[@revision]`, unless there is a folder of that name."""
+    """The hub id in `hf:organisation/name[@revision]` (or that of a memory net), unless there is a folder of
+    that name."""
     family, _, text = spec.partition(":")
-    there = family == "hf" and is_hub_id(text) and not Path(text).expanduser().exists()
+    there = family in ("hf", *MEMORY_NETS) and is_hub_id(text) and not Path(text).expanduser().exists()
     return text if there else None
 
 

@@ -94,6 +94,7 @@ def _check_place(
     """Refuse now what the run would refuse (other inputs or options than the output's), writing nothing."""
     store = open_output(config.output)
     bring(config.segmenter, config.weights, report)
+    bring(config.propagation.name, None, report)
     net = describe_net(config)
     if net.note:
         report.say(f"note: {net.note}")

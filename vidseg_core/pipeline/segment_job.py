@@ -132,6 +132,7 @@ class _Job:
     def run(self, inputs: VideoList) -> int:
         require_writable(self._store)
         bring(self._config.segmenter, self._config.weights, self._report)
+        bring(self._config.propagation.name, None, self._report)
         with self._report.phase("loading the net"):
             net = describe_net(self._config)
         if self._dial is None:

@@ -59,6 +59,7 @@ class Filler(ABC):
         if self.remembers and (self.pairwise or not two_sided):
             problem = "says remembers, which goes with fill and --propagation.sides two (with one: at_key)"
             raise PluginError(f"propagator {self.name!r} {problem}")
+        self._says_most = self.remembers or not (two_sided or hasattr(propagator, "remembers"))
         self.low_waits = self.needs_low and two_sided
         """Low-level features are made when a gap is filled, of frames that have waited: the features are too
         large to wait."""
@@ -92,7 +93,7 @@ class Filler(ABC):
     def most_remembered(self, height: int, width: int, channels: int) -> int:
         """Bytes that the propagator says it carries over at most, with flow pictures of this size."""
         says = getattr(self.propagator, "most_remembered", None)
-        return says(height, width, channels) if says is not None and self.remembers else 0
+        return says(height, width, channels) if says is not None and self._says_most else 0
 
     @abstractmethod
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:

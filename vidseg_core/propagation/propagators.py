@@ -24,6 +24,7 @@ import torch
 
 from vidseg_core.config import catalogue
 from vidseg_core.models.bundled import bundled_file
+from vidseg_core.models.digest import digest_file
 from vidseg_core.propagation.gap import FramePair, Gap, GapFrame, GapKey, Memory, Reads
 from vidseg_core.propagation.scale_field import scale_of
 from vidseg_core.propagation.warp import warp_labels, warp_maps
@@ -131,6 +132,8 @@ class Extras(Protocol):
 
     remembers: bool
     """True, of one with `fill`: with two sides, too, what a gap leaves in memory the next one finds."""
+    note: str
+    """One sentence that a run should show; empty or missing: there is none."""
 
     def most_remembered(self, height: int, width: int, channels: int) -> int:
         """Bytes that its memory has at most, with flow pictures of this size; of one that `remembers`.
@@ -247,10 +250,17 @@ def build_propagator(name: str = "flow_warp", **options: Any) -> AnyPropagator:
     return propagator
 
 
-def weights_of(options: Any) -> str | Path | None:
-    """The file that the propagator of a verb's options reads, the user's or the package's own."""
-    entry = catalogue.PROPAGATORS.get(options.name)
-    return options.weights or (bundled_file(entry.file) if entry and entry.file else None)
+def weights_digest(options: Any) -> str:
+    """Digest of what the propagator of a verb's options reads, the user's or the package's own; empty: it
+    reads nothing. `SegmenterError` for a net that is not there."""
+    name, place = catalogue.propagator_place(options.name)
+    if place:
+        from vidseg_core.models.memory_net import memory_digest
+
+        return memory_digest(name, place)
+    entry = catalogue.PROPAGATORS.get(name)
+    file = options.weights or (bundled_file(entry.file) if entry and entry.file else None)
+    return digest_file(Path(file)) if file else ""
 
 
 def propagator_of(options: Any, device: str = "cpu") -> AnyPropagator:
@@ -258,15 +268,16 @@ def propagator_of(options: Any, device: str = "cpu") -> AnyPropagator:
 
     What it has no option for it is not given; weights that it does not take are an error (`PluginError`).
     """
-    if options.weights is not None and not PROPAGATORS.takes(options.name, "weights"):
-        raise PluginError(f"propagator {options.name!r} takes no weights")
-    asked = {"weights": options.weights, "device": device}
+    name, place = catalogue.propagator_place(options.name)
+    if options.weights is not None and not PROPAGATORS.takes(name, "weights"):
+        raise PluginError(f"propagator {name!r} takes no weights")
+    asked = {"weights": options.weights, "device": device, "place": place}
     asked |= {
         "self_check": getattr(options, "checks_itself", False),
         "adapt_steps": getattr(options, "adapt_steps", 0),
     }
-    entry = catalogue.PROPAGATORS.get(options.name)
+    entry = catalogue.PROPAGATORS.get(name)
     if entry is not None and entry.clocked:
         asked["clock"] = getattr(options, "clock", 1)
-    given = {name: value for name, value in asked.items() if PROPAGATORS.takes(options.name, name)}
-    return build_propagator(options.name, level=options.level, **given)
+    given = {option: value for option, value in asked.items() if PROPAGATORS.takes(name, option)}
+    return build_propagator(name, level=options.level, **given)
