@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from vidseg_core.config.errors import check
 from vidseg_core.config.places import check_places
-from vidseg_core.config.schema import from_dict
+from vidseg_core.config.schema import flatten, from_dict
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.store.run import Run, open_run
@@ -75,7 +75,8 @@ def segment(input: Place | Sequence[Place], output: Place, **options: Unpack[Seg
     `KeyboardInterrupt`.
     """
     inputs = [input] if isinstance(input, str | os.PathLike) else list(input)
-    config = from_dict(SegmentConfig, _plain({"input": inputs, "output": output, **options}))
+    values = _plain({"input": inputs, "output": output, **options})
+    config = from_dict(SegmentConfig, values).as_typed(set(flatten(values)))
     check(not config.dry_run, "--dry_run", "gives no run; it is for the command line")
     check_places(config)
     report = Reporter(config.log)

@@ -177,6 +177,7 @@ SPEED_ONLY = {
     "calibration.clips",
     "calibration.clip_frames",
     "calibration.schedulers",
+    "calibration.propagators",
     "calibration.quality",
     "calibration.audit_frames",
     "executor",

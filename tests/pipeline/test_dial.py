@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def test_the_choice_is_made_once_kept_and_said(corpus: Path, tmp_path: Path, run
     assert dial["chosen"]["name"] == info["config"]["scheduler"]["name"]
     assert dial["promised"]["key_share"] <= 0.2
     assert dial["achieved"]["key_share"] == info["totals"]["keys"] / info["totals"]["frames"]
+    tried = [row["propagator"] for row in dial["ways"]]
+    assert tried == ["flow_warp", "copy"]  # with so cheap a net
+    carrier = dial["propagation"].get("name", "flow_warp")
+    assert info["config"]["propagation"]["name"] == carrier
+    assert re.search(rf"propagator +{carrier} \(at equal cost", text)
     assert dial["achieved"]["audit"]["frames"] >= 4 and 0 < dial["achieved"]["audit"]["fidelity"] <= 100
 
     stored = (output / CALIBRATION_KEY).read_bytes()
@@ -81,6 +87,9 @@ def test_a_dry_run_says_what_calibration_costs_and_writes_nothing(corpus: Path, 
     config = small_config(corpus, tmp_path / "out", max_drop=1.0, dry_run=True, **SMALL)
     assert run_segment(config, Reporter("text", printed), SampleDial()) == 0
     assert "calibration would look at 3 runs, 72 frames" in printed.getvalue()
+    said = re.search(r"propagators on the first 17 frames, a key every 8: (.*);", printed.getvalue())
+    one = r"\w+ \d+\.\d ms a frame, fidelity \d+\.\d"
+    assert said and re.fullmatch(f"{one}; {one}; {one}", said[1])
     assert not list((tmp_path / "out").rglob("*.json"))
 
 

@@ -146,6 +146,8 @@ def outcome(choice: Choice, totals: Mapping[str, Any], audited: Audited | None) 
         "asked": facts["asked"],
         "chosen": facts["settings"],
         "could_promise": choice.can_keep,
+        "propagation": dict(choice.propagation),
+        "ways": list(choice.ways),
         "even": choice.even,
         "note": choice.note,
         "promised": promised | {"aki": choice.aki},

@@ -31,9 +31,11 @@ from vidseg_core.calibration.tasks import (
     lookahead_file,
     tried_names,
 )
+from vidseg_core.calibration.ways import Prices, ValueWay, choose_way, other_ways, way_values
 from vidseg_core.config.catalogue import EVERY, FIXED, MAP_SETS, MAP_SHAPE, SCHEDULERS, is_of_stream
 from vidseg_core.config.dial import CLIP_FRAMES, CLIPS
 from vidseg_core.config.errors import ConfigError, check
+from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import plugin_sources
@@ -108,7 +110,8 @@ def with_choice(config: SegmentConfig, choice: Choice) -> SegmentConfig:
     """The configuration with the scheduler that was chosen, the dial at rest."""
     most = choice.max_interval or longest_interval(config)
     scheduler = SchedulerConfig(**{"max_interval": most, **choice.settings})
-    return replace(config, scheduler=scheduler, budget=None, max_drop=None)
+    carrier = replace(config.propagation, **choice.propagation)
+    return replace(config, scheduler=scheduler, propagation=carrier, budget=None, max_drop=None)
 
 
 def _ask(config: SegmentConfig, inputs: Sequence[VideoInput], net: str) -> dict[str, Any]:
@@ -116,6 +119,8 @@ def _ask(config: SegmentConfig, inputs: Sequence[VideoInput], net: str) -> dict[
     fields = {name: value for name, value in config.fingerprint_fields().items() if name not in _CHOSEN}
     sample = asdict(config.calibration)
     del sample["audit_frames"]
+    if not sample["propagators"]:  # as before there was a choice
+        del sample["propagators"]
     sample |= {"clips": sample["clips"] or CLIPS, "clip_frames": sample["clip_frames"] or CLIP_FRAMES}
     return {
         **fields,
@@ -194,6 +199,16 @@ def _look_and_choose(
         even=FixedFamily(seen, longest_interval(config)),
     )
     choice = replace(choice, max_interval=longest_interval(config))
+    choice = choose_way(
+        config,
+        choice,
+        Prices(net_ops),
+        found,
+        FixedFamily(seen, longest_interval(config)),
+        way_valuer(places, sample, report),
+        [clip.table.frames for clip in clips],
+        report.say,
+    )
     report.block(describe(choice))
     if choice.settings["name"] == EVERY and config.calibration.quality == "fidelity":
         report.say(
@@ -249,6 +264,7 @@ def check_dial_here(config: SegmentConfig) -> None:
     check(filler.ends_at_keys, option, problem)
     problem = f"does not go with --propagation.flow {carrier.flow}: it tries pairs that no stream knows"
     check(not is_of_stream(carrier.flow), option, problem)
+    other_ways(config)
     for tried in config.calibration.schedulers:
         late = SCHEDULERS[tried].looks_ahead and carrier.latency == "low"
         problem = f"{tried!r} looks ahead, which does not go with --propagation.latency low"
@@ -287,6 +303,15 @@ def look_at_all(
         problem = "fewer than two runs of frames say anything about schedules; set the scheduler yourself"
         raise ConfigError("--calibration", problem)
     return clips, places, float(np.median(seconds)), float(np.median(operations))
+
+
+def way_valuer(places: Sequence[int], sample: SampleTasks, report: Reporter) -> ValueWay:
+    def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
+        report.show(f"calibrating: {len(points)} settings with {way.name}", {"settings": len(points)})
+        wanted = [(place, [point.keys[c] for point in points]) for c, place in enumerate(places)]
+        return way_values(sample.value_way(way, wanted), points)
+
+    return value
 
 
 def clip_valuer(

@@ -87,6 +87,10 @@ class Choice:
     every frame."""
     max_interval: int | None = None
     """The longest interval that the run may have; None in choices of older versions."""
+    propagation: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `PropagationConfig` that differ from the run's own; empty: its propagator fills the gaps."""
+    ways: Sequence[Mapping[str, Any]] = field(default=())
+    """Each propagator that was tried, the run's own first, with what it is worth at equal cost (`ways`)."""
 
     @property
     def aki(self) -> float:
@@ -278,6 +282,7 @@ def describe(choice: Choice) -> str:
         ("expected AKI", f"{choice.aki:.1f} frames ({100 * choice.key_share:.1f} % keys)"),
         *_expected(choice),
         ("even keys beside it", _even(choice)),
+        *_propagator(choice),
     ]
     if choice.held_out_kept is not None:
         lines.append(("held-out check", f"kept on {choice.held_out_kept} of {choice.clips} clips left out"))
@@ -285,6 +290,21 @@ def describe(choice: Choice) -> str:
         lines.append(("note", choice.note))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)
+
+
+def _propagator(choice: Choice) -> list[tuple[str, str]]:
+    """What fills the gaps, and what else was tried."""
+    if not choice.ways:
+        return []
+    tried = []
+    for row in choice.ways:
+        known = row["fidelity"] is not None
+        worth = (
+            f"{row['fidelity']:.2f} at {100 * row['key_share']:.1f} % keys" if known else "keeps no promise"
+        )
+        tried.append(f"{row['propagator']} {worth}, {row['frame_gflop']:.3g} GFLOP a frame")
+    name = choice.propagation.get("name", choice.ways[0]["propagator"])
+    return [("propagator", f"{name} (at equal cost or less: {'; '.join(tried)})")]
 
 
 def _expected(choice: Choice) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from vidseg_core.calibration.audit import audit, closing_lines, outcome
 from vidseg_core.calibration.calibrate import (
     check_ask,
@@ -18,15 +20,21 @@ from vidseg_core.calibration.calibrate import (
     with_choice,
 )
 from vidseg_core.calibration.choice import Choice, describe, unseen
+from vidseg_core.calibration.evidence import schedule_quality
 from vidseg_core.calibration.sizing import draw_sample, work_of_sample
 from vidseg_core.calibration.tasks import Tasks, here, on_ray, sample_builder
+from vidseg_core.calibration.ways import other_ways
+from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.episodes.between import Seen
 from vidseg_core.episodes.sources import Unit, read_unit
+from vidseg_core.episodes.table_builder import TableBuilder
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.plan.video_list import VideoInput
+from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.store.objects import ObjectStore, open_store
 
-_TRIAL_FRAMES = 16
+_TRIAL_FRAMES, _TRIAL_INTERVAL = 17, 8
 
 
 class SampleDial:
@@ -110,7 +118,7 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
         report.say("calibration: no video has frames enough to look at")
         return config
     frames, pairs, two = work_of_sample(drawn)
-    net_s, pair_s = _measured(drawn.config, drawn.units[0])
+    net_s, pair_s, ways = _measured(drawn.config, drawn.units[0])
     seconds = frames * net_s + (pairs + 2 * two) * pair_s
     audit_s = config.calibration.audit_frames * net_s
     report.say(
@@ -120,11 +128,16 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
         f"below is for --scheduler.interval {config.scheduler.interval}; what is chosen is not known yet",
         calibration_core_seconds=round(seconds, 1),
     )
+    if len(ways) > 1:
+        report.say(
+            f"propagators on the first {_TRIAL_FRAMES} frames, a key every {_TRIAL_INTERVAL}: "
+            f"{'; '.join(ways)}; the calibration tries them at equal cost where that pays"
+        )
     return config
 
 
-def _measured(config: SegmentConfig, unit: Unit) -> tuple[float, float]:
-    """CPU seconds of the net on a frame, and of a pair."""
+def _measured(config: SegmentConfig, unit: Unit) -> tuple[float, float, list[str]]:
+    """CPU seconds of the net on a frame, and of a pair; and what each propagator costs and is worth."""
     builder = sample_builder(config, "cpu")
     builder = builder.with_options(replace(builder.options, horizon=8, min_frames=2))
     sample = list(read_unit(unit, str(config.working_size), "all"))[:_TRIAL_FRAMES]
@@ -134,4 +147,20 @@ def _measured(config: SegmentConfig, unit: Unit) -> tuple[float, float]:
     started = time.process_time()
     for k in range(len(sample) - 1):
         builder.pairs(seen, k)
-    return net_s, (time.process_time() - started) / (8 * len(sample) - 36)
+    pair_s = (time.process_time() - started) / (8 * len(sample) - 36)
+    return net_s, pair_s, [_tried_out(config, builder, seen, way) for way in _ways(config)]
+
+
+def _ways(config: SegmentConfig) -> list[PropagationConfig]:
+    return [config.propagation, *other_ways(config)]
+
+
+def _tried_out(config: SegmentConfig, builder: TableBuilder, seen: Seen, way: PropagationConfig) -> str:
+    """What filling the gaps between even keys costs and is worth, in words."""
+    if way != config.propagation:
+        builder = builder.with_propagator(propagator_of(way))
+    keys_m = np.arange(0, len(seen.keys), _TRIAL_INTERVAL)
+    started = time.process_time()
+    quality = schedule_quality(builder, seen, keys_m, two_sided=way.sides == "two")
+    milliseconds = 1000 * (time.process_time() - started) / max(1, len(seen.keys) - len(keys_m))
+    return f"{way.name} {milliseconds:.1f} ms a frame, {config.calibration.quality} {100 * quality:.1f}"

@@ -47,6 +47,22 @@ def two_sided_values(builder: TableBuilder, seen: Seen, wanted: Iterable[Interva
     return known
 
 
+def schedule_quality(builder: TableBuilder, seen: Seen, keys_m: np.ndarray, *, two_sided: bool) -> float:
+    """Mean quality of all frames under these keys, gap by gap, for a propagator that has no table."""
+    between = Between(builder, seen)
+    total = sum(seen.truths[k].quality(seen.masks[k]) for k in keys_m)
+    for k, n in zip(keys_m, [*keys_m[1:], len(seen.keys)], strict=True):
+        if n - k < 2:
+            continue
+        if two_sided and n < len(seen.keys):
+            total += between.values(int(k), [int(n)])[0]
+            continue
+        links = builder.links(seen, int(k), forward=True, reach=int(n - k - 1))
+        for link, carried in zip(links, builder.row(seen, int(k), links), strict=True):
+            total += seen.truths[k + link.distance].quality(builder.labels_of(carried))
+    return total / len(seen.keys)
+
+
 @dataclass(slots=True)
 class Clip:
     """One run of the sample, as schedules are valued on it."""

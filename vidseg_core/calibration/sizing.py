@@ -18,6 +18,7 @@ import numpy as np
 from vidseg_core.calibration.choice import LEAST_CLIPS
 from vidseg_core.calibration.sampling import Run, draw_runs
 from vidseg_core.calibration.tasks import longest_interval, sample_builder
+from vidseg_core.calibration.ways import trial_ops
 from vidseg_core.config.dial import CLIP_FRAMES, CLIPS
 from vidseg_core.config.segment import MediaConfig, SegmentConfig
 from vidseg_core.datasets.clip_reader import ClipReader
@@ -173,7 +174,7 @@ def _work(frames: int, horizon: int) -> Work:
 def sample_ops(sample: Sample, net: float, pair: float) -> float:
     """What looking at the sample takes."""
     frames, pairs, two = work_of_sample(sample)
-    return frames * net + (pairs + 2 * two) * pair
+    return frames * (net + trial_ops(sample.config, net)) + (pairs + 2 * two) * pair
 
 
 def job_ops(config: SegmentConfig, frames: int, net: float, pair: float) -> float:

@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 import torch
 
-from vidseg_core.calibration.evidence import Interval, Known, two_sided_values
+from vidseg_core.calibration.evidence import Interval, Known, schedule_quality, two_sided_values
+from vidseg_core.calibration.ways import other_ways
 from vidseg_core.config.catalogue import MAP_SETS, SCHEDULERS
 from vidseg_core.config.dial import CLIP_FRAMES, TRIED
+from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.engine.assemble import build_net, build_run_flow
@@ -110,6 +112,15 @@ class SampleTasks:
             value_intervals(self._seen[place], pairs, self.config, self._device) for place, pairs in wanted
         ]
 
+    def value_way(
+        self, way: PropagationConfig, wanted: Sequence[tuple[int, list[np.ndarray]]]
+    ) -> list[list[float]]:
+        """For each (unit, schedules) what they are worth with another propagator."""
+        return [
+            value_schedules(self._seen[place], schedules, way, self.config, self._device)
+            for place, schedules in wanted
+        ]
+
     def look_ahead(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
         """For each table the keys of the planner at these prices, bool [P, T]."""
         return [look_ahead_at(table, prices, self.config) for table in tables]
@@ -137,6 +148,25 @@ def value_intervals(
     """Two-sided values of intervals of a run that was looked at."""
     assert seen is not None
     return two_sided_values(sample_builder(config, device), seen, wanted)
+
+
+def value_schedules(
+    seen: Seen | None,
+    schedules: Sequence[np.ndarray],
+    way: PropagationConfig,
+    config: SegmentConfig,
+    device: str,
+) -> list[float]:
+    """Mean quality of these schedules of a run that was looked at, with another propagator."""
+    assert seen is not None
+    builder = way_builder(config, way, device)
+    return [schedule_quality(builder, seen, keys_m, two_sided=way.sides == "two") for keys_m in schedules]
+
+
+@lru_cache(maxsize=4)
+def way_builder(config: SegmentConfig, way: PropagationConfig, device: str) -> TableBuilder:
+    """The sample's builder with another propagator."""
+    return sample_builder(config, device).with_propagator(propagator_of(way, device))
 
 
 def look_ahead_at(table: EpisodeTable, prices: Sequence[float], config: SegmentConfig) -> np.ndarray:
@@ -177,6 +207,7 @@ def sample_builder(config: SegmentConfig, device: str) -> TableBuilder:
         features=_features(config, flow),
         classes=len(segmenter.class_names),
         sides=config.propagation.sides,
+        shows="colours" if other_ways(config) else "nothing",
     )
 
 
@@ -237,6 +268,18 @@ class _RayTasks(SampleTasks):
             for i in longest_first
         }
         return [self._ray.get(begun[i]) for i in range(len(wanted))]
+
+    def value_way(
+        self, way: PropagationConfig, wanted: Sequence[tuple[int, list[np.ndarray]]]
+    ) -> list[list[float]]:
+        task = self._ray.remote(value_schedules).options(**self._needs)
+        settings = self._ray.put(self.config)
+        return self._ray.get(
+            [
+                task.remote(self._references[place], schedules, way, settings, self._device)
+                for place, schedules in wanted
+            ]
+        )
 
     def look_ahead(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
         task = self._ray.remote(look_ahead_at).options(num_cpus=1, max_retries=2)

@@ -21,7 +21,7 @@ import tyro
 
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.help import render_help
-from vidseg_core.config.schema import blame, choices, load_yaml, option_types, unchecked
+from vidseg_core.config.schema import blame, choices, flatten, load_yaml, option_types, unchecked
 
 __all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_QUARANTINED", "EXIT_USAGE", "parse", "take_option"]
 
@@ -41,7 +41,8 @@ def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         raise SystemExit(EXIT_OK)
     try:
         files, arguments = take_option(arguments, "config")
-        draft = _draft(cls, files)
+        values = _in_file(files)
+        draft = _draft(cls, values, files)
         arguments = _gather_repeated(cls, _name_first(cls, arguments))
         _check_choices(cls, draft, arguments)
         _check_numbers(cls, arguments)
@@ -49,7 +50,10 @@ def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         print(f"vidseg {verb}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
     with contextlib.redirect_stdout(sys.stderr):
-        return tyro.cli(cls, prog=f"vidseg {verb}", args=arguments, default=draft, use_underscores=True)
+        config = tyro.cli(cls, prog=f"vidseg {verb}", args=arguments, default=draft, use_underscores=True)
+    given = {_option_name(token) for token in arguments} | set(flatten(values))
+    as_typed = getattr(config, "as_typed", None)
+    return as_typed(given) if as_typed is not None else config
 
 
 def _at_home(word: str) -> str:
@@ -59,12 +63,14 @@ def _at_home(word: str) -> str:
     return f"{option}{given}{os.path.expanduser(value)}" if at_home else word
 
 
-def _draft(cls: type[ConfigT], files: list[str]) -> ConfigT:
+def _in_file(files: list[str]) -> dict[str, Any]:
     if len(files) > 1:
         raise ConfigError("--config", f"takes one file, got {len(files)}: {', '.join(files)}")
-    source = f"--config {files[0]}" if files else ""
-    values: dict[str, Any] = load_yaml(files[0]) if files else {}
-    with blame(source):
+    return load_yaml(files[0]) if files else {}
+
+
+def _draft(cls: type[ConfigT], values: dict[str, Any], files: list[str]) -> ConfigT:
+    with blame(f"--config {files[0]}" if files else ""):
         return unchecked(cls, values, missing=tyro.MISSING)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS
+from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS, TRIED_PROPAGATORS
 from vidseg_core.config.errors import check, check_int, nearest
 
 __all__ = ["CLIPS", "CLIP_FRAMES", "TRIED", "CalibrationConfig", "check_dial"]
@@ -29,6 +29,9 @@ class CalibrationConfig:
     schedulers: tuple[str, ...] = ()
     """those to try; none given: those without a file, what --scheduler.policy gives, and the planner where
     the net costs enough"""
+    propagators: tuple[str, ...] = ()
+    """those to try beside --propagation.name: copy, flow_warp, match; none given: those worth it at equal
+    cost, unless --propagation.name is given"""
     quality: Literal["fidelity", "accuracy"] = "fidelity"
     """what --max_drop counts: mean IoU (hard on small classes), or pixels, against the net on every frame"""
     audit_frames: int = 48
@@ -47,6 +50,11 @@ class CalibrationConfig:
         for name in self.schedulers:
             problem = f"cannot try {name!r}{nearest(name, TRIED)}; known: {', '.join(TRIED)}"
             check(name in TRIED, "--calibration.schedulers", problem)
+        object.__setattr__(self, "propagators", tuple(self.propagators))
+        for name in self.propagators:
+            known = ", ".join(TRIED_PROPAGATORS)
+            problem = f"cannot try {name!r}{nearest(name, TRIED_PROPAGATORS)}; known: {known}"
+            check(name in TRIED_PROPAGATORS, "--calibration.propagators", problem)
 
 
 def check_dial(budget: float | None, max_drop: float | None, threshold: float | None, interval: int) -> None:

@@ -35,9 +35,10 @@ from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.propagation.chain import Link, Pair, complete
 from vidseg_core.propagation.filler import Filler, PairFiller, filler_of
 from vidseg_core.propagation.flow import FlowEstimator
-from vidseg_core.propagation.gap import FramePair, Gap, GapKey
+from vidseg_core.propagation.gap import READS, FramePair, Gap, GapKey, Reads
 from vidseg_core.propagation.propagators import AnyPropagator
 from vidseg_core.propagation.two_sided import Side
+from vidseg_core.registry import PluginError
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_view
 
@@ -89,7 +90,7 @@ class TableBuilder:
 
     `net`: N in the engine's chunks; None: the labels themselves play N (what propagation alone costs).
     `classes`: of the labels. `sides`: of a propagator that fills gaps, how it is run; two where there is a
-    two-sided table.
+    two-sided table. `shows`: what of frames is kept at least, for other propagators (`with_propagator`).
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class TableBuilder:
         features: Features,
         classes: int,
         sides: Literal["one", "two"] = "one",
+        shows: Reads = "nothing",
     ) -> None:
         self._two_sided = bool(options.two_sided_stride) or sides == "two"
         filler = filler_of(propagator, two_sided=self._two_sided)
@@ -134,6 +136,7 @@ class TableBuilder:
         self.options, self.features, self._classes = options, features, classes
         self._net, self._flow = net, flow
         self.filler: Filler = filler
+        self._shows = max(shows, filler.reads, key=READS.index)
         if net is not None and options.quality != "labels":
             self._classes = len(net.segmenter.class_names)
 
@@ -141,6 +144,22 @@ class TableBuilder:
         """A builder with the same nets for another table."""
         other = copy.copy(self)
         other.options = options
+        return other
+
+    def with_propagator(self, propagator: AnyPropagator) -> TableBuilder:
+        """A builder with the same nets for what another propagator makes of frames that this one has seen; it
+        tabulates no deviations. `PluginError` for one that reads what frames are not shown with."""
+        other = copy.copy(self)
+        filler = filler_of(propagator, two_sided=self._two_sided)
+        if (
+            READS.index(filler.reads) > READS.index(self._shows)
+            or not filler.ends_at_keys
+            or filler.needs_low
+        ):
+            raise PluginError(f"propagator {filler.name!r} cannot take another's place on frames seen before")
+        if self._net is not None:
+            connect(self._net, None, filler)
+        other.filler, other.features = filler, Features(("frame_difference",))
         return other
 
     def build(
@@ -240,9 +259,9 @@ class TableBuilder:
 
     def _shown(self, frame_HW3: np.ndarray) -> np.ndarray | None:
         """What the propagator is shown of a frame's colours, as the engine shows it."""
-        if self.filler.reads == "colours":
+        if self._shows == "colours":
             return make_view(frame_HW3, self.options.flow_size, 3)
-        return frame_HW3 if self.filler.reads == "frame" else None
+        return frame_HW3 if self._shows == "frame" else None
 
     def _check(self, seen: Seen, clip: str, segment: int) -> None:
         where = f"clip {clip}, segment {segment}"

@@ -1,0 +1,205 @@
+"""Promise: the dial takes the propagator that is best on the sample at equal cost, whatever it is; it never
+takes more keys than the budget for a cheap one, and a propagator that the user named is not its to choose.
+
+Why: with an expensive net a better propagator at fewer keys wins, with a cheap one more keys do, and on some
+footage nothing is better than leaving masks where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidseg_core.calibration.calibrate import with_choice
+from vidseg_core.calibration.choice import Choice, Valued, conclude, describe
+from vidseg_core.calibration.evidence import schedule_quality
+from vidseg_core.calibration.schedulers import FixedFamily, Point
+from vidseg_core.calibration.ways import Prices, affordable_ways, choose_way, other_ways, way_values
+from vidseg_core.config.cli import parse
+from vidseg_core.config.dial import CalibrationConfig
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.propagation import PropagationConfig
+from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.datasets.records import Record
+from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
+from vidseg_core.propagation import DisFlow, build_propagator
+from vidseg_core.propagation.propagators import propagator_of
+
+EXPENSIVE = 1e11
+"""Operations of a net of some seconds a frame."""
+FRAMES, H, W = 24, 48, 64
+
+
+def config(*propagators: str, **options: Any) -> SegmentConfig:
+    calibration = CalibrationConfig(propagators=propagators)
+    asked: dict[str, Any] = {"budget": 0.125, "calibration": calibration} | options
+    return SegmentConfig(input=("x",), output="y", segmenter="plain", **asked)
+
+
+def clip(*, moves: bool) -> list[Record]:
+    """A textured square; `moves`: with its label, else its label stays and the texture drifts below it."""
+    texture_HW3 = np.random.default_rng(0).integers(0, 256, (H, 3 * W, 3), dtype=np.uint8)
+    records = []
+    for number in range(FRAMES):
+        frame_HW3 = np.full((H, W, 3), 90, np.uint8) if moves else texture_HW3[:, number : number + W].copy()
+        labels_HW = np.zeros((H, W), np.uint8)
+        left = 4 + number if moves else 20
+        labels_HW[12:36, left : left + 20] = 1
+        if moves:
+            frame_HW3[12:36, left : left + 20] = texture_HW3[:24, :20]
+        records.append(Record(video_id="", frame_index=number, frame_HW3=frame_HW3, labels_HW=labels_HW))
+    return records
+
+
+def builder() -> TableBuilder:
+    """Labels stand in for the net."""
+    return TableBuilder(
+        TableOptions(horizon=FRAMES - 1, flow_size=64, min_frames=8),
+        net=None,
+        propagator=build_propagator("flow_warp"),
+        flow=DisFlow(),
+        features=Features(("frame_difference",)),
+        classes=2,
+        sides="two",
+        shows="colours",
+    )
+
+
+def dialled(asked: SegmentConfig, records: Sequence[Record], net: float = EXPENSIVE) -> Choice:
+    """Even keys under flow first, then the other propagators, as the dial does."""
+    made = builder()
+    seen = made.see(records)
+    even = FixedFamily([made.tabulate("clip", 0, seen)], FRAMES - 1)
+
+    def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
+        other = made if way == asked.propagation else made.with_propagator(propagator_of(way))
+        qualities = [schedule_quality(other, seen, point.keys[0], two_sided=True) for point in points]
+        return way_values([qualities], points)
+
+    (first,) = value(asked.propagation, [even.at(8)])
+    choice = conclude(first, asked={"budget": 0.125}, frames=[FRAMES], seed=0)
+    return choose_way(asked, choice, Prices(net), [even], even, value, [FRAMES], lambda text: None)
+
+
+def test_where_things_move_flow_stays_and_where_they_do_not_masks_are_left_where_they_are() -> None:
+    moving, still = (dialled(config("copy"), clip(moves=moves)) for moves in (True, False))
+    assert moving.propagation == {} and still.propagation == {"name": "copy"}
+    assert still.fidelity == 100.0 and still.ways[0]["fidelity"] < 100.0
+    for choice in (moving, still):
+        assert [row["propagator"] for row in choice.ways] == ["flow_warp", "copy"]
+        assert all(row["key_share"] <= 0.125 for row in choice.ways)
+        assert "copy" in describe(choice)
+    assert with_choice(config("copy"), still).propagation.name == "copy"
+
+
+def test_a_better_propagator_gets_fewer_keys_so_that_it_costs_no_more() -> None:
+    choice = dialled(config("match"), clip(moves=True))
+    flow, match = choice.ways
+    assert match["key_share"] < flow["key_share"] and match["frame_gflop"] <= flow["frame_gflop"]
+
+
+@pytest.mark.parametrize("wins", ["flow_warp", "match", "copy"])
+def test_the_best_at_equal_cost_is_taken_and_told_with_its_evidence(wins: str) -> None:
+    worth = {"flow_warp": 0.8, "copy": 0.7, "match": 0.75} | {wins: 0.9}
+    asked = config()
+    settings = {"name": "fixed", "interval": 8}
+    point = Point(family="fixed", settings=settings, keys=(np.array([0, 8]),), share=0.125)
+    first = Valued(point=point, quality_C=np.array([worth["flow_warp"]]))
+    choice = conclude(first, asked={"budget": 0.125}, frames=[16], seed=0)
+    even = _Even()
+
+    def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
+        return [Valued(point=each, quality_C=np.array([worth[way.name]])) for each in points]
+
+    found = choose_way(asked, choice, Prices(EXPENSIVE), [], even, value, [16], lambda text: None)
+    assert found.propagation.get("name", "flow_warp") == wins and found.fidelity == pytest.approx(90.0)
+    assert {row["propagator"]: round(row["fidelity"]) for row in found.ways} == {
+        name: round(100 * each) for name, each in worth.items()
+    }
+    again = with_choice(asked, Choice(**found.to_json())).propagation
+    assert again.name == wins and not again.checks_itself
+
+
+class _Even(FixedFamily):
+    def __init__(self) -> None:
+        super().__init__([], 60)
+
+    def at(self, interval: int) -> Point:
+        settings = {"name": "fixed", "interval": interval}
+        return Point(family="fixed", settings=settings, keys=(np.array([0]),), share=1 / interval)
+
+
+def test_for_a_limit_of_points_the_cheapest_that_keeps_it_is_taken() -> None:
+    """Under flow a key every 4 frames is needed, under match fewer are enough, and copying loses too much."""
+    asked = config(budget=None, max_drop=2.0)
+    point = Point(family="fixed", settings={"name": "fixed", "interval": 4}, keys=(), share=0.25)
+    first = Valued(point=point, quality_C=np.full(10, 0.985))
+    choice = conclude(first, asked={"max_drop": 2.0}, frames=[16] * 10, seed=0)
+
+    def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
+        lost = {"match": 0.0012, "copy": 0.02}[way.name]
+        return [Valued(point=each, quality_C=np.full(10, 1 - lost / each.share)) for each in points]
+
+    found = choose_way(asked, choice, Prices(EXPENSIVE), [], _Even(), value, [16] * 10, lambda text: None)
+    assert found.propagation["name"] == "match" and found.key_share < 0.25
+    rows = {row["propagator"]: row for row in found.ways}
+    assert (
+        rows["copy"]["fidelity"] is None and rows["match"]["frame_gflop"] < rows["flow_warp"]["frame_gflop"]
+    )
+
+
+@given(
+    net=st.floats(1e9, 1e12),
+    share=st.floats(0.01, 0.5),
+    name=st.sampled_from(["copy", "flow_warp", "match"]),
+    sides=st.sampled_from(["one", "two"]),
+)
+def test_what_is_affordable_costs_no_more(net: float, share: float, name: str, sides: Any) -> None:
+    prices, base = Prices(net), PropagationConfig(sides=sides)
+    way = PropagationConfig(name=name, sides=sides)
+    cost = prices.of(share, base)
+    affordable = prices.affordable(cost, way)
+    if affordable > 0:
+        assert prices.of(affordable, way) <= cost * (1 + 1e-9)
+    if name == "match":
+        assert affordable < share
+
+
+def test_a_cheap_net_leaves_nothing_for_an_expensive_propagator_and_that_is_said() -> None:
+    said: list[str] = []
+    asked, prices = config(), Prices(1e9)
+    ways = affordable_ways(asked, prices, prices.of(0.125, asked.propagation), said.append)
+    assert [way.name for way in ways] == ["copy"]
+    assert len(said) == 1 and said[0].startswith("match is not tried")
+    unknown = affordable_ways(asked, Prices(0.0), 0.0, said.append)
+    assert [way.name for way in unknown] == ["copy"] and "not known" in said[1]
+
+
+def test_who_names_a_propagator_has_it(tmp_path: Path) -> None:
+    words = ["--input", "x", "--output", "y", "--segmenter", "plain", "--budget", "0.1"]
+
+    def others(*more: str) -> list[str]:
+        return [way.name for way in other_ways(parse("segment", SegmentConfig, [*words, *more]))]
+
+    assert others() == ["copy", "match"]
+    assert others("--propagation.name", "flow_warp") == others("--propagation.name", "copy") == []
+    assert others("--propagation.name", "copy", "--calibration.propagators", "match") == ["match"]
+    assert others("--propagation.level", "scores") == ["copy"]
+    assert others("--propagation.latency", "low", "--propagation.sides", "one") == []
+    file = tmp_path / "run.yaml"
+    file.write_text("propagation: {name: flow_warp}\n", encoding="utf-8")
+    assert others("--config", str(file)) == []
+    again = parse("segment", SegmentConfig, [*words, "--propagation.name", "flow_warp"])
+    assert "propagators" in again.to_yaml() and replace(again, seed=1).calibration == again.calibration
+    with pytest.raises(ConfigError, match=r"--calibration\.propagators: match: .*must be labels"):
+        other_ways(config("match", propagation=PropagationConfig(level="scores")))
+    with pytest.raises(ConfigError, match="cannot try 'mach' .did you mean 'match'"):
+        CalibrationConfig(propagators=("mach",))

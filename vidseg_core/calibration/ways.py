@@ -1,0 +1,235 @@
+"""Which propagator goes with the scheduler: more keys with a cheap one, or fewer with a better one.
+
+Model: the schedulers are tried under the run's own propagator (`search`). Then each other propagator gets a
+share of keys with which it costs no more than that: N on the keys and flow and propagator on the other frames
+count together (`Prices`), in operations, so that every machine chooses alike. With what is affordable the
+chosen scheduler and even keys are valued on the same sample, and the best is taken: for ``--budget`` the
+highest fidelity, never with more keys than the budget; for ``--max_drop`` the least cost that keeps the
+promise.
+
+A propagator is left out, and that is said, where nothing would be left for keys, and where trying it would
+take longer than N took on the sample, unless the user names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.calibration.choice import (
+    Choice,
+    Tables,
+    Valued,
+    choose_by_drop,
+    conclude,
+    fits,
+    interval_within,
+)
+from vidseg_core.calibration.schedulers import SHARES, Family, FixedFamily, Point
+from vidseg_core.config.catalogue import FLOW_WARP, TRIED_PROPAGATORS, propagator_entry
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.propagation import PropagationConfig
+from vidseg_core.config.segment import SegmentConfig
+
+FLOW_OPS = 2e8
+"""What a DIS flow at 256 px with its warp takes (4 ms of a core), in operations of a net meanwhile."""
+_POINTS = {"budget": 2, "max_drop": 8}
+"""Settings of a propagator that are valued, at most."""
+
+ValueWay = Callable[[PropagationConfig, Sequence[Point]], list[Valued]]
+"""Values points on all clips with another propagator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Operations of a frame."""
+
+    net: float
+    """As a key; 0: not known, and then propagators are compared at equal shares of keys."""
+
+    def frame(self, carrier: PropagationConfig) -> float:
+        """Between keys: flow on both sides and what the propagator does besides."""
+        entry = propagator_entry(carrier.name)
+        flows = (2 if carrier.sides == "two" else 1) if entry is None or entry.moves else 0
+        own = (entry.dial_ops or 0.0) if entry is not None else 0.0
+        return (flows * FLOW_OPS + own) * (carrier.flow_size / 256) ** 2
+
+    def of(self, share: float, carrier: PropagationConfig) -> float:
+        """A frame on average at this share of keys."""
+        return share * self.net + (1 - share) * self.frame(carrier)
+
+    def affordable(self, cost: float, carrier: PropagationConfig) -> float:
+        """The share of keys with which a frame costs so much on average; below 0: none."""
+        if not self.net:
+            return 1.0
+        between = self.frame(carrier)
+        if self.net <= between:
+            return 1.0 if between <= cost else -1.0
+        return min(1.0, (cost - between) / (self.net - between))
+
+
+def other_ways(config: SegmentConfig) -> list[PropagationConfig]:
+    """The propagators that may take the place of the run's own. `ConfigError` for one that was named and does
+    not go with the other options."""
+    named = config.calibration.propagators
+    own, found = config.propagation, []
+    usual = own.name == FLOW_WARP and own.latency == "full"
+    for name in named or (TRIED_PROPAGATORS if usual else ()):
+        if name == own.name:
+            continue
+        try:
+            way = replace(own, name=name)
+        except ConfigError as problem:
+            if named:
+                raise ConfigError("--calibration.propagators", f"{name}: {problem}") from problem
+            continue
+        found.append(replace(way, self_check=False) if way.checks_itself else way)
+    return found
+
+
+def affordable_ways(
+    config: SegmentConfig, prices: Prices, cost: float, say: Callable[[str], None]
+) -> list[PropagationConfig]:
+    """Those of the others that are worth trying at this cost of a frame; why not is said."""
+    found = []
+    points = _points(config)
+    for way in other_ways(config):
+        named = way.name in config.calibration.propagators
+        between = prices.frame(way)
+        if prices.net and prices.affordable(cost, way) < 1 / config.scheduler.max_interval:
+            say(f"{way.name} is not tried: for what {config.propagation.name} costs it would leave no keys")
+        elif points * between > prices.net and between and not named:
+            why = f"it would take longer than the net on the sample ({prices.net / 1e9:.2g} GFLOP a frame)"
+            why = why if prices.net else "what the net costs is not known (torch counts no operations)"
+            say(f"{way.name} is not tried: {why}; --calibration.propagators {way.name} tries it all the same")
+        else:
+            found.append(way)
+    return found
+
+
+def trial_ops(config: SegmentConfig, net: float) -> float:
+    """What trying the others may take, a frame of the sample."""
+    prices = Prices(net)
+    cost = prices.of(config.budget if config.budget is not None else 1.0, config.propagation)
+    points = _points(config)
+    return sum(points * prices.frame(way) for way in affordable_ways(config, prices, cost, lambda text: None))
+
+
+def _points(config: SegmentConfig) -> int:
+    return _POINTS["budget" if config.budget is not None else "max_drop"]
+
+
+def choose_way(
+    config: SegmentConfig,
+    choice: Choice,
+    prices: Prices,
+    found: Sequence[Family],
+    even: FixedFamily,
+    value: ValueWay,
+    frames: Sequence[int],
+    say: Callable[[str], None],
+) -> Choice:
+    """The choice with the propagator that is best at equal cost, and the evidence; `found`: the schedulers
+    that were tried, `even`: even keys."""
+    share = config.budget if config.budget is not None else choice.key_share
+    cost = prices.of(share, config.propagation)
+    ways = affordable_ways(config, prices, cost, say)
+    rows = [_row(config.propagation, choice.key_share, choice.fidelity, choice.worst_drop, prices)]
+    best = choice
+    families = [family for family in found if family.name == choice.settings["name"]]
+    for way in ways:
+        most = min(prices.affordable(cost, way), config.budget or 1.0)
+        if config.budget is not None:
+            valued = value(way, _within(config, [*families, even], even, most, frames))
+            item = max(valued, key=lambda item: (item.quality_C.mean(), -item.point.share))
+            better = best.fidelity is not None and 100 * float(item.quality_C.mean()) > best.fidelity
+            kept = None
+        else:
+            assert config.max_drop is not None
+            tables = _tables(value, way, [*families, even], most)
+            item, kept, _ = choose_by_drop(tables, config.max_drop) if tables else (None, None, 0.0)
+            now = replace(config.propagation, **best.propagation)
+            better = item is not None and prices.of(item.point.share, way) < prices.of(best.key_share, now)
+        if item is None:
+            rows.append(_row(way, None, None, None, prices))
+            continue
+        mean, worst = 100 * float(item.quality_C.mean()), float(item.drop_C.max())
+        rows.append(_row(way, item.point.share, mean, worst, prices))
+        best = _with_way(best, choice, way, item, kept, config, frames) if better else best
+    return replace(best, ways=tuple(rows) if ways else ())
+
+
+def _within(
+    config: SegmentConfig, families: Sequence[Family], even: FixedFamily, most: float, frames: Sequence[int]
+) -> list[Point]:
+    """Points with at most this share of keys: even keys, and the chosen scheduler where it keeps to it."""
+    points = [even.at(min(even.longest, interval_within(most)))]
+    for family in families:
+        within = [point for point in family.points([most, 0.93 * most, 0.85 * most]) if point.share <= most]
+        points += [point for point in within if fits(point, most, frames, config.seed)][:1]
+    return points
+
+
+def _tables(value: ValueWay, way: PropagationConfig, families: Sequence[Family], most: float) -> Tables:
+    """Points of the families from the share that is affordable down."""
+    shares = [share for share in (most, *SHARES) if share <= most][:4]
+    points: dict[tuple[str, float], Point] = {}
+    for family in families:
+        for point in family.points(shares):
+            if point.share <= most * (1 + 1e-9):
+                points[point.family, point.share] = point
+    tables: dict[str, list[Valued]] = {}
+    for item in value(way, list(points.values())) if points else []:
+        tables.setdefault(item.point.family, []).append(item)
+    return tables
+
+
+def _with_way(
+    best: Choice,
+    first: Choice,
+    way: PropagationConfig,
+    item: Valued,
+    kept: int | None,
+    config: SegmentConfig,
+    frames: Sequence[int],
+) -> Choice:
+    """The choice of this point under this propagator, with what was known of the first."""
+    made = conclude(
+        item,
+        asked=first.asked,
+        frames=frames,
+        seed=config.seed,
+        note=first.note if config.budget is not None else "",
+        held_out_kept=kept,
+        net_s=first.net_s,
+        tried=first.tried,
+        even=first.even,
+    )
+    own = {"name": way.name} | (
+        {"self_check": False} if way.self_check != config.propagation.self_check else {}
+    )
+    return replace(made, max_interval=first.max_interval, propagation=own)
+
+
+def _row(
+    way: PropagationConfig, share: float | None, fidelity: float | None, worst: float | None, prices: Prices
+) -> Mapping[str, Any]:
+    """What is known of a propagator at its best setting; None: it keeps no promise."""
+    return {
+        "propagator": way.name,
+        "key_share": share,
+        "fidelity": fidelity,
+        "worst_drop": worst,
+        "frame_gflop": round((prices.of(share, way) if share is not None else prices.frame(way)) / 1e9, 4),
+    }
+
+
+def way_values(qualities: Sequence[Sequence[float]], points: Sequence[Point]) -> list[Valued]:
+    """`qualities`: per clip, of each point."""
+    return [
+        Valued(point=point, quality_C=np.array([clip[number] for clip in qualities]))
+        for number, point in enumerate(points)
+    ]
