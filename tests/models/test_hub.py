@@ -25,6 +25,7 @@ from vidseg_core.kit.progress import Reporter
 from vidseg_core.models import SegmenterError, build_segmenter
 from vidseg_core.models.fetched import bring, origin
 from vidseg_core.models.hub import hub_folder, is_hub_id
+from vidseg_core.models.memory_net import memory_folder
 from vidseg_core.models.torchvision_compat import import_torchvision
 
 SHA = "1" * 40
@@ -177,6 +178,21 @@ def test_a_short_name_may_stand_for_a_net_of_the_hub(
     found = origin("ade20k")
     digest = hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
     assert (found["revision"], found["sha256"], found["licence"]) == (SHA, digest, small.licence)
+
+
+def test_a_memory_net_is_fetched_as_segmenters_are(
+    hub: type[Hub], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub.files.update({"config.json": b"{}", "model.safetensors": b"weights", "model.pt": b"pickled"})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    said = io.StringIO()
+    for name in ("flow_warp", "my_propagator:Fading", f"edgetam:{tmp_path}", f"sam2:{REPO}@{SHA}"):
+        bring(name, None, Reporter("text", said))
+    assert said.getvalue().count("fetching hub model") == 1 and "licence on its card: mit" in said.getvalue()
+    hub.asked.clear()
+    folder = memory_folder("sam2", f"{REPO}@{SHA}")
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert folder.name == SHA and not hub.asked
 
 
 def test_a_licence_that_must_be_accepted_first_is_one_sentence(hub: type[Hub], tmp_path: Path) -> None:
