@@ -132,8 +132,8 @@ def test_masks_that_move_with_the_picture_cost_little_and_others_much() -> None:
     assert follows < 0.25 * stays
 
 
-def test_a_frame_without_neighbours_counts_in_no_loss_that_needs_them() -> None:
-    beside = Beside(TemporalRecipe(gap=1), device="cpu", seed=0)
+def test_a_frame_without_neighbours_counts_in_no_loss_that_needs_them(tmp_path: Path) -> None:
+    beside = Beside(small_config(tmp_path, temporal=TemporalRecipe(gap=1)), "abc", "cpu")
     net = trainable_net("tiny:8", num_classes=3, seed=0).eval()
     frames = torch.rand(2, 3, 32, 32)
     near = Near(torch.rand(2, 2, 3, 32, 32), torch.zeros(2, 2, 32, 32, dtype=torch.long), None)
@@ -146,10 +146,10 @@ def test_a_frame_without_neighbours_counts_in_no_loss_that_needs_them() -> None:
     both, first, second, none = (
         terms(found) for found in ([True] * 2, [True, False], [False, True], [False] * 2)
     )
-    assert set(both) == {"labels", "weight"} == set(beside.losses) and none == {"labels": 0.0, "weight": 0.0}
+    assert set(both) == {"neighbours", "temporal"} == set(beside.losses) and not any(none.values())
     for name, value in both.items():
         assert value == pytest.approx((first[name] + second[name]) / 2, rel=1e-4)
-    assert first["weight"] != second["weight"]
+    assert first["temporal"] != second["temporal"]
 
 
 # --- nothing is asked for ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ FILES = frozenset(
     {
         "weights",
         "segmenter_weights",
+        "teacher_weights",
         "feature_weights",
         "flow_weights",
         "propagation.flow_weights",

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 __all__ = [
     "AugmentRecipe",
+    "DistilRecipe",
     "EpisodeRecipe",
     "FlowRecipe",
     "PropagationRecipe",
@@ -90,6 +91,22 @@ class TemporalRecipe:
     """frozen F: dis, tiny-flow, flownet_s, flownet2_s, spynet, raft or package.module:Class"""
     flow_weights: str | None = None
     """file with F's weights; None: its own (tiny-flow's)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilRecipe:
+    """What a student learns from its teacher on the frames of a step (ETC III-B)."""
+
+    single: float = 0.1
+    """weight: the teacher's classes at each pixel of the frame (SF)"""
+    pair: float = 0.1
+    """weight: how alike places of two neighbouring frames are (PF, Eq. 2); wants neighbours"""
+    multi: float = 0.1
+    """weight: how features of the frames hang together, through a ConvLSTM (MF); wants neighbours"""
+    pair_cells: int = 24
+    """pair: side of the grid of places; 2 to 128"""
+    multi_cells: int = 12
+    """multi: side of the grid of places; 2 to 64"""
 
 
 # --- flow -----------------------------------------------------------------------------------------------

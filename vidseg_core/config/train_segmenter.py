@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.catalogue import FLOWS, is_of_stream
 from vidseg_core.config.errors import check, check_int, check_name, check_positive
-from vidseg_core.config.recipes import AugmentRecipe, TemporalRecipe, TrainRecipe
+from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
+from vidseg_core.config.recipes import AugmentRecipe, DistilRecipe, TemporalRecipe, TrainRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = ["TrainSegmenterConfig"]
@@ -49,6 +50,10 @@ class TrainSegmenterConfig:
     """file with weights to begin with; None: drawn with the seed"""
     encoder_weights: str | None = None
     """file with weights of an image classifier (ImageNet; torchvision, timm) for the encoder alone"""
+    teacher: str | None = None
+    """net of the same classes that the trained one learns from, frozen (--distil.*); None: none"""
+    teacher_weights: str | None = None
+    """file with the teacher's weights; None: its own"""
     steps: int | None = None
     """optimiser steps, instead of recipe.steps"""
     seed: int = 0
@@ -57,6 +62,7 @@ class TrainSegmenterConfig:
     recipe: TrainRecipe = field(default_factory=TrainRecipe)
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     temporal: TemporalRecipe = field(default_factory=TemporalRecipe)
+    distil: DistilRecipe = field(default_factory=DistilRecipe)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the net runs; auto: cuda where the cluster has GPUs"""
@@ -87,7 +93,7 @@ class TrainSegmenterConfig:
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {
         "data": "what to learn from, and where to",
         "val": "validation",
-        "segmenter": "the net",
+        "segmenter": "the net, and its teacher",
         "device": "resources",
         "dry_run": "this run",
     }
@@ -106,6 +112,7 @@ class TrainSegmenterConfig:
         _check_recipe(self.recipe)
         _check_augment(self.augment)
         _check_temporal(self.temporal)
+        self._check_teacher()
         self._check_numbers()
 
     def _check_places(self) -> None:
@@ -122,6 +129,22 @@ class TrainSegmenterConfig:
                 check(bool(text.strip()), option, "must not be empty")
                 problem = f"holds credentials ({redact(text)}); they belong in the environment"
                 check(redact(text) == text, option, problem)
+
+    def _check_teacher(self) -> None:
+        distil, gap = self.distil, self.temporal.gap
+        for name in ("single", "pair", "multi"):
+            _check_share(f"--distil.{name}", getattr(distil, name), 0.0, 1e6)
+        check_int("--distil.pair_cells", distil.pair_cells, 2, 128)
+        check_int("--distil.multi_cells", distil.multi_cells, 2, 64)
+        if self.teacher is None:
+            check(self.teacher_weights is None, "--teacher_weights", "goes with --teacher")
+            learns = not gap or self.temporal.weight or self.temporal.labels
+            check(bool(learns), "--temporal.weight", "is 0: neighbours would be read and not learned from")
+            return
+        check_name("--teacher", self.teacher, NAMED_NETS, NET_FAMILIES)
+        learns = distil.single or (gap and (distil.pair or distil.multi))
+        problem = "teaches nothing: --distil.single is 0, and the others are or want --temporal.gap"
+        check(bool(learns), "--teacher", problem)
 
     def _check_numbers(self) -> None:
         mixes = isinstance(self.pseudo_ratio, (int, float)) and 0 < self.pseudo_ratio < 1
@@ -153,15 +176,12 @@ class TrainSegmenterConfig:
         return fields | {"pseudo_ratio": self.share()} | self._temporal_fields()
 
     def _temporal_fields(self) -> dict[str, Any]:
-        """Nothing where frames are learned one by one."""
-        if not self.temporal.gap:
-            return {}
+        """Nothing where frames are learned one by one, from their labels."""
+        groups = ("temporal.",) if self.temporal.gap else ()
+        groups += ("distil.", "teacher") if self.teacher is not None else ()
+        left_out = ("temporal.flow_weights", "teacher_weights")
         values = flat_dict(self).items()
-        return {
-            name: value
-            for name, value in values
-            if name.startswith("temporal.") and name != "temporal.flow_weights"
-        }
+        return {name: value for name, value in values if name.startswith(groups) and name not in left_out}
 
     def to_yaml(self) -> str:
         """This configuration as a ``--config`` file."""

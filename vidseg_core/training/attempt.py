@@ -100,6 +100,11 @@ class Attempt(ABC, Generic[OptionsT, NetT]):
                 self.together(self._save)
         return standing
 
+    @property
+    def trained(self) -> nn.Module:
+        """All that is trained: the net, and what a loop trains beside it."""
+        return self.net
+
     # --- what a loop gives ---------------------------------------------------------------------------------
 
     @abstractmethod
@@ -160,7 +165,7 @@ class Attempt(ABC, Generic[OptionsT, NetT]):
 
     def require_finite(self, step: int) -> None:
         """`TrainingError` where a weight is no number."""
-        if not all(bool(torch.isfinite(weight).all()) for weight in self.net.parameters()):
+        if not all(bool(torch.isfinite(weight).all()) for weight in self.trained.parameters()):
             self.stop("the weights are not finite", step, self.seen())
 
     def stop(self, what: str, step: int, seen: Sequence[str]) -> NoReturn:

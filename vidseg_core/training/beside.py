@@ -13,100 +13,149 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from vidseg_core.config.recipes import TemporalRecipe
+from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import IGNORE
 from vidseg_core.models.trainable import TrainableNet
+from vidseg_core.training.conv_lstm import ConvLstm, multi_loss
+from vidseg_core.training.distil import grid, pair_loss, self_similarities, single_loss
 from vidseg_core.training.loss import segmentation_loss
+from vidseg_core.training.neighbours import COUNT
 from vidseg_core.training.samples import Near
+from vidseg_core.training.teacher import Seen, Teacher
 from vidseg_core.training.temporal_loss import FrozenFlow, temporal_loss, visible
 
 Autocast = Callable[[], AbstractContextManager[object]]
-LABELS, TEMPORAL = "labels", "weight"
-"""Names of losses are those of their weights: `--temporal.NAME`."""
-
-
-class Seen(NamedTuple):
-    """What a net made of the frames of a step, in the order of time: one of each for each time."""
-
-    frames: Sequence[torch.Tensor]
-    scores: Sequence[torch.Tensor]
-    features: Sequence[torch.Tensor]
+OPTIONS: Mapping[str, str] = {
+    "neighbours": "--temporal.labels",
+    "temporal": "--temporal.weight",
+    "single": "--distil.single",
+    "pair": "--distil.pair",
+    "multi": "--distil.multi",
+}
+"""The losses by name, in the order in which they are added, each with the option that is its weight."""
+TIMES = 1 + COUNT
 
 
 class Beside(nn.Module):
     """The losses of a run, and what is trained for them beside the net."""
 
-    def __init__(self, recipe: TemporalRecipe, *, device: str, seed: int) -> None:
-        """`ConfigError` for a flow that cannot be used."""
+    def __init__(self, config: TrainSegmenterConfig, class_names: Sequence[str], device: str) -> None:
+        """`ConfigError` for a flow or a teacher that cannot be used."""
         super().__init__()
-        self._recipe = recipe
-        self._flow: FrozenFlow | None = None
-        if recipe.gap and recipe.weight:
-            self._flow = FrozenFlow(recipe, device=device, seed=seed)
+        self._temporal, self._distil = config.temporal, config.distil
+        near, taught = config.temporal.gap > 0, config.teacher is not None
+        weights = {
+            "neighbours": near * config.temporal.labels,
+            "temporal": near * config.temporal.weight,
+            "single": taught * config.distil.single,
+            "pair": near * taught * config.distil.pair,
+            "multi": near * taught * config.distil.multi,
+        }
+        self._weights = {name: weight for name, weight in weights.items() if weight}
+        self._flow = self._teacher = None
+        if "temporal" in self._weights:
+            self._flow = FrozenFlow(config.temporal, device=device, seed=config.seed)
+        if taught:
+            self._teacher = Teacher(config, class_names, device)
+        self.lstm = ConvLstm(config.seed) if "multi" in self._weights else None
 
     @property
     def losses(self) -> tuple[str, ...]:
         """The names of those that there are."""
-        recipe, near = self._recipe, bool(self._recipe.gap)
-        weights = {LABELS: near * recipe.labels, TEMPORAL: near * recipe.weight}
-        return tuple(name for name, weight in weights.items() if weight)
+        return tuple(self._weights)
 
     def decides(self) -> dict[str, str]:
         """What else decides the weights than options and data, by name."""
-        return {} if self._flow is None else {"flow_weights": self._flow.digest}
+        flow = {} if self._flow is None else {"flow_weights": self._flow.digest}
+        return flow | ({} if self._teacher is None else {"teacher_weights": self._teacher.digest})
 
     def try_on(self, side: int) -> None:
         """`ConfigError` for parts that cannot take crops of this side."""
         if self._flow is not None:
             self._flow.try_on(side)
+        if self._teacher is not None:
+            self._teacher.try_on(side)
+
+    def after_step(self) -> None:
+        """Keep what is trained here in its range."""
+        if self.lstm is not None:
+            self.lstm.clip()
 
     def judge(
         self, net: TrainableNet, frames_B3HW: torch.Tensor, near: Near | None, autocast: Autocast
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         """Scores of the frames, and the losses by name, weighted, as numbers of the batch."""
-        seen = see(net, frames_B3HW, near, autocast)
+        seen, frames = see(net, frames_B3HW, near, autocast), in_time(frames_B3HW, near)
         terms: dict[str, torch.Tensor] = {}
         if near is not None:
-            terms |= self._of_neighbours(seen, near)
-        return seen.scores[len(seen.scores) // 2], terms
+            terms |= self._agreement(frames, seen, near)
+        if self._teacher is not None:
+            terms |= self._lessons(frames, seen, near, autocast)
+        weighted = {name: self._weights[name] * terms[name] for name in OPTIONS if name in terms}
+        return seen.scores[len(frames) // 2], weighted
 
-    def _of_neighbours(self, seen: Seen, near: Near) -> dict[str, torch.Tensor]:
-        recipe, terms = self._recipe, dict[str, torch.Tensor]()
-        if recipe.labels:
+    def _agreement(self, frames: Sequence[torch.Tensor], seen: Seen, near: Near) -> dict[str, torch.Tensor]:
+        """What neighbours give by themselves."""
+        terms = {}
+        if "neighbours" in self._weights:
             others_BCHW = torch.cat([seen.scores[0], seen.scores[2]])
             labels_BHW = near.labels_KHW.transpose(0, 1).flatten(0, 1)
-            found_BHW = near.found.repeat(2)[:, None, None]
+            found_BHW = near.found.repeat(COUNT)[:, None, None]
             labels_BHW = torch.where(found_BHW, labels_BHW, torch.full_like(labels_BHW, IGNORE))
-            terms[LABELS] = recipe.labels * segmentation_loss(others_BCHW, labels_BHW)
+            terms["neighbours"] = segmentation_loss(others_BCHW, labels_BHW)
         if self._flow is not None:
-            pairs = [self._temporal(seen, time) for time in range(len(seen.frames) - 1)]
-            terms[TEMPORAL] = recipe.weight * mean_of(torch.stack(pairs).mean(0), near.found)
+            pairs = [self._pair_in_time(frames, seen, time) for time in range(TIMES - 1)]
+            terms["temporal"] = mean_of(torch.stack(pairs).mean(0), near.found)
         return terms
 
-    def _temporal(self, seen: Seen, time: int) -> torch.Tensor:
+    def _lessons(
+        self, frames: Sequence[torch.Tensor], seen: Seen, near: Near | None, autocast: Autocast
+    ) -> dict[str, torch.Tensor]:
+        """What the teacher says."""
+        assert self._teacher is not None
+        now, terms = len(frames) // 2, dict[str, torch.Tensor]()
+        of_all = near is not None and not self._weights.keys().isdisjoint(("pair", "multi"))
+        wanted = self._teacher(frames if of_all else [frames[now]], autocast)
+        if "single" in self._weights:
+            terms["single"] = single_loss(seen.scores[now], wanted.scores[len(wanted.scores) // 2]).mean()
+        if near is not None and "pair" in self._weights:
+            cells = self._distil.pair_cells
+            times = [slice(time, time + 2) for time in range(TIMES - 1)]
+            pairs = [pair_loss(seen.scores[time], wanted.scores[time], cells) for time in times]
+            terms["pair"] = mean_of(torch.stack(pairs).mean(0), near.found)
+        if near is not None and self.lstm is not None:
+            sides = grid([*seen.features, *wanted.features], self._distil.multi_cells)
+            ours, theirs = (self_similarities(each.features, sides) for each in (seen, wanted))
+            terms["multi"] = mean_of(multi_loss(self.lstm, ours, theirs), near.found)
+        return terms
+
+    def _pair_in_time(self, frames: Sequence[torch.Tensor], seen: Seen, time: int) -> torch.Tensor:
         """(B,): Eq. 3 of the pair that begins at this place in time."""
         assert self._flow is not None
-        now, there = seen.frames[time], seen.frames[time + 1]
+        now, there = frames[time], frames[time + 1]
         flow_B2HW = self._flow(now, there)
-        visible_BHW = visible(now, there, flow_B2HW, self._recipe.sharpness)
+        visible_BHW = visible(now, there, flow_B2HW, self._temporal.sharpness)
         return temporal_loss(seen.scores[time], seen.scores[time + 1], flow_B2HW, visible_BHW)
 
 
+def in_time(frames_B3HW: torch.Tensor, near: Near | None) -> list[torch.Tensor]:
+    """The frames, with their neighbours around them where there are any."""
+    if near is None:
+        return [frames_B3HW]
+    before, after = near.frames_K3HW.unbind(1)
+    return [before, frames_B3HW, after]
+
+
 def see(net: TrainableNet, frames_B3HW: torch.Tensor, near: Near | None, autocast: Autocast) -> Seen:
-    """The frames, and their neighbours where there are any, in one pass."""
-    frames = [frames_B3HW]
-    if near is not None:
-        before, after = near.frames_K3HW.unbind(1)
-        frames = [before, frames_B3HW, after]
+    """What the net makes of the frames and their neighbours, in one pass."""
+    frames = in_time(frames_B3HW, near)
     with autocast():
         features, scores = net.features_and_scores(torch.cat(frames))
-    count = len(frames)
-    return Seen(frames, scores.float().chunk(count), features.float().chunk(count))
+    return Seen(scores.float().chunk(len(frames)), features.float().chunk(len(frames)))
 
 
 def mean_of(losses_B: torch.Tensor, counts_B: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,15 @@
-"""``--dry-run``: what there is to learn from, and how long it would take, from one measured step."""
+"""``--dry-run``: what there is to learn from, and what time and memory it would take, from a measured step.
+
+Memory is what a step keeps for its way back, counted by what autograd saves, and weights with their optimiser
+beside it: the same on every device. Kernels need some more.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 
@@ -10,15 +17,33 @@ from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.registry import resolve_device
 from vidseg_core.models.trainable import TrainableNet
+from vidseg_core.training.beside import Beside
 from vidseg_core.training.data import TrainingData
 from vidseg_core.training.loss import segmentation_loss
+from vidseg_core.training.neighbours import COUNT
+from vidseg_core.training.samples import Batch, Near
 from vidseg_core.training.validate import Validation
 
 MEASURED = 8
 """At most so many samples of a batch, and so many frames of the validation, are timed."""
 
 
-def dry_run(config: TrainSegmenterConfig, data: TrainingData, net: TrainableNet, report: Reporter) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One measured step."""
+
+    seconds: float
+    kept_bytes: int
+    """What it keeps for the way back."""
+
+
+def dry_run(
+    config: TrainSegmenterConfig,
+    data: TrainingData,
+    net: TrainableNet,
+    report: Reporter,
+    beside: Beside | None = None,
+) -> int:
     """Print counts and the estimate for one worker on this machine; writes nothing."""
     torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
@@ -27,17 +52,22 @@ def dry_run(config: TrainSegmenterConfig, data: TrainingData, net: TrainableNet,
     started = time.perf_counter()
     batch = training_set.batch(0, range(measured))
     read_s = (time.perf_counter() - started) / measured
-    step_s = _step_seconds(net.to(device), batch.frames_B3HW.to(device), batch.labels_BHW.to(device))
-    step_s *= recipe.batch / measured
+    beside = None if beside is None else beside.to(device)
+    step = measure_step(net.to(device), batch, beside, device)
+    step_s, kept_MB = (each * recipe.batch / measured for each in (step.seconds, step.kept_bytes / 2**20))
+    weights_MB = 4 * sum(4 * weight.numel() for weight in net.parameters()) / 2**20
     validate_s = _validate_seconds(data, net, device)
     validations = -(-recipe.steps // config.val_every)
     total_s = recipe.steps * step_s + validations * validate_s
     read_total_s = recipe.steps * recipe.batch * read_s
+    frames = f" with {COUNT} neighbours each" if config.temporal.gap else ""
     report.say(
-        f"one step of {recipe.batch} takes {step_s:.2f} s on {device.type} with {config.threads} thread(s), "
+        f"one step of {recipe.batch}{frames} takes {step_s:.2f} s on {device.type} with {config.threads} "
+        f"thread(s) and {kept_MB + weights_MB:,.0f} MB of memory, "
         f"a sample {1000 * read_s:.0f} ms to read, a validation {validate_s:.0f} s: about {clock(total_s)} "
         f"with one worker, if {max(1.0, read_total_s / max(total_s, 1e-9)):.1f} CPU(s) or more read data",
         step_s=round(step_s, 4),
+        step_MB=round(kept_MB + weights_MB, 1),
         read_s=round(read_s, 5),
         validate_s=round(validate_s, 2),
         total_s=round(total_s, 1),
@@ -45,16 +75,31 @@ def dry_run(config: TrainSegmenterConfig, data: TrainingData, net: TrainableNet,
     return 0
 
 
-def _step_seconds(net: TrainableNet, frames_B3HW: torch.Tensor, labels_BHW: torch.Tensor) -> float:
+def measure_step(net: TrainableNet, batch: Batch, beside: Beside | None, device: torch.device) -> Step:
     """Forward and backward, the second time."""
+    frames_B3HW, labels_BHW = batch.frames_B3HW.to(device), batch.labels_BHW.to(device)
+    near = None if batch.near is None else Near(*(part.to(device) for part in batch.near))
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
     seconds = 0.0
     for _ in range(2):
+        kept.clear()
         started = time.perf_counter()
-        loss = segmentation_loss(net(frames_B3HW), labels_BHW)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            terms: Mapping[str, torch.Tensor] = {}
+            if beside is None:
+                scores_BCHW = net(frames_B3HW)
+            else:
+                scores_BCHW, terms = beside.judge(net, frames_B3HW, near, nullcontext)
+            loss = segmentation_loss(scores_BCHW, labels_BHW) + sum(terms.values())
         loss.backward()
         float(loss.detach())
         seconds = time.perf_counter() - started
-    return seconds
+    return Step(seconds=seconds, kept_bytes=sum(kept.values()))
 
 
 def _validate_seconds(data: TrainingData, net: TrainableNet, device: torch.device) -> float:

@@ -23,7 +23,7 @@ from vidseg_core.config.recipes import TrainRecipe
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.models.trainable import TrainableNet, file_state, weights_bytes
 from vidseg_core.training.attempt import Attempt, AttemptOptions, Part, Row, Watch, step_seed
-from vidseg_core.training.beside import Beside
+from vidseg_core.training.beside import OPTIONS, Beside
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loss import segmentation_loss
@@ -84,7 +84,7 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         self._recipe, self._batches, self._validation = options.recipe, batches, validation
         self._beside = None if beside is None else beside.to(self._device).train()
         self._trained = net if self._beside is None else nn.ModuleList([net, self._beside])
-        self._optimiser = build_optimiser(self._trained, options.recipe)
+        self._optimiser = build_optimiser(self.trained, options.recipe)
         self._average = Average(net.net, options.recipe.ema) if options.recipe.ema else None
         self._autocast, scales = _precision(self._device, options.mixed_precision)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=scales)
@@ -95,6 +95,10 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         self._ids: tuple[tuple[str, int], ...] = ()
         self._source: Iterator[Batch] = iter(())
         self._waited = 0.0
+
+    @property
+    def trained(self) -> nn.Module:
+        return self._trained
 
     def begin(self, step: int) -> None:
         self._source = self._batches(step)
@@ -111,9 +115,11 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         value = self._agree(number, terms, loss, problem)
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
-        self.group.average_gradients(self._trained.parameters())
+        self.group.average_gradients(self.trained.parameters())
         self._scaler.step(self._optimiser)
         self._scaler.update()
+        if self._beside is not None:
+            self._beside.after_step()
         if self._average is not None:
             self._average.update(self.net.net, number)
         self._losses.append(value)
@@ -246,7 +252,7 @@ def said_of(terms: Mapping[str, float], value: float) -> str:
     """Which loss is no number."""
     bad = [(name, number) for name, number in terms.items() if not math.isfinite(number)]
     name, number = bad[0] if bad else ("", value)
-    return f"the loss of --temporal.{name} is {number}" if name else f"the loss is {number}"
+    return f"the {name} loss ({OPTIONS[name]}) is {number}" if name else f"the loss is {number}"
 
 
 def _precision(

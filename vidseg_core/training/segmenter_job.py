@@ -18,6 +18,8 @@ from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.config.words import count
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models.digest import digest_state
+from vidseg_core.models.fetched import bring
+from vidseg_core.models.registry import resolve_device
 from vidseg_core.models.trainable import TrainableNet, trainable_net
 from vidseg_core.training.beside import Beside
 from vidseg_core.training.checkpoint import Standing
@@ -62,7 +64,9 @@ class SegmenterTraining(GroupTraining):
         self.data = open_training_data(config)
         self.net = build_net(config, self.data)
         _check_share(config, self.net)
-        self.beside = build_beside(config, "cpu")
+        if config.teacher is not None:
+            bring(config.teacher, config.teacher_weights, self.report)
+        self.beside = build_beside(config, self.data.class_names, "cpu")
         if self.beside is not None:
             self.beside.try_on(config.augment.crop)
             self.curve = (*self.curve, *term_columns(self.beside.losses))  # means since the row before
@@ -71,7 +75,9 @@ class SegmenterTraining(GroupTraining):
     def dry_run(self) -> None:
         from vidseg_core.training.estimate import dry_run
 
-        dry_run(self.config, self.data, self.net, self.report)
+        config = self.config
+        beside = build_beside(config, self.data.class_names, str(resolve_device(config.device)))
+        dry_run(config, self.data, self.net, self.report, beside)
 
     def decides(self) -> dict[str, Any]:
         given = self.config.weights or self.config.encoder_weights
@@ -130,11 +136,11 @@ def build_net(config: TrainSegmenterConfig, data: TrainingData) -> TrainableNet:
     )
 
 
-def build_beside(config: TrainSegmenterConfig, device: str) -> Beside | None:
+def build_beside(config: TrainSegmenterConfig, class_names: Sequence[str], device: str) -> Beside | None:
     """What is learned beside labels; the same for every worker."""
-    if not config.temporal.gap:
+    if not config.temporal.gap and config.teacher is None:
         return None
-    return Beside(config.temporal, device=device, seed=config.seed)
+    return Beside(config, class_names, device)
 
 
 # --- in a worker -------------------------------------------------------------------------------------------
@@ -164,7 +170,7 @@ class SegmenterJob:
             build_net(config, data),
             lambda start: ray_batches(training_set, start, config.recipe.steps, slots, self.loading),
             replace(self.options, device=str(member.device)),
-            beside=build_beside(config, str(member.device)),
+            beside=build_beside(config, data.class_names, str(member.device)),
             validation=validation,
             group=member.group,
             watch=member.watch,
@@ -225,6 +231,8 @@ def _describe(config: TrainSegmenterConfig, data: TrainingData, net: TrainableNe
         kinds += (
             f", {'all' if near == frames else f'{near:,}'} with neighbours up to {count(gap, 'frame')} away"
         )
+    if config.teacher is not None:
+        kinds += f"; taught by {config.teacher}"
     return (
         f"{config.segmenter} ({total_parameters(net) / 1e6:.2f} M weights), {len(data.class_names)} classes; "
         f"{kinds}; validation: {checked}; {recipe.steps:,} steps of {recipe.batch}, crop "

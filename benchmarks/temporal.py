@@ -1,0 +1,424 @@
+"""Do students flicker less that learn frames with their neighbours, and what does it cost (ETC Table I)?
+
+    python -m benchmarks.temporal [--json FILE] [--sets scenes faces davis] [--seeds 0 1 2] [--steps N]
+                                  [--arms NAME ...] [--seconds N] [--nets FOLDER] [--data DIR]
+
+Every eighth frame of the training clips has labels, and clips that nobody trained on measure: mIoU from one
+confusion matrix; TC by Eq. 5 and 6 (every pixel) and over the visible pixels, in percent, from DIS flow at
+the clips' size. For each seed a small student learns frames one by one; each arm goes on from there for as
+many steps of as many labelled frames:
+
+- none: as before; temporal: with the temporal loss at its usual weight; temporal10: at ten times that;
+- pf, mf, all: temporal10 with pair-wise (Eq. 2), multi-frame, or both distillations from a teacher twice as
+  wide, which was trained with the temporal loss itself;
+- online: all, and the teacher's classes on the labelled frames (SF); offline: all, and half of each batch has
+  the teacher's labels instead (Algorithm 1, two scales and mirrored); labels: those labels, and no loss else.
+
+Throughput is labelled frames in a second of one core's time. With --seconds no further row is begun after so
+long; with the same --json and --nets it goes on. Frames are 128 pixels wide: nets of CPU size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.committed import predict
+from benchmarks.corpus import data_dir
+from vidseg_core.classes import SCENE_CLASSES
+from vidseg_core.config.recipes import AugmentRecipe, DistilRecipe, TemporalRecipe, TrainRecipe
+from vidseg_core.config.train_segmenter import TrainSegmenterConfig
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.datasets.records import Item, Record
+from vidseg_core.metrics.confusion import ConfusionMatrix
+from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
+from vidseg_core.models.registry import build_segmenter
+from vidseg_core.models.trainable import TrainableNet, trainable_net
+from vidseg_core.models.tta import TtaSegmenter
+from vidseg_core.propagation.flow import DisFlow
+from vidseg_core.training.beside import Beside
+from vidseg_core.training.flow_clips import FlowClip, dataset_clips
+from vidseg_core.training.loop import LoopOptions, train
+from vidseg_core.training.match_clips import drawn_clip
+from vidseg_core.training.neighbours import clips_of
+from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet
+
+STUDENT, TEACHER = "tiny:8", "tiny:16"
+SIDE, CROP, BATCH = 128, 96, 4
+FRAMES, EVERY, GAP = 32, 8, 3
+"""Frames of a clip; frames from label to label; largest gap to a neighbour."""
+AUGMENT = AugmentRecipe(crop=CROP, scale_min=0.75, scale_max=1.25, colour=0.2)
+LR = 3e-3
+TTA_SCALES = (1.0, 1.5)
+ARMS = ("none", "temporal", "temporal10", "all", "offline", "online", "pf", "mf", "labels")
+"""In the order in which they are run."""
+MEASURES = ("miou", "tc", "tc_visible")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Clips of one kind."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Sequence[FlowClip]
+    test: Sequence[FlowClip]
+
+
+class ClipFrames:
+    """Clips in memory as a data set; frames that are not among the labelled ones have no label."""
+
+    name, splits = "clips", ("all",)
+
+    def __init__(self, clips: Sequence[FlowClip], class_names: Sequence[str], every: int, first: int) -> None:
+        self.class_names, self._clips = tuple(class_names), {clip.name: clip for clip in clips}
+        self._every, self._first = every, first
+
+    def items(self, split: str) -> list[Item]:
+        return [
+            Item(video_id=name, frame_index=t, image=name, label=name if self._labelled(t) else None)
+            for name, clip in sorted(self._clips.items())
+            for t in range(len(clip.frames_THW3))
+        ]
+
+    def _labelled(self, number: int) -> bool:
+        return number % self._every == self._first
+
+    def read(self, item: Item) -> Record:
+        clip = self._clips[item.video_id]
+        assert clip.labels_THW is not None
+        return Record(
+            video_id=item.video_id,
+            frame_index=item.frame_index,
+            frame_HW3=clip.frames_THW3[item.frame_index],
+            labels_HW=clip.labels_THW[item.frame_index] if item.label else None,
+        )
+
+
+# --- material ----------------------------------------------------------------------------------------------
+
+
+def materials(names: Sequence[str], data: str | None) -> Iterable[Material]:
+    root = data_dir(data)
+    for name in names:
+        if name == "scenes":
+            clips = [drawn_clip(4000 + number, FRAMES, (96, SIDE)) for number in range(12)]
+            yield _divided(name, SCENE_CLASSES, clips)
+        elif root is not None and (root / FOLDERS[name]).is_dir():
+            dataset = open_dataset(f"{SPECS[name]}:{root / FOLDERS[name]}")
+            clips = list(dataset_clips(dataset, "all", SIDE, FRAMES))
+            seen = [clip for clip in clips if clip.labels_THW is not None and (clip.labels_THW != 255).any()]
+            yield _divided(name, dataset.class_names, seen)
+
+
+FOLDERS = {"faces": "face", "davis": "davis2016"}
+SPECS = {"faces": "face", "davis": "davis"}
+
+
+def _divided(name: str, class_names: Sequence[str], clips: Sequence[FlowClip]) -> Material:
+    """Every third clip is left out."""
+    train = [clip for place, clip in enumerate(clips) if place % 3 != 1]
+    test = [clip for place, clip in enumerate(clips) if place % 3 == 1]
+    return Material(name=name, class_names=tuple(class_names), train=train, test=test)
+
+
+# --- training ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What a student learns from besides labels."""
+
+    weight: float = 0.0
+    """Of the temporal loss; 0: frames are learned one by one."""
+    distil: DistilRecipe | None = None
+    pseudo: bool = False
+
+
+def arm(name: str) -> Arm:
+    strong = 10 * TemporalRecipe().weight
+    only = {"pf": ("pair",), "mf": ("multi",), "all": ("pair", "multi"), "offline": ("pair", "multi")}
+    if name in ("none", "labels"):
+        return Arm(pseudo=name == "labels")
+    if name in ("temporal", "temporal10"):
+        return Arm(weight=strong if name == "temporal10" else TemporalRecipe().weight)
+    kept = only.get(name, ("single", "pair", "multi"))
+    off = {part: 0.0 for part in ("single", "pair", "multi") if part not in kept}
+    return Arm(weight=strong, distil=DistilRecipe(**off), pseudo=name == "offline")
+
+
+def fit(
+    material: Material,
+    what: Arm,
+    *,
+    spec: str,
+    seed: int,
+    steps: int,
+    begin: dict[str, torch.Tensor] | None = None,
+    teacher: Path | None = None,
+    pseudo: Sequence[FlowClip] = (),
+) -> tuple[TrainableNet, float]:
+    """The net, and labelled frames in a second."""
+    names, gap = material.class_names, GAP if what.weight else 0
+    truth = ClipFrames(material.train, names, EVERY, seed % EVERY)
+    made = ClipFrames(pseudo, names, 1, 0)
+    kinds = [_listed(dataset, gap > 0) for dataset in (truth, made)]
+    order = SampleOrder(
+        seed=seed,
+        batch=BATCH,
+        labelled=len(kinds[0]),
+        pseudo=len(kinds[1]),
+        pseudo_ratio=0.5 if pseudo else 0.0,
+    )
+    samples = TrainingSet(order, kinds[0], AUGMENT, pseudo=kinds[1], gap=gap)
+    recipe = TrainRecipe(steps=steps, batch=BATCH, lr=LR if begin is None else LR / 3, warmup=20)
+    config = TrainSegmenterConfig(
+        data=("scenes:",),
+        output="unused",
+        seed=seed,
+        recipe=recipe,
+        augment=AUGMENT,
+        temporal=TemporalRecipe(gap=gap, weight=what.weight, labels=0.0),
+        distil=what.distil or DistilRecipe(),
+        teacher=TEACHER if what.distil else None,
+        teacher_weights=str(teacher) if what.distil else None,
+    )
+    net = trainable_net(spec, class_names=names, seed=seed)
+    if begin is not None:
+        net.net.load_state_dict(begin)
+    with tempfile.TemporaryDirectory() as folder:
+        options = LoopOptions(recipe=recipe, folder=Path(folder), seed=seed, val_every=None, save_every=steps)
+        beside = Beside(config, names, "cpu") if gap else None
+        started = time.process_time()
+        train(net, lambda start: samples.batches(start, steps), options, beside=beside)
+        spent = time.process_time() - started
+    return net.eval(), steps * BATCH / spent
+
+
+def _listed(dataset: ClipFrames, clips: bool) -> list[Listed]:
+    items = dataset.items("all")
+    clip_of = clips_of(items) if clips else {}
+    return [Listed(dataset, item, clip_of.get(item.video_id, ())) for item in items if item.label]
+
+
+def write_net(net: TrainableNet, path: Path) -> Path:
+    from vidseg_core.models.trainable import weights_bytes, weights_of
+
+    path.write_bytes(weights_bytes(weights_of(net), net.class_names))
+    return path
+
+
+def labelled_by(teacher: Path, clips: Sequence[FlowClip]) -> list[FlowClip]:
+    """The clips with the labels that the teacher makes (Algorithm 1, step 2)."""
+    net = TtaSegmenter(build_segmenter(TEACHER, weights=str(teacher)), scales=TTA_SCALES, flip=True)
+    return [
+        replace(clip, labels_THW=np.stack([predict(net, frame_HW3) for frame_HW3 in clip.frames_THW3]))
+        for clip in clips
+    ]
+
+
+# --- measuring ---------------------------------------------------------------------------------------------
+
+
+@cache
+def flows_of(key: tuple[str, str], clip: Any) -> list[PairFlow]:
+    """The flows between neighbours of a clip."""
+    dis = DisFlow(chained=False)
+    grays = [cv2.cvtColor(frame_HW3, cv2.COLOR_RGB2GRAY) for frame_HW3 in clip.frames_THW3]
+    pairs = zip(grays, grays[1:], strict=False)
+    return [PairFlow(*dis.flow([now, before], [before, now])) for before, now in pairs]
+
+
+class _ByName:
+    """A clip that a cache can hold."""
+
+    def __init__(self, clip: FlowClip) -> None:
+        self.frames_THW3, self._name = clip.frames_THW3, clip.name
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByName) and other._name == self._name
+
+
+@torch.no_grad()
+def measure(net: TrainableNet, material: Material) -> dict[str, float]:
+    """mIoU, TC by Eq. 5 and TC of visible pixels in percent; frames in a second of one core's time."""
+    classes = len(material.class_names)
+    matrix, tcs, visible, spent, frames = ConfusionMatrix(classes), [], [], 0.0, 0
+    for clip in material.test:
+        masks = []
+        for frame_HW3 in clip.frames_THW3:
+            frame_13HW = torch.from_numpy(frame_HW3).permute(2, 0, 1)[None].float() / 255.0
+            started = time.process_time()
+            scores_1CHW = net(frame_13HW)
+            spent, frames = spent + time.process_time() - started, frames + 1
+            masks.append(scores_1CHW.argmax(1)[0].to(torch.uint8).numpy())
+        tc = TemporalConsistency(classes)
+        flows = flows_of((material.name, clip.name), _ByName(clip))
+        for before_HW, now_HW, flow in zip(masks, masks[1:], flows, strict=False):
+            tc.update(before_HW, now_HW, flow, at_key=False)
+        assert clip.labels_THW is not None
+        for mask_HW, labels_HW in zip(masks, clip.labels_THW, strict=True):
+            matrix.update(mask_HW, labels_HW)
+        tcs.append(tc.tc)
+        visible.append(tc.visible.tc)
+    return {
+        "miou": 100 * matrix.mean_iou(),
+        "tc": 100 * statistics.mean(tcs),
+        "tc_visible": 100 * statistics.mean(visible),
+        "fps": frames / spent,
+    }
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """Bases, teachers and rows of one call."""
+
+    def __init__(self, sets: Sequence[Material], args: argparse.Namespace, scratch: Path) -> None:
+        self._sets, self._args, self._scratch = sets, args, scratch
+        self._bases: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
+        self._teachers: dict[str, tuple[Path, list[FlowClip]]] = {}
+        self.rows: list[dict[str, Any]] = _read(args.json)
+
+    def run(self) -> None:
+        known = {(row["set"], row["arm"], row["seed"]) for row in self.rows}
+        for name in self._args.arms:
+            for seed in self._args.seeds:
+                for material in self._sets:
+                    if (material.name, name, seed) in known:
+                        continue
+                    if time.monotonic() > self._args.until:
+                        return
+                    self.rows.append(self._row(material, name, seed))
+                    print(line(self.rows[-1]), flush=True)
+                    _write(self._args.json, self.rows)
+
+    def _row(self, material: Material, name: str, seed: int) -> dict[str, Any]:
+        what = arm(name)
+        needs = what.distil is not None or what.pseudo
+        teacher, pseudo = self._teacher(material) if needs else (None, [])
+        net, pace = fit(
+            material,
+            what,
+            spec=STUDENT,
+            seed=seed,
+            steps=self._args.steps,
+            begin=self._base(material, seed),
+            teacher=teacher,
+            pseudo=pseudo if what.pseudo else (),
+        )
+        found = {"set": material.name, "arm": name, "seed": seed, "trained_per_s": pace}
+        return found | measure(net, material)
+
+    def _base(self, material: Material, seed: int) -> dict[str, torch.Tensor]:
+        key = (material.name, seed)
+        path = self._scratch / f"{material.name}-{seed}.pt"
+        if key not in self._bases and path.is_file():
+            self._bases[key] = torch.load(path, weights_only=True)
+        if key not in self._bases:
+            net, _ = fit(material, Arm(), spec=STUDENT, seed=seed, steps=4 * self._args.steps)
+            self._bases[key] = {name: value.clone() for name, value in net.net.state_dict().items()}
+            torch.save(self._bases[key], path)
+        return self._bases[key]
+
+    def _teacher(self, material: Material) -> tuple[Path, list[FlowClip]]:
+        path = self._scratch / f"{material.name}.safetensors"
+        if material.name not in self._teachers and path.is_file():
+            self._teachers[material.name] = path, labelled_by(path, material.train)
+        if material.name not in self._teachers:
+            steps = self._args.steps
+            plain, _ = fit(material, Arm(), spec=TEACHER, seed=0, steps=4 * steps)
+            net, _ = fit(
+                material, arm("temporal10"), spec=TEACHER, seed=0, steps=steps, begin=plain.net.state_dict()
+            )
+            write_net(net, path)
+            self._teachers[material.name] = path, labelled_by(path, material.train)
+            found = {"set": material.name, "arm": "teacher", "seed": 0} | measure(net, material)
+            self.rows.append(found)
+            print(line(found), flush=True)
+        return self._teachers[material.name]
+
+
+def line(row: dict[str, Any]) -> str:
+    pace = f"{row['trained_per_s']:6.1f}" if "trained_per_s" in row else "     -"
+    return (
+        f"{row['set']:7s} {row['arm']:10s} seed {row['seed']}  mIoU {row['miou']:5.2f}  TC {row['tc']:5.2f}  "
+        f"visible {row['tc_visible']:5.2f}  {row['fps']:5.0f} frames/s  trained {pace}/s"
+    )
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Means over seeds, and differences from `none` over the seeds that both have."""
+    lines = ["set      arm         seeds   mIoU     TC  visible    dmIoU    dTC  dvisible"]
+    by = {(row["set"], row["arm"], row["seed"]): row for row in rows if row["arm"] != "teacher"}
+    for name in dict.fromkeys(row["set"] for row in rows):
+        for kind in ARMS:
+            both = [
+                (row, by[name, "none", seed])
+                for (where, what, seed), row in by.items()
+                if (where, what) == (name, kind) and (name, "none", seed) in by
+            ]
+            if both:
+                means = [statistics.mean(row[k] for row, _ in both) for k in MEASURES]
+                gains = [
+                    statistics.mean(row[k] - b[k] for row, b in both) for k in ("miou", "tc", "tc_visible")
+                ]
+                numbers = "  ".join(f"{number:6.2f}" for number in means)
+                differences = "  ".join(f"{number:+6.2f}" for number in gains)
+                lines.append(f"{name:8s} {kind:11s} {len(both):3d}   {numbers}   {differences}")
+    return "\n".join(lines)
+
+
+def _read(path: str | None) -> list[dict[str, Any]]:
+    if path is None or not Path(path).is_file():
+        return []
+    return list(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _write(path: str | None, rows: Sequence[dict[str, Any]]) -> None:
+    if path is not None:
+        Path(path).write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sets", nargs="+", default=["scenes", "faces", "davis"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--steps", type=int, default=100, help="of an arm; four times as many before it")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--nets", help="folder that keeps what the arms begin with, and the teachers")
+    parser.add_argument("--json")
+    parser.add_argument("--data")
+    args = parser.parse_args()
+    args.until = time.monotonic() + args.seconds
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as made:
+        scratch = Path(args.nets or made)
+        scratch.mkdir(parents=True, exist_ok=True)
+        bench = Bench(list(materials(args.sets, args.data)), args, scratch)
+        bench.run()
+        print(table(bench.rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Promise: what a student learns from a teacher is ETC's PF and MF; a run with all of it resumes to the same
+bytes.
+
+Why: similarities are easily taken over the wrong places or frames, and train all the same; a ConvLSTM that
+two nets share can make them alike by saying nothing; and what is trained beside the net is forgotten by a
+checkpoint that knows the net alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.small import SCENES, Stopped, small_config, small_options, weights_in
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.recipes import DistilRecipe, TemporalRecipe
+from vidseg_core.config.train_segmenter import TrainSegmenterConfig
+from vidseg_core.datasets.records import IGNORE
+from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
+from vidseg_core.training.attempt import TrainingError
+from vidseg_core.training.beside import Beside
+from vidseg_core.training.checkpoint import Standing
+from vidseg_core.training.conv_lstm import CLIP, ConvLstm, multi_loss
+from vidseg_core.training.distil import grid, pair_loss, self_similarities, single_loss
+from vidseg_core.training.estimate import measure_step
+from vidseg_core.training.loop import train
+from vidseg_core.training.samples import Batch, Near
+
+CLASSES = ("a", "b", "c")
+
+
+def maps(
+    channels: int, side: int = 4, *, count: int = 1, seed: int = 0, batch: int = 2
+) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(batch, channels, side, side, generator=generator) for _ in range(count)]
+
+
+def teacher_file(path: Path, classes: tuple[str, ...] = CLASSES) -> str:
+    net = trainable_net("tiny:8", class_names=classes, seed=7)
+    path.write_bytes(weights_bytes(weights_of(net), classes))
+    return str(path)
+
+
+def taught(output: Path, weights: str, **options: object) -> TrainSegmenterConfig:
+    """Twelve steps with all losses."""
+    recipe = {"ema": 0.9, "batch": 2}
+    parts = {"temporal": TemporalRecipe(gap=1), "teacher": "tiny:8", "teacher_weights": weights}
+    return small_config(output, recipe=recipe, **(parts | options))
+
+
+def batches(start: int, stop_before: int | None = None) -> Iterator[Batch]:
+    """Two frames of 32 pixels a step; the second one has no neighbours, neighbours have few labels."""
+    for step in range(start, 12):
+        if step == stop_before:
+            raise Stopped
+        generator = torch.Generator().manual_seed(step)
+        frames = torch.rand(2, 3, 3, 32, 32, generator=generator)
+        labels = torch.randint(0, 3, (2, 3, 32, 32), generator=generator)
+        labels[:, 1:, :16] = IGNORE
+        near = Near(frames[:, 1:], labels[:, 1:], torch.tensor([True, False]))
+        yield Batch(frames_B3HW=frames[:, 0], labels_BHW=labels[:, 0], ids=(("a", step),) * 2, near=near)
+
+
+def run(
+    config: TrainSegmenterConfig, stop_before: int | None = None, beside: Beside | None = None
+) -> Standing:
+    torch.set_num_threads(1)
+    Path(config.output).mkdir(exist_ok=True)
+    return train(
+        trainable_net("tiny:8", class_names=CLASSES, seed=0),
+        lambda start: batches(start, stop_before),
+        small_options(config),
+        beside=beside or Beside(config, CLASSES, "cpu"),
+    )
+
+
+# --- the losses --------------------------------------------------------------------------------------------
+
+
+def test_pairs_of_frames_are_compared_place_by_place_as_in_equation_2() -> None:
+    student, teacher = maps(3, 2, count=2), maps(3, 2, count=2, seed=1)
+
+    def similar(first: torch.Tensor, second: torch.Tensor, i: int, j: int) -> float:
+        x, y = (each[0].softmax(0).flatten(1)[:, place] for each, place in ((first, i), (second, j)))
+        return float(x @ y) / math.sqrt(float(x @ x) * float(y @ y))
+
+    total = sum((similar(*student, i, j) - similar(*teacher, i, j)) ** 2 for i in range(4) for j in range(4))
+    found = pair_loss((student[0], student[1]), (teacher[0], teacher[1]), cells=24)
+    assert float(found[0]) == pytest.approx(total / 16, rel=1e-4)
+    assert float(pair_loss((student[0], student[1]), (student[0], student[1]), 24).max()) == 0.0
+
+
+def test_a_teacher_is_met_by_its_own_scores_only() -> None:
+    scores, others = maps(3)[0], maps(3, seed=1)[0]
+    assert float(single_loss(scores, scores).max()) == pytest.approx(0.0, abs=1e-6)
+    assert float(single_loss(scores, others).min()) > 0.01
+
+
+def test_sequences_compare_whatever_the_channels_and_every_frame_counts() -> None:
+    lstm, features = ConvLstm(0), maps(5, count=3)
+    wide = [torch.cat([each, each], 1) for each in features]
+    sides = grid([*features, *wide], 12)
+    assert sides == (4, 4)
+    ours, same = self_similarities(features, sides), self_similarities(wide, sides)
+    assert float(multi_loss(lstm, ours, same).detach().max()) == pytest.approx(0.0, abs=1e-6)
+    for time in range(3):
+        changed = [*features]
+        changed[time] = maps(5, seed=9)[0]
+        assert float(multi_loss(lstm, self_similarities(changed, sides), ours).detach().min()) > 1e-6
+
+
+def test_what_teacher_and_student_share_does_not_fall_silent() -> None:
+    """Trained alone, on two nets that differ, it must not make them alike by saying nothing."""
+    lstm = ConvLstm(0)
+    ours, theirs = (self_similarities(maps(5, count=3, seed=seed), (4, 4)) for seed in (0, 1))
+    before = float(lstm(theirs).detach().square().mean())
+    optimiser = torch.optim.SGD(lstm.parameters(), lr=2.0)
+    for _ in range(40):
+        optimiser.zero_grad()
+        multi_loss(lstm, ours, theirs).mean().backward()
+        optimiser.step()
+        lstm.clip()
+    assert float(lstm(theirs).detach().square().mean()) > 0.5 * before
+    assert max(float(weight.detach().abs().max()) for weight in lstm.parameters()) <= CLIP
+
+
+# --- a run -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, bytes], Standing]:
+    """The teacher's file, and a run with all losses."""
+    folder = tmp_path_factory.mktemp("taught")
+    weights = teacher_file(folder / "teacher.safetensors")
+    standing = run(taught(folder / "run", weights))
+    return weights, weights_in(folder / "run"), standing
+
+
+def test_stopped_it_goes_on_to_the_same_bytes(
+    undisturbed: tuple[str, dict[str, bytes], Standing], tmp_path: Path
+) -> None:
+    weights, expected, _ = undisturbed
+    config = taught(tmp_path, weights)
+    for stop in (5, 10):
+        with pytest.raises(Stopped):
+            run(config, stop)
+    run(config)
+    assert weights_in(tmp_path) == expected
+
+
+def test_every_loss_is_in_the_curve_and_counts(
+    undisturbed: tuple[str, dict[str, bytes], Standing], tmp_path: Path
+) -> None:
+    weights, expected, standing = undisturbed
+    names = ("frame", "neighbours", "temporal", "single", "pair", "multi")
+    for row in standing.rows:
+        parts = [row[f"loss_{name}"] for name in names]
+        assert min(parts) > 0 and row["loss"] == pytest.approx(sum(parts), rel=1e-4)
+    without = taught(tmp_path, weights, distil=DistilRecipe(multi=0.0))
+    assert Beside(without, CLASSES, "cpu").losses == names[1:-1]
+    run(without)
+    assert weights_in(tmp_path) != expected
+
+
+def test_a_teacher_alone_teaches_single_frames(
+    undisturbed: tuple[str, dict[str, bytes], Standing], tmp_path: Path
+) -> None:
+    config = taught(tmp_path, undisturbed[0], temporal=TemporalRecipe())
+    beside = Beside(config, CLASSES, "cpu")
+    assert beside.losses == ("single",) and "distil.single" in config.fingerprint_fields()
+    batch = next(batches(0))
+    net = trainable_net("tiny:8", class_names=CLASSES, seed=0)
+    alone = measure_step(net, Batch(**_without(batch)), None, torch.device("cpu"))
+    with_all = measure_step(
+        net, batch, Beside(taught(tmp_path, undisturbed[0]), CLASSES, "cpu"), torch.device("cpu")
+    )
+    assert with_all.kept_bytes > 2 * alone.kept_bytes > 0
+
+
+def _without(batch: Batch) -> dict[str, object]:
+    return {"frames_B3HW": batch.frames_B3HW, "labels_BHW": batch.labels_BHW, "ids": batch.ids}
+
+
+# --- what cannot be ----------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_is_named(
+    undisturbed: tuple[str, dict[str, bytes], Standing], tmp_path: Path
+) -> None:
+    config = taught(tmp_path, undisturbed[0])
+    beside = Beside(config, CLASSES, "cpu")
+    assert beside.lstm is not None
+    with torch.no_grad():
+        beside.lstm.gates.bias.fill_(float("nan"))
+    with pytest.raises(
+        TrainingError, match=r"the multi loss \(--distil\.multi\) is nan at step 0.*a frame 0"
+    ):
+        run(config, beside=beside)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (
+            ("a", "b", "d"),
+            r"--teacher: tiny:8 has other classes than the data: it lacks 'c' and has 'd' besides",
+        ),
+        (("b", "a", "c"), r"--teacher: tiny:8 has the classes of the data in another order"),
+    ],
+)
+def test_a_teacher_of_other_classes_is_refused(classes: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    config = taught(tmp_path, teacher_file(tmp_path / "teacher.safetensors", classes))
+    with pytest.raises(ConfigError, match=said):
+        Beside(config, CLASSES, "cpu")
+
+
+def test_a_teacher_that_knows_nothing_is_refused(tmp_path: Path) -> None:
+    config = small_config(tmp_path, teacher="tiny:8")
+    with pytest.raises(ConfigError, match="random weights and nothing to teach; give --teacher_weights"):
+        Beside(config, CLASSES, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"temporal": TemporalRecipe(gap=1, flow="motion_vectors")}, r"--temporal\.flow: .* of the stream"),
+        ({"temporal": TemporalRecipe(gap=1, flow="dis", flow_weights="f.pt")}, r"--temporal\.flow_weights: "),
+        (
+            {"temporal": TemporalRecipe(gap=1, weight=0.0, labels=0.0)},
+            r"--temporal\.weight: is 0: neighbours",
+        ),
+        ({"teacher_weights": "t.pt"}, r"--teacher_weights: goes with --teacher"),
+        ({"teacher": "tiny:8", "distil": DistilRecipe(single=0.0)}, r"--teacher: teaches nothing"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        small_config("unused", data=(SCENES,), **options)
+
+
+class Picky:
+    """A flow that wants another size."""
+
+    channels, chained = 1, False
+
+    def flow(self, current: object, key: object) -> list[object]:
+        raise ValueError("sides must divide by 64")
+
+
+def test_a_flow_that_needs_another_size_is_refused(tmp_path: Path) -> None:
+    place = "tests.training.test_distil:Picky"
+    config = small_config(tmp_path, temporal=TemporalRecipe(gap=1, flow=place))
+    said = (
+        r"--temporal\.flow: .*does not take pictures of 32x32 \(--augment\.crop 32\): sides must divide by 64"
+    )
+    with pytest.raises(ConfigError, match=said):
+        Beside(config, CLASSES, "cpu").try_on(32)

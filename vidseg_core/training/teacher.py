@@ -1,0 +1,87 @@
+"""The teacher of a training run: a frozen net that is shown the frames of a step (ETC III-A, step 1 made it).
+
+Invariant: it has the classes of the data, in their order; nothing of it is trained, no gradient passes it.
+
+Legend: B frames, C classes or channels, H W size of the crop, h w of the map, 3 = RGB in 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.train_segmenter import TrainSegmenterConfig
+from vidseg_core.models.protocol import Features, Segmenter, SegmenterError
+from vidseg_core.models.registry import build_segmenter
+
+
+class Seen(NamedTuple):
+    """What a net made of the frames of a step, in the order of time; one of each for each time."""
+
+    scores: Sequence[torch.Tensor]
+    """scores_BCHW, float32."""
+    features: Sequence[torch.Tensor]
+    """map_BChw of the last layer before the classifier, float32."""
+
+
+class Teacher:
+    """The net of `--teacher`, on a device."""
+
+    def __init__(self, config: TrainSegmenterConfig, class_names: Sequence[str], device: str) -> None:
+        """`ConfigError` for a net of other classes, without trained weights, or that cannot be built."""
+        assert config.teacher is not None
+        self._device = torch.device(device)
+        try:
+            self._net: Segmenter = build_segmenter(
+                config.teacher, device=device, weights=config.teacher_weights, seed=config.seed
+            )
+        except SegmenterError as problem:
+            raise ConfigError("--teacher", str(problem)) from problem
+        if not self._net.trained:
+            problem = f"{config.teacher} has random weights and nothing to teach; give --teacher_weights"
+            raise ConfigError("--teacher", problem)
+        self._require(tuple(class_names), config.teacher)
+
+    def _require(self, ours: tuple[str, ...], name: str) -> None:
+        theirs = tuple(self._net.class_names)
+        if theirs == ours:
+            return
+        if set(theirs) == set(ours):
+            raise ConfigError("--teacher", f"{name} has the classes of the data in another order")
+        lacks, more = ([c for c in a if c not in b] for a, b in ((ours, theirs), (theirs, ours)))
+        said = [f"lacks {', '.join(map(repr, lacks[:8]))}"] if lacks else []
+        said += [f"has {', '.join(map(repr, more[:8]))} besides"] if more else []
+        raise ConfigError("--teacher", f"{name} has other classes than the data: it {' and '.join(said)}")
+
+    @property
+    def digest(self) -> str:
+        """Of its weights."""
+        return self._net.digest
+
+    @torch.no_grad()
+    def __call__(
+        self, frames: Sequence[torch.Tensor], autocast: Callable[[], AbstractContextManager[object]]
+    ) -> Seen:
+        """What it makes of the frames_B3HW of each time."""
+        with autocast():
+            feats = self._net.features(torch.cat(list(frames)))
+            scores = self._net.head(feats)
+        count = len(frames)
+        return Seen(scores.float().chunk(count), _first(feats).float().chunk(count))
+
+    def try_on(self, side: int) -> None:
+        """`ConfigError` for a net that cannot take crops of this side."""
+        try:
+            with torch.no_grad():
+                self._net.head(self._net.features(torch.zeros(1, 3, side, side, device=self._device)))
+        except Exception as problem:
+            said = next(iter(str(problem).splitlines()), "") or type(problem).__name__
+            raise ConfigError("--teacher", f"cannot take crops of {side}x{side}: {said}") from problem
+
+
+def _first(feats: Features) -> torch.Tensor:
+    return feats if isinstance(feats, torch.Tensor) else feats[0]
