@@ -14,20 +14,23 @@ Nothing in the net knows what a class is, so it serves any segmenter:
 Invariants: the order of the classes changes nothing but the order of the scores; a new net says what
 two-sided flow says.
 
-Legend: B frames, S class maps of all frames together, h, w flow size (multiples of 8); y, x = h/4, w/4;
-m, n = h/8, w/8; K places of the window on both sides; 3 = RGB or (chosen, left, right).
+Legend: B frames, S class maps of all frames together, h, w size of what is shown of a frame, flow size or a
+part of it (multiples of 8); y, x = h/4, w/4; m, n = h/8, w/8; q, r the same of a whole key; K places of the
+window on both sides; 3 = RGB or (chosen, left, right).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from copy import deepcopy
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidseg_core.models.bundled import bundled_file
 from vidseg_core.models.propagation_file import facts_metadata, read_net
@@ -57,8 +60,8 @@ class MatchFacts:
 class Keys:
     """Two keys as the far comparison needs them; of no use to a net without it."""
 
-    left_BDmn: torch.Tensor
-    right_BDmn: torch.Tensor
+    left_BDqr: torch.Tensor
+    right_BDqr: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +75,25 @@ class Sight:
     evidence_BEhw: torch.Tensor
     distances_B2: torch.Tensor
     """Frames to both keys, in thirtieths; 0: there is no such key."""
-    classes_S3hw: torch.Tensor
-    """Where flow puts each class: the better side, the left, the right."""
+    places_B3hw: torch.Tensor
+    """uint8: where flow puts the classes of the frame's list, by their places in it: the better side, the
+    left, the right."""
+    place_S: torch.Tensor
+    """uint8: the place that a class map is about."""
     shares: Sequence[tuple[torch.Tensor, torch.Tensor]]
-    """Of each frame, share of its classes in each place of the left and the right key as they are: (C, m,
-    n)."""
+    """Of each frame, share of its classes in each place of the left and the right key as they are: (C, q,
+    r)."""
     owner_S: torch.Tensor
     """Which frame a class map belongs to."""
+    corner: tuple[int, int] = (0, 0)
+    """Row and column, in m and n, that what is shown of the frames begins at."""
 
     def to(self, device: torch.device | str) -> Sight:
         """The same on another device."""
-        tensors = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "shares"}
-        moved = {name: tensor.to(device) for name, tensor in tensors.items()}
-        return Sight(**moved, shares=[(left.to(device), right.to(device)) for left, right in self.shares])
+        given = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved = {name: part.to(device) for name, part in given.items() if isinstance(part, torch.Tensor)}
+        shares = [(left.to(device), right.to(device)) for left, right in self.shares]
+        return replace(self, **moved, shares=shares)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +110,8 @@ class Answer:
 
     def scores(self, sight: Sight) -> torch.Tensor:
         """scores_Shw at flow size."""
-        trust_S3hw = self.trust_B3hw.index_select(0, sight.owner_S)
-        return self.delta_Shw + (trust_S3hw * sight.classes_S3hw).sum(1)
+        is_it_S3hw = _is_it(sight.places_B3hw, sight)
+        return self.delta_Shw + (self.trust_B3hw.index_select(0, sight.owner_S) * is_it_S3hw).sum(1)
 
 
 class MatchNet(nn.Module):
@@ -151,7 +160,7 @@ class MatchNet(nn.Module):
 
     def keys(self, left_B3hw: torch.Tensor, right_B3hw: torch.Tensor) -> Keys:
         """Both keys' features for the far comparison."""
-        return Keys(left_BDmn=self._far(self.eye(left_B3hw)), right_BDmn=self._far(self.eye(right_B3hw)))
+        return Keys(left_BDqr=self._far(self.eye(left_B3hw)), right_BDqr=self._far(self.eye(right_B3hw)))
 
     def forward(self, sight: Sight, keys: Keys) -> Answer:
         """What to make of each frame."""
@@ -161,16 +170,18 @@ class MatchNet(nn.Module):
         now, left, right = seen.split(count)
         has_right_B = sight.distances_B2[:, 1] > 0
         weights_BKyx, likeness_B2yx = self._compare(now, left, right, has_right_B)
-        near_S1yx = self._read_near(weights_BKyx, sight.classes_S3hw[:, 1:], owner_S)
+        classes_S48yx = _is_it(F.pixel_unshuffle(sight.places_B3hw, 4), sight)
+        shares_S2yx = classes_S48yx[:, 16:].unflatten(1, (2, 16)).mean(2)
+        near_S1yx = self._read_near(weights_BKyx, shares_S2yx, owner_S)
         constant = sight.distances_B2[:, :, None, None].expand(-1, -1, *now.shape[2:])
         evidence = F.pixel_unshuffle(sight.evidence_BEhw, 4)
         t4 = self.trunk4(self.meet(torch.cat([now, left, right, evidence, constant, likeness_B2yx], 1)))
-        far_S1mn, likeness_B2mn = self._look_far(now, keys, sight.shares, has_right_B)
+        far_S1mn, likeness_B2mn = self._look_far(now, keys, sight, has_right_B)
         t8 = self.trunk8(torch.cat([self.down(t4), likeness_B2mn], 1))
         t4 = self.trunk4b(t4 + _grown(self.up(t8), t4))
         trust_B3hw = F.softplus(F.pixel_shuffle(self.trust(t4), 4))
-        unshuffled = F.pixel_unshuffle(sight.classes_S3hw, 4)
-        b4 = self.branch4(F.relu(self.enter(torch.cat([unshuffled, near_S1yx], 1)) + self.gate4(t4)[owner_S]))
+        entered = self.enter(torch.cat([classes_S48yx, near_S1yx], 1))
+        b4 = self.branch4(F.relu(entered + self.gate4(t4)[owner_S]))
         b8 = F.relu(self.branch_down(b4) + self.gate8(t8)[owner_S])
         b8 = self.branch8(torch.cat([b8, far_S1mn], 1))
         b4 = self.branch4b(b4 + _grown(self.branch_up(b8), b4))
@@ -200,10 +211,10 @@ class MatchNet(nn.Module):
         return torch.cat(logits, 1).softmax(1), likeness_B2yx
 
     def _read_near(
-        self, weights_BKyx: torch.Tensor, sides_S2hw: torch.Tensor, owner_S: torch.Tensor
+        self, weights_BKyx: torch.Tensor, shares_S2yx: torch.Tensor, owner_S: torch.Tensor
     ) -> torch.Tensor:
         """near_S1yx: share of the class among places of both warped keys, by weight."""
-        shares_S2yx, weights_SKyx = F.avg_pool2d(sides_S2hw, 4), weights_BKyx.index_select(0, owner_S)
+        weights_SKyx = weights_BKyx.index_select(0, owner_S)
         read_Syx, places = torch.zeros_like(shares_S2yx[:, 0]), weights_SKyx.shape[1] // 2
         for place, moved_S2yx in enumerate(_around(shares_S2yx, self.facts.reach)):
             for side in (0, 1):
@@ -212,23 +223,22 @@ class MatchNet(nn.Module):
         return read_Syx[:, None]
 
     def _look_far(
-        self,
-        now: torch.Tensor,
-        keys: Keys,
-        shares: Sequence[tuple[torch.Tensor, torch.Tensor]],
-        has_right_B: torch.Tensor,
+        self, now: torch.Tensor, keys: Keys, sight: Sight, has_right_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """far_S1mn: share of the class among all places of both keys, by likeness; and the best of each
         key."""
         count, rows, columns = len(now), now.shape[2] // 2, now.shape[3] // 2
         if not self.facts.far:
-            classes = sum(len(left) for left, _ in shares)
+            classes = len(sight.owner_S)
             return now.new_zeros(classes, 1, rows, columns), now.new_zeros(count, 2, rows, columns)
         sharp = self.sharpness[1].exp()
         asked_BPD = self._far(now).flatten(2).transpose(1, 2) * sharp
-        away_PP = -F.softplus(self.nearness) * 0.02 * _squared_distances(rows, columns, now.device)
+        (top, across), key_size = sight.corner, keys.left_BDqr.shape[2:]
+        table_qrQ = _squared_distances(*key_size, now.device).unflatten(0, key_size)
+        table_PQ = table_qrQ[top : top + rows, across : across + columns].flatten(0, 1)
+        away_PQ = -F.softplus(self.nearness) * 0.02 * table_PQ
         sides = [
-            torch.baddbmm(away_PP, asked_BPD, key.flatten(2)) for key in (keys.left_BDmn, keys.right_BDmn)
+            torch.baddbmm(away_PQ, asked_BPD, key.flatten(2)) for key in (keys.left_BDqr, keys.right_BDqr)
         ]
         likeness = [(side.amax(2) / sharp).view(count, rows, columns) for side in sides]
         sides[1] = sides[1] + _lacking(has_right_B)[:, None, None]
@@ -237,7 +247,7 @@ class MatchNet(nn.Module):
             (torch.cat([left.flatten(1), right.flatten(1)], 1) @ weights_BPQ[number].T).view(
                 -1, 1, rows, columns
             )
-            for number, (left, right) in enumerate(shares)
+            for number, (left, right) in enumerate(sight.shares)
         ]
         return torch.cat(read), torch.stack(likeness, 1)
 
@@ -248,6 +258,23 @@ def _layer(before: int, after: int, side: int = 3, stride: int = 1) -> nn.Sequen
         nn.BatchNorm2d(after),
         nn.ReLU(inplace=True),
     )
+
+
+def _is_it(places_BXhw: torch.Tensor, sight: Sight) -> torch.Tensor:
+    """(S, X, h, w) float32: 1 where a map of places has the class."""
+    places_SXhw = places_BXhw.index_select(0, sight.owner_S)
+    return (places_SXhw == sight.place_S[:, None, None, None]).float()
+
+
+def quick(net: MatchNet) -> MatchNet:
+    """A copy for filling, its normalisations in the layers before them: the same but for rounding."""
+    net = deepcopy(net).eval().requires_grad_(False)
+    for part in net.modules():
+        if isinstance(part, nn.Sequential):
+            for place, (layer, norm) in enumerate(zip(list(part), list(part)[1:], strict=False)):
+                if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    part[place], part[place + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
+    return net
 
 
 def _grown(maps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -1,28 +1,41 @@
 """The net of `match` between one or two keys: what it is asked about, and what a frame shows then.
 
-Model: the net works at flow size. Its corrections are interpolated to working size, and there meet the label
-maps as flow warped them, so that edges stay as sharp as the keys'. Where all sides and the net say the same,
-nothing is computed at working size. Two guards:
+Model: the net works at flow size, and looks at the box around all that can be in doubt (`sight.in_doubt`).
+Its corrections are interpolated to working size, and there meet the label maps as flow warped them, so that
+edges stay as sharp as the keys'. Where all sides and the net say the same, nothing is computed at working
+size. Two guards:
 
 - a class that is tiny in both keys stays where flow puts it, and so do all but the `MOST` largest classes;
 - no class is shown that neither key has.
 
-Legend: H, W working size; h, w flow size; C classes that the net is asked about; N doubtful pixels; 3 =
-better side, left, right.
+Legend: H, W working size; h, w flow size, or the box; C classes that the net is asked about; N doubtful
+pixels; 3 = better side, left, right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 import torch
 
-from vidseg_core.models.match import Answer, Keys, MatchNet, Sight
+from vidseg_core.models.match import STRIDE, Keys, MatchNet
 from vidseg_core.propagation.gap import GapFrame, GapKey
-from vidseg_core.propagation.sight import OTHER, SeenFrame, SeenKey, pictures_of, see, sight_of
+from vidseg_core.propagation.sight import (
+    OTHER,
+    Box,
+    SeenFrame,
+    SeenKey,
+    Shares,
+    in_doubt,
+    pictures_of,
+    see,
+    shares_of,
+    sight_of,
+)
 
 TINY = 100
 """Pixels at flow size: a class with fewer in both keys is not the net's business."""
@@ -30,6 +43,10 @@ AROUND = 5
 """Side in pixels, at flow size, of the square around a doubtful pixel that the net decides."""
 MOST = 16
 """Classes of one frame that the net is asked about."""
+
+
+Said: TypeAlias = "tuple[Box, np.ndarray, np.ndarray, np.ndarray]"
+"""A box, and in it scores_Chw, delta_Chw and trust_3hw (`models.match.Answer`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +57,7 @@ class Asked:
     keys: Sequence[SeenKey]
     """The left key, and the right one if there is one; their label maps hold places in `classes`."""
     compared: Keys
+    shares: Shares
     classes: np.ndarray
     """Ids of the classes that the net is asked about: the largest that are not tiny."""
     table: np.ndarray
@@ -56,40 +74,81 @@ class Asked:
         table = np.full(256, OTHER, np.uint8)
         table[classes] = np.arange(len(classes))
         placed = [SeenKey(rgb_hw3=key.rgb_hw3, labels_hw=table[key.labels_hw]) for key in keys]
-        return cls(net, placed, _compared(net, placed), classes, table)
+        shares = (_shares(placed[0], len(classes)), _shares(placed[-1], len(classes)))
+        return cls(net, placed, _compared(net, placed), shares, classes, table)
 
     @torch.inference_mode()
-    def says(self, seen: SeenFrame) -> tuple[Answer, Sight]:
-        """What the net makes of a frame between these keys."""
-        maps = (self.keys[0].labels_hw, self.keys[-1].labels_hw)
-        sight = sight_of([seen], [maps], [len(self.classes)]).to(device_of(self.net))
-        return self.net(sight, self.compared), sight
+    def says(self, seen: SeenFrame) -> Said | None:
+        """What the net makes of a frame between these keys; None: of one without any doubt."""
+        box = in_doubt(seen.labels_3hw)
+        if box is None:
+            return None
+        part = seen.cut(box.top, box.left, box.height, box.width)
+        corner = (box.top // STRIDE, box.left // STRIDE)
+        sight = sight_of([part], [self.shares], corner).to(device_of(self.net))
+        answer = self.net(sight, self.compared)
+        maps = (answer.scores(sight), answer.delta_Shw, answer.trust_B3hw[0])
+        rows, columns = seen.size[0] - box.top, seen.size[1] - box.left  # without what lies beyond the border
+        scores_Chw, delta_Chw, trust_3hw = (part[:, :rows, :columns].float().cpu().numpy() for part in maps)
+        box = Box(box.top, box.left, *scores_Chw.shape[1:])
+        return box, scores_Chw, delta_Chw, trust_3hw
 
-    def labels(self, frame: GapFrame, says: Sequence[np.ndarray]) -> np.ndarray:
-        """What the frame shows; `says`: the better side, left and right at working size."""
+    def places(self, seen: SeenFrame) -> np.ndarray:
+        """places_hw at flow size: what the net says in its box, and the better side elsewhere."""
+        places_hw, said = seen.labels_3hw[0].copy(), self.says(seen)
+        if said is not None:
+            box, scores_Chw, _, _ = said
+            inside_hw = places_hw[box.top : box.top + box.height, box.left : box.left + box.width]
+            np.copyto(inside_hw, np.argmax(scores_Chw, axis=0).astype(np.uint8), where=inside_hw != OTHER)
+        return places_hw
+
+    def labels(
+        self,
+        frame: GapFrame,
+        says: Sequence[np.ndarray],
+        advantage_hw: np.ndarray | None,
+        *,
+        part: bool = False,
+    ) -> np.ndarray:
+        """What the frame shows; `says`: the better side, left and right at working size; `advantage_hw`: of
+        the right side; `part`: the net decides where the sides differ only."""
         left, right = self.keys[0], self.keys[1] if len(self.keys) > 1 else None
-        size, to = left.labels_hw.shape, says[0].shape
-        seen = see(frame.colours_hw3, left, frame.left, right, frame.right)
-        answer, sight = self.says(seen)
-        doubtful_HW = _grown_mask(_doubtful(seen, _inside(answer.scores(sight), size)), to)
-        doubtful_HW &= self.table[says[0] & 0xFF] != OTHER
-        scores_CN = _grown(_inside(answer.delta_Shw, size), to)[:, doubtful_HW]
-        trust_3N = _grown(_inside(answer.trust_B3hw[0], size), to)[:, doubtful_HW]
+        seen = see(frame.colours_hw3, left, frame.left, right, frame.right, advantage_hw)
+        said = self.says(seen)
+        return says[0].copy() if said is None else self._shown(seen, said, says, part)
+
+    def _shown(self, seen: SeenFrame, said: Said, says: Sequence[np.ndarray], part: bool) -> np.ndarray:
+        """labels_HW: where there is doubt the net decides, elsewhere the better side."""
+        (box, scores_Chw, delta_Chw, trust_3hw), to = said, says[0].shape
+        doubtful_HW = _grown_mask(_doubtful(seen, box, scores_Chw), to)
+        if part:
+            doubtful_HW &= (says[1] & 0xFF) != (says[2] & 0xFF)
+        labels_HW = says[0] & 0xFF
+        at = np.flatnonzero(doubtful_HW)
+        at = at[self.table[labels_HW.ravel()[at]] != OTHER]
+        scores_CN, trust_3N = (
+            _grown(maps_Xhw, box, seen.size, to, at) for maps_Xhw in (delta_Chw, trust_3hw)
+        )
         for side_HW, trust_N in zip(says, trust_3N, strict=True):
-            place_N = self.table[side_HW[doubtful_HW] & 0xFF]
+            place_N = self.table[side_HW.ravel()[at] & 0xFF]
             known = np.flatnonzero(place_N != OTHER)
             scores_CN[place_N[known], known] += trust_N[known]
-        labels_HW = says[0] & 0xFF
-        labels_HW[doubtful_HW] = self.classes[np.argmax(scores_CN, axis=0)]
+        labels_HW.ravel()[at] = self.classes[np.argmax(scores_CN, axis=0)]
         return _with_confidence(labels_HW, says)
 
 
-def _doubtful(seen: SeenFrame, scores_Chw: np.ndarray) -> np.ndarray:
+def _doubtful(seen: SeenFrame, box: Box, scores_Chw: np.ndarray) -> np.ndarray:
     """mask_hw: where the sides differ, or the net from the better one, and around it. Elsewhere all of them
     say the same, and the better side shows it at working size."""
     better_hw, left_hw, right_hw = seen.labels_3hw
-    differs_hw = (left_hw != right_hw) | (np.argmax(scores_Chw, axis=0) != better_hw)
-    return cv2.dilate(differs_hw.astype(np.uint8), np.ones((AROUND, AROUND), np.uint8))
+    differs_hw = (left_hw != right_hw).astype(np.uint8)
+    at = np.s_[box.top : box.top + box.height, box.left : box.left + box.width]
+    differs_hw[at] |= np.argmax(scores_Chw, axis=0) != better_hw[at]
+    return cv2.dilate(differs_hw, np.ones((AROUND, AROUND), np.uint8))
+
+
+def _shares(key: SeenKey, classes: int) -> torch.Tensor:
+    return shares_of(key.labels_hw, classes)
 
 
 def device_of(net: MatchNet) -> torch.device:
@@ -120,13 +179,17 @@ def key_at(key: GapKey) -> SeenKey:
     return SeenKey(rgb_hw3=key.colours_hw3, labels_hw=labels_hw)
 
 
-def _inside(maps_Xhw: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """Without what fills them up."""
-    return maps_Xhw[:, : size[0], : size[1]].float().cpu().numpy()
-
-
-def _grown(maps_Xhw: np.ndarray, to: tuple[int, ...]) -> np.ndarray:
-    return np.stack([cv2.resize(map_hw, to[1::-1], interpolation=cv2.INTER_LINEAR) for map_hw in maps_Xhw])
+def _grown(
+    maps_Xhw: np.ndarray, box: Box, size: tuple[int, int], to: tuple[int, ...], at: np.ndarray
+) -> np.ndarray:
+    """maps_XN: maps of a box, at places of the whole frame at working size."""
+    rest = (size[0] - box.top - box.height, size[1] - box.left - box.width)
+    found = []
+    for map_hw in maps_Xhw:
+        whole_hw = cv2.copyMakeBorder(map_hw, box.top, rest[0], box.left, rest[1], cv2.BORDER_REPLICATE)
+        grown_HW = cv2.resize(whole_hw, to[1::-1], interpolation=cv2.INTER_LINEAR)
+        found.append(grown_HW.ravel()[at])
+    return np.stack(found)
 
 
 def _grown_mask(mask_hw: np.ndarray, to: tuple[int, ...]) -> np.ndarray:

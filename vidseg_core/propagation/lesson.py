@@ -172,9 +172,11 @@ def look(
     net: MatchNet, samples: Sequence[Sample], device: torch.device | str = "cpu"
 ) -> tuple[Answer, Sight]:
     """What the net says of samples of one size."""
-    frames, counts = [sample.frame for sample in samples], [sample.classes for sample in samples]
-    labels = [(sample.keys[0].labels_hw, sample.keys[1].labels_hw) for sample in samples]
-    sight = sight_of(frames, labels, counts).to(device)
+    shares = [
+        (shares_of(s.keys[0].labels_hw, s.classes), shares_of(s.keys[1].labels_hw, s.classes))
+        for s in samples
+    ]
+    sight = sight_of([sample.frame for sample in samples], shares).to(device)
     left, right = (pictures_of([s.keys[side].rgb_hw3 for s in samples]).to(device) for side in (0, 1))
     return net(sight, net.keys(left, right)), sight
 

@@ -1,20 +1,25 @@
-"""Keys are labels that cost nothing: which way of filling gaps suits a segment, and how the net gets used to
-it.
+"""Keys are labels that cost nothing: which way of filling gaps suits a gap, and how the net gets used to a
+segment.
 
-Model: once a key has a key on both sides, it is filled in as if it had been left out: by flow, by the net,
-and by the net as adapted so far. Pixel counts of all such keys of a segment are summed, and the way with the
-highest mean IoU fills the gap that has just closed; before the first such key, and where two are equal, it is
-flow. Then the adapted net learns some steps from the last `LESSONS` left-out keys. All of it lies in the
-gap's memory: stored with the segment, and gone with it.
+Model: each of a gap's two keys is filled in from the other one alone, by flow and by the net. Where the net
+is better at both, it fills the gap; where it is worse at both, flow does. Else the net fills it in part:
+where the two keys, warped by flow, differ, for where they agree flow is hardly ever wrong. Frames after a
+segment's last key are filled by the net where it was better at both ends of the gap before, else by flow.
 
-Invariants: a key is judged before the adapted net learns from it; what fills a gap depends on the segment's
-keys up to the one that closes it.
+With `steps` a copy of the net gets used to the segment. Once a key has a key on both sides, it is filled in
+from these two, as if it had been left out, by both nets; then the copy learns some steps from the last
+`LESSONS` left-out keys. It stands in for the net where its mean IoU over all of them was higher.
 
-Legend: h, w flow size; 2 = (u, v); M ways, I class ids; N = both, said, true.
+Invariants: a key is judged before the copy learns from it; what fills a gap depends on the segment's keys up
+to the one that closes it. All of it lies in the gap's memory: stored with the segment, and gone with it.
+
+Legend: h, w flow size; 2 = (u, v), or both ends of a gap; W = flow, net; M = net, its copy; I class ids; N =
+both, said, true.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -22,7 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidseg_core.models.match import STRIDE, MatchNet
+from vidseg_core.models.match import STRIDE, MatchNet, quick
 from vidseg_core.propagation.asked import Asked, device_of, key_at
 from vidseg_core.propagation.chain import Link, improve
 from vidseg_core.propagation.flow import DisFlow
@@ -30,8 +35,8 @@ from vidseg_core.propagation.gap import Gap, Memory
 from vidseg_core.propagation.lesson import CropForm, Lesson, draw_sample, look, losses_of
 from vidseg_core.propagation.sight import OTHER, SeenFrame, SeenKey, see
 
-FLOW, NET, ADAPTED = "flow", "match", "adapted"
-WAYS = (FLOW, NET, ADAPTED)
+FLOW, PART, WHOLE = "flow", "in part", "whole"
+NET, ADAPTED = "match", "adapted"
 LESSONS = 4
 """Left-out keys that the adapted net learns from, the last ones."""
 BATCH, RATE = 4, 1e-3
@@ -43,7 +48,10 @@ WEIGHTS = {"pixels": 2.0, "overlap": 1.0, "read": 0.3}
 class Past:
     """What is remembered of a segment between gaps."""
 
-    counts_MIN: np.ndarray = field(default_factory=lambda: np.zeros((len(WAYS), 256, 3), np.int64))
+    ends_W2: np.ndarray | None = None
+    """Mean IoU at the ends of the gap closed last, each filled in from the other; None: there was none."""
+    counts_MIN: np.ndarray = field(default_factory=lambda: np.zeros((2, 256, 3), np.int64))
+    """Of the left-out keys; of a net that does not adapt nothing."""
     checks: int = 0
     """Keys that were left out so far."""
     lessons: list[Lesson] = field(default_factory=list)
@@ -58,67 +66,103 @@ class Past:
     """The flow from that key to `before`."""
     distance: int = 0
 
-    def scores(self) -> np.ndarray:
-        """Mean IoU of each way over the left-out keys."""
-        both, said, true = np.moveaxis(self.counts_MIN.astype(np.float64), 2, 0)
-        union, there = np.maximum(said + true - both, 1.0), true > 0
-        return (both / union * there).sum(1) / np.maximum(there.sum(1), 1)
-
-    def words(self) -> str:
-        """The choice and what it follows from."""
-        if not self.checks:
+    def extent(self, *, two_sided: bool) -> str:
+        """How much of a gap the net fills: `WHOLE`, `PART`, or nothing (`FLOW`)."""
+        if self.ends_W2 is None:
             return FLOW
-        ways = WAYS if self.weights is not None else WAYS[:2]
-        scores = zip(ways, self.scores(), strict=False)
-        found = ", ".join(f"{way} {score:.3f}" for way, score in scores)
-        return f"{self.choice()} ({self.checks} left-out key{'s' * (self.checks > 1)}: {found})"
+        gains_2 = self.ends_W2[1] - self.ends_W2[0]
+        if gains_2.min() > 0.0:
+            return WHOLE
+        return PART if two_sided and gains_2.max() >= 0.0 else FLOW
 
-    def choice(self) -> str:
-        """The way that fills the gap."""
-        return WAYS[int(np.argmax(self.scores()))] if self.checks else FLOW
+    def net(self) -> str:
+        """Which net that is."""
+        adapted, first = self.weights is not None, mean_ious(self.counts_MIN)
+        return ADAPTED if adapted and first[1] > first[0] else NET
+
+    def words(self, *, two_sided: bool) -> str:
+        """The choice and what it follows from."""
+        extent = self.extent(two_sided=two_sided)
+        if self.ends_W2 is None:
+            return FLOW
+        ways = zip((FLOW, self.net()), self.ends_W2, strict=True)
+        found = ", ".join(f"{way} {ends_2[0]:.3f} and {ends_2[1]:.3f}" for way, ends_2 in ways)
+        choice = {FLOW: FLOW, PART: f"{self.net()} {PART}", WHOLE: self.net()}[extent]
+        keys = ""
+        if self.weights is not None:
+            scores = zip((NET, ADAPTED), mean_ious(self.counts_MIN), strict=True)
+            keys = f"; {self.checks} left-out key{'s' * (self.checks > 1)}: "
+            keys += ", ".join(f"{way} {score:.3f}" for way, score in scores)
+        return f"{choice} (keys from one another: {found}{keys})"
+
+
+def mean_ious(counts_XIN: np.ndarray) -> np.ndarray:
+    """mean IoU_X over the classes that are there."""
+    both, said, true = np.moveaxis(counts_XIN.astype(np.float64), 2, 0)
+    union, there = np.maximum(said + true - both, 1.0), true > 0
+    return (both / union * there).sum(1) / np.maximum(there.sum(1), 1)
 
 
 class SelfCheck:
-    """`steps`: what the adapted net learns after each left-out key; 0: it is left as it is."""
+    """`steps`: what the adapted net learns after each left-out key; 0: nothing adapts."""
 
     def __init__(self, net: MatchNet, steps: int = 0) -> None:
         self.net, self.steps = net, steps
+        self._quick = quick(net)
         self._flow = DisFlow()
 
     def close(self, gap: Gap) -> Past:
         """What is known once the gap's right key is there; the gap's memory is what the next one needs."""
         past = past_of(gap.memory)
-        if gap.right is None or not gap.frames:
+        first, last = (gap.frames[0], gap.frames[-1]) if gap.frames else (None, None)
+        if gap.right is None or first is None or last is None or first.right is None:
             return past
         left, right = key_at(gap.left), key_at(gap.right)
-        first, last = gap.frames[0], gap.frames[-1]
-        if past.before is not None and past.last_view is not None and first.right is not None:
-            if np.array_equal(past.last_view, gap.left.view):
-                ahead_hw2 = self._one_more(gap.left.view, gap.right.view, first.right)
-                self._learn(past, left, right, ahead_hw2, first.right.distance + 1)
-        past.back_hw2 = self._one_more(gap.right.view, gap.left.view, last.left)
-        past.before, past.last_view, past.distance = left, gap.right.view, last.left.distance + 1
+        ahead = self._one_more(gap.left.view, gap.right.view, first.right)
+        back = self._one_more(gap.right.view, gap.left.view, last.left)
+        if self.steps:
+            self._learn(past, gap, left, right, ahead)
+            past.before, past.last_view, past.distance = left, gap.right.view, back.distance
+            past.back_hw2 = back.flow_hw2
+        net = self.net_of(past)
+        past.ends_W2 = np.array(
+            [
+                [
+                    self._end(one, other, link, way)
+                    for one, other, link in ((left, right, ahead), (right, left, back))
+                ]
+                for way in (None, net)
+            ]
+        )
         gap.memory = memory_of(past)
         return past
+
+    def _end(self, now: SeenKey, key: SeenKey, link: Link, net: MatchNet | None) -> float:
+        """Mean IoU of one key filled in from the other."""
+        said_hw = _filled(now.rgb_hw3, [key], [link], net)
+        return float(mean_ious(_counts(said_hw, now.labels_hw)[None])[0])
+
+    def net_of(self, past: Past) -> MatchNet:
+        """The net or its copy."""
+        if past.weights is None or past.net() == NET:
+            return self._quick
+        return self._adapted(past)
 
     def most_remembered(self, height: int, width: int, channels: int) -> int:
         """Bytes of a memory at most, with flow pictures of this size."""
         picture, flow = 3 * height * width, 8 * height * width
-        fixed = Past().counts_MIN.nbytes + 2 * np.array([0]).nbytes
-        before = picture + height * width + channels * height * width + flow
+        ends = np.zeros((2, 2)).nbytes
         if not self.steps:
-            return fixed + before
+            return ends
+        fixed = ends + Past().counts_MIN.nbytes + 2 * np.array([0]).nbytes
+        before = picture + height * width + channels * height * width + flow
         lesson = 3 * (picture + height * width) + 2 * flow // 2 + np.array([0, 0]).nbytes
         weights = sum(part.nelement() * part.element_size() for part in self.net.parameters())
         return fixed + before + LESSONS * lesson + weights
 
-    def net_of(self, past: Past) -> MatchNet | None:
-        """What fills the gap; None: flow does."""
-        choice = past.choice()
-        return None if choice == FLOW else self.net if choice == NET else self._adapted(past)
-
-    def _one_more(self, current: np.ndarray, key: np.ndarray, before: Link) -> np.ndarray:
-        """Flow from one key to the other; `before`: the link of the frame beside the first to the other."""
+    def _one_more(self, current: np.ndarray, key: np.ndarray, before: Link) -> Link:
+        """From one key to the other, with its flow; `before`: the link of the frame beside the first to the
+        other."""
         grays = [_gray(view) for view in (current, key)]
         link = Link(current=grays[0], key=grays[1], distance=before.distance + 1)
 
@@ -126,29 +170,29 @@ class SelfCheck:
             return self._flow.flow([a for a, _ in pairs], [b for _, b in pairs])
 
         improve([link], estimate([(link.current, link.key)]), [before.flow_hw2], estimate)
-        assert link.flow_hw2 is not None
-        return link.flow_hw2
+        return link
 
-    def _learn(self, past: Past, left: SeenKey, right: SeenKey, ahead_hw2: np.ndarray, distance: int) -> None:
-        """Judge all ways on the key between `past.before` and `right`, then adapt."""
-        before, back_hw2 = past.before, past.back_hw2
-        assert before is not None and back_hw2 is not None
+    def _learn(self, past: Past, gap: Gap, left: SeenKey, right: SeenKey, ahead: Link) -> None:
+        """Judge both nets on the key between `past.before` and `right`, if there is one, then adapt."""
+        before, back_hw2, ahead_hw2 = past.before, past.back_hw2, ahead.flow_hw2
+        if before is None or back_hw2 is None or past.last_view is None or ahead_hw2 is None:
+            return
+        if not np.array_equal(past.last_view, gap.left.view):
+            return
         lesson = Lesson(
             pictures=[before.rgb_hw3, left.rgb_hw3, right.rgb_hw3],
             labels=[before.labels_hw, left.labels_hw, right.labels_hw],
             flows=[back_hw2.astype(np.float16), ahead_hw2.astype(np.float16)],
-            distances=[past.distance, distance],
+            distances=[past.distance, ahead.distance],
         )
-        nets = [None, self.net, *([self._adapted(past)] if self.steps else [])]
-        for counts_IN, net in zip(past.counts_MIN, nets, strict=False):
-            counts_IN += _counts(_filled(lesson, net), left.labels_hw)
+        for counts_IN, net in zip(past.counts_MIN, (self._quick, self._adapted(past)), strict=True):
+            counts_IN += _counts(_left_out(lesson, net), left.labels_hw)
         past.checks += 1
-        if self.steps:
-            past.lessons = [*past.lessons, lesson][-LESSONS:]
-            past.weights = self._adapt(past)
+        past.lessons = [*past.lessons, lesson][-LESSONS:]
+        past.weights = self._adapt(past)
 
     def _adapted(self, past: Past) -> MatchNet:
-        return self.net if past.weights is None else self._copy(past, device_of(self.net))
+        return self._quick if past.weights is None else quick(self._copy(past, device_of(self.net)))
 
     def _copy(self, past: Past, device: torch.device) -> MatchNet:
         """The adapted net, to be changed."""
@@ -194,33 +238,41 @@ def _form(size: tuple[int, ...]) -> CropForm:
     return CropForm(height=rows, width=columns, one_sided=0.1)
 
 
-def _filled(lesson: Lesson, net: MatchNet | None) -> np.ndarray:
-    """labels_hw of the frame in the middle, by flow or a net."""
-    keys = [SeenKey(rgb_hw3=lesson.pictures[n], labels_hw=lesson.labels[n]) for n in (0, 2)]
-    seen = _seen(lesson, keys)
+def _left_out(lesson: Lesson, net: MatchNet | None) -> np.ndarray:
+    """labels_hw of the frame in the middle."""
+    sides = [
+        (
+            SeenKey(rgb_hw3=lesson.pictures[n], labels_hw=lesson.labels[n]),
+            Link(
+                current=_gray(lesson.pictures[1]),
+                key=_gray(lesson.pictures[n]),
+                distance=lesson.distances[n // 2],
+                flow_hw2=lesson.flows[n // 2].astype(np.float32),
+            ),
+        )
+        for n in (0, 2)
+    ]
+    keys, links = zip(*sides, strict=True)
+    return _filled(lesson.pictures[1], keys, links, net)
+
+
+def _filled(
+    now_hw3: np.ndarray, keys: Sequence[SeenKey], links: Sequence[Link], net: MatchNet | None
+) -> np.ndarray:
+    """labels_hw of a frame between one or two keys, by flow or a net."""
+
+    def shown(keys: Sequence[SeenKey]) -> SeenFrame:
+        right = (keys[1], links[1]) if len(keys) > 1 else (None, None)
+        return see(now_hw3, keys[0], links[0], *right)
+
+    labels_hw = shown(keys).labels_3hw[0]
     asked = None if net is None else Asked.about(net, keys)
     if asked is None:
-        return seen.labels_3hw[0]
-    said = _seen(lesson, asked.keys)
-    answer, sight = asked.says(said)
-    rows, columns = lesson.labels[1].shape
-    places_hw = answer.scores(sight)[:, :rows, :columns].argmax(0).cpu().numpy()
-    return np.where(said.labels_3hw[0] == OTHER, seen.labels_3hw[0], asked.classes[places_hw]).astype(
-        np.uint8
-    )
-
-
-def _seen(lesson: Lesson, keys) -> SeenFrame:
-    links = [
-        Link(
-            current=_gray(lesson.pictures[1]),
-            key=_gray(lesson.pictures[2 * side]),
-            distance=lesson.distances[side],
-            flow_hw2=lesson.flows[side].astype(np.float32),
-        )
-        for side in (0, 1)
-    ]
-    return see(lesson.pictures[1], keys[0], links[0], keys[1], links[1])
+        return labels_hw
+    places_hw = asked.places(shown(asked.keys))
+    known_hw = places_hw != OTHER
+    labels_hw[known_hw] = asked.classes[places_hw[known_hw]]
+    return labels_hw
 
 
 def _counts(said_hw: np.ndarray, true_hw: np.ndarray) -> np.ndarray:
@@ -238,7 +290,9 @@ def _counts(said_hw: np.ndarray, true_hw: np.ndarray) -> np.ndarray:
 
 def memory_of(past: Past) -> Memory:
     """All of it as arrays by name."""
-    memory: Memory = {"counts": past.counts_MIN, "checks": np.array([past.checks])}
+    memory: Memory = {} if past.ends_W2 is None else {"ends": past.ends_W2}
+    if past.checks:
+        memory |= {"counts": past.counts_MIN, "checks": np.array([past.checks])}
     if past.before is not None and past.last_view is not None and past.back_hw2 is not None:
         memory |= {"key.picture": past.before.rgb_hw3, "key.labels": past.before.labels_hw}
         memory |= {
@@ -257,11 +311,9 @@ def memory_of(past: Past) -> Memory:
 
 def past_of(memory: Memory) -> Past:
     """What `memory_of` made into arrays."""
-    if not memory:
-        return Past()
-    past = Past(
-        counts_MIN=memory["counts"].copy(), checks=int(memory["checks"][0]), weights=memory.get("net")
-    )
+    past = Past(ends_W2=memory.get("ends"), weights=memory.get("net"))
+    if "checks" in memory:
+        past.counts_MIN, past.checks = memory["counts"].copy(), int(memory["checks"][0])
     if "key.picture" in memory:
         past.before = SeenKey(rgb_hw3=memory["key.picture"], labels_hw=memory["key.labels"])
         past.last_view, past.back_hw2 = memory["last.view"], memory["last.flow"]

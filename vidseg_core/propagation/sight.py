@@ -5,7 +5,7 @@ training alike. Label maps hold places in a list of classes, not class ids; `OTH
 the list. Without a right key the left one stands in for it and its distance is 0.
 
 Legend: h, w flow size; B frames, C classes of one frame, S of all together; E evidence; 3 = RGB, or the
-better side, left, right; m, n = h/8, w/8, rounded up.
+better side, left, right; q, r = h/8, w/8, rounded up.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ FAR_APART = 30.0
 """Frames: distances are counted in these."""
 NO_ERROR, NO_KEY = 2.0, 1.0
 """Evidence where there is no right key: error and disagreement; agreement."""
+AROUND = 16
+"""Pixels at flow size around a border between classes that the net looks at."""
 _WINDOW = (5, 5)
 
 
@@ -54,8 +56,13 @@ class SeenFrame:
     """uint8: where flow puts the classes."""
 
     def cut(self, top: int, left: int, height: int, width: int) -> SeenFrame:
-        """A window of it."""
+        """A window of it; beyond its border it goes on as there."""
         at = np.s_[top : top + height, left : left + width]
+        beyond = [
+            max(0, size - all_) for size, all_ in zip((top + height, left + width), self.size, strict=True)
+        ]
+        if any(beyond):
+            return self._grown(*beyond).cut(top, left, height, width)
         return replace(
             self,
             now_hw3=self.now_hw3[at],
@@ -65,6 +72,53 @@ class SeenFrame:
             labels_3hw=self.labels_3hw[:, at[0], at[1]],
         )
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.now_hw3.shape[0], self.now_hw3.shape[1]
+
+    def _grown(self, down: int, across: int) -> SeenFrame:
+        def grown(array: np.ndarray, first: int) -> np.ndarray:
+            wide = [(0, 0)] * array.ndim
+            wide[first : first + 2] = [(0, down), (0, across)]
+            return np.pad(array, wide, mode="edge")
+
+        pictures = (self.now_hw3, self.left_hw3, self.right_hw3)
+        now_hw3, left_hw3, right_hw3 = (grown(picture, 0) for picture in pictures)
+        return replace(
+            self,
+            now_hw3=now_hw3,
+            left_hw3=left_hw3,
+            right_hw3=right_hw3,
+            evidence_Ehw=grown(self.evidence_Ehw, 1),
+            labels_3hw=grown(self.labels_3hw, 1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of a frame: pixels at flow size, in whole places."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def in_doubt(labels_3hw: np.ndarray) -> Box | None:
+    """What the net has to look at: where the sides differ, borders between classes, and `AROUND` them. Its
+    lower right border may lie outside the frame. None: every place of it says the same on all sides."""
+    better_hw, left_hw, right_hw = labels_3hw
+    edges_hw = cv2.morphologyEx(better_hw, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    across, down, width, height = cv2.boundingRect(((edges_hw > 0) | (left_hw != right_hw)).astype(np.uint8))
+    if not width:
+        return None
+    (top, bottom), (left, right) = (
+        (max(0, begin - AROUND) // STRIDE, -(-min(size, begin + length + AROUND) // STRIDE))
+        for begin, length, size in zip((down, across), (height, width), better_hw.shape, strict=True)
+    )
+    return Box(top * STRIDE, left * STRIDE, (bottom - top) * STRIDE, (right - left) * STRIDE)
+
 
 def advantage(left: Link, right: Link) -> np.ndarray:
     """Where the right side explains the frame better (see `two_sided`)."""
@@ -73,9 +127,15 @@ def advantage(left: Link, right: Link) -> np.ndarray:
 
 
 def see(
-    now_hw3: np.ndarray, left: SeenKey, to_left: Link, right: SeenKey | None, to_right: Link | None
+    now_hw3: np.ndarray,
+    left: SeenKey,
+    to_left: Link,
+    right: SeenKey | None,
+    to_right: Link | None,
+    advantage_hw: np.ndarray | None = None,
 ) -> SeenFrame:
-    """The frame as the net sees it; the links have their flows."""
+    """The frame as the net sees it; the links have their flows. `advantage_hw`: of the right side, where that
+    is known already."""
     flow_hw2 = _flow(to_left)
     left_hw3, left_hw = warp_picture(left.rgb_hw3, flow_hw2), warp_labels(left.labels_hw, flow_hw2)
     left_error_hw = _error(now_hw3, left_hw3)
@@ -90,7 +150,9 @@ def see(
         apart_hw = np.minimum(apart_hw2.sum(2), 4.0) / 2.0
         same_hw = (left_hw == right_hw).astype(np.float32)
         evidence = [left_error_hw, _error(now_hw3, right_hw3), apart_hw.astype(np.float32), same_hw]
-        labels = [choose(left_hw, right_hw, advantage(to_left, to_right)), left_hw, right_hw]
+        if advantage_hw is None:
+            advantage_hw = advantage(to_left, to_right)
+        labels = [choose(left_hw, right_hw, advantage_hw), left_hw, right_hw]
     return SeenFrame(
         now_hw3=now_hw3,
         left_hw3=left_hw3,
@@ -101,26 +163,28 @@ def see(
     )
 
 
+Shares = tuple[torch.Tensor, torch.Tensor]
+"""Of the left and the right key."""
+
+
 def sight_of(
-    frames: Sequence[SeenFrame], keys: Sequence[tuple[np.ndarray, np.ndarray]], counts: Sequence[int]
+    frames: Sequence[SeenFrame], shares: Sequence[Shares], corner: tuple[int, int] = (0, 0)
 ) -> Sight:
-    """Frames of one size as tensors; `keys`: the label maps of both keys of each as they are; `counts`: how
-    many classes are in each one's list."""
+    """Frames of one size, in whole places, as tensors; `shares`: of both keys of each (`shares_of`);
+    `corner`: place of a key that the frames begin at."""
+    counts = [len(left) for left, _ in shares]
     owner_S = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor(counts))
-    classes = [one_hot(frame.labels_3hw, count) for frame, count in zip(frames, counts, strict=True)]
-    shares = [
-        (shares_of(left_hw, count), shares_of(right_hw, count))
-        for (left_hw, right_hw), count in zip(keys, counts, strict=True)
-    ]
     return Sight(
         now_B3hw=pictures_of([frame.now_hw3 for frame in frames]),
         left_B3hw=pictures_of([frame.left_hw3 for frame in frames]),
         right_B3hw=pictures_of([frame.right_hw3 for frame in frames]),
-        evidence_BEhw=_whole_places(torch.from_numpy(np.stack([frame.evidence_Ehw for frame in frames]))),
+        evidence_BEhw=torch.from_numpy(np.stack([frame.evidence_Ehw for frame in frames])),
         distances_B2=torch.tensor([frame.distances for frame in frames]),
-        classes_S3hw=_whole_places(torch.cat(classes)),
+        places_B3hw=torch.from_numpy(np.stack([frame.labels_3hw for frame in frames])),
+        place_S=torch.cat([torch.arange(count, dtype=torch.uint8) for count in counts]),
         shares=shares,
         owner_S=owner_S,
+        corner=corner,
     )
 
 
@@ -137,7 +201,7 @@ def one_hot(labels_Xhw: np.ndarray, count: int) -> torch.Tensor:
 
 
 def shares_of(labels_hw: np.ndarray, count: int, side: int = STRIDE) -> torch.Tensor:
-    """(C, m, n): share of each class in each square of so many pixels."""
+    """(C, q, r): share of each class in each square of so many pixels."""
     return functional.avg_pool2d(_whole_places(one_hot(labels_hw[None], count)), side)[:, 0]
 
 
