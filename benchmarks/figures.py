@@ -112,7 +112,6 @@ def tables_of(group: Group, folder: Path, **options: Any) -> list[EpisodeTable]:
         working_size=PIXELS,
         limit=group.clips,
         clip_frames=group.frames,
-        min_frames=min(BuildEpisodesConfig.min_frames, group.frames),
         segment_frames=0,
         horizon=HORIZON,
         features=("scores", "flow"),
@@ -378,6 +377,10 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=320, help="episodes that a policy is trained on")
     parser.add_argument("--trials", type=int, default=12, help="trials of the search")
     options = parser.parse_args()
+    if options.frames < BuildEpisodesConfig.min_frames:
+        parser.error(
+            f"--frames must be at least {BuildEpisodesConfig.min_frames}: shorter clips hold no episode"
+        )
     rows: list[dict[str, Any]] = []
     with timed("all groups"), ray_session(RayForAll()):
         for group in groups_of(options):

@@ -56,7 +56,8 @@ PAGES = {path.name if path.parent != ROOT / "tune_spaces" else "tune_spaces": pa
 PAGES |= {path.name: path for path in CARDS}
 NOT_RUN_PAGES = {
     "papers.md": "hours each, on data that is not here; a net of two steps sees one class. Its verbs run "
-    "on other pages; test_commands.py reads its commands, test_papers.py its names"
+    "on other pages; test_commands.py reads its commands, test_papers.py its names, and python -m "
+    "benchmarks.papers runs them on small nets and drawn clips of the same layouts"
 }
 """Pages that no test can run, and why."""
 ON_RAY = "cluster.md"
