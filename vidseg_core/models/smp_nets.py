@@ -124,7 +124,7 @@ def _short_fpn(decoder: Any, maps: Maps) -> torch.Tensor:
     """FPN's decoder from fewer maps (it reads those from stride 4 on): the coarsest there is becomes the
     top."""
     if type(decoder).__name__ != "FPNDecoder":
-        raise SegmenterError("an smp net can be truncated if it is an FPN, e.g. truncated:1/smp:FPN/resnet18")
+        raise SegmenterError("this net can be truncated if it is an FPN, e.g. truncated:1/smp:FPN/resnet18")
     laterals = (decoder.p2.skip_conv, decoder.p3.skip_conv, decoder.p4.skip_conv)
     top, summed = None, []
     for place, fine in reversed(list(enumerate(maps[1:]))):
