@@ -183,6 +183,22 @@ def test_a_cheap_net_leaves_nothing_for_an_expensive_propagator_and_that_is_said
     assert [way.name for way in unknown] == ["copy"] and "not known" in said[1]
 
 
+def test_where_no_schedule_has_so_few_keys_nothing_else_is_tried() -> None:
+    """A forced key every 16 frames, where the budget would want one in 50."""
+    asked = config("copy", budget=0.02)
+    point = Point(family="fixed", settings={"name": "fixed", "interval": 16}, keys=(), share=1 / 16)
+    first = Valued(point=point, quality_C=np.array([0.5]))
+    choice = conclude(first, asked={"budget": 0.02}, frames=[16], seed=0, note="the budget is exceeded")
+
+    def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
+        raise AssertionError("nothing fits")
+
+    even = _Even()
+    even.longest = 16
+    found = choose_way(asked, choice, Prices(EXPENSIVE), [], even, value, [16], lambda text: None)
+    assert found.settings == choice.settings and found.note == choice.note and not found.propagation
+
+
 def test_who_names_a_propagator_has_it(tmp_path: Path) -> None:
     words = ["--input", "x", "--output", "y", "--segmenter", "plain", "--budget", "0.1"]
 

@@ -229,6 +229,15 @@ def test_masks_without_any_object_stay_so_and_the_net_is_not_asked() -> None:
     assert not net.asked
 
 
+def test_confidences_stay_where_flow_says_the_same_and_are_none_elsewhere() -> None:
+    """Maps of pseudo-labels: the class in the low byte, the confidence in the high one."""
+    sure_HW = (_labels().astype(np.uint16)) | 0x6400
+    nowhere = Spy(says={0: -1.0})
+    (mask,) = _fill(_spied(nowhere), _gap(_key(0, sure_HW), None, 1, 1), two_sided=False)
+    assert mask.dtype == np.uint16
+    assert np.array_equal(mask, np.where(_labels() == 0, 0x6400, 0))
+
+
 def test_memory_of_other_objects_than_the_keys_is_forgotten() -> None:
     past = [[memory.Remembered(torch.ones(2, dtype=torch.bfloat16), torch.ones(3))]]
     seen = memory.SeenKey([], None)

@@ -300,7 +300,9 @@ def _propagator(choice: Choice) -> list[tuple[str, str]]:
     for row in choice.ways:
         known = row["fidelity"] is not None
         worth = (
-            f"{row['fidelity']:.2f} at {100 * row['key_share']:.1f} % keys" if known else "keeps no promise"
+            f"{row['fidelity']:.2f} at {100 * row['key_share']:.1f} % keys"
+            if known
+            else "has no setting that fits"
         )
         tried.append(f"{row['propagator']} {worth}, {row['frame_gflop']:.3g} GFLOP a frame")
     name = choice.propagation.get("name", choice.ways[0]["propagator"])

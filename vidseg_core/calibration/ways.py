@@ -143,10 +143,9 @@ def choose_way(
     for way in ways:
         most = min(prices.affordable(cost, way), config.budget or 1.0)
         if config.budget is not None:
-            valued = value(way, _within(config, [*families, even], even, most, frames))
-            item = max(valued, key=lambda item: (item.quality_C.mean(), -item.point.share))
-            better = best.fidelity is not None and 100 * float(item.quality_C.mean()) > best.fidelity
-            kept = None
+            points, kept = _within(config, families, even, most, frames), None
+            item = max(value(way, points), key=_worth) if points else None
+            better = item is not None and 100 * _worth(item)[0] > (best.fidelity or 0.0)
         else:
             assert config.max_drop is not None
             tables = _tables(value, way, [*families, even], most)
@@ -162,11 +161,16 @@ def choose_way(
     return replace(best, ways=tuple(rows) if ways else ())
 
 
+def _worth(item: Valued) -> tuple[float, float]:
+    """By which points are compared: mean quality, and then fewer keys."""
+    return float(item.quality_C.mean()), -item.point.share
+
+
 def _within(
     config: SegmentConfig, families: Sequence[Family], even: FixedFamily, most: float, frames: Sequence[int]
 ) -> list[Point]:
     """Points with at most this share of keys: even keys, and the chosen scheduler where it keeps to it."""
-    points = [even.at(min(even.longest, interval_within(most)))]
+    points = [even.at(interval_within(most))] if interval_within(most) <= even.longest else []
     for family in families:
         within = [point for point in family.points([most, 0.93 * most, 0.85 * most]) if point.share <= most]
         points += [point for point in within if fits(point, most, frames, config.seed)][:1]
