@@ -7,6 +7,7 @@ files laid out as the publishers ship them.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tests.datasets.miniatures import (
     save,
     save_palette,
 )
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.camvid import CAMVID_GROUPS
 from vidseg_core.datasets.cityscapes import CITYSCAPES_CLASSES
 from vidseg_core.datasets.open import open_dataset
@@ -281,6 +283,38 @@ def test_a_tenth_of_the_labels_can_be_kept(tmp_path: Path) -> None:
     assert dataset.read(dataset.items("train")[2]).labels_HW is None
     with pytest.raises(DatasetError, match="labels_every=0: must be a whole number"):
         open_dataset(f"folder:{tmp_path}?labels_every=0")
+
+
+def test_regions_of_a_data_set_are_clips_of_their_own() -> None:
+    """What a region is to the engine (`engine.regions`): nets and schedulers learn from just that."""
+    whole = open_dataset("scenes:videos=2,frames=3,height=48,width=64?val_clips=scene-001*")
+    cut = open_dataset(
+        "scenes:videos=2,frames=3,height=48,width=64?val_clips=scene-001*&regions=2x3&overlap=8"
+    )
+    crops = RegionsConfig(grid="2x3", overlap=8).crops((48, 64))
+    assert len(cut.items("val")) == 6 * len(whole.items("val"))
+    clips = list(dict.fromkeys(item.video_id for item in cut.items("val")))
+    assert clips == [f"{whole.items('val')[0].video_id}-r{number}" for number in range(1, 7)]
+    assert cut.class_names == whole.class_names and cut.splits == whole.splits
+    for item in pickle.loads(pickle.dumps(cut)).items("val"):
+        record = cut.read(item)
+        name, _, number = item.video_id.rpartition("-r")
+        frame = whole.read(next(i for i in whole.items("val") if i.frame_index == item.frame_index))
+        assert (record.video_id, frame.video_id) == (item.video_id, name)
+        where = crops[int(number) - 1].where
+        assert frame.labels_HW is not None and record.labels_HW is not None
+        assert np.array_equal(record.frame_HW3, frame.frame_HW3[where])
+        assert np.array_equal(record.labels_HW, frame.labels_HW[where])
+    for options, problem in (
+        ("regions=2", "regions=2: must be ROWSxCOLUMNS"),
+        ("overlap=3", "overlap=3 goes with regions"),
+        ("regions=2x2&overlap=x", "overlap=x: must be a whole number"),
+    ):
+        with pytest.raises(DatasetError, match=problem):
+            open_dataset(f"scenes:videos=1,frames=2?{options}")
+    fine = open_dataset("scenes:videos=1,frames=2,height=48,width=64?regions=4x4")
+    with pytest.raises(DatasetError, match="frame 0: regions=4x4 cuts frames of 48x64"):
+        fine.read(fine.items("all")[0])
 
 
 # DAVIS ----------------------------------------------------------------------------------------------------

@@ -185,6 +185,19 @@ def test_pseudo_labels_are_of_whole_frames() -> None:
         PseudoLabelConfig(input=("a",), output="b", segmenter="plain", regions=GRID)
 
 
+@pytest.mark.ray
+def test_ray_writes_the_same_bytes(
+    run_of_regions: tuple[Path, str], corpus: Path, tmp_path: Path, run_job: RunJob
+) -> None:
+    code, _ = run_job(corpus, tmp_path / "out", executor="ray", lanes=2, object_store_mb=200, **OPTIONS)
+    assert code == 0
+    parts, others = (
+        {path.name: path.read_bytes() for path in (folder / "frames").rglob("*.parquet")}
+        for folder in (run_of_regions[0], tmp_path / "out")
+    )
+    assert len(parts) == 4 and parts == others
+
+
 def test_a_run_goes_on_with_the_same_grid_alone(
     run_of_regions: tuple[Path, str], corpus: Path, run_locally: RunJob
 ) -> None:

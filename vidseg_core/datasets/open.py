@@ -34,7 +34,7 @@ LAYOUTS: Mapping[str, str] = {
     "videos": "video_sets:PlainVideos",
 }
 """Name -> module and class in this package."""
-OPTIONS = ("remap", "clips", "val_clips", "size", "labels_every")
+OPTIONS = ("remap", "clips", "val_clips", "size", "labels_every", "regions", "overlap")
 """Options of every layout."""
 SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("cityscapes", ("leftImg8bit", "leftImg8bit_sequence", "gtFine")),
@@ -91,6 +91,13 @@ def _wrapped(dataset: FrameDataset, spec: DatasetSpec) -> FrameDataset:
         from vidseg_core.datasets.wrapped import ResizedDataset
 
         dataset = ResizedDataset(dataset, size)
+    grid, overlap = spec.option("regions"), spec.option("overlap")
+    if grid:
+        from vidseg_core.datasets.regions import RegionsDataset
+
+        dataset = RegionsDataset(dataset, grid, overlap)
+    elif overlap:
+        raise DatasetError(f"overlap={overlap} goes with regions, such as regions=2x2")
     return dataset
 
 

@@ -1,0 +1,76 @@
+"""A data set whose clips are regions of another's: what a region is to the engine, a segment of crops.
+
+Model: `?regions=2x2&overlap=16` makes four clips of each, `CLIP-r1` to `CLIP-r4`, row by row of the grid,
+with the crops that `--regions.grid` has of frames of that size. So nets, tables, schedulers and planners can
+learn from what they see in a run with regions, with one set of weights for all of them.
+
+Invariant: a crop's frame and labels are those of the frame, cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
+from vidseg_core.datasets.wrapped import WrappedDataset
+from vidseg_core.media import Motion
+
+_REGION = "region"
+"""Which region an item is, in its `extra`."""
+
+
+class RegionsDataset(WrappedDataset):
+    """`grid` and `overlap` as `--regions.grid` and `--regions.overlap`."""
+
+    def __init__(self, inner: FrameDataset, grid: str, overlap: str) -> None:
+        super().__init__(inner)
+        if overlap and not overlap.isdigit():
+            raise DatasetError(f"overlap={overlap}: must be a whole number of pixels")
+        try:
+            self._regions = RegionsConfig(grid=grid, **({"overlap": int(overlap)} if overlap else {}))
+        except ConfigError as error:
+            raise DatasetError(f"regions={grid}: {error.problem}") from error
+        self._listed: dict[str, tuple[Item, ...]] = {}
+
+    def items(self, split: str) -> Sequence[Item]:
+        if split not in self._listed:
+            found = [
+                replace(
+                    item,
+                    video_id=f"{item.video_id}-r{number + 1:0{len(str(self._regions.count))}}",
+                    extra={**item.extra, _REGION: number},
+                )
+                for item in self.inner.items(split)
+                for number in range(self._regions.count)
+            ]
+            self._listed[split] = tuple(sorted(found, key=lambda item: (item.video_id, item.frame_index)))
+        return self._listed[split]
+
+    def read(self, item: Item) -> Record:
+        extra = dict(item.extra)
+        number = int(extra.pop(_REGION))
+        whole = replace(item, video_id=item.video_id.rpartition("-r")[0], extra=extra)
+        record = self.inner.read(whole)
+        height, width = record.frame_HW3.shape[:2]
+        try:
+            crop = self._regions.crops((height, width))[number]
+        except ValueError as error:
+            raise DatasetError(f"{whole.video_id}, frame {item.frame_index}: regions={error}") from error
+        record.video_id = item.video_id
+        record.frame_HW3 = np.ascontiguousarray(record.frame_HW3[crop.where])
+        if record.labels_HW is not None:
+            record.labels_HW = np.ascontiguousarray(record.labels_HW[crop.where])
+        return record
+
+    def motion(self, item: Item) -> Motion | None:
+        """What a stream says is of whole frames."""
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_listed": {}}
