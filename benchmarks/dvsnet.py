@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,10 +38,9 @@ import torch
 
 from benchmarks.corpus import data_dir
 from benchmarks.score_walk import SCORES, run_scores
+from benchmarks.tables_here import tables_here
 from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
-from vidseg_core.episodes.episodes_job import run_build_episodes
 from vidseg_core.episodes.features import FEATURE_SETS
-from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import join_tables
 from vidseg_core.episodes.walk import fixed_keys, walk, with_features
@@ -88,13 +86,11 @@ def sources(options: argparse.Namespace) -> dict[str, tuple[str, str]]:
     return found
 
 
-def tables_of(
-    place: str, split: str, quality: Any, options: argparse.Namespace, folder: Path
-) -> list[EpisodeTable]:
+def tables_of(place: str, split: str, quality: Any, options: argparse.Namespace) -> list[EpisodeTable]:
     """Tables of a data set in which every frame may be key."""
     config = BuildEpisodesConfig(
         data=(place,),
-        output=str(folder),
+        output="unused",
         split=split,
         quality=quality,
         segmenter=options.segmenter,
@@ -109,8 +105,7 @@ def tables_of(
         min_frames=max(2, options.horizon),
         pictures=False,
     )
-    run_build_episodes(config)
-    return [replace(table, fingerprint={}) for table in load_tables(folder)]
+    return [replace(table, fingerprint={}) for table in tables_here(config)]
 
 
 def decision_net(tables: Sequence[EpisodeTable], steps: int) -> DecisionNet:
@@ -167,11 +162,13 @@ def fixed_curves(tables: Sequence[EpisodeTable], horizon: int) -> dict[str, Swep
         ),
         "fixed (last)": lambda table, period: float(np.nanmean(at_distance(table, period - 1, period))),
     }
-    interval_P = np.array(every, np.float64)
+    period_P = np.array(every, np.float64)
+    frames = sum(table.frames for table in tables)
+    keys_P = np.array([sum(len(fixed_keys(t.frames, period)) for t in tables) for period in every])
     return {
         name: Swept(
-            threshold_P=interval_P,
-            aki_P=interval_P,
+            threshold_P=period_P,
+            aki_P=frames / keys_P if name == "fixed" else period_P,
             quality_PC=np.array([[way(table, period) for table in tables] for period in every]),
         )
         for name, way in ways.items()
@@ -212,17 +209,17 @@ def over_clips(value_C: np.ndarray, weight_C: np.ndarray) -> tuple[float, float]
 def fig9(curves: Mapping[str, Swept], weight_C: np.ndarray, options: argparse.Namespace) -> list[str]:
     """mIoU at the same intervals."""
     wanted = [interval for interval in INTERVALS if interval <= 0.85 * options.horizon]
-    head = "".join(f"{f'{i} ({fps(np.array(float(i)), options):.1f} fps)':>16}" for i in wanted)
+    head = "".join(f"{f'{i} ({fps(np.array(float(i)), options):.1f} fps)':>17}" for i in wanted)
     lines = [f"{'AKI':18}{head}"]
     for name, curve in curves.items():
-        cells = [f"{np.average(curve.at(interval), weights=weight_C):16.4f}" for interval in wanted]
+        cells = [f"{np.average(curve.at(interval), weights=weight_C):17.4f}" for interval in wanted]
         lines.append(f"{name:18}{''.join(cells)}")
     for name in ("confidence", "flow_magnitude", "frame_difference"):
         cells = []
         for interval in wanted:
             gain_C = curves[name].at(interval) - curves["fixed"].at(interval)
             low, high = over_clips(gain_C, weight_C)
-            cells.append(f"{f'[{low:+.3f}, {high:+.3f}]':>16}")
+            cells.append(f"{f'[{low:+.3f}, {high:+.3f}]':>17}")
         lines.append(f"{name[:10] + ' - fixed':18}{''.join(cells)}   90 % over clips")
     return lines
 
@@ -293,13 +290,9 @@ def main() -> None:
     torch.set_num_threads(1)
     labels: dict[str, list[EpisodeTable]] = {}
     agreement: list[EpisodeTable] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (kind, source) in enumerate(sources(options).items()):
-            labels[kind], others = (
-                tables_of(*source, quality, options, Path(folder) / f"{number}-{quality}")
-                for quality in ("labels", "accuracy")
-            )
-            agreement += others
+    for kind, source in sources(options).items():
+        labels[kind], others = (tables_of(*source, quality, options) for quality in ("labels", "accuracy"))
+        agreement += others
     written: dict[str, Any] = {}
     scores, first = confidence_scores(agreement, options), 0
     for kind, tables in labels.items():
