@@ -115,17 +115,16 @@ def test_sequences_compare_whatever_the_channels_and_every_frame_counts() -> Non
 
 
 def test_what_teacher_and_student_share_does_not_fall_silent() -> None:
-    """Trained alone, on two nets that differ, it must not make them alike by saying nothing."""
+    """Trained alone, on two nets that differ, it must not say the same of all places of both."""
     lstm = ConvLstm(0)
     ours, theirs = (self_similarities(maps(5, count=3, seed=seed), (4, 4)) for seed in (0, 1))
-    before = float(lstm(theirs).detach().square().mean())
-    optimiser = torch.optim.SGD(lstm.parameters(), lr=2.0)
-    for _ in range(40):
+    optimiser = torch.optim.Adam(lstm.parameters(), lr=0.05)
+    for _ in range(60):
         optimiser.zero_grad()
         multi_loss(lstm, ours, theirs).mean().backward()
         optimiser.step()
         lstm.clip()
-    assert float(lstm(theirs).detach().square().mean()) > 0.5 * before
+    assert float(lstm(theirs).detach().var(2).mean()) > 1e-3  # without the division 1e-8, by |E|^2 1e-4
     assert max(float(weight.detach().abs().max()) for weight in lstm.parameters()) <= CLIP
 
 

@@ -21,12 +21,13 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import AugmentRecipe, TemporalRecipe
 from vidseg_core.datasets.records import IGNORE, Item, Record
 from vidseg_core.models.trainable import trainable_net
+from vidseg_core.training import ray_loader
 from vidseg_core.training.augment import augment, augment_all
 from vidseg_core.training.beside import Beside
-from vidseg_core.training.data import open_training_data
+from vidseg_core.training.data import TrainingData, check_gap, open_training_data
 from vidseg_core.training.loop import _precision
 from vidseg_core.training.neighbours import draw_neighbours
-from vidseg_core.training.samples import Near
+from vidseg_core.training.samples import Listed, Near
 from vidseg_core.training.temporal_loss import FrozenFlow, temporal_loss, visible
 
 ALL = AugmentRecipe(
@@ -172,3 +173,35 @@ def test_a_gap_that_no_clip_has_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"--temporal\.gap: clip .* has 4 frames, too few for a gap of 4; give at most 3"
     ):
         open_training_data(config)
+
+
+def listed(*clips: list[int]) -> TrainingData:
+    """Labelled frames of clips with these frame numbers."""
+    found = [Listed(None, item, clip(numbers)) for numbers in clips for item in clip(numbers)]  # type: ignore[arg-type]
+    return TrainingData(class_names=("a",), labelled=tuple(found), pseudo=(), validation=())
+
+
+def test_stills_are_no_video_but_may_stand_beside_one(tmp_path: Path) -> None:
+    config = small_config(tmp_path, temporal=TemporalRecipe(gap=5))
+    with pytest.raises(
+        ConfigError, match="no training frame has another one within 5 frames; the nearest are 30"
+    ):
+        check_gap(config, listed([0, 30, 60], [7]))
+    with pytest.raises(ConfigError, match="each is alone in its clip: they are stills"):
+        check_gap(config, listed([3], [7]))
+    data = listed([0, 30, 60], [7], list(range(8)))
+    check_gap(config, data)
+    assert data.with_neighbours(5) == 8
+
+
+def test_what_tasks_read_is_what_the_loop_would_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(tmp_path, data=(f"{SCENES}?labels_every=2",), temporal=TemporalRecipe(gap=2))
+    training_set = open_training_data(config).training_set(config)
+    monkeypatch.setattr(ray_loader, "_training_set", lambda shared: training_set)
+    block = {"step": np.array([3, 3]), "slot": np.array([0, 1])}
+    found = ray_loader._batch(ray_loader._read(None, block))  # type: ignore[arg-type]
+    wanted = training_set.batch(3, range(2))
+    assert found.near is not None and wanted.near is not None and found.ids == wanted.ids
+    assert torch.equal(found.frames_B3HW, wanted.frames_B3HW)
+    for part, other in zip(found.near, wanted.near, strict=True):
+        assert torch.equal(part, other) and part.dtype == other.dtype

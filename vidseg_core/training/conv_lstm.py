@@ -4,12 +4,13 @@ Model: a map A (N x N, one channel) and the state of the times before go through
 of an LSTM whose state has the map's size [50]; the embedding is the last hidden state, averaged over the
 second place, so that it has `HIDDEN` numbers for each place. Teacher and student share the weights, which are
 trained with the student: they look for what tells the two apart least, and would collapse to zero. Against
-that ETC clips the weights and enlarges E^T. Here the distance is a share of E^T's own square,
+that ETC clips the weights and enlarges E^T. Here the distance is a share of how far E^T of the places of a
+frame lie from their mean,
 
-    l_MF = |E^T - E^S|^2 / |E^T|^2,
+    l_MF = |E^T - E^S|^2 / |E^T - mean E^T|^2,
 
-which falls where E^T is large, does not change with the scale of both, and has no minimum at zero; the
-weights are clipped to `CLIP`.
+which falls where E^T tells places apart, and neither with the scale of both nor with what is added to both.
+The weights are clipped to `CLIP`.
 
 Legend: B frames, N places of a grid, K channels.
 """
@@ -25,8 +26,8 @@ HIDDEN = 4
 """Channels of the state."""
 CLIP = 1.0
 """Largest absolute value of a weight."""
-LEAST = 1e-3
-"""Added to |E^T|^2, of numbers that are 1 at most."""
+LEAST = 1e-8
+"""Added to what is divided by, of numbers that are 1 at most."""
 
 
 class ConvLstm(nn.Module):
@@ -63,4 +64,5 @@ def multi_loss(
     """(B,), MF, from the similarity maps_BNN of each time."""
     ours_BKN, theirs_BKN = lstm(student), lstm(teacher)
     apart_B = (theirs_BKN - ours_BKN).square().mean(dim=(1, 2))
-    return apart_B / (theirs_BKN.square().mean(dim=(1, 2)) + LEAST)
+    spread_B = (theirs_BKN - theirs_BKN.mean(2, keepdim=True)).square().mean(dim=(1, 2))
+    return apart_B / (spread_B + LEAST)

@@ -101,11 +101,11 @@ def open_training_data(config: TrainSegmenterConfig) -> TrainingData:
         if texts and not left:
             raise ConfigError(option, f"{', '.join(texts)}: nothing is left to train on beside validation")
     if config.temporal.gap:
-        _check_gap(config, data)
+        check_gap(config, data)
     return data
 
 
-def _check_gap(config: TrainSegmenterConfig, data: TrainingData) -> None:
+def check_gap(config: TrainSegmenterConfig, data: TrainingData) -> None:
     """`ConfigError` where the gap is longer than a clip, or no frame has a neighbour."""
     gap, listed = config.temporal.gap, (*data.labelled, *data.pseudo)
     if not data.with_neighbours(gap):
