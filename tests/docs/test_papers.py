@@ -10,10 +10,13 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.docs.documents import ROOT
+from benchmarks.papers import in_miniature, steps
+from tests.docs.documents import ROOT, commands
+from tests.docs.test_commands import understood
 from vidseg_core.cli.verbs import VERBS
 from vidseg_core.config.catalogue import FLOWS, PROPAGATORS, SCHEDULERS
 from vidseg_core.config.errors import ConfigError
@@ -175,6 +178,15 @@ def test_every_name_exists() -> None:
         if not fine:
             strange.append(name)
     assert not strange, f"these names of papers.md are nowhere: {strange}"
+
+
+def test_the_miniature_has_every_command_and_none_that_is_not_understood() -> None:
+    """Of 24 commands eight had ever been run, and nobody saw which."""
+    listed = [command.line for command in commands(PAGE) if "--output" in command.words]
+    assert sorted(command.line for _, command in steps()) == sorted(listed) and len(listed) >= 24
+    for number, command in steps():
+        verb, *words = in_miniature(command, Path("/data"))
+        assert number > 0 and understood(verb, words), command.line
 
 
 def test_every_paper_is_among_the_sources() -> None:
