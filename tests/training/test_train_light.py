@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
 
 from tests.engine.toy import moving_clip
 from tests.training.small import killed_and_resumed
@@ -19,6 +20,7 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.models import SegmenterError, build_segmenter
+from vidseg_core.models.light import AccelNet, light_facts
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 from vidseg_core.training.flow_clips import FlowClip
 from vidseg_core.training.learner import Learner, build_learner
@@ -51,6 +53,23 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(name: str, tmp_path: P
     before = learner(name).net.state_dict()
     weights = killed_and_resumed(lambda folder: loop(name, folder), tmp_path)
     assert any(not torch.equal(value, before[key]) for key, value in weights.items())
+
+
+def test_the_fusion_learns_which_branch_to_believe_while_the_light_net_learns_its_part() -> None:
+    """At the light net's rate it had hardly left its start when the run was over: the light net alone was
+    better."""
+    torch.manual_seed(0)
+    net, labels = AccelNet(light_facts(build_segmenter("tiny-scenes"), "tiny:8")), torch.randint(6, (4, 8, 8))
+    right = 2.0 * functional.one_hot(labels, 6).permute(0, 3, 1, 2).float()
+    optimiser = torch.optim.AdamW(net.fuse.parameters(), lr=1e-3)
+    for _ in range(60):
+        fused = net(8.0 * torch.rand_like(right), right)
+        optimiser.zero_grad()
+        functional.cross_entropy(fused, labels).backward()
+        optimiser.step()
+    with torch.no_grad():
+        fused = net(8.0 * torch.rand_like(right), right)
+    assert float((fused.argmax(1) == labels).float().mean()) > 0.95
 
 
 def test_accel_is_read_back_and_scored_beside_its_branches(tmp_path: Path) -> None:
