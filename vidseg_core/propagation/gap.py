@@ -42,15 +42,14 @@ class Shown(ABC):
     low_maps: Any = None
     """What the lower half of N gives for it, one frame; None: not computed."""
 
-    @property
     @abstractmethod
-    def view(self) -> np.ndarray:
-        """Its flow picture: uint8 gray hw, or RGB hw3, at flow size."""
+    def flow_size(self) -> tuple[int, ...]:
+        """Rows and columns of its flow picture."""
 
     @property
     def colours_hw3(self) -> np.ndarray:
         """uint8 RGB at flow size, whatever is kept (N may need the whole frame); treat as read-only."""
-        size = self.view.shape[:2]
+        size = self.flow_size()
         if self.frame_HW3.shape[:2] == size:
             return self.frame_HW3
         return cv2.resize(self.frame_HW3, size[::-1], interpolation=cv2.INTER_AREA)
@@ -77,10 +76,14 @@ class GapKey(Shown):
     """A key at an end of a gap."""
 
     view: np.ndarray
+    """Its flow picture: uint8 gray hw, or RGB hw3, at flow size."""
     carried: Any
     """What is kept of it: labels_HW, scores or features, by level."""
     kept: Any = None
     """What the propagator made of this key (its `keep`); None: nothing yet, or `carried` has changed."""
+
+    def flow_size(self) -> tuple[int, ...]:
+        return self.view.shape[:2]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,7 +99,11 @@ class GapFrame(Shown):
 
     @property
     def view(self) -> np.ndarray:
+        """Its flow picture."""
         return self.left.current
+
+    def flow_size(self) -> tuple[int, ...]:
+        return self.view.shape[:2]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,9 +115,8 @@ class FramePair(Shown):
     seen: Any = None
     """What the propagator made of the frame (its `see`)."""
 
-    @property
-    def view(self) -> np.ndarray:
-        return self.link.current
+    def flow_size(self) -> tuple[int, ...]:
+        return self.link.current.shape[:2]
 
 
 @dataclass(slots=True, kw_only=True)
