@@ -7,11 +7,11 @@
 # rows; DATA is the folder of real material, whose street `speedup` takes: without it a scene is drawn. One that takes
 # longer than its share is ended, and the others still run; the exit code says how many did not get through.
 set -uo pipefail
-out=${1:?"usage: benchmarks/device.sh OUT [DATA]"}
-data=${2:-}
+out=$(realpath -m "${1:?"usage: benchmarks/device.sh OUT [DATA]"}") || exit 2
+data=${2:+$(realpath "$2")}
 cd "$(dirname "$0")/.." || exit 2
 mkdir -p "$out"
-python -c 'import torch; assert torch.cuda.is_available(), "no GPU here"; print(torch.cuda.get_device_name())' || exit 2
+python -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else exit("no GPU here"))' || exit 2
 bad=0
 
 run() { # NAME SECONDS OPTIONS...

@@ -219,7 +219,7 @@ def run(film: Film, method: str, interval: int) -> Row:
         miou=mean_iou([row.labels_HW for row in rows], said) if film.clip else float("nan"),
         decode_ms=1e3 * decode_s / frames,
         engine_ms=1e3 * (spent - counting.seconds - stats.seconds["net"]) / frames,
-        vectors=min(stats.followed, between) / between,
+        vectors=stats.followed / between,
         skipped=counting.still / max(1, counting.pixels),
     )
 

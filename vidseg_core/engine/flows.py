@@ -28,7 +28,9 @@ class Flows:
     def online(self, looks: Sequence[FrameLook]) -> None:
         """The flow of each frame to its last key, helped by the frame before."""
         with self._stats.timed("flow"):
+            asked = len(looks)
             looks = [look for look in looks if not (self.reads_motion and self._follow(look))]
+            self._stats.followed += asked - len(looks)
         links = [look.link() for look in looks]
         with self._stats.timed("flow"):
             direct = self._direct(looks, links)
@@ -56,7 +58,6 @@ class Flows:
         frame, (height, width) = look.frame, look.view_shape[:2]
         known = look.state.references
         look.flow_hw2 = flow_to_key(frame.motion(), frame.frame_index, known, (height, width))
-        self._stats.followed += look.flow_hw2 is not None
         return look.flow_hw2 is not None
 
     def _direct(self, looks: Sequence[FrameLook], links: Sequence[Link]) -> list[np.ndarray]:

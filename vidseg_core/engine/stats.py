@@ -30,7 +30,7 @@ class EngineStats:
     flows: int = 0
     """Flow fields estimated."""
     followed: int = 0
-    """Flow fields that motion vectors gave."""
+    """Flow fields that motion vectors gave, of those that were asked for."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Seconds of `clock` by stage."""
     clock: Clock = time.perf_counter
