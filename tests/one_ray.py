@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,3 +40,12 @@ def local_ray(s3_endpoint: str, ray_folder: Path) -> Iterator[None]:
         ray.init(address="local", include_dashboard=False, num_cpus=2, object_store_memory=400_000_000)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def beside_ray(local_ray: None) -> dict[str, str]:
+    """The environment of a process that joins this Ray: one of its own would be another start."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": address}

@@ -2,7 +2,8 @@
 again, and there are as many as were asked for. Afterwards the tables, the picture and a finalist's policy
 are there. One that is interrupted says so: Ray Tune ended the search at Ctrl-C as if all were tried.
 
-This test starts two local Ray clusters beside that of the tests, and takes about a minute.
+Both drivers join the Ray of the tests; that one which a driver starts itself ends with it is tried in
+`tests.pipeline.test_local_ray`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -40,7 +40,6 @@ def command(tables: str, space_file: str, output: Path) -> list[str]:
         "intervals": 8,
         "concurrent": 1,
         "val_share": 0.4,
-        "object_store_mb": 128,
     }
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     return [sys.executable, "-m", "jobs.tune", *flags]
@@ -50,9 +49,8 @@ def outcomes(output: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in output.glob("trials/*/outcome.json")}
 
 
-def begin(line: list[str], output: Path, done: int) -> subprocess.Popen[str]:
+def begin(line: list[str], output: Path, done: int, environment: dict[str, str]) -> subprocess.Popen[str]:
     """A driver that has got to so many trials."""
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
     driver = subprocess.Popen(
         line,
         cwd=REPO,
@@ -71,23 +69,16 @@ def begin(line: list[str], output: Path, done: int) -> subprocess.Popen[str]:
 
 
 def test_a_killed_driver_goes_on_where_it_stood(
-    tables: str, space_file: str, tmp_path: Path, local_ray: None
+    tables: str, space_file: str, tmp_path: Path, beside_ray: dict[str, str]
 ) -> None:
     output = tmp_path / "out"
     line = command(tables, space_file, output)
-    first = begin(line, output, 1)
-    family = psutil.Process(first.pid).children(recursive=True)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    for process in family:  # a machine that dies takes all of them
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(family, timeout=30)
+    first = begin(line, output, 1, beside_ray)
+    first.kill()
+    first.communicate()
     before = outcomes(output)
 
-    second = begin(line, output, len(before) + 1)
+    second = begin(line, output, len(before) + 1, beside_ray)
     os.killpg(second.pid, signal.SIGINT)
     _, errors = second.communicate(timeout=120)
     assert second.returncode == 1 and "Traceback" not in errors

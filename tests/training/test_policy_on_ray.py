@@ -99,15 +99,16 @@ def test_two_workers_play_the_same_episodes(tables: str, tmp_path: Path, local_r
 
 
 @pytest.mark.ray
-def test_ctrl_c_says_where_it_goes_on(tables: str, tmp_path: Path) -> None:
+def test_ctrl_c_says_where_it_goes_on(tables: str, tmp_path: Path, beside_ray: dict[str, str]) -> None:
     """Ray Train's own handler ended the process without a word."""
     output = tmp_path / "out"
     options = f"--tables {tables} --output {output} --episode.frames 40 --episode.eta 0.2 --intervals 8"
     options += " --reinforce.episodes 20000 --reinforce.batch 2 --reinforce.trials 4"
-    options += " --save_every 1 --object_store_mb 128"
+    options += " --save_every 1"
     driver = subprocess.Popen(
         [sys.executable, "-m", "jobs.train_policy", *options.split()],
         cwd=Path(__file__).parents[2],
+        env=beside_ray,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
