@@ -13,6 +13,12 @@ judged on. Clips are left out in turn (`--folds`), with `--seeds` nets each; eve
 same `--widths`, batch and steps. Error: mean absolute difference to the true confidence on clips left out,
 percent, as in the paper's table, each clip counting alike; 90 % intervals are drawn over clips. `mean`
 always says the mean of the others.
+
+The weights of the published figures (docs/policy.md), some two minutes of one core:
+
+    vidseg train-flow --data davis:DIR/davis2016 --output OUT --net flownet2_s --size 160 --steps 700
+        --data scenes:videos=16,frames=24,height=120,width=160,seed=900 --max_frames 48
+        --recipe.height 64 --recipe.width 128 --recipe.batch 4
 """
 
 from __future__ import annotations
