@@ -63,7 +63,7 @@ AUGMENT = AugmentRecipe(crop=CROP, scale_min=0.75, scale_max=1.25, colour=0.2)
 LR = 3e-3
 TTA_SCALES = (1.0, 1.5)
 ARMS = ("none", "temporal", "temporal10", "all", "offline", "online", "pf", "mf", "labels")
-"""In the order in which they are run."""
+"""In the order in which they are run for each seed and set."""
 MEASURES = ("miou", "tc", "tc_visible")
 
 
@@ -298,9 +298,9 @@ class Bench:
 
     def run(self) -> None:
         known = {(row["set"], row["arm"], row["seed"]) for row in self.rows}
-        for name in self._args.arms:
-            for seed in self._args.seeds:
-                for material in self._sets:
+        for seed in self._args.seeds:
+            for material in self._sets:
+                for name in self._args.arms:
                     if (material.name, name, seed) in known:
                         continue
                     if time.monotonic() > self._args.until:

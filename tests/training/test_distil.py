@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def teacher_file(path: Path, classes: tuple[str, ...] = CLASSES) -> str:
     return str(path)
 
 
-def taught(output: Path, weights: str, **options: object) -> TrainSegmenterConfig:
+def taught(output: Path, weights: str, **options: Any) -> TrainSegmenterConfig:
     """Twelve steps with all losses."""
     recipe = {"ema": 0.9, "batch": 2}
     parts = {"temporal": TemporalRecipe(gap=1), "teacher": "tiny:8", "teacher_weights": weights}
@@ -181,7 +182,7 @@ def test_a_teacher_alone_teaches_single_frames(
     assert with_all.kept_bytes > 2 * alone.kept_bytes > 0
 
 
-def _without(batch: Batch) -> dict[str, object]:
+def _without(batch: Batch) -> dict[str, Any]:
     return {"frames_B3HW": batch.frames_B3HW, "labels_BHW": batch.labels_BHW, "ids": batch.ids}
 
 
@@ -237,7 +238,7 @@ def test_a_teacher_that_knows_nothing_is_refused(tmp_path: Path) -> None:
         ({"teacher": "tiny:8", "distil": DistilRecipe(single=0.0)}, r"--teacher: teaches nothing"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options: dict[str, object], said: str) -> None:
+def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         small_config("unused", data=(SCENES,), **options)
 

@@ -189,6 +189,8 @@ def test_stills_are_no_video_but_may_stand_beside_one(tmp_path: Path) -> None:
         check_gap(config, listed([0, 30, 60], [7]))
     with pytest.raises(ConfigError, match="each is alone in its clip: they are stills"):
         check_gap(config, listed([3], [7]))
+    with pytest.raises(ConfigError, match="the nearest are 6 apart: give 6 or more"):
+        check_gap(config, listed([0, 6, 12], [7]))
     data = listed([0, 30, 60], [7], list(range(8)))
     check_gap(config, data)
     assert data.with_neighbours(5) == 8

@@ -19,6 +19,8 @@ from vidseg_core.datasets.records import ALL, IGNORE, DatasetError, FrameDataset
 from vidseg_core.training.neighbours import clips_of, has_neighbours
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet, labelled_record
 
+MOST_APART = 10
+"""Frames between neighbours; farther apart they are stills, not a video."""
 COUNTED = 256
 """Frames that class frequencies are counted on."""
 
@@ -110,15 +112,25 @@ def check_gap(config: TrainSegmenterConfig, data: TrainingData) -> None:
     gap, listed = config.temporal.gap, (*data.labelled, *data.pseudo)
     if not data.with_neighbours(gap):
         near = min(filter(None, map(_nearest, listed)), default=0)
-        apart = f"the nearest are {near} apart" if near else "each is alone in its clip"
-        problem = f"no training frame has another one within {count(gap, 'frame')}; {apart}: they are stills"
-        raise ConfigError("--temporal.gap", problem)
+        raise ConfigError(
+            "--temporal.gap",
+            f"no training frame has another one within {count(gap, 'frame')}; {_apart(near)}",
+        )
     for each in listed:
         length = each.clip[-1].frame_index - each.clip[0].frame_index + 1
         if 1 < len(each.clip) and length <= gap:
             name, most = each.item.video_id, length - 1
             problem = f"clip {name} has {length} frames, too few for a gap of {gap}; give at most {most}"
             raise ConfigError("--temporal.gap", f"{problem}, or leave the clip out (?clips=)")
+
+
+def _apart(near: int) -> str:
+    """What to do where the nearest frames are so far apart; 0: there are none."""
+    if not near:
+        return "each is alone in its clip: they are stills"
+    if near <= MOST_APART:
+        return f"the nearest are {near} apart: give {near} or more"
+    return f"the nearest are {near} apart: they are stills"
 
 
 def _nearest(listed: Listed) -> int:
