@@ -54,7 +54,7 @@ class Lasts:
     def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
         for gap in gaps:
             for _ in gap.frames:
-                last_HW = gap.memory.get("last", gap.left.carried)
+                last_HW: np.ndarray = gap.memory["last"] if gap.memory else gap.left.carried
                 gap.memory = {"last": last_HW}
                 yield last_HW
 
