@@ -217,6 +217,13 @@ def test_one_region_is_the_run_that_it_was() -> None:
     assert "regions 2x1 with overlap 16" in make(regions=RegionsConfig(grid="2x1")).describe()
 
 
+def test_masks_that_became_others_are_another_run() -> None:
+    """A run with `match` that an older version began went on with another rule: its rows were of both."""
+    match = make(propagation=PropagationConfig(name="match")).fingerprint_fields()
+    assert match["propagation.name"] == "match, edition 2"
+    assert make().fingerprint_fields()["propagation.name"] == "flow_warp"
+
+
 def test_a_run_with_low_latency_says_so() -> None:
     late = make(propagation=PropagationConfig(sides="one", latency="low", delay=4))
     assert "one-sided over dis flow at 256 px, low latency (delay 4); " in late.describe()

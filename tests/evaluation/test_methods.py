@@ -71,6 +71,11 @@ def test_a_self_check_is_chosen_by_true_and_false() -> None:
     assert off.name.startswith("fixed match without self-check") and off.digest != on.digest
 
 
+def test_a_method_whose_masks_became_others_is_measured_again() -> None:
+    """Rows of the older masks were taken for its."""
+    assert _digest("fixed:propagation=match") != "bd1069c900"
+
+
 def _digest(text: str) -> str:
     return parse_methods([text], PropagationConfig())[0].digest
 

@@ -43,6 +43,7 @@ __all__ = [
     "listed",
     "plugin_module",
     "propagator_entry",
+    "propagator_edition",
     "propagator_place",
     "propagator_words",
     "scheduler_words",
@@ -214,6 +215,8 @@ class PropagatorEntry:
     the dial does not try it of itself."""
     takes_place: bool = False
     """Its name goes on with a colon and a folder or hub id, where its net is."""
+    edition: int = 1
+    """One more whenever its masks become others by the same options and weights."""
 
 
 PROPAGATORS: Mapping[str, PropagatorEntry] = {
@@ -236,6 +239,7 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         moves=True,
         dial_ops=1.4e9,
         most_flow_size=512,
+        edition=2,
     ),
     "accel": PropagatorEntry(
         made_by="vidseg_core.propagation.light:Accel",
@@ -252,6 +256,7 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         level="scores",
         online=True,
         light=True,
+        edition=2,
     ),
     "feature_sharing": PropagatorEntry(
         made_by="vidseg_core.propagation.sharing:FeatureSharing",
@@ -290,6 +295,12 @@ def propagator_place(name: str) -> tuple[str, str]:
 def propagator_entry(name: str) -> PropagatorEntry | None:
     """What is known of a propagator by the name that a user gives; None: nothing."""
     return PROPAGATORS.get(propagator_place(name)[0])
+
+
+def propagator_edition(name: str) -> str:
+    """The name as fingerprints have it: with the edition, from the second on."""
+    entry = propagator_entry(name)
+    return name if entry is None or entry.edition == 1 else f"{name}, edition {entry.edition}"
 
 
 def plugin_module(name: str) -> str:

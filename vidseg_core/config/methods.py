@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, get_type_hints
 
-from vidseg_core.config.catalogue import FIXED, SCHEDULERS
+from vidseg_core.config.catalogue import FIXED, SCHEDULERS, propagator_edition
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.schema import convert, to_dict
@@ -76,6 +76,7 @@ class MethodConfig:
     def digest(self) -> str:
         """Ten hex digits over every option; the label plays no part."""
         propagation = to_dict(self.propagation)
+        propagation["name"] = propagator_edition(self.propagation.name)
         if propagation["weights"] is None:  # as before there were any
             del propagation["weights"]
         if propagation["latency"] == "full":

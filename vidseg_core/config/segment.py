@@ -21,6 +21,7 @@ from vidseg_core.config.catalogue import (
     TRIED_PROPAGATORS,
     is_of_stream,
     listed,
+    propagator_edition,
     propagator_entry,
     propagator_place,
     scheduler_words,
@@ -371,7 +372,7 @@ class SegmentConfig:
         `key_batch` and `threads` are, since a convolution's last bits may depend on them.
         """
         fields = {name: value for name, value in sorted(flat_dict(self).items()) if name in _FINGERPRINT}
-        fields["propagation.name"], _ = propagator_place(self.propagation.name)
+        fields["propagation.name"] = propagator_edition(propagator_place(self.propagation.name)[0])
         if self.propagation.latency == "full":  # as before there was another
             del fields["propagation.latency"], fields["propagation.delay"]
         if not self.propagation.checks_itself:
