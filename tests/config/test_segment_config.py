@@ -101,6 +101,7 @@ def test_a_bad_value_is_refused_by_its_option_name(changes: dict[str, Any], opti
         (PropagationConfig, {"flow": "diss"}, "--propagation.flow"),
         (PropagationConfig, {"flow_weights": "net.safetensors"}, "--propagation.flow_weights"),
         (PropagationConfig, {"flow_size": 16}, "--propagation.flow_size"),
+        (PropagationConfig, {"delay": 5}, "--propagation.delay"),
         (TtaConfig, {"scales": (0.0,)}, "--tta.scales"),
         (TtaConfig, {"scales": (1.0, 8.0)}, "--tta.scales"),
         (TtaConfig, {"scales": (1.0, 1.0)}, "--tta.scales"),

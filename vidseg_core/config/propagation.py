@@ -18,6 +18,9 @@ from vidseg_core.config.errors import check, check_choice, check_int, check_name
 
 __all__ = ["PropagationConfig", "check_flow_size", "check_propagator"]
 
+DELAY = 3
+"""Frames that a net takes with low latency unless somebody says so."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PropagationConfig:
@@ -39,7 +42,7 @@ class PropagationConfig:
     """{trained}: a file of train-propagation"""
     latency: Literal["full", "low"] = "full"
     """low: keys show what is carried to them"""
-    delay: int = 3
+    delay: int = DELAY
     """latency low: frames until a key's own result is used; 1 to 1000"""
     clock: int = 1
     """clockwork: frames from run to run of the levels between; 1: every frame"""
@@ -68,6 +71,8 @@ class PropagationConfig:
         check_flow_size(self.name, self.flow_size)
         check_choice("--propagation.latency", self.latency, ("full", "low"))
         check_int("--propagation.delay", self.delay, 1, 1000, "frame(s)")
+        problem = f"{self.delay} goes with --propagation.latency low"
+        check(self.latency == "low" or self.delay == DELAY, "--propagation.delay", problem)
         check_int("--propagation.clock", self.clock, 1, 1000, "frame(s)")
         entry = propagator_entry(self.name)
         clocked = self.clock == 1 or (entry is not None and entry.clocked)
