@@ -171,6 +171,20 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "set").exists()
 
 
+def test_a_set_says_which_regions_its_clips_are_and_holds_no_others(tmp_path: Path) -> None:
+    cut = f"{SCENES}?regions=2x2&overlap=8"
+    recorded = {"regions.grid": "2x2", "regions.overlap": "8"}
+    for data, says in ((SCENES, {}), (f"{SCENES}?regions=1x1", {}), (cut, recorded)):
+        settings = config(tmp_path, data=(data,))
+        made = make_builder(settings, class_names(settings), "cpu").fingerprint
+        assert {name: value for name, value in made.items() if name.startswith("regions")} == says
+    mixes = ((SCENES, cut), (cut, cut.replace("2x2", "3x3")), (cut, cut.replace("=8", "=0")))
+    for data in mixes:
+        settings = config(tmp_path, data=data)
+        with pytest.raises(ConfigError, match="--data: .* are not the same regions of frames"):
+            make_builder(settings, class_names(settings), "cpu")
+
+
 def test_two_data_sets_must_not_share_a_clip_or_differ_in_classes(tmp_path: Path) -> None:
     other = "scenes:videos=1,frames=9,height=48,width=64"
     with pytest.raises(ConfigError, match="clip scene-"):

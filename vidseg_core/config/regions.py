@@ -26,6 +26,7 @@ STEP = 8
 """Working sizes are multiples of it, which nets may count on; so inner borders of such a size are, too."""
 LEAST_SIDE = 16
 """Pixels of an inner part's side, at working size."""
+_GRID, _OVERLAP = "regions.grid", "regions.overlap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,18 @@ class RegionsConfig:
     def words(self) -> str:
         """Grid and overlap, for people."""
         return f"regions {self.grid} with overlap {self.overlap}"
+
+    def recorded(self) -> dict[str, str]:
+        """What tables of such regions say of them; those of whole frames say nothing."""
+        return {_GRID: self.grid, _OVERLAP: str(self.overlap)} if self.on else {}
+
+    @classmethod
+    def of_record(cls, fields: Mapping[str, str]) -> RegionsConfig:
+        """Those of tables, or of a file that has learned from tables, which say this; ValueError for what no
+        regions are."""
+        if _GRID not in fields:
+            return cls()
+        return cls(grid=fields[_GRID], overlap=int(fields[_OVERLAP]))
 
     def crops(self, size: tuple[int, int]) -> tuple[Crop, ...]:
         """The regions of frames of this size (H, W), row by row; ValueError where they do not fit."""

@@ -25,6 +25,12 @@ _REGION = "region"
 """Which region an item is, in its `extra`."""
 
 
+def regions_of(dataset: FrameDataset) -> RegionsConfig:
+    """Which regions the clips of a data set are; 1x1: whole frames."""
+    found = dataset.regions if isinstance(dataset, RegionsDataset) else RegionsConfig()
+    return found if found.on else RegionsConfig()
+
+
 class RegionsDataset(WrappedDataset):
     """`grid` and `overlap` as `--regions.grid` and `--regions.overlap`."""
 
@@ -67,6 +73,11 @@ class RegionsDataset(WrappedDataset):
         if record.labels_HW is not None:
             record.labels_HW = np.ascontiguousarray(record.labels_HW[crop.where])
         return record
+
+    @property
+    def regions(self) -> RegionsConfig:
+        """Which regions its clips are."""
+        return self._regions
 
     def motion(self, item: Item) -> Motion | None:
         """What a stream says is of whole frames."""

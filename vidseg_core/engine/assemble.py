@@ -31,6 +31,7 @@ from vidseg_core.media import working_size
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.fetched import origin
 from vidseg_core.models.policy_file import policy_digest
+from vidseg_core.models.policy_trunk import PolicyError
 from vidseg_core.models.protocol import Segmenter, SegmenterError
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
@@ -40,6 +41,7 @@ from vidseg_core.propagation.flow import FlowEstimator, build_flow, takes
 from vidseg_core.propagation.motion import MOST_REFERENCES
 from vidseg_core.propagation.propagators import propagator_of, weights_digest
 from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
+from vidseg_core.scheduling.learned_regions import note_on_regions
 from vidseg_core.scheduling.pair_maps import reads_maps
 
 _UNTRAINED_FLOW = (
@@ -100,6 +102,7 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     notes = [net.note, tried.note]
     if config.device == "cpu" or not torch.cuda.is_available():
         notes.append(getattr(filler.propagator, "note", ""))
+    notes.append(_note_on_regions(config, scheduler))
     if flow is not None and not getattr(flow, "trained", True):
         notes.append(_UNTRAINED_FLOW.format(name=config.propagation.flow))
     return NetFacts(
@@ -286,10 +289,20 @@ def _check_scheduler(config: SegmentConfig) -> Scheduler | WindowScheduler:
     if isinstance(scheduler, WindowScheduler) and is_of_stream(config.propagation.flow):
         problem = f"{config.propagation.flow} does not go with {config.scheduler.name}, which looks ahead"
         raise ConfigError("--propagation.flow", problem)
+    _note_on_regions(config, scheduler)
     check = getattr(scheduler, "check_sides", None)
     if check is not None:
         check(config.propagation.sides == "two")
     return scheduler
+
+
+def _note_on_regions(config: SegmentConfig, scheduler: Scheduler | WindowScheduler) -> str:
+    """What to say of a trained scheduler that has not learned from regions like those of the run; empty:
+    nothing. `ConfigError` for another grid."""
+    try:
+        return note_on_regions(scheduler, config.regions)
+    except PolicyError as problem:
+        raise ConfigError("--scheduler.policy", f"{config.scheduler.policy}: {problem}") from problem
 
 
 def plugin_sources(config: SegmentConfig) -> dict[str, str]:

@@ -24,6 +24,7 @@ from vidseg_core.episodes.features import (
     PairMaps,
     describe_shapes,
 )
+from vidseg_core.episodes.sources import regions_of_clips
 from vidseg_core.episodes.store import TABLE_VERSION
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.kit.claim import claim, require_same
@@ -93,6 +94,7 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
     fingerprint = {
         **{name: _text(value) for name, value in config.fingerprint_fields().items()},
         **{name: digest for name, digest in digests.items() if digest},
+        **regions_of_clips(config).recorded(),
         "class_names": ",".join(names),
         "table_version": str(TABLE_VERSION),
     }

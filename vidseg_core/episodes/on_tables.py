@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vidseg_core.config.catalogue import DISTANCE, SCHEDULERS
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.episodes.operate import Operator
 from vidseg_core.episodes.rollout import KeyRate
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
@@ -29,6 +30,7 @@ from vidseg_core.models.decision import DecisionNet
 from vidseg_core.models.planner import read_planner
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.scheduling import by_name
+from vidseg_core.scheduling.learned_regions import note_on_file
 from vidseg_core.scheduling.lookahead_features import Pairs
 from vidseg_core.scheduling.lookahead_window import LookaheadWindow, lookahead_keys
 from vidseg_core.scheduling.planner import PlannerCore
@@ -53,7 +55,9 @@ def keys_on(
     if not SCHEDULERS[name].looks_ahead:
         return scored_on(table, name, policy).keys(thresholds, max_interval)
     assert policy is not None
-    core = PlannerCore(*read_planner(policy), pairs=Pairs(most=PAIRS))
+    model, facts = read_planner(policy)
+    note_on_file(facts.fingerprint, RegionsConfig.of_record(table.fingerprint))  # refuses another grid
+    core = PlannerCore(model, facts, pairs=Pairs(most=PAIRS))
     looked_at = LookaheadTable(core, table, two_sided=two_sided, max_interval=max_interval)
     is_key_PT = np.zeros((len(thresholds), table.frames), dtype=bool)
     for place, price in enumerate(thresholds):
@@ -105,7 +109,8 @@ def scored(tables: TableSet, name: str, policy: str | None = None) -> Scored:
     if entry.feature:
         return Scored(_column(tables, entry.feature), tables)
     assert policy is not None
-    net, _ = read_policy(policy, role=entry.trained_by.removeprefix("train-"))
+    net, facts = read_policy(policy, role=entry.trained_by.removeprefix("train-"))
+    note_on_file(facts.fingerprint, RegionsConfig.of_record(tables.fingerprint))  # refuses another grid
     if getattr(by_name.SCHEDULERS.find(name), "summed", False):
         assert isinstance(net, DecisionNet)
         return summed(tables, net)

@@ -14,11 +14,13 @@ from itertools import groupby, pairwise
 from statistics import median_low
 
 from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
-from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.excerpt import EXCERPT, Excerpt
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
+from vidseg_core.datasets.regions import regions_of
 from vidseg_core.datasets.wrapped import ResizedDataset
 from vidseg_core.media import working_size
 from vidseg_core.plan.excerpt import count_of, frames_of, number_of
@@ -104,6 +106,17 @@ def dataset_units(config: BuildEpisodesConfig) -> list[Unit]:
                     Unit(clip=clip, segment=segment, source=source, video_id=video_id, start=start, stop=stop)
                 )
     return units
+
+
+def regions_of_clips(config: BuildEpisodesConfig) -> RegionsConfig:
+    """Which regions all clips of the run are; `ConfigError` where some are other regions, or whole frames."""
+    cut = {source: regions_of(dataset_of(source, "")) for source in config.data}
+    cut |= {source: RegionsConfig() for source in config.input}
+    first = next(iter(cut))
+    for source, regions in cut.items():
+        problem = f"{first} and {source} are not the same regions of frames: one set of tables each"
+        check(regions == cut[first], "--data", problem)
+    return cut[first]
 
 
 def chosen_videos(config: BuildEpisodesConfig, clips_before: int) -> Sequence[VideoInput]:

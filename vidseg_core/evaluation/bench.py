@@ -26,6 +26,7 @@ from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError, Record, motion_of
+from vidseg_core.datasets.regions import regions_of
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import build_run_flow
 from vidseg_core.engine.frames import FrameInput, FrameResult
@@ -48,6 +49,7 @@ from vidseg_core.propagation.filler import works_with_net
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.propagators import propagator_of, weights_digest
 from vidseg_core.scheduling import SCHEDULERS, Scheduler, WindowScheduler, scheduler_of
+from vidseg_core.scheduling.learned_regions import note_on_regions
 from vidseg_core.store.mask_codec import decode_mask, encode_mask
 
 TC_SIZE = 256
@@ -111,6 +113,7 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
         check_tables(bench.config, method, known, bench.class_names)
     try:
         scheduler = _scheduler(bench, method, clip)
+        _note_on_regions(bench, method, scheduler)
         propagator = propagator_of(carried, bench.device)
         work_with_net = any(works_with_net(part) for part in (scheduler, propagator))
         if work_with_net and bench.net is None:
@@ -161,10 +164,12 @@ def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
             most=MOST_NAMES - 1,
         )
         note = " ".join(filter(None, (bench.net.note, tried.note)))
+    notes = [note]
     for method in methods:
         build_method(bench, method, None)
         try_plugins(method.propagation, lambda m=method: _flow(bench, m), tried)
-    return note
+        notes.append(_note_on_regions(bench, method, _scheduler(bench, method, None)))
+    return " ".join(filter(None, notes))
 
 
 def _scheduler(bench: Bench, method: MethodConfig, clip: Clip | None) -> Scheduler | WindowScheduler:
@@ -172,6 +177,16 @@ def _scheduler(bench: Bench, method: MethodConfig, clip: Clip | None) -> Schedul
         return GivenKeys(oracle_keys(bench.config, method, clip) if clip is not None else {0})
     takes = method.interval_typed or SCHEDULERS.takes(method.scheduler.name, "interval")
     return scheduler_of(method.scheduler, hand_interval=takes)
+
+
+def _note_on_regions(bench: Bench, method: MethodConfig, scheduler: Scheduler | WindowScheduler) -> str:
+    """What to say of a trained scheduler that has not learned from regions like those of the method, or of
+    the clips; empty: nothing. `PolicyError` for another grid."""
+    cut = [method.regions]
+    if not method.regions.on:
+        cut = list(dict.fromkeys(regions_of(dataset_of(source, "")) for source in bench.config.data))
+    notes = [note_on_regions(scheduler, regions) for regions in cut]
+    return " ".join(f"{method.name}: {note}" for note in notes if note)
 
 
 def _flow(bench: Bench, method: MethodConfig) -> Any:

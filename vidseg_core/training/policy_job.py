@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidseg_core.config.errors import check
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.train_policy import TrainPolicyConfig
 from vidseg_core.episodes.features import FEATURE_SETS, spelled_out
 from vidseg_core.episodes.table_set import TableSet
@@ -173,6 +174,8 @@ def check_made_alike(one: Mapping[str, str], other: Mapping[str, str]) -> None:
         for name in sorted({*one, *other})
         if name not in MAY_DIFFER and one.get(name, other.get(name)) != other.get(name, one.get(name))
     ]
+    if RegionsConfig.of_record(one) != RegionsConfig.of_record(other):  # what says none has whole frames
+        differs = sorted({*differs, *RegionsConfig.of_record({**other, **one}).recorded()})
     problem = f"learned on tables made with another {', '.join(differs)} than --tables"
     check(not differs, "--decision", problem)
 
