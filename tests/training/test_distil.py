@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +23,18 @@ from tests.training.small import SCENES, Stopped, small_config, small_options, w
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import DistilRecipe, TemporalRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
-from vidseg_core.datasets.records import IGNORE
+from vidseg_core.datasets.records import IGNORE, DatasetError
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 from vidseg_core.training.attempt import TrainingError
-from vidseg_core.training.beside import Beside
+from vidseg_core.training.beside import Beside, see
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.conv_lstm import CLIP, ConvLstm, multi_loss
 from vidseg_core.training.distil import grid, pair_loss, self_similarities, single_loss
 from vidseg_core.training.estimate import measure_step
+from vidseg_core.training.group import Solo
 from vidseg_core.training.loop import train
 from vidseg_core.training.samples import Batch, Near
+from vidseg_core.training.teacher import Teacher
 
 CLASSES = ("a", "b", "c")
 
@@ -186,6 +191,68 @@ def _without(batch: Batch) -> dict[str, Any]:
     return {"frames_B3HW": batch.frames_B3HW, "labels_BHW": batch.labels_BHW, "ids": batch.ids}
 
 
+class Counted(Solo):
+    """A worker that says how many numbers it adds up with the others'."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.lengths.append(len(tensor))
+        return tensor
+
+
+def test_a_worker_without_a_batch_adds_up_as_many_numbers_as_the_others(
+    undisturbed: tuple[str, dict[str, bytes], Standing], tmp_path: Path
+) -> None:
+    """Else the others wait for ever, or fail by the way they are connected, and nobody says which frame."""
+    config, group = taught(tmp_path, undisturbed[0]), Counted()
+
+    def torn(start: int) -> Iterator[Batch]:
+        yield from islice(batches(start), 2)
+        raise DatasetError("b.png is torn")
+
+    with pytest.raises(DatasetError, match="b.png is torn"):
+        train(
+            trainable_net("tiny:8", class_names=CLASSES, seed=0),
+            torn,
+            small_options(config),
+            beside=Beside(config, CLASSES, "cpu"),
+            group=group,
+        )
+    assert group.lengths == [2 + 6] * 3
+
+
+def test_labels_of_neighbours_weigh_as_those_of_the_frame(tmp_path: Path) -> None:
+    """Class weights and Dice, too."""
+    config = small_config(tmp_path, temporal=TemporalRecipe(gap=1, weight=0.0), recipe={"steps": 2})
+    options = small_options(config, weights=(5.0, 1.0, 0.2))
+
+    def twice(start: int) -> Iterator[Batch]:
+        for batch in batches(start):
+            near = Near(
+                batch.frames_B3HW[:, None].repeat(1, 2, 1, 1, 1), None, torch.ones(2, dtype=torch.bool)
+            )
+            labels = batch.labels_BHW[:, None].repeat(1, 2, 1, 1)
+            yield replace(batch, near=near._replace(labels_KHW=labels))
+
+    net = trainable_net("tiny:8", class_names=CLASSES, seed=0)
+    for row in train(net, twice, options, beside=Beside(config, CLASSES, "cpu")).rows:
+        assert row["loss_neighbours"] == pytest.approx(row["loss_frame"], rel=1e-4)
+
+
+def test_nets_that_pad_differently_are_compared_at_the_same_places(
+    undisturbed: tuple[str, dict[str, bytes], Standing], tmp_path: Path
+) -> None:
+    """What a net pads a crop with to a multiple of its own is no place of the frame."""
+    net, side = trainable_net("tiny:8", class_names=CLASSES), 33
+    assert -(-side // net.net.multiple) * net.net.multiple // net.net.stride > -(-side // net.net.stride)
+    frames = torch.rand(2, 3, side, side)
+    teacher = Teacher(taught(tmp_path, undisturbed[0]), CLASSES, "cpu")
+    for seen in (see(net, frames, None, nullcontext), teacher([frames], nullcontext)):
+        assert seen.features[0].shape[2:] == (-(-side // net.net.stride),) * 2
+
+
 # --- what cannot be ----------------------------------------------------------------------------------------
 
 
@@ -236,6 +303,10 @@ def test_a_teacher_that_knows_nothing_is_refused(tmp_path: Path) -> None:
         ),
         ({"teacher_weights": "t.pt"}, r"--teacher_weights: goes with --teacher"),
         ({"teacher": "tiny:8", "distil": DistilRecipe(single=0.0)}, r"--teacher: teaches nothing"),
+        ({"temporal": TemporalRecipe(weight=0.5)}, r"--temporal\.weight: goes with --temporal\.gap"),
+        ({"temporal": TemporalRecipe(flow="tiny-flow")}, r"--temporal\.flow: goes with --temporal\.gap"),
+        ({"distil": DistilRecipe(single=0.5)}, r"--distil\.single: goes with --teacher"),
+        ({"teacher": "tiny:8", "distil": DistilRecipe(pair=0.5)}, r"--distil\.pair: wants neighbours"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], said: str) -> None:

@@ -84,7 +84,7 @@ class TemporalRecipe:
     weight: float = 0.1
     """weight: temporal loss, neighbours agree along the flow (ETC Eq. 3)"""
     labels: float = 1.0
-    """weight: cross-entropy of neighbours, where they have labels"""
+    """weight: neighbours' labels, where they have some, by the frame's own loss"""
     sharpness: float = 1.0
     """how fast a pixel that looks another counts less (V = exp(-sharpness x difference)); 0: all count"""
     flow: str = "dis"

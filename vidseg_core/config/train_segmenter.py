@@ -113,6 +113,7 @@ class TrainSegmenterConfig:
         _check_augment(self.augment)
         _check_temporal(self.temporal)
         self._check_teacher()
+        self._check_effect()
         self._check_numbers()
 
     def _check_places(self) -> None:
@@ -145,6 +146,17 @@ class TrainSegmenterConfig:
         learns = distil.single or (gap and (distil.pair or distil.multi))
         problem = "teaches nothing: --distil.single is 0, and the others are or want --temporal.gap"
         check(bool(learns), "--teacher", problem)
+
+    def _check_effect(self) -> None:
+        """`ConfigError` for an option of neighbours or of a teacher where there are none. What is 0, or as it
+        is by itself, asks for nothing."""
+        near = self.temporal.gap > 0
+        for name in _asked(self.temporal):
+            check(near, f"--temporal.{name}", "goes with --temporal.gap, which is 0: no neighbours are read")
+        for name in _asked(self.distil):
+            check(self.teacher is not None, f"--distil.{name}", "goes with --teacher")
+            problem = "wants neighbours: give --temporal.gap"
+            check(near or name == "single", f"--distil.{name}", problem)
 
     def _check_numbers(self) -> None:
         mixes = isinstance(self.pseudo_ratio, (int, float)) and 0 < self.pseudo_ratio < 1
@@ -208,6 +220,13 @@ def _check_augment(augment: AugmentRecipe) -> None:
     _check_share("--augment.rotate", augment.rotate, 0.0, 180.0)
     for name in ("colour", "blur", "stretch", "focus", "behind"):
         _check_share(f"--augment.{name}", getattr(augment, name), 0.0, 1.0)
+
+
+def _asked(recipe: TemporalRecipe | DistilRecipe) -> list[str]:
+    """Options that are neither 0 nor the default."""
+    usual = type(recipe)()
+    names = (each.name for each in dataclasses.fields(recipe))
+    return [name for name in names if getattr(recipe, name) not in (0, getattr(usual, name))]
 
 
 def _check_temporal(temporal: TemporalRecipe) -> None:

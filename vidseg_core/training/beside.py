@@ -25,10 +25,12 @@ from vidseg_core.training.distil import grid, pair_loss, self_similarities, sing
 from vidseg_core.training.loss import segmentation_loss
 from vidseg_core.training.neighbours import COUNT
 from vidseg_core.training.samples import Near
-from vidseg_core.training.teacher import Seen, Teacher
+from vidseg_core.training.teacher import Seen, Teacher, of_frame
 from vidseg_core.training.temporal_loss import FrozenFlow, temporal_loss, visible
 
 Autocast = Callable[[], AbstractContextManager[object]]
+OnLabels = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""The run's loss of scores_BCHW on labels_BHW."""
 OPTIONS: Mapping[str, str] = {
     "neighbours": "--temporal.labels",
     "temporal": "--temporal.weight",
@@ -86,19 +88,26 @@ class Beside(nn.Module):
             self.lstm.clip()
 
     def judge(
-        self, net: TrainableNet, frames_B3HW: torch.Tensor, near: Near | None, autocast: Autocast
+        self,
+        net: TrainableNet,
+        frames_B3HW: torch.Tensor,
+        near: Near | None,
+        autocast: Autocast,
+        on_labels: OnLabels = segmentation_loss,
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         """Scores of the frames, and the losses by name, weighted, as numbers of the batch."""
         seen, frames = see(net, frames_B3HW, near, autocast), in_time(frames_B3HW, near)
         terms: dict[str, torch.Tensor] = {}
         if near is not None:
-            terms |= self._agreement(frames, seen, near)
+            terms |= self._agreement(frames, seen, near, on_labels)
         if self._teacher is not None:
             terms |= self._lessons(frames, seen, near, autocast)
         weighted = {name: self._weights[name] * terms[name] for name in OPTIONS if name in terms}
         return seen.scores[len(frames) // 2], weighted
 
-    def _agreement(self, frames: Sequence[torch.Tensor], seen: Seen, near: Near) -> dict[str, torch.Tensor]:
+    def _agreement(
+        self, frames: Sequence[torch.Tensor], seen: Seen, near: Near, on_labels: OnLabels
+    ) -> dict[str, torch.Tensor]:
         """What neighbours give by themselves."""
         terms = {}
         if "neighbours" in self._weights:
@@ -106,7 +115,7 @@ class Beside(nn.Module):
             labels_BHW = near.labels_KHW.transpose(0, 1).flatten(0, 1)
             found_BHW = near.found.repeat(COUNT)[:, None, None]
             labels_BHW = torch.where(found_BHW, labels_BHW, torch.full_like(labels_BHW, IGNORE))
-            terms["neighbours"] = segmentation_loss(others_BCHW, labels_BHW)
+            terms["neighbours"] = on_labels(others_BCHW, labels_BHW)
         if self._flow is not None:
             pairs = [self._pair_in_time(frames, seen, time) for time in range(TIMES - 1)]
             terms["temporal"] = mean_of(torch.stack(pairs).mean(0), near.found)
@@ -155,6 +164,7 @@ def see(net: TrainableNet, frames_B3HW: torch.Tensor, near: Near | None, autocas
     frames = in_time(frames_B3HW, near)
     with autocast():
         features, scores = net.features_and_scores(torch.cat(frames))
+    features = of_frame(features, (scores.shape[2], scores.shape[3]), net.net.stride)
     return Seen(scores.float().chunk(len(frames)), features.float().chunk(len(frames)))
 
 

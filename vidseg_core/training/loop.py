@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -89,7 +90,8 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         self._autocast, scales = _precision(self._device, options.mixed_precision)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=scales)
         weights = options.class_weights
-        self._weights_C = None if weights is None else torch.tensor(weights, device=self._device)
+        weights_C = None if weights is None else torch.tensor(weights, device=self._device)
+        self._on_labels = partial(segmentation_loss, class_weights_C=weights_C, dice=options.recipe.dice)
         self._losses: list[float] = []
         self._terms: list[list[float]] = []
         self._ids: tuple[tuple[str, int], ...] = ()
@@ -107,10 +109,12 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         batch, problem = self._fetch()
         set_learning_rate(self._optimiser, learning_rate(self._recipe, number))
         torch.manual_seed(step_seed(self.options.seed, number, self.group.rank))
-        terms = {"": torch.zeros((), device=self._device)}
         if batch is not None:
             self._ids = batch.ids
             terms = self._terms_of(batch)
+        else:  # as many as the other workers have, who add theirs up with these
+            names = () if self._beside is None else self._beside.losses
+            terms = {name: torch.zeros((), device=self._device) for name in ("", *names)}
         loss = sum_of(terms)
         value = self._agree(number, terms, loss, problem)
         self._optimiser.zero_grad(set_to_none=True)
@@ -147,14 +151,10 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
                 scores_BCHW = self.net(frames_B3HW)
         else:
             near = None if batch.near is None else Near(*(part.to(self._device) for part in batch.near))
-            scores_BCHW, others = self._beside.judge(self.net, frames_B3HW, near, self._autocast)
-        labels = segmentation_loss(
-            scores_BCHW.float(),
-            batch.labels_BHW.to(self._device, non_blocking=True),
-            class_weights_C=self._weights_C,
-            dice=self._recipe.dice,
-        )
-        return {"": labels, **others}
+            judged = self._beside.judge(self.net, frames_B3HW, near, self._autocast, self._on_labels)
+            scores_BCHW, others = judged
+        labels_BHW = batch.labels_BHW.to(self._device, non_blocking=True)
+        return {"": self._on_labels(scores_BCHW.float(), labels_BHW), **others}
 
     def _agree(self, step: int, terms: Mapping[str, torch.Tensor], loss: torch.Tensor, problem: str) -> float:
         """The mean loss over all workers; all of them stop together if one cannot go on."""

@@ -198,13 +198,14 @@ def loop_options(
 
 
 def _check_share(config: TrainSegmenterConfig, net: TrainableNet) -> None:
-    """`ConfigError` where a worker's single sample would leave a batch norm one value to learn from.
+    """`ConfigError` where a worker's single sample would leave a batch norm one value to learn from; one with
+    neighbours leaves it three.
 
     Such a norm follows a map of one pixel: a pooled branch, or the deepest map of a small crop. It is found
     without arithmetic, on torch's `meta` device.
     """
     recipe, crop = config.recipe, config.augment.crop
-    if recipe.batch > config.workers:
+    if recipe.batch > config.workers or config.temporal.gap:
         return
     try:
         with torch.no_grad():

@@ -25,7 +25,7 @@ class Seen(NamedTuple):
     scores: Sequence[torch.Tensor]
     """scores_BCHW, float32."""
     features: Sequence[torch.Tensor]
-    """map_BChw of the last layer before the classifier, float32."""
+    """map_BChw of the last layer before the classifier (of several maps the finest), float32."""
 
 
 class Teacher:
@@ -70,8 +70,9 @@ class Teacher:
         with autocast():
             feats = self._net.features(torch.cat(list(frames)))
             scores = self._net.head(feats)
-        count = len(frames)
-        return Seen(scores.float().chunk(count), _first(feats).float().chunk(count))
+        count, side = len(frames), (frames[0].shape[2], frames[0].shape[3])
+        seen = of_frame(_first(feats), side, self._net.stride)
+        return Seen(scores.float().chunk(count), seen.float().chunk(count))
 
     def try_on(self, side: int) -> None:
         """`ConfigError` for a net that cannot take crops of this side."""
@@ -81,6 +82,13 @@ class Teacher:
         except Exception as problem:
             said = next(iter(str(problem).splitlines()), "") or type(problem).__name__
             raise ConfigError("--teacher", f"cannot take crops of {side}x{side}: {said}") from problem
+
+
+def of_frame(map_BChw: torch.Tensor, size: tuple[int, int], stride: int) -> torch.Tensor:
+    """What of a map lies in frames of this size, not in what they were padded with: two nets that pad
+    differently would be compared at different places."""
+    rows, columns = (-(-side // stride) for side in size)
+    return map_BChw[:, :, :rows, :columns]
 
 
 def _first(feats: Features) -> torch.Tensor:
