@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from tests.engine.fillers import Blind, Looks, Recurs, Remembers, engine, settings_of
-from tests.engine.toy import ConvNet, inputs, moving_clip
+from tests.engine.toy import ConvNet, ThresholdNet, inputs, moving_clip
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
-from vidseg_core.engine import SegmentState
+from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import check_parts, describe_net
 from vidseg_core.engine.bound import measure
+from vidseg_core.engine.regions import RegionEngine
 from vidseg_core.propagation import FlowWarp
 from vidseg_core.propagation.gap import Gap
+from vidseg_core.scheduling import build_scheduler
 
 
 def test_what_may_wait_is_known_beforehand() -> None:
@@ -72,3 +75,15 @@ def test_more_frames_than_the_state_may_hold_are_refused_before_the_run() -> Non
         ConfigError, match="--state_mb: is 256, but .*Looks looks at frames, and 499 .* 428 MB"
     ):
         check_parts(settings_of("Looks", scheduler=longest))
+
+
+def test_masks_of_regions_that_wait_count_before_the_run_as_they_do_in_it() -> None:
+    longest, regions = SchedulerConfig(max_interval=500), RegionsConfig(grid="2x2", overlap=0)
+    alike = Engine(
+        ThresholdNet(), build_scheduler("fixed"), Looks(), sides="two", max_interval=500, flow_size=256
+    )
+    kept = RegionEngine(alike, regions)
+    needed = -(-kept.bound((512, 512)).bytes // 1_000_000)
+    check_parts(settings_of("Looks", scheduler=longest, regions=regions, state_mb=needed))
+    with pytest.raises(ConfigError, match=f"{needed} MB"):
+        check_parts(settings_of("Looks", scheduler=longest, regions=regions, state_mb=needed - 1))

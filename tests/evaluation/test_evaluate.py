@@ -21,6 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.datasets.miniatures import labelled_video
+from tests.engine.toy import ThresholdNet
 from tests.training.small import shaken, written
 from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
@@ -40,7 +41,7 @@ from vidseg_core.episodes.oracle import one_sided_curve
 from vidseg_core.episodes.sources import class_names, dataset_units
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.evaluation import oracle
-from vidseg_core.evaluation.bench import make_bench
+from vidseg_core.evaluation.bench import make_bench, try_methods
 from vidseg_core.evaluation.cells import claim_evaluation, list_cells
 from vidseg_core.evaluation.clips import clips_of, runs_of
 from vidseg_core.evaluation.ending import fingerprint, finish
@@ -196,6 +197,30 @@ def test_regions_are_evaluated_with_what_their_crops_give(tmp_path: Path, net: s
             labels_HW = record.labels_HW
             for crop, is_key in zip(regions.crops((48, 64)), row.region_keys, strict=True):
                 assert not is_key or (masks[n][crop.inner_where] == labels_HW[crop.inner_where]).all()
+
+
+class Tall(ThresholdNet):
+    """A net that takes no frame of less than 64 rows."""
+
+    def features(self, frames_B3HW: Any) -> Any:
+        if frames_B3HW.shape[2] < 64:
+            raise ValueError("at least 64 rows")
+        return super().features(frames_B3HW)
+
+
+def test_regions_that_do_not_go_with_a_clip_or_the_net_are_one_sentence(tmp_path: Path) -> None:
+    """They were tracebacks in the middle of an evaluation."""
+    flat = config(tmp_path, methods=("fixed", "fixed:regions=6x1,overlap=0"), segmenter="labels", limit=1)
+    code, bad, _ = evaluate_here(flat)
+    assert code == 3 and len(bad) == 2
+    assert all("6x1 cuts frames of 48x64 into regions of 8 pixels a side" in str(row) for row in bad)
+    fine = config(tmp_path, methods=("fixed:regions=9x9",), working_size="128", segmenter="labels")
+    with pytest.raises(ConfigError, match="^--methods: fixed .*9x9 cuts frames of 128x128 into regions of 8"):
+        try_methods(make_bench(fine, "cpu"), fine.parsed_methods())
+    small = config(tmp_path, methods=("fixed:regions=2x1,overlap=8",), working_size="96x128")
+    bench = replace(make_bench(small, "cpu"), net=Tall())
+    with pytest.raises(ConfigError, match="^--methods: fixed .*frame of 56x128: .*at least 64 rows"):
+        try_methods(bench, small.parsed_methods())
 
 
 def test_pixels_without_a_label_are_void_and_not_a_class_that_stays(tmp_path: Path) -> None:

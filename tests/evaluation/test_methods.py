@@ -136,6 +136,11 @@ def test_regions_are_options_like_others_and_off_they_change_no_method() -> None
     assert names("fixed:interval=6,regions=1x1,2x2,overlap=8,sides=one")[1:] == [
         "fixed one-sided regions 2x2 with overlap 8 interval=6"
     ]
+    assert names("fixed:interval=6,regions=1x1,2x2,overlap=0,8") == [  # whole frames have no overlap: once
+        "fixed interval=6",
+        "fixed regions 2x2 with overlap 0 interval=6",
+        "fixed regions 2x2 with overlap 8 interval=6",
+    ]
     assert _digest("fixed:interval=6,regions=1x1") == _digest("fixed:interval=6") == "2a3a94628a"
     assert _digest("fixed:interval=6,regions=2x2") != _digest("fixed:interval=6,regions=2x2,overlap=8")
     for text, problem in (

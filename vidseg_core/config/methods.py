@@ -121,9 +121,16 @@ def _parse(text: str, propagation: PropagationConfig) -> Iterable[MethodConfig]:
         if option not in (known := [*scheduler_options, *propagation_options, *_REGIONS, "label"]):
             raise _error(text, f"no option {option!r}{nearest(option, known)}; known: {', '.join(known)}")
         values[option] = [_value(text, option, types[option], one) for one in given]
+    frames: set[str] = set()
+    """Methods of whole frames, which have no overlap: several of those make one method."""
     for combination in product(*values.values()):
         chosen = dict(zip(values, combination, strict=True))
-        yield _method(text, name, chosen, propagation)
+        method = _method(text, name, chosen, propagation)
+        if "overlap" in values and not method.regions.on:
+            if method.digest in frames:
+                continue
+            frames.add(method.digest)
+        yield method
 
 
 def _method(text: str, name: str, chosen: dict[str, Any], propagation: PropagationConfig) -> MethodConfig:

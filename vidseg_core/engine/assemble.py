@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,12 +20,12 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine import Engine, SegmentState
-from vidseg_core.engine.bound import Bound, Measured, state_bound
+from vidseg_core.engine.bound import Measured, state_bound
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates
-from vidseg_core.engine.trial import Tried, trial_sizes, try_net, try_plugins
+from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates, of_regions
+from vidseg_core.engine.trial import Tried, smallest_crop, trial_sizes, try_net, try_plugins
 from vidseg_core.media import working_size
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.fetched import origin
@@ -123,7 +122,7 @@ def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
     rule = label_rule(config, net.class_names)
     sizes = trial_sizes(config.working_size_spec)
     if config.regions.on:
-        sizes = [_smallest_crop(config)]
+        sizes = [smallest_crop(config.regions, config.working_size_spec)]
     try:
         tried = try_net(
             net,
@@ -144,15 +143,6 @@ def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
     except ValueError as problem:
         raise ConfigError("--propagation.flow or --propagation.name", str(problem)) from problem
     return replace(tried, remembered=remembered)
-
-
-def _smallest_crop(config: SegmentConfig) -> tuple[int, int]:
-    """(rows, columns) of the smallest region of a video of the usual format."""
-    for width, height in ((16, 9), (4, 3), (1, 1)):  # what is too flat for the grid is another video's case
-        size = working_size(width * 1024, height * 1024, config.working_size_spec)
-        if not config.regions.problem(size):
-            return min((crop.shape for crop in config.regions.crops(size)), key=math.prod)
-    raise ConfigError("--regions.grid", config.regions.problem(size))
 
 
 def build_engine(config: SegmentConfig, device: str) -> AnyEngine:
@@ -248,6 +238,7 @@ def _check_state(
     pixel), and may let more of a segment wait than is allowed."""
     options, spec = config.propagation, config.working_size_spec
     size = working_size(spec, spec, spec) if isinstance(spec, int) else working_size(1, 1, spec)
+    crops = config.regions.crops(size)
     bounds = [
         state_bound(
             filler,
@@ -262,9 +253,9 @@ def _check_state(
             late=options.latency == "low",
             measured=Measured(remembered=remembered),
         )
-        for crop in config.regions.crops(size)
+        for crop in crops
     ]
-    bound = Bound(frames=bounds[0].frames, bytes=sum(bound.bytes for bound in bounds))
+    bound = of_regions(bounds, crops) if config.regions.on else bounds[0]
     kept_mb = -(-bound.bytes // 1_000_000)
     if kept_mb <= config.state_mb:
         return

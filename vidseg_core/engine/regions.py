@@ -131,12 +131,7 @@ class RegionEngine:
     def bound(self, size: tuple[int, int], measured: Measured | None = None) -> Bound:
         """What is kept of a segment at most, at this working size: of all regions, with rows that wait."""
         crops = self._regions.crops(size)
-        of_each = [self._engine.bound(crop.shape, measured, whole=size) for crop in crops]
-        frames = max(bound.frames for bound in of_each)
-        return Bound(
-            frames=frames,
-            bytes=sum(bound.bytes for bound in of_each) + frames * sum(crop.pixels for crop in crops),
-        )
+        return of_regions([self._engine.bound(crop.shape, measured, whole=size) for crop in crops], crops)
 
     def step(self, states: Sequence[RegionStates], frames: Sequence[FrameInput]) -> list[list[FrameResult]]:
         """Advance each state by its frame; for each segment the results that became final, in frame order."""
@@ -175,6 +170,13 @@ class RegionEngine:
             results.append([joined(part, self._regions) for part in parts])
             state.rows = [waiting[whole:] for waiting in state.rows]
         return results
+
+
+def of_regions(bounds: Sequence[Bound], crops: Sequence[Crop]) -> Bound:
+    """Of a segment, from what is kept of its regions; masks of a region wait for another region's, too."""
+    frames = max(bound.frames for bound in bounds)
+    waiting = frames * sum(crop.pixels for crop in crops)
+    return Bound(frames=frames, bytes=sum(bound.bytes for bound in bounds) + waiting)
 
 
 def joined(rows: Sequence[FrameResult], regions: RegionsConfig) -> FrameResult:

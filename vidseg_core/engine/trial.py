@@ -14,6 +14,7 @@ Legend: H, W frame size; h, w flow size; 3 = RGB; 2 = (u, v).
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ import numpy as np
 import torch
 
 from vidseg_core.config.catalogue import plugin_module, propagator_place
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.engine.bound import bytes_of
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.look import make_view
@@ -81,6 +84,15 @@ def trial_sizes(spec: int | str) -> list[tuple[int, int]]:
     working = list(dict.fromkeys(working_size(w * 1024, h * 1024, spec) for w, h in _FORMATS))
     rows, columns = working[0] if len(working) == 1 else (8, 8)
     return [(_SMALL[0] + rows % _ALIKE, _SMALL[1] + columns % _ALIKE), *working]
+
+
+def smallest_crop(regions: RegionsConfig, spec: int | str) -> tuple[int, int]:
+    """(rows, columns) of the smallest region of a video of the usual format; `ConfigError` without one."""
+    for width, height in _FORMATS:  # what is too flat for the grid is another video's case
+        size = working_size(width * 1024, height * 1024, spec)
+        if not regions.problem(size):
+            return min((crop.shape for crop in regions.crops(size)), key=math.prod)
+    raise ConfigError("--regions.grid", regions.problem(size))
 
 
 def try_net(

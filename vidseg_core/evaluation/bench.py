@@ -33,15 +33,15 @@ from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import make_view
 from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates
 from vidseg_core.engine.stats import clock_of
-from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
+from vidseg_core.engine.trial import smallest_crop, trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.sources import dataset_of
 from vidseg_core.evaluation.answers import Answers, Recall, recalled
 from vidseg_core.evaluation.clips import Clip, class_names, items_of
 from vidseg_core.evaluation.measure import Measure, Timing, Truth
 from vidseg_core.evaluation.oracle import GivenKeys, check_tables, oracle_keys
-from vidseg_core.media import Motion, decoders_cpu_s, working_size
+from vidseg_core.media import MediaError, Motion, decoders_cpu_s, working_size
 from vidseg_core.metrics.consistency import PairFlow
-from vidseg_core.models.protocol import Segmenter
+from vidseg_core.models.protocol import Segmenter, SegmenterError
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
@@ -119,8 +119,8 @@ def build_method(bench: Bench, method: MethodConfig, clip: Clip | None) -> tuple
         if work_with_net and bench.net is None:
             raise ValueError("scheduler or propagator works with the net itself; name a --segmenter")
         cut = method.regions if method.regions.on else None
-        if cut is not None:
-            cut.check_size(_largest(bench.config.working_size))
+        if cut is not None and (why := cut.problem(_largest(bench.config.working_size))):
+            raise ValueError(why)
         # on crops a net says something else than on frames, so it is asked; labels stay what they are
         only_labels = carried.level == "labels" and not work_with_net and (cut is None or bench.net is None)
         recall = recalled(bench.net, bench.classes, cut) if only_labels else None
@@ -167,9 +167,21 @@ def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
     notes = [note]
     for method in methods:
         build_method(bench, method, None)
+        if method.regions.on and bench.net is not None:
+            _try_crops(bench, bench.net, method)
         try_plugins(method.propagation, lambda m=method: _flow(bench, m), tried)
         notes.append(_note_on_regions(bench, method, _scheduler(bench, method, None)))
     return " ".join(filter(None, notes))
+
+
+def _try_crops(bench: Bench, net: Segmenter, method: MethodConfig) -> None:
+    """`ConfigError` for a net that takes no frame as small as the method's regions."""
+    try:
+        size = smallest_crop(method.regions, bench.config.working_size)
+        try_net(net, sizes=[size], device=bench.config.device, most=MOST_NAMES - 1)
+    except (ConfigError, SegmenterError) as problem:
+        why = problem.problem if isinstance(problem, ConfigError) else problem
+        raise ConfigError("--methods", f"{method.name}: {why}") from problem
 
 
 def _scheduler(bench: Bench, method: MethodConfig, clip: Clip | None) -> Scheduler | WindowScheduler:
@@ -234,7 +246,8 @@ class ClipTest:
         self.read_s, self.tc_s, self.frames = 0.0, 0.0, 0
 
     def run(self) -> Iterator[tuple[MethodConfig, Measure, Timing]]:
-        """Everything; then each method's results. `DatasetError` for frames that cannot be read."""
+        """Everything; then each method's results. `DatasetError` for frames that cannot be read, `MediaError`
+        for such as have no room for a method's regions."""
         for number, (start, stop) in enumerate(self._clip.runs):
             self._one_run(number, start, stop)
         for lane in self._lanes:
@@ -331,7 +344,14 @@ class ClipTest:
                 raise DatasetError(
                     f"clip {self._clip.name}, frame {item.frame_index}: {sizes} (rows, columns)"
                 )
+            self._check_regions(record)
             yield record, motion
+
+    def _check_regions(self, record: Record) -> None:
+        height, width = record.frame_HW3.shape[:2]
+        for lane in self._lanes:
+            if why := lane.method.regions.problem((height, width)):
+                raise MediaError("too_small", f"clip {self._clip.name}: {lane.method.name}: {why}")
 
     def _lane(self, method: MethodConfig) -> _Lane:
         engine, recall = build_method(self._bench, method, self._clip)
