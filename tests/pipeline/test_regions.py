@@ -24,13 +24,18 @@ from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
 from vidseg_core.drawing import Painter
-from vidseg_core.drawing.regions import KEY_RGB
+from vidseg_core.drawing.regions import KEY_RGB, mark_regions
+from vidseg_core.engine import FrameResult
 from vidseg_core.inspection.inspect_job import run_inspect
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.pipeline.commit_stage import CommitStage
+from vidseg_core.pipeline.pace import _share
+from vidseg_core.pipeline.rows import PartMessage
 from vidseg_core.pipeline.segment_job import run_segment
+from vidseg_core.report.of_run import _keys
 from vidseg_core.report.page import num
 from vidseg_core.report.regions import read_regions, region_section, smoothed
-from vidseg_core.store import FRAMES_SCHEMA, REGION_SCHEMA, open_run
+from vidseg_core.store import FRAMES_SCHEMA, REGION_SCHEMA, open_run, open_store
 from vidseg_core.store.compact import compact
 
 GRID = RegionsConfig(grid="2x2", overlap=8)
@@ -134,6 +139,34 @@ def test_a_report_says_how_often_each_region_was_key(run_of_regions: tuple[Path,
     assert "regions 2x2 with overlap 8" in text and "run-regions" in str(section)
     steady = smoothed(np.array([np.inf, *np.full(40, 2.0)]))
     assert steady.shape == (41,) and (steady == 2.0).all()
+    assert smoothed(np.arange(4.0)).tolist() == [1.5] * 4  # shorter than the window
+    shown = str(_keys(run, run.info(), [video_id], "").parts)
+    assert "with key regions" in shown and num(1 / float(rows.share_T.mean()), 1) in shown  # AKI in pixels
+
+
+def test_regions_are_drawn_into_frames_whose_masks_are_smaller_than_the_working_size() -> None:
+    """92 rows are worked on as 96 (`--masks.size source`), which six regions fit into."""
+    picture_HW3 = np.zeros((92, 128, 3), np.uint8)
+    mark_regions(picture_HW3, RegionsConfig(grid="6x1"), (92, 128), [False] * 5 + [True])
+    assert (
+        (picture_HW3[91] == KEY_RGB).all() and (picture_HW3[78:] == KEY_RGB).any() and picture_HW3[15].any()
+    )
+
+
+def test_regions_of_a_mirrored_mask_are_mirrored_too(tmp_path: Path) -> None:
+    regions = RegionsConfig(grid="2x3", overlap=0)
+    store, labels_HW = open_store(str(tmp_path)), np.zeros((32, 48), np.uint8)
+    part = PartMessage("v", 0, 0, 32, 48, source_height=32, source_width=48, mirrored=True)
+    frame = FrameResult(
+        frame_index=0, pts_s=0.0, is_key=True, key_frame_index=0, decision_score=1.0, kar=0.0, lkd=0,
+        is_corrupt=False, labels_HW=labels_HW, region_keys=[True] + [False] * 5,
+        region_key_frame_index=list(range(6)), region_scores=[float(n) for n in range(6)], key_share=1 / 6,
+    )  # fmt: skip
+    CommitStage(store, 2, regions=regions).commit(part, [frame])
+    (row,) = open_run(str(tmp_path)).rows("v")
+    assert row["region_keys"] == [False, False, True, False, False, False]
+    assert row["region_key_frame_index"] == row["region_scores"] == [2, 1, 0, 5, 4, 3]
+    assert frame.region_key_frame_index == list(range(6))
 
 
 def test_dry_run_says_crops_batch_and_state(corpus: Path, tmp_path: Path, run_locally: RunJob) -> None:
@@ -142,6 +175,13 @@ def test_dry_run_says_crops_batch_and_state(corpus: Path, tmp_path: Path, run_lo
     assert "regions: 2x2, so 4 crops of a frame of 96x128, of 56x72 with overlap 8" in text
     assert "costs 1.31 times its pixels, in calls of up to 4 crops" in text
     assert "state: of a segment at most 8 frames" in text
+
+
+def test_the_keys_of_a_fixed_interval_are_not_those_of_the_frames_that_were_tried() -> None:
+    """Of 25 frames three are keys, but of all one in twelve is; each costs the overlap."""
+    fixed = SchedulerConfig(name="fixed", interval=12)
+    shares = [_share(fixed, 3 / 25, each=1.0), _share(fixed, 3 / 25 * 1.3125, each=1.3125)]
+    assert shares == [1 / 12, 1.3125 / 12]
 
 
 def test_a_video_too_small_for_the_grid_is_put_aside_alone(tmp_path: Path, run_locally: RunJob) -> None:

@@ -127,6 +127,16 @@ class RegionsConfig:
         """The regions of frames of this size (H, W), row by row; ValueError where they do not fit."""
         return _crops(self, size)
 
+    def inner_parts(self, size: tuple[int, int]) -> tuple[tuple[int, int, int, int], ...]:
+        """Top, bottom, left and right of each region's own part, row by row; also of a size (H, W) whose
+        frames have no such regions: masks may be stored smaller than frames were worked on."""
+        (height, width), (rows, columns) = size, self.shape
+        return tuple(
+            (*of_rows, *of_columns)
+            for of_rows in _parts(height, rows)
+            for of_columns in _parts(width, columns)
+        )
+
     def check_size(self, size: tuple[int, int]) -> None:
         """`ConfigError` where frames of this size (H, W) have no such regions."""
         for option, problem in (("grid", self._too_fine(size)), ("overlap", self._too_wide(size))):
@@ -159,15 +169,14 @@ class RegionsConfig:
 def _crops(regions: RegionsConfig, size: tuple[int, int]) -> tuple[Crop, ...]:
     if why := regions.problem(size):
         raise ValueError(why)
-    (height, width), (rows, columns) = size, regions.shape
+    height, width = size
     return tuple(
         Crop(
             *_seen(top, bottom, height, regions),
             *_seen(left, right, width, regions),
             inner=(top, bottom, left, right),
         )
-        for top, bottom in _parts(height, rows)
-        for left, right in _parts(width, columns)
+        for top, bottom, left, right in regions.inner_parts(size)
     )
 
 

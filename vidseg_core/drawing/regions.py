@@ -25,18 +25,16 @@ def mark_regions(
     """Draw into the picture; `size` (rows, columns) is that of the mask, `keys` go row by row of the grid."""
     height, width = picture_HW3.shape[:2]
     down, across = height / size[0], width / size[1]
-    crops = regions.crops(size)
-    for crop in crops:
-        top, _, left, _ = crop.inner
+    parts = [
+        (round(top * down), round(bottom * down), round(left * across), round(right * across))
+        for top, bottom, left, right in regions.inner_parts(size)
+    ]
+    for top, bottom, left, right in parts:
         if top:
-            picture_HW3[round(top * down), round(left * across) : round(crop.inner[3] * across)] = _LINE_RGB
+            picture_HW3[top, left:right] = _LINE_RGB
         if left:
-            picture_HW3[round(top * down) : round(crop.inner[1] * down), round(left * across)] = _LINE_RGB
+            picture_HW3[top:bottom, left] = _LINE_RGB
     thick = max(2, round(_FRAME * min(height, width)))
-    for crop, is_key in zip(crops, keys, strict=True):
-        if is_key:
-            top, bottom, left, right = crop.inner
-            x, y = round(left * across), round(top * down)
-            end_x, end_y = round(right * across) - 1, round(bottom * down) - 1
-            for n in range(thick):
-                cv2.rectangle(picture_HW3, (x + n, y + n), (end_x - n, end_y - n), KEY_RGB, 1)
+    for (top, bottom, left, right), is_key in zip(parts, keys, strict=True):
+        for n in range(thick if is_key else 0):
+            cv2.rectangle(picture_HW3, (left + n, top + n), (right - 1 - n, bottom - 1 - n), KEY_RGB, 1)

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.pipeline import telemetry
 from vidseg_core.pipeline.rows import PartMessage, Receipt, frames_of, messages, to_table
 from vidseg_core.store.keys import part_key
@@ -26,16 +27,25 @@ from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.parts import commit_part, encode_part
 from vidseg_core.store.schema import frames_table
 
+_BY_REGION = ("region_keys", "region_key_frame_index", "region_scores")
+
 
 class CommitStage:
     """The commit function of a branch; small and picklable."""
 
     def __init__(
-        self, store: ObjectStore, n_classes: int, *, confidence: bool = False, regions: bool = False
+        self,
+        store: ObjectStore,
+        n_classes: int,
+        *,
+        confidence: bool = False,
+        regions: RegionsConfig | None = None,
     ) -> None:
+        """`regions`: None where a frame is one."""
         self._store = store
         self._n_classes = n_classes
-        self._schema = frames_table(confidence=confidence, regions=regions)
+        self._schema = frames_table(confidence=confidence, regions=regions is not None)
+        self._columns = 1 if regions is None else regions.shape[1]
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Commit every part of ``batch``; one receipt each."""
@@ -53,7 +63,7 @@ class CommitStage:
             return receipt
         started = time.perf_counter()
         key = part_key(part.video_id, part.segment, part.part)
-        rows = [_as_shown(frame, part) for frame in frames] if part.source_height else frames
+        rows = [self._as_shown(frame, part) for frame in frames] if part.source_height else frames
         data = encode_part(part.video_id, rows, n_classes=self._n_classes, schema=self._schema, key=key)
         result = commit_part(self._store, key, data)
         receipt.frames = len(frames)
@@ -66,12 +76,19 @@ class CommitStage:
         telemetry.observe("commit_seconds", receipt.commit_s)
         return receipt
 
+    def _as_shown(self, frame: Any, part: PartMessage) -> Any:
+        """The frame with a mask that lies on the picture as players show it, and its regions as they do."""
+        shown, size = copy(frame), (part.source_height, part.source_width)
+        shown.labels_HW = labels_as_shown(frame.labels_HW, size, mirrored=part.mirrored)
+        for name in _BY_REGION if part.mirrored and self._columns > 1 else ():
+            setattr(shown, name, _rows_turned(getattr(frame, name), self._columns))
+        return shown
 
-def _as_shown(frame: Any, part: PartMessage) -> Any:
-    """The frame with a mask that lies on the picture as players show it."""
-    shown, size = copy(frame), (part.source_height, part.source_width)
-    shown.labels_HW = labels_as_shown(frame.labels_HW, size, mirrored=part.mirrored)
-    return shown
+
+def _rows_turned(values: Sequence[Any], columns: int) -> list[Any]:
+    """What is said region by region, of the mirrored grid."""
+    starts = range(0, len(values), columns)
+    return [value for start in starts for value in reversed(values[start : start + columns])]
 
 
 def labels_as_shown(labels_HW: np.ndarray, size: tuple[int, int], *, mirrored: bool) -> np.ndarray:

@@ -87,7 +87,7 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
         decode_s=shard.cpu_s / n,
         between_s=max(0.0, seconds - net_s) / n,
         key_s=net_s / max(1, keys),  # with regions: of the pixels of a frame, in crops
-        key_share=keys / n if config.regions.on else _share(config.scheduler, keys / n),
+        key_share=_share(config.scheduler, keys / n, each=rows[0].key_share or 1.0),
         every_s=seconds / n,
         fidelity=None,
         bound=partial(engine.bound, measured=held),
@@ -103,9 +103,10 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
     return replace(pace, key_s=key_s, every_s=call_s, fidelity=_fidelity(config, rows, masks))
 
 
-def _share(scheduler: SchedulerConfig, seen: float) -> float:
+def _share(scheduler: SchedulerConfig, seen: float, each: float) -> float:
+    """`each`: what a frame counts that is key, or all of whose regions are, as of the first."""
     entry = SCHEDULERS.get(scheduler.name)
-    return 1 / scheduler.interval if entry is not None and entry.takes_interval else seen
+    return each / scheduler.interval if entry is not None and entry.takes_interval else seen
 
 
 def _frame(shard: FrameShard, t: int) -> FrameInput:

@@ -46,6 +46,6 @@ class Stages:
                 store,
                 len(net.class_names),
                 confidence=isinstance(config, PseudoLabelConfig),
-                regions=config.regions.on,
+                regions=config.regions if config.regions.on else None,
             ),
         )

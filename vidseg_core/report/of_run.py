@@ -113,12 +113,15 @@ def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) 
     named = str(scheduler.get("name", ""))
     entry = SCHEDULERS.get(named)
     threshold = None if entry and entry.looks_ahead else threshold_of(scheduler)  # of a planner it is a price
-    statistics, drawn = [], []
+    cut = RegionsConfig.of(info.get("config", {})) is not None
+    statistics, worth, drawn = [], [], []
     for video_id in known:
-        columns = _columns(run, video_id)
+        columns = _columns(run, video_id, ("key_share",) if cut else ())
         statistics.append(key_statistics(columns["is_key"]))
+        worth.append(columns["worth"])
         if len(drawn) < MOST_VIDEOS:
             drawn.append((video_id, columns))
+    became = "have key regions" if cut else "became keys"
     total = join(statistics)
     if len(total.intervals):
         name = "all videos"
@@ -131,30 +134,40 @@ def _keys(run: Run, info: Mapping[str, Any], known: Sequence[str], suffix: str) 
         )
         section.plot(
             interval_plot([schedule], {name: Look(COLOURS[0], "o", "-")}, f"run-intervals{slug(suffix)}"),
-            "Distance from one key to the next, over all videos. Dotted: the mean.",
+            f"Distance from one {'frame with key regions' if cut else 'key'} to the next, over all videos. "
+            "Dotted: the mean.",
         )
     section.plot(
         score_plot(drawn, threshold, f"run-scores{slug(suffix)}", unit=entry.unit if entry else ""),
-        "The scheduler's score of every frame and the frames that became keys"
+        f"The scheduler's score of every frame and the frames that {became}"
         + ("; dashed: the threshold." if threshold is not None else ".")
         + " Forced keys (the first frame, the longest interval) have no score.",
     )
     rows = [
-        [video_id, num(part.frames), num(part.keys), num(part.aki, 1), _range(part.intervals)]
-        for video_id, part in zip(known, statistics, strict=True)
+        [
+            video_id,
+            num(part.frames),
+            num(part.keys),
+            num(part.frames / keys if keys else math.nan, 1),
+            _range(part.intervals),
+        ]
+        for video_id, part, keys in zip(known, statistics, worth, strict=True)
     ]
-    section.table(["video", "frames", "keys", "AKI", "intervals"], rows[:MOST_ROWS])
+    heads = ["video", "frames", "with key regions" if cut else "keys", "AKI", "intervals"]
+    section.table(heads, rows[:MOST_ROWS])
     if len(rows) > MOST_ROWS:
         section.text(f"... and {len(rows) - MOST_ROWS} more videos.")
     return section
 
 
-def _columns(run: Run, video_id: str) -> dict[str, np.ndarray]:
-    rows = list(run.rows(video_id, _COLUMNS))
+def _columns(run: Run, video_id: str, more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`worth`: keys, with regions (`more` has their column) in frames' worth of pixels."""
+    rows = list(run.rows(video_id, (*_COLUMNS, *more)))
     score = [math.nan if row["decision_score"] is None else row["decision_score"] for row in rows]
     return {
         "number": np.array([row["frame_index"] for row in rows], np.int64),
         "is_key": np.array([row["is_key"] for row in rows], bool),
+        "worth": sum(row["key_share"] if more else row["is_key"] for row in rows),
         "score": np.array(score, float),
     }
 

@@ -82,9 +82,10 @@ def smoothed(scores_T: np.ndarray) -> np.ndarray:
     """The mean of what is known of the `SMOOTHED` frames around each; NaN where nothing is."""
     known_T = np.isfinite(scores_T)
     window = np.ones(SMOOTHED)
-    total_T = np.convolve(np.where(known_T, scores_T, 0.0), window, mode="same")
-    count_T = np.convolve(known_T.astype(float), window, mode="same")
-    return np.where(count_T > 0.5, total_T / np.maximum(count_T, 1.0), np.nan)[: len(scores_T)]
+    around = slice(SMOOTHED // 2, SMOOTHED // 2 + len(scores_T))  # also of videos shorter than the window
+    total_T = np.convolve(np.where(known_T, scores_T, 0.0), window)[around]
+    count_T = np.convolve(known_T.astype(float), window)[around]
+    return np.where(count_T > 0.5, total_T / np.maximum(count_T, 1.0), np.nan)
 
 
 def region_plot(found: Mapping[str, RegionRows], name: str) -> Plot:
