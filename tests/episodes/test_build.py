@@ -5,19 +5,25 @@ qualities that the table says, one-sided and two-sided, and online schedulers ta
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.score_walk import SCORES, run_scores
-from tests.engine.toy import ConvNet, ThresholdNet
+from tests.engine.toy import ConvNet, ThresholdNet, inputs
 from tests.episodes.scenes import CLASSES, GivenKeys, LabelsNet, engine_masks, records
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.records import Record
+from vidseg_core.engine import Engine, regions
+from vidseg_core.engine.frames import FrameResult
 from vidseg_core.engine.net import ChunkedNet
+from vidseg_core.engine.regions import RegionEngine, RegionStates
 from vidseg_core.episodes.features import FEATURE_SETS, Features, spelled_out
 from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.quality import Truth
+from vidseg_core.episodes.sources import dataset_of
 from vidseg_core.episodes.store import encode_table
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
@@ -207,6 +213,46 @@ def test_online_schedulers_take_the_same_keys_on_table_and_engine(name: str) -> 
         assert np.flatnonzero(walked_PT[0]).tolist() == taken and walked_PT[1].sum() > len(taken)
     expected = qualities(masks, [record.labels_HW for record in clip])
     assert np.array_equal(walk(table, keys).quality_T, expected)
+
+
+def test_tables_of_regions_are_what_the_engine_makes_of_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Crops were cut before frames had their working size, and their flow pictures were those of frames."""
+    source, cut = "scenes:videos=1,frames=16,height=96,width=128", RegionsConfig(grid="2x2", overlap=8)
+    frames, crops = read_at("64", source), read_at("64", f"{source}?regions=2x2&overlap=8")
+    clips = [list(found) for _, found in groupby(crops, key=lambda record: record.video_id)]
+    tables = [build(clip, flow_size=32) for clip in clips]
+    threshold = float(np.nanmedian([SCORES["warp_error"](table, 0)[:, 1:] for table in tables])) + 1e-4
+    engine = Engine(
+        LabelsNet(crops),
+        build_scheduler("warp_error", threshold=threshold),
+        build_propagator("flow_warp"),
+        sides="one",
+        max_interval=HORIZON,
+        flow_size=32,
+        flow=DisFlow(),
+    )
+    parts: list[Sequence[FrameResult]] = []
+    monkeypatch.setattr(regions, "joined", lambda rows, _: parts.append(rows))
+    state = RegionStates.new(0, "clip/0", cut.count)
+    for frame in inputs([record.frame_HW3 for record in frames], first=0):
+        RegionEngine(engine, cut).step([state], [frame])
+    keys = [keys_on(table, "warp_error", [threshold], max_interval=HORIZON)[0] for table in tables]
+    assert len({is_key_T.tobytes() for is_key_T in keys}) > 1
+    for table, clip, is_key_T, rows in zip(tables, clips, keys, zip(*parts, strict=True), strict=True):
+        assert [row.is_key for row in rows] == is_key_T.tolist()
+        expected = qualities([row.labels_HW for row in rows], [record.labels_HW for record in clip])
+        assert np.array_equal(walk(table, np.flatnonzero(is_key_T)).quality_T, expected)
+
+
+def read_at(size: str, source: str) -> list[Record]:
+    """A data set's frames as `build-episodes` reads them, with the classes that `build` has."""
+    dataset = dataset_of(source, size)
+    clip = [dataset.read(item) for item in dataset.items("all")]
+    for record in clip:
+        labels_HW = record.labels_HW
+        assert labels_HW is not None
+        record.labels_HW = np.where(labels_HW == 255, 255, labels_HW % CLASSES).astype(np.uint8)
+    return clip
 
 
 def test_thinned_keys_are_not_known_and_say_so() -> None:

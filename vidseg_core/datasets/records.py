@@ -57,6 +57,8 @@ class Record:
     """uint8 RGB."""
     labels_HW: np.ndarray | None
     """uint8 class ids or `IGNORE`, of the frame's size; None without labels."""
+    whole: tuple[int, int] | None = None
+    """Of a region, (H, W) of the frame that it is cut from, whose scale its flow picture has."""
 
 
 class FrameDataset(Protocol):

@@ -4,7 +4,8 @@ Model: `?regions=2x2&overlap=16` makes four clips of each, `CLIP-r1` to `CLIP-r4
 with the crops that `--regions.grid` has of frames of that size. So nets, tables, schedulers and planners can
 learn from what they see in a run with regions, with one set of weights for all of them.
 
-Invariant: a crop's frame and labels are those of the frame, cut.
+Invariant: a crop's frame and labels are those of the frame, cut; a frame has its working size before it is
+cut (`resized`), and a crop says how large the frame is, as in the engine.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ import numpy as np
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
-from vidseg_core.datasets.wrapped import WrappedDataset
+from vidseg_core.datasets.wrapped import ResizedDataset, WrappedDataset
 from vidseg_core.media import Motion
 
 _REGION = "region"
 """Which region an item is, in its `extra`."""
+
+
+def resized(dataset: FrameDataset, size: str) -> FrameDataset:
+    """The data set with frames of this working size, or with the regions of such frames."""
+    return dataset.at_size(size) if isinstance(dataset, RegionsDataset) else ResizedDataset(dataset, size)
 
 
 def regions_of(dataset: FrameDataset) -> RegionsConfig:
@@ -68,11 +74,17 @@ class RegionsDataset(WrappedDataset):
             crop = self._regions.crops((height, width))[number]
         except ValueError as error:
             raise DatasetError(f"{whole.video_id}, frame {item.frame_index}: regions={error}") from error
-        record.video_id = item.video_id
+        record.video_id, record.whole = item.video_id, (height, width)
         record.frame_HW3 = np.ascontiguousarray(record.frame_HW3[crop.where])
         if record.labels_HW is not None:
             record.labels_HW = np.ascontiguousarray(record.labels_HW[crop.where])
         return record
+
+    def at_size(self, size: str) -> RegionsDataset:
+        """Regions of frames of this working size."""
+        return RegionsDataset(
+            ResizedDataset(self.inner, size), self._regions.grid, str(self._regions.overlap)
+        )
 
     @property
     def regions(self) -> RegionsConfig:

@@ -31,9 +31,13 @@ def view_size(
     return max(1, round(height * flow_size / longest)), max(1, round(width * flow_size / longest))
 
 
-def make_view(frame_HW3: np.ndarray, flow_size: int, channels: int) -> np.ndarray:
-    """The flow picture, uint8: gray hw (channels 1) or RGB hw3 (channels 3), area-averaged."""
-    size = view_size(frame_HW3.shape[0], frame_HW3.shape[1], flow_size)
+def make_view(
+    frame_HW3: np.ndarray, flow_size: int, channels: int, whole: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The flow picture, uint8: gray hw (channels 1) or RGB hw3 (channels 3), area-averaged.
+
+    `whole`: of a crop, (H, W) of its frame."""
+    size = view_size(frame_HW3.shape[0], frame_HW3.shape[1], flow_size, whole)
     return picture_of_size(frame_HW3, size, channels)
 
 

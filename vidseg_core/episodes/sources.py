@@ -20,8 +20,7 @@ from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
-from vidseg_core.datasets.regions import regions_of
-from vidseg_core.datasets.wrapped import ResizedDataset
+from vidseg_core.datasets.regions import regions_of, resized
 from vidseg_core.media import working_size
 from vidseg_core.plan.excerpt import count_of, frames_of, number_of
 from vidseg_core.plan.ids import safe_video_id
@@ -179,7 +178,7 @@ def read_unit(unit: Unit, size: str, split: str) -> Iterator[Record]:
 def dataset_of(source: str, size: str) -> FrameDataset:
     """The data set, its frames at working size; opened once per process."""
     dataset = open_dataset(source)
-    return ResizedDataset(dataset, size) if size else dataset
+    return resized(dataset, size) if size else dataset
 
 
 @lru_cache(maxsize=4)

@@ -245,9 +245,9 @@ class TableBuilder:
             against_labels = self._net is None or self.options.quality == "labels"
             reference = labels_HW if against_labels else mask_HW
             key = GapKey(
-                view=make_view(frame_HW3, self.options.flow_size, self._flow.channels),
+                view=make_view(frame_HW3, self.options.flow_size, self._flow.channels, record.whole),
                 carried=carried,
-                rgb_HW3=self._shown(frame_HW3),
+                rgb_HW3=self._shown(record),
                 low_maps=low_maps,
             )
             seen.keys.append(key)
@@ -257,11 +257,11 @@ class TableBuilder:
             seen.own += self.filler.see([key])
         return seen
 
-    def _shown(self, frame_HW3: np.ndarray) -> np.ndarray | None:
+    def _shown(self, record: Record) -> np.ndarray | None:
         """What the propagator is shown of a frame's colours, as the engine shows it."""
         if self._shows == "colours":
-            return make_view(frame_HW3, self.options.flow_size, 3)
-        return frame_HW3 if self._shows == "frame" else None
+            return make_view(record.frame_HW3, self.options.flow_size, 3, record.whole)
+        return record.frame_HW3 if self._shows == "frame" else None
 
     def _check(self, seen: Seen, clip: str, segment: int) -> None:
         where = f"clip {clip}, segment {segment}"

@@ -286,6 +286,7 @@ class ClipTest:
             is_corrupt=False,
             frame_HW3=frame_HW3,
             motion=motion,
+            whole=record.whole,
         )
         for lane in self._lanes:
             if lane.recall is not None:
