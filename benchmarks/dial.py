@@ -63,8 +63,8 @@ def measure(footage: str, config: SegmentConfig, drops: Sequence[float]) -> list
     report = Reporter("text")
     units = draw_sample(config, expand_inputs(config.input), report).units
     sample = SampleTasks(config, units)
-    clips, places, _, net_ops = look_at_all(config, sample, report)
-    names = worth_trying(config, net_ops, report)
+    clips, places, _, prices = look_at_all(config, sample, report)
+    names = worth_trying(config, prices.net, report)
     ahead = lookahead_runs(config, clips, sample) if "planner" in names else None
     rows = []
     for left_out in range(len(clips)):

@@ -7,6 +7,7 @@ footage nothing is better than leaving masks where they are.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidseg_core.calibration.calibrate import with_choice
+from vidseg_core.calibration.calibrate import _ask, check_ask, stored_config, with_choice
 from vidseg_core.calibration.choice import Choice, Valued, conclude, describe
-from vidseg_core.calibration.evidence import schedule_quality
+from vidseg_core.calibration.evidence import schedule_quality, two_sided_values
 from vidseg_core.calibration.schedulers import FixedFamily, Point
 from vidseg_core.calibration.ways import Prices, affordable_ways, choose_way, other_ways, way_values
 from vidseg_core.config.cli import parse
@@ -30,8 +31,12 @@ from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import Record
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
+from vidseg_core.episodes.walk import walk
+from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.propagation import DisFlow, build_propagator
-from vidseg_core.propagation.propagators import propagator_of
+from vidseg_core.propagation.propagators import FlowWarp, propagator_of
+from vidseg_core.store.keys import CALIBRATION_KEY
+from vidseg_core.store.objects import open_store
 
 EXPENSIVE = 1e11
 """Operations of a net of some seconds a frame."""
@@ -219,3 +224,135 @@ def test_who_names_a_propagator_has_it(tmp_path: Path) -> None:
         other_ways(config("match", propagation=PropagationConfig(level="scores")))
     with pytest.raises(ConfigError, match="cannot try 'mach' .did you mean 'match'"):
         CalibrationConfig(propagators=("mach",))
+
+
+def _by_drop(asked: SegmentConfig, first: Valued, lost: dict[str, float], prices: Prices) -> Choice:
+    """The choice where a propagator loses so much for each frame between keys."""
+    clips = len(first.quality_C)
+    choice = conclude(first, asked={"max_drop": 2.0}, frames=[16] * clips, seed=0)
+
+    def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
+        return [Valued(point=p, quality_C=np.full(clips, 1 - lost[way.name] / p.share)) for p in points]
+
+    return choose_way(asked, choice, prices, [], _Even(), value, [16] * clips, lambda text: None)
+
+
+def _even_point(interval: int, clips: int = 10) -> Valued:
+    return Valued(point=_Even().at(interval), quality_C=np.full(clips, 0.985))
+
+
+def test_beside_a_net_of_unknown_cost_a_cheap_propagator_gets_no_more_keys() -> None:
+    """Copying kept the promise with four times the keys, and was taken since flow alone was counted."""
+    asked = config("copy", budget=None, max_drop=2.0)
+    found = _by_drop(asked, _even_point(12), {"copy": 0.005}, Prices(0.0))
+    assert not found.propagation and found.key_share == 1 / 12
+    found = _by_drop(asked, _even_point(12), {"copy": 0.0005}, Prices(0.0))
+    assert found.propagation == {"name": "copy"} and found.key_share < 1 / 12
+
+
+def test_few_clips_promise_nothing_under_another_propagator_either() -> None:
+    asked = config("copy", budget=None, max_drop=2.0)
+    found = _by_drop(asked, _even_point(4, clips=3), {"copy": 0.0005}, Prices(EXPENSIVE))
+    assert found.propagation == {"name": "copy"}
+    assert "3 clips are too few for a promise" in found.note and not found.can_keep
+
+
+def test_even_keys_are_left_out_where_other_schedulers_were_named() -> None:
+    calibration = CalibrationConfig(propagators=("copy",), schedulers=("warp_error",))
+    asked = config(budget=None, max_drop=2.0, calibration=calibration)
+    assert not _by_drop(asked, _even_point(4), {"copy": 0.0005}, Prices(EXPENSIVE)).propagation
+    named = replace(asked, calibration=replace(calibration, schedulers=("warp_error", "fixed")))
+    assert _by_drop(named, _even_point(4), {"copy": 0.0005}, Prices(EXPENSIVE)).propagation
+
+
+class _Warp(_Even):
+    name = "warp_error"
+
+    def points(self, shares: Sequence[float]) -> list[Point]:
+        settings = {"name": self.name, "threshold": 1.0}
+        return [Point(family=self.name, settings=settings, keys=(), share=share) for share in shares]
+
+
+def test_flow_that_the_scheduler_reads_is_paid_for_under_copy_too() -> None:
+    """Saving one of two flows of .2 GFLOP buys keys of a cheap net; saving none buys nothing."""
+    calibration = CalibrationConfig(propagators=("copy",), schedulers=("warp_error",))
+    point = Point(family="warp_error", settings={"name": "warp_error", "threshold": 1.0}, keys=(), share=0.25)
+    first = Valued(point=point, quality_C=np.full(10, 0.985))
+    for sides, keys in (("two", True), ("one", False)):
+        carrier = PropagationConfig(sides=sides)  # type: ignore[arg-type]
+        asked = config(budget=None, max_drop=2.0, calibration=calibration, propagation=carrier)
+        shares: list[float] = []
+
+        def value(
+            way: PropagationConfig, points: Sequence[Point], seen: list[float] = shares
+        ) -> list[Valued]:
+            seen += [point.share for point in points]
+            return [Valued(point=point, quality_C=np.full(10, 0.9)) for point in points]
+
+        choice = conclude(first, asked={"max_drop": 2.0}, frames=[16] * 10, seed=0)
+        choose_way(asked, choice, Prices(1e9), [_Warp()], _Even(), value, [16] * 10, lambda text: None)
+        assert (max(shares) > 0.25 + 1e-9) == keys
+
+
+def test_a_flow_net_costs_what_it_takes() -> None:
+    carrier = PropagationConfig(flow="raft")
+    assert Prices(1e11, flow=5e10).frame(carrier) == 1e11
+    assert Prices(1e11, flow=5e10).frame(replace(carrier, name="copy")) == 0.0
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_schedules_with_a_delay_are_worth_what_tables_say(delay: int) -> None:
+    """Others were valued as if the net's result came at once, and so they won."""
+    made = TableBuilder(
+        TableOptions(horizon=FRAMES, flow_size=64, min_frames=8),
+        net=None,
+        propagator=build_propagator("flow_warp"),
+        flow=DisFlow(),
+        features=Features(("frame_difference",)),
+        classes=2,
+    )
+    seen = made.see(clip(moves=True))
+    table = made.tabulate("clip", 0, seen)
+    for keys in ([0, 8, 16], [0, 3, 4, 5, 12], [0]):
+        mean = schedule_quality(made, seen, np.array(keys), two_sided=False, delay=delay)
+        assert mean == pytest.approx(walk(table, keys, delay=delay).mean)
+
+
+def test_what_is_made_of_keys_is_not_kept_with_the_frames() -> None:
+    """A memory net makes megabytes of each key, and of a table every frame is one."""
+
+    class Makes(FlowWarp):
+        def keep(self, key: Any) -> Any:
+            return np.zeros(8)
+
+        def fill(self, gaps: Any) -> Any:
+            for gap in gaps:
+                assert gap.left.kept is not None
+                yield from [gap.left.carried] * len(gap.frames)
+
+    made = builder().with_propagator(Makes())
+    seen = made.see(clip(moves=True))
+    made.tabulate("clip", 0, seen)
+    assert all(key.kept is None for key in seen.keys)
+    schedule_quality(made, seen, np.array([0, 8, 16]), two_sided=True)
+    assert two_sided_values(made, seen, [(0, 8), (2, 5)])
+    assert all(key.kept is None for key in seen.keys)
+
+
+def test_an_older_run_goes_on_where_its_propagator_is_named(tmp_path: Path) -> None:
+    """Versions that chose no propagator did not note whether it had been named."""
+    words = ["--input", "x", "--output", str(tmp_path), "--segmenter", "plain", "--budget", "0.1"]
+    plain = parse("segment", SegmentConfig, words)
+    named = parse("segment", SegmentConfig, [*words, "--propagation.name", "flow_warp"])
+    store = open_store(str(tmp_path))
+    point = _Even().at(10)
+    choice = conclude(_even_point(10), asked={"budget": 0.1}, frames=[16] * 10, seed=0).to_json()
+    older = {name: value for name, value in choice.items() if name not in ("ways", "propagation")}
+    found = {"asked_for": _ask(plain, [], "n"), "choice": older}
+    store.put(CALIBRATION_KEY, json.dumps(found).encode())
+    for asked in (plain, named):
+        check_ask(asked, [], store, "n")
+        assert stored_config(asked, store)[0].scheduler.interval == point.settings["interval"]
+    store.put(CALIBRATION_KEY, json.dumps(found | {"choice": choice}).encode())
+    with pytest.raises(FingerprintMismatch, match="propagators"):
+        check_ask(named, [], store, "n")

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.propagation.memory_nets import SIZE, tiny_memory_net
+from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig
 from vidseg_core.models.memory_net import MemoryNet, memory_digest
@@ -276,6 +277,21 @@ def test_the_digest_is_of_weights_and_config_wherever_they_lie(
     config = moved / "config.json"
     config.write_text(config.read_text(encoding="utf-8").replace('"num_maskmem": 3', '"num_maskmem": 2'))
     assert memory_digest("sam2", str(moved)) != memory_digest("sam2", str(there))
+
+
+def test_tables_know_a_net_by_its_digest_not_by_its_folder() -> None:
+    here, there = (
+        BuildEpisodesConfig(
+            input=("x",),
+            output="y",
+            quality="fidelity",
+            segmenter="plain",
+            propagation=TablePropagationConfig(name=f"sam2:{folder}"),
+        )
+        for folder in ("nets/here", "nets/there")
+    )
+    assert here.fingerprint_fields() == there.fingerprint_fields()
+    assert here.fingerprint_fields()["propagation.name"] == "sam2"
 
 
 def test_weights_of_another_version_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def chosen_config(
             choice = calibrate(config, inputs, report, tasks)
         found = {"asked_for": ask, "choice": choice.to_json(), "decided_unix_s": round(time.time(), 3)}
         store.put_if_absent(CALIBRATION_KEY, json.dumps(found, indent=1, sort_keys=True).encode())
-    require_same(_read(store)["asked_for"], ask, store.root, _OF_ANOTHER)
+    _require_same(config, ask, store)
     return stored_config(config, store)
 
 
@@ -136,11 +136,22 @@ def _ask(config: SegmentConfig, inputs: Sequence[VideoInput], net: str) -> dict[
     }
 
 
+def _require_same(config: SegmentConfig, ask: dict[str, Any], store: ObjectStore) -> None:
+    """`FingerprintMismatch` for a run that was calibrated for something else.
+
+    Versions that chose no propagator did not note that it was named: who names the run's own goes on.
+    """
+    there = _read(store)
+    if "ways" not in there["choice"] and config.calibration.propagators == (config.propagation.name,):
+        ask = {name: value for name, value in ask.items() if name != "calibration.propagators"}
+    require_same(there["asked_for"], ask, store.root, _OF_ANOTHER)
+
+
 def check_ask(config: SegmentConfig, inputs: Sequence[VideoInput], store: ObjectStore, net: str) -> None:
     """``FingerprintMismatch`` or ``ConfigError`` for what a run with this dial would refuse."""
     check_dial_here(config)
     if is_calibrated(store):
-        require_same(_read(store)["asked_for"], _ask(config, inputs, net), store.root, _OF_ANOTHER)
+        _require_same(config, _ask(config, inputs, net), store)
 
 
 # --- the sample -------------------------------------------------------------------------------------------
@@ -172,14 +183,14 @@ def _look_and_choose(
         f"{frames:,} frames, the net on each of them"
     )
     sample = tasks(units) if tasks is not None else SampleTasks(config, units)
-    clips, places, net_s, net_ops = look_at_all(config, sample, report)
+    clips, places, net_s, prices = look_at_all(config, sample, report)
     if delay_of(config):
         report.say(
             "note: while a key is under way, its frames count as carried from the key before it in one step; "
             "the run takes two"
         )
     value = clip_valuer(clips, places, sample, report)
-    names = worth_trying(config, net_ops, report)
+    names = worth_trying(config, prices.net, report)
     seen = [clip.table for clip in clips]
     found = families(
         seen,
@@ -202,7 +213,7 @@ def _look_and_choose(
     choice = choose_way(
         config,
         choice,
-        Prices(net_ops),
+        prices,
         found,
         FixedFamily(seen, longest_interval(config)),
         way_valuer(places, sample, report),
@@ -284,9 +295,9 @@ def large_map(policy: str) -> str:
 
 def look_at_all(
     config: SegmentConfig, sample: SampleTasks, report: Reporter
-) -> tuple[list[Clip], list[int], float, float]:
-    """Clips that say something, their places in the sample, seconds and operations of N per frame."""
-    clips, places, seconds, operations = [], [], [], []
+) -> tuple[list[Clip], list[int], float, Prices]:
+    """Clips that say something, their places in the sample, seconds of N per frame, and operations."""
+    clips, places, seconds, operations, flows = [], [], [], [], []
     two_sided = config.propagation.sides == "two"
     for place, looked in enumerate(sample.look()):
         report.show(
@@ -299,10 +310,12 @@ def look_at_all(
         places.append(place)
         seconds.append(looked.net_s)
         operations.append(looked.net_ops)
+        flows.append(looked.flow_ops)
     if len(clips) < 2:
         problem = "fewer than two runs of frames say anything about schedules; set the scheduler yourself"
         raise ConfigError("--calibration", problem)
-    return clips, places, float(np.median(seconds)), float(np.median(operations))
+    prices = Prices(float(np.median(operations)), float(np.median(flows)))
+    return clips, places, float(np.median(seconds)), prices
 
 
 def way_valuer(places: Sequence[int], sample: SampleTasks, report: Reporter) -> ValueWay:

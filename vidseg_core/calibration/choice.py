@@ -146,6 +146,21 @@ def _held_out(tables: Tables, limit: float, max_drop: float, clip: int, clips: i
     return best is None or bool(best.drop_C[clip] <= max_drop)
 
 
+def note_of(best: Valued | None, clips: int) -> str:
+    """What must be said beside a choice by `max_drop`."""
+    if best is None:
+        return (
+            "no schedule tried keeps the promise on clips that it was not chosen on, so the net runs on "
+            "every frame: nothing is lost, and nothing saved"
+        )
+    if clips < LEAST_CLIPS:
+        return (
+            f"{clips} clips are too few for a promise on 9 of 10 others (it needs {LEAST_CLIPS}): this holds "
+            f"on about {clips} of {clips + 1}"
+        )
+    return ""
+
+
 def choose_by_budget(tables: Tables, budget: float, frames: Sequence[int], seed: int) -> Valued | None:
     """Of all points within the budget the one with the best fidelity; None: none is within it."""
     within = [item for valued in tables.values() for item in valued if fits(item.point, budget, frames, seed)]

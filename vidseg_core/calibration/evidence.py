@@ -20,7 +20,7 @@ import numpy as np
 from vidseg_core.episodes.between import Between, Seen
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_builder import TableBuilder
-from vidseg_core.episodes.walk import checked_keys, walk
+from vidseg_core.episodes.walk import checked_keys, used_from, walk
 
 Interval = tuple[int, int]
 """A key and the key after it."""
@@ -44,23 +44,37 @@ def two_sided_values(builder: TableBuilder, seen: Seen, wanted: Iterable[Interva
     for k in sorted(after):
         ends = sorted(after[k])
         known |= {(k, n): value for n, value in zip(ends, between.values(k, ends), strict=True)}
+        seen.keys[k].kept = None
+    _forget_made(seen)
     return known
 
 
-def schedule_quality(builder: TableBuilder, seen: Seen, keys_m: np.ndarray, *, two_sided: bool) -> float:
-    """Mean quality of all frames under these keys, gap by gap, for a propagator that has no table."""
-    between = Between(builder, seen)
-    total = sum(seen.truths[k].quality(seen.masks[k]) for k in keys_m)
-    for k, n in zip(keys_m, [*keys_m[1:], len(seen.keys)], strict=True):
-        if n - k < 2:
+def schedule_quality(
+    builder: TableBuilder, seen: Seen, keys_m: np.ndarray, *, two_sided: bool, delay: int = 0
+) -> float:
+    """Mean quality of all frames under these keys, gap by gap, for a propagator that has no table. `delay`:
+    as in `episodes.walk`."""
+    between, frames = Between(builder, seen), len(seen.keys)
+    starts_m = used_from(keys_m, frames, delay)
+    total = sum(seen.truths[k].quality(seen.masks[k]) for k in keys_m[starts_m == keys_m])
+    for k, first, end in zip(keys_m, starts_m, [*starts_m[1:], frames], strict=True):
+        if end - k < 2:
             continue
-        if two_sided and n < len(seen.keys):
-            total += between.values(int(k), [int(n)])[0]
+        if two_sided and end < frames:
+            total += between.values(int(k), [int(end)])[0]
             continue
-        links = builder.links(seen, int(k), forward=True, reach=int(n - k - 1))
+        links = builder.links(seen, int(k), forward=True, reach=int(end - k - 1))
         for link, carried in zip(links, builder.row(seen, int(k), links), strict=True):
-            total += seen.truths[k + link.distance].quality(builder.labels_of(carried))
-    return total / len(seen.keys)
+            if k + link.distance >= first:
+                total += seen.truths[k + link.distance].quality(builder.labels_of(carried))
+    _forget_made(seen)
+    return total / frames
+
+
+def _forget_made(seen: Seen) -> None:
+    """What a propagator made of keys may be larger than the frames, and another one makes its own."""
+    for key in seen.keys:
+        key.kept = None
 
 
 @dataclass(slots=True)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from vidseg_core.calibration.choice import (
-    LEAST_CLIPS,
     Choice,
     Tables,
     Value,
@@ -23,6 +22,7 @@ from vidseg_core.calibration.choice import (
     fits,
     interval_within,
     last_kept,
+    note_of,
 )
 from vidseg_core.calibration.schedulers import SHARES, Family, FixedFamily, Point
 from vidseg_core.config.catalogue import EVERY
@@ -95,25 +95,11 @@ def _by_drop(
         asked={"max_drop": max_drop},
         frames=frames,
         seed=seed,
-        note=_note(best, len(frames)),
+        note=note_of(best, len(frames)),
         held_out_kept=kept,
         net_s=net_s,
         tried=tried,
     )
-
-
-def _note(best: Valued | None, clips: int) -> str:
-    if best is None:
-        return (
-            "no schedule tried keeps the promise on clips that it was not chosen on, so the net runs on "
-            "every frame: nothing is lost, and nothing saved"
-        )
-    if clips < LEAST_CLIPS:
-        return (
-            f"{clips} clips are too few for a promise on 9 of 10 others (it needs {LEAST_CLIPS}): this holds "
-            f"on about {clips} of {clips + 1}"
-        )
-    return ""
 
 
 def _closer(family: Family, valued: Sequence[Valued], max_drop: float) -> list[Point]:

@@ -174,7 +174,7 @@ def _work(frames: int, horizon: int) -> Work:
 def sample_ops(sample: Sample, net: float, pair: float) -> float:
     """What looking at the sample takes."""
     frames, pairs, two = work_of_sample(sample)
-    return frames * (net + trial_ops(sample.config, net)) + (pairs + 2 * two) * pair
+    return frames * (net + trial_ops(sample.config, net, pair)) + (pairs + 2 * two) * pair
 
 
 def job_ops(config: SegmentConfig, frames: int, net: float, pair: float) -> float:

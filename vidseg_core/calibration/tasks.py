@@ -52,6 +52,8 @@ class Looked:
     """Seconds of N per frame."""
     net_ops: float = 0.0
     """Floating point operations of N per frame; 0: not known."""
+    flow_ops: float = 0.0
+    """Those of a flow net between two frames; 0: it is none."""
 
 
 def tried_names(config: SegmentConfig) -> tuple[str, ...]:
@@ -137,7 +139,8 @@ def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, See
         seen = builder.see(frames)
         net_s = (clock() - started) / max(1, len(frames))
         net_ops = one_call / config.key_batch  # a call is filled up
-        return Looked(builder.tabulate(unit.clip, 0, seen), "", net_s, net_ops), seen
+        flow_ops = operations_of(lambda: builder.flow_to(seen, 0, 1))
+        return Looked(builder.tabulate(unit.clip, 0, seen), "", net_s, net_ops, flow_ops), seen
     except (Refused, DatasetError, MediaError) as problem:
         return Looked(None, str(problem), 0.0), None
 
@@ -159,8 +162,8 @@ def value_schedules(
 ) -> list[float]:
     """Mean quality of these schedules of a run that was looked at, with another propagator."""
     assert seen is not None
-    builder = way_builder(config, way, device)
-    return [schedule_quality(builder, seen, keys_m, two_sided=way.sides == "two") for keys_m in schedules]
+    builder, two_sided, delay = way_builder(config, way, device), way.sides == "two", delay_of(config)
+    return [schedule_quality(builder, seen, keys, two_sided=two_sided, delay=delay) for keys in schedules]
 
 
 @lru_cache(maxsize=4)

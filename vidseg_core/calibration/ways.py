@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,14 @@ from vidseg_core.calibration.choice import (
     conclude,
     fits,
     interval_within,
+    note_of,
 )
 from vidseg_core.calibration.schedulers import SHARES, Family, FixedFamily, Point
-from vidseg_core.config.catalogue import FLOW_WARP, TRIED_PROPAGATORS, propagator_entry
+from vidseg_core.config.catalogue import FIXED, FLOW_WARP, TRIED_PROPAGATORS, propagator_entry
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.propagation import PropagationConfig
-from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
+from vidseg_core.scheduling import scheduler_of
 
 FLOW_OPS = 2e8
 """What a DIS flow at 256 px with its warp takes (4 ms of a core), in operations of a net meanwhile."""
@@ -49,23 +52,26 @@ class Prices:
 
     net: float
     """As a key; 0: not known, and then propagators are compared at equal shares of keys."""
+    flow: float = 0.0
+    """Of a flow net between two pictures; 0: it is none."""
 
-    def frame(self, carrier: PropagationConfig) -> float:
-        """Between keys: flow on both sides and what the propagator does besides."""
-        entry = propagator_entry(carrier.name)
-        flows = (2 if carrier.sides == "two" else 1) if entry is None or entry.moves else 0
+    def frame(self, carrier: PropagationConfig, *, looks: bool = False) -> float:
+        """Between keys: flow on both sides and what the propagator does besides. `looks`: the scheduler reads
+        the flow to the last key, whatever fills the gaps."""
+        entry, scale = propagator_entry(carrier.name), (carrier.flow_size / 256) ** 2
+        flows = (2 if carrier.sides == "two" else 1) if entry is None or entry.moves else int(looks)
         own = (entry.dial_ops or 0.0) if entry is not None else 0.0
-        return (flows * FLOW_OPS + own) * (carrier.flow_size / 256) ** 2
+        return flows * max(self.flow, FLOW_OPS * scale) + own * scale
 
-    def of(self, share: float, carrier: PropagationConfig) -> float:
+    def of(self, share: float, carrier: PropagationConfig, *, looks: bool = False) -> float:
         """A frame on average at this share of keys."""
-        return share * self.net + (1 - share) * self.frame(carrier)
+        return share * self.net + (1 - share) * self.frame(carrier, looks=looks)
 
-    def affordable(self, cost: float, carrier: PropagationConfig) -> float:
+    def affordable(self, cost: float, carrier: PropagationConfig, *, looks: bool = False) -> float:
         """The share of keys with which a frame costs so much on average; below 0: none."""
         if not self.net:
             return 1.0
-        between = self.frame(carrier)
+        between = self.frame(carrier, looks=looks)
         if self.net <= between:
             return 1.0 if between <= cost else -1.0
         return min(1.0, (cost - between) / (self.net - between))
@@ -110,9 +116,9 @@ def affordable_ways(
     return found
 
 
-def trial_ops(config: SegmentConfig, net: float) -> float:
+def trial_ops(config: SegmentConfig, net: float, flow: float = 0.0) -> float:
     """What trying the others may take, a frame of the sample."""
-    prices = Prices(net)
+    prices = Prices(net, flow)
     cost = prices.of(config.budget if config.budget is not None else 1.0, config.propagation)
     points = _points(config)
     return sum(points * prices.frame(way) for way in affordable_ways(config, prices, cost, lambda text: None))
@@ -133,32 +139,43 @@ def choose_way(
     say: Callable[[str], None],
 ) -> Choice:
     """The choice with the propagator that is best at equal cost, and the evidence; `found`: the schedulers
-    that were tried, `even`: even keys."""
+    that were tried, `even`: even keys, which are left out where other schedulers were named."""
     share = config.budget if config.budget is not None else choice.key_share
-    cost = prices.of(share, config.propagation)
+    looks = _looks(config, choice.settings)
+    cost = prices.of(share, config.propagation, looks=looks)
     ways = affordable_ways(config, prices, cost, say)
-    rows = [_row(config.propagation, choice.key_share, choice.fidelity, choice.worst_drop, prices)]
-    best = choice
-    families = [family for family in found if family.name == choice.settings["name"]]
+    rows = [_row(config.propagation, choice.key_share, choice.fidelity, choice.worst_drop, prices, looks)]
+    best, paid = choice, cost if prices.net else choice.key_share
+    families: list[Family] = [each for each in found if each.name == choice.settings["name"] != FIXED]
     for way in ways:
-        most = min(prices.affordable(cost, way), config.budget or 1.0)
+        afford = partial(prices.affordable, cost, way) if prices.net else (lambda looks: share)
+        limits = [(family, min(afford(looks=looks), config.budget or 1.0)) for family in families]
+        if FIXED in (config.calibration.schedulers or (FIXED,)):
+            limits.append((even, min(afford(looks=False), config.budget or 1.0)))
         if config.budget is not None:
-            points, kept = _within(config, families, even, most, frames), None
+            points, kept = _within(config, limits, frames), None
             item = max(value(way, points), key=_worth) if points else None
-            better = item is not None and 100 * _worth(item)[0] > (best.fidelity or 0.0)
         else:
             assert config.max_drop is not None
-            tables = _tables(value, way, [*families, even], most)
+            tables = _tables(value, way, limits)
             item, kept, _ = choose_by_drop(tables, config.max_drop) if tables else (None, None, 0.0)
-            now = replace(config.propagation, **best.propagation)
-            better = item is not None and prices.of(item.point.share, way) < prices.of(best.key_share, now)
         if item is None:
-            rows.append(_row(way, None, None, None, prices))
+            rows.append(_row(way, None, None, None, prices, False))
             continue
         mean, worst = 100 * float(item.quality_C.mean()), float(item.drop_C.max())
-        rows.append(_row(way, item.point.share, mean, worst, prices))
-        best = _with_way(best, choice, way, item, kept, config, frames) if better else best
+        own = _looks(config, item.point.settings)
+        rows.append(_row(way, item.point.share, mean, worst, prices, own))
+        costs = prices.of(item.point.share, way, looks=own) if prices.net else item.point.share
+        better = mean > (best.fidelity or 0.0) if config.budget is not None else costs < paid
+        if better:
+            best, paid = _with_way(choice, way, item, kept, config, frames), costs
     return replace(best, ways=tuple(rows) if ways else ())
+
+
+def _looks(config: SegmentConfig, settings: Mapping[str, Any]) -> bool:
+    """Does the scheduler with these settings read the flow of every frame?"""
+    scheduler = SchedulerConfig(**{"max_interval": config.scheduler.max_interval, **settings})
+    return bool(getattr(scheduler_of(scheduler), "needs_flow", False))
 
 
 def _worth(item: Valued) -> tuple[float, float]:
@@ -167,21 +184,26 @@ def _worth(item: Valued) -> tuple[float, float]:
 
 
 def _within(
-    config: SegmentConfig, families: Sequence[Family], even: FixedFamily, most: float, frames: Sequence[int]
+    config: SegmentConfig, limits: Sequence[tuple[Family, float]], frames: Sequence[int]
 ) -> list[Point]:
-    """Points with at most this share of keys: even keys, and the chosen scheduler where it keeps to it."""
-    points = [even.at(interval_within(most))] if interval_within(most) <= even.longest else []
-    for family in families:
-        within = [point for point in family.points([most, 0.93 * most, 0.85 * most]) if point.share <= most]
+    """A point of each family that keeps to its share of keys, where there is one."""
+    points: list[Point] = []
+    for family, most in limits:
+        if isinstance(family, FixedFamily):
+            interval = interval_within(most) if most > 0 else family.longest + 1
+            points += [family.at(interval)] if interval <= family.longest else []
+            continue
+        shares = [most, 0.93 * most, 0.85 * most] if most > 0 else []
+        within = [point for point in family.points(shares) if point.share <= most]
         points += [point for point in within if fits(point, most, frames, config.seed)][:1]
     return points
 
 
-def _tables(value: ValueWay, way: PropagationConfig, families: Sequence[Family], most: float) -> Tables:
-    """Points of the families from the share that is affordable down."""
-    shares = [share for share in (most, *SHARES) if share <= most][:4]
+def _tables(value: ValueWay, way: PropagationConfig, limits: Sequence[tuple[Family, float]]) -> Tables:
+    """Points of each family from the share that is affordable down."""
     points: dict[tuple[str, float], Point] = {}
-    for family in families:
+    for family, most in limits:
+        shares = [share for share in (most, *SHARES) if 0 < share <= most][:4]
         for point in family.points(shares):
             if point.share <= most * (1 + 1e-9):
                 points[point.family, point.share] = point
@@ -192,7 +214,6 @@ def _tables(value: ValueWay, way: PropagationConfig, families: Sequence[Family],
 
 
 def _with_way(
-    best: Choice,
     first: Choice,
     way: PropagationConfig,
     item: Valued,
@@ -206,7 +227,7 @@ def _with_way(
         asked=first.asked,
         frames=frames,
         seed=config.seed,
-        note=first.note if config.budget is not None else "",
+        note=first.note if config.budget is not None else note_of(item, len(frames)),
         held_out_kept=kept,
         net_s=first.net_s,
         tried=first.tried,
@@ -219,15 +240,22 @@ def _with_way(
 
 
 def _row(
-    way: PropagationConfig, share: float | None, fidelity: float | None, worst: float | None, prices: Prices
+    way: PropagationConfig,
+    share: float | None,
+    fidelity: float | None,
+    worst: float | None,
+    prices: Prices,
+    looks: bool,
 ) -> Mapping[str, Any]:
     """What is known of a propagator at its best setting; None: it keeps no promise."""
+    between = prices.frame(way, looks=looks)
+    frame = between if share is None else prices.of(share, way, looks=looks)
     return {
         "propagator": way.name,
         "key_share": share,
         "fidelity": fidelity,
         "worst_drop": worst,
-        "frame_gflop": round((prices.of(share, way) if share is not None else prices.frame(way)) / 1e9, 4),
+        "frame_gflop": round(frame / 1e9, 4),
     }
 
 

@@ -15,6 +15,7 @@ from vidseg_core.config.catalogue import (
     MEMORY_NETS,
     PLAIN_PROPAGATORS,
     is_of_stream,
+    propagator_place,
     propagator_words,
 )
 from vidseg_core.config.errors import check, check_int, check_name, nearest
@@ -212,6 +213,7 @@ class BuildEpisodesConfig:
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides a table's numbers, by dotted option name; nets count by their weights' digest."""
         fields = flat_dict(self)
+        fields["propagation.name"], _ = propagator_place(self.propagation.name)
         return {name: fields[name] for name in sorted(fields) if name in _FINGERPRINT}
 
     def describe(self) -> str:

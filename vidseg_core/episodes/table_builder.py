@@ -201,6 +201,7 @@ class TableBuilder:
                     of_key_L1M[1 : 1 + len(links)] = self.features.maps.values(name, links)
             if two is not None:
                 two.add(k, self._sides_of(row, links))
+            seen.keys[k].kept = None  # may be larger than the frame
         grays_Thw, masks_Thw = _pictures(seen) if self.options.pictures else (None, None)
         made = self.features.maps is not None and set(maps_GL1M) < set(self.features.maps.names)
         return EpisodeTable(
@@ -298,6 +299,10 @@ class TableBuilder:
         if self.filler.needs_flow or self.features.needs_flow:
             complete([links], self._estimate, chained=self._flow.chained)
         return links
+
+    def flow_to(self, seen: Seen, k: int, n: int) -> None:
+        """The flow of frame n to key k, for whoever counts what that takes."""
+        self._estimate([(seen.keys[n].view, seen.keys[k].view)])
 
     def _estimate(self, pairs: Sequence[Pair]) -> list[np.ndarray]:
         if not pairs:

@@ -74,10 +74,7 @@ def walk(table: EpisodeTable, keys: Sequence[int] | np.ndarray, *, delay: int = 
     then a frame counts as carried from the key before, in one step; the engine takes two, over the new key.
     """
     keys_m = checked_keys(table, keys)
-    used_from_m = keys_m
-    if delay:
-        following_m = np.append(keys_m[2:], table.frames)[: len(keys_m) - 1]
-        used_from_m = np.append(0, np.minimum(keys_m[1:] + delay, following_m))
+    used_from_m = used_from(keys_m, table.frames, delay)
     ordinal_T = np.arange(table.frames)
     key_T = keys_m[np.searchsorted(used_from_m, ordinal_T, side="right") - 1]
     distance_T = ordinal_T - key_T
@@ -87,6 +84,14 @@ def walk(table: EpisodeTable, keys: Sequence[int] | np.ndarray, *, delay: int = 
             f"shows, the table knows up to {table.horizon} (its horizon)"
         )
     return Walk(keys_m=keys_m, quality_T=table.quality_TL1[key_T, distance_T])
+
+
+def used_from(keys_m: np.ndarray, frames: int, delay: int) -> np.ndarray:
+    """Of each key the frame from which its own result is used."""
+    if not delay:
+        return keys_m
+    following_m = np.append(keys_m[2:], frames)[: len(keys_m) - 1]
+    return np.append(0, np.minimum(keys_m[1:] + delay, following_m))
 
 
 def two_sided_total(table: EpisodeTable, keys: Sequence[int] | np.ndarray) -> float:

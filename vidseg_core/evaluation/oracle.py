@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
+from vidseg_core.config.catalogue import propagator_place
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
@@ -53,7 +54,7 @@ def check_tables(
     there, carried = tables[0].fingerprint, method.propagation
     wanted = {
         "working_size": config.working_size,
-        "propagation.name": carried.name,
+        "propagation.name": propagator_place(carried.name)[0],
         "propagation.level": carried.level,
         "propagation.flow": carried.flow,
         "propagation.flow_size": str(carried.flow_size),
