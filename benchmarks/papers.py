@@ -101,7 +101,7 @@ def make_encoders(folder: Path) -> None:
     """Image classifiers' weights under the names of the page; all of them a ResNet-18's."""
     folder.mkdir(parents=True)
     state = import_torchvision().models.resnet18(weights=None).state_dict()
-    for name in ("resnet50.pth", "resnet101.pth"):
+    for name in ("resnet18.pth", "resnet50.pth", "resnet101.pth"):
         torch.save(state, folder / name)
 
 

@@ -24,6 +24,7 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import DistilRecipe, TemporalRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import IGNORE, DatasetError
+from vidseg_core.models.digest import digest_file
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 from vidseg_core.training.attempt import TrainingError
 from vidseg_core.training.beside import Beside, see
@@ -329,5 +330,7 @@ def test_a_flow_that_needs_another_size_is_refused(tmp_path: Path) -> None:
     said = (
         r"--temporal\.flow: .*does not take pictures of 32x32 \(--augment\.crop 32\): sides must divide by 64"
     )
+    beside = Beside(config, CLASSES, "cpu")
+    assert beside.decides()["flow_weights"] == digest_file(Path(__file__))  # its code decides the weights
     with pytest.raises(ConfigError, match=said):
-        Beside(config, CLASSES, "cpu").try_on(32)
+        beside.try_on(32)

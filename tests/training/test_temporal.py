@@ -162,6 +162,15 @@ def test_without_a_gap_nothing_of_it_decides_a_run(tmp_path: Path) -> None:
     assert not any(listed.clip for listed in open_training_data(plain).labelled)
 
 
+def test_a_name_that_led_to_another_net_does_not_go_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """Their numbers fit no net of the present name; names whose net is the same keep their runs."""
+    fields = [
+        small_config(tmp_path, segmenter=name).fingerprint_fields()["segmenter"]
+        for name in ("pspnet-resnet18", "net:pspnet-resnet18", "fpn-densenet121", "tiny:8")
+    ]
+    assert fields == ["net:pspnet-resnet18", "net:pspnet-resnet18", "fpn-densenet121", "tiny:8"]
+
+
 # --- what cannot be ----------------------------------------------------------------------------------------
 
 

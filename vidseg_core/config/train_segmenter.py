@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.catalogue import FLOWS, is_of_stream
 from vidseg_core.config.errors import check, check_int, check_name, check_positive
-from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
+from vidseg_core.config.nets import ALIASES, NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.recipes import AugmentRecipe, DistilRecipe, TemporalRecipe, TrainRecipe
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
@@ -185,7 +185,9 @@ class TrainSegmenterConfig:
             for name, value in flat_dict(self).items()
             if name in names or name.startswith(("recipe.", "augment."))
         }
-        return fields | {"pseudo_ratio": self.share()} | self._temporal_fields()
+        spec = ALIASES.get(self.segmenter, "")
+        named = {"segmenter": spec} if spec.startswith("net:") else {}  # some names led to other nets before
+        return fields | {"pseudo_ratio": self.share()} | named | self._temporal_fields()
 
     def _temporal_fields(self) -> dict[str, Any]:
         """Nothing where frames are learned one by one, from their labels."""

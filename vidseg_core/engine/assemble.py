@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
 
-from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS, is_of_stream, listed, plugin_module
+from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS, is_of_stream, listed
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.pseudo_label import PseudoLabelConfig
 from vidseg_core.config.segment import SegmentConfig
@@ -27,7 +25,7 @@ from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates, of_regions
 from vidseg_core.engine.trial import Tried, smallest_crop, trial_sizes, try_net, try_plugins
 from vidseg_core.media import working_size
-from vidseg_core.models.digest import digest_file
+from vidseg_core.models.digest import digest_source
 from vidseg_core.models.fetched import origin
 from vidseg_core.models.policy_file import policy_digest
 from vidseg_core.models.policy_trunk import PolicyError
@@ -306,12 +304,8 @@ def plugin_sources(config: SegmentConfig) -> dict[str, str]:
         "propagation.name": config.propagation.name,
         "propagation.flow": config.propagation.flow,
     }
-    files = {
-        name: getattr(importlib.import_module(module), "__file__", None)
-        for name, value in options.items()
-        if (module := plugin_module(value))
-    }
-    digests = {f"{name}.sha256": digest_file(Path(file)) for name, file in files.items() if file}
+    found = {f"{name}.sha256": digest_source(value) for name, value in options.items()}
+    digests = {name: digest for name, digest in found.items() if digest}
     policy, weights = config.scheduler.policy, weights_digest(config.propagation)
     return (
         digests

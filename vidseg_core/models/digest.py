@@ -7,11 +7,14 @@ not on the file they came from, its format or its path, so that the same weights
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+
+from vidseg_core.config.catalogue import plugin_module
 
 
 def digest_state(state: Mapping[str, torch.Tensor], identity: Mapping[str, object]) -> str:
@@ -31,3 +34,10 @@ def digest_file(path: Path) -> str:
         while piece := file.read(1 << 20):
             total.update(piece)
     return total.hexdigest()
+
+
+def digest_source(name: str) -> str:
+    """Hex SHA-256 of the file with a user's `package.module:Class`; empty for a name of the package."""
+    module = plugin_module(name)
+    file = getattr(importlib.import_module(module), "__file__", None) if module else None
+    return digest_file(Path(file)) if file else ""

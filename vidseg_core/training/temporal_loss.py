@@ -19,6 +19,7 @@ import torch
 
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import TemporalRecipe
+from vidseg_core.models.digest import digest_source
 from vidseg_core.models.flow.layers import backward_warp
 from vidseg_core.propagation.flow import FlowEstimator, build_flow, check_flows, takes
 
@@ -71,8 +72,8 @@ class FrozenFlow:
 
     @property
     def digest(self) -> str:
-        """Of its weights; empty for one without."""
-        return str(getattr(self._estimator, "digest", ""))
+        """Of its weights, and of the source of one of the user's; empty for one without either."""
+        return str(getattr(self._estimator, "digest", "")) + digest_source(self.name)
 
     def __call__(self, frames_B3HW: torch.Tensor, others_B3HW: torch.Tensor) -> torch.Tensor:
         """flow_B2HW: where the pixels of the frames lie in the others; no gradient."""
