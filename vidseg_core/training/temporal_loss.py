@@ -4,8 +4,9 @@
 
 q are the classes' probabilities and ' what is warped from t + k to t along F's flow M_t->t+k. V lowers what
 pixels count that cannot be followed; |.| is summed over the colours, which lie in 0..1 here, and multiplied
-by `sharpness` (1: the print; the paper does not say in which units I is). It needs no labels. Gradients reach
-the net through both frames; F is frozen.
+by `sharpness` (1: the print, which does not say in which units I is; the code of its authors divides colours
+by ImageNet's deviations, some 4.4, sums them before |.|, and has squares of scores for KL). It needs no
+labels. Gradients reach the net through both frames; F is frozen.
 
 Legend: B pairs, C classes, H W size of the crop; 2 = (u, v), 3 = RGB in 0..1.
 """
