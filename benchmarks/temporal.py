@@ -155,8 +155,13 @@ def arm(name: str) -> Arm:
     if name in ("temporal", "temporal10"):
         return Arm(weight=strong if name == "temporal10" else TemporalRecipe().weight)
     kept = only.get(name, ("single", "pair", "multi"))
-    off = {part: 0.0 for part in ("single", "pair", "multi") if part not in kept}
-    return Arm(weight=strong, distil=DistilRecipe(**off), pseudo=name == "offline")
+    usual = DistilRecipe()
+    distil = DistilRecipe(
+        single=usual.single if "single" in kept else 0.0,
+        pair=usual.pair if "pair" in kept else 0.0,
+        multi=usual.multi if "multi" in kept else 0.0,
+    )
+    return Arm(weight=strong, distil=distil, pseudo=name == "offline")
 
 
 def fit(

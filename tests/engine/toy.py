@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as functional
 
 from vidseg_core.engine import Engine, FrameInput, FrameResult, SegmentState
+from vidseg_core.engine.regions import AnyEngine
 from vidseg_core.propagation import build_propagator
 from vidseg_core.scheduling import build_scheduler
 
@@ -125,7 +126,9 @@ def inputs(clip: Sequence[np.ndarray], corrupt: Sequence[int] = (), first: int =
     ]
 
 
-def run(engine: Engine, frames: Sequence[FrameInput], *, name: str = "s", seed: int = 0) -> list[FrameResult]:
+def run(
+    engine: AnyEngine, frames: Sequence[FrameInput], *, name: str = "s", seed: int = 0
+) -> list[FrameResult]:
     """One segment from beginning to end."""
     state = SegmentState.new(seed, name)
     rows = [row for frame in frames for row in engine.step([state], [frame])[0]]

@@ -139,5 +139,7 @@ def test_parameters_of_levels_that_are_cut_off_do_not_count() -> None:
     names = ("stage32", "context", "up16.narrow")
     idle = [weight for name in names for weight in whole.net.get_submodule(name).parameters()]
     assert parameters_of(whole) == sum(weight.numel() for weight in whole.net.parameters())
-    assert parameters_of(cut) == parameters_of(whole) - sum(weight.numel() for weight in idle)
+    of_whole = parameters_of(whole)
+    assert of_whole is not None
+    assert parameters_of(cut) == of_whole - sum(weight.numel() for weight in idle)
     assert not any(weight.requires_grad for weight in (*whole.net.parameters(), *cut.net.parameters()))

@@ -30,6 +30,7 @@ from vidseg_core.engine.look import resized_luma
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import SegmentState
 from vidseg_core.engine.stats import EngineStats
+from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
 REGIONS_VERSION = 1001
 """Of stored states; far from the numbers of those of whole frames."""
@@ -99,6 +100,8 @@ class AnyEngine(Protocol):
     @property
     def net(self) -> ChunkedNet: ...
     @property
+    def scheduler(self) -> Scheduler | WindowScheduler: ...
+    @property
     def looks_ahead(self) -> bool: ...
     @property
     def stats(self) -> EngineStats: ...
@@ -114,6 +117,11 @@ class RegionEngine:
         if engine.flows.reads_motion:
             raise ValueError("motion vectors are of whole frames: they do not go with --regions.grid")
         self._engine, self._regions = engine, regions
+
+    @property
+    def scheduler(self) -> Scheduler | WindowScheduler:
+        """The one for all regions."""
+        return self._engine.scheduler
 
     @property
     def net(self) -> ChunkedNet:

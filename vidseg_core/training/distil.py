@@ -30,9 +30,7 @@ def single_loss(scores_BCHW: torch.Tensor, wanted_BCHW: torch.Tensor) -> torch.T
     return divergence(scores_BCHW, wanted_BCHW)
 
 
-def pair_loss(
-    student: tuple[torch.Tensor, torch.Tensor], teacher: tuple[torch.Tensor, torch.Tensor], cells: int
-) -> torch.Tensor:
+def pair_loss(student: Sequence[torch.Tensor], teacher: Sequence[torch.Tensor], cells: int) -> torch.Tensor:
     """(B,), Eq. 2, from the scores_BCHW of two frames each."""
     sides = grid([*student, *teacher], cells)
     ours_BNN = similarity(*(places(scores_BCHW.softmax(1), sides) for scores_BCHW in student))
