@@ -32,6 +32,7 @@ from vidseg_core.pipeline.commit_stage import CommitStage
 from vidseg_core.pipeline.pace import _share
 from vidseg_core.pipeline.rows import PartMessage
 from vidseg_core.pipeline.segment_job import run_segment
+from vidseg_core.propagation import DisFlow
 from vidseg_core.report.of_run import _keys
 from vidseg_core.report.page import num
 from vidseg_core.report.regions import read_regions, region_section, smoothed
@@ -45,6 +46,15 @@ OPTIONS: dict[str, Any] = {
     "scheduler": SchedulerConfig(name="warp_error", threshold=3.0, max_interval=9),
     "propagation": PropagationConfig(flow_size=64),
 }
+
+
+class WideFlow(DisFlow):
+    """An estimator that takes no picture of less than 32 rows."""
+
+    def flow(self, current: Any, key: Any) -> Any:
+        if any(len(view_hw) < 32 for view_hw in current):
+            raise ValueError("at least 32 rows")
+        return super().flow(current, key)
 
 
 class Tall(ThresholdNet):
@@ -206,6 +216,10 @@ def test_a_video_too_small_for_the_grid_is_put_aside_alone(tmp_path: Path, run_l
         (
             {"propagation": PropagationConfig(flow="motion_vectors", sides="one")},
             "--regions.grid: 2x2 does not go",
+        ),
+        (  # crops of 56 rows are seen with 28 at this size of the frame's flow picture
+            {"propagation": PropagationConfig(flow="tests.pipeline.test_regions:WideFlow", flow_size=64)},
+            "WideFlow.* fails on a small frame: .*at least 32 rows",
         ),
     ],
 )

@@ -118,9 +118,10 @@ def describe_net(config: SegmentConfig) -> NetFacts:
 def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
     """One frame through N and the plug-ins after it."""
     rule = label_rule(config, net.class_names)
-    sizes = trial_sizes(config.working_size_spec)
+    sizes, whole = trial_sizes(config.working_size_spec), None
     if config.regions.on:
-        sizes = [smallest_crop(config.regions, config.working_size_spec)]
+        crop, whole = smallest_crop(config.regions, config.working_size_spec)
+        sizes = [crop]
     try:
         tried = try_net(
             net,
@@ -134,6 +135,7 @@ def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
         if not config.regions.on:
             raise
         raise ConfigError("--regions.grid", f"{config.regions.words()}: {problem}") from problem
+    tried = replace(tried, whole=whole)
     try:
         remembered = try_plugins(config.propagation, lambda: build_run_flow(config, "cpu"), tried)
     except ConfigError:

@@ -28,7 +28,7 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.engine.bound import bytes_of
 from vidseg_core.engine.confidence import LabelRule
-from vidseg_core.engine.look import make_view
+from vidseg_core.engine.look import picture_of_size, view_size
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.rehearsal import how_it_ends
@@ -65,6 +65,8 @@ class Tried:
     """A frame that N took, for the parts that come after N."""
 
     frame_HW3: np.ndarray
+    whole: tuple[int, int] | None = None
+    """Of a region: (H, W) of its frame, of which its flow picture has the scale."""
     carried: Callable[[str], Any]
     """What is kept of the frame as a key, by level."""
     net: Callable[[str, str], ChunkedNet] | None
@@ -86,12 +88,13 @@ def trial_sizes(spec: int | str) -> list[tuple[int, int]]:
     return [(_SMALL[0] + rows % _ALIKE, _SMALL[1] + columns % _ALIKE), *working]
 
 
-def smallest_crop(regions: RegionsConfig, spec: int | str) -> tuple[int, int]:
-    """(rows, columns) of the smallest region of a video of the usual format; `ConfigError` without one."""
+def smallest_crop(regions: RegionsConfig, spec: int | str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(rows, columns) of the smallest region of a video of the usual format, and of the frame; `ConfigError`
+    without one."""
     for width, height in _FORMATS:  # what is too flat for the grid is another video's case
         size = working_size(width * 1024, height * 1024, spec)
         if not regions.problem(size):
-            return min((crop.shape for crop in regions.crops(size)), key=math.prod)
+            return min((crop.shape for crop in regions.crops(size)), key=math.prod), size
     raise ConfigError("--regions.grid", regions.problem(size))
 
 
@@ -142,16 +145,16 @@ def _first_that_fits(
     raise first
 
 
-def try_labels(classes: int) -> Tried:
-    """Zeros, where labels stand in for N, or N cannot run here."""
+def try_labels(classes: int, size: tuple[int, int] = _SMALL) -> Tried:
+    """Zeros of this size, where labels stand in for N, or N cannot run here."""
 
     def carried(level: str) -> Any:
-        return np.zeros(_SMALL, np.uint8) if level == "labels" else torch.zeros(classes, *_SMALL)
+        return np.zeros(size, np.uint8) if level == "labels" else torch.zeros(classes, *size)
 
     def net(level: str, asked_by: str) -> ChunkedNet:
         raise SegmenterError(f"{asked_by} works with the net itself: labels have none, name a --segmenter")
 
-    return Tried(frame_HW3=_frame(_SMALL), carried=carried, net=net, classes=classes)
+    return Tried(frame_HW3=_frame(size), carried=carried, net=net, classes=classes)
 
 
 def _tried(net: Segmenter, frame_HW3: np.ndarray, batch: int, device: str, rule: LabelRule | None) -> Tried:
@@ -239,7 +242,7 @@ def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried:
         return 0.0
     filler.name = options.name
     estimator = flow() if ":" in options.flow or filler.reads != "nothing" else None
-    view = make_view(tried.frame_HW3, options.flow_size, 1 if estimator is None else estimator.channels)
+    view = _view(tried, options.flow_size, 1 if estimator is None else estimator.channels)
     flow_hw2 = np.zeros((*view.shape[:2], 2), np.float32)
     if estimator is not None and ":" in options.flow:
         flow_hw2 = try_flow(estimator, options.flow, tried, options.flow_size)
@@ -252,10 +255,9 @@ def try_plugins(options: CarryOptions, flow: Callable[[], FlowEstimator], tried:
 
 def try_flow(flow: FlowEstimator, name: str, tried: Tried, flow_size: int) -> np.ndarray:
     """A flow_hw2 of the tried frame; `PluginError` unless `flow` gives one for every pair."""
-    frame_HW3 = tried.frame_HW3
     if flow.channels not in (1, 3):
         raise PluginError(f"flow estimator {name!r}: channels is {flow.channels!r}, expected 1 or 3")
-    view = make_view(frame_HW3, flow_size, flow.channels)
+    view = _view(tried, flow_size, flow.channels)
     current, key = [view, np.roll(view, 2, axis=1)], [np.roll(view, 1, axis=0), view]
     flows = _call("flow estimator", name, lambda: flow.flow(current, key))
     check_flows(flows, current, name)
@@ -297,7 +299,7 @@ def _small_gaps(
     """A frame after its last key, and with two sides one between two keys as well."""
     rgb_HW3 = tried.frame_HW3.copy() if filler.reads == "frame" else None
     if filler.reads == "colours":
-        rgb_HW3 = make_view(tried.frame_HW3, max(view.shape[:2]), 3)
+        rgb_HW3 = picture_of_size(tried.frame_HW3, (view.shape[0], view.shape[1]), 3)
     low = None
     if filler.needs_low:
         assert tried.net is not None
@@ -308,6 +310,12 @@ def _small_gaps(
     frame = GapFrame(left=link, right=link, rgb_HW3=rgb_HW3, low_maps=low)
     between = Gap(left=key, frames=[frame], right=key)
     return [alone, between] if two_sided else [alone]
+
+
+def _view(tried: Tried, flow_size: int, channels: int) -> np.ndarray:
+    """The flow picture of the tried frame, as the engine has it."""
+    size = view_size(*tried.frame_HW3.shape[:2], flow_size, tried.whole)
+    return picture_of_size(tried.frame_HW3, size, channels)
 
 
 def _frame(size: tuple[int, int]) -> np.ndarray:

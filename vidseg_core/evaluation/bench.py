@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -33,7 +33,7 @@ from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import make_view
 from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates
 from vidseg_core.engine.stats import clock_of
-from vidseg_core.engine.trial import smallest_crop, trial_sizes, try_labels, try_net, try_plugins
+from vidseg_core.engine.trial import Tried, smallest_crop, trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.sources import dataset_of
 from vidseg_core.evaluation.answers import Answers, Recall, recalled
 from vidseg_core.evaluation.clips import Clip, class_names, items_of
@@ -167,18 +167,20 @@ def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
     notes = [note]
     for method in methods:
         build_method(bench, method, None)
-        if method.regions.on and bench.net is not None:
-            _try_crops(bench, bench.net, method)
-        try_plugins(method.propagation, lambda m=method: _flow(bench, m), tried)
+        here = _try_crops(bench, method) if method.regions.on else tried
+        try_plugins(method.propagation, lambda m=method: _flow(bench, m), here)
         notes.append(_note_on_regions(bench, method, _scheduler(bench, method, None)))
     return " ".join(filter(None, notes))
 
 
-def _try_crops(bench: Bench, net: Segmenter, method: MethodConfig) -> None:
-    """`ConfigError` for a net that takes no frame as small as the method's regions."""
+def _try_crops(bench: Bench, method: MethodConfig) -> Tried:
+    """The smallest of the method's regions; `ConfigError` for a net that takes no frame so small."""
     try:
-        size = smallest_crop(method.regions, bench.config.working_size)
-        try_net(net, sizes=[size], device=bench.config.device, most=MOST_NAMES - 1)
+        size, whole = smallest_crop(method.regions, bench.config.working_size)
+        if bench.net is None:
+            return replace(try_labels(bench.classes, size), whole=whole)
+        tried = try_net(bench.net, sizes=[size], device=bench.config.device, most=MOST_NAMES - 1)
+        return replace(tried, whole=whole)
     except (ConfigError, SegmenterError) as problem:
         why = problem.problem if isinstance(problem, ConfigError) else problem
         raise ConfigError("--methods", f"{method.name}: {why}") from problem
