@@ -309,10 +309,14 @@ def test_regions_of_a_data_set_are_clips_of_their_own() -> None:
         ("regions=2", "regions=2: must be ROWSxCOLUMNS"),
         ("overlap=3", "overlap=3 goes with regions"),
         ("regions=2x2&overlap=x", "overlap=x: must be a whole number"),
+        ("regions=2x2&overlap=2000", "overlap=2000: must be a whole number between 0 and 1024"),
     ):
         with pytest.raises(DatasetError, match=problem):
             open_dataset(f"scenes:videos=1,frames=2?{options}")
     fine = open_dataset("scenes:videos=1,frames=2,height=48,width=64?regions=4x4")
+    wide = open_dataset("scenes:videos=1,frames=2,height=48,width=64?regions=2x2&overlap=30")
+    with pytest.raises(DatasetError, match="frame 0: overlap=30 reaches beyond the next region"):
+        wide.read(wide.items("all")[0])
     with pytest.raises(DatasetError, match="frame 0: regions=4x4 cuts frames of 48x64"):
         fine.read(fine.items("all")[0])
 

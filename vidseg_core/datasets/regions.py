@@ -47,7 +47,8 @@ class RegionsDataset(WrappedDataset):
         try:
             self._regions = RegionsConfig(grid=grid, **({"overlap": int(overlap)} if overlap else {}))
         except ConfigError as error:
-            raise DatasetError(f"regions={grid}: {error.problem}") from error
+            wrong = f"regions={grid}" if error.option.endswith("grid") else f"overlap={overlap}"
+            raise DatasetError(f"{wrong}: {error.problem}") from error
         self._listed: dict[str, tuple[Item, ...]] = {}
 
     def items(self, split: str) -> Sequence[Item]:
@@ -73,7 +74,8 @@ class RegionsDataset(WrappedDataset):
         try:
             crop = self._regions.crops((height, width))[number]
         except ValueError as error:
-            raise DatasetError(f"{whole.video_id}, frame {item.frame_index}: regions={error}") from error
+            name = "regions" if str(error).startswith(self._regions.grid) else "overlap"
+            raise DatasetError(f"{whole.video_id}, frame {item.frame_index}: {name}={error}") from error
         record.video_id, record.whole = item.video_id, (height, width)
         record.frame_HW3 = np.ascontiguousarray(record.frame_HW3[crop.where])
         if record.labels_HW is not None:
