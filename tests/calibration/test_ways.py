@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from vidseg_core.calibration.calibrate import _ask, check_ask, stored_config, wi
 from vidseg_core.calibration.choice import Choice, Valued, conclude, describe
 from vidseg_core.calibration.evidence import schedule_quality, two_sided_values
 from vidseg_core.calibration.schedulers import FixedFamily, Point
+from vidseg_core.calibration.tasks import fill_ops
 from vidseg_core.calibration.ways import Prices, affordable_ways, choose_way, other_ways, way_values
 from vidseg_core.config.cli import parse
 from vidseg_core.config.dial import CalibrationConfig
@@ -253,6 +255,9 @@ def test_beside_a_net_of_unknown_cost_a_cheap_propagator_gets_no_more_keys() -> 
 def test_few_clips_promise_nothing_under_another_propagator_either() -> None:
     asked = config("copy", budget=None, max_drop=2.0)
     found = _by_drop(asked, _even_point(4, clips=3), {"copy": 0.0005}, Prices(EXPENSIVE))
+    even = {"interval": 4, "key_share": 0.25, "fidelity": 98.0, "worst_drop": 1.5}
+    other = replace(found, settings={"name": "warp_error", "threshold": 1.0}, even=even)
+    assert "fixed, interval 4 under flow_warp (25.0 % keys)" in describe(other)
     assert found.propagation == {"name": "copy"}
     assert "3 clips are too few for a promise" in found.note and not found.can_keep
 
@@ -356,3 +361,25 @@ def test_an_older_run_goes_on_where_its_propagator_is_named(tmp_path: Path) -> N
     store.put(CALIBRATION_KEY, json.dumps(found | {"choice": choice}).encode())
     with pytest.raises(FingerprintMismatch, match="propagators"):
         check_ask(named, [], store, "n")
+
+
+def test_what_fills_gaps_is_counted_without_flow_and_without_what_is_made_of_a_key() -> None:
+    """Beside `sam2:...`, whose cost the catalogue does not know, flow got no more keys than that."""
+
+    class Multiplies(FlowWarp):
+        def keep(self, key: Any) -> Any:
+            return torch.zeros(64, 64) @ torch.zeros(64, 64)
+
+        def fill(self, gaps: Any) -> Any:
+            for gap in gaps:
+                assert (gap.left.kept @ torch.zeros(64, 1)).shape == (64, 1)
+                yield from [gap.left.carried] * len(gap.frames)
+
+    made = builder().with_propagator(Multiplies())
+    seen = made.see(clip(moves=True))
+    assert fill_ops(made, seen) == 2 * 64 * 64 and seen.keys[0].kept is None
+    assert fill_ops(builder(), seen) == 0.0
+    prices, flow = Prices(1e11, own=3e10), PropagationConfig()
+    tracked = replace(flow, name="sam2:x")
+    assert prices.frame(tracked) == prices.frame(flow) + 3e10
+    assert prices.affordable(prices.of(0.1, tracked), flow) > 0.3

@@ -297,7 +297,7 @@ def look_at_all(
     config: SegmentConfig, sample: SampleTasks, report: Reporter
 ) -> tuple[list[Clip], list[int], float, Prices]:
     """Clips that say something, their places in the sample, seconds of N per frame, and operations."""
-    clips, places, seconds, operations, flows = [], [], [], [], []
+    clips, places, seconds, operations = [], [], [], []
     two_sided = config.propagation.sides == "two"
     for place, looked in enumerate(sample.look()):
         report.show(
@@ -309,13 +309,12 @@ def look_at_all(
         clips.append(Clip(table=looked.table, two_sided=two_sided, known={}, delay=delay_of(config)))
         places.append(place)
         seconds.append(looked.net_s)
-        operations.append(looked.net_ops)
-        flows.append(looked.flow_ops)
+        operations.append((looked.net_ops, looked.flow_ops, looked.own_ops))
     if len(clips) < 2:
         problem = "fewer than two runs of frames say anything about schedules; set the scheduler yourself"
         raise ConfigError("--calibration", problem)
-    prices = Prices(float(np.median(operations)), float(np.median(flows)))
-    return clips, places, float(np.median(seconds)), prices
+    net, flow, own = np.median(operations, axis=0).tolist()
+    return clips, places, float(np.median(seconds)), Prices(net, flow, own)
 
 
 def way_valuer(places: Sequence[int], sample: SampleTasks, report: Reporter) -> ValueWay:

@@ -348,8 +348,9 @@ def _even(choice: Choice) -> str:
     if choice.even is None or choice.fidelity is None:
         return "nothing to compare: the net runs on every frame"
     row = choice.even
+    under = f" under {choice.ways[0]['propagator']}" if choice.propagation else ""
     return (
-        f"{FIXED}, interval {row['interval']} ({100 * row['key_share']:.1f} % keys): fidelity "
+        f"{FIXED}, interval {row['interval']}{under} ({100 * row['key_share']:.1f} % keys): fidelity "
         f"{row['fidelity']:.2f}, the worst clip loses {row['worst_drop']:.2f}; the choice is "
         f"{choice.fidelity - row['fidelity']:+.2f} points"
     )

@@ -54,6 +54,8 @@ class Looked:
     """Floating point operations of N per frame; 0: not known."""
     flow_ops: float = 0.0
     """Those of a flow net between two frames; 0: it is none."""
+    own_ops: float = 0.0
+    """Those of the propagator on a frame, from all sides."""
 
 
 def tried_names(config: SegmentConfig) -> tuple[str, ...]:
@@ -139,10 +141,21 @@ def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, See
         seen = builder.see(frames)
         net_s = (clock() - started) / max(1, len(frames))
         net_ops = one_call / config.key_batch  # a call is filled up
+        table = builder.tabulate(unit.clip, 0, seen)
         flow_ops = operations_of(lambda: builder.flow_to(seen, 0, 1))
-        return Looked(builder.tabulate(unit.clip, 0, seen), "", net_s, net_ops, flow_ops), seen
+        own_ops = fill_ops(builder, seen) * (2 if config.propagation.sides == "two" else 1)
+        return Looked(table, "", net_s, net_ops, flow_ops, own_ops), seen
     except (Refused, DatasetError, MediaError) as problem:
         return Looked(None, str(problem), 0.0), None
+
+
+def fill_ops(builder: TableBuilder, seen: Seen) -> float:
+    """Operations of filling a frame from its key, flow and what is made of a key once left out."""
+    links = builder.links(seen, 0, forward=True, reach=1)
+    builder.row(seen, 0, links)
+    found = operations_of(lambda: builder.row(seen, 0, links))
+    seen.keys[0].kept = None
+    return found
 
 
 def value_intervals(

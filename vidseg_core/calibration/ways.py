@@ -54,14 +54,17 @@ class Prices:
     """As a key; 0: not known, and then propagators are compared at equal shares of keys."""
     flow: float = 0.0
     """Of a flow net between two pictures; 0: it is none."""
+    own: float = 0.0
+    """Of a frame under the run's own propagator beside flow, as counted, where the catalogue says nothing."""
 
     def frame(self, carrier: PropagationConfig, *, looks: bool = False) -> float:
         """Between keys: flow on both sides and what the propagator does besides. `looks`: the scheduler reads
         the flow to the last key, whatever fills the gaps."""
         entry, scale = propagator_entry(carrier.name), (carrier.flow_size / 256) ** 2
         flows = (2 if carrier.sides == "two" else 1) if entry is None or entry.moves else int(looks)
-        own = (entry.dial_ops or 0.0) if entry is not None else 0.0
-        return flows * max(self.flow, FLOW_OPS * scale) + own * scale
+        known = entry.dial_ops if entry is not None else None
+        own = self.own if known is None else known * scale
+        return flows * max(self.flow, FLOW_OPS * scale) + own
 
     def of(self, share: float, carrier: PropagationConfig, *, looks: bool = False) -> float:
         """A frame on average at this share of keys."""
