@@ -80,7 +80,12 @@ def test_more_frames_than_the_state_may_hold_are_refused_before_the_run() -> Non
 def test_masks_of_regions_that_wait_count_before_the_run_as_they_do_in_it() -> None:
     longest, regions = SchedulerConfig(max_interval=500), RegionsConfig(grid="2x2", overlap=0)
     alike = Engine(
-        ThresholdNet(), build_scheduler("fixed"), Looks(), sides="two", max_interval=500, flow_size=256
+        ThresholdNet(),
+        build_scheduler("fixed"),
+        Looks(),  # type: ignore[arg-type]
+        sides="two",
+        max_interval=500,
+        flow_size=256,
     )
     kept = RegionEngine(alike, regions)
     needed = -(-kept.bound((512, 512)).bytes // 1_000_000)
