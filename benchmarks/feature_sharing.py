@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from numpy.random import Generator
 
-from benchmarks.propagators import MATERIAL, Bench, through
+from benchmarks.clips import through
+from benchmarks.propagators import MATERIAL, Bench
 from vidseg_core.config.recipes import PropagationRecipe, SharingRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.engine import Engine

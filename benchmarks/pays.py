@@ -43,11 +43,7 @@ class Curve:
 
     def at(self, net_s: float, cost: float) -> float:
         """mIoU at this cost; NaN outside of what was measured."""
-        costs = self.costs(net_s)
-        order = np.argsort(costs)
-        known, reached = np.log(costs[order]), np.array(self.miou)[order]
-        inside = known[0] - 1e-9 <= np.log(cost) <= known[-1] + 1e-9
-        return float(np.interp(np.log(cost), known, reached)) if inside else float("nan")
+        return at_cost(self.costs(net_s), self.miou, cost)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +64,14 @@ class Row:
     def gain(self) -> float:
         """Points."""
         return 100 * (self.miou - self.flow_miou)
+
+
+def at_cost(costs: Sequence[float] | np.ndarray, values: Sequence[float], cost: float) -> float:
+    """The value at this cost, linear in the logarithm of the costs; NaN outside of them."""
+    order = np.argsort(costs)
+    known, reached = np.log(np.asarray(costs)[order]), np.asarray(values)[order]
+    inside = known[0] - 1e-9 <= np.log(cost) <= known[-1] + 1e-9
+    return float(np.interp(np.log(cost), known, reached)) if inside else float("nan")
 
 
 def curves_of(rows: Sequence[Mapping[str, Any]], sides: str) -> list[Curve]:

@@ -31,13 +31,14 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.clips import through
 from benchmarks.committed import committed, fit
 from benchmarks.corpus import data_dir
 from vidseg_core.config.recipes import PropagationRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import Record
-from vidseg_core.engine import Engine, FrameInput, SegmentState
+from vidseg_core.engine import Engine
 from vidseg_core.engine.look import make_view
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.metrics.confusion import ConfusionMatrix
@@ -411,15 +412,6 @@ def _shrunk(record: Record, size: int) -> Record:
         frame_HW3=cv2.resize(record.frame_HW3, shape, interpolation=cv2.INTER_AREA),
         labels_HW=cv2.resize(record.labels_HW, shape, interpolation=cv2.INTER_NEAREST),
     )
-
-
-def through(engine: Engine, clip: FlowClip) -> Iterator[Any]:
-    """Rows of the clip, in order."""
-    state = SegmentState.new(0, clip.name)
-    for number, frame_HW3 in enumerate(clip.frames_THW3):
-        frame = FrameInput(frame_index=number, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)
-        yield from engine.step([state], [frame])[0]
-    yield from engine.finish([state])[0]
 
 
 def _shallow(policy: str, segmenter: Segmenter, clip: FlowClip, device: str) -> Iterator[np.ndarray]:

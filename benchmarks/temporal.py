@@ -25,9 +25,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,46 +34,30 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.clips import SETS, Marks, Material, materials
 from benchmarks.committed import predict
-from benchmarks.corpus import data_dir
-from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.config.recipes import AugmentRecipe, DistilRecipe, TemporalRecipe, TrainRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
-from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import Item, Record
-from vidseg_core.metrics.confusion import ConfusionMatrix
-from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.trainable import TrainableNet, trainable_net
 from vidseg_core.models.tta import TtaSegmenter
-from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.training.beside import Beside
-from vidseg_core.training.flow_clips import FlowClip, dataset_clips
+from vidseg_core.training.flow_clips import FlowClip
 from vidseg_core.training.loop import LoopOptions, train
-from vidseg_core.training.match_clips import drawn_clip
 from vidseg_core.training.neighbours import clips_of
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet
 
 STUDENT, TEACHER = "tiny:8", "tiny:16"
-SIDE, CROP, BATCH = 128, 96, 4
-FRAMES, EVERY, GAP = 32, 8, 3
-"""Frames of a clip; frames from label to label; largest gap to a neighbour."""
+CROP, BATCH = 96, 4
+EVERY, GAP = 8, 3
+"""Frames from label to label; largest gap to a neighbour."""
 AUGMENT = AugmentRecipe(crop=CROP, scale_min=0.75, scale_max=1.25, colour=0.2)
 LR = 3e-3
 TTA_SCALES = (1.0, 1.5)
 ARMS = ("none", "temporal", "temporal10", "all", "offline", "online", "pf", "mf", "labels")
 """In the order in which they are run for each seed and set."""
 MEASURES = ("miou", "tc", "tc_visible")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Material:
-    """Clips of one kind."""
-
-    name: str
-    class_names: tuple[str, ...]
-    train: Sequence[FlowClip]
-    test: Sequence[FlowClip]
 
 
 class ClipFrames:
@@ -105,33 +88,6 @@ class ClipFrames:
             frame_HW3=clip.frames_THW3[item.frame_index],
             labels_HW=clip.labels_THW[item.frame_index] if item.label else None,
         )
-
-
-# --- material ----------------------------------------------------------------------------------------------
-
-
-def materials(names: Sequence[str], data: str | None) -> Iterable[Material]:
-    root = data_dir(data)
-    for name in names:
-        if name == "scenes":
-            clips = [drawn_clip(4000 + number, FRAMES, (96, SIDE)) for number in range(12)]
-            yield _divided(name, SCENE_CLASSES, clips)
-        elif root is not None and (root / FOLDERS[name]).is_dir():
-            dataset = open_dataset(f"{SPECS[name]}:{root / FOLDERS[name]}")
-            clips = list(dataset_clips(dataset, "all", SIDE, FRAMES))
-            seen = [clip for clip in clips if clip.labels_THW is not None and (clip.labels_THW != 255).any()]
-            yield _divided(name, dataset.class_names, seen)
-
-
-FOLDERS = {"faces": "face", "davis": "davis2016"}
-SPECS = {"faces": "face", "davis": "davis"}
-
-
-def _divided(name: str, class_names: Sequence[str], clips: Sequence[FlowClip]) -> Material:
-    """Every third clip is left out."""
-    train = [clip for place, clip in enumerate(clips) if place % 3 != 1]
-    test = [clip for place, clip in enumerate(clips) if place % 3 == 1]
-    return Material(name=name, class_names=tuple(class_names), train=train, test=test)
 
 
 # --- training ----------------------------------------------------------------------------------------------
@@ -237,33 +193,10 @@ def labelled_by(teacher: Path, clips: Sequence[FlowClip]) -> list[FlowClip]:
 # --- measuring ---------------------------------------------------------------------------------------------
 
 
-@cache
-def flows_of(key: tuple[str, str], clip: Any) -> list[PairFlow]:
-    """The flows between neighbours of a clip."""
-    dis = DisFlow(chained=False)
-    grays = [cv2.cvtColor(frame_HW3, cv2.COLOR_RGB2GRAY) for frame_HW3 in clip.frames_THW3]
-    pairs = zip(grays, grays[1:], strict=False)
-    return [PairFlow(*dis.flow([now, before], [before, now])) for before, now in pairs]
-
-
-class _ByName:
-    """A clip that a cache can hold."""
-
-    def __init__(self, clip: FlowClip) -> None:
-        self.frames_THW3, self._name = clip.frames_THW3, clip.name
-
-    def __hash__(self) -> int:
-        return hash(self._name)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByName) and other._name == self._name
-
-
 @torch.no_grad()
 def measure(net: TrainableNet, material: Material) -> dict[str, float]:
     """mIoU, TC by Eq. 5 and TC of visible pixels in percent; frames in a second of one core's time."""
-    classes = len(material.class_names)
-    matrix, tcs, visible, spent, frames = ConfusionMatrix(classes), [], [], 0.0, 0
+    marks, spent, frames = Marks(material), 0.0, 0
     for clip in material.test:
         masks = []
         for frame_HW3 in clip.frames_THW3:
@@ -272,21 +205,9 @@ def measure(net: TrainableNet, material: Material) -> dict[str, float]:
             scores_1CHW = net(frame_13HW)
             spent, frames = spent + time.process_time() - started, frames + 1
             masks.append(scores_1CHW.argmax(1)[0].to(torch.uint8).numpy())
-        tc = TemporalConsistency(classes)
-        flows = flows_of((material.name, clip.name), _ByName(clip))
-        for before_HW, now_HW, flow in zip(masks, masks[1:], flows, strict=False):
-            tc.update(before_HW, now_HW, flow, at_key=False)
-        assert clip.labels_THW is not None
-        for mask_HW, labels_HW in zip(masks, clip.labels_THW, strict=True):
-            matrix.update(mask_HW, labels_HW)
-        tcs.append(tc.tc)
-        visible.append(tc.visible.tc)
-    return {
-        "miou": 100 * matrix.mean_iou(),
-        "tc": 100 * statistics.mean(tcs),
-        "tc_visible": 100 * statistics.mean(visible),
-        "fps": frames / spent,
-    }
+        marks.add(clip, masks)
+    found = marks.percent()
+    return {name: found[name] for name in MEASURES} | {"fps": frames / spent}
 
 
 # --- the table ---------------------------------------------------------------------------------------------
@@ -405,7 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sets", nargs="+", default=["scenes", "faces", "davis"])
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--steps", type=int, default=100, help="of an arm; four times as many before it")

@@ -1,0 +1,116 @@
+"""Promise: `benchmarks.students` holds students and a teacher on key frames against each other where they
+cost the same, says nothing beyond what was measured, and calls best what no cheaper way reaches.
+
+Why: the teacher on every frame has the better masks and the student the shorter time; neither says which of
+them to take.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.clips import Marks, divided
+from benchmarks.students import (
+    EVERY,
+    FIXED,
+    PLAIN,
+    PLANNER,
+    TEMPORAL,
+    Point,
+    arguments,
+    at_equal_cost,
+    best,
+    draw,
+    over_seeds,
+    run,
+    tables,
+)
+from vidseg_core.classes import SCENE_CLASSES
+from vidseg_core.training.match_clips import drawn_clip
+
+
+def point(
+    way: str, setting: str, net_ms: float, miou: float, *, other_ms: float = 1.0, seed: int = 0
+) -> Point:
+    return Point(
+        set="s",
+        seed=seed,
+        way=way,
+        setting=setting,
+        interval=1.0,
+        net_ms=net_ms,
+        other_ms=other_ms,
+        miou=miou,
+        tc=50.0,
+        tc_visible=60.0,
+        pop=-1.0 if way in (FIXED, PLANNER) else None,
+    )
+
+
+POINTS = [
+    point(PLAIN, "small", 9.0, 60.0),
+    point(TEMPORAL, "small", 9.0, 59.0),
+    point(EVERY, "large", 99.0, 90.0),
+    point(FIXED, "10", 9.0, 70.0, other_ms=6.0),
+    point(FIXED, "20", 4.5, 50.0, other_ms=6.0),
+]
+
+
+def test_the_teacher_is_read_off_at_the_cost_of_the_student() -> None:
+    reached = at_equal_cost(POINTS, FIXED, "miou", 12.5, 1.0)
+    assert 50.0 < reached < 70.0  # between its two intervals
+    assert at_equal_cost(POINTS, FIXED, "miou", 15.0, 1.0) == pytest.approx(70.0)
+    assert math.isnan(at_equal_cost(POINTS, FIXED, "miou", 5.0, 1.0))  # cheaper than any interval
+    assert math.isnan(at_equal_cost(POINTS, PLANNER, "miou", 12.5, 1.0))  # never measured
+
+
+def test_what_is_best_depends_on_the_budget_and_on_what_nets_cost() -> None:
+    assert [(p.way, p.ms(1.0)) for p in best(POINTS, "miou", 1.0)] == [
+        (PLAIN, 10.0),
+        (FIXED, 15.0),
+        (EVERY, 100.0),
+    ]
+    dear = [(p.way, p.setting) for p in best(POINTS, "miou", 10.0)]
+    assert dear == [(FIXED, "20"), (PLAIN, "small"), (FIXED, "10"), (EVERY, "large")]
+
+
+def test_seeds_are_averaged_setting_by_setting() -> None:
+    (mean,) = over_seeds([point(FIXED, "10", 9.0, 70.0), point(FIXED, "10", 11.0, 80.0, seed=1)])
+    assert (mean.net_ms, mean.miou, mean.pop) == (10.0, 75.0, -1.0)
+
+
+def test_pop_is_of_masks_that_jump_at_keys_and_of_none_where_all_are_keys() -> None:
+    clip = drawn_clip(7, 5, (32, 48))
+    still = np.zeros((32, 48), np.uint8)
+    other = still.copy()
+    other[:, 24:] = 1
+    masks = [still, still, other, other, other]
+    marks = Marks(material := divided("s", SCENE_CLASSES, [clip, clip]))
+    marks.add(clip, masks, [True, False, True, False, False])
+    assert marks.percent()["pop"] < -10.0
+    alone = Marks(material)
+    alone.add(clip, masks, [True] * 5)
+    assert math.isnan(alone.percent()["pop"])
+
+
+def test_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = [drawn_clip(number, 9, (48, 64)) for number in range(3)]
+    given = "--students tiny:8 --teacher tiny:12 --steps 1 --intervals 4 --prices 1 --times 1 10"
+    options = arguments([*given.split(), "--json", str(tmp_path / "rows.json")])
+    sets = [divided("scenes", SCENE_CLASSES, clips)]
+    points = run(sets, tmp_path, options)
+    assert [p.way for p in points] == [PLAIN, TEMPORAL, EVERY, FIXED, PLANNER]
+    assert [p.interval for p in points[:4]] == [1.0, 1.0, 1.0, 3.0]  # keys at 0, 4 and 8
+    assert [p.pop is None for p in points[:4]] == [True, True, True, False]
+    assert all(p.net_ms > 0 and p.other_ms > 0 and 0 <= p.miou <= 100 for p in points)
+    assert len(json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))) == 5
+    (tmp_path / "rows.json").write_text(json.dumps([points[0].__dict__]), encoding="utf-8")
+    assert run(sets, tmp_path, options) == points[:1]  # what is there is not run again
+    draw(over_seeds(points), [1.0], tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert "best mIoU from so many milliseconds on" in tables(over_seeds(points), options.times)
