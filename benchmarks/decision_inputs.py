@@ -198,9 +198,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--widths", type=int, nargs="+", default=[1024, 128], help="of the nets that read maps"
     )
-    numbers = {"frames": 120, "clips": 8, "pairs": 250, "folds": 3, "seeds": 3, "steps": 500, "batch": 64}
-    for name, default in (numbers | {"flow_size": 256}).items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--frames", type=int, default=120)
+    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=250)
+    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--flow_size", type=int, default=256)
     return parser.parse_args()
 
 
