@@ -47,7 +47,7 @@ TEACHER, STUDENTS = "tiny:48", ("tiny:8", "tiny:16")
 FRAMES = 51
 """Of a clip at most: the last one is key at an interval of 25."""
 INTERVALS = (4, 8, 12, 25)
-PRICES = (0.1, 0.3, 1.0, 2.0, 4.0)
+PRICES = (0.1, 0.3, 0.6, 1.0, 2.0)
 """Of a key to the planner, mIoU times frames."""
 PLAIN, TEMPORAL, EVERY = "student", "student, temporal", "teacher"
 FIXED, PLANNER = "teacher, fixed", "teacher, planner"
@@ -223,7 +223,13 @@ def _four(values: Sequence[float | None]) -> str:
     return " / ".join("-" if v is None or math.isnan(v) else f"{v:.1f}" for v in values)
 
 
-COLOURS = dict(zip(WAYS, ("tab:orange", "tab:red", "black", "tab:blue", "tab:green"), strict=True))
+COLOURS: dict[str, str] = {
+    PLAIN: "tab:orange",
+    TEMPORAL: "tab:red",
+    EVERY: "black",
+    FIXED: "tab:blue",
+    PLANNER: "tab:green",
+}
 TITLES = {"miou": "mIoU", "tc": "TC, Eq. 5", "tc_visible": "TC, visible", "pop": "pop at keys"}
 
 
@@ -323,7 +329,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--students", nargs="+", default=list(STUDENTS))
     parser.add_argument("--intervals", type=int, nargs="+", default=list(INTERVALS))
     parser.add_argument("--prices", type=float, nargs="+", default=list(PRICES))
-    parser.add_argument("--steps", type=int, default=60, help="four times as many come before")
+    parser.add_argument("--steps", type=int, default=50, help="four times as many come before")
     parser.add_argument("--times", type=float, nargs="+", default=[1.0, 10.0])
     parser.add_argument("--nets", type=Path, help="folder that keeps what was trained")
     parser.add_argument("--json", type=Path)
