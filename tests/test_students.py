@@ -100,11 +100,12 @@ def test_pop_is_of_masks_that_jump_at_keys_and_of_none_where_all_are_keys() -> N
 
 def test_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clips = [drawn_clip(number, 9, (48, 64)) for number in range(3)]
-    given = "--students tiny:8 --teacher tiny:12 --steps 1 --intervals 4 --prices 1 --times 1 10"
+    given = "--students tiny:8 --teacher tiny:8 --steps 1 --intervals 4 --prices 1 --times 1 10"
     options = arguments([*given.split(), "--json", str(tmp_path / "rows.json")])
     sets = [divided("scenes", SCENE_CLASSES, clips)]
     points = run(sets, tmp_path, options)
     assert [p.way for p in points] == [PLAIN, TEMPORAL, EVERY, FIXED, PLANNER]
+    assert points[0].miou == points[2].miou  # one net, kept
     assert [p.interval for p in points[:4]] == [1.0, 1.0, 1.0, 3.0]  # keys at 0, 4 and 8
     assert [p.pop is None for p in points[:4]] == [True, True, True, False]
     assert all(p.net_ms > 0 and p.other_ms > 0 and 0 <= p.miou <= 100 for p in points)
