@@ -138,6 +138,22 @@ def test_a_tilde_after_an_equals_sign_is_the_home_that_a_shell_would_make_of_it(
     assert segment("--config=~/run.yaml", *NEEDED, "--weights=~/net.pt").weights == f"{tmp_path}/net.pt"
 
 
+@pytest.mark.parametrize(
+    ("words", "checks"),
+    [
+        ("a.mp4 --propagation.self_check false", False),
+        ("--propagation.self_check false a.mp4", False),
+        ("--propagation.self-check=False a.mp4", False),
+        ("--propagation.no_self_check a.mp4", False),
+        ("--propagation.self_check true a.mp4 --dry_run false", True),
+    ],
+)
+def test_a_switch_may_be_said_as_in_a_file(words: str, checks: bool) -> None:
+    """`false` was taken for one more video, and the self-check stayed on."""
+    config = parse("segment", SegmentConfig, ["--output", "o", "--segmenter", "plain", *words.split()])
+    assert config.input == ("a.mp4",) and config.propagation.self_check is checks and not config.dry_run
+
+
 def test_dashes_and_underscores_are_the_same() -> None:
     config = segment(*NEEDED, "--scheduler.max-interval", "30", "--dry-run", "--segment_frames", "0")
     assert (config.scheduler.max_interval, config.dry_run, config.segment_frames) == (30, True, 0)

@@ -43,7 +43,7 @@ def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         files, arguments = take_option(arguments, "config")
         values = _in_file(files)
         draft = _draft(cls, values, files)
-        arguments = _gather_repeated(cls, _name_first(cls, arguments))
+        arguments = _gather_repeated(cls, _name_first(cls, _switched(cls, arguments)))
         _check_choices(cls, draft, arguments)
         _check_numbers(cls, arguments)
     except ConfigError as error:
@@ -120,6 +120,25 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[list[str], list[st
     return taken, rest
 
 
+def _switched(cls: type, arguments: Sequence[str]) -> list[str]:
+    """``--propagation.self_check false`` -> ``--propagation.no_self_check``: a file says true and false, too;
+    as a word of its own it would be taken for an input."""
+    hints, words = option_types(cls), list[str]()
+    for token in arguments:
+        option, value = (token, "") if "=" not in token else token.split("=", 1)
+        if token.lower() in ("true", "false") and words and "=" not in words[-1]:
+            option, value = words[-1], token
+        name = _option_name(option)
+        if value.lower() not in ("true", "false") or hints.get(name) is not bool:
+            words.append(token)
+            continue
+        if option is not token and words and words[-1] is option:
+            words.pop()
+        group, dot, last = name.rpartition(".")
+        words.append(f"--{name}" if value.lower() == "true" else f"--{group}{dot}no_{last}")
+    return words
+
+
 def _name_first(cls: type, arguments: Sequence[str]) -> list[str]:
     """``VIDEO --output out`` -> ``--input VIDEO --output out``, wherever the word stands."""
     first: str | None = getattr(cls, "FIRST", None)
@@ -137,7 +156,8 @@ def _name_first(cls: type, arguments: Sequence[str]) -> list[str]:
 
 def _most_values(hints: Mapping[str, Any], name: str) -> float:
     """How many words after an option are its values."""
-    hint = hints.get(name, hints.get(name.removeprefix("no_")))
+    group, dot, last = name.rpartition(".")
+    hint = hints.get(name, hints.get(f"{group}{dot}{last.removeprefix('no_')}"))
     return 0 if hint is bool else math.inf if hint is None or typing.get_origin(hint) is tuple else 1
 
 
