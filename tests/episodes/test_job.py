@@ -21,7 +21,7 @@ from vidseg_core.datasets.scene_config import SceneConfig
 from vidseg_core.datasets.scene_files import make_corpus, write_scene_video
 from vidseg_core.episodes.episodes_job import _open_videos, build_row, read_segments, run_build_episodes
 from vidseg_core.episodes.estimate import Work, dry_run, work_of
-from vidseg_core.episodes.making import claim_set, make_builder
+from vidseg_core.episodes.making import claim_set, make_builder, try_making
 from vidseg_core.episodes.sources import Unit, class_names, cuts, dataset_units, read_unit
 from vidseg_core.episodes.store import list_tables, load_tables
 from vidseg_core.episodes.table import EpisodeError
@@ -183,6 +183,23 @@ def test_a_set_says_which_regions_its_clips_are_and_holds_no_others(tmp_path: Pa
         settings = config(tmp_path, data=data)
         with pytest.raises(ConfigError, match="--data: .* are not the same regions of frames"):
             make_builder(settings, class_names(settings), "cpu")
+
+
+def test_regions_that_do_not_go_with_size_or_net_are_refused_before_a_set_is_begun(tmp_path: Path) -> None:
+    """Each segment was put aside instead, or all of them ended with the net's own words."""
+
+    def tried(grid: str, **options: Any) -> None:
+        settings = config(tmp_path, data=(f"{SCENES}?regions={grid}&overlap=8",), **options)
+        classes = class_names(settings)
+        try_making(settings, make_builder(settings, classes, "cpu"), classes)
+
+    tall: dict[str, Any] = {"segmenter": "tests.pipeline.test_regions:Tall", "quality": "fidelity"}
+    tried("2x2")
+    tried("1x2", working_size="96x128", **tall)
+    with pytest.raises(ConfigError, match="^--data: regions 9x9 with overlap 8: 9x9 cuts frames of 128x128"):
+        tried("9x9", working_size="128")
+    with pytest.raises(ConfigError, match="^--data: regions 2x1 with overlap 8: .*at least 64 rows"):
+        tried("2x1", working_size="96x128", **tall)
 
 
 def test_two_data_sets_must_not_share_a_clip_or_differ_in_classes(tmp_path: Path) -> None:

@@ -508,6 +508,10 @@ def test_an_oracle_is_refused_tables_of_another_net_size_or_propagation(tmp_path
     for changed, says in (
         ({"segmenter": "plain"}, "segmenter: labels there, plain here"),
         ({"working_size": "48"}, "working_size: 512 there, 48 here"),
+        (
+            {"data": tuple(f"{source}?regions=2x2&overlap=4" for source in base.data)},
+            "tables of whole frames there, regions 2x2 with overlap 4 here",
+        ),
         ({"methods": ("oracle:interval=5,flow_size=32",)}, "propagation.flow_size: 64 there, 32 here"),
         (
             {"methods": ("oracle:interval=5,propagation=copy",)},

@@ -109,7 +109,7 @@ class RegionsConfig:
 
     def words(self) -> str:
         """Grid and overlap, for people."""
-        return f"regions {self.grid} with overlap {self.overlap}"
+        return f"regions {self.grid} with overlap {self.overlap}" if self.on else "whole frames"
 
     def recorded(self) -> dict[str, str]:
         """What tables of such regions say of them; those of whole frames say nothing."""

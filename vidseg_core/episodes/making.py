@@ -14,7 +14,7 @@ from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.catalogue import KEEPS_MAPS_FROM, MAP_SETS
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.engine.trial import trial_sizes, try_labels, try_net, try_plugins
+from vidseg_core.engine.trial import smallest_crop, trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.features import (
     CONV6_MEAN,
     LOW,
@@ -28,6 +28,7 @@ from vidseg_core.episodes.sources import regions_of_clips
 from vidseg_core.episodes.store import TABLE_VERSION
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.kit.claim import claim, require_same
+from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.models.registry import build_segmenter
 from vidseg_core.models.scores import MOST_NAMES
 from vidseg_core.models.tta import with_tta
@@ -104,14 +105,23 @@ def make_builder(config: BuildEpisodesConfig, classes: tuple[str, ...], device: 
 def try_making(config: BuildEpisodesConfig, making: Making, classes: Sequence[str]) -> str:
     """Put one frame through N and the plug-ins; what the user should know of N.
 
-    ``SegmenterError`` or ``PluginError`` for what does not fit.
+    ``SegmenterError``, ``PluginError`` or ``ConfigError`` for what does not fit.
     """
-    if making.net is None:
-        tried = try_labels(len(classes))
-    else:
+    regions = regions_of_clips(config)
+    try:
         sizes = trial_sizes(config.working_size)
-        net = making.net.segmenter
-        tried = try_net(net, sizes=sizes, device=config.device, most=MOST_NAMES - 1)
+        if regions.on:
+            sizes = [smallest_crop(regions, config.working_size)]
+        if making.net is None:
+            tried = try_labels(len(classes))
+        else:
+            net = making.net.segmenter
+            tried = try_net(net, sizes=sizes, device=config.device, most=MOST_NAMES - 1)
+    except (ConfigError, SegmenterError) as problem:
+        if not regions.on:
+            raise
+        why = problem.problem if isinstance(problem, ConfigError) else problem
+        raise ConfigError("--data", f"{regions.words()}: {why}") from problem
     try_plugins(config.propagation, lambda: _flow(config, "cpu"), tried)
     return " ".join(filter(None, (making.note, tried.note)))
 

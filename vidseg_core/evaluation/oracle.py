@@ -17,8 +17,11 @@ from vidseg_core.config.catalogue import propagator_place
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.datasets.regions import regions_of
 from vidseg_core.episodes.oracle import one_sided_curve, two_sided_curve
+from vidseg_core.episodes.sources import dataset_of
 from vidseg_core.episodes.store import check_fingerprint, load_tables
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.evaluation.clips import Clip
@@ -52,6 +55,7 @@ def check_tables(
     assert config.tables is not None
     tables = next(iter(_tables(config.tables).values()))
     there, carried = tables[0].fingerprint, method.propagation
+    _check_regions(config, method, RegionsConfig.of_record(there))
     wanted = {
         "working_size": config.working_size,
         "propagation.name": propagator_place(carried.name)[0],
@@ -70,6 +74,14 @@ def check_tables(
     except EpisodeError as problem:
         raise ConfigError("--tables", f"no oracle for {method.name}: {problem}") from problem
     _check_between(config, method, there)
+
+
+def _check_regions(config: EvaluateConfig, method: MethodConfig, tabulated: RegionsConfig) -> None:
+    """`ConfigError` for tables of other regions than the clips are."""
+    for source in config.data:
+        here = regions_of(dataset_of(source, ""))
+        problem = f"no oracle for {method.name}: tables of {tabulated.words()} there, {here.words()} here"
+        check(here == tabulated, "--tables", problem)
 
 
 def _check_between(config: EvaluateConfig, method: MethodConfig, there: Mapping[str, str]) -> None:

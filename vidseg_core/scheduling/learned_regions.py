@@ -31,19 +31,15 @@ def note_on_file(fingerprint: Mapping[str, str], regions: RegionsConfig) -> str:
         learned = RegionsConfig.of_record(fingerprint)
     except (ValueError, KeyError) as error:
         raise PolicyError(f"the file does not say from which regions it has learned: {error}") from error
-    said = f"has learned from {_words(learned)}"
+    said = f"has learned from {learned.words()}"
     if learned.on and learned.grid != regions.grid:
         raise PolicyError(
-            f"the file {said}, and is to decide for {_words(regions)}: take one that has learned from tables "
+            f"the file {said}, and is to decide for {regions.words()}: take one that has learned from tables "
             "of these"
         )
     if learned.recorded() == regions.recorded():
         return ""
     return (
-        f"The scheduler {said}, and decides for {_words(regions)}: its thresholds stand for other intervals "
+        f"The scheduler {said}, and decides for {regions.words()}: its thresholds stand for other intervals "
         "here."
     )
-
-
-def _words(regions: RegionsConfig) -> str:
-    return regions.words() if regions.on else "whole frames"
