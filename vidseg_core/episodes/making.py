@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.catalogue import KEEPS_MAPS_FROM, MAP_SETS
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.engine.trial import smallest_crop, trial_sizes, try_labels, try_net, try_plugins
+from vidseg_core.engine.trial import Tried, smallest_crop, trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.features import (
     CONV6_MEAN,
     LOW,
@@ -107,23 +107,28 @@ def try_making(config: BuildEpisodesConfig, making: Making, classes: Sequence[st
 
     ``SegmenterError``, ``PluginError`` or ``ConfigError`` for what does not fit.
     """
-    regions = regions_of_clips(config)
+    tried = _try_net(config, making.net, len(classes))
+    try_plugins(config.propagation, lambda: _flow(config, "cpu"), tried)
+    return " ".join(filter(None, (making.note, tried.note)))
+
+
+def _try_net(config: BuildEpisodesConfig, net: ChunkedNet | None, classes: int) -> Tried:
+    """N on a frame, or on the smallest region; `ConfigError` where regions fit neither size nor net."""
+    regions, spec, whole = regions_of_clips(config), config.working_size, None
     try:
-        sizes = trial_sizes(config.working_size)
+        sizes = trial_sizes(spec)
         if regions.on:
-            sizes = [smallest_crop(regions, config.working_size)]
-        if making.net is None:
-            tried = try_labels(len(classes))
-        else:
-            net = making.net.segmenter
-            tried = try_net(net, sizes=sizes, device=config.device, most=MOST_NAMES - 1)
+            crop, whole = smallest_crop(regions, spec)
+            sizes = [crop]
+        if net is None:
+            return replace(try_labels(classes, sizes[0]), whole=whole)
+        tried = try_net(net.segmenter, sizes=sizes, device=config.device, most=MOST_NAMES - 1)
+        return replace(tried, whole=whole)
     except (ConfigError, SegmenterError) as problem:
         if not regions.on:
             raise
         why = problem.problem if isinstance(problem, ConfigError) else problem
         raise ConfigError("--data", f"{regions.words()}: {why}") from problem
-    try_plugins(config.propagation, lambda: _flow(config, "cpu"), tried)
-    return " ".join(filter(None, (making.note, tried.note)))
 
 
 def claim_set(store: ObjectStore, fingerprint: Mapping[str, str]) -> bool:
