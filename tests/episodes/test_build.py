@@ -222,8 +222,9 @@ def test_tables_of_regions_are_what_the_engine_makes_of_regions(monkeypatch: pyt
     clips = [list(found) for _, found in groupby(crops, key=lambda record: record.video_id)]
     tables = [build(clip, flow_size=32) for clip in clips]
     threshold = float(np.nanmedian([SCORES["warp_error"](table, 0)[:, 1:] for table in tables])) + 1e-4
+    net: Any = LabelsNet(crops)
     engine = Engine(
-        LabelsNet(crops),
+        net,
         build_scheduler("warp_error", threshold=threshold),
         build_propagator("flow_warp"),
         sides="one",
