@@ -314,7 +314,8 @@ def _small_gaps(
 
 def _view(tried: Tried, flow_size: int, channels: int) -> np.ndarray:
     """The flow picture of the tried frame, as the engine has it."""
-    size = view_size(*tried.frame_HW3.shape[:2], flow_size, tried.whole)
+    height, width, _ = tried.frame_HW3.shape
+    size = view_size(height, width, flow_size, tried.whole)
     return picture_of_size(tried.frame_HW3, size, channels)
 
 
