@@ -19,6 +19,7 @@ from tests.training.small import shaken, written
 from vidseg_core.calibration.calibrate import check_dial_here
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.datasets.records import Record
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.look import make_view
 from vidseg_core.engine.net import ChunkedNet
@@ -224,16 +225,13 @@ def test_a_table_says_what_the_engine_gives(name: str, files: dict[str, str]) ->
         features=Features(("frame_difference",)),
         classes=CLASSES,
     )
-    seen = builder.see([_Record(frame_HW3) for frame_HW3 in clip])  # type: ignore[list-item]
+    records = [
+        Record(video_id="v", frame_index=t, frame_HW3=frame_HW3, labels_HW=None)
+        for t, frame_HW3 in enumerate(clip)
+    ]
+    seen = builder.see(records)
     for labels_HW, row in zip(builder.pairs(seen, 0), run(here, inputs(clip))[1:], strict=True):
         np.testing.assert_array_equal(labels_HW, row.labels_HW)
-
-
-class _Record:
-    labels_HW = None
-
-    def __init__(self, frame_HW3: np.ndarray) -> None:
-        self.frame_HW3 = frame_HW3
 
 
 def test_the_light_net_runs_once_a_frame_with_two_sides(files: dict[str, str]) -> None:
