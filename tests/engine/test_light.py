@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.toy import inputs, moving_clip, plain, run
+from tests.engine.toy import inputs, moving_clip, plain, records_of, run
 from tests.training.small import shaken, written
 from vidseg_core.calibration.calibrate import check_dial_here
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
-from vidseg_core.datasets.records import Record
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.look import make_view
 from vidseg_core.engine.net import ChunkedNet
@@ -225,11 +224,7 @@ def test_a_table_says_what_the_engine_gives(name: str, files: dict[str, str]) ->
         features=Features(("frame_difference",)),
         classes=CLASSES,
     )
-    records = [
-        Record(video_id="v", frame_index=t, frame_HW3=frame_HW3, labels_HW=None)
-        for t, frame_HW3 in enumerate(clip)
-    ]
-    seen = builder.see(records)
+    seen = builder.see(records_of(clip))
     for labels_HW, row in zip(builder.pairs(seen, 0), run(here, inputs(clip))[1:], strict=True):
         np.testing.assert_array_equal(labels_HW, row.labels_HW)
 

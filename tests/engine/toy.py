@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from vidseg_core.datasets.records import Record
 from vidseg_core.engine import Engine, FrameInput, FrameResult, SegmentState
 from vidseg_core.engine.regions import AnyEngine
 from vidseg_core.propagation import build_propagator
@@ -123,6 +124,14 @@ def inputs(clip: Sequence[np.ndarray], corrupt: Sequence[int] = (), first: int =
     return [
         FrameInput(frame_index=first + n, pts_s=n / 25, is_corrupt=n in corrupt, frame_HW3=frame_HW3)
         for n, frame_HW3 in enumerate(clip)
+    ]
+
+
+def records_of(clip: Sequence[np.ndarray]) -> list[Record]:
+    """Frames as a data set without labels gives them."""
+    return [
+        Record(video_id="v", frame_index=t, frame_HW3=frame_HW3, labels_HW=None)
+        for t, frame_HW3 in enumerate(clip)
     ]
 
 

@@ -13,7 +13,6 @@ import weakref
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +20,7 @@ import pytest
 import torch
 
 from tests.engine.fillers import Parted
-from tests.engine.toy import inputs, moving_clip, plain, run
+from tests.engine.toy import inputs, moving_clip, plain, records_of, run
 from tests.training.local_mode import trained_here
 from tests.training.small import facts_of, killed_and_resumed, shaken, written
 from vidseg_core.config.errors import ConfigError
@@ -158,7 +157,7 @@ def test_two_lanes_of_other_sizes_give_what_one_lane_gives(file: str) -> None:
 
 def test_a_table_says_what_the_engine_gives(file: str) -> None:
     clip, builder = moving_clip(7), tables(Lvs(file))
-    seen = builder.see([SimpleNamespace(frame_HW3=frame_HW3, labels_HW=None) for frame_HW3 in clip])  # type: ignore
+    seen = builder.see(records_of(clip))
     rows = run(engine(Lvs(file), scheduler=build_scheduler("fixed", interval=50)), inputs(clip))
     for labels_HW, row in zip(builder.pairs(seen, 0), rows[1:], strict=True):
         np.testing.assert_array_equal(labels_HW, row.labels_HW)
@@ -179,8 +178,8 @@ def test_a_table_holds_the_scores_and_so_the_keys_of_the_engine(file: str) -> No
     clip = moving_clip(12)
     rows = run(engine(Copy("features"), scheduler=LowDeviation(file, threshold=100.0)), inputs(clip))
     builder = tables(Copy("features"), low=LowDeviation(file))
-    records = [SimpleNamespace(frame_HW3=frame_HW3, labels_HW=None) for frame_HW3 in clip]
-    table = builder.build("clip", 0, records)  # type: ignore[arg-type]
+    records = records_of(clip)
+    table = builder.build("clip", 0, records)
     score_TL1 = feature(table, "low_deviation")
     assert score_TL1[0, 1:7].tolist() == [np.float32(row.decision_score) for row in rows[1:7]]
     threshold = float(np.median(score_TL1[:, 1:][np.isfinite(score_TL1[:, 1:])])) + 1e-3

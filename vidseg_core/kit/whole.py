@@ -149,5 +149,5 @@ def totals_of(batches: Iterable[pa.Table]) -> Totals:
 
 def _worth(rows: pa.Table) -> float:
     """Keys of these videos in frames' worth of pixels: with regions not the frames that have a key."""
-    of_each = zip(rows["decoded_frames"].to_pylist(), rows["aki"].to_pylist(), strict=True)
-    return sum(frames / aki for frames, aki in of_each if aki)
+    columns = (rows[name].to_pylist() for name in ("decoded_frames", "aki", "keys"))
+    return sum(frames / aki if aki else keys for frames, aki, keys in zip(*columns, strict=True))
