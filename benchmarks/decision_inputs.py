@@ -62,7 +62,7 @@ class ClipPairs:
     seen: Mapping[str, np.ndarray]
     """Input -> values_WM."""
     about: Mapping[str, tuple[tuple[str, ...], Mapping[str, str]]]
-    """Input -> names of what is read, and what a net is told of it."""
+    """Input -> names of what is read, and what a net reads of it."""
 
 
 def tables_of(options: argparse.Namespace, folder: Path) -> dict[str, list[EpisodeTable]]:

@@ -75,8 +75,8 @@ def test_what_is_best_depends_on_the_budget_and_on_what_nets_cost() -> None:
         (FIXED, 15.0),
         (EVERY, 100.0),
     ]
-    dear = [(p.way, p.setting) for p in best(POINTS, "miou", 10.0)]
-    assert dear == [(FIXED, "20"), (PLAIN, "small"), (FIXED, "10"), (EVERY, "large")]
+    expensive = [(p.way, p.setting) for p in best(POINTS, "miou", 10.0)]
+    assert expensive == [(FIXED, "20"), (PLAIN, "small"), (FIXED, "10"), (EVERY, "large")]
 
 
 def test_seeds_are_averaged_setting_by_setting() -> None:
