@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +37,8 @@ class Stopped(Exception):
 
 def killed_and_resumed(loop: Callable[[Path], Any], folder: Path) -> dict[str, torch.Tensor]:
     """The weights that a run ends with; one that is killed before its fourth step and goes on from a
-    checkpoint must end with the same. `loop`: the run in a folder, from its beginning or its checkpoint."""
+    checkpoint must end with the same, and with the same curve. `loop`: the run in a folder, from its
+    beginning or its checkpoint."""
     whole, broken = loop(folder / "whole"), loop(folder / "broken")
     whole.run()
     step = broken.step
@@ -54,7 +55,13 @@ def killed_and_resumed(loop: Callable[[Path], Any], folder: Path) -> dict[str, t
     again.run()
     for name, value in whole.weights().items():
         assert torch.equal(value, again.weights()[name]), name
+    assert untimed(again.standing.rows) == untimed(whole.standing.rows)
     return whole.weights()
+
+
+def untimed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a curve, less what the clock decides."""
+    return [{name: row[name] for name in row if name not in ("seconds", "data_share")} for row in rows]
 
 
 def small_config(output: Path | str, **options: Any) -> TrainSegmenterConfig:

@@ -7,11 +7,20 @@ notices that the result is another one. And a loss that is not a number must nev
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.training.small import SCENES, Stopped, make_folder, small_config, train_here, weights_in
+from tests.training.small import (
+    SCENES,
+    Stopped,
+    make_folder,
+    small_config,
+    train_here,
+    untimed,
+    weights_in,
+)
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.models import build_segmenter
 from vidseg_core.training.attempt import TrainingError
@@ -20,10 +29,15 @@ from vidseg_core.training.data import open_training_data
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
     output = tmp_path_factory.mktemp("plain")
-    train_here(small_config(output))
-    return weights_in(output)
+    rows = train_here(small_config(output)).rows
+    return weights_in(output), untimed(rows)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plain: tuple[dict[str, bytes], list[dict[str, Any]]]) -> dict[str, bytes]:
+    return plain[0]
 
 
 def test_equal_seeds_give_equal_bytes_and_others_do_not(
@@ -37,8 +51,9 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(
 
 @pytest.mark.parametrize("stops", [(2,), (5, 9), (6, 7, 11)])
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
-    stops: tuple[int, ...], undisturbed: dict[str, bytes], tmp_path: Path
+    stops: tuple[int, ...], plain: tuple[dict[str, bytes], list[dict[str, Any]]], tmp_path: Path
 ) -> None:
+    undisturbed, curve = plain
     config = small_config(tmp_path)
     for stop in stops:
         with pytest.raises(Stopped):
@@ -46,6 +61,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     outcome = train_here(config)
     assert weights_in(tmp_path) == undisturbed
     assert [row["step"] for row in outcome.rows] == [3, 6, 9, 12]
+    assert untimed(outcome.rows) == curve, "a row says what all of its steps measured, whoever ran them"
 
 
 def test_dropout_and_sgd_resume_too(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class Standing:
     fingerprint: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The curve so far."""
+    measured: list[dict[str, float]] = field(default_factory=list)
+    """What each step since the last row measured, by name: the next row's, also in another attempt."""
 
 
 def save_checkpoint(folder: Path, standing: Standing, tensors: dict[str, Any]) -> None:

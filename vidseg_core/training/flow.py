@@ -141,7 +141,6 @@ class _FlowLoop(Attempt[FlowLoopOptions, nn.Module]):
         self._segmenter = segmenter.to(self._device) if segmenter else None
         self._optimiser = build_optimiser(net, recipe.train)
         self._average = Average(net, recipe.ema) if recipe.ema else None
-        self._sums, self._counted = dict[str, float](), 0
         self._pairs: Sequence[str] = ()
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -162,9 +161,7 @@ class _FlowLoop(Attempt[FlowLoopOptions, nn.Module]):
         self._optimiser.step()
         if self._average is not None:
             self._average.update(self.net, number)
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._counted += 1
+        self.measure(**values)
 
     def _agree(self, step: int, parts: dict[str, torch.Tensor]) -> dict[str, float]:
         """The losses over all workers; all of them stop together if one of them is no number."""
@@ -254,10 +251,13 @@ class _FlowLoop(Attempt[FlowLoopOptions, nn.Module]):
         return self._tensor(pictures).permute(0, 3, 1, 2).float().div(255.0).contiguous()
 
     def row(self, score: float | None, elapsed: float) -> Row:
-        means = {name: value / self._counted for name, value in self._sums.items()}
         rate = learning_rate(self._recipe.train, self.standing.step - 1)
-        self._sums, self._counted = {}, 0
-        return {"step": self.standing.step, "lr": rate, **means, "seconds": self.standing.seconds}
+        return {
+            "step": self.standing.step,
+            "lr": rate,
+            **self.mean_measured(),
+            "seconds": self.standing.seconds,
+        }
 
     def parts(self) -> Mapping[str, Part]:
         parts: dict[str, Part] = {"net": self.net, "optimiser": self._optimiser}

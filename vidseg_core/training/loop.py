@@ -92,8 +92,6 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         weights = options.class_weights
         weights_C = None if weights is None else torch.tensor(weights, device=self._device)
         self._on_labels = partial(segmentation_loss, class_weights_C=weights_C, dice=options.recipe.dice)
-        self._losses: list[float] = []
-        self._terms: list[list[float]] = []
         self._ids: tuple[tuple[str, int], ...] = ()
         self._source: Iterator[Batch] = iter(())
         self._waited = 0.0
@@ -116,7 +114,7 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
             names = () if self._beside is None else self._beside.losses
             terms = {name: torch.zeros((), device=self._device) for name in ("", *names)}
         loss = sum_of(terms)
-        value = self._agree(number, terms, loss, problem)
+        self.measure(**self._agree(number, terms, loss, problem))
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self.group.average_gradients(self.trained.parameters())
@@ -126,7 +124,6 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
             self._beside.after_step()
         if self._average is not None:
             self._average.update(self.net.net, number)
-        self._losses.append(value)
 
     def _fetch(self) -> tuple[Batch | None, str]:
         """The next batch, or what is wrong with it; the wait for it counts as data loading."""
@@ -156,16 +153,19 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         labels_BHW = batch.labels_BHW.to(self._device, non_blocking=True)
         return {"": self._on_labels(scores_BCHW.float(), labels_BHW), **others}
 
-    def _agree(self, step: int, terms: Mapping[str, torch.Tensor], loss: torch.Tensor, problem: str) -> float:
-        """The mean loss over all workers; all of them stop together if one cannot go on."""
+    def _agree(
+        self, step: int, terms: Mapping[str, torch.Tensor], loss: torch.Tensor, problem: str
+    ) -> dict[str, float]:
+        """Means over all workers, by column of the curve; all of them stop together if one cannot go on."""
         value = float(loss.detach())
         bad = bool(problem) or not math.isfinite(value)
         each = [float(term.detach()) for term in terms.values()] if self._beside is not None else []
         told = [0.0 if bad else number for number in (value, *each)]
         total, stops, *means = self.group.sum(torch.tensor([told[0], float(bad), *told[1:]])).tolist()
         if not stops:
-            self._terms.append([number / self.group.size for number in means])
-            return total / self.group.size
+            columns = () if self._beside is None else term_columns(self._beside.losses)
+            sums = {"loss": total} | dict(zip(columns, means, strict=True))
+            return {name: number / self.group.size for name, number in sums.items()}
         named = {} if problem else {name: float(term.detach()) for name, term in terms.items()}
         report = self.group.gather((problem, named, value, self.seen() if bad else []))
         problems = [text for text, _, _, _ in report if text]
@@ -198,19 +198,17 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         return dict(self._average.state if self._average else self.net.net.state_dict())
 
     def row(self, score: float | None, elapsed: float) -> Row:
-        row = {
+        means, waited = self.mean_measured(), self._waited
+        self._waited = 0.0
+        return {
             "step": self.standing.step,
             "lr": learning_rate(self._recipe, self.standing.step - 1),
-            "loss": sum(self._losses) / max(1, len(self._losses)),
+            "loss": means.pop("loss"),
             "val_miou": score,
             "seconds": self.standing.seconds,
-            "data_share": self._waited / elapsed if elapsed else 0.0,
+            "data_share": waited / elapsed if elapsed else 0.0,
+            **means,
         }
-        if self._beside is not None:
-            means = [sum(column) / len(column) for column in zip(*self._terms, strict=True)]
-            row |= dict(zip(term_columns(self._beside.losses), means, strict=False))
-        self._waited, self._losses, self._terms = 0.0, [], []
-        return row
 
     def _weights(self, state: dict[str, torch.Tensor], miou: float | None) -> bytes:
         facts = {"spec": self.net.spec, "step": str(self.standing.step)}

@@ -40,9 +40,6 @@ class Measured:
     keys: int
     frames: int
 
-    def vector(self) -> list[float]:
-        return [self.returns, self.walkers, self.entropy, self.decisions, self.keys, self.frames]
-
 
 def advantages(rollout: Rollout, trials: int, *, credit: str, baseline: str, gamma: float) -> np.ndarray:
     """float64 [S, N]: R - b of each decision."""

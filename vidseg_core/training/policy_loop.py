@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -169,7 +169,6 @@ class _Loop(Attempt[PolicyOptions, Policy]):
         self._judge = self._operator(validation) if validation is not None else None
         batch, rank, size = options.reinforce.batch, self.group.rank, self.group.size
         self._episodes = range(rank * batch // size, (rank + 1) * batch // size)
-        self._measured: list[list[float]] = []
         self._digest = tables.digest() if rank == 0 else ""
 
     def step(self, number: int) -> None:
@@ -198,8 +197,9 @@ class _Loop(Attempt[PolicyOptions, Policy]):
         )
         self.group.average_gradients(self.net.parameters())
         self._optimiser.step()
-        total = self.group.sum(torch.tensor(measured.vector(), dtype=torch.float64))
-        self._measured.append(total.tolist())
+        names, values = zip(*asdict(measured).items(), strict=True)
+        totals = self.group.sum(torch.tensor(values, dtype=torch.float64)).tolist()
+        self.measure(**dict(zip(names, totals, strict=True)))
         self.require_finite(number)
 
     def _mean_over_workers(self, number: float) -> float:
@@ -238,20 +238,19 @@ class _Loop(Attempt[PolicyOptions, Policy]):
         )
 
     def row(self, score: float | None, elapsed: float) -> Row:
-        returns, walkers, entropy, decisions, keys, frames = np.sum(self._measured, axis=0).tolist()
+        seen = self.measured()
         kar_weight, lkd_weight = self.net.expert_weights()
-        self._measured = []
         return {
             "batch": self.standing.step,
             "episodes": self.standing.step * self.options.reinforce.batch,
-            "mean_return": returns / walkers,
-            "entropy": entropy / max(1.0, decisions),
-            "kar": keys / frames,
-            "length": frames / walkers,
+            "mean_return": seen["returns"] / seen["walkers"],
+            "entropy": seen["entropy"] / max(1.0, seen["decisions"]),
+            "kar": seen["keys"] / seen["frames"],
+            "length": seen["frames"] / seen["walkers"],
             "kar_weight": kar_weight,
             "lkd_weight": lkd_weight,
             "val_quality": score,
-            "decisions": int(decisions),
+            "decisions": int(seen["decisions"]),
             "seconds": self.standing.seconds,
         }
 

@@ -63,7 +63,6 @@ class PropagationLoop(Attempt[PropagationOptions, nn.Module]):
         learner.net.train()
         self._optimiser = build_optimiser(learner.net, recipe.train)
         self._average = Average(learner.net, recipe.ema) if recipe.ema else None
-        self._sums, self._counted = dict.fromkeys(learner.losses, 0.0), 0
         self._cuts: Sequence[str] = ()
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -87,9 +86,7 @@ class PropagationLoop(Attempt[PropagationOptions, nn.Module]):
         self.group.share_buffers(self.net)
         if self._average is not None:
             self._average.update(self.net, number)
-        for name, value in zip(self._learner.losses, values, strict=True):
-            self._sums[name] += value
-        self._counted += 1
+        self.measure(**dict(zip(self._learner.losses, values, strict=True)))
 
     def _cut(self, step: int, number: int) -> Drawn:
         return self._learner.draw(self._clips, np.random.default_rng((self.options.seed, step, number)))
@@ -116,10 +113,13 @@ class PropagationLoop(Attempt[PropagationOptions, nn.Module]):
         return self._cuts
 
     def row(self, score: float | None, elapsed: float) -> Row:
-        means = {name: value / self._counted for name, value in self._sums.items()}
         rate = learning_rate(self._recipe.train, self.standing.step - 1)
-        self._sums, self._counted = dict.fromkeys(self._learner.losses, 0.0), 0
-        return {"step": self.standing.step, "lr": rate, **means, "seconds": self.standing.seconds}
+        return {
+            "step": self.standing.step,
+            "lr": rate,
+            **self.mean_measured(),
+            "seconds": self.standing.seconds,
+        }
 
     def parts(self) -> Mapping[str, Part]:
         parts: dict[str, Part] = {"net": self.net, "optimiser": self._optimiser}
