@@ -110,6 +110,7 @@ def test_a_bad_value_is_refused_by_its_option_name(changes: dict[str, Any], opti
         (RegionsConfig, {"grid": "0x2"}, "--regions.grid"),
         (RegionsConfig, {"grid": "17x2"}, "--regions.grid"),
         (RegionsConfig, {"overlap": -1}, "--regions.overlap"),
+        (RegionsConfig, {"align": 0}, "--regions.align"),
         (MaskConfig, {"size": "big"}, "--masks.size"),
         (MediaConfig, {"max_pixels": 0}, "--media.max_pixels"),
         (MediaConfig, {"decode_deadline_s": 0.0}, "--media.decode_deadline_s"),
@@ -205,7 +206,7 @@ def test_every_option_is_either_in_the_fingerprint_or_known_not_to_change_rows()
         PropagationConfig(name="clockwork", level="features", sides="one", clock=2),
     ]
     fingerprinted = {name for kind in every_kind for name in make(propagation=kind).fingerprint_fields()}
-    fingerprinted |= set(make(regions=RegionsConfig(grid="2x2")).fingerprint_fields())
+    fingerprinted |= set(make(regions=RegionsConfig(grid="2x2", align=8)).fingerprint_fields())
     assert fingerprinted | SPEED_ONLY == set(option_types(SegmentConfig))
     assert not fingerprinted & SPEED_ONLY
 
@@ -214,6 +215,8 @@ def test_one_region_is_the_run_that_it_was() -> None:
     """An option that is off changes no fingerprint: runs that older versions began go on."""
     assert make().fingerprint_fields() == make(regions=RegionsConfig(overlap=3)).fingerprint_fields()
     assert not any(name.startswith("regions") for name in make().fingerprint_fields())
+    cut = make(regions=RegionsConfig(grid="2x2")).fingerprint_fields()
+    assert {name for name in cut if name.startswith("regions")} == {"regions.grid", "regions.overlap"}
     assert make(regions=RegionsConfig(grid="02x1")) == make(regions=RegionsConfig(grid="2x1"))
     assert "regions 2x1 with overlap 16" in make(regions=RegionsConfig(grid="2x1")).describe()
 

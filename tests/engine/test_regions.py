@@ -88,11 +88,12 @@ def engine_of(kind: str, **more: Any) -> Engine:
     rows=st.integers(1, 3),
     columns=st.integers(1, 3),
     overlap=st.integers(0, 20),
+    align=st.sampled_from((1, 8, 32)),
 )
 def test_inner_parts_cover_each_pixel_once_and_crops_reach_as_far_as_asked(
-    height: int, width: int, rows: int, columns: int, overlap: int
+    height: int, width: int, rows: int, columns: int, overlap: int, align: int
 ) -> None:
-    regions = RegionsConfig(grid=f"{rows}x{columns}", overlap=overlap)
+    regions = RegionsConfig(grid=f"{rows}x{columns}", overlap=overlap, align=align)
     if regions.problem((height, width)):
         with pytest.raises(ValueError, match="pixels a side"):
             regions.crops((height, width))
@@ -102,14 +103,12 @@ def test_inner_parts_cover_each_pixel_once_and_crops_reach_as_far_as_asked(
         covered_HW[crop.inner_where] += 1
         assert np.array_equal(place_HW[crop.where][crop.inner_in_crop], place_HW[crop.inner_where])
         top, bottom, left, right = crop.inner
-        assert (top - crop.top, crop.bottom - bottom) == (
-            overlap if top else 0,
-            overlap if bottom < height else 0,
-        )
-        assert (left - crop.left, crop.right - right) == (
-            overlap if left else 0,
-            overlap if right < width else 0,
-        )
+        for first, start, stop, last, length in (
+            (crop.top, top, bottom, crop.bottom, height),
+            (crop.left, left, right, crop.right, width),
+        ):
+            assert first == max(0, start - overlap) // align * align
+            assert last == min(length, -(-(stop + overlap) // align) * align)
     assert (covered_HW == 1).all()
 
 
@@ -151,6 +150,36 @@ def test_a_frame_says_what_its_regions_say_together() -> None:
         assert row.key_share == pytest.approx(np.dot(keys, pixels) / (SIZE[0] * SIZE[1]))
     assert mixed > 2
     assert rows[0].key_share > 1.0  # overlap is counted
+
+
+def test_aligned_crops_are_put_together_also_after_a_restore() -> None:
+    """The size of a frame does not follow from those of such crops: it is in the state."""
+    frames = inputs(moving_clip(12))
+    for align in (16, 24):
+        regions = RegionsConfig(grid="2x3", overlap=3, align=align)
+        rows = whole_rows(engine_of("online"), frames, regions)
+        assert said(rows) == said(whole_rows(engine_of("online"), frames, regions, stores={0, 4, 11}))
+        crops = regions.crops(SIZE)
+        assert {row.labels_HW.shape for row in rows} == {SIZE}
+        assert rows[0].key_share == sum(crop.pixels for crop in crops) / (SIZE[0] * SIZE[1])
+        for number, crop in enumerate(crops):
+            own = rows_of(
+                engine_of("online"), SegmentState.new(0, f"s/{number}"), crops_of(frames, number, regions)
+            )
+            for row, of_region in zip(rows, own, strict=True):
+                assert np.array_equal(
+                    row.labels_HW[crop.inner_where], of_region.labels_HW[crop.inner_in_crop]
+                )
+
+
+def test_a_state_from_before_crops_were_aligned_goes_on() -> None:
+    frames, engine = inputs(moving_clip(8)), RegionEngine(engine_of("online"), GRID)
+    state, rows = RegionStates.new(0, "s", GRID.count), []
+    for frame in frames:
+        rows += engine.step([state], [frame])[0]
+    state.size = None  # such a state does not say it
+    rows += engine.finish([restored(state.to_bytes())])[0]
+    assert said(rows) == said(whole_rows(engine_of("online"), frames))
 
 
 @pytest.mark.parametrize("kind", KINDS)

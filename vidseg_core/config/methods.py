@@ -3,8 +3,8 @@
     METHOD   := SCHEDULER [":" OPTION "=" VALUE {"," VALUE} {"," OPTION "=" ...}]
     OPTION   := an option of --scheduler (interval, threshold, policy, max_interval, ...), one of
                 --propagation (level, sides, flow, flow_weights, flow_size, weights, latency, delay, clock,
-                self_check, adapt_steps; its name as ``propagation``), ``regions`` and ``overlap`` (as
-                --regions.grid and --regions.overlap), or ``label``, the name that tables and plots show
+                self_check, adapt_steps; its name as ``propagation``), ``regions``, ``overlap`` and ``align``
+                (as --regions.grid and so on), or ``label``, the name that tables and plots show
 
 Several values make several methods, every combination of them. SCHEDULER may be ``package.module:Class``,
 and ``oracle``: the best schedule there is with a key every ``interval`` frames, from episode tables. Options
@@ -34,8 +34,10 @@ __all__ = ["ORACLE", "MethodConfig", "parse_methods"]
 ORACLE = "oracle"
 _SWEPT = ("interval", "threshold")
 _RENAMED = {"propagation": "name"}
-_REGIONS = {"regions": "grid", "overlap": "overlap"}
+_REGIONS = {"regions": "grid", "overlap": "overlap", "align": "align"}
 """Options of `RegionsConfig`, by what they are called here."""
+_OF_CROPS = {name: type(getattr(RegionsConfig, name)) for name in _REGIONS.values() if name != "grid"}
+"""Those that whole frames have not, with their types."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,8 @@ class MethodConfig:
         values = {"scheduler": to_dict(self.scheduler), "propagation": propagation}
         if self.regions.on:
             values["regions"] = to_dict(self.regions)
+            if self.regions.align == 1:  # as before there was another
+                del values["regions"]["align"]
         text = json.dumps(values | {"oracle": self.is_oracle}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -113,20 +117,21 @@ def parse_methods(texts: Sequence[str], propagation: PropagationConfig) -> tuple
 def _parse(text: str, propagation: PropagationConfig) -> Iterable[MethodConfig]:
     name, options = _split(text)
     scheduler_options, propagation_options = _known_options()
-    if "overlap" in options and "regions" not in options:
-        raise _error(text, "overlap goes with regions, such as regions=2x2")
-    types = {"label": str, "regions": str, "overlap": int} | scheduler_options | propagation_options
+    for option in _REGIONS:
+        if option in options and "regions" not in options:
+            raise _error(text, f"{option} goes with regions, such as regions=2x2")
+    types = {"label": str, "regions": str} | _OF_CROPS | scheduler_options | propagation_options
     values: dict[str, list[Any]] = {}
     for option, given in options.items():
         if option not in (known := [*scheduler_options, *propagation_options, *_REGIONS, "label"]):
             raise _error(text, f"no option {option!r}{nearest(option, known)}; known: {', '.join(known)}")
         values[option] = [_value(text, option, types[option], one) for one in given]
     frames: set[str] = set()
-    """Methods of whole frames, which have no overlap: several of those make one method."""
+    """Methods of whole frames, which have no crops: several overlaps of those make one method."""
     for combination in product(*values.values()):
         chosen = dict(zip(values, combination, strict=True))
         method = _method(text, name, chosen, propagation)
-        if "overlap" in values and not method.regions.on:
+        if not method.regions.on and not values.keys().isdisjoint(_OF_CROPS):
             if method.digest in frames:
                 continue
             frames.add(method.digest)

@@ -4,6 +4,8 @@ Model: inner borders cut the frame into `rows` x `columns` inner parts that cove
 crop is its inner part, grown by `overlap` pixels beyond each inner border, so that a net sees what surrounds
 it; the band that two neighbours share is twice as wide. (The 64 pixels at 1024x2048 of DVSNet section 4.6 are
 the depth of that band: an overlap of 32 there, of 8 at 512.) Masks are put together from the inner parts.
+With `align` a crop is grown further, to multiples of so many pixels: a net would fill it up to such a size
+anyway, with pixels that mean nothing, and its strides then fall on the places where they fall in the frame.
 
 Legend: H, W working size.
 """
@@ -26,7 +28,8 @@ STEP = 8
 """Working sizes are multiples of it, which nets may count on; so inner borders of such a size are, too."""
 LEAST_SIDE = 16
 """Pixels of an inner part's side, at working size."""
-_GRID, _OVERLAP = "regions.grid", "regions.overlap"
+MOST_ALIGN = 256
+_GRID, _OVERLAP, _ALIGN = "regions.grid", "regions.overlap", "regions.align"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class RegionsConfig:
     """ROWSxCOLUMNS of regions, each with keys of its own; 1x1: the frame is one; up to 16x16"""
     overlap: int = 16
     """pixels of the working size by which a region is seen beyond an inner border; 0 to 1024"""
+    align: int = 1
+    """crops are grown to multiples of so many pixels, as the net pads them (tiny-face: 64); 1 to 256"""
 
     def __post_init__(self) -> None:
         match = re.fullmatch(r"(\d{1,3})x(\d{1,3})", self.grid) if isinstance(self.grid, str) else None
@@ -84,6 +89,7 @@ class RegionsConfig:
             raise ConfigError("--regions.grid", f"{problem}; 1x1 to {MOST_A_SIDE}x{MOST_A_SIDE}")
         object.__setattr__(self, "grid", "x".join(str(int(side)) for side in match.groups()))
         check_int("--regions.overlap", self.overlap, 0, 1024, "pixels")
+        check_int("--regions.align", self.align, 1, MOST_ALIGN, "pixels")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -109,11 +115,15 @@ class RegionsConfig:
 
     def words(self) -> str:
         """Grid and overlap, for people."""
-        return f"regions {self.grid} with overlap {self.overlap}" if self.on else "whole frames"
+        aligned = f", aligned to {self.align}" if self.align > 1 else ""
+        return f"regions {self.grid} with overlap {self.overlap}{aligned}" if self.on else "whole frames"
 
     def recorded(self) -> dict[str, str]:
         """What tables of such regions say of them; those of whole frames say nothing."""
-        return {_GRID: self.grid, _OVERLAP: str(self.overlap)} if self.on else {}
+        if not self.on:
+            return {}
+        aligned = {_ALIGN: str(self.align)} if self.align > 1 else {}
+        return {_GRID: self.grid, _OVERLAP: str(self.overlap), **aligned}
 
     @classmethod
     def of_record(cls, fields: Mapping[str, str]) -> RegionsConfig:
@@ -121,7 +131,8 @@ class RegionsConfig:
         regions are."""
         if _GRID not in fields:
             return cls()
-        return cls(grid=fields[_GRID], overlap=int(fields[_OVERLAP]))
+        align = int(fields.get(_ALIGN, "1"))
+        return cls(grid=fields[_GRID], overlap=int(fields[_OVERLAP]), align=align)
 
     def crops(self, size: tuple[int, int]) -> tuple[Crop, ...]:
         """The regions of frames of this size (H, W), row by row; ValueError where they do not fit."""
@@ -195,5 +206,6 @@ def _least(length: int, parts: int) -> int:
 
 
 def _seen(start: int, stop: int, length: int, regions: RegionsConfig) -> tuple[int, int]:
-    """A part with the overlap at inner borders."""
-    return max(0, start - regions.overlap), min(length, stop + regions.overlap)
+    """A part with the overlap at inner borders, and what aligns it; the frame's own end is one."""
+    first, last = max(0, start - regions.overlap), stop + regions.overlap
+    return first // regions.align * regions.align, min(length, -(-last // regions.align) * regions.align)

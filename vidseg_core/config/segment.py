@@ -381,6 +381,8 @@ class SegmentConfig:
             del fields["propagation.clock"]
         if not self.regions.on:  # as before there were others
             del fields["regions.grid"], fields["regions.overlap"]
+        if not self.regions.on or self.regions.align == 1:
+            del fields["regions.align"]
         return fields
 
     def as_typed(self, given: Collection[str]) -> SegmentConfig:
@@ -449,6 +451,7 @@ _FINGERPRINT = frozenset(
         "propagation.clock",
         "regions.grid",
         "regions.overlap",
+        "regions.align",
         "tta.scales",
         "tta.flip",
         "masks.size",

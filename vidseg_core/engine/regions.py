@@ -44,6 +44,8 @@ class RegionStates:
     states: list[SegmentState]
     rows: list[list[FrameResult]] = field(default_factory=list)
     """Of each region the rows that wait for another region's, with masks of the crop."""
+    size: tuple[int, int] | None = None
+    """(H, W) of the frames; None before the first."""
 
     @classmethod
     def new(cls, seed: int, segment: str, count: int) -> RegionStates:
@@ -66,7 +68,7 @@ class RegionStates:
             if rows:
                 arrays[f"masks.{number}"] = np.stack([row.labels_HW for row in rows])
         said = [[[_plain(getattr(row, name)) for name in _ROW_FIELDS] for row in rows] for rows in self.rows]
-        return pack(REGIONS_VERSION, {"rows": said}, arrays)
+        return pack(REGIONS_VERSION, {"rows": said, "size": self.size}, arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RegionStates:
@@ -83,9 +85,10 @@ class RegionStates:
                 ]
                 for of_region, masks_Thw in zip(said, masks, strict=True)
             ]
+            size = _size_of(header.get("size"))
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"state of regions is inconsistent: {type(error).__name__}: {error}") from error
-        return cls(states=states, rows=rows)
+        return cls(states=states, rows=rows, size=size)
 
 
 def restored(data: bytes) -> SegmentState | RegionStates:
@@ -147,6 +150,8 @@ class RegionEngine:
             raise ValueError(f"{len(states)} states need as many frames, not {len(frames)}")
         crops = [crop for frame in frames for crop in self._cut(frame)]
         rows = self._engine.step([one for state in states for one in state.states], crops)
+        for state, frame in zip(states, frames, strict=True):
+            state.size = frame.shape
         return self._take(states, rows)
 
     def finish(self, states: Sequence[RegionStates]) -> list[list[FrameResult]]:
@@ -175,7 +180,7 @@ class RegionEngine:
                 waiting += next(left)
             whole = min(map(len, state.rows))
             parts = zip(*(waiting[:whole] for waiting in state.rows), strict=True)
-            results.append([joined(part, self._regions) for part in parts])
+            results.append([joined(part, self._regions, state.size) for part in parts])
             state.rows = [waiting[whole:] for waiting in state.rows]
         return results
 
@@ -187,12 +192,14 @@ def of_regions(bounds: Sequence[Bound], crops: Sequence[Crop]) -> Bound:
     return Bound(frames=frames, bytes=sum(bound.bytes for bound in bounds) + waiting)
 
 
-def joined(rows: Sequence[FrameResult], regions: RegionsConfig) -> FrameResult:
-    """One frame of its regions' results, row by row of the grid.
+def joined(
+    rows: Sequence[FrameResult], regions: RegionsConfig, size: tuple[int, int] | None = None
+) -> FrameResult:
+    """One frame of its regions' results, row by row of the grid; `size` (H, W) of the frame.
 
     What a frame has one of is that of the region whose key is the oldest; `kar` is weighted by pixels.
     """
-    crops = _crops_of(rows, regions)
+    crops = regions.crops(size or _size_from(rows, regions))
     last = crops[-1]
     labels_HW = np.empty((last.bottom, last.right), rows[0].labels_HW.dtype)
     for row, crop in zip(rows, crops, strict=True):
@@ -219,12 +226,19 @@ def joined(rows: Sequence[FrameResult], regions: RegionsConfig) -> FrameResult:
     )
 
 
-def _crops_of(rows: Sequence[FrameResult], regions: RegionsConfig) -> tuple[Crop, ...]:
-    """The crops that these results are of: the frame's size follows from theirs."""
+def _size_from(rows: Sequence[FrameResult], regions: RegionsConfig) -> tuple[int, int]:
+    """Of a frame whose state does not say so, from an earlier release, when crops were not aligned."""
     (down, across), overlap = regions.shape, regions.overlap
     height = sum(row.labels_HW.shape[0] for row in rows[::across]) - 2 * overlap * (down - 1)
     width = sum(row.labels_HW.shape[1] for row in rows[:across]) - 2 * overlap * (across - 1)
-    return regions.crops((height, width))
+    return height, width
+
+
+def _size_of(said: Any) -> tuple[int, int] | None:
+    if said is None:
+        return None
+    height, width = map(int, said)
+    return height, width
 
 
 def measured(state: SegmentState | RegionStates, size: tuple[int, int], regions: RegionsConfig) -> Measured:
