@@ -21,6 +21,7 @@ from vidseg_core.config.catalogue import (
 from vidseg_core.config.errors import check, check_int, check_name, nearest
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import check_flow_size, check_propagator
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.run_options import check_run_options
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 from vidseg_core.config.segment import TtaConfig
@@ -96,6 +97,7 @@ class BuildEpisodesConfig:
     """longest side in pixels (aspect kept, never enlarged), or HxW exactly"""
     propagation: TablePropagationConfig = field(default_factory=TablePropagationConfig)
     tta: TtaConfig = field(default_factory=TtaConfig)
+    regions: RegionsConfig = field(default_factory=RegionsConfig)
 
     features: tuple[str, ...] = ("flow",)
     """what a scheduler sees: flow, scores, frame_difference, moving, low_deviation, flownet_conv6_mean; maps:
@@ -153,6 +155,7 @@ class BuildEpisodesConfig:
         self._check_places()
         self._check_net()
         self._check_tables()
+        self._check_regions()
         check_run_options(self, "clip(s)")
 
     def _check_places(self) -> None:
@@ -180,6 +183,11 @@ class BuildEpisodesConfig:
             check(level == "labels", "--propagation.level", f"labels have no {level}: name a --segmenter")
         if self.num_classes is not None:
             check_int("--num_classes", self.num_classes, 1, 255)
+
+    def _check_regions(self) -> None:
+        for source in self.data if self.regions.on else ():
+            problem = f"{source} is cut into regions already; name them once"
+            check("regions=" not in source.partition("?")[2], "--regions.grid", problem)
 
     def _check_tables(self) -> None:
         check(bool(self.features), "--features", "needs at least one set")
@@ -218,10 +226,11 @@ class BuildEpisodesConfig:
 
     def describe(self) -> str:
         """The set in one line for people."""
+        cut = f" of {self.regions.words()}" if self.regions.on else ""
         two = f", two-sided at every {self.two_sided_stride}" if self.two_sided_stride else ""
         thin = f"every {self.key_stride} frames a key" if self.key_stride > 1 else "every frame a key"
         return (
-            f"{self.segmenter} at {self.working_size} px; quality {self.quality}; "
+            f"{self.segmenter}{cut} at {self.working_size} px; quality {self.quality}; "
             f"{self.propagation.name} of {self.propagation.level} over {self.propagation.flow} flow at "
             f"{self.propagation.flow_size} px; {thin}, {self.horizon} frames far{two}; "
             f"features {', '.join(self.features)}"

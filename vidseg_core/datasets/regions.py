@@ -10,6 +10,7 @@ cut (`resized`), and a crop says how large the frame is, as in the engine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,35 @@ def regions_of(dataset: FrameDataset) -> RegionsConfig:
     return found if found.on else RegionsConfig()
 
 
+def region_name(video: str, regions: RegionsConfig, number: int) -> str:
+    """What the clip of a video's region is called."""
+    return f"{video}-r{number + 1:0{len(str(regions.count))}}"
+
+
+def video_of(clip: str, regions: RegionsConfig) -> str:
+    """The video whose region a clip is; the clip itself where frames are whole."""
+    return re.sub(r"-r\d+$", "", clip) if regions.on else clip
+
+
+def cut_out(record: Record, regions: RegionsConfig, number: int, clip: str) -> Record:
+    """The record of one region, of the clip of this name; `DatasetError` for frames that have no such
+    regions."""
+    height, width = record.frame_HW3.shape[:2]
+    try:
+        crop = regions.crops((height, width))[number]
+    except ValueError as error:
+        name = "regions" if str(error).startswith(regions.grid) else "overlap"
+        raise DatasetError(f"{record.video_id}, frame {record.frame_index}: {name}={error}") from error
+    labels_HW = record.labels_HW
+    return replace(
+        record,
+        video_id=clip,
+        whole=(height, width),
+        frame_HW3=np.ascontiguousarray(record.frame_HW3[crop.where]),
+        labels_HW=None if labels_HW is None else np.ascontiguousarray(labels_HW[crop.where]),
+    )
+
+
 class RegionsDataset(WrappedDataset):
     """`grid` and `overlap` as `--regions.grid` and `--regions.overlap`."""
 
@@ -56,7 +86,7 @@ class RegionsDataset(WrappedDataset):
             found = [
                 replace(
                     item,
-                    video_id=f"{item.video_id}-r{number + 1:0{len(str(self._regions.count))}}",
+                    video_id=region_name(item.video_id, self._regions, number),
                     extra={**item.extra, _REGION: number},
                 )
                 for item in self.inner.items(split)
@@ -68,19 +98,8 @@ class RegionsDataset(WrappedDataset):
     def read(self, item: Item) -> Record:
         extra = dict(item.extra)
         number = int(extra.pop(_REGION))
-        whole = replace(item, video_id=item.video_id.rpartition("-r")[0], extra=extra)
-        record = self.inner.read(whole)
-        height, width = record.frame_HW3.shape[:2]
-        try:
-            crop = self._regions.crops((height, width))[number]
-        except ValueError as error:
-            name = "regions" if str(error).startswith(self._regions.grid) else "overlap"
-            raise DatasetError(f"{whole.video_id}, frame {item.frame_index}: {name}={error}") from error
-        record.video_id, record.whole = item.video_id, (height, width)
-        record.frame_HW3 = np.ascontiguousarray(record.frame_HW3[crop.where])
-        if record.labels_HW is not None:
-            record.labels_HW = np.ascontiguousarray(record.labels_HW[crop.where])
-        return record
+        whole = replace(item, video_id=video_of(item.video_id, self._regions), extra=extra)
+        return cut_out(self.inner.read(whole), self._regions, number, item.video_id)
 
     def at_size(self, size: str) -> RegionsDataset:
         """Regions of frames of this working size."""

@@ -30,6 +30,7 @@ from vidseg_core.episodes.sources import (
     chosen_videos,
     class_names,
     dataset_units,
+    in_regions,
     read_unit,
     video_units,
 )
@@ -122,6 +123,13 @@ def _plan(
     config: BuildEpisodesConfig, need_ray: Callable[[], None]
 ) -> tuple[list[Unit], list[dict[str, Any]]]:
     """All units, and rows for videos that cannot be opened. Videos are opened by Ray tasks."""
+    units, rows = _whole_units(config, need_ray)
+    return sorted(in_regions(units, config.regions), key=lambda unit: (unit.clip, unit.segment)), rows
+
+
+def _whole_units(
+    config: BuildEpisodesConfig, need_ray: Callable[[], None]
+) -> tuple[list[Unit], list[dict[str, Any]]]:
     units = dataset_units(config)
     taken = {unit.clip for unit in units}
     videos = chosen_videos(config, len(taken))
@@ -144,7 +152,7 @@ def _plan(
             rows.append(_row(Unit(**row), status="quarantined", reason="unreadable", message=message))
         else:
             units.append(Unit(**row))
-    return sorted(units, key=lambda unit: (unit.clip, unit.segment)), rows
+    return units, rows
 
 
 def _open_videos(batch: Mapping[str, Sequence[Any]], config: BuildEpisodesConfig) -> dict[str, list[Any]]:

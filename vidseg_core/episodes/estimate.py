@@ -21,7 +21,14 @@ from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError, Record
 from vidseg_core.episodes.making import make_builder
-from vidseg_core.episodes.sources import Unit, chosen_videos, dataset_units, read_unit, video_units
+from vidseg_core.episodes.sources import (
+    Unit,
+    chosen_videos,
+    dataset_units,
+    in_regions,
+    read_unit,
+    video_units,
+)
 from vidseg_core.episodes.table import EpisodeError
 from vidseg_core.episodes.table_builder import Refused, TableBuilder
 from vidseg_core.kit.progress import Reporter, clock
@@ -84,6 +91,7 @@ def work_of(frames: int, *, horizon: int, key_stride: int, two_sided_stride: int
 def dry_run(config: BuildEpisodesConfig, classes: tuple[str, ...], report: Reporter) -> int:
     """Print what the set would take; exit code 0."""
     units, scale = _units(config, report)
+    units = in_regions(units, config.regions)
     making = make_builder(config, classes, "cpu")
     features = len(making.builder.features.names)
     total = sum(

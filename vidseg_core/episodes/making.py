@@ -128,7 +128,8 @@ def _try_net(config: BuildEpisodesConfig, net: ChunkedNet | None, classes: int) 
         if not regions.on:
             raise
         why = problem.problem if isinstance(problem, ConfigError) else problem
-        raise ConfigError("--data", f"{regions.words()}: {why}") from problem
+        option = "--regions.grid" if config.regions.on else "--data"
+        raise ConfigError(option, f"{regions.words()}: {why}") from problem
 
 
 def claim_set(store: ObjectStore, fingerprint: Mapping[str, str]) -> bool:

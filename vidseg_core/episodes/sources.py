@@ -2,13 +2,14 @@
 
 Model: a `Unit` is the recipe of one table: small, picklable, without pixels. A clip is cut evenly, so that no
 rest too short for an episode is left over. Invariant: clip, number and frames of a unit depend on the clip
-and on `segment_frames` alone, so that a set can be continued and added to.
+and on `segment_frames` alone, so that a set can be continued and added to. With `--regions.grid` each region
+of a clip is a clip of its own (`in_regions`), as `?regions=` makes them of a data set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import groupby, pairwise
 from statistics import median_low
@@ -20,7 +21,7 @@ from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
-from vidseg_core.datasets.regions import regions_of, resized
+from vidseg_core.datasets.regions import cut_out, region_name, regions_of, resized
 from vidseg_core.media import working_size
 from vidseg_core.plan.excerpt import count_of, frames_of, number_of
 from vidseg_core.plan.ids import safe_video_id
@@ -54,6 +55,15 @@ class Unit:
     start_s: float | None = None
     end_s: float | None = None
     maps_hdr: bool = True
+    grid: str = "1x1"
+    """These three: which region of the frames is read, row by row of the grid; 1x1: whole frames."""
+    overlap: int = 0
+    region: int = 0
+
+    @property
+    def regions(self) -> RegionsConfig:
+        """Those of which one is read."""
+        return RegionsConfig(grid=self.grid, overlap=self.overlap)
 
     @property
     def excerpt(self) -> Excerpt:
@@ -64,6 +74,23 @@ class Unit:
     @property
     def frames(self) -> int:
         return self.stop - self.start
+
+
+def in_regions(units: Sequence[Unit], regions: RegionsConfig) -> list[Unit]:
+    """A unit for each region of each unit's frames; the units themselves where frames are whole."""
+    if not regions.on:
+        return list(units)
+    return [
+        replace(
+            unit,
+            clip=region_name(unit.clip, regions, number),
+            grid=regions.grid,
+            overlap=regions.overlap,
+            region=number,
+        )
+        for unit in units
+        for number in range(regions.count)
+    ]
 
 
 def cuts(frames: int, segment_frames: int, clip_frames: int = 0) -> list[tuple[int, int]]:
@@ -108,7 +135,10 @@ def dataset_units(config: BuildEpisodesConfig) -> list[Unit]:
 
 
 def regions_of_clips(config: BuildEpisodesConfig) -> RegionsConfig:
-    """Which regions all clips of the run are; `ConfigError` where some are other regions, or whole frames."""
+    """Which regions all tables of the run are of: those of `--regions.grid`, or those that the clips of the
+    data sets are; `ConfigError` where some are other regions, or whole frames."""
+    if config.regions.on:
+        return config.regions
     cut = {source: regions_of(dataset_of(source, "")) for source in config.data}
     cut |= {source: RegionsConfig() for source in config.input}
     first = next(iter(cut))
@@ -165,12 +195,15 @@ def class_names(config: BuildEpisodesConfig) -> tuple[str, ...]:
 
 def read_unit(unit: Unit, size: str, split: str) -> Iterator[Record]:
     """The unit's frames in order, scaled down to the working size. `DatasetError` for what cannot be read."""
-    if not unit.video_id:
-        yield from _read_video(unit, size)
-        return
+    whole = _read_clip(unit, size, split) if unit.video_id else _read_video(unit, size)
+    for record in whole:
+        regions = unit.regions
+        yield cut_out(record, regions, unit.region, unit.clip) if regions.on else record
+
+
+def _read_clip(unit: Unit, size: str, split: str) -> Iterator[Record]:
     dataset = dataset_of(unit.source, size)
-    items = _items(unit.source, split, unit.video_id)[unit.start : unit.stop]
-    for item in items:
+    for item in _items(unit.source, split, unit.video_id)[unit.start : unit.stop]:
         yield dataset.read(item)
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.datasets.regions import video_of
 from vidseg_core.store.errors import DamagedFile
 
 
@@ -34,7 +36,7 @@ class EpisodeTable:
     """One segment's tables. Arrays are read-only: trials share them."""
 
     clip: str
-    """The video; clips, not frames, are split between training and validation."""
+    """The video, or a region of it."""
     segment: int
     quality_TL1: np.ndarray
     """float32 [T, L + 1]: quality of frame k + d when it shows what key k propagates; d = 0: the key action
@@ -58,6 +60,11 @@ class EpisodeTable:
     """The set of maps that is read in place of the features (`walk.with_features`)."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """What the table was made with (N, propagator, flow, sizes, quality); equal for all tables of a set."""
+
+    @property
+    def video(self) -> str:
+        """The video; videos, not frames or regions, are split between training and validation."""
+        return video_of(self.clip, RegionsConfig.of_record(self.fingerprint))
 
     @property
     def frames(self) -> int:

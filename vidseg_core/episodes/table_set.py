@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from vidseg_core.config.catalogue import MAP_SHAPE
+from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.datasets.regions import video_of
 from vidseg_core.episodes.features import MAP_SHAPES, shape_in
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 
@@ -46,6 +48,12 @@ class TableSet:
     """float16: the maps that are read, of the frames that may be key; None: the features are read."""
     place_R: np.ndarray | None = None
     """int64: of each row its place among those frames."""
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Video of each table: several regions of it may be clips."""
+        regions = RegionsConfig.of_record(self.fingerprint)
+        return tuple(video_of(clip, regions) for clip in self.clips)
 
     @property
     def values(self) -> int:

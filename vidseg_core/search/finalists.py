@@ -108,7 +108,7 @@ def train_finalists(
         outcome = outcomes[place]
         options = ", ".join(f"{name} {_short(value)}" for name, value in outcome["options"].items())
         report.say(f"finalist {number + 1}/{len(chosen)}: {outcome['space']}, {options}")
-        clips = tuple(sorted(set(search.validation.clips)))
+        clips = tuple(sorted(set(search.validation.videos)))
         final = _final_config(search.config, folder, spaces[outcome["space"]], outcome, clips)
         run_train_policy(final, report)
         finals[outcome["trial"]] = _judged(search, final, outcome)

@@ -273,9 +273,9 @@ def cross_fit(
     strengths: Sequence[float] = STRENGTHS,
 ) -> CrossFit:
     """Learn from all clips; what is left to choose is chosen on clips left out."""
-    clips = sorted({lesson.table.clip for lesson in lessons})
+    clips = sorted({lesson.table.video for lesson in lessons})
     fold_of = {clip: number % min(folds, len(clips)) for number, clip in enumerate(clips)}
-    places = [fold_of[lesson.table.clip] for lesson in lessons]
+    places = [fold_of[lesson.table.video] for lesson in lessons]
     moments = [lesson_moments(lesson) for lesson in lessons]
     alone = len(clips) == 1
     scores: dict[float, float] = {}

@@ -57,7 +57,7 @@ class PlannerTraining(Training):
         config, report = self.config, self.report
         cv2.setNumThreads(1)
         self.tables = tables = open_sets(config.tables)
-        clips, frames = len({table.clip for table in tables}), sum(table.frames for table in tables)
+        clips, frames = len({table.video for table in tables}), sum(table.frames for table in tables)
         self.steps = min(config.folds, clips)
         report.say(
             f"planner; {count(clips, 'clip')}, {count(frames, 'frame')}, {len(LOOKAHEAD_FEATURES)} features"

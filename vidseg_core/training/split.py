@@ -1,6 +1,6 @@
 """Episode tables for learning: those to train on and those to validate on, split by clip.
 
-Invariant: clips, not frames, are split.
+Invariant: clips, not frames, are split; the regions of a clip stay together.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def split_by_clip(
     tables: Sequence[EpisodeTable], val_clips: Sequence[str], val_share: float, seed: int
 ) -> tuple[list[EpisodeTable], list[EpisodeTable]]:
     """Those to train on and those to validate on; `ConfigError` for a bad split."""
-    clips = sorted({table.clip for table in tables})
+    clips = sorted({table.video for table in tables})
     chosen = _validation_clips(clips, val_clips, val_share, seed)
-    training = [table for table in tables if table.clip not in chosen]
-    return training, [table for table in tables if table.clip in chosen]
+    training = [table for table in tables if table.video not in chosen]
+    return training, [table for table in tables if table.video in chosen]
 
 
 def chosen_features(table: EpisodeTable, features: Sequence[str]) -> tuple[str, ...]:
@@ -80,12 +80,12 @@ def _validation_clips(clips: list[str], named: Sequence[str], share: float, seed
 def describe_split(training: TableSet, validation: TableSet | None) -> str:
     """The data in one phrase."""
     checked = (
-        f"{count(len(set(validation.clips)), 'clip')}, {int(validation.frames_C.sum()):,} frames"
+        f"{count(len(set(validation.videos)), 'clip')}, {int(validation.frames_C.sum()):,} frames"
         if validation is not None
         else "none (one clip, or --val_share 0): the last weights are used"
     )
     return (
-        f"{count(len(set(training.clips)), 'clip')}, {int(training.frames_C.sum()):,} frames, "
+        f"{count(len(set(training.videos)), 'clip')}, {int(training.frames_C.sum()):,} frames, "
         f"{_seen_in_words(training)}, horizon {training.horizon}; validation: {checked}"
     )
 

@@ -1,0 +1,161 @@
+"""Promise: what a scheduler learns on tables of regions is what a run with these regions does: tables of
+`build-episodes --regions.grid`, one file with one set of weights, and in the run each region has the keys
+that the file takes on the region's table.
+
+Why: were crops, the scale of their pictures or the split of the clips another in one of the steps, the
+scheduler would look right on its tables and decide something else in a run.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.episodes.tables import random_table
+from tests.pipeline.conftest import small_config
+from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.recipes import EpisodeRecipe, ReinforceRecipe
+from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig
+from vidseg_core.config.train_decision import TrainDecisionConfig
+from vidseg_core.config.train_planner import TrainPlannerConfig
+from vidseg_core.datasets.clip_reader import ClipReader
+from vidseg_core.datasets.open import open_dataset
+from vidseg_core.episodes.episodes_job import build_row
+from vidseg_core.episodes.on_tables import keys_on
+from vidseg_core.episodes.sources import chosen_videos, class_names, dataset_units, in_regions, video_units
+from vidseg_core.episodes.store import encode_table, load_tables
+from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.kit.progress import Reporter
+from vidseg_core.pipeline.segment_job import run_segment
+from vidseg_core.store import open_run
+from vidseg_core.training.decision_job import DECISION, run_train_decision
+from vidseg_core.training.planner_job import PLANNER, run_train_planner
+from vidseg_core.training.policy_loop import POLICY, PolicyOptions, train_policy
+from vidseg_core.training.split import open_tables, split_by_clip
+
+CUT = RegionsConfig(grid="2x2", overlap=8)
+SCENES = "scenes:videos=1,frames=9,height=64,width=96"
+FRAMES, LONGEST = 30, 12
+
+
+def settings(output: Path, **options: Any) -> BuildEpisodesConfig:
+    defaults: dict[str, Any] = {"min_frames": 8, "horizon": LONGEST, "regions": CUT}
+    return BuildEpisodesConfig(output=str(output), **defaults | options)
+
+
+def tables_of(config: BuildEpisodesConfig) -> list[EpisodeTable]:
+    """The whole set, built here."""
+    reader, units = ClipReader(), dataset_units(config)
+    for video in chosen_videos(config, 0):
+        units += video_units(config, video, reader)
+    for unit in in_regions(units, config.regions):
+        row = build_row(asdict(unit), config, class_names(config), "cpu")
+        assert row["status"] == "built", row
+    reader.close()
+    return load_tables(config.output)
+
+
+def test_the_option_and_the_data_set_of_regions_give_the_same_tables(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"horizon": 4, "working_size": "64", "segment_frames": 0}
+    small["propagation"] = TablePropagationConfig(flow_size=32)
+    by_option = tables_of(settings(tmp_path / "a", data=(SCENES,), **small))
+    by_name = tables_of(
+        settings(tmp_path / "b", data=(f"{SCENES}?regions=2x2&overlap=8",), regions=RegionsConfig(), **small)
+    )
+    assert len(by_option) == 4
+    assert [encode_table(table) for table in by_option] == [encode_table(table) for table in by_name]
+
+
+def test_regions_are_named_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--regions.grid: .*regions=3x3 is cut into regions already"):
+        settings(tmp_path, data=(f"{SCENES}?regions=3x3",))
+
+
+def test_regions_of_a_clip_are_not_on_both_sides_of_the_split(tmp_path: Path) -> None:
+    tables = [
+        replace(table, fingerprint={**table.fingerprint, **CUT.recorded()})
+        for video in "abcd"
+        for table in (random_table(clip=f"{video}-r{number}") for number in (1, 2, 3, 4))
+    ]
+    training, held = split_by_clip(tables, (), 0.25, 0)
+    assert len(held) == 4 and len({table.video for table in held}) == 1
+    assert not {table.video for table in training} & {table.video for table in held}
+    named = split_by_clip(tables, ("c",), 0.0, 0)[1]
+    assert [table.clip for table in named] == ["c-r1", "c-r2", "c-r3", "c-r4"]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[EpisodeTable]]:
+    """A folder with a video, its tables, and what learned from them."""
+    folder = tmp_path_factory.mktemp("regions")
+    scenes = open_dataset(f"scenes:videos=1,frames={FRAMES},height=96,width=128,seed=2")
+    (folder / "clips" / "scene").mkdir(parents=True)
+    for number, item in enumerate(scenes.items("all")):  # a video's luma is not the gray of its colours
+        Image.fromarray(scenes.read(item).frame_HW3).save(folder / "clips" / "scene" / f"{number:05}.png")
+    config = settings(
+        folder / "tables",
+        input=(str(folder / "clips"),),
+        segmenter="plain",
+        quality="accuracy",
+        features=("flow", "scores"),
+        propagation=TablePropagationConfig(flow_size=64),
+    )
+    tables, quiet = tables_of(config), Reporter("text", io.StringIO())
+    decision = TrainDecisionConfig(
+        tables=config.output, output=str(folder / "decision"), steps=20, intervals=(4.0,), val_share=0.0
+    )
+    assert run_train_decision(decision, quiet) == 0
+    planner = TrainPlannerConfig(tables=(config.output,), output=str(folder / "planner"), intervals=(4.0,))
+    assert run_train_planner(planner, quiet) == 0
+    (folder / "policy").mkdir()
+    options = PolicyOptions(
+        folder=folder / "policy",
+        reinforce=ReinforceRecipe(episodes=8, batch=4, trials=2),
+        intervals=(4.0,),
+        episode=EpisodeRecipe(frames=20, eta=0.2),
+    )
+    train_policy(open_tables(config.output, (), 0.0, 0)[0], None, options)
+    return folder, tables
+
+
+KINDS = {
+    "expected_loss": f"decision/{DECISION}",
+    "policy": f"policy/{POLICY}",
+    "planner": f"planner/{PLANNER}",
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_run_takes_the_keys_of_the_tables(
+    name: str, learned: tuple[Path, list[EpisodeTable]], tmp_path: Path
+) -> None:
+    folder, tables = learned
+    file = str(folder / KINDS[name])
+    asked: dict[str, Any] = {"max_interval": LONGEST, "policy": file}
+    tried = np.geomspace(1e-4, 1.0, 25)
+    keys_RPT = np.stack([keys_on(table, name, tried, **asked) for table in tables])
+    apart_P = (keys_RPT != keys_RPT[:1]).any(axis=(0, 2)) * (keys_RPT.sum(axis=(0, 2)) > 8)
+    place = int(np.flatnonzero(apart_P)[0])  # regions have keys of their own there
+    config = small_config(
+        folder / "clips",
+        tmp_path / "out",
+        executor="local",
+        workers=1,
+        regions=CUT,
+        segment_frames=0,
+        scheduler=SchedulerConfig(name=name, threshold=float(tried[place]), **asked),
+        propagation=PropagationConfig(flow_size=64),
+    )
+    assert run_segment(config, Reporter("text", io.StringIO())) == 0
+    run = open_run(config.output)
+    (video,) = run.videos().to_pylist()
+    keys_TR = [row["region_keys"] for row in run.rows(video["video_id"])]
+    assert np.array_equal(np.array(keys_TR), keys_RPT[:, place].T)
