@@ -9,7 +9,8 @@ net that has not seen it. Without --nets the package's own net is measured, whic
 (--fold 0 leaves them out) and none of the drawn scenes. N's output on a key is the clip's label map; with
 --segmenters it is that of `tiny-face` on the faces and of `tiny-scenes` on the drawn scenes, and masks are
 compared with N's own on every frame. Everything goes through `Engine.step`, as in a job. Score: as in
-`benchmarks.two_sided`. ms: processor time a frame.
+`benchmarks.two_sided`; between: the same without the frames after the last key, which have a key on one side
+whatever was asked. ms: processor time a frame.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ WAYS = ("match", "checked", "adapted")
 SEGMENTERS = {"face": "tiny-face", "drawn": "tiny-scenes"}
 DRAWN = (9001, 9002, 9003)
 LONG = 101
-"""Frames that a clip needs for intervals of 50 or more, unless it is drawn."""
+"""Frames that a clip needs for intervals of 50 or more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +58,14 @@ class Row:
     sides: str
     way: str
     miou: float
+    between: float
+    """mIoU up to the last key."""
     ms: float
     filled: dict[str, int]
     """Frames by what filled them, where that was chosen."""
 
 
-def drawn(seed: int, frames: int = 90) -> Clip:
+def drawn(seed: int, frames: int = LONG) -> Clip:
     """A scene as the demo draws them, without cuts."""
     scene = Scene(SceneConfig(seed=seed, frames=frames, cuts=0))
     pictures, labels = zip(*((frame.frame_HW3, frame.labels_HW) for frame in scene), strict=True)
@@ -109,7 +112,7 @@ def measure(
 ) -> Iterator[Row]:
     """All rows of one clip."""
     for interval in options.intervals:
-        if interval >= 50 and len(clip.frames) < LONG and kind != "drawn":
+        if interval >= 50 and len(clip.frames) < LONG:
             continue
         for sides in options.sides:
             for way, propagator in ways.items():
@@ -124,9 +127,17 @@ def measure(
                         sides=sides,
                         way=way,
                         miou=mean_iou([row.labels_HW for row in rows], clip),
+                        between=_between(rows, clip, interval),
                         ms=1e3 * (time.process_time() - began) / len(rows),
                         filled=dict(Counter(r.filled_by.partition(" (")[0] for r in rows if r.filled_by)),
                     )
+
+
+def _between(rows: Sequence[FrameResult], clip: Clip, interval: int) -> float:
+    """The score up to the last key."""
+    last = (len(rows) - 1) // interval * interval + 1
+    cut = replace(clip, frames=clip.frames[:last], labels=clip.labels[:last])
+    return mean_iou([row.labels_HW for row in rows[:last]], cut)
 
 
 def filled(clip: Clip, interval: int, sides: Any, propagator: Any) -> list[FrameResult]:
@@ -144,18 +155,22 @@ def filled(clip: Clip, interval: int, sides: Any, propagator: Any) -> list[Frame
 def summary(rows: Sequence[Row]) -> str:
     """Means over the clips of a kind; gain in points over flow, and the clip where that is least."""
     lines = [
-        "kind     N            interval sides clips way       mIoU   gain  least               ms  filled by"
+        "kind     N            interval sides clips way       mIoU   gain  least             between   gain"
+        "    ms  filled by"
     ]
-    flow = {(r.clip, r.net, r.interval, r.sides): r.miou for r in rows if r.way == "flow"}
+    flow = {(r.clip, r.net, r.interval, r.sides): r for r in rows if r.way == "flow"}
     for key in dict.fromkeys((row.kind, row.net, row.interval, row.sides, row.way) for row in rows):
         here = [r for r in rows if (r.kind, r.net, r.interval, r.sides, r.way) == key]
-        gains = {r.clip: 100 * (r.miou - flow[r.clip, r.net, r.interval, r.sides]) for r in here}
+        beside = [flow[r.clip, r.net, r.interval, r.sides] for r in here]
+        gains = {r.clip: 100 * (r.miou - of.miou) for r, of in zip(here, beside, strict=True)}
+        closed = 100 * np.mean([r.between - of.between for r, of in zip(here, beside, strict=True)])
         least = min(gains, key=lambda clip: gains[clip])
         counts = sum((Counter(row.filled) for row in here), Counter[str]())
         lines.append(
             f"{key[0]:8} {key[1]:12} {key[2]:8} {key[3]:5} {len(here):5} {key[4]:8} "
             f"{np.mean([row.miou for row in here]):.3f}  {np.mean(list(gains.values())):+5.1f}  "
-            f"{gains[least]:+5.1f} {least:16} {np.mean([row.ms for row in here]):4.0f}  "
+            f"{gains[least]:+5.1f} {least:16} {np.mean([row.between for row in here]):.3f}  {closed:+5.1f}  "
+            f"{np.mean([row.ms for row in here]):4.0f}  "
             + ", ".join(f"{way} {count}" for way, count in sorted(counts.items()))
         )
     return "\n".join(lines)
