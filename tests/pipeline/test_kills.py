@@ -158,19 +158,23 @@ def test_sigterm_finishes_what_is_in_flight_and_begins_nothing_more(
     assert rows_without_package(output) == expected
 
 
-@pytest.mark.parametrize(
-    "executors",
-    [("local", "local"), pytest.param(("local", "ray"), marks=pytest.mark.ray)],
-    ids=" and ".join,
-)
-def test_two_drivers_on_one_output(
-    executors: tuple[str, str], clips: Path, undisturbed: tuple[str, list], tmp_path: Path
+def test_two_drivers_on_one_output(clips: Path, undisturbed: tuple[str, list], tmp_path: Path) -> None:
+    _both_end_well([_start(clips, tmp_path / "out") for _ in range(2)])
+    _same(tmp_path / "out", undisturbed)
+
+
+@pytest.mark.ray
+def test_a_local_driver_and_one_on_ray_on_one_output(
+    clips: Path, undisturbed: tuple[str, list], tmp_path: Path, beside_ray: dict[str, str]
 ) -> None:
     output = tmp_path / "out"
-    drivers = [_start(clips, output, executor) for executor in executors]
+    _both_end_well([_start(clips, output), _start(clips, output, "ray", environment=beside_ray)])
+    _same(output, undisturbed)
+
+
+def _both_end_well(drivers: list[subprocess.Popen[str]]) -> None:
     endings = [driver.communicate(timeout=300) for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], endings
-    _same(output, undisturbed)
 
 
 @pytest.mark.ray
@@ -212,12 +216,19 @@ def _command(clips: Path, output: Path, executor: str, **changed: Any) -> list[s
     return [sys.executable, "-m", "jobs.segment", *pairs]
 
 
-def _start(clips: Path, output: Path, executor: str = "local", **changed: Any) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(REPO)}
+def _start(
+    clips: Path,
+    output: Path,
+    executor: str = "local",
+    environment: dict[str, str] | None = None,
+    **changed: Any,
+) -> subprocess.Popen[str]:
+    """`environment`: of a driver that joins a Ray; else one on Ray starts its own."""
+    alone = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"PYTHONPATH": str(REPO)}
     return subprocess.Popen(
         _command(clips, output, executor, **changed),
         cwd=REPO,
-        env=environment,
+        env=environment or alone,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

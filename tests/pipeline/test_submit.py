@@ -34,6 +34,11 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as asker:
+        return asker.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which the head's job server is found and answers."""
@@ -58,6 +63,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     )
     try:
         deadline = time.monotonic() + 90
+        while not listens(jobs):  # asking takes a process, and the head needs the cores
+            assert head.poll() is None and time.monotonic() < deadline, (home / "log").read_text()
+            time.sleep(0.2)
         while submit(environment, "--stop", "--", "segment", *NEEDED).returncode:
             assert head.poll() is None and time.monotonic() < deadline, (home / "log").read_text()
             time.sleep(1)

@@ -38,7 +38,9 @@ def disturb(cluster: Cluster, victim: object, output: Path, done: threading.Even
 
 
 def main(clips: Path, output: Path) -> int:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": STORE})
+    config = {"health_check_period_ms": 1000}  # asked, a dead node fails at once, a slow one has its 10 s
+    head = {"num_cpus": 1, "object_store_memory": STORE, "_system_config": config}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     done, codes = threading.Event(), []
