@@ -136,6 +136,9 @@ def test_a_tilde_after_an_equals_sign_is_the_home_that_a_shell_would_make_of_it(
     assert parse("doctor", DoctorConfig, ["--output=~/out"]).output == f"{tmp_path}/out"
     (tmp_path / "run.yaml").write_text("lanes: 4\n")
     assert segment("--config=~/run.yaml", *NEEDED, "--weights=~/net.pt").weights == f"{tmp_path}/net.pt"
+    (tmp_path / "homely.yaml").write_text("weights: ~/net.pt\ninput: [~/a, ~b]", encoding="utf-8")
+    config = segment(f"--config={tmp_path}/homely.yaml", "--output", "o", "--segmenter", "plain")
+    assert (config.weights, config.input) == (f"{tmp_path}/net.pt", (f"{tmp_path}/a", "~b"))
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,16 @@ def _at_home(word: str) -> str:
 def _in_file(files: list[str]) -> dict[str, Any]:
     if len(files) > 1:
         raise ConfigError("--config", f"takes one file, got {len(files)}: {', '.join(files)}")
-    return load_yaml(files[0]) if files else {}
+    return _home_spelled(load_yaml(files[0])) if files else {}
+
+
+def _home_spelled(value: Any) -> Any:
+    """`~/x` anywhere in a file's values -> what shells make of it on the command line."""
+    if isinstance(value, dict):
+        return {name: _home_spelled(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_home_spelled(one) for one in value]
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _draft(cls: type[ConfigT], values: dict[str, Any], files: list[str]) -> ConfigT:
