@@ -25,13 +25,14 @@ from vidseg_core.config.recipes import DistilRecipe, TemporalRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import IGNORE, DatasetError
 from vidseg_core.models.digest import digest_file
+from vidseg_core.models.flow.registry import build_flow_net
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 from vidseg_core.training.attempt import TrainingError
 from vidseg_core.training.beside import Beside, see
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.conv_lstm import CLIP, ConvLstm, multi_loss
 from vidseg_core.training.distil import grid, pair_loss, self_similarities, single_loss
-from vidseg_core.training.estimate import measure_step
+from vidseg_core.training.estimate import held_bytes, measure_step
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loop import train
 from vidseg_core.training.samples import Batch, Near
@@ -191,6 +192,25 @@ def test_a_teacher_alone_teaches_single_frames(
         net, batch, Beside(taught(tmp_path, undisturbed[0]), CLASSES, "cpu"), torch.device("cpu")
     )
     assert with_all.kept_bytes > 2 * alone.kept_bytes > 0
+
+
+def test_a_dry_run_counts_the_weights_of_every_net_that_a_step_runs(tmp_path: Path) -> None:
+    """A teacher is often the largest of them."""
+    net = trainable_net("tiny:8", class_names=CLASSES, seed=0)
+    file = teacher_file(tmp_path / "teacher.safetensors")
+    alone = held_bytes(net, None)
+    assert alone == 4 * sum(4 * weight.numel() for weight in net.parameters())
+    nets = {}
+    for flow in ("dis", "tiny-flow"):
+        parts = {"temporal": TemporalRecipe(gap=1, flow=flow), "distil": DistilRecipe(multi=0.0)}
+        nets[flow] = held_bytes(net, Beside(taught(tmp_path, file, **parts), CLASSES, "cpu"))
+    assert nets["dis"] - alone == pytest.approx(alone / 4, rel=0.05)  # the teacher is another tiny:8
+    flow_net = build_flow_net("tiny-flow").net
+    held = [*flow_net.parameters(), *flow_net.buffers()]
+    assert nets["tiny-flow"] - nets["dis"] == sum(each.nbytes for each in held)
+    with_lstm = Beside(taught(tmp_path, file), CLASSES, "cpu")
+    lstm = sum(weight.nbytes for weight in with_lstm.parameters())
+    assert lstm and held_bytes(net, with_lstm) == nets["dis"] + 4 * lstm
 
 
 def _without(batch: Batch) -> dict[str, Any]:

@@ -14,10 +14,13 @@ import pytest
 
 from tests.training.assassin import killed_worker
 from tests.training.small import STEPS, Stopped, facts_of, make_folder, small_config, train_here, weights_in
+from vidseg_core.classes import SCENE_CLASSES
+from vidseg_core.config.recipes import TemporalRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 from vidseg_core.training.data import open_training_data
 from vidseg_core.training.driver import open_run
 from vidseg_core.training.segmenter_job import run_train_segmenter
@@ -42,11 +45,21 @@ def command(config: TrainSegmenterConfig) -> str:
 
 
 def test_two_workers_with_a_lost_one_end_as_two_undisturbed_ones(tmp_path: Path, local_ray: None) -> None:
-    options = {"workers": 2, "save_every": 1, "recipe": {"steps": 6}}
+    """With neighbours, a teacher and a ConvLSTM that is trained along: all that a checkpoint can forget."""
+    names = tuple(SCENE_CLASSES)
+    teacher, weights = (
+        tmp_path / "teacher.safetensors",
+        weights_of(trainable_net("tiny:8", class_names=names)),
+    )
+    teacher.write_bytes(weights_bytes(weights, names))
+    taught = {"temporal": TemporalRecipe(gap=1), "teacher": "tiny:8", "teacher_weights": str(teacher)}
+    options = {"workers": 2, "save_every": 1, "recipe": {"steps": 6}, **taught}
     command(small_config(tmp_path / "calm", **options))
     with killed_worker(tmp_path / "rough" / "checkpoint.json", 2):
         command(small_config(tmp_path / "rough", **options))
     assert weights_in(tmp_path / "rough") == weights_in(tmp_path / "calm")
+    curve = pq.read_table(tmp_path / "rough" / "curve.parquet").to_pylist()
+    assert all(curve[-1][f"loss_{name}"] > 0 for name in ("temporal", "single", "pair", "multi"))
 
 
 def test_a_stopped_command_goes_on_and_another_one_is_refused(

@@ -203,6 +203,25 @@ def test_stills_are_no_video_but_may_stand_beside_one(tmp_path: Path) -> None:
     assert data.with_neighbours(5) == 8
 
 
+def test_a_long_gap_makes_no_video_of_stills(tmp_path: Path) -> None:
+    """Nothing can be followed over the second from one of CamVid's stills to the next."""
+    config = small_config(tmp_path, temporal=TemporalRecipe(gap=30))
+    with pytest.raises(ConfigError, match="within 10 frames; the nearest are 30 apart: they are stills"):
+        check_gap(config, listed([0, 30, 60]))
+    data = listed([0, 30, 60], list(range(40)))
+    check_gap(config, data)
+    assert data.with_neighbours(30) == 40
+    assert not draw_neighbours(clip([0, 30, 60]), 30, 30, np.random.default_rng(0))
+    seven = draw_neighbours(clip([0, 7, 30]), 7, 30, np.random.default_rng(0))
+    assert [item.frame_index for item in seven] == [0, 30]
+
+
+def test_tasks_make_as_many_frames_with_neighbours_as_without() -> None:
+    """Else they hold three times the memory; a batch is made by one task."""
+    assert [ray_loader.blocks_of(96, batch=4, frames=frames) for frames in (1, 3)] == [3, 10]
+    assert ray_loader.blocks_of(96, batch=48, frames=3) == 2
+
+
 def test_what_tasks_read_is_what_the_loop_would_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config(tmp_path, data=(f"{SCENES}?labels_every=2",), temporal=TemporalRecipe(gap=2))
     training_set = open_training_data(config).training_set(config)

@@ -22,12 +22,18 @@ from vidseg_core.models.split import SplitNet
 def parameters_of(segmenter: Segmenter) -> int | None:
     """Numbers that training sets; None where the net is not torch's. Of a net of the package those that its
     scores depend on: what is in its file and never read does not count."""
-    held = getattr(segmenter, "inner", segmenter)
-    net = held if isinstance(held, nn.Module) else getattr(held, "net", None)
-    if not isinstance(net, nn.Module):
+    net = net_of(segmenter)
+    if net is None:
         return None
     weights = weights_read(net) if isinstance(net, SplitNet) else net.parameters()
     return sum(weight.numel() for weight in weights)
+
+
+def net_of(holder: object) -> nn.Module | None:
+    """The torch net of a segmenter or a flow estimator; None where it has none."""
+    held = getattr(holder, "inner", holder)
+    net = held if isinstance(held, nn.Module) else getattr(held, "net", None)
+    return net if isinstance(net, nn.Module) else None
 
 
 def weights_read(net: SplitNet) -> list[nn.Parameter]:

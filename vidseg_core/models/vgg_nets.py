@@ -4,7 +4,8 @@ Sources: FCN, Long et al., CVPR 2015: VGG's dense layers as convolutions, classi
 pool4 and pool3, at strides 16 and 8. DeepLab-v2, Chen et al., PAMI 2018: pool4 and pool5 do not stride,
 conv5 is dilated, four branches of dilations 6 to 24 are classified and added. What differs: scores are
 enlarged by interpolation, not by learned deconvolutions that begin as it, and FCN's frames are not padded by
-100 pixels.
+100 pixels. DeepLab's code pools 3x3 throughout; here the three poolings that halve the map are 2x2, as in the
+classifier that the ImageNet weights are of, and the two that do not halve it are 3x3.
 
 Model: VGG's convolutions are torchvision's, whose ImageNet weights fit (`--encoder_weights`).
 Legend: B batch, F channels, h w rows and columns of a map.

@@ -19,6 +19,7 @@ from torch import nn
 
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import IGNORE
+from vidseg_core.models.size import net_of
 from vidseg_core.models.trainable import TrainableNet
 from vidseg_core.training.conv_lstm import ConvLstm, multi_loss
 from vidseg_core.training.distil import grid, pair_loss, self_similarities, single_loss
@@ -74,6 +75,12 @@ class Beside(nn.Module):
         """What else decides the weights than options and data, by name."""
         flow = {} if self._flow is None else {"flow_weights": self._flow.digest}
         return flow | ({} if self._teacher is None else {"teacher_weights": self._teacher.digest})
+
+    def frozen(self) -> list[nn.Module]:
+        """The nets that are run and not trained: the teacher's, and F's where it has one."""
+        estimator = None if self._flow is None else self._flow.estimator
+        teacher = None if self._teacher is None else self._teacher.segmenter
+        return [net for net in map(net_of, (teacher, estimator)) if net is not None]
 
     def try_on(self, side: int) -> None:
         """`ConfigError` for parts that cannot take crops of this side."""

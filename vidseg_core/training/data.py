@@ -16,11 +16,9 @@ from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import ALL, IGNORE, DatasetError, FrameDataset
-from vidseg_core.training.neighbours import clips_of, has_neighbours
+from vidseg_core.training.neighbours import MOST_APART, clips_of, has_neighbours
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet, labelled_record
 
-MOST_APART = 10
-"""Frames between neighbours; farther apart they are stills, not a video."""
 COUNTED = 256
 """Frames that class frequencies are counted on."""
 
@@ -112,9 +110,9 @@ def check_gap(config: TrainSegmenterConfig, data: TrainingData) -> None:
     gap, listed = config.temporal.gap, (*data.labelled, *data.pseudo)
     if not data.with_neighbours(gap):
         near = min(filter(None, map(_nearest, listed)), default=0)
+        within = count(min(gap, MOST_APART), "frame")
         raise ConfigError(
-            "--temporal.gap",
-            f"no training frame has another one within {count(gap, 'frame')}; {_apart(near)}",
+            "--temporal.gap", f"no training frame has another one within {within}; {_apart(near)}"
         )
     for each in listed:
         length = each.clip[-1].frame_index - each.clip[0].frame_index + 1

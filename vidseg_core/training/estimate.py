@@ -1,7 +1,7 @@
 """``--dry-run``: what there is to learn from, and what time and memory it would take, from a measured step.
 
-Memory is what a step keeps for its way back, counted by what autograd saves, and weights with their optimiser
-beside it: the same on every device. Kernels need some more.
+Memory is what a step keeps for its way back, counted by what autograd saves, weights with their optimiser,
+and those of a teacher and of F: the same on every device. Kernels need some more.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def dry_run(
     beside = None if beside is None else beside.to(device)
     step = measure_step(net.to(device), batch, beside, device)
     step_s, kept_MB = (each * recipe.batch / measured for each in (step.seconds, step.kept_bytes / 2**20))
-    weights_MB = 4 * sum(4 * weight.numel() for weight in net.parameters()) / 2**20
+    weights_MB = held_bytes(net, beside) / 2**20
     validate_s = _validate_seconds(data, net, device)
     validations = -(-recipe.steps // config.val_every)
     total_s = recipe.steps * step_s + validations * validate_s
@@ -73,6 +73,14 @@ def dry_run(
         total_s=round(total_s, 1),
     )
     return 0
+
+
+def held_bytes(net: TrainableNet, beside: Beside | None) -> int:
+    """Of all nets of a step: what is trained with gradient and AdamW's two moments, what is frozen once."""
+    trained = [*net.parameters(), *(() if beside is None else beside.parameters())]
+    frozen = [] if beside is None else beside.frozen()
+    held = [each for part in frozen for each in (*part.parameters(), *part.buffers())]
+    return sum(copies * each.nbytes for copies, kind in ((4, trained), (1, held)) for each in kind)
 
 
 def measure_step(net: TrainableNet, batch: Batch, beside: Beside | None, device: torch.device) -> Step:

@@ -2,7 +2,8 @@
 
 Model: the frames of a clip stand in order; of those at most `gap` frames before a frame one is drawn, and of
 those at most `gap` after it another one. At an end of its clip both come from the side where there are some.
-Distances are those of frame numbers: stills of a drive, far apart, have no neighbours. They need no labels.
+Distances are those of frame numbers. A frame that is farther than `MOST_APART` from all others is a still:
+nothing can be followed from it to them, and it has no neighbours however long the gap. They need no labels.
 Invariant: what is drawn depends on the clip, the frame, the gap and the random numbers alone.
 """
 
@@ -18,10 +19,13 @@ from vidseg_core.datasets.records import Item
 
 COUNT = 2
 """Neighbours of a frame: before and after it."""
+MOST_APART = 10
+"""Frames from a frame of a video to its nearest; farther apart they are stills."""
 
 
 def around(clip: Sequence[Item], frame_index: int, gap: int) -> tuple[Sequence[Item], Sequence[Item]]:
-    """The frames of `clip`, which is in order, up to `gap` before this frame, and up to `gap` after it."""
+    """The frames of `clip`, which is in order, up to `gap` before this frame, and up to `gap` after it; of a
+    still none."""
     number = _number
     before = clip[
         bisect_left(clip, frame_index - gap, key=number) : bisect_left(clip, frame_index, key=number)
@@ -29,6 +33,9 @@ def around(clip: Sequence[Item], frame_index: int, gap: int) -> tuple[Sequence[I
     after = clip[
         bisect_right(clip, frame_index, key=number) : bisect_right(clip, frame_index + gap, key=number)
     ]
+    nearest = [*before[-1:], *after[:1]]
+    if all(abs(item.frame_index - frame_index) > MOST_APART for item in nearest):
+        return (), ()
     return before, after
 
 

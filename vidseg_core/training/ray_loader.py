@@ -24,8 +24,8 @@ from vidseg_core.training.samples import Batch, Near, Sample, TrainingSet
 
 CHUNK_STEPS = 1000
 """Steps that one execution of Ray Data covers; the plan of a run of any length stays small."""
-BLOCK_SAMPLES = 32
-"""Samples that a task makes, about."""
+BLOCK_FRAMES = 32
+"""Frames that a task makes, about, neighbours included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +51,18 @@ def ray_batches(
     shared = ray.put(training_set)
     for first in range(start, stop, CHUNK_STEPS):
         rows = [(step, slot) for step in range(first, min(stop, first + CHUNK_STEPS)) for slot in slots]
-        yield from _chunk(shared, rows, len(slots), loading)
+        blocks = blocks_of(len(rows), batch=len(slots), frames=1 + COUNT if training_set.gap else 1)
+        yield from _chunk(shared, rows, len(slots), blocks, loading)
+
+
+def blocks_of(samples: int, *, batch: int, frames: int) -> int:
+    """Into how many tasks samples of so many frames each are divided; each makes a batch or more."""
+    return -(-samples // max(batch, BLOCK_FRAMES // frames))
 
 
 def _chunk(
-    shared: ray.ObjectRef, rows: Sequence[tuple[int, int]], batch: int, loading: Loading
+    shared: ray.ObjectRef, rows: Sequence[tuple[int, int]], batch: int, blocks: int, loading: Loading
 ) -> Iterator[Batch]:
-    blocks = -(-len(rows) // max(batch, BLOCK_SAMPLES))
     dataset = ray.data.from_items(
         [{"step": step, "slot": slot} for step, slot in rows], override_num_blocks=blocks
     ).map_batches(

@@ -36,18 +36,18 @@ class Teacher:
         assert config.teacher is not None
         self._device = torch.device(device)
         try:
-            self._net: Segmenter = build_segmenter(
+            self.segmenter: Segmenter = build_segmenter(
                 config.teacher, device=device, weights=config.teacher_weights, seed=config.seed
             )
         except SegmenterError as problem:
             raise ConfigError("--teacher", str(problem)) from problem
-        if not self._net.trained:
+        if not self.segmenter.trained:
             problem = f"{config.teacher} has random weights and nothing to teach; give --teacher_weights"
             raise ConfigError("--teacher", problem)
         self._require(tuple(class_names), config.teacher)
 
     def _require(self, ours: tuple[str, ...], name: str) -> None:
-        theirs = tuple(self._net.class_names)
+        theirs = tuple(self.segmenter.class_names)
         if theirs == ours:
             return
         if set(theirs) == set(ours):
@@ -60,7 +60,7 @@ class Teacher:
     @property
     def digest(self) -> str:
         """Of its weights."""
-        return self._net.digest
+        return self.segmenter.digest
 
     @torch.no_grad()
     def __call__(
@@ -68,17 +68,19 @@ class Teacher:
     ) -> Seen:
         """What it makes of the frames_B3HW of each time."""
         with autocast():
-            feats = self._net.features(torch.cat(list(frames)))
-            scores = self._net.head(feats)
+            feats = self.segmenter.features(torch.cat(list(frames)))
+            scores = self.segmenter.head(feats)
         count, side = len(frames), (frames[0].shape[2], frames[0].shape[3])
-        seen = of_frame(_first(feats), side, self._net.stride)
+        seen = of_frame(_first(feats), side, self.segmenter.stride)
         return Seen(scores.float().chunk(count), seen.float().chunk(count))
 
     def try_on(self, side: int) -> None:
         """`ConfigError` for a net that cannot take crops of this side."""
         try:
             with torch.no_grad():
-                self._net.head(self._net.features(torch.zeros(1, 3, side, side, device=self._device)))
+                self.segmenter.head(
+                    self.segmenter.features(torch.zeros(1, 3, side, side, device=self._device))
+                )
         except Exception as problem:
             said = next(iter(str(problem).splitlines()), "") or type(problem).__name__
             raise ConfigError("--teacher", f"cannot take crops of {side}x{side}: {said}") from problem

@@ -60,12 +60,12 @@ class FrozenFlow:
         asked = {"device": device, "weights": weights, "seed": seed, "chained": False}
         options = {option: value for option, value in asked.items() if takes(self.name, option)}
         try:
-            self._estimator: FlowEstimator = build_flow(self.name, **options)
+            self.estimator: FlowEstimator = build_flow(self.name, **options)
         except (ValueError, TypeError) as problem:
             if isinstance(problem, ConfigError):
                 raise
             raise ConfigError("--temporal.flow", str(problem)) from problem
-        if getattr(self._estimator, "trained", True) is False:
+        if getattr(self.estimator, "trained", True) is False:
             problem = (
                 f"{self.name!r} has random weights: give --temporal.flow_weights, or use dis or tiny-flow"
             )
@@ -74,12 +74,12 @@ class FrozenFlow:
     @property
     def digest(self) -> str:
         """Of its weights, and of the source of one of the user's; empty for one without either."""
-        return str(getattr(self._estimator, "digest", "")) + digest_source(self.name)
+        return str(getattr(self.estimator, "digest", "")) + digest_source(self.name)
 
     def __call__(self, frames_B3HW: torch.Tensor, others_B3HW: torch.Tensor) -> torch.Tensor:
         """flow_B2HW: where the pixels of the frames lie in the others; no gradient."""
         now, there = self._pictures(frames_B3HW), self._pictures(others_B3HW)
-        flows = self._estimator.flow(now, there)
+        flows = self.estimator.flow(now, there)
         check_flows(flows, now, self.name)
         flow_BHW2 = torch.from_numpy(np.stack(flows)).to(frames_B3HW.device)
         return flow_BHW2.permute(0, 3, 1, 2).contiguous()
@@ -97,7 +97,7 @@ class FrozenFlow:
     def _pictures(self, frames_B3HW: torch.Tensor) -> Sequence[np.ndarray]:
         """As F takes them: uint8, gray or RGB."""
         bytes_B3HW = frames_B3HW.detach().mul(255.0).round().clamp(0, 255)
-        if self._estimator.channels == 1:
+        if self.estimator.channels == 1:
             weights_3 = bytes_B3HW.new_tensor([0.299, 0.587, 0.114])
             gray_BHW = (bytes_B3HW * weights_3[:, None, None]).sum(1).round()
             return list(gray_BHW.to(torch.uint8).cpu().numpy())
