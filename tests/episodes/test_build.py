@@ -233,7 +233,7 @@ def test_tables_of_regions_are_what_the_engine_makes_of_regions(monkeypatch: pyt
         flow=DisFlow(),
     )
     parts: list[Sequence[FrameResult]] = []
-    monkeypatch.setattr(regions, "joined", lambda rows, _: parts.append(rows))
+    monkeypatch.setattr(regions, "joined", lambda rows, *_: parts.append(rows))
     state = RegionStates.new(0, "clip/0", cut.count)
     for frame in inputs([record.frame_HW3 for record in frames], first=0):
         RegionEngine(engine, cut).step([state], [frame])

@@ -74,6 +74,12 @@ def test_the_option_and_the_data_set_of_regions_give_the_same_tables(tmp_path: P
     assert [encode_table(table) for table in by_option] == [encode_table(table) for table in by_name]
 
 
+def test_a_unit_s_regions_are_those_of_the_option(tmp_path: Path) -> None:
+    aligned = replace(CUT, align=32)
+    units = in_regions(dataset_units(settings(tmp_path, data=(SCENES,))), aligned)
+    assert {unit.regions for unit in units} == {aligned} and [unit.region for unit in units] == [0, 1, 2, 3]
+
+
 def test_regions_are_named_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--regions.grid: .*regions=3x3 is cut into regions already"):
         settings(tmp_path, data=(f"{SCENES}?regions=3x3",))

@@ -56,14 +56,15 @@ class Unit:
     end_s: float | None = None
     maps_hdr: bool = True
     grid: str = "1x1"
-    """These three: which region of the frames is read, row by row of the grid; 1x1: whole frames."""
+    """These four: which region of the frames is read, row by row of the grid; 1x1: whole frames."""
     overlap: int = 0
+    align: int = 1
     region: int = 0
 
     @property
     def regions(self) -> RegionsConfig:
         """Those of which one is read."""
-        return RegionsConfig(grid=self.grid, overlap=self.overlap)
+        return RegionsConfig(grid=self.grid, overlap=self.overlap, align=self.align)
 
     @property
     def excerpt(self) -> Excerpt:
@@ -86,6 +87,7 @@ def in_regions(units: Sequence[Unit], regions: RegionsConfig) -> list[Unit]:
             clip=region_name(unit.clip, regions, number),
             grid=regions.grid,
             overlap=regions.overlap,
+            align=regions.align,
             region=number,
         )
         for unit in units
