@@ -4,12 +4,13 @@
 
 `agreement`: a net on crops, put together, beside the same net on the whole frame (DVSNet Fig. 10): mean IoU
 over the classes that occur, pixels of all crops in frames, CPU milliseconds a frame.
-`oracle`: the best keys of each region by dynamic programming at one price for a pixel that N sees, labels as
-N, DIS from two sides, frames of 256 pixels, a key every third frame at most; beside the best keys of whole
+`oracle`: the best keys of each region by dynamic programming under one budget of pixels that N sees, labels
+as N, DIS from two sides, frames of 256 pixels, a key every third frame at most; beside the best keys of whole
 frames and even ones.
 `schedulers`: `fixed`, `frame_difference` and the planner through `Engine.step`, two-sided, labels as N; their
 thresholds are set on the clip itself so that the share of key pixels is the asked one. `fidelity`: the same
-with `--net` as N, against that net on every whole frame, at a working size of 512.
+with `--net` as N, against that net on every whole frame, at a working size of 512. `learned`: schedulers that
+learned on tables of regions, on clips left out, beside exact ones (`benchmarks.learned_regions`).
 
 Shares of key pixels count overlap. Where a share falls between two schedules (few keys, one price), quality
 is interpolated between them. Score: as in `benchmarks.two_sided`.
@@ -40,6 +41,7 @@ from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, FrameInput, FrameResult
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import RegionEngine, RegionStates
+from vidseg_core.episodes.oracle import Curve, curve_of, divide
 from vidseg_core.models import build_segmenter
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.propagation.chain import Link, Pair, complete
@@ -206,23 +208,14 @@ class RegionOracle:
         takes_hw = self._takes_right(left, right)
         return left[0].loss + float(((right[0].loss_hw - left[0].loss_hw) * takes_hw).sum(dtype=np.float64))
 
-    def best(self, price: float) -> list[int]:
-        """The keys of the best schedule, where a key costs `price` a pixel."""
-        ends = [*self.keys, self.frames]
-        value, before = {0: 0.0}, dict[int, int]()
-        for n in ends[1:]:
-            found = [
-                (value[k] + self.gap[k, n] + price * self.pixels, k)
-                for k in self.keys
-                if k < n and k in value and (k, n) in self.gap
-            ]
-            if found:
-                value[n], before[n] = min(found)
-        keys, place = [], self.frames
-        while place:
-            place = before[place]
-            keys.append(place)
-        return keys[::-1]
+    def curve(self) -> Curve:
+        """The best schedules by number of keys."""
+        longest = min(HORIZON + 1, self.frames)
+        closed_TL1, open_TL1 = (np.full((self.frames, longest + 1), -np.inf) for _ in range(2))
+        for (k, n), loss in self.gap.items():
+            (closed_TL1 if n < self.frames else open_TL1)[k, n - k] = -loss
+        most = len(self.keys)
+        return curve_of(closed_TL1, open_TL1, longest=longest, most=most, counted=self.frames)
 
     def confusion(self, keys: Sequence[int]) -> np.ndarray:
         """All frames under these keys."""
@@ -271,27 +264,20 @@ def oracle(clip: Clip) -> Iterator[Row]:
                 even = {max(1, math.floor(keys)), max(1, math.ceil(keys))}
                 schedules = [[[i * len(clip.frames) // m for i in range(m)]] for m in sorted(even)]
                 yield row | {"keys": "even", "miou": at_share([point(each) for each in schedules], share)}
-            points = [point(each) for each in _priced(parts, share)]
+            points = [point(each) for each in best_near(parts, share)]
             yield row | {"keys": "best", "miou": at_share(points, share), "points": points}
 
 
-def _priced(parts: Sequence[RegionOracle], share: float) -> list[list[list[int]]]:
-    """Schedules at one price for all regions, the last two of a search for the share."""
+def best_near(parts: Sequence[RegionOracle], share: float) -> list[list[list[int]]]:
+    """The best keys of all regions under one budget of pixels, and with one key more."""
     budget = share * sum(part.inner_pixels for part in parts) * parts[0].frames
-    low, high = 0.0, 1.0
-    found: dict[bool, list[list[int]]] = {}
-    for _ in range(40):
-        price = (low + high) / 2 if low else high * 0.2
-        schedules = [part.best(price) for part in parts]
-        seen = sum(len(keys) * part.pixels for keys, part in zip(schedules, parts, strict=True))
-        found[seen <= budget] = schedules
-        if seen <= budget:
-            high = price
-        else:
-            low = price
-        if low and high / low < 1.001:
-            break
-    return list(found.values())
+    costs, curves = [part.pixels for part in parts], [part.curve() for part in parts]
+    least = sum(cost * curve.least for cost, curve in zip(costs, curves, strict=True))
+    found = []
+    for most in (budget, budget + max(costs)):
+        keys = divide(curves, max(most, least), costs=costs, how="hull").keys
+        found.append([curve.schedule(m).tolist() for curve, m in zip(curves, keys, strict=True)])
+    return found
 
 
 # --- schedulers --------------------------------------------------------------------------------------------
@@ -441,6 +427,23 @@ def rows_of(part: str, clip: Clip, options: argparse.Namespace) -> Iterator[Row]
     return schedulers(sized(clip, NET_SIZE, options.frames), options.net or "tiny-face", options.shares)
 
 
+def all_rows(root: Path | None, options: argparse.Namespace) -> Iterator[Row]:
+    """Clip by clip; of what learns from clips, all at once."""
+    if options.part != "learned":
+        for clip in clips_of(root, options.clips, options.scenes):
+            yield from rows_of(options.part, clip, options)
+        return
+    from benchmarks.learned_regions import learned
+
+    kinds = {"scenes": list(scene_clips(options.scenes or 73))}
+    if root is not None:
+        found = {"faces": face_clips(root), "outdoor": folder_clips(root)}
+        for kind, clips in found.items():
+            kinds[kind] = [clip for clip in clips if not options.clips or clip.name in options.clips]
+    chosen = {kind: clips for kind, clips in kinds.items() if clips}
+    yield from learned(chosen, options.frames, options.shares)
+
+
 def print_means(rows: Sequence[Row]) -> None:
     """The mean over clips of each combination."""
     by: dict[tuple[Any, ...], list[float]] = {}
@@ -455,7 +458,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("agreement", "oracle", "schedulers", "fidelity"))
+    parser.add_argument("part", choices=("agreement", "oracle", "schedulers", "fidelity", "learned"))
     parser.add_argument("--clips", nargs="*", default=[], help="names; none: all")
     parser.add_argument("--scenes", type=int, default=0, help="drawn scenes of so many frames instead")
     parser.add_argument("--net", help="N of agreement and fidelity; default: tiny-face")
@@ -468,12 +471,15 @@ def main() -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     rows: list[Row] = []
-    for clip in clips_of(root, options.clips, options.scenes):
-        for row in rows_of(options.part, clip, options):
-            rows.append(row)
-            shown = (f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items() if k != "points")
-            print("  ".join(shown), flush=True)
+    for row in all_rows(root, options):
+        rows.append(row)
+        shown = (f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items() if k != "points")
+        print("  ".join(shown), flush=True)
     print_means(rows)
+    if options.part == "learned":
+        from benchmarks.learned_regions import gains
+
+        print("\n".join(gains(rows)))
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -215,19 +215,22 @@ def test_online_schedulers_take_the_same_keys_on_table_and_engine(name: str) -> 
     assert np.array_equal(walk(table, keys).quality_T, expected)
 
 
-def test_tables_of_regions_are_what_the_engine_makes_of_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_tables_of_regions_are_what_the_engine_makes_of_regions(
+    sides: Literal["one", "two"], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Crops were cut before frames had their working size, and their flow pictures were those of frames."""
     source, cut = "scenes:videos=1,frames=16,height=96,width=128", RegionsConfig(grid="2x2", overlap=8)
     frames, crops = read_at("64", source), read_at("64", f"{source}?regions=2x2&overlap=8")
     clips = [list(found) for _, found in groupby(crops, key=lambda record: record.video_id)]
-    tables = [build(clip, flow_size=32) for clip in clips]
+    tables = [build(clip, flow_size=32, two_sided_stride=int(sides == "two")) for clip in clips]
     threshold = float(np.nanmedian([SCORES["warp_error"](table, 0)[:, 1:] for table in tables])) + 1e-4
     net: Any = LabelsNet(crops)
     engine = Engine(
         net,
         build_scheduler("warp_error", threshold=threshold),
         build_propagator("flow_warp"),
-        sides="one",
+        sides=sides,
         max_interval=HORIZON,
         flow_size=32,
         flow=DisFlow(),
@@ -237,12 +240,17 @@ def test_tables_of_regions_are_what_the_engine_makes_of_regions(monkeypatch: pyt
     state = RegionStates.new(0, "clip/0", cut.count)
     for frame in inputs([record.frame_HW3 for record in frames], first=0):
         RegionEngine(engine, cut).step([state], [frame])
+    RegionEngine(engine, cut).finish([state])
     keys = [keys_on(table, "warp_error", [threshold], max_interval=HORIZON)[0] for table in tables]
     assert len({is_key_T.tobytes() for is_key_T in keys}) > 1
     for table, clip, is_key_T, rows in zip(tables, clips, keys, zip(*parts, strict=True), strict=True):
         assert [row.is_key for row in rows] == is_key_T.tolist()
         expected = qualities([row.labels_HW for row in rows], [record.labels_HW for record in clip])
-        assert np.array_equal(walk(table, np.flatnonzero(is_key_T)).quality_T, expected)
+        if sides == "one":
+            assert np.array_equal(walk(table, np.flatnonzero(is_key_T)).quality_T, expected)
+        else:
+            total = two_sided_total(table, np.flatnonzero(is_key_T))
+            assert total == pytest.approx(float(np.sum(expected, dtype=np.float64)), abs=2e-6)
 
 
 def read_at(size: str, source: str) -> list[Record]:

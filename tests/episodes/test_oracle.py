@@ -129,6 +129,29 @@ def test_a_corpus_is_divided_in_the_best_way(seed: int, budget: int, clips: int)
     assert hull.total <= best + 1e-9 <= hull.total + hull.miss + 2e-9
 
 
+@given(seed=st.integers(0, 50), budget=st.floats(6, 30), clips=st.integers(2, 3))
+def test_keys_of_different_costs_stay_within_one_budget(seed: int, budget: float, clips: int) -> None:
+    """What the hull misses is bounded by what it says, and worth counts."""
+    curves = [one_sided_curve(random_table(5 + n, 5, seed=seed + n)) for n in range(clips)]
+    costs, worth = [1.0, 1.5, 2.25][:clips], [1.0, 0.5, 2.0][:clips]
+
+    def total(way: Sequence[int]) -> float:
+        return sum(w * c.total_M1[m] for w, c, m in zip(worth, curves, way, strict=True))
+
+    def cost(way: Sequence[int]) -> float:
+        return sum(m * each for m, each in zip(way, costs, strict=True))
+
+    if budget < cost([curve.least for curve in curves]):
+        with pytest.raises(EpisodeError, match="the budget is"):
+            divide(curves, budget, costs=costs)
+        return
+    plan = divide(curves, budget, costs=costs, worth=worth)
+    ways = product(*(range(1, len(curve.total_M1)) for curve in curves))
+    best = max(total(way) for way in ways if cost(way) <= budget)
+    assert cost(plan.keys) <= budget and plan.total == pytest.approx(total(plan.keys))
+    assert plan.total <= best + 1e-9 <= plan.total + plan.miss + 2e-9
+
+
 def test_more_keys_are_never_bought_for_nothing() -> None:
     curve = Curve(
         total_M1=np.array([-np.inf, 1.0, 3.0, 2.0]),

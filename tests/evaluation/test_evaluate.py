@@ -38,8 +38,9 @@ from vidseg_core.engine.regions import RegionEngine, RegionStates
 from vidseg_core.episodes.episodes_job import build_row
 from vidseg_core.episodes.making import claim_set, make_builder
 from vidseg_core.episodes.oracle import one_sided_curve
-from vidseg_core.episodes.sources import class_names, dataset_units
+from vidseg_core.episodes.sources import class_names, dataset_units, in_regions
 from vidseg_core.episodes.store import load_tables
+from vidseg_core.episodes.walk import walk
 from vidseg_core.evaluation import oracle
 from vidseg_core.evaluation.bench import make_bench, try_methods
 from vidseg_core.evaluation.cells import claim_evaluation, list_cells
@@ -461,6 +462,42 @@ def test_the_oracle_runs_the_best_schedule_of_the_tables(tmp_path: Path) -> None
     ]
 
 
+def test_the_oracle_of_regions_has_one_budget_of_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each region has keys of its own, where they are worth most."""
+    tables = small_tables(tmp_path / "tables", regions=RegionsConfig(grid="1x2", overlap=8))
+    cut = "regions=1x2,overlap=8"
+    settings = config(
+        tmp_path / "out",
+        segmenter="labels",
+        tables=str(tables),
+        limit=1,
+        methods=(f"oracle:interval=3,max_interval=8,{cut}", f"fixed:interval=5,{cut}"),
+    )
+    assert evaluate_here(settings)[0] == 0
+    best, even = open_evaluation(tmp_path / "out").results
+    assert even["key_share"] < best["key_share"] <= 1 / 3
+    left, right = load_tables(tables)
+    method, (clip,) = settings.parsed_methods()[0], clips_of(settings)
+    keys = oracle.oracle_keys(settings, method, clip)
+    assert 4 <= sum(map(len, keys)) <= 7  # 5/8 of a frame each, of 4.67 frames
+    assert keys[0] != keys[1]
+    totals = [
+        sum(walk(table, sorted(each)).total for table, each in zip((left, right), found, strict=True))
+        for found in (keys, [set(range(0, 14, 5))] * 2)
+    ]
+    assert totals[0] > totals[1]
+    still = [{"clip": right.clip, "reason": "single_class", "frames": 14}]
+    monkeypatch.setattr(oracle, "read_segments", lambda _: still)
+    alone = oracle.oracle_keys(settings, method, clip)
+    assert len(alone[1]) == 2 and len(alone[0]) >= len(keys[0])  # as few as the horizon allows
+    with pytest.raises(ConfigError, match="tables of regions 1x2 with overlap 8 there, regions 2x1"):
+        oracle.check_tables(
+            settings, *parse_methods(("oracle:interval=3,regions=2x1,overlap=8",), SMALL), {}, ()
+        )
+
+
 def test_labels_of_another_size_are_told_and_cost_their_clip_only(tmp_path: Path) -> None:
     for name in ("a", "b"):
         davis(tmp_path / "davis", name, [np.eye(24, 32, dtype=np.uint8)] * 6)
@@ -635,7 +672,7 @@ def small_tables(folder: Path, **options: Any) -> Path:
         **options,
     )
     claim_set(open_store(folder), make_builder(build, class_names(build), "cpu").fingerprint)
-    for unit in dataset_units(build):
+    for unit in in_regions(dataset_units(build), build.regions):
         build_row(asdict(unit), build, class_names(build), "cpu")
     return folder
 

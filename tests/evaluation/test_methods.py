@@ -144,7 +144,6 @@ def test_regions_are_options_like_others_and_off_they_change_no_method() -> None
     assert _digest("fixed:interval=6,regions=1x1") == _digest("fixed:interval=6") == "2a3a94628a"
     assert _digest("fixed:interval=6,regions=2x2") != _digest("fixed:interval=6,regions=2x2,overlap=8")
     for text, problem in (
-        ("oracle:regions=2x2", "an oracle is of whole frames"),
         ("fixed:regions=2", "grid must be ROWSxCOLUMNS"),
         ("fixed:overlap=3", "overlap goes with regions"),
     ):

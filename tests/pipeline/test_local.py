@@ -28,6 +28,7 @@ from tests.pipeline.failing import bad_clip
 from tests.pipeline.inline import rows_without_package, run_inline
 from tests.pipeline.test_kills import _run
 from vidseg_core.cli import main as cli
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SchedulerConfig
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit import progress
@@ -91,6 +92,8 @@ def test_small_plans_are_local_and_large_ones_are_rays() -> None:
     assert chosen([9000] * 4, lanes=4) == "local", "one engine takes all of them"
     assert chosen([9000] * 4, threads=4) == "local" and chosen([9000] * 4, cores=1) == "local"
     assert chosen([]) == "local"
+    small, wide = heavy / 10, RegionsConfig(grid="4x4", overlap=72)  # 4.6 times the pixels
+    assert chosen([300, 300], small) == "local" and chosen([300, 300], small, regions=wide) == "ray"
 
 
 def test_a_busy_machine_does_not_make_a_net_expensive(monkeypatch: pytest.MonkeyPatch) -> None:

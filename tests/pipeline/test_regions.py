@@ -66,6 +66,15 @@ class Tall(ThresholdNet):
         return super().features(frames_B3HW)
 
 
+class Flat(ThresholdNet):
+    """A net that takes no frame of more than 44 rows."""
+
+    def features(self, frames_B3HW: Any) -> Any:
+        if frames_B3HW.shape[2] > 44:
+            raise ValueError("at most 44 rows")
+        return super().features(frames_B3HW)
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("clips"), (30,))
@@ -212,6 +221,13 @@ def test_a_video_too_small_for_the_grid_is_put_aside_alone(tmp_path: Path, run_l
         (
             {"segmenter": "tests.pipeline.test_regions:Tall"},
             r"--regions.grid: regions 2x2 .*56x72.*at least 64 rows",
+        ),
+        (  # corners and borders of 3x3 have 40 rows, the middle 48
+            {
+                "segmenter": "tests.pipeline.test_regions:Flat",
+                "regions": RegionsConfig(grid="3x3", overlap=8),
+            },
+            r"--regions.grid: regions 3x3 .*48x.*at most 44 rows",
         ),
         (
             {"propagation": PropagationConfig(flow="motion_vectors", sides="one")},

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidseg_core.episodes.between import Between, Seen
+from vidseg_core.episodes.quality import Truth
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.episodes.table_builder import TableBuilder
 from vidseg_core.episodes.walk import checked_keys, used_from, walk
@@ -54,21 +55,29 @@ def schedule_quality(
 ) -> float:
     """Mean quality of all frames under these keys, gap by gap, for a propagator that has no table. `delay`:
     as in `episodes.walk`."""
+    masks = schedule_masks(builder, seen, keys_m, two_sided=two_sided, delay=delay)
+    return sum(map(Truth.quality, seen.truths, masks)) / len(masks)
+
+
+def schedule_masks(
+    builder: TableBuilder, seen: Seen, keys_m: np.ndarray, *, two_sided: bool, delay: int = 0
+) -> list[np.ndarray]:
+    """labels_HW of all frames under these keys."""
     between, frames = Between(builder, seen), len(seen.keys)
+    masks = list(seen.masks)
     starts_m = used_from(keys_m, frames, delay)
-    total = sum(seen.truths[k].quality(seen.masks[k]) for k in keys_m[starts_m == keys_m])
     for k, first, end in zip(keys_m, starts_m, [*starts_m[1:], frames], strict=True):
         if end - k < 2:
             continue
         if two_sided and end < frames:
-            total += between.values(int(k), [int(end)])[0]
+            masks[k + 1 : end] = between.masks(int(k), int(end))
             continue
         links = builder.links(seen, int(k), forward=True, reach=int(end - k - 1))
         for link, carried in zip(links, builder.row(seen, int(k), links), strict=True):
             if k + link.distance >= first:
-                total += seen.truths[k + link.distance].quality(builder.labels_of(carried))
+                masks[k + link.distance] = builder.labels_of(carried)
     _forget_made(seen)
-    return total / frames
+    return masks
 
 
 def _forget_made(seen: Seen) -> None:

@@ -156,8 +156,6 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
         raise _error(text, error.problem if option == "name" else f"{option} {error.problem}") from error
     if is_oracle and "threshold" in mine:
         raise _error(text, "an oracle has an interval, no threshold")
-    if is_oracle and regions.on:
-        raise _error(text, "an oracle is of whole frames, it has no regions")
     extras = [
         _worded(option, str(value))
         for option, value in others.items()

@@ -23,7 +23,7 @@ from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates, of_regions
-from vidseg_core.engine.trial import Tried, smallest_crop, trial_sizes, try_net, try_plugins
+from vidseg_core.engine.trial import Tried, crop_sizes, trial_sizes, try_net, try_plugins
 from vidseg_core.media import working_size
 from vidseg_core.models.digest import digest_source
 from vidseg_core.models.fetched import origin
@@ -116,12 +116,11 @@ def describe_net(config: SegmentConfig) -> NetFacts:
 
 
 def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
-    """One frame through N and the plug-ins after it."""
+    """One frame through N and the plug-ins after it; with regions one of each shape through N."""
     rule = label_rule(config, net.class_names)
     sizes, whole = trial_sizes(config.working_size_spec), None
     if config.regions.on:
-        crop, whole = smallest_crop(config.regions, config.working_size_spec)
-        sizes = [crop]
+        sizes, whole = crop_sizes(config.regions, config.working_size_spec)
     try:
         tried = try_net(
             net,
@@ -130,6 +129,7 @@ def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
             device=config.device,
             rule=rule,
             most=MOST_NAMES if rule is None else MOST_NAMES - 1,
+            takes_all=config.regions.on,
         )
     except SegmenterError as problem:
         if not config.regions.on:

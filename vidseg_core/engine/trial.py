@@ -25,7 +25,7 @@ import torch
 
 from vidseg_core.config.catalogue import plugin_module, propagator_place
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.regions import Crop, RegionsConfig
 from vidseg_core.engine.bound import bytes_of
 from vidseg_core.engine.confidence import LabelRule
 from vidseg_core.engine.look import picture_of_size, view_size
@@ -88,14 +88,26 @@ def trial_sizes(spec: int | str) -> list[tuple[int, int]]:
     return [(_SMALL[0] + rows % _ALIKE, _SMALL[1] + columns % _ALIKE), *working]
 
 
-def smallest_crop(regions: RegionsConfig, spec: int | str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(rows, columns) of the smallest region of a video of the usual format, and of the frame; `ConfigError`
-    without one."""
+def usual_crops(regions: RegionsConfig, spec: int | str) -> tuple[tuple[Crop, ...], tuple[int, int]]:
+    """The crops of a frame of the usual format, and its (rows, columns); `ConfigError` without any."""
     for width, height in _FORMATS:  # what is too flat for the grid is another video's case
         size = working_size(width * 1024, height * 1024, spec)
         if not regions.problem(size):
-            return min((crop.shape for crop in regions.crops(size)), key=math.prod), size
+            return regions.crops(size), size
     raise ConfigError("--regions.grid", regions.problem(size))
+
+
+def crop_sizes(regions: RegionsConfig, spec: int | str) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """(rows, columns) of the regions of a video of the usual format, the smallest first, and of the frame;
+    `ConfigError` without any."""
+    crops, size = usual_crops(regions, spec)
+    return sorted({crop.shape for crop in crops}, key=math.prod), size
+
+
+def usual_pixels(regions: RegionsConfig, spec: int | str) -> float:
+    """Pixels of all crops of a frame of the usual format, in frames."""
+    crops, (height, width) = usual_crops(regions, spec)
+    return sum(crop.pixels for crop in crops) / (height * width)
 
 
 def try_net(
@@ -106,14 +118,19 @@ def try_net(
     device: str = "cpu",
     rule: LabelRule | None = None,
     most: int = MOST_NAMES,
+    takes_all: bool = False,
 ) -> Tried:
-    """Run `net` (which is on the CPU) on the first of `sizes` that it takes; `SegmenterError` if none.
+    """Run `net` (which is on the CPU) on the first of `sizes` that it takes; `SegmenterError` if none, or,
+    where it must take all of them, for the first that it does not take.
 
     Batches have `batch` frames, as the engine's have. `most`: class names that the masks have numbers for.
     `device`: cpu, auto or cuda, as the run has it. A net that fails on the CPU, and may run on a GPU, is
     moved to one; where there is none here it is left untried.
     """
     check_names(net.name, net.class_names, most)
+    if takes_all:
+        how: dict[str, Any] = {"batch": batch, "device": device, "rule": rule, "most": most}
+        return [try_net(net, sizes=[size], **how) for size in sizes][0]
     try:
         return _first_that_fits(net, sizes, batch, "cpu", rule)
     except SegmenterError as problem:

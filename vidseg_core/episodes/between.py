@@ -88,6 +88,15 @@ class Between:
             found.append(value(k, n, lefts[: n - k - 1], self._before[n]))
         return found
 
+    def masks(self, k: int, n: int) -> list[np.ndarray]:
+        """labels_HW of the frames strictly between keys k and n."""
+        left, right = (self._looks(key, n - k - 1, forward=key == k) for key in (k, n))
+        if self._filling.filler.pairwise:
+            filled: Iterable[Any] = put_together(zip(left, reversed(right), strict=True))
+        else:
+            filled = self._filling.filler.fill([gap_of(self._seen, k, left, n, right)])
+        return [self._filling.labels_of(carried) for carried in filled]
+
     def _looks(self, key: int, reach: int, *, forward: bool) -> list[Any]:
         """What the key says of so many frames on one side of it; its links to them, where gaps are filled."""
         if self._filling.filler.pairwise:

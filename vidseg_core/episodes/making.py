@@ -14,7 +14,7 @@ from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.catalogue import KEEPS_MAPS_FROM, MAP_SETS
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.engine.net import ChunkedNet
-from vidseg_core.engine.trial import Tried, smallest_crop, trial_sizes, try_labels, try_net, try_plugins
+from vidseg_core.engine.trial import Tried, crop_sizes, trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.features import (
     CONV6_MEAN,
     LOW,
@@ -113,16 +113,17 @@ def try_making(config: BuildEpisodesConfig, making: Making, classes: Sequence[st
 
 
 def _try_net(config: BuildEpisodesConfig, net: ChunkedNet | None, classes: int) -> Tried:
-    """N on a frame, or on the smallest region; `ConfigError` where regions fit neither size nor net."""
+    """N on a frame, or on a region of each shape; `ConfigError` where regions fit neither size nor net."""
     regions, spec, whole = regions_of_clips(config), config.working_size, None
     try:
         sizes = trial_sizes(spec)
         if regions.on:
-            crop, whole = smallest_crop(regions, spec)
-            sizes = [crop]
+            sizes, whole = crop_sizes(regions, spec)
         if net is None:
             return replace(try_labels(classes, sizes[0]), whole=whole)
-        tried = try_net(net.segmenter, sizes=sizes, device=config.device, most=MOST_NAMES - 1)
+        tried = try_net(
+            net.segmenter, sizes=sizes, device=config.device, most=MOST_NAMES - 1, takes_all=regions.on
+        )
         return replace(tried, whole=whole)
     except (ConfigError, SegmenterError) as problem:
         if not regions.on:

@@ -12,7 +12,7 @@ exact: no schedule with m keys and intervals up to `max_interval` is better.
 
 A corpus under one budget: the curves of its clips are merged. `exact` tries every division of the budget
 (again dynamic programming); `hull` follows the concave hulls of the curves, and says by how much it may miss
-the best.
+the best. Regions of a frame under one budget of pixels are divided so, too: a key costs what N sees of it.
 
 With low latency key n takes effect D frames later, or with the next key if that comes before. Until then k
 goes on, for e = min(D, length of n's interval) frames. So the best is kept for every e, with those frames:
@@ -161,18 +161,31 @@ def _curve(
             f"not {longest}"
         )
     most = table.frames if most_keys is None else min(most_keys, table.frames)
-    ending_TL = _by_end(closed_TL1, open_TL1, longest)
-    late_ETL = [_by_end(late_TL1, late_TL1, longest) for late_TL1 in late[:longest]]
-    total_M1, before_MTE = _best(ending_TL, late_ETL, most)
-    curve = Curve(
-        total_M1=total_M1, before_MTE=before_MTE, counted=int(counts_T(table).sum()), frames=table.frames
-    )
-    if not np.isfinite(total_M1).any():
+    counted = int(counts_T(table).sum())
+    curve = curve_of(closed_TL1, open_TL1, longest=longest, most=most, counted=counted, late=late)
+    if not np.isfinite(curve.total_M1).any():
         raise EpisodeError(
             f"clip {table.clip}, segment {table.segment}: {table.frames} frames cannot be served by {most} "
             f"keys with intervals up to {longest}"
         )
     return curve
+
+
+def curve_of(
+    closed_TL1: np.ndarray,
+    open_TL1: np.ndarray,
+    *,
+    longest: int,
+    most: int,
+    counted: int,
+    late: Sequence[np.ndarray] = (),
+) -> Curve:
+    """From what intervals are worth: at [k, d] from key k up to frame k + d, which is the next key, or, open,
+    the end; -inf: not possible. `most`: keys."""
+    ending_TL = _by_end(closed_TL1, open_TL1, longest)
+    late_ETL = [_by_end(late_TL1, late_TL1, longest) for late_TL1 in late[:longest]]
+    total_M1, before_MTE = _best(ending_TL, late_ETL, most)
+    return Curve(total_M1=total_M1, before_MTE=before_MTE, counted=counted, frames=len(closed_TL1))
 
 
 def _by_end(closed_TL1: np.ndarray, open_TL1: np.ndarray, longest: int) -> np.ndarray:
@@ -226,19 +239,35 @@ class CorpusPlan:
 
 
 def divide(
-    curves: Sequence[Curve], most_keys: int, *, how: Literal["auto", "exact", "hull"] = "auto"
+    curves: Sequence[Curve],
+    most: float,
+    *,
+    how: Literal["auto", "exact", "hull"] = "auto",
+    costs: Sequence[float] | None = None,
+    worth: Sequence[float] | None = None,
 ) -> CorpusPlan:
-    """The division of at most `most_keys` keys with the highest total; `EpisodeError` if they are too few."""
+    """The division of at most `most` keys with the highest total; `EpisodeError` if they are too few.
+
+    `costs`: what a key of each curve takes of `most`, 1 where nothing is said; with different ones the hull
+    is followed. `worth`: what a curve's total counts, 1 where nothing is said.
+    """
     if not curves:
         raise EpisodeError("no clips to divide keys among")
-    least = sum(curve.least for curve in curves)
-    if least > most_keys:
-        raise EpisodeError(f"{len(curves)} clips need {least} keys at least, the budget is {most_keys}")
-    totals = [curve.total_M1[: most_keys + 1] for curve in curves]
+    costs = [1.0] * len(curves) if costs is None else list(costs)
+    least = sum(cost * curve.least for cost, curve in zip(costs, curves, strict=True))
+    if least > most:
+        raise EpisodeError(f"{len(curves)} clips need {least:g} keys at least, the budget is {most:g}")
+    counts = [int(most // cost) for cost in costs]
+    totals = [curve.total_M1[: count + 1] for curve, count in zip(curves, counts, strict=True)]
+    if worth is not None:
+        totals = [weight * total for weight, total in zip(worth, totals, strict=True)]
+    alike = len(set(costs)) == 1
     if how == "auto":
-        work = sum(len(total) for total in totals) * most_keys
-        how = "exact" if work <= EXACT_WORK else "hull"
-    return _divide_exactly(totals, most_keys) if how == "exact" else _divide_by_hull(totals, most_keys)
+        work = sum(len(total) for total in totals) * counts[0]
+        how = "exact" if alike and work <= EXACT_WORK else "hull"
+    if how == "exact" and not alike:
+        raise EpisodeError("keys of different costs are divided by hulls")
+    return _divide_exactly(totals, counts[0]) if how == "exact" else _divide_by_hull(totals, costs, most)
 
 
 def _divide_exactly(totals: Sequence[np.ndarray], most_keys: int) -> CorpusPlan:
@@ -261,21 +290,22 @@ def _divide_exactly(totals: Sequence[np.ndarray], most_keys: int) -> CorpusPlan:
     return CorpusPlan(keys=tuple(keys_of[::-1]), total=float(best[most_keys]), miss=0.0, how="exact")
 
 
-def _divide_by_hull(totals: Sequence[np.ndarray], most_keys: int) -> CorpusPlan:
+def _divide_by_hull(totals: Sequence[np.ndarray], costs: Sequence[float], most: float) -> CorpusPlan:
     """Steepest hull edges first; the edge that does not fit bounds what is missed (weak duality)."""
     hulls = [_rising_hull(total) for total in totals]
     keys_of = [int(hull[0]) for hull in hulls]
     edges = []
-    for clip, (hull, total) in enumerate(zip(hulls, totals, strict=True)):
+    for clip, (hull, total, cost) in enumerate(zip(hulls, totals, costs, strict=True)):
         for a, b in zip(hull[:-1], hull[1:], strict=True):
-            edges.append((-(total[b] - total[a]) / (b - a), clip, int(a), int(b)))
-    left, bound = most_keys - sum(keys_of), None
+            edges.append((-(total[b] - total[a]) / ((b - a) * cost), clip, int(a), int(b)))
+    left = most - sum(cost * keys for cost, keys in zip(costs, keys_of, strict=True))
+    bound: float | None = None
     blocked: set[int] = set()
     for falling, clip, a, b in sorted(edges):
         if clip in blocked:
             continue
-        if b - a <= left:
-            keys_of[clip], left = b, left - (b - a)
+        if (b - a) * costs[clip] <= left:
+            keys_of[clip], left = b, left - (b - a) * costs[clip]
             continue
         if bound is None:  # the relaxed problem would fill what is left at this slope, and be done
             bound = _sum_at(totals, keys_of) - falling * left

@@ -70,6 +70,8 @@ class TableOptions:
     """Shorter segments are refused: they hold no episode."""
     pictures: bool = False
     """Keep the small pictures and masks that a planner reads."""
+    any_class: bool = False
+    """Tabulate segments of a single class, too, as a region of a frame may be."""
     maps: Literal["kept", "small", "made"] = "made"
     """Keep all maps of pairs, or those that are small enough, or none but the flow pictures from which they
     are made."""
@@ -275,7 +277,7 @@ class TableBuilder:
         if not any(truth.counted for truth in seen.truths):
             raise Refused("no_labels", f"{where}: no labels; quality fidelity needs none")
         classes = set().union(*(truth.seen for truth in seen.truths))
-        if len(classes) < 2:
+        if len(classes) < 2 and not self.options.any_class:
             what = "the labels show" if self.options.quality == "labels" else "N sees"
             text = (
                 f"{where}: a single class: {what} nothing but class {min(classes)}, every schedule is alike"

@@ -33,7 +33,7 @@ from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import make_view
 from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates
 from vidseg_core.engine.stats import clock_of
-from vidseg_core.engine.trial import Tried, smallest_crop, trial_sizes, try_labels, try_net, try_plugins
+from vidseg_core.engine.trial import Tried, crop_sizes, trial_sizes, try_labels, try_net, try_plugins
 from vidseg_core.episodes.sources import dataset_of
 from vidseg_core.evaluation.answers import Answers, Recall, recalled
 from vidseg_core.evaluation.clips import Clip, class_names, items_of
@@ -174,12 +174,14 @@ def try_methods(bench: Bench, methods: Sequence[MethodConfig]) -> str:
 
 
 def _try_crops(bench: Bench, method: MethodConfig) -> Tried:
-    """The smallest of the method's regions; `ConfigError` for a net that takes no frame so small."""
+    """A region of each shape that the method has; `ConfigError` for a net that does not take one."""
     try:
-        size, whole = smallest_crop(method.regions, bench.config.working_size)
+        sizes, whole = crop_sizes(method.regions, bench.config.working_size)
         if bench.net is None:
-            return replace(try_labels(bench.classes, size), whole=whole)
-        tried = try_net(bench.net, sizes=[size], device=bench.config.device, most=MOST_NAMES - 1)
+            return replace(try_labels(bench.classes, sizes[0]), whole=whole)
+        tried = try_net(
+            bench.net, sizes=sizes, device=bench.config.device, most=MOST_NAMES - 1, takes_all=True
+        )
         return replace(tried, whole=whole)
     except (ConfigError, SegmenterError) as problem:
         why = problem.problem if isinstance(problem, ConfigError) else problem
@@ -188,7 +190,8 @@ def _try_crops(bench: Bench, method: MethodConfig) -> Tried:
 
 def _scheduler(bench: Bench, method: MethodConfig, clip: Clip | None) -> Scheduler | WindowScheduler:
     if method.is_oracle:
-        return GivenKeys(oracle_keys(bench.config, method, clip) if clip is not None else {0})
+        keys = [{0}] * method.regions.count if clip is None else oracle_keys(bench.config, method, clip)
+        return GivenKeys(*keys)
     takes = method.interval_typed or SCHEDULERS.takes(method.scheduler.name, "interval")
     return scheduler_of(method.scheduler, hand_interval=takes)
 

@@ -109,6 +109,7 @@ def finish(
             "class_names": list(net.class_names),
             "trained": net.trained,
             "warning": net.warning,
+            "note": net.note,
             **({"origin": dict(net.origin)} if net.origin else {}),
         },
         "versions": versions(),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
+from vidseg_core.engine.trial import usual_pixels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -124,7 +125,9 @@ def by_plan(
 
 
 def _key_share(config: SegmentConfig) -> float:
-    scheduler = config.scheduler
-    if scheduler.name == "every":
-        return 1.0
-    return 1 / (scheduler.interval if scheduler.name in ("fixed", "random") else _USUAL_INTERVAL)
+    """Of the frames' pixels N sees so many, overlap of regions counted; roughly."""
+    scheduler, interval = config.scheduler, _USUAL_INTERVAL
+    if scheduler.name in ("fixed", "random"):
+        interval = scheduler.interval
+    pixels = usual_pixels(config.regions, config.working_size_spec)
+    return pixels if scheduler.name == "every" else pixels / interval
