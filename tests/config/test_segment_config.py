@@ -74,8 +74,6 @@ def make(**changes: Any) -> SegmentConfig:
         ({"regions": RegionsConfig(grid="16x1"), "working_size": "128"}, "--regions.grid"),
         ({"regions": RegionsConfig(grid="3x3"), "working_size": "40x512"}, "--regions.grid"),
         ({"regions": RegionsConfig(grid="1x3", overlap=72), "working_size": "200"}, "--regions.overlap"),
-        ({"regions": RegionsConfig(grid="2x2"), "budget": 0.04}, "--regions.grid"),
-        ({"regions": RegionsConfig(grid="2x2"), "max_drop": 2.0}, "--regions.grid"),
     ],
 )
 def test_a_bad_value_is_refused_by_its_option_name(changes: dict[str, Any], option: str) -> None:
@@ -180,6 +178,7 @@ SPEED_ONLY = {
     "calibration.clip_frames",
     "calibration.schedulers",
     "calibration.propagators",
+    "calibration.grids",
     "calibration.quality",
     "calibration.audit_frames",
     "executor",

@@ -16,9 +16,11 @@ from tests.pipeline.conftest import RunJob, small_config
 from vidseg_core.calibration.calibrate import PLANS_FROM_OPS, worth_trying
 from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.dial import CalibrationConfig
-from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
+from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.segment_job import run_segment
+from vidseg_core.store import open_run
 from vidseg_core.store.keys import CALIBRATION_KEY
 
 SMALL = {
@@ -143,6 +145,40 @@ def test_the_planner_is_tried_where_the_net_costs_enough_or_where_it_is_asked_fo
     assert tried(PLANS_FROM_OPS / 2) == tried(0.0) == (False, True)
     assert tried(PLANS_FROM_OPS) == tried(0.0, scheduler=asked) == (True, False)
     assert tried(0.0, calibration=CalibrationConfig(schedulers=("fixed", "planner"))) == (True, False)
+
+
+def test_a_grid_that_was_named_is_kept_and_pixels_are_counted(
+    corpus: Path, tmp_path: Path, run_locally: RunJob
+) -> None:
+    """Regions were refused with a budget, which counted whole frames."""
+    cut = {"regions": RegionsConfig(grid="2x2", overlap=8)}
+    few = CalibrationConfig(clips=2, clip_frames=16, schedulers=("fixed", "frame_difference"), audit_frames=4)
+    code, text = run_locally(corpus, tmp_path / "out", budget=0.3, **(SMALL | cut | {"calibration": few}))
+    assert code == 0 and "the net on the crops of regions 2x2 with overlap 8" in text
+    info = json.loads((tmp_path / "out" / "run.json").read_text())
+    dial = info["dial"]
+    assert dial["regions"] == {"grid": "2x2", "overlap": 8} and info["config"]["regions"]["grid"] == "2x2"
+    assert dial["promised"]["key_share"] <= 0.3 and dial["ways"] == []
+    assert dial["achieved"]["key_share"] == pytest.approx(1 / info["totals"]["aki"])
+    assert dial["achieved"]["audit"]["fidelity"] > 50
+    run = open_run(str(tmp_path / "out"))
+    (row, *_) = run.rows(run.videos().to_pylist()[0]["video_id"])
+    assert row["region_keys"] == [True] * 4
+
+
+def test_grids_are_tried_beside_whole_frames(corpus: Path, tmp_path: Path, run_locally: RunJob) -> None:
+    few = CalibrationConfig(clips=2, clip_frames=16, schedulers=("fixed",), grids=("2x2",), audit_frames=0)
+    options = SMALL | {"calibration": few, "propagation": PropagationConfig(name="copy", flow_size=64)}
+    code, text = run_locally(corpus, tmp_path / "out", budget=0.8, **options)
+    info = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert code == 0, text
+    assert len(info["dial"]["grids"]) == 2, text
+    whole, cut = info["dial"]["grids"]
+    assert (whole["grid"], cut["grid"]) == ("1x1", "2x2") and cut["key_share"] <= 0.8
+    assert cut["crops"] >= 1.5  # 96x128 with overlap 16
+    chosen = "2x2" if cut["difference"][0] > 0 else "1x1"
+    assert info["config"]["regions"]["grid"] == chosen
+    assert re.search(rf"regions +{chosen} \(at equal cost or less: 1x1 .*; 2x2 ", text)
 
 
 def test_a_run_goes_on_with_the_planner_that_was_chosen(

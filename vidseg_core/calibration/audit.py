@@ -131,11 +131,14 @@ def compare(config: SegmentConfig, root: str, places: Sequence[Place]) -> list[l
 
 def outcome(choice: Choice, totals: Mapping[str, Any], audited: Audited | None) -> dict[str, Any]:
     """The ``dial`` of run.json: asked, promised, achieved, and whether the promise was kept."""
-    frames, keys = totals["frames"], totals["keys"]
-    share = keys / frames if frames else None
+    frames, aki = totals["frames"], totals["aki"]
+    if choice.regions.get("grid", "1x1") == "1x1":
+        share = totals["keys"] / frames if frames else None
+    else:  # counted in pixels
+        share = 1 / aki if aki else None
     achieved = {
         "key_share": share,
-        "aki": frames / keys if keys else None,
+        "aki": aki,
         "audit": asdict(audited) if audited is not None else None,
     }
     facts = choice.to_json()
@@ -148,6 +151,8 @@ def outcome(choice: Choice, totals: Mapping[str, Any], audited: Audited | None) 
         "could_promise": choice.can_keep,
         "propagation": dict(choice.propagation),
         "ways": list(choice.ways),
+        "regions": dict(choice.regions),
+        "grids": list(choice.grids),
         "even": choice.even,
         "note": choice.note,
         "promised": promised | {"aki": choice.aki},

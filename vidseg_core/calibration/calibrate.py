@@ -17,14 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from vidseg_core.calibration.choice import Choice, Valued, describe, plain_choice, unseen
+from vidseg_core.calibration.choice import Choice, Valued, describe, plain_choice, regions_of, unseen
 from vidseg_core.calibration.evidence import Clip
+from vidseg_core.calibration.grids import GridTrial, choose_grid, names_for
 from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, prices_of
 from vidseg_core.calibration.search import search
 from vidseg_core.calibration.sizing import draw_sample
 from vidseg_core.calibration.tasks import (
     SampleTasks,
     Tasks,
+    Way,
     delay_of,
     file_for,
     longest_interval,
@@ -36,17 +38,20 @@ from vidseg_core.config.catalogue import EVERY, FIXED, MAP_SETS, MAP_SHAPE, SCHE
 from vidseg_core.config.dial import CLIP_FRAMES, CLIPS
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.propagation import PropagationConfig
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.config.words import count
-from vidseg_core.engine.assemble import plugin_sources
+from vidseg_core.engine.assemble import describe_net, plugin_sources
 from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.claim import require_same
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.policy_file import read_policy
 from vidseg_core.models.policy_trunk import map_shape
+from vidseg_core.models.protocol import SegmenterError
 from vidseg_core.plan.video_list import VideoInput
 from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.propagators import propagator_of
+from vidseg_core.registry import PluginError
 from vidseg_core.store.errors import DamagedFile
 from vidseg_core.store.keys import CALIBRATION_KEY
 from vidseg_core.store.objects import ObjectStore
@@ -110,8 +115,15 @@ def with_choice(config: SegmentConfig, choice: Choice) -> SegmentConfig:
     """The configuration with the scheduler that was chosen, the dial at rest."""
     most = choice.max_interval or longest_interval(config)
     scheduler = SchedulerConfig(**{"max_interval": most, **choice.settings})
-    carrier = replace(config.propagation, **choice.propagation)
-    return replace(config, scheduler=scheduler, propagation=carrier, budget=None, max_drop=None)
+    return replace(
+        config,
+        scheduler=scheduler,
+        propagation=replace(config.propagation, **choice.propagation),
+        regions=replace(config.regions, **choice.regions),
+        calibration=replace(config.calibration, grids=()),
+        budget=None,
+        max_drop=None,
+    )
 
 
 def _ask(config: SegmentConfig, inputs: Sequence[VideoInput], net: str) -> dict[str, Any]:
@@ -121,6 +133,10 @@ def _ask(config: SegmentConfig, inputs: Sequence[VideoInput], net: str) -> dict[
     del sample["audit_frames"]
     if not sample["propagators"]:  # as before there was a choice
         del sample["propagators"]
+    if sample["grids"]:
+        sample |= {"overlap": config.regions.overlap, "align": config.regions.align}
+    else:
+        del sample["grids"]
     sample |= {"clips": sample["clips"] or CLIPS, "clip_frames": sample["clip_frames"] or CLIP_FRAMES}
     return {
         **fields,
@@ -189,37 +205,23 @@ def _look_and_choose(
             "note: while a key is under way, its frames count as carried from the key before it in one step; "
             "the run takes two"
         )
-    value = clip_valuer(clips, places, sample, report)
+    frames_of = [clip.table.frames for clip in clips]
     names = worth_trying(config, prices.net, report)
-    seen = [clip.table for clip in clips]
-    found = families(
-        seen,
-        names,
-        max_interval=longest_interval(config),
-        policy=config.scheduler.policy,
-        ahead=lookahead_runs(config, clips, sample) if _looking_ahead(names) else None,
-    )
-    choice = search(
-        found,
-        value,
-        budget=config.budget,
-        max_drop=config.max_drop,
-        frames=[clip.table.frames for clip in clips],
-        seed=config.seed,
-        net_s=net_s,
-        even=FixedFamily(seen, longest_interval(config)),
-    )
-    choice = replace(choice, max_interval=longest_interval(config))
-    choice = choose_way(
-        config,
-        choice,
-        prices,
-        found,
-        FixedFamily(seen, longest_interval(config)),
-        way_valuer(places, sample, report),
-        [clip.table.frames for clip in clips],
-        report.say,
-    )
+
+    def look(way: Way) -> GridTrial:
+        report.say(f"calibrating: the net on the crops of {way.regions.words()}")
+        names_here = names_for(names, config, way.regions, report.say)
+        problem = crops_problem(config, way.regions) if names_here else "no scheduler is left to try"
+        return GridTrial(config, way, sample, places, names_here, problem)
+
+    if config.regions.on:
+        trial = look(Way(config.regions, config.propagation))
+        check(not trial.problem, "--regions.grid", trial.problem)
+        choice = trial.search(config.budget, frames_of, net_s)
+        choice = replace(choice, regions=regions_of(config, choice.settings))
+    else:
+        choice = _of_whole_frames(config, clips, places, sample, names, (net_s, prices), report)
+        choice = choose_grid(config, choice, prices, look, frames_of, report.say)
     report.block(describe(choice))
     if choice.settings["name"] == EVERY and config.calibration.quality == "fidelity":
         report.say(
@@ -227,6 +229,53 @@ def _look_and_choose(
         )
     report.say(f"calibrated in {clock(time.monotonic() - started)}", **plain_choice(choice))
     return choice
+
+
+def crops_problem(config: SegmentConfig, regions: RegionsConfig) -> str:
+    """Why N or a plug-in does not go with the crops of a grid that is tried; empty: they do."""
+    if regions == config.regions:  # the run has tried them
+        return ""
+    own = replace(config.calibration, grids=())
+    try:
+        describe_net(replace(config, regions=regions, calibration=own))
+    except (ConfigError, SegmenterError, PluginError) as problem:
+        return str(problem)
+    return ""
+
+
+def _of_whole_frames(
+    config: SegmentConfig,
+    clips: Sequence[Clip],
+    places: Sequence[int],
+    sample: SampleTasks,
+    names: Sequence[str],
+    costs: tuple[float, Prices],
+    report: Reporter,
+) -> Choice:
+    """The choice of scheduler, setting and propagator."""
+    net_s, prices = costs
+    seen, longest = [clip.table for clip in clips], longest_interval(config)
+    found = families(
+        seen,
+        names,
+        max_interval=longest,
+        policy=config.scheduler.policy,
+        ahead=lookahead_runs(config, clips, sample) if _looking_ahead(names) else None,
+    )
+    frames, even = [clip.table.frames for clip in clips], FixedFamily(seen, longest)
+    choice = search(
+        found,
+        clip_valuer(clips, places, sample, report),
+        budget=config.budget,
+        max_drop=config.max_drop,
+        frames=frames,
+        seed=config.seed,
+        net_s=net_s,
+        even=even,
+    )
+    choice = replace(choice, max_interval=longest)
+    value = way_valuer(places, sample, report)
+    return choose_way(config, choice, prices, found, even, value, frames, report.say)
 
 
 def worth_trying(config: SegmentConfig, net_ops: float, report: Reporter) -> tuple[str, ...]:

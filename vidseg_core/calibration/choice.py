@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from vidseg_core.calibration.schedulers import Point, long_run_share
+from vidseg_core.calibration.schedulers import Point, interval_within, long_run_share
 from vidseg_core.config.catalogue import EVERY, FIXED
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.engine.trial import usual_pixels
 
 CONFIDENCE = 0.9
 LEAST_CLIPS = 9
@@ -91,6 +92,12 @@ class Choice:
     """Fields of `PropagationConfig` that differ from the run's own; empty: its propagator fills the gaps."""
     ways: Sequence[Mapping[str, Any]] = field(default=())
     """Each propagator that was tried, the run's own first, with what it is worth at equal cost (`ways`)."""
+    by_clip: Sequence[float] = field(default=())
+    """Fidelity of each clip, 0 to 100."""
+    regions: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `RegionsConfig` that differ from the run's own; empty: its regions, or whole frames."""
+    grids: Sequence[Mapping[str, Any]] = field(default=())
+    """Whole frames and each grid that was tried beside them, at equal cost (`grids`)."""
 
     @property
     def aki(self) -> float:
@@ -177,7 +184,9 @@ def fits(point: Point, budget: float, frames: Sequence[int], seed: int) -> bool:
     shares = []
     for _ in range(200):
         drawn = rng.integers(0, clips, clips)
-        shares.append(long_run_share([point.keys[c] for c in drawn], [frames[c] for c in drawn]))
+        keys = [keys_m for c in drawn for keys_m in point.of_clip(c)]
+        lengths = [frames[c] for c in drawn for _ in point.parts]
+        shares.append(long_run_share(keys, lengths, point.parts))
     return float(np.quantile(shares, CONFIDENCE)) <= budget * (1 + 1e-9)
 
 
@@ -218,6 +227,7 @@ def conclude(
         fidelity_low=100 * low,
         fidelity_high=100 * high,
         worst_drop=float(best.drop_C.max()),
+        by_clip=tuple((100 * best.quality_C).tolist()),
         clips=clips,
         frames=sum(frames),
         held_out_kept=held_out_kept,
@@ -237,8 +247,9 @@ def unseen(config: SegmentConfig, why: str, lengths: Sequence[int] = ()) -> Choi
         assert config.max_drop is not None
         asked, settings, share = {"max_drop": config.max_drop}, {"name": EVERY}, 1.0
     else:
-        intervals = range(min(most, interval_within(budget)), most + 1)
-        shares = [_even_share(interval, lengths) for interval in intervals]
+        pixels = usual_pixels(config.regions, config.working_size_spec)
+        intervals = range(min(most, interval_within(budget / pixels)), most + 1)
+        shares = [pixels * _even_share(interval, lengths) for interval in intervals]
         share = next((each for each in shares if each <= budget * (1 + 1e-9)), min(shares))
         settings = {"name": FIXED, "interval": intervals[shares.index(share)]}
         asked = {"budget": budget}
@@ -261,17 +272,22 @@ def unseen(config: SegmentConfig, why: str, lengths: Sequence[int] = ()) -> Choi
         clips=0,
         frames=0,
         max_interval=most,
+        regions=regions_of(config, settings),
     )
+
+
+def regions_of(config: SegmentConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's own regions as a choice says them; whole frames where the net runs on every frame, which
+    keeps a promise on whole frames alone."""
+    if not config.regions.on:
+        return {}
+    grid = "1x1" if settings["name"] == EVERY else config.regions.grid
+    return {"grid": grid, "overlap": config.regions.overlap}
 
 
 def _even_share(interval: int, lengths: Sequence[int]) -> float:
     """Keys per frame of segments of these lengths; without any, in the long run."""
     return sum(-(-frames // interval) for frames in lengths) / sum(lengths) if lengths else 1 / interval
-
-
-def interval_within(share: float) -> int:
-    """The shortest even interval whose keys are at most this share."""
-    return max(1, math.ceil(1 / share - 1e-9))
 
 
 def _clips(tables: Tables) -> int:
@@ -298,6 +314,7 @@ def describe(choice: Choice) -> str:
         *_expected(choice),
         ("even keys beside it", _even(choice)),
         *_propagator(choice),
+        *_regions(choice),
     ]
     if choice.held_out_kept is not None:
         lines.append(("held-out check", f"kept on {choice.held_out_kept} of {choice.clips} clips left out"))
@@ -322,6 +339,23 @@ def _propagator(choice: Choice) -> list[tuple[str, str]]:
         tried.append(f"{row['propagator']} {worth}, {row['frame_gflop']:.3g} GFLOP a frame")
     name = choice.propagation.get("name", choice.ways[0]["propagator"])
     return [("propagator", f"{name} (at equal cost or less: {'; '.join(tried)})")]
+
+
+def _regions(choice: Choice) -> list[tuple[str, str]]:
+    """Which regions have keys of their own, and what else was tried."""
+    if not choice.grids:
+        return []
+    tried = []
+    for row in choice.grids:
+        worth = "has no setting that fits"
+        if row["fidelity"] is not None:
+            worth = f"{row['fidelity']:.2f} at {100 * row['key_share']:.1f} % keys"
+        if row["difference"] is not None:
+            low, high = row["difference"]
+            worth += f" ({low:+.2f} to {high:+.2f} against whole frames)"
+        tried.append(f"{row['grid']} {worth}, all crops cost {row['crops']:.2f} frames")
+    grid = choice.regions.get("grid", choice.grids[0]["grid"])
+    return [("regions", f"{grid} (at equal cost or less: {'; '.join(tried)})")]
 
 
 def _expected(choice: Choice) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ from vidseg_core.calibration.tasks import Tasks, here, on_ray, sample_builder
 from vidseg_core.calibration.ways import other_ways
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.engine.trial import usual_pixels
 from vidseg_core.episodes.between import Seen
 from vidseg_core.episodes.sources import Unit, read_unit
 from vidseg_core.episodes.table_builder import TableBuilder
@@ -119,13 +120,15 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
         return config
     frames, pairs, two = work_of_sample(drawn)
     net_s, pair_s, ways = _measured(drawn.config, drawn.units[0])
-    seconds = frames * net_s + (pairs + 2 * two) * pair_s
+    crops = sum(usual_pixels(each, config.working_size_spec) for each in config.regions_tried)
+    seconds = (1 + crops) * (frames * net_s + (pairs + 2 * two) * pair_s)
     audit_s = config.calibration.audit_frames * net_s
     report.say(
-        f"calibration would look at {len(drawn.units)} runs, {frames:,} frames: the net {1000 * net_s:.0f} "
-        f"ms on each, {pairs:,} pairs and up to {two:,} two-sided frames at {1000 * pair_s:.1f} ms a flow; "
-        f"about {clock(seconds)} of one core, and {clock(audit_s)} for the audit at the end. The estimate "
-        f"below is for --scheduler.interval {config.scheduler.interval}; what is chosen is not known yet",
+        f"calibration would look at {len(drawn.units)} runs, {frames:,} frames{_by_region(config)}: the net "
+        f"{1000 * net_s:.0f} ms on each, {pairs:,} pairs and up to {two:,} two-sided frames at "
+        f"{1000 * pair_s:.1f} ms a flow; about {clock(seconds)} of one core, and {clock(audit_s)} for the "
+        f"audit at the end. The estimate below is for --scheduler.interval {config.scheduler.interval}; what "
+        "is chosen is not known yet",
         calibration_core_seconds=round(seconds, 1),
     )
     if len(ways) > 1:
@@ -134,6 +137,12 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
             f"{'; '.join(ways)}; the calibration tries them at equal cost where that pays"
         )
     return config
+
+
+def _by_region(config: SegmentConfig) -> str:
+    """That frames are looked at again, cut into regions, in words."""
+    grids = " and ".join(regions.grid for regions in config.regions_tried)
+    return f", and again cut into regions {grids}" if grids else ""
 
 
 def _measured(config: SegmentConfig, unit: Unit) -> tuple[float, float, list[str]]:

@@ -15,6 +15,7 @@ Legend: T frames, P settings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -43,9 +44,16 @@ class Point:
     settings: Mapping[str, Any]
     """Fields of `SchedulerConfig` that differ from its defaults."""
     keys: tuple[np.ndarray, ...]
-    """Per clip: its key frames, the first 0."""
+    """Per clip, or region of a clip: its key frames, the first 0."""
     share: float
-    """Keys per frame in the long run."""
+    """Keys per frame in the long run; with regions in frames' worth."""
+    parts: tuple[float, ...] = (1.0,)
+    """What a key of each region of a clip counts, the regions of a clip following each other in `keys`; whole
+    frames have one."""
+
+    def of_clip(self, clip: int) -> tuple[np.ndarray, ...]:
+        """Its keys, of each region."""
+        return self.keys[clip * len(self.parts) : (clip + 1) * len(self.parts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +82,41 @@ class FixedFamily:
 
     name = FIXED
 
-    def __init__(self, tables: Sequence[EpisodeTable], max_interval: int) -> None:
-        self._tables, self.longest = tables, max_interval
+    def __init__(
+        self, tables: Sequence[EpisodeTable], max_interval: int, parts: tuple[float, ...] = (1.0,)
+    ) -> None:
+        self._tables, self.longest, self._parts = tables, max_interval, parts
 
     def points(self, shares: Sequence[float]) -> list[Point]:
-        wanted = {min(self.longest, max(2, round(1 / share))) for share in shares}
+        wanted = {min(self.longest, max(2, self.near(share))) for share in shares}
         return [self.at(interval) for interval in sorted(wanted)]
 
     def at(self, interval: int) -> Point:
         """Any interval."""
         keys = tuple(fixed_keys(table.frames, interval) for table in self._tables)
         settings = {"name": self.name, "interval": interval}
-        return Point(family=self.name, settings=settings, keys=keys, share=1 / interval)
+        share = sum(self._parts) / interval
+        return Point(family=self.name, settings=settings, keys=keys, share=share, parts=self._parts)
+
+    def near(self, share: float) -> int:
+        """The interval whose keys are about this share."""
+        return round(sum(self._parts) / share)
+
+    def within(self, share: float) -> int:
+        """The shortest interval whose keys are at most this share."""
+        return interval_within(share / sum(self._parts))
 
 
 class ScoredFamily:
     """A scheduler that takes a frame whose score exceeds a threshold."""
 
     def __init__(
-        self, name: str, settings: Mapping[str, Any], thresholds_P: np.ndarray, runs: Sequence[np.ndarray]
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        thresholds_P: np.ndarray,
+        runs: Sequence[np.ndarray],
+        parts: tuple[float, ...] = (1.0,),
     ) -> None:
         """`runs`: per clip bool [P, T]."""
         self.name, self._settings = name, settings
@@ -103,7 +127,8 @@ class ScoredFamily:
                 family=name,
                 settings={**settings, "threshold": float(threshold)},
                 keys=tuple(clip[place] for clip in keys),
-                share=long_run_share([clip[place] for clip in keys], frames),
+                share=long_run_share([clip[place] for clip in keys], frames, parts),
+                parts=parts,
             )
             for place, threshold in enumerate(thresholds_P)
         ]
@@ -144,8 +169,20 @@ def keys_at(
     return np.flatnonzero(found[0])
 
 
-def long_run_share(keys: Sequence[np.ndarray], frames: Sequence[int]) -> float:
-    """Keys per frame in the long run; see the module."""
+def interval_within(share: float) -> int:
+    """The shortest even interval whose keys are at most this share."""
+    return max(1, math.ceil(1 / share - 1e-9))
+
+
+def long_run_share(
+    keys: Sequence[np.ndarray], frames: Sequence[int], parts: tuple[float, ...] = (1.0,)
+) -> float:
+    """Keys per frame in the long run; see the module. `parts`: what a key of each region of a clip counts."""
+    step = len(parts)
+    return sum(part * _long_run(keys[at::step], frames[at::step]) for at, part in enumerate(parts))
+
+
+def _long_run(keys: Sequence[np.ndarray], frames: Sequence[int]) -> float:
     ended = np.concatenate([np.diff(keys_m) for keys_m in keys])
     cut = np.array([count - int(keys_m[-1]) for keys_m, count in zip(keys, frames, strict=True)])
     longest = int(max(ended.max(initial=0), cut.max(initial=0)))
@@ -165,45 +202,53 @@ def families(
     max_interval: int,
     policy: str | None = None,
     ahead: LookaheadRuns | None = None,
+    parts: tuple[float, ...] = (1.0,),
 ) -> list[Family]:
     """The schedulers of these names on the sample.
 
     `policy`: the file that a learned scheduler reads. `ahead`: what one that looks ahead does on them.
+    `parts`: of tables of regions, what a key of each region of a clip counts.
     """
     found: list[Family] = []
     for name in names:
         if name == FIXED:
-            found.append(FixedFamily(tables, max_interval))
+            found.append(FixedFamily(tables, max_interval, parts))
         elif SCHEDULERS[name].feature:
-            found.append(_heuristic(tables, name, policy, max_interval))
+            found.append(_heuristic(tables, name, policy, max_interval, parts))
         elif SCHEDULERS[name].looks_ahead:
             assert ahead is not None
             about = {"name": name, "policy": ahead.file}
-            found.append(ScoredFamily(name, about, np.array(ahead.prices), ahead.runs))
+            found.append(ScoredFamily(name, about, np.array(ahead.prices), ahead.runs, parts))
         else:
             assert policy is not None
-            found.append(_trained(tables, name, policy, max_interval))
+            found.append(_trained(tables, name, policy, max_interval, parts))
     return found
 
 
 def _heuristic(
-    tables: Sequence[EpisodeTable], name: str, policy: str | None, max_interval: int
+    tables: Sequence[EpisodeTable],
+    name: str,
+    policy: str | None,
+    max_interval: int,
+    parts: tuple[float, ...],
 ) -> ScoredFamily:
     scores = [feature(table, SCHEDULERS[name].feature) for table in tables]
     thresholds_P = _grid(np.concatenate([score[:, 1 : max_interval + 1].ravel() for score in scores]))
     runs = [keys_on(table, name, thresholds_P, max_interval=max_interval) for table in tables]
     settings = {"name": name} | ({"policy": policy} if SCHEDULERS[name].trained_by else {})
-    return ScoredFamily(name, settings, thresholds_P, runs)
+    return ScoredFamily(name, settings, thresholds_P, runs, parts)
 
 
-def _trained(tables: Sequence[EpisodeTable], name: str, policy: str, max_interval: int) -> ScoredFamily:
+def _trained(
+    tables: Sequence[EpisodeTable], name: str, policy: str, max_interval: int, parts: tuple[float, ...]
+) -> ScoredFamily:
     walked = [scored_on(table, name, policy) for table in tables]
     seen = [each.met(np.array([-np.inf, np.inf]), max_interval) for each in walked]
     between_P = _grid(np.concatenate(seen))[::10]
     seen += [each.met(between_P, max_interval) for each in walked]
     thresholds_P = _grid(np.concatenate(seen))
     runs = [each.keys(thresholds_P, max_interval) for each in walked]
-    return ScoredFamily(name, {"name": name, "policy": policy}, thresholds_P, runs)
+    return ScoredFamily(name, {"name": name, "policy": policy}, thresholds_P, runs, parts)
 
 
 def _grid(seen: np.ndarray) -> np.ndarray:

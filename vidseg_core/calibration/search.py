@@ -20,7 +20,6 @@ from vidseg_core.calibration.choice import (
     choose_by_drop,
     conclude,
     fits,
-    interval_within,
     last_kept,
     note_of,
 )
@@ -52,7 +51,7 @@ def search(
         choice = _by_drop(found, value, max_drop, frames, seed, net_s)
     if even is None or choice.settings["name"] == EVERY:
         return choice
-    interval = round(choice.aki) if budget is None else interval_within(budget)
+    interval = even.near(choice.key_share) if budget is None else even.within(budget)
     (valued,) = value([even.at(min(even.longest, interval))])
     return replace(choice, even=_row(valued))
 

@@ -23,6 +23,7 @@ from vidseg_core.config.dial import CLIP_FRAMES, CLIPS
 from vidseg_core.config.segment import MediaConfig, SegmentConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError, Record
+from vidseg_core.engine.trial import usual_pixels
 from vidseg_core.episodes.estimate import Work, work_of
 from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.progress import Reporter
@@ -174,7 +175,11 @@ def _work(frames: int, horizon: int) -> Work:
 def sample_ops(sample: Sample, net: float, pair: float) -> float:
     """What looking at the sample takes."""
     frames, pairs, two = work_of_sample(sample)
-    return frames * (net + trial_ops(sample.config, net, pair)) + (pairs + 2 * two) * pair
+    whole = frames * (net + trial_ops(sample.config, net, pair)) + (pairs + 2 * two) * pair
+    again = sum(
+        usual_pixels(regions, sample.config.working_size_spec) for regions in sample.config.regions_tried
+    )
+    return whole + again * (frames * net + (pairs + 2 * two) * pair)
 
 
 def job_ops(config: SegmentConfig, frames: int, net: float, pair: float) -> float:

@@ -8,7 +8,7 @@ give the same numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,25 +16,36 @@ import cv2
 import numpy as np
 import torch
 
-from vidseg_core.calibration.evidence import Interval, Known, schedule_quality, two_sided_values
+from vidseg_core.calibration.crop_cost import crop_costs
+from vidseg_core.calibration.evidence import (
+    Interval,
+    Known,
+    schedule_masks,
+    schedule_quality,
+    two_sided_values,
+)
 from vidseg_core.calibration.ways import other_ways
 from vidseg_core.config.catalogue import MAP_SETS, SCHEDULERS
 from vidseg_core.config.dial import CLIP_FRAMES, TRIED
 from vidseg_core.config.propagation import PropagationConfig
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.datasets.regions import cut_out, region_name
 from vidseg_core.engine.assemble import build_net, build_run_flow
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.stats import clock_of
 from vidseg_core.episodes.between import Seen
 from vidseg_core.episodes.features import LOW, Features, PairMaps
 from vidseg_core.episodes.on_tables import keys_on
+from vidseg_core.episodes.quality import Truth
 from vidseg_core.episodes.sources import Unit, read_unit
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_builder import Refused, TableBuilder, TableOptions
 from vidseg_core.media import MediaError
 from vidseg_core.models.operations import operations_of
 from vidseg_core.models.policy_file import read_policy
+from vidseg_core.models.protocol import ScoresError
 from vidseg_core.propagation.flow import FlowEstimator
 from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling.feature_sets import NEEDS_NO_FLOW
@@ -56,6 +67,26 @@ class Looked:
     """Those of a flow net between two frames; 0: it is none."""
     own_ops: float = 0.0
     """Those of the propagator on a frame, from all sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookedByRegion:
+    """What a task says of one run cut into regions; without tables it says why."""
+
+    tables: list[EpisodeTable]
+    problem: str
+    costs: tuple[float, ...]
+    """What N takes on each crop, in frames (`crop_cost`)."""
+    size: tuple[int, int]
+    """(H, W) of a frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Which regions have keys of their own, and what fills the gaps between these."""
+
+    regions: RegionsConfig
+    propagation: PropagationConfig
 
 
 def tried_names(config: SegmentConfig) -> tuple[str, ...]:
@@ -102,6 +133,8 @@ class SampleTasks:
     def __init__(self, config: SegmentConfig, units: Sequence[Unit], device: str = "cpu") -> None:
         self.config, self.units, self._device = config, units, device
         self._seen: list[Seen | None] = []
+        self._crops: dict[int, Any] = {}
+        """By place, what was seen of each region, of the last grid that was looked at."""
 
     def look(self) -> Iterator[Looked]:
         """One answer per unit, in order."""
@@ -125,14 +158,32 @@ class SampleTasks:
             for place, schedules in wanted
         ]
 
+    def look_by_region(self, places: Sequence[int], regions: RegionsConfig) -> Iterator[LookedByRegion]:
+        """One answer per unit at these places, in order: N on its crops."""
+        self._crops = {}
+        for place in places:
+            looked, self._crops[place] = look_by_region(self.units[place], self.config, regions, self._device)
+            yield looked
+
+    def value_by_region(
+        self, way: Way, wanted: Sequence[tuple[int, list[tuple[np.ndarray, ...]]]]
+    ) -> list[list[float]]:
+        """For each (unit, schedules of its regions) what frames put together are worth."""
+        return [
+            value_by_region(self._seen[place], self._crops[place], schedules, way, self.config, self._device)
+            for place, schedules in wanted
+        ]
+
     def look_ahead(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
         """For each table the keys of the planner at these prices, bool [P, T]."""
         return [look_ahead_at(table, prices, self.config) for table in tables]
 
 
 def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, Seen | None]:
-    """Decode a run, run N on all its frames, make its table."""
+    """Decode a run, run N on all its frames, make its table; a short one where schedules are of regions."""
     builder = sample_builder(config, device)
+    if config.regions.on:
+        builder = builder.with_options(replace(builder.options, horizon=1))
     try:
         frames = list(read_unit(unit, str(config.working_size), "all"))
         one_call = operations_of(lambda: builder.see(frames[:1]))
@@ -147,6 +198,53 @@ def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, See
         return Looked(table, "", net_s, net_ops, flow_ops, own_ops), seen
     except (Refused, DatasetError, MediaError) as problem:
         return Looked(None, str(problem), 0.0), None
+
+
+def look_by_region(
+    unit: Unit, config: SegmentConfig, regions: RegionsConfig, device: str
+) -> tuple[LookedByRegion, list[Seen]]:
+    """Decode a run, run N on all crops of its frames, make a table of each region, and measure crops."""
+    builder = sample_builder(config, device)
+    builder = builder.with_options(replace(builder.options, any_class=True))
+    seen: list[Seen] = []
+    try:
+        frames, tables = list(read_unit(unit, str(config.working_size), "all")), []
+        for number in range(regions.count):
+            name = region_name(unit.clip, regions, number)
+            seen.append(builder.see(cut_out(frame, regions, number, name) for frame in frames))
+            tables.append(builder.tabulate(name, 0, seen[-1], fingerprint=regions.recorded()))
+        height, width = frames[0].frame_HW3.shape[:2]
+        net = ChunkedNet(build_net(config, device), level="labels", batch=config.key_batch, device=device)
+        costs = crop_costs(net, (height, width), regions, config.key_batch, device)
+        return LookedByRegion(tables, "", costs, (height, width)), seen
+    except (Refused, DatasetError, MediaError, ScoresError) as problem:
+        return LookedByRegion([], str(problem), (), (0, 0)), []
+
+
+def value_by_region(
+    whole: Seen | None,
+    seen: Sequence[Seen],
+    schedules: Sequence[tuple[np.ndarray, ...]],
+    way: Way,
+    config: SegmentConfig,
+    device: str,
+) -> list[float]:
+    """Mean quality of frames put together under these schedules of their regions, against N on whole
+    frames."""
+    assert whole is not None
+    own = way.propagation == config.propagation
+    builder = sample_builder(config, device) if own else way_builder(config, way.propagation, device)
+    two_sided, delay = way.propagation.sides == "two", delay_of(config)
+    height, width = whole.masks[0].shape
+    crops, found = way.regions.crops((height, width)), []
+    for keys in schedules:
+        joined = [np.empty_like(mask_HW) for mask_HW in whole.masks]
+        for crop, one, keys_m in zip(crops, seen, keys, strict=True):
+            masks = schedule_masks(builder, one, keys_m, two_sided=two_sided, delay=delay)
+            for labels_HW, mask_hw in zip(joined, masks, strict=True):
+                labels_HW[crop.inner_where] = mask_hw[crop.inner_in_crop]
+        found.append(float(np.mean(list(map(Truth.quality, whole.truths, joined)))))
+    return found
 
 
 def fill_ops(builder: TableBuilder, seen: Seen) -> float:
@@ -296,6 +394,25 @@ class _RayTasks(SampleTasks):
                 for place, schedules in wanted
             ]
         )
+
+    def look_by_region(self, places: Sequence[int], regions: RegionsConfig) -> Iterator[LookedByRegion]:
+        task: Any = self._ray.remote(look_by_region).options(num_returns=2, **self._needs)
+        settings = self._ray.put(self.config)
+        begun = {place: task.remote(self.units[place], settings, regions, self._device) for place in places}
+        self._crops = {place: seen for place, (_, seen) in begun.items()}
+        for looked, _ in begun.values():
+            yield self._ray.get(looked)
+
+    def value_by_region(
+        self, way: Way, wanted: Sequence[tuple[int, list[tuple[np.ndarray, ...]]]]
+    ) -> list[list[float]]:
+        task = self._ray.remote(value_by_region).options(**self._needs)
+        settings = self._ray.put(self.config)
+        begun = [
+            task.remote(self._references[place], self._crops[place], schedules, way, settings, self._device)
+            for place, schedules in wanted
+        ]
+        return self._ray.get(begun)
 
     def look_ahead(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
         task = self._ray.remote(look_ahead_at).options(num_cpus=1, max_retries=2)

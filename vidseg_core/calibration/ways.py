@@ -27,10 +27,9 @@ from vidseg_core.calibration.choice import (
     choose_by_drop,
     conclude,
     fits,
-    interval_within,
     note_of,
 )
-from vidseg_core.calibration.schedulers import SHARES, Family, FixedFamily, Point
+from vidseg_core.calibration.schedulers import SHARES, Family, FixedFamily, Point, interval_within
 from vidseg_core.config.catalogue import FIXED, FLOW_WARP, TRIED_PROPAGATORS, propagator_entry
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.propagation import PropagationConfig
@@ -144,7 +143,7 @@ def choose_way(
     """The choice with the propagator that is best at equal cost, and the evidence; `found`: the schedulers
     that were tried, `even`: even keys, which are left out where other schedulers were named."""
     share = config.budget if config.budget is not None else choice.key_share
-    looks = _looks(config, choice.settings)
+    looks = looks_at_flow(config, choice.settings)
     cost = prices.of(share, config.propagation, looks=looks)
     ways = affordable_ways(config, prices, cost, say)
     rows = [_row(config.propagation, choice.key_share, choice.fidelity, choice.worst_drop, prices, looks)]
@@ -166,7 +165,7 @@ def choose_way(
             rows.append(_row(way, None, None, None, prices, False))
             continue
         mean, worst = 100 * float(item.quality_C.mean()), float(item.drop_C.max())
-        own = _looks(config, item.point.settings)
+        own = looks_at_flow(config, item.point.settings)
         rows.append(_row(way, item.point.share, mean, worst, prices, own))
         costs = prices.of(item.point.share, way, looks=own) if prices.net else item.point.share
         better = mean > (best.fidelity or 0.0) if config.budget is not None else costs < paid
@@ -175,7 +174,7 @@ def choose_way(
     return replace(best, ways=tuple(rows) if ways else ())
 
 
-def _looks(config: SegmentConfig, settings: Mapping[str, Any]) -> bool:
+def looks_at_flow(config: SegmentConfig, settings: Mapping[str, Any]) -> bool:
     """Does the scheduler with these settings read the flow of every frame?"""
     scheduler = SchedulerConfig(**{"max_interval": config.scheduler.max_interval, **settings})
     return bool(getattr(scheduler_of(scheduler), "needs_flow", False))

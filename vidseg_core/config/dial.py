@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidseg_core.config.catalogue import INTERVAL, SCHEDULERS, TRIED_PROPAGATORS
-from vidseg_core.config.errors import check, check_int, nearest
+from vidseg_core.config.errors import ConfigError, check, check_int, nearest
+from vidseg_core.config.regions import RegionsConfig
 
 __all__ = ["CLIPS", "CLIP_FRAMES", "TRIED", "CalibrationConfig", "check_dial"]
 
@@ -30,12 +31,13 @@ class CalibrationConfig:
     """those to try; none given: those without a file, what --scheduler.policy gives, and the planner where
     the net costs enough"""
     propagators: tuple[str, ...] = ()
-    """those to try beside --propagation.name: copy, flow_warp, match; none given: those worth it at equal
-    cost, unless --propagation.name is given"""
+    """those to try beside --propagation.name: copy, flow_warp, match; none given: those worth their cost"""
+    grids: tuple[str, ...] = ()
+    """regions, such as 2x2, to try beside whole frames"""
     quality: Literal["fidelity", "accuracy"] = "fidelity"
-    """what --max_drop counts: mean IoU (hard on small classes), or pixels, against the net on every frame"""
+    """what counts against the net on every frame: mean IoU (hard on small classes), or pixels"""
     audit_frames: int = 48
-    """frames that the net is run on after the run, to measure what was achieved; 0: none"""
+    """frames of the net after the run, to see what was kept; 0: none"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedulers", tuple(self.schedulers))
@@ -50,6 +52,13 @@ class CalibrationConfig:
         for name in self.schedulers:
             problem = f"cannot try {name!r}{nearest(name, TRIED)}; known: {', '.join(TRIED)}"
             check(name in TRIED, "--calibration.schedulers", problem)
+        object.__setattr__(self, "grids", tuple(self.grids))
+        for grid in self.grids:
+            try:
+                fine = RegionsConfig(grid=grid).on
+            except ConfigError as problem:
+                raise ConfigError("--calibration.grids", problem.problem) from problem
+            check(fine, "--calibration.grids", f"{grid} is whole frames, which are tried anyway")
         object.__setattr__(self, "propagators", tuple(self.propagators))
         for name in self.propagators:
             known = ", ".join(TRIED_PROPAGATORS)

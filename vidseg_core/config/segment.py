@@ -317,17 +317,26 @@ class SegmentConfig:
 
     def _check_regions(self) -> None:
         """What does not go with regions, and grids that no video can have."""
-        if not self.regions.on:
-            return
+        tried = self.calibration.grids
+        problem = f"the dial keeps to --regions.grid {self.regions.grid}; leave one of the two out"
+        check(not (self.regions.on and tried), "--calibration.grids", problem)
+        check(not tried or self.has_dial, "--calibration.grids", "goes with --budget or --max_drop")
         spec = _parse_working_size(self.working_size)
-        self.regions.check_size((spec, spec) if isinstance(spec, int) else spec)
-        others = (
-            (self.budget is not None, "--budget, which counts whole frames"),
-            (self.max_drop is not None, "--max_drop, which tries schedules of whole frames"),
-            (is_of_stream(self.propagation.flow), f"--propagation.flow {self.propagation.flow}"),
-        )
-        for given, what in others:
-            check(not given, "--regions.grid", f"{self.regions.grid} does not go with {what}")
+        size = (spec, spec) if isinstance(spec, int) else spec
+        for regions in self.regions_tried:
+            option = "--calibration.grids" if tried else "--regions.grid"
+            problem = regions.problem(size)
+            wide = problem and not problem.startswith(regions.grid)
+            check(not problem, "--regions.overlap" if wide else option, problem)
+            flow = self.propagation.flow
+            problem = f"{regions.grid} does not go with --propagation.flow {flow}"
+            check(not is_of_stream(flow), option, problem)
+
+    @property
+    def regions_tried(self) -> tuple[RegionsConfig, ...]:
+        """The regions of the run, and those that the dial tries beside whole frames."""
+        tried = (replace(self.regions, grid=grid) for grid in self.calibration.grids)
+        return tuple(regions for regions in (self.regions, *tried) if regions.on)
 
     def _check_resources(self) -> None:
         check_choice("--executor", self.executor, ("auto", "local", "ray"))

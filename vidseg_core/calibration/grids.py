@@ -1,0 +1,223 @@
+"""Regions beside whole frames: the same work of N, spent on parts of frames.
+
+Model: schedulers are tried on tables of regions as on those of frames, one setting for all regions of all
+clips. What a key of a region counts is what N takes on its crop, in frames (`crop_cost`): so its pixels with
+the overlap, and what a call costs besides. Frames are put together from inner parts and compared with N on
+whole frames, so what crops lose at their borders is in the quality.
+
+A grid beside whole frames gets the share of keys with which a frame costs no more than it does there, flow
+on crops counted, and never more than the budget. It is taken where it wins by more than noise: for `budget`
+where the 95 % interval of its gain, clip by clip, lies above 0; for `max_drop` where it keeps the promise and
+saves `LEAST_SAVED` more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.calibration.choice import Choice, Valued, interval_of_mean
+from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, prices_of
+from vidseg_core.calibration.search import search
+from vidseg_core.calibration.tasks import LookedByRegion, SampleTasks, Way, file_for, longest_interval
+from vidseg_core.calibration.ways import Prices, looks_at_flow
+from vidseg_core.config.catalogue import EVERY, SCHEDULERS
+from vidseg_core.config.propagation import PropagationConfig
+from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.models.planner import read_planner
+from vidseg_core.models.policy_file import read_policy
+from vidseg_core.models.policy_trunk import PolicyError
+from vidseg_core.scheduling.learned_regions import note_on_file
+
+LEAST_SAVED = 0.05
+"""Of the cost of a frame."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """What a frame costs whose regions have keys of their own."""
+
+    prices: Prices
+    carrier: PropagationConfig
+    crops: float
+    """N on all crops of a frame, in frames."""
+    pixels: float
+    """Of all crops, in frames."""
+
+    def of(self, share: float, *, looks: bool) -> float:
+        """Operations of a frame on average, at this share of keys in frames."""
+        between = self.pixels * self.prices.frame(self.carrier, looks=looks)
+        return share * self.prices.net + (1 - min(1.0, share / self.crops)) * between
+
+    def affordable(self, cost: float, *, looks: bool) -> float:
+        """The share of keys with which a frame costs so much on average; below 0: none."""
+        between = self.pixels * self.prices.frame(self.carrier, looks=looks)
+        each = self.prices.net - between / self.crops
+        return (cost - between) / each if each > 0 else -1.0
+
+
+class GridTrial:
+    """One grid on the sample, under one propagator."""
+
+    def __init__(
+        self,
+        config: SegmentConfig,
+        way: Way,
+        sample: SampleTasks,
+        places: Sequence[int],
+        names: Sequence[str],
+        problem: str = "",
+    ) -> None:
+        """Looks at all runs at these places of the sample. `names`: the schedulers to try. `problem`: why
+        nothing can be tried, where that is known; empty afterwards: it can."""
+        self._config, self.way, self._sample, self._places = config, way, sample, places
+        self._names, self.problem = names, problem
+        if problem:
+            return
+        looked: list[LookedByRegion] = list(sample.look_by_region(places, way.regions))
+        self.problem = next((each.problem for each in looked if each.problem), "")
+        if self.problem:
+            return
+        self._tables = [table for each in looked for table in each.tables]
+        self.parts: tuple[float, ...] = tuple(np.median([each.costs for each in looked], axis=0).tolist())
+        height, width = looked[0].size
+        crops = way.regions.crops((height, width))
+        self.pixels = sum(crop.pixels for crop in crops) / (height * width)
+
+    def search(self, budget: float | None, frames: Sequence[int], net_s: float) -> Choice:
+        """The best setting of the best scheduler within `budget`, or None for the run's `max_drop`."""
+        config, longest = self._config, longest_interval(self._config)
+        found = families(
+            self._tables,
+            self._names,
+            max_interval=longest,
+            policy=config.scheduler.policy,
+            ahead=self._ahead(),
+            parts=self.parts,
+        )
+        choice = search(
+            found,
+            self.value,
+            budget=budget,
+            max_drop=config.max_drop if budget is None else None,
+            frames=frames,
+            seed=config.seed,
+            net_s=net_s,
+            even=FixedFamily(self._tables, longest, self.parts),
+        )
+        return replace(choice, max_interval=longest)
+
+    @property
+    def looks(self) -> bool:
+        """Does one of the schedulers read the flow of every frame?"""
+        files = {name: file_for(name, self._config) for name in self._names}
+        asked = [{"name": name} | ({"policy": file} if file else {}) for name, file in files.items()]
+        return any(looks_at_flow(self._config, settings) for settings in asked)
+
+    def value(self, points: Sequence[Point]) -> list[Valued]:
+        """Frames put together, against N on whole frames."""
+        wanted = [
+            (place, [point.of_clip(clip) for point in points]) for clip, place in enumerate(self._places)
+        ]
+        found = self._sample.value_by_region(self.way, wanted)
+        return [
+            Valued(point=point, quality_C=np.array([clip[number] for clip in found]))
+            for number, point in enumerate(points)
+        ]
+
+    def _ahead(self) -> LookaheadRuns | None:
+        name = next((name for name in self._names if SCHEDULERS[name].looks_ahead), None)
+        if name is None:
+            return None
+        file = file_for(name, self._config)
+        assert file is not None
+        prices = prices_of(file, self.way.propagation.sides == "two")
+        return LookaheadRuns(file, prices, self._sample.look_ahead(self._tables, prices))
+
+
+Look = Callable[[Way], GridTrial]
+"""Looks at the sample with a grid, under a propagator."""
+
+
+def choose_grid(
+    config: SegmentConfig, first: Choice, prices: Prices, look: Look, frames: Sequence[int], say: Say
+) -> Choice:
+    """The choice with the grid that is best at equal cost, or whole frames (`first`), and the evidence."""
+    if not config.calibration.grids:
+        return first
+    carrier = replace(config.propagation, **first.propagation)
+    share = first.key_share if config.budget is None else config.budget
+    cost = prices.of(share, carrier, looks=looks_at_flow(config, first.settings))
+    rows, best, most = [_row("1x1", first, 1.0, None)], first, 0.0
+    for regions in config.regions_tried:
+        trial = look(Way(regions, carrier))
+        if trial.problem:
+            say(f"regions {regions.grid} are not tried: {trial.problem}")
+            continue
+        pricing = Pricing(prices, carrier, sum(trial.parts), trial.pixels)
+        limit = min(
+            pricing.affordable(cost, looks=trial.looks) if prices.net else share, config.budget or 1.0
+        )
+        if limit < pricing.crops / longest_interval(config):
+            why = f"all crops of a frame cost {pricing.crops:.2f} frames, which leaves no keys for what"
+            say(f"regions {regions.grid} are not tried: {why} whole frames cost")
+            continue
+        found = trial.search(None if config.budget is None else limit, frames, first.net_s)
+        gain = interval_of_mean(np.array(found.by_clip) - np.array(first.by_clip), config.seed)
+        rows.append(_row(regions.grid, found, pricing.crops, gain))
+        wins = _wins(config, found, gain, pricing, cost)
+        if wins > most:
+            most, best = wins, _with_grid(first, found, regions)
+    return replace(best, grids=tuple(rows))
+
+
+def _wins(
+    config: SegmentConfig, found: Choice, gain: tuple[float, float], pricing: Pricing, cost: float
+) -> float:
+    """By how much a grid wins beyond noise; 0 or less: it does not."""
+    if config.budget is not None:
+        return 0.0 if found.note else gain[0]  # a note: no schedule has so few keys
+    if found.settings["name"] == EVERY or found.note or not cost:
+        return 0.0
+    costs = pricing.of(found.key_share, looks=looks_at_flow(config, found.settings))
+    return 1 - LEAST_SAVED - costs / cost
+
+
+def _with_grid(first: Choice, found: Choice, regions: RegionsConfig) -> Choice:
+    own = {"grid": regions.grid, "overlap": regions.overlap}
+    return replace(found, asked=first.asked, propagation=first.propagation, ways=first.ways, regions=own)
+
+
+def _row(grid: str, choice: Choice, crops: float, gain: tuple[float, float] | None) -> dict[str, Any]:
+    return {
+        "grid": grid,
+        **choice.settings,
+        "key_share": choice.key_share,
+        "fidelity": choice.fidelity,
+        "worst_drop": choice.worst_drop,
+        "crops": round(crops, 2),
+        "difference": gain,
+    }
+
+
+def names_for(
+    names: Sequence[str], config: SegmentConfig, regions: RegionsConfig, say: Say
+) -> tuple[str, ...]:
+    """The schedulers that may decide for these regions: none that has learned from another grid."""
+    found = []
+    for name in names:
+        entry, file = SCHEDULERS[name], file_for(name, config)
+        if entry.trained_by and not entry.feature and file is not None:
+            _, facts = read_planner(file) if entry.looks_ahead else read_policy(file)
+            try:
+                note_on_file(facts.fingerprint, regions)
+            except PolicyError as problem:
+                say(f"the {name} is not tried with regions {regions.grid}: {problem}")
+                continue
+        found.append(name)
+    return tuple(found)
