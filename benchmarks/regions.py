@@ -2,8 +2,9 @@
 
     python -m benchmarks.regions PART [--clips NAME ...] [--data DIR] [--json FILE] [--frames N]
 
-`agreement`: a net on crops, put together, beside the same net on the whole frame (DVSNet Fig. 10): mean IoU
-over the classes that occur, pixels of all crops in frames, CPU milliseconds a frame.
+`agreement`: a net on crops, put together, beside the same net on the whole frame (DVSNet Fig. 10), by grid,
+overlap and what is seen around a crop (`AROUND`): mean IoU over the classes that occur, pixels of all crops
+in frames, what all crops cost in calls of the frame (process time, interleaved, medians).
 `oracle`: the best keys of each region by dynamic programming under one budget of pixels that N sees, labels
 as N, DIS from two sides, frames of 256 pixels, a key every third frame at most; beside the best keys of whole
 frames and even ones.
@@ -27,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,10 +41,13 @@ from benchmarks.two_sided import VOID, Clip, face_clips, folder_clips
 from vidseg_core.config.regions import Crop, RegionsConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, FrameInput, FrameResult
+from vidseg_core.engine.context import place_of
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import RegionEngine, RegionStates
 from vidseg_core.episodes.oracle import Curve, curve_of, divide
 from vidseg_core.models import build_segmenter
+from vidseg_core.models.split import SplitSegmenter
+from vidseg_core.models.surroundings import Surroundings, surrounding
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.propagation.chain import Link, Pair, complete
 from vidseg_core.propagation.two_sided import prefer_right
@@ -56,9 +61,12 @@ SHARES = (0.025, 0.04, 0.10)
 GRIDS = (("1x1", 0), ("2x2", 8), ("3x3", 8), ("2x2", 0), ("3x3", 0), ("4x4", 0))
 """Grids and overlaps of frames of 256 pixels: 8 there is 16 of 512."""
 OVERLAPS = (0, 16, 32, 64, 128)
+AROUND = ("crop", "aligned", "half", "remembered")
+"""Ways of seeing what is around a crop; see `OnCrops`."""
 TRIES = 9
 """Halvings of a threshold or a price."""
 
+_MEANT = ("miou", "pixels", "cost")
 Row = dict[str, Any]
 Point = tuple[float, float]
 """Share of key pixels, and what it is worth."""
@@ -108,33 +116,109 @@ def sized(clip: Clip, longest: int, most: int | None) -> Clip:
 # --- agreement ---------------------------------------------------------------------------------------------
 
 
-def agreement(clip: Clip, net_name: str) -> Iterator[Row]:
-    """Every sixth frame."""
-    net = ChunkedNet(build_segmenter(net_name), level="labels", batch=1, device="cpu")
-    frames = clip.frames[::6]
-    started = time.process_time()
-    whole = [labels_HW for labels_HW, _ in net.run(frames)]
-    whole_ms = 1e3 * (time.process_time() - started) / len(frames)
-    classes = len(net.segmenter.class_names)
-    for grid in ("2x2", "3x3"):
-        for overlap in OVERLAPS:
-            regions = RegionsConfig(grid=grid, overlap=overlap)
-            if regions.problem(whole[0].shape):
-                continue
-            confusion, started = np.zeros((classes, classes), np.int64), time.process_time()
-            crops = regions.crops(whole[0].shape)
-            for frame_HW3, labels_HW in zip(frames, whole, strict=True):
-                found = net.run([np.ascontiguousarray(frame_HW3[crop.where]) for crop in crops])
-                joined_HW = np.empty_like(labels_HW)
-                for (mask_HW, _), crop in zip(found, crops, strict=True):
-                    joined_HW[crop.inner_where] = mask_HW[crop.inner_in_crop]
-                confusion += confusion_of(joined_HW, labels_HW, classes)
-            ms = 1e3 * (time.process_time() - started) / len(frames)
-            pixels = sum(crop.pixels for crop in crops) / whole[0].size
+class OnCrops:
+    """A net on the crops of a frame, each by itself, with one way of seeing what is around them."""
+
+    def __init__(self, net: SplitSegmenter, regions: RegionsConfig, way: str) -> None:
+        """`way`: `crop` and `aligned` (with that `align`): the crop; `half`: beside it the frame at half its
+        size, whose scores count more towards the crop's borders; `remembered`: what layers saw around it."""
+        self._net, self._regions, self._way = net, regions, way
+        self._around = None
+        if way == "remembered":
+            own = surrounding(build_segmenter(net.name), regions.align)
+            self._net = own
+            self._around = Surroundings(
+                own, lambda size: [place_of(crop) for crop in regions.crops(size)], regions.overlap
+            )
+
+    def remember(self, frame_HW3: np.ndarray) -> Any:
+        """What layers keep of the whole frame."""
+        if self._around is None:
+            return None
+        height, width = frame_HW3.shape[:2]
+        return self._around.run((0, height, 0, width), (height, width), {}, lambda: self._scores(frame_HW3))[
+            1
+        ]
+
+    def labels(self, frame_HW3: np.ndarray, kept: Any) -> np.ndarray:
+        """The mask of the frame, put together."""
+        height, width = frame_HW3.shape[:2]
+        labels_HW = np.empty((height, width), np.uint8)
+        half_CHW = self._half(frame_HW3) if self._way == "half" else None
+        for crop in self._regions.crops((height, width)):
+            shown = np.ascontiguousarray(frame_HW3[crop.where])
+            if self._around is None:
+                scores = self._scores(shown)
+            else:
+                scores, _ = self._around.run(
+                    place_of(crop), (height, width), kept, lambda shown=shown: self._scores(shown)
+                )
+            if half_CHW is not None:
+                own_hw = own_share(crop, (height, width))
+                scores = own_hw * scores + (1 - own_hw) * half_CHW[:, *crop.where]
+            labels_HW[crop.inner_where] = scores[:, *crop.inner_in_crop].argmax(0).numpy()
+        return labels_HW
+
+    def _scores(self, frame_HW3: np.ndarray) -> torch.Tensor:
+        frame_13HW = torch.from_numpy(frame_HW3).permute(2, 0, 1)[None].float() / 255.0
+        return self._net.head(self._net.features(frame_13HW))[0]
+
+    def _half(self, frame_HW3: np.ndarray) -> torch.Tensor:
+        height, width = frame_HW3.shape[:2]
+        size = max(8, round(width / 16) * 8), max(8, round(height / 16) * 8)
+        scores = self._scores(cv2.resize(frame_HW3, size, interpolation=cv2.INTER_AREA))
+        return torch.nn.functional.interpolate(scores[None], (height, width), mode="bilinear")[0]
+
+
+def own_share(crop: Crop, size: tuple[int, int]) -> torch.Tensor:
+    """(h, w): how much the crop's own scores count, 1 from 32 pixels off its inner borders on."""
+    rows, columns = (torch.arange(side) + 0.5 for side in crop.shape)
+    far = [torch.full((side,), 32.0) for side in crop.shape]
+    far[0] = torch.minimum(far[0], rows) if crop.top else far[0]
+    far[0] = torch.minimum(far[0], crop.shape[0] - rows) if crop.bottom < size[0] else far[0]
+    far[1] = torch.minimum(far[1], columns) if crop.left else far[1]
+    far[1] = torch.minimum(far[1], crop.shape[1] - columns) if crop.right < size[1] else far[1]
+    return torch.minimum(far[0][:, None], far[1][None]) / 32.0
+
+
+@torch.inference_mode()
+def agreement(clip: Clip, net_name: str, grids: Sequence[str]) -> Iterator[Row]:
+    """Every twelfth frame but the first; around a crop is seen what the frame twelve before it had there."""
+    net = build_segmenter(net_name)
+    assert isinstance(net, SplitSegmenter)
+    size = clip.frames[0].shape[:2]
+    classes, align = len(net.class_names), net.net.multiple
+    for grid, overlap in product(grids, OVERLAPS):
+        if RegionsConfig(grid=grid, overlap=overlap).problem((size[0], size[1])):
+            continue
+        ways = {
+            way: RegionsConfig(grid=grid, overlap=overlap, align=1 if way in ("crop", "half") else align)
+            for way in AROUND
+        }
+        nets = {way: OnCrops(net, regions, way) for way, regions in ways.items()}
+        whole = OnCrops(net, RegionsConfig(), "crop")
+        confusions, seconds = {way: np.zeros((classes, classes), np.int64) for way in ways}, dict[str, list]()
+        for before, frame_HW3 in pairwise(clip.frames[::12]):
+            labels_HW = _timed(seconds, "whole", whole, frame_HW3, None)
+            for way, on_crops in nets.items():
+                kept = on_crops.remember(before)
+                found_HW = _timed(seconds, way, on_crops, frame_HW3, kept)
+                confusions[way] += confusion_of(found_HW, labels_HW, classes)
+        for way, regions in ways.items():
+            pixels = sum(crop.pixels for crop in regions.crops((size[0], size[1]))) / (size[0] * size[1])
             yield {
-                "clip": clip.name, "net": net_name, "grid": grid, "overlap": overlap, "pixels": pixels,
-                "miou": score(confusion), "ms": ms, "whole_ms": whole_ms,
+                "clip": clip.name, "net": net_name, "grid": grid, "overlap": overlap, "keys": way,
+                "pixels": pixels, "miou": score(confusions[way]),
+                "cost": float(np.median(seconds[way]) / np.median(seconds["whole"])),
+                "ms": 1e3 * float(np.median(seconds[way])),
             }  # fmt: skip
+
+
+def _timed(seconds: dict[str, list], way: str, net: OnCrops, frame_HW3: np.ndarray, kept: Any) -> np.ndarray:
+    started = time.process_time()
+    labels_HW = net.labels(frame_HW3, kept)
+    seconds.setdefault(way, []).append(time.process_time() - started)
+    return labels_HW
 
 
 # --- exact schedules ---------------------------------------------------------------------------------------
@@ -419,7 +503,7 @@ def clips_of(root: Path | None, names: Sequence[str], scenes: int) -> Iterator[C
 
 def rows_of(part: str, clip: Clip, options: argparse.Namespace) -> Iterator[Row]:
     if part == "agreement":
-        return agreement(sized(clip, NET_SIZE, options.frames), options.net or "tiny-face")
+        return agreement(sized(clip, NET_SIZE, options.frames), options.net or "tiny-face", options.grids)
     if part == "oracle":
         return oracle(sized(clip, ORACLE_SIZE, options.frames))
     if part == "schedulers":
@@ -446,12 +530,13 @@ def all_rows(root: Path | None, options: argparse.Namespace) -> Iterator[Row]:
 
 def print_means(rows: Sequence[Row]) -> None:
     """The mean over clips of each combination."""
-    by: dict[tuple[Any, ...], list[float]] = {}
+    by: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         names = ("net", "grid", "overlap", "keys", "share")
-        by.setdefault(tuple(row[name] for name in names if name in row), []).append(row["miou"])
+        by.setdefault(tuple(row[name] for name in names if name in row), []).append(row)
     for case, found in by.items():
-        print(f"mean of {len(found)} clips  {'  '.join(map(str, case)):44} {np.mean(found):.3f}")
+        means = [f"{np.mean([row[name] for row in found]):.3f}" for name in _MEANT if name in found[0]]
+        print(f"mean of {len(found)} clips  {'  '.join(map(str, case)):44} {'  '.join(means)}")
 
 
 def main() -> None:
@@ -462,6 +547,7 @@ def main() -> None:
     parser.add_argument("--clips", nargs="*", default=[], help="names; none: all")
     parser.add_argument("--scenes", type=int, default=0, help="drawn scenes of so many frames instead")
     parser.add_argument("--net", help="N of agreement and fidelity; default: tiny-face")
+    parser.add_argument("--grids", nargs="*", default=["2x2", "3x3"], help="of agreement")
     parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES))
     parser.add_argument("--frames", type=int, help="only the first frames of a clip")
     parser.add_argument("--data", help="folder with face, davis2016 and camvid (default: $VIDSEG_DATA)")

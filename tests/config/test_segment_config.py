@@ -73,6 +73,7 @@ def make(**changes: Any) -> SegmentConfig:
         ({"log": "xml"}, "--log"),
         ({"regions": RegionsConfig(grid="16x1"), "working_size": "128"}, "--regions.grid"),
         ({"regions": RegionsConfig(grid="3x3"), "working_size": "40x512"}, "--regions.grid"),
+        ({"regions": RegionsConfig(grid="2x2", context="joint"), "budget": 0.04}, "--regions.context"),
         ({"regions": RegionsConfig(grid="1x3", overlap=72), "working_size": "200"}, "--regions.overlap"),
     ],
 )
@@ -109,6 +110,7 @@ def test_a_bad_value_is_refused_by_its_option_name(changes: dict[str, Any], opti
         (RegionsConfig, {"grid": "17x2"}, "--regions.grid"),
         (RegionsConfig, {"overlap": -1}, "--regions.overlap"),
         (RegionsConfig, {"align": 0}, "--regions.align"),
+        (RegionsConfig, {"context": "some"}, "--regions.context"),
         (MaskConfig, {"size": "big"}, "--masks.size"),
         (MediaConfig, {"max_pixels": 0}, "--media.max_pixels"),
         (MediaConfig, {"decode_deadline_s": 0.0}, "--media.decode_deadline_s"),
@@ -205,7 +207,9 @@ def test_every_option_is_either_in_the_fingerprint_or_known_not_to_change_rows()
         PropagationConfig(name="clockwork", level="features", sides="one", clock=2),
     ]
     fingerprinted = {name for kind in every_kind for name in make(propagation=kind).fingerprint_fields()}
-    fingerprinted |= set(make(regions=RegionsConfig(grid="2x2", align=8)).fingerprint_fields())
+    fingerprinted |= set(
+        make(regions=RegionsConfig(grid="2x2", align=8, context="joint")).fingerprint_fields()
+    )
     assert fingerprinted | SPEED_ONLY == set(option_types(SegmentConfig))
     assert not fingerprinted & SPEED_ONLY
 

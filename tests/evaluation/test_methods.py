@@ -143,7 +143,15 @@ def test_regions_are_options_like_others_and_off_they_change_no_method() -> None
     ]
     assert _digest("fixed:interval=6,regions=1x1") == _digest("fixed:interval=6") == "2a3a94628a"
     assert _digest("fixed:interval=6,regions=2x2") != _digest("fixed:interval=6,regions=2x2,overlap=8")
+    assert _digest("fixed:interval=6,regions=2x2") == "5107478330"  # as before crops had more options
+    assert _digest("fixed:interval=6,regions=2x2,align=1,context=none") == "5107478330"
+    assert names("fixed:regions=2x2,align=32,context=joint,remembered") == [
+        f"fixed regions 2x2 with overlap 16, aligned to 32, context {context} interval=12"
+        for context in ("joint", "remembered")
+    ]
     for text, problem in (
+        ("fixed:align=32", "align goes with regions"),
+        ("fixed:regions=2x2,context=all", "context must be one of none"),
         ("fixed:regions=2", "grid must be ROWSxCOLUMNS"),
         ("fixed:overlap=3", "overlap goes with regions"),
     ):

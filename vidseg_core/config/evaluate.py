@@ -132,6 +132,8 @@ class EvaluateConfig:
             if self.segmenter == LABELS:
                 problem = f"{method.name}: labels have no {method.propagation.level}: name a --segmenter"
                 check(method.propagation.level == "labels", "--methods", problem)
+                problem = f"{method.name}: labels have no surroundings: name a --segmenter"
+                check(method.regions.context == "none", "--methods", problem)
             if method.is_oracle:
                 problem = "oracle needs --tables, a set of build-episodes over the same clips"
                 check(self.tables is not None, "--methods", problem)

@@ -3,8 +3,8 @@
     METHOD   := SCHEDULER [":" OPTION "=" VALUE {"," VALUE} {"," OPTION "=" ...}]
     OPTION   := an option of --scheduler (interval, threshold, policy, max_interval, ...), one of
                 --propagation (level, sides, flow, flow_weights, flow_size, weights, latency, delay, clock,
-                self_check, adapt_steps; its name as ``propagation``), ``regions``, ``overlap`` and ``align``
-                (as --regions.grid and so on), or ``label``, the name that tables and plots show
+                self_check, adapt_steps; its name as ``propagation``), ``regions``, ``overlap``, ``align``
+                and ``context`` (as --regions.grid and so on), or ``label``, which tables and plots show
 
 Several values make several methods, every combination of them. SCHEDULER may be ``package.module:Class``,
 and ``oracle``: the best schedule there is with a key every ``interval`` frames, from episode tables. Options
@@ -34,7 +34,7 @@ __all__ = ["ORACLE", "MethodConfig", "parse_methods"]
 ORACLE = "oracle"
 _SWEPT = ("interval", "threshold")
 _RENAMED = {"propagation": "name"}
-_REGIONS = {"regions": "grid", "overlap": "overlap", "align": "align"}
+_REGIONS = {"regions": "grid", "overlap": "overlap", "align": "align", "context": "context"}
 """Options of `RegionsConfig`, by what they are called here."""
 _OF_CROPS = {name: type(getattr(RegionsConfig, name)) for name in _REGIONS.values() if name != "grid"}
 """Those that whole frames have not, with their types."""
@@ -90,8 +90,9 @@ class MethodConfig:
         values = {"scheduler": to_dict(self.scheduler), "propagation": propagation}
         if self.regions.on:
             values["regions"] = to_dict(self.regions)
-            if self.regions.align == 1:  # as before there was another
-                del values["regions"]["align"]
+            for option, off in (("align", 1), ("context", "none")):  # as before there were others
+                if values["regions"][option] == off:
+                    del values["regions"][option]
         text = json.dumps(values | {"oracle": self.is_oracle}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 

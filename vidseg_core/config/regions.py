@@ -16,9 +16,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
-from vidseg_core.config.errors import ConfigError, check, check_int
+from vidseg_core.config.errors import ConfigError, check, check_choice, check_int
 
 __all__ = ["Crop", "RegionsConfig"]
 
@@ -82,6 +82,9 @@ class RegionsConfig:
     align: int = 1
     """crops are grown to multiples of so many pixels, as the net pads them (tiny-face: 64); 1 to 256"""
 
+    context: Literal["none", "joint", "remembered"] = "none"
+    """what N sees around a key region: its crop; key neighbours with it; also what its layers saw before"""
+
     def __post_init__(self) -> None:
         match = re.fullmatch(r"(\d{1,3})x(\d{1,3})", self.grid) if isinstance(self.grid, str) else None
         problem = f"must be ROWSxCOLUMNS such as 2x2, got {self.grid!r}"
@@ -90,6 +93,7 @@ class RegionsConfig:
         object.__setattr__(self, "grid", "x".join(str(int(side)) for side in match.groups()))
         check_int("--regions.overlap", self.overlap, 0, 1024, "pixels")
         check_int("--regions.align", self.align, 1, MOST_ALIGN, "pixels")
+        check_choice("--regions.context", self.context, ("none", "joint", "remembered"))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -116,6 +120,7 @@ class RegionsConfig:
     def words(self) -> str:
         """Grid and overlap, for people."""
         aligned = f", aligned to {self.align}" if self.align > 1 else ""
+        aligned += f", context {self.context}" if self.context != "none" else ""
         return f"regions {self.grid} with overlap {self.overlap}{aligned}" if self.on else "whole frames"
 
     def recorded(self) -> dict[str, str]:

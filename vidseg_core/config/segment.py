@@ -321,6 +321,9 @@ class SegmentConfig:
         problem = f"the dial keeps to --regions.grid {self.regions.grid}; leave one of the two out"
         check(not (self.regions.on and tried), "--calibration.grids", problem)
         check(not tried or self.has_dial, "--calibration.grids", "goes with --budget or --max_drop")
+        context = self.regions.context
+        problem = f"{context} does not go with --budget or --max_drop, which weigh crops by themselves"
+        check(context == "none" or not self.has_dial, "--regions.context", problem)
         spec = _parse_working_size(self.working_size)
         size = (spec, spec) if isinstance(spec, int) else spec
         for regions in self.regions_tried:
@@ -390,8 +393,9 @@ class SegmentConfig:
             del fields["propagation.clock"]
         if not self.regions.on:  # as before there were others
             del fields["regions.grid"], fields["regions.overlap"]
-        if not self.regions.on or self.regions.align == 1:
-            del fields["regions.align"]
+        for option, off in (("align", 1), ("context", "none")):
+            if not self.regions.on or getattr(self.regions, option) == off:
+                del fields[f"regions.{option}"]
         return fields
 
     def as_typed(self, given: Collection[str]) -> SegmentConfig:
@@ -461,6 +465,7 @@ _FINGERPRINT = frozenset(
         "regions.grid",
         "regions.overlap",
         "regions.align",
+        "regions.context",
         "tta.scales",
         "tta.flip",
         "masks.size",

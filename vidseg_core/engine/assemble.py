@@ -20,6 +20,7 @@ from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.bound import Measured, state_bound
 from vidseg_core.engine.confidence import LabelRule
+from vidseg_core.engine.context import check_context
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates, of_regions
@@ -93,7 +94,7 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     filler = filler_of(propagator_of(config.propagation), two_sided=config.propagation.sides == "two")
     in_calls = ChunkedNet(net, level=filler.level, batch=1, device="cpu")
     scheduler = scheduler_of(config.scheduler)
-    connect(in_calls, scheduler, filler)
+    check_context(config.regions, in_calls, reads_low=connect(in_calls, scheduler, filler))
     if tried.remembered or filler.most_remembered(1, 1, 1):
         _check_state(config, scheduler, filler, build_run_flow(config, "cpu"), tried.remembered)
     notes = [net.note, tried.note]

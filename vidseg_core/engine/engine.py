@@ -28,6 +28,7 @@ import torch
 from vidseg_core.engine.bound import Bound, Measured, state_bound
 from vidseg_core.engine.codec import StateError
 from vidseg_core.engine.confidence import LabelRule
+from vidseg_core.engine.context import Alone, KeyNet
 from vidseg_core.engine.decide import Decider, Decision
 from vidseg_core.engine.finalise import Due, Finaliser
 from vidseg_core.engine.flows import Flows
@@ -113,6 +114,8 @@ class Engine:
         self.net = ChunkedNet(
             segmenter, level=self.filler.level, batch=int(key_batch), device=device, rule=rule
         )
+        self.keys: KeyNet = Alone(self.net)
+        """What runs N on frames that are key."""
         self.stats, self._late = EngineStats(clock=clock_of(str(self.net.device))), Late(delay)
         if delay is not None and (self.two_sided or self._ahead is not None):
             raise ValueError("low latency goes with one side and a scheduler that does not look ahead")
@@ -123,8 +126,8 @@ class Engine:
         self.flows = Flows(estimator, self.stats, layers_of(getattr(online, "map_sets", ())))
         if self.flows.reads_motion and (self.two_sided or self._ahead is not None):
             raise ValueError("motion vectors go with one side and a scheduler that does not look ahead")
-        needed = connect(self.net, scheduler, self.filler)
-        self._lows = Lows(self.net, self.stats, needed=needed)
+        self.reads_low = connect(self.net, scheduler, self.filler)
+        self._lows = Lows(self.net, self.stats, needed=self.reads_low)
         self._decider = Decider(online, self.flows, self._lows, self.stats, self.max_interval)
         self._finaliser = Finaliser(self.net, self.filler, self.flows, self.stats)
 
@@ -219,7 +222,12 @@ class Engine:
         while True:
             with self.stats.timed("lookahead"):
                 decided = [(state, ahead.decide(state, ends)) for state in states]
-            turn = [(state, is_key) for state, is_key in decided if is_key is not None]
+            waits = {self.keys.together(state) for state, is_key in decided if is_key is None}
+            turn = [
+                (state, is_key)
+                for state, is_key in decided
+                if is_key is not None and self.keys.together(state) not in waits
+            ]
             if not turn:
                 return
             looks = [
@@ -266,7 +274,7 @@ class Engine:
             self._lows.see(chosen)
         low = [look.low_maps for look in chosen] if self._lows.needed else None
         with self.stats.timed("net"):
-            results = iter(self.net.run([look.frame.frame_HW3 for look in chosen], low))
+            results = iter(self.keys.run(chosen, low))
         keeps_frame = self.filler.keeps_frame or self._lows.needed
         keys: list[_NewKey | None] = []
         for look, decision in zip(looks, decisions, strict=True):

@@ -63,6 +63,14 @@ class ChunkedNet:
             raise ScoresError(f"segmenter {self._name!r} gave scores that are NaN or Inf")
         return results
 
+    def run_one(self, frame_HW3: np.ndarray) -> list[tuple[np.ndarray, Any]]:
+        """`run` of one frame in a batch of its own, of one."""
+        batch, self.batch = self.batch, 1
+        try:
+            return self.run([frame_HW3])
+        finally:
+            self.batch = batch
+
     @torch.inference_mode()
     def fuse(self, low: Sequence[Any], carried: Sequence[Any]) -> list[Any]:
         """Features of each frame from its low-level ones and those carried to it; for a net with `fuse`."""

@@ -16,14 +16,15 @@ Legend: H, W working size; h, w another size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from vidseg_core.config.regions import Crop, RegionsConfig
-from vidseg_core.engine.bound import Bound, Measured, measure
+from vidseg_core.engine.bound import Bound, Measured, bytes_of, measure
 from vidseg_core.engine.codec import StateError, has_version, pack, unpack
+from vidseg_core.engine.context import Around, Together, arrays_of, check_context, kept_of, seen_pixels
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import resized_luma
@@ -34,6 +35,7 @@ from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
 REGIONS_VERSION = 1001
 """Of stored states; far from the numbers of those of whole frames."""
+_AROUND = "around."
 _ROW_FIELDS = tuple(item.name for item in fields(FrameResult) if item.name != "labels_HW")
 
 
@@ -46,6 +48,8 @@ class RegionStates:
     """Of each region the rows that wait for another region's, with masks of the crop."""
     size: tuple[int, int] | None = None
     """(H, W) of the frames; None before the first."""
+    around: Around = field(default_factory=Around)
+    """What N saw around regions."""
 
     @classmethod
     def new(cls, seed: int, segment: str, count: int) -> RegionStates:
@@ -67,6 +71,8 @@ class RegionStates:
         for number, rows in enumerate(self.rows):
             if rows:
                 arrays[f"masks.{number}"] = np.stack([row.labels_HW for row in rows])
+        around = arrays_of(self.around.settled(self.last_frame_index))
+        arrays |= {f"{_AROUND}{name}": kept_Cn for name, kept_Cn in around.items()}
         said = [[[_plain(getattr(row, name)) for name in _ROW_FIELDS] for row in rows] for rows in self.rows]
         return pack(REGIONS_VERSION, {"rows": said, "size": self.size}, arrays)
 
@@ -86,9 +92,10 @@ class RegionStates:
                 for of_region, masks_Thw in zip(said, masks, strict=True)
             ]
             size = _size_of(header.get("size"))
+            kept = {name.removeprefix(_AROUND): a for name, a in arrays.items() if name.startswith(_AROUND)}
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"state of regions is inconsistent: {type(error).__name__}: {error}") from error
-        return cls(states=states, rows=rows, size=size)
+        return cls(states=states, rows=rows, size=size, around=Around(kept_of(kept)))
 
 
 def restored(data: bytes) -> SegmentState | RegionStates:
@@ -120,6 +127,10 @@ class RegionEngine:
         if engine.flows.reads_motion:
             raise ValueError("motion vectors are of whole frames: they do not go with --regions.grid")
         self._engine, self._regions = engine, regions
+        check_context(regions, engine.net, reads_low=engine.reads_low)
+        self._together = Together(engine.net, regions) if regions.context != "none" else None
+        if self._together is not None:
+            engine.keys = self._together
 
     @property
     def scheduler(self) -> Scheduler | WindowScheduler:
@@ -149,14 +160,26 @@ class RegionEngine:
         if len(states) != len(frames):
             raise ValueError(f"{len(states)} states need as many frames, not {len(frames)}")
         crops = [crop for frame in frames for crop in self._cut(frame)]
-        rows = self._engine.step([one for state in states for one in state.states], crops)
+        rows = self._engine.step(self._all_of(states, [frame.shape for frame in frames]), crops)
         for state, frame in zip(states, frames, strict=True):
             state.size = frame.shape
         return self._take(states, rows)
 
     def finish(self, states: Sequence[RegionStates]) -> list[list[FrameResult]]:
         """The segments end here: frames that still wait become final."""
-        return self._take(states, self._engine.finish([one for state in states for one in state.states]))
+        return self._take(states, self._engine.finish(self._all_of(states, [state.size for state in states])))
+
+    def _all_of(
+        self, states: Sequence[RegionStates], sizes: Sequence[tuple[int, int] | None]
+    ) -> list[SegmentState]:
+        """The states of all regions; whose they are is known while they are stepped."""
+        if self._together is not None:
+            self._together.owners = {
+                id(one): (state, number, size or (0, 0))
+                for state, size in zip(states, sizes, strict=True)
+                for number, one in enumerate(state.states)
+            }
+        return [one for state in states for one in state.states]
 
     def _cut(self, frame: FrameInput) -> Iterator[FrameInput]:
         whole = _Whole(frame)
@@ -199,13 +222,13 @@ def joined(
 
     What a frame has one of is that of the region whose key is the oldest; `kar` is weighted by pixels.
     """
-    crops = regions.crops(size or _size_from(rows, regions))
-    last = crops[-1]
-    labels_HW = np.empty((last.bottom, last.right), rows[0].labels_HW.dtype)
+    size = size or _size_from(rows, regions)
+    crops = regions.crops(size)
+    labels_HW = np.empty(size, rows[0].labels_HW.dtype)
     for row, crop in zip(rows, crops, strict=True):
         labels_HW[crop.inner_where] = row.labels_HW[crop.inner_in_crop]
     oldest = min(rows, key=lambda row: (row.key_frame_index, -row.lkd))
-    seen = sum(crop.pixels for row, crop in zip(rows, crops, strict=True) if row.is_key)
+    seen = seen_pixels([row.is_key for row in rows], regions, size)
     all_pixels = sum(crop.pixels for crop in crops)
     weighed = sum(row.kar * (crop.pixels / all_pixels) for row, crop in zip(rows, crops, strict=True))
     return FrameResult(
@@ -248,7 +271,8 @@ def measured(state: SegmentState | RegionStates, size: tuple[int, int], regions:
     found = Measured()
     for one, crop in zip(state.states, regions.crops(size), strict=True):
         found = found.most(measure(one, crop.shape))
-    return found
+    around = bytes_of(dict(state.around.settled(state.last_frame_index))) / (size[0] * size[1])
+    return replace(found, remembered=found.remembered + around)
 
 
 class _Whole:

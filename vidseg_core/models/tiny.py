@@ -129,13 +129,12 @@ class _Context(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mix = _convolution((1 + len(POOLS)) * channels, channels)
+        self.pools = nn.ModuleList(
+            nn.AvgPool2d(size, stride=1, padding=size // 2, count_include_pad=False) for size in POOLS
+        )
 
     def forward(self, map_BFhw: torch.Tensor) -> torch.Tensor:
-        pooled = [
-            F.avg_pool2d(map_BFhw, size, stride=1, padding=size // 2, count_include_pad=False)
-            for size in POOLS
-        ]
-        return self.mix(torch.cat([map_BFhw, *pooled], dim=1))
+        return self.mix(torch.cat([map_BFhw, *(pool(map_BFhw) for pool in self.pools)], dim=1))
 
 
 class _Climb(nn.Module):

@@ -17,6 +17,7 @@ import numpy as np
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.config.words import count
 from vidseg_core.engine.assemble import describe_net
+from vidseg_core.engine.context import seen_pixels
 from vidseg_core.kit.manifest import check_claim
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.media import DecodeChild, MediaError, VideoIndex
@@ -177,7 +178,7 @@ def _say_crops(report: Reporter, config: SegmentConfig, size: tuple[int, int]) -
     """What the regions of the largest frames are."""
     crops = config.regions.crops(size)
     shapes = sorted({crop.shape for crop in crops}, key=math.prod)
-    pixels = sum(crop.pixels for crop in crops) / math.prod(size)
+    pixels = seen_pixels([True] * len(crops), config.regions, size) / math.prod(size)
     report.say(
         f"regions: {config.regions.grid}, so {len(crops)} crops of a frame of {size[0]}x{size[1]}, of "
         f"{' and '.join(f'{rows}x{columns}' for rows, columns in shapes)} with overlap "
