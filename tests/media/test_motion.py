@@ -120,6 +120,15 @@ def test_a_still_scene_is_still(tmp_path: Path) -> None:
     assert all(motion.is_still for motion in list(found.values())[1:] if motion)
 
 
+@pytest.mark.parametrize("crop", ["0,16,0,0", "64,0,0,0"])
+def test_a_picture_whose_corner_is_cut_off_says_nothing(tmp_path: Path, crop: str) -> None:
+    """Vectors count from the corner that is coded: what moved lay 16 rows too low."""
+    pictures = panned(4, 96, 192)
+    assert set(motions(encoded(tmp_path / "cut.mp4", pictures, x264=f"crop-rect={crop}")).values()) == {None}
+    found = motions(encoded(tmp_path / "clip.mp4", pictures, x264="ref=1:crop-rect=0,0,16,8"))
+    assert all(motion is not None and motion.since for motion in list(found.values())[1:])
+
+
 def test_other_codecs_say_nothing(tmp_path: Path) -> None:
     path = encoded(tmp_path / "clip.webm", panned(6), "libvpx-vp9")
     assert set(motions(path).values()) == {None}

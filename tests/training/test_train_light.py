@@ -1,11 +1,14 @@
 """Promise: train-propagation trains Accel, GRFP and the clock of Clockwork by the one loop that there is:
-kills change no weight, what is written is what runs read, and Accel is scored beside both of its branches.
+kills change no weight, what is written is what runs read, Accel is scored beside both of its branches and
+the clock by what it reports; options that only other propagators learn by are refused.
 
 Why: their light net has running statistics, which a checkpoint that holds weights alone would lose.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,12 @@ import torch.nn.functional as functional
 
 from tests.engine.toy import moving_clip
 from tests.training.small import killed_and_resumed
+from vidseg_core.config.catalogue import BESIDE, LEARNED, PROPAGATORS
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.recipes import PropagationRecipe
+from vidseg_core.config.recipes import PropagationRecipe, SharingRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.models import SegmenterError, build_segmenter
+from vidseg_core.models.clockwork import new_clock
 from vidseg_core.models.light import AccelNet, light_facts
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 from vidseg_core.training.flow_clips import FlowClip
@@ -29,15 +34,25 @@ from vidseg_core.training.propagation import PropagationLoop, PropagationOptions
 NAMES = ("accel", "grfp", "clockwork")
 
 
+def config_of(name: str, **options: Any) -> TrainPropagationConfig:
+    light = {"light": "tiny:8"} if name in BESIDE else {}
+    return TrainPropagationConfig(
+        data=("scenes:",), segmenter="tiny-scenes", output="out", propagator=name, **light, **options
+    )
+
+
 def learner(name: str, **options: Any) -> Learner:
     net = "sharing:2/tiny-scenes" if name == "clockwork" else "tiny-scenes"
+    recipe = PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1)
+    if name == "grfp":
+        recipe = replace(recipe, frames=3)
     given: dict[str, Any] = ({} if name == "clockwork" else {"light": "tiny:8"}) | options
     config = TrainPropagationConfig(
         data=("scenes:",),
         segmenter=net,
         output="out",
         propagator=name,
-        recipe=PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1, frames=3),
+        recipe=recipe,
         **given,
     )
     return build_learner(config, build_segmenter(net), "cpu")
@@ -97,13 +112,55 @@ def test_a_light_net_may_begin_with_weights_of_its_own(tmp_path: Path) -> None:
         ({"light": "tinny:8"}, "--light"),
         (
             {"light": None, "propagator": "lvs", "light_weights": "a"},
-            "--light_weights: lvs runs no light net",
+            "--light_weights: has no effect on lvs; it goes with accel, grfp",
         ),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         learner(options.pop("propagator", "accel"), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("match", {"kernel": 5}, "--kernel: has no effect on match; it goes with lvs"),
+        ("lvs", {"recipe": PropagationRecipe(light=2.0)}, "--recipe.light: .* lvs; it goes with accel, grfp"),
+        ("accel", {"sharing": SharingRecipe(norm="l2")}, "--sharing.norm: .* goes with feature_sharing"),
+        (
+            "clockwork",
+            {"recipe": PropagationRecipe(max_gap=9)},
+            "--recipe.max_gap: has no effect on clockwork",
+        ),
+    ],
+)
+def test_options_of_other_learners_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    """They were ignored: a run of hours did not do what its command said."""
+    with pytest.raises(ConfigError, match=message):
+        config_of(name, **options)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_defaults_fit_and_every_loss_of_a_learner_has_a_weight_that_it_may_be_given(name: str) -> None:
+    config_of(name)
+    module, _, cls = PROPAGATORS[name].learner.partition(":")
+    group = "sharing" if name == "feature_sharing" else "recipe"
+    losses = {f"{group}.{loss}" for loss in getattr(import_module(module), cls).losses}
+    assert losses <= set(PROPAGATORS[name].takes)
+
+
+def test_the_clock_is_scored_by_what_its_layer_reports(tmp_path: Path) -> None:
+    """Its masks do not depend on the layer, so nothing printed told a trained one from another."""
+    found, clip = learner("clockwork"), FlowClip(name="c", frames_THW3=np.stack(moving_clip(12, seed=1)))
+
+    def ranked(seed: int) -> float:
+        layer = new_clock(found.segmenter, seed=seed)
+        (data,) = found.files(layer.state_dict()).values()
+        (tmp_path / found.file_names[0]).write_bytes(data)
+        (rank,) = found.score(tmp_path, [clip]).ranks
+        return rank.expected
+
+    assert len({ranked(seed) for seed in range(3)}) > 1
 
 
 def test_a_net_that_learns_nothing_is_no_light_net() -> None:

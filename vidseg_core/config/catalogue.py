@@ -196,6 +196,8 @@ class PropagatorEntry:
     """The verb that writes the weights it needs (``propagation.weights``)."""
     learner: str = ""
     """Of one that ``train-propagation`` trains, what it learns: ``package.module:Class``."""
+    takes: tuple[str, ...] = ()
+    """Options of ``train-propagation`` that its learner reads and not every other learner does."""
     level: str = ""
     """The one that it works at; empty: any."""
     online: bool = False
@@ -228,12 +230,22 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         made_by="vidseg_core.propagation.lvs:Lvs",
         trained_by="train-propagation",
         learner="vidseg_core.training.lvs:LvsLearner",
+        takes=(
+            "kernel",
+            "recipe.max_gap",
+            "recipe.twice",
+            "recipe.scores",
+            "recipe.features",
+            "recipe.labels",
+            "recipe.deviation",
+        ),
         level="features",
     ),
     "match": PropagatorEntry(
         made_by="vidseg_core.propagation.match:Match",
         trained_by="train-propagation",
         learner="vidseg_core.training.match:MatchLearner",
+        takes=("recipe.max_gap", "recipe.lessons", "recipe.pixels", "recipe.overlap", "recipe.read"),
         level="labels",
         file="tiny-match",
         moves=True,
@@ -245,6 +257,7 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         made_by="vidseg_core.propagation.light:Accel",
         trained_by="train-propagation",
         learner="vidseg_core.training.light:AccelLearner",
+        takes=("light", "light_weights", "recipe.max_gap", "recipe.fused", "recipe.light"),
         level="scores",
         light=True,
         moves=True,
@@ -253,6 +266,7 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         made_by="vidseg_core.propagation.light:Grfp",
         trained_by="train-propagation",
         learner="vidseg_core.training.light:GrfpLearner",
+        takes=("light", "light_weights", "recipe.frames", "recipe.scores", "recipe.light", "recipe.labels"),
         level="scores",
         online=True,
         light=True,
@@ -261,11 +275,22 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
     "feature_sharing": PropagatorEntry(
         made_by="vidseg_core.propagation.sharing:FeatureSharing",
         learner="vidseg_core.training.sharing:SharingLearner",
+        takes=(
+            "recipe.max_gap",
+            "sharing.current",
+            "sharing.made_key",
+            "sharing.own_key",
+            "sharing.levels",
+            "sharing.alpha",
+            "sharing.norm",
+            "sharing.distance",
+        ),
         level="features",
     ),
     "clockwork": PropagatorEntry(
         made_by="vidseg_core.propagation.clockwork:clockwork",
         learner="vidseg_core.training.clockwork:ClockLearner",
+        takes=("recipe.scores",),
         level="features",
         clocked=True,
     ),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from vidseg_core.config.catalogue import BESIDE, LEARNED
+from vidseg_core.config.catalogue import BESIDE, LEARNED, PROPAGATORS
 from vidseg_core.config.errors import check, check_choice, check_int, check_name, check_positive
 from vidseg_core.config.nets import NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.recipes import PropagationRecipe, SharingRecipe
@@ -98,6 +98,7 @@ class TrainPropagationConfig:
         check_choice("--propagator", self.propagator, LEARNED)
         check_name("--segmenter", self.segmenter, NAMED_NETS, NET_FAMILIES)
         self._check_light()
+        self._check_owners()
         self._check_places()
         self._check_numbers()
 
@@ -106,10 +107,14 @@ class TrainPropagationConfig:
             problem = f"must name the net that {self.propagator} runs on every frame, e.g. tiny:8"
             check(self.light is not None, "--light", problem)
             check_name("--light", str(self.light), NAMED_NETS, NET_FAMILIES)
-            return
-        for name in ("light", "light_weights"):
-            problem = f"{self.propagator} runs no light net; it goes with {', '.join(BESIDE)}"
-            check(getattr(self, name) is None, f"--{name}", problem)
+
+    def _check_owners(self) -> None:
+        """What only other propagators learn by is left as it is, since nobody would read it."""
+        given = flat_dict(self)
+        for option, default in _defaults().items():
+            owners = [name for name in LEARNED if option in PROPAGATORS[name].takes]
+            problem = f"has no effect on {self.propagator}; it goes with {', '.join(owners)}"
+            check(not owners or self.propagator in owners or given[option] == default, f"--{option}", problem)
 
     def _check_places(self) -> None:
         check(bool(self.data), "--data", "needs at least one data set, e.g. face:/data/face")
@@ -190,6 +195,18 @@ class TrainPropagationConfig:
     def to_yaml(self) -> str:
         """This configuration as a ``--config`` file."""
         return to_yaml(self)
+
+
+def _defaults() -> dict[str, Any]:
+    """By dotted option name, of the options that have one."""
+    fields = dataclasses.fields(TrainPropagationConfig)
+    plain = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    recipes = {"recipe": PropagationRecipe(), "sharing": SharingRecipe()}
+    return plain | {
+        f"{group}.{name}": value
+        for group, recipe in recipes.items()
+        for name, value in flat_dict(recipe).items()
+    }
 
 
 def _check_weight(option: str, value: object) -> None:

@@ -10,10 +10,12 @@ every decoder starts anew at (IDR, BLA, after an end of sequence).
 
 from __future__ import annotations
 
+from vidseg_core.media.bits import Bits
+
 _BLA, _CRA, _EOS, _SPS, _PPS = range(16, 19), 21, 36, 33, 34
 _IDR = (19, 20)
 _HEAD = 96
-"""Bytes of a unit that hold all that is read here."""
+"""Bytes of a unit that hold all that is read here, after the two of its header."""
 
 
 class PictureOrder:
@@ -35,16 +37,16 @@ class PictureOrder:
             if kind == _EOS:
                 self._ended = True
             elif kind == _SPS:
-                self._take_sps(_Bits(unit))
+                self._take_sps(Bits(unit[2:_HEAD]))
             elif kind == _PPS:
-                self._take_pps(_Bits(unit))
+                self._take_pps(Bits(unit[2:_HEAD]))
             elif kind < 32:
-                return self._take_slice(kind, (unit[1] & 7) - 1, _Bits(unit))
+                return self._take_slice(kind, (unit[1] & 7) - 1, Bits(unit[2:_HEAD]))
         except (IndexError, KeyError):
             self._known = False
         return False
 
-    def _take_sps(self, bits: _Bits) -> None:
+    def _take_sps(self, bits: Bits) -> None:
         """7.3.2.2, to log2_max_pic_order_cnt_lsb_minus4."""
         bits.take(4)
         layers = bits.take(3)
@@ -61,13 +63,13 @@ class PictureOrder:
         bits.golombs(2)
         self._sps[number] = (bits.golomb() + 4, planes)
 
-    def _take_pps(self, bits: _Bits) -> None:
+    def _take_pps(self, bits: Bits) -> None:
         """7.3.2.3.1, to num_extra_slice_header_bits."""
         number, sps = bits.golomb(), bits.golomb()
         bits.take(1)
         self._pps[number] = (sps, bool(bits.take(1)), bits.take(3))
 
-    def _take_slice(self, kind: int, layer: int, bits: _Bits) -> bool:
+    def _take_slice(self, kind: int, layer: int, bits: Bits) -> bool:
         """7.3.6.1 and 8.3.1."""
         if not bits.take(1):
             return False
@@ -95,29 +97,3 @@ class PictureOrder:
         high = self._before - self._before % span
         gap = low - self._before % span
         return high + low + (span if gap <= -span // 2 else -span if gap > span // 2 else 0)
-
-
-class _Bits:
-    """Reads the payload of a NAL unit from its first bit on, emulation prevention taken out (7.4.2)."""
-
-    def __init__(self, unit: memoryview | bytes) -> None:
-        payload = bytes(unit[2:_HEAD]).replace(b"\0\0\3", b"\0\0")
-        self._bits, self._at = "".join(f"{byte:08b}" for byte in payload), 0
-
-    def take(self, count: int) -> int:
-        """The next `count` bits as a number. IndexError if they are not there."""
-        self._at += count
-        if self._at > len(self._bits):
-            raise IndexError(count)
-        return int(self._bits[self._at - count : self._at] or "0", 2)
-
-    def golomb(self) -> int:
-        """ue(v), 9.2."""
-        zeros = self._bits.find("1", self._at) - self._at
-        if zeros < 0:
-            raise IndexError(zeros)
-        self.take(zeros)
-        return self.take(zeros + 1) - 1
-
-    def golombs(self, count: int) -> list[int]:
-        return [self.golomb() for _ in range(count)]

@@ -8,7 +8,8 @@ two references, as H.264's temporal direct mode has it (ITU-T H.264, 8.4.1.2.3).
 (`DecodeUnit.kept`), its own vectors lead on to a frame that is delivered.
 
 Nothing is known of a frame that is damaged, interlaced or mostly intra (a cut), of one whose reference is
-unknown, and of the B pictures of MPEG-4: who wants their motion has to estimate it.
+unknown, of the B pictures of MPEG-4, and of H.264 that is cropped at left or top: who wants their motion has
+to estimate it.
 
 Invariant: what is said of a frame depends on the file, the unit and the frames that are delivered, never on
 shards, nor on where decoding was taken up.
@@ -31,6 +32,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vidseg_core.media.h264_crop import begins_elsewhere
 from vidseg_core.media.nal_units import h264_header, h264_refers, mpeg4_refers
 
 CODECS = ("h264", "mpeg4")
@@ -295,7 +297,9 @@ def _refers_for(codec: VideoCodecContext) -> Callable[[memoryview], bool | None]
     """Says of a packet whether later pictures may refer to it; None: that cannot be known."""
     if codec.codec.canonical_name == "mpeg4":
         return mpeg4_refers
-    length_bytes = h264_header(codec.extradata or b"")[1]
+    sets, length_bytes = h264_header(codec.extradata or b"")
+    if any(map(begins_elsewhere, sets or ())):
+        return lambda data: None
     return lambda data: h264_refers(data, length_bytes)
 
 

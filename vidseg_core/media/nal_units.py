@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from vidseg_core.media.h264_crop import begins_elsewhere
 from vidseg_core.media.hevc_order import PictureOrder
 
 _SET, _START, _OTHER_PICTURE, _REST = range(4)
@@ -203,11 +204,17 @@ def _prefixed(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
     return units, at
 
 
-def h264_refers(data: memoryview, length_bytes: int) -> bool:
-    """Whether pictures may refer to the one in a packet: nal_ref_idc of its first slice (H.264, 7.4.1)."""
-    pictures = (unit for unit in _nal_units(data, length_bytes) if _h264_kind(unit[0]) in _PICTURES)
-    first = next(pictures, None)
-    return first is not None and bool(first[0] & 0x60)
+def h264_refers(data: memoryview, length_bytes: int) -> bool | None:
+    """Whether pictures may refer to the one in a packet: nal_ref_idc of its first slice (H.264, 7.4.1).
+
+    None where a parameter set before it says that its corner is cut off.
+    """
+    for unit in _nal_units(data, length_bytes):
+        if begins_elsewhere(unit):
+            return None
+        if _h264_kind(unit[0]) in _PICTURES:
+            return bool(unit[0] & 0x60)
+    return False
 
 
 def mpeg4_refers(data: memoryview) -> bool | None:

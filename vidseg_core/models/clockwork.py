@@ -45,6 +45,18 @@ class ClockNet(nn.Module):
         """Scores of the low-level features of B frames: (B, C, y, x)."""
         return self.score(self.low_of(low).float())
 
+    @torch.inference_mode()
+    def changed(self, key_low: Features, low: Features) -> float:
+        """The share of places, 0..1, whose class differs between a key and a frame, by their low features."""
+        key_yx, now_yx = (self._classes(maps) for maps in (key_low, low))
+        return float((key_yx != now_yx).float().mean())
+
+    def _classes(self, low: Features) -> torch.Tensor:
+        low_Lyx = self.low_of(low)
+        if self.score.weight.device != low_Lyx.device:
+            self.to(low_Lyx.device)
+        return self.score(low_Lyx[None].float()).argmax(1)
+
     def low_of(self, low: Features) -> torch.Tensor:
         """The map that is read, of one frame or of several."""
         maps = (low,) if isinstance(low, torch.Tensor) else tuple(low)

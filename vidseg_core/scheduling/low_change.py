@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-
 from vidseg_core.models.clockwork import read_clock
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.protocol import checked_threshold
@@ -28,13 +24,5 @@ class LowChange:
         """`SegmenterError` for a segmenter that the file does not belong to."""
         self._net.check(segmenter, self._file)
 
-    @torch.inference_mode()
     def score(self, deviation: Deviation) -> float:
-        key, now = (self._classes(low) for low in (deviation.key_low, deviation.low))
-        return 100.0 * float((key != now).float().mean())
-
-    def _classes(self, low: Any) -> torch.Tensor:
-        low_Lyx = self._net.low_of(low)
-        if self._net.score.weight.device != low_Lyx.device:
-            self._net.to(low_Lyx.device)
-        return self._net.score(low_Lyx[None].float()).argmax(1)
+        return 100.0 * self._net.changed(deviation.key_low, deviation.low)

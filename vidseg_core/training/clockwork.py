@@ -16,7 +16,7 @@ import torch.nn.functional as functional
 from numpy.random import Generator
 
 from vidseg_core.config.train_propagation import TrainPropagationConfig
-from vidseg_core.models.clockwork import ClockNet, new_clock
+from vidseg_core.models.clockwork import ClockNet, new_clock, read_clock
 from vidseg_core.models.propagation_file import facts_metadata
 from vidseg_core.models.protocol import Segmenter, parts_of
 from vidseg_core.models.trainable import weights_bytes
@@ -24,6 +24,7 @@ from vidseg_core.propagation.clockwork import AllButCoarsest
 from vidseg_core.training.flow_clips import ClipCut, FlowClip, cut_out
 from vidseg_core.training.flow_loss import divergence
 from vidseg_core.training.learner import Learner
+from vidseg_core.training.propagation_score import Scores, score_propagator
 
 FILE = "clockwork.safetensors"
 
@@ -61,6 +62,19 @@ class ClockLearner(Learner):
 
     def read(self, folder: Path) -> tuple[Segmenter, AllButCoarsest]:
         return self.segmenter, AllButCoarsest()
+
+    def score(self, folder: Path, clips: Sequence[FlowClip]) -> Scores:
+        """What it shows between keys does not depend on the layer; what the layer reports is ranked."""
+        layer = read_clock(str(folder / FILE)).to(self.device)
+        segmenter, propagator = self.read(folder)
+        return score_propagator(
+            propagator,
+            segmenter,
+            clips,
+            self.config.gap_numbers,
+            device=str(self.device),
+            expects=lambda pair: layer.changed(pair.key.low, pair.low),
+        )
 
     def use(self, folder: Path) -> str:
         return (

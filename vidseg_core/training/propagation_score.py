@@ -11,7 +11,7 @@ Legend: H, W size of a clip; h, w flow size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +33,8 @@ STRIDE = 10
 """Frames from key to key."""
 VIEW = 256
 """Longest side of flow pictures, pixels."""
+Expects = Callable[[FramePair], float]
+"""A number that should be the larger, the more labels differ between the two frames."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class RankScore:
 
     clip: str
     expected: float
-    """Of the propagator's expected deviation."""
+    """Of the propagator's expected deviation, or of what goes with it as a scheduler."""
     difference: float
     """Of the mean difference of the gray pictures."""
 
@@ -63,7 +65,7 @@ class Scores:
 
     carried: list[CarriedScore] = field(default_factory=list)
     ranks: list[RankScore] = field(default_factory=list)
-    """Only of propagators that expect a deviation."""
+    """Only where one is expected."""
 
 
 def score_propagator(
@@ -74,18 +76,23 @@ def score_propagator(
     *,
     device: str,
     beside: Sequence[AnyPropagator] = (),
+    expects: Expects | None = None,
 ) -> Scores:
-    """The scores of each clip that is longer than the smallest gap. `beside`: compared with it, too."""
+    """The scores of each clip that is longer than the smallest gap.
+
+    `beside`: compared with it, too. `expects`: how much has changed; by default what the propagator expects.
+    """
     net = ChunkedNet(segmenter, level=propagator.level, batch=1, device=device)
     ways = (Copy(propagator.level), FlowWarp(propagator.level), *beside, propagator)
     fillers = [filler_of(way, two_sided=False) for way in ways]
     for filler in fillers:
         connect(net, None, filler)
+    expects = expects or getattr(propagator, "expected_deviation", None)
     scores = Scores()
     for clip in clips:
         fitting = [gap for gap in gaps if gap < len(clip.frames_THW3)]
         if fitting:
-            _OneClip(clip, net, fillers, fitting).measure(scores)
+            _OneClip(clip, net, fillers, fitting, expects).measure(scores)
     return scores
 
 
@@ -93,7 +100,12 @@ class _OneClip:
     """Confusion matrices and numbers to rank, of one clip."""
 
     def __init__(
-        self, clip: FlowClip, net: ChunkedNet, fillers: Sequence[Filler], gaps: Sequence[int]
+        self,
+        clip: FlowClip,
+        net: ChunkedNet,
+        fillers: Sequence[Filler],
+        gaps: Sequence[int],
+        expects: Expects | None,
     ) -> None:
         self._clip, self._net, self._fillers, self._gaps = clip, net, fillers, gaps
         self._seen = _Seen(net, clip.frames_THW3, needs_low=any(filler.needs_low for filler in fillers))
@@ -101,7 +113,7 @@ class _OneClip:
         self._counts = {(f.name, gap): ConfusionMatrix(classes) for f in fillers for gap in gaps}
         self._pairs = dict.fromkeys(gaps, 0)
         self._numbers: list[tuple[float, float, float]] = []
-        self._expects = getattr(fillers[-1].propagator, "expected_deviation", None)
+        self._expects = expects
 
     def measure(self, scores: Scores) -> None:
         """Every key of the clip, and what follows it."""
