@@ -1,11 +1,12 @@
 """The part `learned` of `benchmarks.regions`: schedulers that learned on tables of regions, on other clips.
 
 Of each clip and grid, tables as `build-episodes --regions.grid` makes them (labels as N, keys every third
-frame). In turn a third of the clips is left out; the others teach a decision net (`train-decision`) and a
-planner (`train-planner`) of the grid, one file for all of its regions. On the clips left out their thresholds
-are set so that the key share is the asked one, and frames are filled from two sides as the run does. Beside
-them `fixed`, the planner of the package, and the best keys (`oracle`). Agreement is the score of
-`benchmarks.two_sided`, as in the other parts.
+frame, two sides). In turn a third of the clips is left out; the others teach a decision net
+(`train-decision`) and a planner (`train-planner`) of the grid, one file for all of its regions. On the clips
+left out their thresholds are set so that the key share is the asked one, and frames are filled from two sides
+as the run does. Beside them `fixed`, the planner of the package (which knows some of the clips), and the best
+keys under one budget of pixels by the tables, as `evaluate` has them (`oracle`). The score is that of the
+other parts.
 
 Of the differences between two ways the mean over clips and its 95 % interval (bootstrap over clips) are said.
 
@@ -25,14 +26,11 @@ from benchmarks.regions import (
     ORACLE_SIZE,
     STRIDE,
     Point,
-    RegionOracle,
     Row,
     at_share,
-    best_near,
     confusion_of,
     score,
     sized,
-    weights_of,
 )
 from benchmarks.two_sided import Clip
 from vidseg_core.calibration.choice import interval_of_mean
@@ -43,8 +41,9 @@ from vidseg_core.datasets.regions import cut_out, region_name
 from vidseg_core.episodes.between import Seen
 from vidseg_core.episodes.features import Features
 from vidseg_core.episodes.on_tables import LookaheadTable, Scored
+from vidseg_core.episodes.oracle import divide, two_sided_curve
 from vidseg_core.episodes.table import EpisodeTable
-from vidseg_core.episodes.table_builder import Refused, TableBuilder, TableOptions
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.episodes.table_set import join_tables
 from vidseg_core.models.planner import PlannerFacts, PlannerModel, read_planner
 from vidseg_core.propagation import DisFlow, build_propagator
@@ -64,9 +63,10 @@ class Part:
     """One region of a clip."""
 
     pixels: int
+    inner: int
+    """Of its inner part."""
     seen: Seen
-    table: EpisodeTable | None
-    """None: nothing changes there that a mask shows, and its first frame is its only key."""
+    table: EpisodeTable
 
 
 @dataclass(slots=True)
@@ -99,31 +99,33 @@ class Cut:
 
 def cut_of(clip: Clip, regions: RegionsConfig) -> Cut:
     """The tables of the clip's regions, in this process."""
-    frames = len(clip.frames)
+    options = TableOptions(
+        horizon=min(HORIZON, len(clip.frames) - 1),
+        key_stride=STRIDE,
+        two_sided_stride=STRIDE,
+        flow_size=ORACLE_SIZE,
+        pictures=True,
+        any_class=True,
+    )
     builder = TableBuilder(
-        TableOptions(
-            horizon=min(HORIZON, frames - 1), key_stride=STRIDE, flow_size=ORACLE_SIZE, pictures=True
-        ),
+        options,
         net=None,
         propagator=build_propagator("flow_warp"),
         flow=DisFlow(),
-        features=Features(("flow", "scores")),
+        features=Features(("flow",)),
         classes=clip.classes,
     )
-    about = {"key_stride": str(STRIDE), **regions.recorded()}
+    about = {"key_stride": str(STRIDE), "two_sided_stride": str(STRIDE), **regions.recorded()}
+    records = [
+        Record(video_id=clip.name, frame_index=t, frame_HW3=frame_HW3, labels_HW=labels_HW)
+        for t, (frame_HW3, labels_HW) in enumerate(zip(clip.frames, clip.labels, strict=True))
+    ]
     parts = []
     for number, crop in enumerate(regions.crops(clip.labels[0].shape)):
         name = region_name(clip.name, regions, number) if regions.on else clip.name
-        records = [
-            Record(video_id=clip.name, frame_index=t, frame_HW3=frame_HW3, labels_HW=labels_HW)
-            for t, (frame_HW3, labels_HW) in enumerate(zip(clip.frames, clip.labels, strict=True))
-        ]
         seen = builder.see(cut_out(record, regions, number, name) for record in records)
-        try:
-            table = builder.tabulate(name, 0, seen, fingerprint=about)
-        except Refused:
-            table = None
-        parts.append(Part(crop.pixels, seen, table))
+        inner = clip.labels[0][crop.inner_where].size
+        parts.append(Part(crop.pixels, inner, seen, builder.tabulate(name, 0, seen, fingerprint=about)))
     return Cut(clip, regions, builder, parts)
 
 
@@ -140,14 +142,6 @@ def around(cut: Cut, schedules: Sequence[Sequence[np.ndarray]], share: float) ->
     return [(shares[place], cut.worth(schedules[place])) for place in chosen]
 
 
-def of_parts(cut: Cut, keys_of: Any) -> list[list[np.ndarray]]:
-    """By threshold the keys of all regions; `keys_of`: table -> keys by threshold."""
-    alone = [np.zeros(1, np.int64)]
-    found = [alone if part.table is None else keys_of(part.table) for part in cut.parts]
-    count = max(map(len, found))
-    return [[keys[min(place, len(keys) - 1)] for keys in found] for place in range(count)]
-
-
 def fixed(cut: Cut, share: float) -> list[list[np.ndarray]]:
     factor = sum(part.pixels for part in cut.parts) / cut.frame_pixels
     around_it = {max(1, math.floor(factor / share)), math.ceil(factor / share)}
@@ -157,23 +151,33 @@ def fixed(cut: Cut, share: float) -> list[list[np.ndarray]]:
 def planned(cut: Cut, model: PlannerModel, facts: PlannerFacts, share: float) -> list[list[np.ndarray]]:
     """At prices around the share, by halving."""
     core = PlannerCore(model, facts, pairs=Pairs(most=2000))
-    walked = [
-        None if part.table is None else LookaheadTable(core, part.table, two_sided=True) for part in cut.parts
-    ]
-    tried, low, high = list[list[np.ndarray]](), 1e-4, 20.0
-    for _ in range(12):
+    walked = [LookaheadTable(core, part.table, two_sided=True) for part in cut.parts]
+    tried, low, high = list[list[np.ndarray]](), 1e-6, 20.0
+    for _ in range(16):
         price = math.sqrt(low * high)
-        keys = [np.zeros(1, np.int64) if walk is None else walk.keys(price) for walk in walked]
-        tried.append(keys)
-        low, high = (low, price) if cut.share(keys) <= share else (price, high)
+        tried.append([walk.keys(price) for walk in walked])
+        low, high = (low, price) if cut.share(tried[-1]) <= share else (price, high)
     return tried
+
+
+def best(cut: Cut, share: float) -> list[list[np.ndarray]]:
+    """The best keys of all regions under one budget of pixels, and with one key more."""
+    curves = [two_sided_curve(part.table) for part in cut.parts]
+    costs, worth = [part.pixels for part in cut.parts], [part.inner for part in cut.parts]
+    budget = share * cut.frame_pixels * len(cut.clip.frames)
+    least = sum(cost * curve.least for cost, curve in zip(costs, curves, strict=True))
+    found = []
+    for most in (budget, budget + max(costs)):
+        keys = divide(curves, max(most, least), costs=costs, worth=worth).keys
+        found.append([curve.schedule(m) for curve, m in zip(curves, keys, strict=True)])
+    return found
 
 
 class Learned:
     """What learned of one grid on the clips outside of each fold."""
 
     def __init__(self, cuts: Sequence[Cut]) -> None:
-        tables = [part.table for cut in cuts for part in cut.parts if part.table is not None]
+        tables = [part.table for cut in cuts for part in cut.parts]
         videos = sorted({table.video for table in tables})
         self.fold_of = {video: number % FOLDS for number, video in enumerate(videos)}
         reach = min(table.horizon for table in tables)
@@ -206,22 +210,12 @@ class Learned:
     def decision(self, cut: Cut, share: float) -> list[list[np.ndarray]]:
         """The net's keys among every third frame, by many thresholds."""
         net = self._nets[self.fold_of[cut.clip.name]]
-        known = [part.table for part in cut.parts if part.table is not None]
-        tables = {id(table): Scored(net.key_rate, join_tables([table])) for table in known}
-        met = np.concatenate(
-            [each.met(np.array([-np.inf, np.inf]), known[0].horizon) for each in tables.values()]
-        )
+        scores = [Scored(net.key_rate, join_tables([part.table])) for part in cut.parts]
+        horizon = cut.parts[0].table.horizon
+        met = np.concatenate([each.met(np.array([-np.inf, np.inf]), horizon) for each in scores])
         tried = np.quantile(met[np.isfinite(met)], np.linspace(0, 1, THRESHOLDS))
-
-        def keys_of(table: EpisodeTable) -> list[np.ndarray]:
-            return [np.flatnonzero(row) for row in tables[id(table)].keys(tried, table.horizon)]
-
-        return of_parts(cut, keys_of)
-
-
-def oracle_points(cut: Cut, share: float, parts: Sequence[RegionOracle]) -> list[Point]:
-    schedules = [[np.array(keys) for keys in each] for each in best_near(parts, share)]
-    return around(cut, schedules, share)
+        runs = [each.keys(tried, horizon) for each in scores]
+        return [[np.flatnonzero(run[place]) for run in runs] for place in range(THRESHOLDS)]
 
 
 # --- what is run -------------------------------------------------------------------------------------------
@@ -235,14 +229,12 @@ def learned(kinds: dict[str, list[Clip]], most: int | None, shares: Sequence[flo
         cuts = [cut_of(clip, regions) for _, clip in clips]
         ways = Learned(cuts)
         for (kind, clip), cut in zip(clips, cuts, strict=True):
-            weights, size = weights_of(clip), clip.labels[0].shape
-            best = [RegionOracle(clip, crop, weights) for crop in regions.crops(size)]
             for share in shares:
                 tried: dict[str, Any] = {
                     "fixed": around(cut, fixed(cut, share), share),
                     "decision": around(cut, ways.decision(cut, share), share),
                     "planner": around(cut, ways.planner(cut, share), share),
-                    "oracle": oracle_points(cut, share, best),
+                    "oracle": around(cut, best(cut, share), share),
                 }
                 if grid == "1x1":
                     model, facts = read_planner("tiny-planner")
@@ -260,12 +252,12 @@ def gains(rows: Sequence[Row]) -> Iterator[str]:
     clips, shares = sorted({row["clip"] for row in rows}), sorted({row["share"] for row in rows})
     for share in shares:
         plain = ("fixed", "planner", "decision", "package")
-        best = max(plain, key=lambda keys: np.mean([worth[clip, "1x1", keys, share] for clip in clips]))
-        base_C = np.array([worth[clip, "1x1", best, share] for clip in clips])
+        rival = max(plain, key=lambda keys: np.mean([worth[clip, "1x1", keys, share] for clip in clips]))
+        base_C = np.array([worth[clip, "1x1", rival, share] for clip in clips])
         for grid, keys in dict.fromkeys((row["grid"], row["keys"]) for row in rows):
             gain_C = 100 * (np.array([worth[clip, grid, keys, share] for clip in clips]) - base_C)
             low, high = interval_of_mean(gain_C, 0)
             yield (
-                f"share {share:g}  {grid} {keys:9} {100 * base_C.mean() + gain_C.mean():.1f}  "
-                f"against 1x1 {best} {gain_C.mean():+.1f} ({low:+.1f} to {high:+.1f}) over {len(clips)} clips"
+                f"share {share:g}  {grid} {keys:9} {100 * base_C.mean() + gain_C.mean():.1f}  against "
+                f"1x1 {rival} {gain_C.mean():+.1f} ({low:+.1f} to {high:+.1f}) over {len(clips)} clips"
             )

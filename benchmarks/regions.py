@@ -359,7 +359,7 @@ def best_near(parts: Sequence[RegionOracle], share: float) -> list[list[list[int
     least = sum(cost * curve.least for cost, curve in zip(costs, curves, strict=True))
     found = []
     for most in (budget, budget + max(costs)):
-        keys = divide(curves, max(most, least), costs=costs, how="hull").keys
+        keys = divide(curves, max(most, least), costs=costs).keys
         found.append([curve.schedule(m).tolist() for curve, m in zip(curves, keys, strict=True)])
     return found
 
