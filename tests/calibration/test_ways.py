@@ -24,7 +24,14 @@ from vidseg_core.calibration.choice import Choice, Valued, conclude, describe
 from vidseg_core.calibration.evidence import schedule_quality, two_sided_values
 from vidseg_core.calibration.schedulers import FixedFamily, Point
 from vidseg_core.calibration.tasks import fill_ops
-from vidseg_core.calibration.ways import Prices, affordable_ways, choose_way, other_ways, way_values
+from vidseg_core.calibration.ways import (
+    Prices,
+    affordable_ways,
+    choose_way,
+    least_gain,
+    other_ways,
+    way_values,
+)
 from vidseg_core.config.cli import parse
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.errors import ConfigError
@@ -43,6 +50,8 @@ from vidseg_core.store.objects import open_store
 EXPENSIVE = 1e11
 """Operations of a net of some seconds a frame."""
 FRAMES, H, W = 24, 48, 64
+CLIPS = 2
+"""That are alike."""
 
 
 def config(*propagators: str, **options: Any) -> SegmentConfig:
@@ -89,11 +98,12 @@ def dialled(asked: SegmentConfig, records: Sequence[Record], net: float = EXPENS
     def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
         other = made if way == asked.propagation else made.with_propagator(propagator_of(way))
         qualities = [schedule_quality(other, seen, point.keys[0], two_sided=True) for point in points]
-        return way_values([qualities], points)
+        return way_values([qualities] * CLIPS, points)
 
     (first,) = value(asked.propagation, [even.at(8)])
-    choice = conclude(first, asked={"budget": 0.125}, frames=[FRAMES], seed=0)
-    return choose_way(asked, choice, Prices(net), [even], even, value, [FRAMES], lambda text: None)
+    frames = [FRAMES] * CLIPS
+    choice = conclude(first, asked={"budget": 0.125}, frames=frames, seed=0)
+    return choose_way(asked, choice, Prices(net), [even], even, value, frames, lambda text: None)
 
 
 def test_where_things_move_flow_stays_and_where_they_do_not_masks_are_left_where_they_are() -> None:
@@ -119,20 +129,63 @@ def test_the_best_at_equal_cost_is_taken_and_told_with_its_evidence(wins: str) -
     asked = config()
     settings = {"name": "fixed", "interval": 8}
     point = Point(family="fixed", settings=settings, keys=(np.array([0, 8]),), share=0.125)
-    first = Valued(point=point, quality_C=np.array([worth["flow_warp"]]))
-    choice = conclude(first, asked={"budget": 0.125}, frames=[16], seed=0)
+    first = Valued(point=point, quality_C=np.full(CLIPS, worth["flow_warp"]))
+    frames = [16] * CLIPS
+    choice = conclude(first, asked={"budget": 0.125}, frames=frames, seed=0)
     even = _Even()
 
     def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
-        return [Valued(point=each, quality_C=np.array([worth[way.name]])) for each in points]
+        return [Valued(point=each, quality_C=np.full(CLIPS, worth[way.name])) for each in points]
 
-    found = choose_way(asked, choice, Prices(EXPENSIVE), [], even, value, [16], lambda text: None)
+    found = choose_way(asked, choice, Prices(EXPENSIVE), [], even, value, frames, lambda text: None)
     assert found.propagation.get("name", "flow_warp") == wins and found.fidelity == pytest.approx(90.0)
     assert {row["propagator"]: round(row["fidelity"]) for row in found.ways} == {
         name: round(100 * each) for name, each in worth.items()
     }
     again = with_choice(asked, Choice(**found.to_json())).propagation
     assert again.name == wins and not again.checks_itself
+
+
+def test_a_gain_that_may_be_chance_on_the_sample_changes_nothing_and_that_is_said() -> None:
+    """Any gain did, on two clips too."""
+    asked, even, said = config("copy"), _Even(), list[str]()
+
+    def found(gains: Sequence[float]) -> Choice:
+        quality_C = 0.8 + np.zeros(len(gains))
+        first = Valued(point=even.at(8), quality_C=quality_C)
+        frames = [16] * len(gains)
+        choice = conclude(first, asked={"budget": 0.125}, frames=frames, seed=0)
+
+        def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
+            return [Valued(point=each, quality_C=quality_C + gains) for each in points]
+
+        return choose_way(asked, choice, Prices(EXPENSIVE), [], even, value, frames, said.append)
+
+    assert not found([0.001, 0.03]).propagation
+    assert said == ["copy is 1.55 points better, which may be chance on 2 clips: not taken"]
+    assert not found([0.03, -0.01, 0.02, -0.02, 0.01, 0.01]).propagation
+    assert found([0.03, 0.01, 0.02, 0.02, 0.01, 0.01]).propagation == {"name": "copy"}
+    assert not found([0.05]).propagation and len(said) == 3
+
+
+@given(st.lists(st.floats(-50.0, 50.0), min_size=2, max_size=40), st.floats(0.0, 10.0))
+def test_the_least_gain_is_below_the_mean_and_moves_with_it(gains: list[float], more: float) -> None:
+    gains_C = np.array(gains)
+    least = least_gain(gains_C)
+    assert least <= gains_C.mean() + 1e-9
+    assert least_gain(gains_C + more) == pytest.approx(least + more, abs=1e-6)
+
+
+def test_what_keeps_more_of_a_segment_than_is_allowed_is_not_tried() -> None:
+    """It was chosen, and then the run was refused."""
+    said: list[str] = []
+    carrier = PropagationConfig(flow_size=512)
+    for state_mb, names in ((256, ["copy", "match"]), (1, ["copy"])):
+        asked = config(state_mb=state_mb, propagation=carrier, working_size="512")
+        prices = Prices(EXPENSIVE)
+        ways = affordable_ways(asked, prices, prices.of(0.125, carrier), said.append)
+        assert [way.name for way in ways] == names
+    assert len(said) == 1 and "--state_mb: is 1" in said[0]
 
 
 class _Even(FixedFamily):

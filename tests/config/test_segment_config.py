@@ -227,7 +227,7 @@ def test_one_region_is_the_run_that_it_was() -> None:
 def test_masks_that_became_others_are_another_run() -> None:
     """A run with `match` that an older version began went on with another rule: its rows were of both."""
     match = make(propagation=PropagationConfig(name="match")).fingerprint_fields()
-    assert match["propagation.name"] == "match, edition 2"
+    assert match["propagation.name"] == "match, edition 3"
     assert make().fingerprint_fields()["propagation.name"] == "flow_warp"
 
 

@@ -17,6 +17,7 @@ import torch
 from tests.engine.toy import inputs, moving_clip, plain, records_of, run
 from tests.training.small import shaken, written
 from vidseg_core.calibration.calibrate import check_dial_here
+from vidseg_core.calibration.tasks import fill_ops
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
@@ -27,10 +28,12 @@ from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.models import SegmenterError, build_segmenter
 from vidseg_core.models.clockwork import new_clock, read_clock
 from vidseg_core.models.light import AccelNet, GrfpNet, light_facts
+from vidseg_core.models.operations import operations_of
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.propagation.chain import Link
 from vidseg_core.propagation.gap import Gap, GapFrame
 from vidseg_core.propagation.light import Accel
+from vidseg_core.propagation.propagators import FlowWarp
 from vidseg_core.scheduling import build_scheduler
 
 NET, LEVELS, LIGHT = "tiny-scenes", "sharing:2/tiny-scenes", "tiny:8"
@@ -227,6 +230,28 @@ def test_a_table_says_what_the_engine_gives(name: str, files: dict[str, str]) ->
     seen = builder.see(records_of(clip))
     for labels_HW, row in zip(builder.pairs(seen, 0), run(here, inputs(clip))[1:], strict=True):
         np.testing.assert_array_equal(labels_HW, row.labels_HW)
+
+
+def test_the_dial_counts_a_light_net_as_part_of_the_frames_between_keys(files: dict[str, str]) -> None:
+    """It was counted as part of the net on keys, which made keys look more expensive than they are."""
+    here = engine("accel", files)
+    net = ChunkedNet(build_segmenter(here.net.segmenter.name), level="scores", batch=1, device="cpu")
+    made = {
+        name: TableBuilder(
+            TableOptions(quality="fidelity", horizon=3, min_frames=2, flow_size=48),
+            net=net,
+            propagator=carrier,
+            flow=DisFlow(),
+            features=Features(("frame_difference",)),
+            classes=CLASSES,
+        )
+        for name, carrier in (("accel", propagator("accel", files)), ("flow", FlowWarp("scores")))
+    }
+    records = records_of(moving_clip(4))
+    net_alone = operations_of(lambda: made["flow"].see(records[:1]))
+    assert net_alone == operations_of(lambda: made["accel"].run_net(records[:1])) > 0
+    light = operations_of(lambda: made["accel"].see(records[:1])) - net_alone
+    assert fill_ops(made["accel"], made["accel"].see(records)) >= light > 0
 
 
 def test_the_light_net_runs_once_a_frame_with_two_sides(files: dict[str, str]) -> None:

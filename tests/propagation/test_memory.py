@@ -17,10 +17,14 @@ import torch
 from tests.propagation.memory_nets import SIZE, tiny_memory_net
 from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.segment import PropagationConfig
-from vidseg_core.models.memory_net import MemoryNet, memory_digest
+from vidseg_core.config.segment import PropagationConfig, SegmentConfig
+from vidseg_core.datasets.records import Record
+from vidseg_core.engine.assemble import describe_net
+from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
+from vidseg_core.models.memory_net import MemoryNet, SeenKey, memory_digest
 from vidseg_core.models.protocol import SegmenterError
-from vidseg_core.propagation import memory
+from vidseg_core.propagation import DisFlow, memory
 from vidseg_core.propagation.chain import Link
 from vidseg_core.propagation.filler import Filler, filler_of
 from vidseg_core.propagation.gap import Gap, GapFrame, GapKey
@@ -190,6 +194,7 @@ def test_a_restored_segment_goes_on_with_the_same_bits_and_memory_stays_bounded(
         carried += filler.fill([gap])
         plain = gap.memory
         assert sum(array.nbytes for array in plain.values()) <= filler.most_remembered(H, W, 1)
+    assert plain and filler.most_remembered(H, W, 1) >= _bytes(plain) + 2 * _bytes(key.kept.seen)
     again, kept = [], dict[str, Any]()
     for number in range(1, 9):
         gap = _gap(_key(0, _labels()), None, number, number)
@@ -202,6 +207,15 @@ def test_a_restored_segment_goes_on_with_the_same_bits_and_memory_stays_bounded(
     assert len(plain["features"]) == tracker.net.memories
     forgetful = _fill(tracker, _gap(_key(0, _labels()), None, 8, 8), two_sided=False)
     assert not np.array_equal(forgetful[0], carried[-1]), "what is remembered decides nothing"
+
+
+def _bytes(held: Any) -> int:
+    """Of arrays; of what is made of a key, with as many objects as a key may have."""
+    if isinstance(held, SeenKey):
+        parts = [part for known in held.objects for part in (known.features, known.pointer)]
+        each = sum(part.nbytes for part in parts if part is not None) // len(held.objects)
+        return MOST * each + (0 if held.places is None else held.places.nbytes)
+    return sum(array.nbytes for array in held.values())
 
 
 def _filler(tracker: Tracker) -> Filler:
@@ -277,6 +291,43 @@ def test_the_digest_is_of_weights_and_config_wherever_they_lie(
     config = moved / "config.json"
     config.write_text(config.read_text(encoding="utf-8").replace('"num_maskmem": 3', '"num_maskmem": 2'))
     assert memory_digest("sam2", str(moved)) != memory_digest("sam2", str(there))
+
+
+def test_a_table_says_what_the_engine_gives(trackers: dict[str, Tracker]) -> None:
+    """Tables fill from each key by itself; the engine remembers from frame to frame."""
+    records = [
+        Record(video_id="", frame_index=n, frame_HW3=_frame(n), labels_HW=_labels(n % 3)) for n in range(5)
+    ]
+    options = TableOptions(quality="labels", horizon=4, min_frames=2, flow_size=48)
+    builder = TableBuilder(
+        options,
+        net=None,
+        propagator=trackers["sam2"],
+        flow=DisFlow(),
+        features=Features(("frame_difference",)),
+        classes=8,
+        shows="frame",
+    )
+    seen = builder.see(records)
+    table = builder.tabulate("clip", 0, seen)
+    filled = builder.pairs(seen, 0)
+    links = builder.links(seen, 0, forward=True, reach=4)
+    frames = [GapFrame(left=link, rgb_HW3=_frame(n)) for n, link in enumerate(links, 1)]
+    expected = _fill(trackers["sam2"], Gap(left=_key(0, _labels()), frames=frames), two_sided=False)
+    assert len(filled) == len(expected) == 4
+    for ours, engine in zip(filled, expected, strict=True):
+        np.testing.assert_array_equal(ours, engine)
+    assert table.frames == 5
+
+
+def test_what_is_no_such_net_is_the_fault_of_its_option_alone(tmp_path: Path) -> None:
+    """It said `--propagation.flow or --propagation.name`."""
+    asked = SegmentConfig(
+        input=("x",), output="y", segmenter="plain", propagation=PropagationConfig(name=f"sam2:{tmp_path}")
+    )
+    with pytest.raises(ConfigError) as refused:
+        describe_net(asked)
+    assert refused.value.option == "--propagation.name"
 
 
 def test_tables_know_a_net_by_its_digest_not_by_its_folder() -> None:

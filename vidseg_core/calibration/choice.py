@@ -90,6 +90,8 @@ class Choice:
     """The longest interval that the run may have; None in choices of older versions."""
     propagation: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `PropagationConfig` that differ from the run's own; empty: its propagator fills the gaps."""
+    by_clip: Sequence[float] = field(default=())
+    """`fidelity` of each clip; empty in choices of older versions, and where nothing was looked at."""
     ways: Sequence[Mapping[str, Any]] = field(default=())
     """Each propagator that was tried, the run's own first, with what it is worth at equal cost (`ways`)."""
     by_clip: Sequence[float] = field(default=())

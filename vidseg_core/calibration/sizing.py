@@ -154,9 +154,10 @@ def prices(config: SegmentConfig, index: VideoIndex) -> tuple[float, float]:
     size = working_size(index.width, index.height, config.working_size_spec)
     frame = Record(video_id="", frame_index=0, frame_HW3=np.zeros((*size, 3), np.uint8), labels_HW=None)
     builder = sample_builder(replace(config, key_batch=1), "cpu")
-    net = operations_of(lambda: builder.see([frame]))
+    net = operations_of(lambda: builder.run_net([frame]))
+    one = operations_of(lambda: builder.see([frame]))
     both = operations_of(lambda: builder.pairs(builder.see([frame, frame]), 0))
-    return net, _PAIR_OPS * (config.propagation.flow_size / 256) ** 2 + max(0.0, both - 2 * net)
+    return net, _PAIR_OPS * (config.propagation.flow_size / 256) ** 2 + max(0.0, both - net - one)
 
 
 def work_of_sample(sample: Sample) -> tuple[int, int, int]:

@@ -186,11 +186,12 @@ def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, See
         builder = builder.with_options(replace(builder.options, horizon=1))
     try:
         frames = list(read_unit(unit, str(config.working_size), "all"))
-        one_call = operations_of(lambda: builder.see(frames[:1]))
+        one_call = operations_of(lambda: builder.run_net(frames[:1]))
         clock = clock_of(device)
         started = clock()
-        seen = builder.see(frames)
+        seen = builder.run_net(frames)
         net_s = (clock() - started) / max(1, len(frames))
+        builder.show(seen)
         net_ops = one_call / config.key_batch  # a call is filled up
         table = builder.tabulate(unit.clip, 0, seen)
         flow_ops = operations_of(lambda: builder.flow_to(seen, 0, 1))
@@ -248,10 +249,12 @@ def value_by_region(
 
 
 def fill_ops(builder: TableBuilder, seen: Seen) -> float:
-    """Operations of filling a frame from its key, flow and what is made of a key once left out."""
+    """Operations of looking at a frame and of filling it from its key, flow and what is made of a key once
+    left out."""
     links = builder.links(seen, 0, forward=True, reach=1)
     builder.row(seen, 0, links)
     found = operations_of(lambda: builder.row(seen, 0, links))
+    found += operations_of(lambda: list(builder.filler.see(seen.keys[1:2])))
     seen.keys[0].kept = None
     return found
 

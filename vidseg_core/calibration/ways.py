@@ -4,11 +4,14 @@ Model: the schedulers are tried under the run's own propagator (`search`). Then 
 share of keys with which it costs no more than that: N on the keys and flow and propagator on the other frames
 count together (`Prices`), in operations, so that every machine chooses alike. With what is affordable the
 chosen scheduler and even keys are valued on the same sample, and the best is taken: for ``--budget`` the
-highest fidelity, never with more keys than the budget; for ``--max_drop`` the least cost that keeps the
-promise.
+highest fidelity, never with more keys than the budget, if the gain over the run's own propagator is more
+than the differences between clips explain; for ``--max_drop`` the least cost that keeps the promise.
 
-A propagator is left out, and that is said, where nothing would be left for keys, and where trying it would
-take longer than N took on the sample, unless the user names it.
+A propagator is left out, and that is said, where a segment would keep more than ``--state_mb``, where nothing
+would be left for keys, and where trying it would take longer than N took on the sample, unless the user names
+it.
+
+Legend: C clips.
 """
 
 from __future__ import annotations
@@ -34,10 +37,13 @@ from vidseg_core.config.catalogue import FIXED, FLOW_WARP, TRIED_PROPAGATORS, pr
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
+from vidseg_core.engine.assemble import check_parts
 from vidseg_core.scheduling import scheduler_of
 
 FLOW_OPS = 2e8
 """What a DIS flow at 256 px with its warp takes (4 ms of a core), in operations of a net meanwhile."""
+_T95 = (6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89, 1.86, 1.83, 1.81, 1.80, 1.78, 1.77, 1.76, 1.75)
+"""95 % quantiles of Student's t with 1, 2, ... degrees of freedom; with more the last is a little strict."""
 _POINTS = {"budget": 2, "max_drop": 8}
 """Settings of a propagator that are valued, at most."""
 
@@ -99,9 +105,14 @@ def other_ways(config: SegmentConfig) -> list[PropagationConfig]:
 
 
 def affordable_ways(
-    config: SegmentConfig, prices: Prices, cost: float, say: Callable[[str], None]
+    config: SegmentConfig,
+    prices: Prices,
+    cost: float,
+    say: Callable[[str], None],
+    scheduler: SchedulerConfig | None = None,
 ) -> list[PropagationConfig]:
-    """Those of the others that are worth trying at this cost of a frame; why not is said."""
+    """Those of the others that are worth trying at this cost of a frame; why not is said. `scheduler`: that
+    they would go with, if it is not the run's own."""
     found = []
     points = _points(config)
     for way in other_ways(config):
@@ -113,9 +124,20 @@ def affordable_ways(
             why = f"it would take longer than the net on the sample ({prices.net / 1e9:.2g} GFLOP a frame)"
             why = why if prices.net else "what the net costs is not known (torch counts no operations)"
             say(f"{way.name} is not tried: {why}; --calibration.propagators {way.name} tries it all the same")
+        elif problem := _refused(config, way, scheduler or config.scheduler):
+            say(f"{way.name} is not tried: {problem}")
         else:
             found.append(way)
     return found
+
+
+def _refused(config: SegmentConfig, way: PropagationConfig, scheduler: SchedulerConfig) -> str:
+    """Why a run would not begin with these two; empty: it would."""
+    try:
+        check_parts(replace(config, propagation=way, scheduler=scheduler, budget=None, max_drop=None))
+    except ConfigError as problem:
+        return str(problem)
+    return ""
 
 
 def trial_ops(config: SegmentConfig, net: float, flow: float = 0.0) -> float:
@@ -145,7 +167,7 @@ def choose_way(
     share = config.budget if config.budget is not None else choice.key_share
     looks = looks_at_flow(config, choice.settings)
     cost = prices.of(share, config.propagation, looks=looks)
-    ways = affordable_ways(config, prices, cost, say)
+    ways = affordable_ways(config, prices, cost, say, _scheduler(config, choice.settings))
     rows = [_row(config.propagation, choice.key_share, choice.fidelity, choice.worst_drop, prices, looks)]
     best, paid = choice, cost if prices.net else choice.key_share
     families: list[Family] = [each for each in found if each.name == choice.settings["name"] != FIXED]
@@ -168,7 +190,15 @@ def choose_way(
         own = looks_at_flow(config, item.point.settings)
         rows.append(_row(way, item.point.share, mean, worst, prices, own))
         costs = prices.of(item.point.share, way, looks=own) if prices.net else item.point.share
-        better = mean > (best.fidelity or 0.0) if config.budget is not None else costs < paid
+        if config.budget is None:
+            better = costs < paid
+        elif better := mean > (best.fidelity or 0.0):
+            better = least_gain(100 * item.quality_C - choice.by_clip) > 0.0
+            if not better:
+                gain, clips = mean - (choice.fidelity or 0.0), len(item.quality_C)
+                say(
+                    f"{way.name} is {gain:.2f} points better, which may be chance on {clips} clips: not taken"
+                )
         if better:
             best, paid = _with_way(choice, way, item, kept, config, frames), costs
     return replace(best, ways=tuple(rows) if ways else ())
@@ -176,8 +206,19 @@ def choose_way(
 
 def looks_at_flow(config: SegmentConfig, settings: Mapping[str, Any]) -> bool:
     """Does the scheduler with these settings read the flow of every frame?"""
-    scheduler = SchedulerConfig(**{"max_interval": config.scheduler.max_interval, **settings})
-    return bool(getattr(scheduler_of(scheduler), "needs_flow", False))
+    return bool(getattr(scheduler_of(_scheduler(config, settings)), "needs_flow", False))
+
+
+def _scheduler(config: SegmentConfig, settings: Mapping[str, Any]) -> SchedulerConfig:
+    return SchedulerConfig(**{"max_interval": config.scheduler.max_interval, **settings})
+
+
+def least_gain(gains_C: np.ndarray) -> float:
+    """What the mean gain on clips like these is above, 19 times in 20 (Student's t); of one clip nothing."""
+    if len(gains_C) < 2:
+        return float("-inf")
+    error = gains_C.std(ddof=1) / np.sqrt(len(gains_C))
+    return float(gains_C.mean() - _T95[min(len(gains_C) - 1, len(_T95)) - 1] * error)
 
 
 def _worth(item: Valued) -> tuple[float, float]:

@@ -251,7 +251,7 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         moves=True,
         dial_ops=1.4e9,
         most_flow_size=512,
-        edition=2,
+        edition=3,
     ),
     "accel": PropagatorEntry(
         made_by="vidseg_core.propagation.light:Accel",

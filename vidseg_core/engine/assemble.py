@@ -142,7 +142,9 @@ def _try_out(config: SegmentConfig, net: Segmenter) -> Tried:
     except ConfigError:
         raise
     except ValueError as problem:
-        raise ConfigError("--propagation.flow or --propagation.name", str(problem)) from problem
+        own_flow = ":" in config.propagation.flow
+        option = "--propagation.flow or --propagation.name" if own_flow else "--propagation.name"
+        raise ConfigError(option, str(problem)) from problem
     return replace(tried, remembered=remembered)
 
 

@@ -233,6 +233,16 @@ class TableBuilder:
 
     def see(self, frames: Iterable[Record]) -> Seen:
         """The frames as pairs need them; N runs once on each."""
+        seen = self.run_net(frames)
+        self.show(seen)
+        return seen
+
+    def show(self, seen: Seen) -> None:
+        """Let the propagator look at the frames (a light net runs)."""
+        seen.own = [own for key in seen.keys for own in self.filler.see([key])]
+
+    def run_net(self, frames: Iterable[Record]) -> Seen:
+        """The frames before the propagator has looked at them."""
         seen = Seen()
         for record in frames:
             frame_HW3, labels_HW = record.frame_HW3, record.labels_HW
@@ -256,8 +266,6 @@ class TableBuilder:
             seen.keys.append(key)
             seen.masks.append(mask_HW)
             seen.truths.append(Truth(reference, self._classes, self.options.quality))
-        for key in seen.keys:
-            seen.own += self.filler.see([key])
         return seen
 
     def _shown(self, record: Record) -> np.ndarray | None:

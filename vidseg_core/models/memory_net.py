@@ -82,6 +82,8 @@ class MemoryNet:
         rows, columns = config.vision_config.backbone_feature_sizes[-1]
         self.feature_bytes = (4 * latents or 2 * rows * columns) * config.memory_encoder_output_channels
         """Of what is remembered of an object on a frame: float32 latents, or a map in bfloat16."""
+        self.places_bytes = 4 * (latents or rows * columns) * config.memory_encoder_output_channels
+        """Of the positions of a key's features, the same for all objects."""
         self.pointer_bytes = 4 * config.vision_config.fpn_hidden_size
 
     def fit(self, masks_OHW: np.ndarray) -> torch.Tensor:

@@ -2,9 +2,12 @@
 segment.
 
 Model: each of a gap's two keys is filled in from the other one alone, by flow and by the net. Where the net
-is better at both, it fills the gap; where it is worse at both, flow does. Else the net fills it in part:
-where the two keys, warped by flow, differ, for where they agree flow is hardly ever wrong. Frames after a
-segment's last key are filled by the net where it was better at both ends of the gap before, else by flow.
+is better at both, it fills the gap; where it is better at neither, flow does. Else the net fills it in part:
+where the two keys, warped by flow, differ, for where they agree flow is hardly ever wrong. Better means that
+it wins back `MARGIN` of what flow loses there: frames between keys are nearer to one of them than the keys
+are to each other, so a smaller gain at the keys says little about them. Where flow loses more than `LOST`
+from one key to the other, every gain counts. Frames after a segment's last key are filled by the net where
+it was better at both ends of the gap before, else by flow.
 
 With `steps` a copy of the net gets used to the segment. Once a key has a key on both sides, it is filled in
 from these two, as if it had been left out, by both nets; then the copy learns some steps from the last
@@ -37,6 +40,10 @@ from vidseg_core.propagation.sight import OTHER, SeenFrame, SeenKey, see
 
 FLOW, PART, WHOLE = "flow", "in part", "whole"
 NET, ADAPTED = "match", "adapted"
+MARGIN, LOST = 0.03, 0.5
+"""Share of flow's loss, and a loss, in mean IoU."""
+_NO_LOSS = 0.005
+"""Losses below this count as this much."""
 LESSONS = 4
 """Left-out keys that the adapted net learns from, the last ones."""
 BATCH, RATE = 4, 1e-3
@@ -70,10 +77,12 @@ class Past:
         """How much of a gap the net fills: `WHOLE`, `PART`, or nothing (`FLOW`)."""
         if self.ends_W2 is None:
             return FLOW
-        gains_2 = self.ends_W2[1] - self.ends_W2[0]
-        if gains_2.min() > 0.0:
+        flow_2, net_2 = self.ends_W2
+        won_2 = (net_2 - flow_2) / np.maximum(1.0 - flow_2, _NO_LOSS)
+        least = MARGIN if flow_2.min() >= 1.0 - LOST else 0.0
+        if won_2.min() > least:
             return WHOLE
-        return PART if two_sided and gains_2.max() >= 0.0 else FLOW
+        return PART if two_sided and won_2.max() >= least else FLOW
 
     def net(self) -> str:
         """Which net that is."""
