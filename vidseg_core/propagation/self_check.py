@@ -148,7 +148,7 @@ class SelfCheck:
 
     def _end(self, now: SeenKey, key: SeenKey, link: Link, net: MatchNet | None) -> float:
         """Mean IoU of one key filled in from the other."""
-        said_hw = _filled(now.rgb_hw3, [key], [link], net)
+        said_hw = filled_frame(now.rgb_hw3, [key], [link], net)
         return float(mean_ious(_counts(said_hw, now.labels_hw)[None])[0])
 
     def net_of(self, past: Past) -> MatchNet:
@@ -262,10 +262,10 @@ def _left_out(lesson: Lesson, net: MatchNet | None) -> np.ndarray:
         for n in (0, 2)
     ]
     keys, links = zip(*sides, strict=True)
-    return _filled(lesson.pictures[1], keys, links, net)
+    return filled_frame(lesson.pictures[1], keys, links, net)
 
 
-def _filled(
+def filled_frame(
     now_hw3: np.ndarray, keys: Sequence[SeenKey], links: Sequence[Link], net: MatchNet | None
 ) -> np.ndarray:
     """labels_hw of a frame between one or two keys, by flow or a net."""
