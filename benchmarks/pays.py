@@ -162,8 +162,9 @@ def draw(curves: Sequence[Curve], nets: Sequence[float], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
+    colours = {way: f"C{n}" for n, way in enumerate(dict.fromkeys(curve.way for curve in curves))}
     kinds = list(dict.fromkeys(curve.kind for curve in curves))
     figure, axes = pyplot.subplots(
         len(kinds), len(nets), figsize=(3 * len(nets), 2.3 * len(kinds)), squeeze=False, sharey="row"
@@ -171,14 +172,17 @@ def draw(curves: Sequence[Curve], nets: Sequence[float], path: Path) -> None:
     for kind, line in zip(kinds, axes, strict=True):
         for net_s, axis in zip(nets, line, strict=True):
             for curve in [curve for curve in curves if curve.kind == kind]:
-                axis.plot(curve.costs(net_s), curve.miou, marker=".", label=curve.way)
+                axis.plot(curve.costs(net_s), curve.miou, colours[curve.way], marker=".", label=curve.way)
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(ticker.NullFormatter())
             axis.set_title(f"{kind}, N {net_s:g} s", fontsize=9)
             axis.tick_params(labelsize=7)
         line[0].set_ylabel("mIoU", fontsize=8)
+        line[0].legend(fontsize=7)
     for axis in axes[-1]:
         axis.set_xlabel("CPU seconds a frame", fontsize=8)
-    axes[0][0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=70)
 
