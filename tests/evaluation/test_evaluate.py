@@ -492,10 +492,9 @@ def test_the_oracle_of_regions_has_one_budget_of_pixels(
     monkeypatch.setattr(oracle, "read_segments", lambda _: still)
     alone = oracle.oracle_keys(settings, method, clip)
     assert len(alone[1]) == 2 and len(alone[0]) >= len(keys[0])  # as few as the horizon allows
+    (other,) = parse_methods(("oracle:interval=3,regions=2x1,overlap=8",), SMALL)
     with pytest.raises(ConfigError, match="tables of regions 1x2 with overlap 8 there, regions 2x1"):
-        oracle.check_tables(
-            settings, *parse_methods(("oracle:interval=3,regions=2x1,overlap=8",), SMALL), {}, ()
-        )
+        oracle.check_tables(settings, other, {}, ())
 
 
 def test_labels_of_another_size_are_told_and_cost_their_clip_only(tmp_path: Path) -> None:
