@@ -120,6 +120,7 @@ def test_the_same_method_twice_is_an_error() -> None:
         ({"methods": ()}, "--methods: needs at least one"),
         ({"methods": ("oracle:interval=5",)}, "--methods: oracle needs --tables"),
         ({"methods": ("fixed:interval=5,level=scores",)}, "labels have no scores"),
+        ({"methods": ("fixed:regions=2x2,context=joint",)}, "labels have no surroundings"),
         ({"segmenter": "plan"}, "did you mean 'plain'"),
         ({"segmenter": "plain", "key_net_ms": 3.0}, "--key_net_ms"),
         ({"snippet_frames": 1}, "--snippet_frames"),

@@ -85,6 +85,11 @@ def test_regions_are_named_once(tmp_path: Path) -> None:
         settings(tmp_path, data=(f"{SCENES}?regions=3x3",))
 
 
+def test_tables_are_of_crops_by_themselves(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--regions.context: is joint, but tables are of crops"):
+        settings(tmp_path, data=(SCENES,), regions=replace(CUT, context="joint"))
+
+
 def test_regions_of_a_clip_are_not_on_both_sides_of_the_split(tmp_path: Path) -> None:
     tables = [
         replace(table, fingerprint={**table.fingerprint, **CUT.recorded()})
