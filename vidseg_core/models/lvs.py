@@ -16,6 +16,12 @@ fuses; the deviation's two convolutions have stride 2. Where S_l is coarser or f
 from it is brought to F_h's size (bilinear). A new net copies: its kernels have almost all weight at the
 centre, and its fusion adds nothing.
 
+The paper pools the deviation's maps and puts one layer after that, and it reads differences alone. Here the
+layer comes first and the shares that it expects are pooled, so that each place can be taught by itself. The
+net reads what lies there, too, since a difference within an area changes no label and one at its border does.
+And it begins with the difference itself, so that it learns what is beyond it. `PooledDeviation` is the
+paper's, for files of before.
+
 Invariant: what comes out depends on the frame and its key alone.
 
 Legend: B pairs, C channels of F_h, L channels of F_l, K = H_K * H_K; h, w size of F_h; y, x size of F_l.
@@ -59,6 +65,8 @@ class LvsFacts:
     hidden: int = HIDDEN
     relative: bool = False
     """The deviation net reads sizes of differences; older files' read differences as they are."""
+    placed: bool = False
+    """It speaks of each place; older files' pool first."""
 
 
 class CarryNet(nn.Module):
@@ -106,30 +114,60 @@ class CarryNet(nn.Module):
 
 
 class DeviationNet(nn.Module):
+    """Two convolutions, one layer at each place, global pooling.
+
+    A place is about 4 x 4 of those of F_l: (B, y', x').
+    """
+
+    def __init__(self, facts: LvsFacts) -> None:
+        super().__init__()
+        self.convolve, self.last = _convolutions(2 * facts.low_channels), nn.Linear(DEVIATION, 1)
+        self.power = nn.Parameter(torch.ones(1))
+
+    def forward(self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor) -> torch.Tensor:
+        """Expected share of labels that differ, 0..1: (B,)."""
+        return torch.sigmoid(self.logits(low_key_BLyx, low_now_BLyx)).mean(dim=(1, 2))
+
+    def logits(self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor) -> torch.Tensor:
+        """The same at each place, before the sigmoid: (B, y', x')."""
+        differs_BLyx, size_BL11 = _relative(low_key_BLyx, low_now_BLyx)
+        there_BLyx = 0.5 * (low_key_BLyx + low_now_BLyx) / size_BL11
+        maps_BFyx = self.convolve(torch.cat([differs_BLyx, there_BLyx], dim=1))
+        logits_Byx = self.last(maps_BFyx.movedim(1, 3))[..., 0]
+        differs_Byx = F.adaptive_avg_pool2d(differs_BLyx.mean(dim=1), logits_Byx.shape[1:])
+        return logits_Byx + self.power * (differs_Byx + LEAST).log()
+
+
+class PooledDeviation(nn.Module):
     """Two convolutions, global pooling, one layer."""
 
     def __init__(self, facts: LvsFacts) -> None:
         super().__init__()
-        self.convolve = nn.Sequential(
-            nn.Conv2d(facts.low_channels, DEVIATION, 3, stride=2, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(DEVIATION, DEVIATION, 3, stride=2, padding=1),
-            nn.ReLU(inplace=True),
-        )
-        self.relative, self.last = facts.relative, nn.Linear(DEVIATION, 1)
+        self.convolve, self.last = _convolutions(facts.low_channels), nn.Linear(DEVIATION, 1)
+        self.relative = facts.relative
 
     def forward(self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor) -> torch.Tensor:
         """Expected share of labels that differ, 0..1: (B,)."""
-        return torch.sigmoid(self.logits(low_key_BLyx, low_now_BLyx))
-
-    def logits(self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor) -> torch.Tensor:
-        """The same before the sigmoid."""
         differs_BLyx = low_now_BLyx - low_key_BLyx
         if self.relative:
-            sizes_BLyx = 0.5 * (low_now_BLyx.abs() + low_key_BLyx.abs())
-            differs_BLyx = differs_BLyx.abs() / (sizes_BLyx.mean(dim=(2, 3), keepdim=True) + LEAST)
-        pooled_BF = self.convolve(differs_BLyx).mean(dim=(2, 3))
-        return self.last(pooled_BF)[:, 0]
+            differs_BLyx, _ = _relative(low_key_BLyx, low_now_BLyx)
+        return torch.sigmoid(self.last(self.convolve(differs_BLyx).mean(dim=(2, 3)))[:, 0])
+
+
+def _convolutions(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, DEVIATION, 3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(DEVIATION, DEVIATION, 3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _relative(one_BLyx: torch.Tensor, other_BLyx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sizes of differences in units of how large each channel is on average, and that: (B, L, 1, 1)."""
+    sizes_BLyx = 0.5 * (other_BLyx.abs() + one_BLyx.abs())
+    size_BL11 = sizes_BLyx.mean(dim=(2, 3), keepdim=True) + LEAST
+    return (other_BLyx - one_BLyx).abs() / size_BL11, size_BL11
 
 
 class LvsNet(nn.Module):
@@ -138,7 +176,8 @@ class LvsNet(nn.Module):
     def __init__(self, facts: LvsFacts) -> None:
         super().__init__()
         self.facts = facts
-        self.carrier, self.deviation = CarryNet(facts), DeviationNet(facts)
+        self.carrier = CarryNet(facts)
+        self.deviation = DeviationNet(facts) if facts.placed else PooledDeviation(facts)
 
     def low_of(self, low: Features) -> torch.Tensor:
         """F_l among the maps of N's lower part."""
@@ -192,6 +231,7 @@ def new_lvs(
         kernel=kernel,
         hidden=hidden,
         relative=True,
+        placed=True,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

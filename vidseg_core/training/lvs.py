@@ -2,8 +2,9 @@
 
 Model: the key's features are carried to the frame, and should be N's own there, as should the scores that
 N_task makes of them; labels may judge these, too. N's own features teach all classes alike, where labels of
-few clips favour the large ones. The deviation net learns the share of pixels that N labels differently in the
-two frames (LVS 2.2). Kernel predictor and AdaptNet learn jointly (2.3); of N's own weights LVS says nothing.
+few clips favour the large ones. The deviation net learns which share of the pixels N labels differently in
+the two frames (LVS 2.2), at each place by itself. Kernel predictor and AdaptNet learn jointly (2.3); of N's
+own weights LVS says nothing.
 
 Legend: B pairs, h, w crop size.
 """
@@ -22,7 +23,7 @@ from numpy.random import Generator
 from torch import nn
 
 from vidseg_core.config.train_propagation import TrainPropagationConfig
-from vidseg_core.models.lvs import lvs_metadata, new_lvs
+from vidseg_core.models.lvs import DeviationNet, lvs_metadata, new_lvs
 from vidseg_core.models.protocol import Segmenter, parts_of
 from vidseg_core.models.trainable import weights_bytes
 from vidseg_core.propagation.lvs import Lvs
@@ -37,8 +38,6 @@ OTHERS = 2
 """More frames after the key: together they are pairs to tell apart by how much has changed."""
 FAR = 25
 """Frames from the key at which these are, at most."""
-LEAST = 1e-3
-"""Share of pixels: one in a thousand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +61,11 @@ class LvsLearner(Learner):
         self.net = self._lvs = new_lvs(segmenter, kernel=config.kernel, seed=config.seed, device=device).to(
             self.device
         )
+        assert isinstance(self._lvs.deviation, DeviationNet)
+        self._deviation = self._lvs.deviation
+
+    def decides(self) -> dict[str, str]:
+        return {"deviation": "by place"}  # checkpoints of before hold another net
 
     @property
     def apart(self) -> Sequence[nn.Module]:
@@ -127,9 +131,9 @@ class LvsLearner(Learner):
         labels, costs = seen.scores.argmax(1), []
         for start, end in pairwise(starts.tolist()):
             one, other = map(list, zip(*combinations(range(start, end), 2), strict=True))
-            changed_P = (labels[one] != labels[other]).float().mean(dim=(1, 2))
-            logits_P = self._lvs.deviation.logits(seen.low[one], seen.low[other])
-            costs.append(_misjudged(logits_P, changed_P))
+            changed_Phw = (labels[one] != labels[other]).float()
+            logits_Pyx = self._deviation.logits(seen.low[one], seen.low[other])
+            costs.append(_misjudged(logits_Pyx, changed_Phw))
         return torch.stack(costs)
 
     def files(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, bytes]:
@@ -147,16 +151,11 @@ class LvsLearner(Learner):
         )
 
 
-def _misjudged(logits_P: torch.Tensor, changed_P: torch.Tensor) -> torch.Tensor:
-    """Squared logarithm of how many times too large or too small expected shares are, and what it costs to
-    put the pair that changed less before the one that changed more.
-
-    In calm clips small shares must be distinguished, too; those below `LEAST` are all alike.
-    """
-    expected, changed = (torch.sigmoid(logits_P) + LEAST).log(), (changed_P + LEAST).log()
-    more_PP = (changed[:, None] - changed[None]).clamp(0.0, 1.0)  # how much that matters
-    order = functional.softplus(logits_P[None] - logits_P[:, None]) * more_PP
-    return (expected - changed).square().mean() + order.sum() / more_PP.count_nonzero().clamp(min=1)
+def _misjudged(logits_Pyx: torch.Tensor, changed_Phw: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy between the expected share of changed labels at each place and the true one."""
+    rows, columns = logits_Pyx.shape[1:]
+    shares_Pyx = functional.adaptive_avg_pool2d(changed_Phw, (rows, columns))
+    return functional.binary_cross_entropy_with_logits(logits_Pyx, shares_Pyx)
 
 
 def _distance(maps_BChw: torch.Tensor, wanted_BChw: torch.Tensor) -> torch.Tensor:
