@@ -4,7 +4,8 @@
         [--keep DIR] [--quick] [--net fpn-densenet121 --pretrain 1500]
 
 The whole net, as it came and trained on as long as the others. For one and for two cached levels: the net
-without them (`truncated`), the net with them taken from keys, as it came (`copied`) and after
+without them (`truncated`, as it came and trained: where it is not worse as it came, there is nothing to
+share), the net with them taken from keys, as it came (`copied`) and after
 `train-propagation` (`shared`: L1 and alpha by distance; with `--all` what Table 5.2 has beside that). All
 start from the same weights and learn as many steps from the same clips; clips left out are scored with true
 labels, each distance between keys in a run of its own through the engine. The mean weighs keys and frames
@@ -208,6 +209,7 @@ def rows_of(
     nets.append(("whole, trained on", 0, trial.net, trial.train(trial.net, "supervised")))
     for levels in cached:
         truncated, sharing = f"truncated:{levels}/{trial.net}", f"sharing:{levels}/{trial.net}"
+        nets.append(("truncated, as it came", levels, truncated, trial.weights))
         nets.append(("truncated", levels, truncated, trial.train(truncated, "supervised")))
         nets.append(("copied", levels, sharing, trial.weights))
         for name, losses in variants.items():
