@@ -5,7 +5,7 @@
 
 Materials, training and clips that are left out are those of `benchmarks.temporal`, with clips of 51 frames at
 most. Every net learns frames one by one (four times --steps), then goes on for --steps: `student` and
-`teacher` as before, `student, temporal` with the temporal loss at its usual weight. All of them run through
+`teacher` as before, `student, temporal` with the temporal loss as ETC prints it. All of them run through
 the engine, as in a job: students on every frame; the teacher on every frame, on even keys (every 4, 8, 12 and
 25) and on keys of the package's planner at five prices, gaps filled from two sides by flow.
 
@@ -87,7 +87,7 @@ class Point:
 def points_of(material: Material, seed: int, folder: Path, options: argparse.Namespace) -> Iterator[Point]:
     """All points of one set and seed, as they are measured."""
     for spec in options.students:
-        nets = nets_of(material, spec, ("none", "temporal"), seed, options.steps, folder)
+        nets = nets_of(material, spec, ("none", "printed"), seed, options.steps, folder)
         for way, net in zip((PLAIN, TEMPORAL), nets, strict=True):
             yield point(material, seed, way, spec, net, build_scheduler("every"))
     (net,) = nets_of(material, options.teacher, ("none",), seed, options.steps, folder)
@@ -106,10 +106,10 @@ def nets_of(
     names = (f"{material.name}-{seed}-{spec.replace(':', '')}-{kind}-{steps}" for kind in kinds)
     paths = [folder / f"{name}.safetensors" for name in names]
     if not all(path.is_file() for path in paths):
-        base, _ = fit(material, arm("none"), spec=spec, seed=seed, steps=4 * steps)
+        base, _ = fit(material, arm("none", material.name), spec=spec, seed=seed, steps=4 * steps)
         for kind, path in zip(kinds, paths, strict=True):
             begin = base.net.state_dict()
-            net, _ = fit(material, arm(kind), spec=spec, seed=seed, steps=steps, begin=begin)
+            net, _ = fit(material, arm(kind, material.name), spec=spec, seed=seed, steps=steps, begin=begin)
             write_net(net, path)
     return [build_segmenter(spec, weights=str(path)) for path in paths]
 
