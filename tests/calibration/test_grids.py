@@ -255,5 +255,19 @@ def test_a_scheduler_of_another_grid_is_left_out(tmp_path: Path) -> None:
     asked = config(
         scheduler=SchedulerConfig(name="planner", policy=planner_of(tmp_path, RegionsConfig(grid="3x3")))
     )
-    assert names_for(("fixed", "planner"), asked, CUT, said.append) == ("fixed",)
-    assert names_for(("planner",), config(), CUT, said.append) == ("planner",) and len(said) == 1
+    way = Way(CUT, asked.propagation)
+    assert names_for(("fixed", "planner"), asked, way, said.append) == ("fixed",)
+    assert names_for(("planner",), config(), way, said.append) == ("planner",)
+    assert len(said) == 1 and "has learned from" in said[0]
+
+
+def test_regions_that_would_keep_more_of_a_segment_than_is_allowed_are_not_tried() -> None:
+    """Overlap makes crops larger than the frame: such a grid was chosen, and then the run was refused."""
+    carrier = PropagationConfig(name="match", self_check=False)
+    said, whole = list[str](), RegionsConfig()
+    cut = RegionsConfig(grid="2x2", overlap=64)
+    asked = config(regions=RegionsConfig(overlap=64), working_size="256", state_mb=26)
+    assert names_for(("fixed",), asked, Way(whole, carrier), said.append) == ("fixed",)
+    assert (
+        names_for(("fixed",), asked, Way(cut, carrier), said.append) == () and "--state_mb: is 26" in said[0]
+    )

@@ -188,6 +188,30 @@ def test_what_keeps_more_of_a_segment_than_is_allowed_is_not_tried() -> None:
     assert len(said) == 1 and "--state_mb: is 1" in said[0]
 
 
+def test_where_regions_are_tried_too_propagators_are_as_ever() -> None:
+    """None was: grids without a dial were what a run would not begin with."""
+    asked = config(calibration=CalibrationConfig(grids=("2x2",)))
+    prices, said = Prices(EXPENSIVE), list[str]()
+    ways = affordable_ways(asked, prices, prices.of(0.125, asked.propagation), said.append)
+    assert [way.name for way in ways] == ["copy", "match"] and not said
+
+
+def test_what_may_wait_is_that_of_the_longest_interval_of_the_sample() -> None:
+    asked, even = config("match", state_mb=20, working_size="512"), _Even()
+    first = Valued(point=even.at(8), quality_C=np.full(2, 0.8))
+    choice = conclude(first, asked={"budget": 0.125}, frames=[16] * 2, seed=0)
+
+    def value(way: PropagationConfig, points: Sequence[Point]) -> list[Valued]:
+        return [Valued(point=each, quality_C=np.full(2, 0.9)) for each in points]
+
+    def taken(longest: int) -> str | None:
+        known = replace(choice, max_interval=longest)
+        found = choose_way(asked, known, Prices(EXPENSIVE), [], even, value, [16] * 2, lambda text: None)
+        return found.propagation.get("name")
+
+    assert (taken(90), taken(30)) == (None, "match")
+
+
 class _Even(FixedFamily):
     def __init__(self) -> None:
         super().__init__([], 60)

@@ -251,7 +251,26 @@ def test_the_dial_counts_a_light_net_as_part_of_the_frames_between_keys(files: d
     net_alone = operations_of(lambda: made["flow"].see(records[:1]))
     assert net_alone == operations_of(lambda: made["accel"].run_net(records[:1])) > 0
     light = operations_of(lambda: made["accel"].see(records[:1])) - net_alone
-    assert fill_ops(made["accel"], made["accel"].see(records)) >= light > 0
+    seen = made["accel"].see(records)
+    fused = fill_ops(made["accel"], seen) - light
+    assert light > fused > 0
+    both = fill_ops(made["accel"], seen, sides=2)
+    assert both == light + 2 * fused, "the light net runs once a frame, however many keys are fused with it"
+    assert made["accel"].low_of(records[:1]) == made["flow"].low_of(records[:1]) == []
+
+
+def test_the_dial_counts_the_levels_that_run_between_keys(files: dict[str, str]) -> None:
+    """They were counted as part of the net on keys, and a frame between keys looked nearly free."""
+    made = TableBuilder(
+        TableOptions(quality="fidelity", horizon=3, min_frames=2, flow_size=48),
+        net=ChunkedNet(build_segmenter(LEVELS), level="features", batch=1, device="cpu"),
+        propagator=propagator("clockwork:1", files),
+        flow=DisFlow(),
+        features=Features(("frame_difference",)),
+        classes=CLASSES,
+    )
+    records = records_of(moving_clip(1))
+    assert 0 < operations_of(lambda: made.low_of(records)) < operations_of(lambda: made.run_net(records))
 
 
 def test_the_light_net_runs_once_a_frame_with_two_sides(files: dict[str, str]) -> None:

@@ -42,6 +42,26 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
 
+def test_what_steps_measured_is_a_sum_and_older_checkpoints_hold_each_of_them(tmp_path: Path) -> None:
+    """A number of each step was kept until there was a row: with rows far apart checkpoints grew and grew."""
+    steps = [{"loss": 0.1 * n, "rare": 1.0} if n % 3 else {"loss": 0.1 * n} for n in range(10)]
+    standing, sizes = Standing(fingerprint="f"), list[int]()
+    for step in steps:
+        standing.add(step)
+        save_checkpoint(tmp_path, standing, {})
+        sizes.append((tmp_path / "checkpoint.json").stat().st_size)
+    assert max(sizes) - sizes[1] < 40
+    older = json.loads((tmp_path / "checkpoint.json").read_text())
+    del older["measured_steps"]
+    torch.save({"standing": json.dumps(older | {"measured": steps})}, tmp_path / CHECKPOINT)
+    found = load_checkpoint(tmp_path, "f")
+    assert found is not None and found[0] == standing
+    del older["measured"]
+    torch.save({"standing": json.dumps(older)}, tmp_path / CHECKPOINT)
+    oldest = load_checkpoint(tmp_path, "f")
+    assert oldest is not None and oldest[0] == Standing(fingerprint="f")
+
+
 def test_a_full_disk_keeps_the_old_checkpoint_whole(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, Standing(step=1), {"net": {"weight": torch.zeros(1)}})
     before = (tmp_path / CHECKPOINT).read_bytes()

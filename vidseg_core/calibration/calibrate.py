@@ -210,7 +210,7 @@ def _look_and_choose(
 
     def look(way: Way) -> GridTrial:
         report.say(f"calibrating: the net on the crops of {way.regions.words()}")
-        names_here = names_for(names, config, way.regions, report.say)
+        names_here = names_for(names, config, way, report.say)
         problem = crops_problem(config, way.regions) if names_here else "no scheduler is left to try"
         return GridTrial(config, way, sample, places, names_here, problem)
 

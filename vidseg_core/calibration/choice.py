@@ -94,8 +94,6 @@ class Choice:
     """`fidelity` of each clip; empty in choices of older versions, and where nothing was looked at."""
     ways: Sequence[Mapping[str, Any]] = field(default=())
     """Each propagator that was tried, the run's own first, with what it is worth at equal cost (`ways`)."""
-    by_clip: Sequence[float] = field(default=())
-    """Fidelity of each clip, 0 to 100."""
     regions: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `RegionsConfig` that differ from the run's own; empty: its regions, or whole frames."""
     grids: Sequence[Mapping[str, Any]] = field(default=())

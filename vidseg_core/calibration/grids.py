@@ -23,15 +23,11 @@ from vidseg_core.calibration.choice import Choice, Valued, interval_of_mean
 from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, prices_of
 from vidseg_core.calibration.search import search
 from vidseg_core.calibration.tasks import LookedByRegion, SampleTasks, Way, file_for, longest_interval
-from vidseg_core.calibration.ways import Prices, looks_at_flow
+from vidseg_core.calibration.ways import Prices, looks_at_flow, refused, scheduler_with
 from vidseg_core.config.catalogue import EVERY, SCHEDULERS
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SegmentConfig
-from vidseg_core.models.planner import read_planner
-from vidseg_core.models.policy_file import read_policy
-from vidseg_core.models.policy_trunk import PolicyError
-from vidseg_core.scheduling.learned_regions import note_on_file
 
 LEAST_SAVED = 0.05
 """Of the cost of a frame."""
@@ -115,9 +111,7 @@ class GridTrial:
     @property
     def looks(self) -> bool:
         """Does one of the schedulers read the flow of every frame?"""
-        files = {name: file_for(name, self._config) for name in self._names}
-        asked = [{"name": name} | ({"policy": file} if file else {}) for name, file in files.items()]
-        return any(looks_at_flow(self._config, settings) for settings in asked)
+        return any(looks_at_flow(self._config, _bare(name, self._config)) for name in self._names)
 
     def value(self, points: Sequence[Point]) -> list[Valued]:
         """Frames put together, against N on whole frames."""
@@ -205,19 +199,21 @@ def _row(grid: str, choice: Choice, crops: float, gain: tuple[float, float] | No
     }
 
 
-def names_for(
-    names: Sequence[str], config: SegmentConfig, regions: RegionsConfig, say: Say
-) -> tuple[str, ...]:
-    """The schedulers that may decide for these regions: none that has learned from another grid."""
+def names_for(names: Sequence[str], config: SegmentConfig, way: Way, say: Say) -> tuple[str, ...]:
+    """The schedulers with which a run would begin: none that has learned from another grid, and none with
+    which a segment would keep more than it may."""
     found = []
     for name in names:
-        entry, file = SCHEDULERS[name], file_for(name, config)
-        if entry.trained_by and not entry.feature and file is not None:
-            _, facts = read_planner(file) if entry.looks_ahead else read_policy(file)
-            try:
-                note_on_file(facts.fingerprint, regions)
-            except PolicyError as problem:
-                say(f"the {name} is not tried with regions {regions.grid}: {problem}")
-                continue
-        found.append(name)
+        settings = _bare(name, config) | {"max_interval": longest_interval(config)}
+        problem = refused(config, way.propagation, scheduler_with(config, settings), way.regions)
+        if problem:
+            say(f"{name} is not tried with regions {way.regions.grid}: {problem}")
+        else:
+            found.append(name)
     return tuple(found)
+
+
+def _bare(name: str, config: SegmentConfig) -> dict[str, Any]:
+    """The settings of a scheduler before it has a threshold."""
+    file = file_for(name, config)
+    return {"name": name} | ({"policy": file} if file else {})

@@ -195,7 +195,8 @@ def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, See
         net_ops = one_call / config.key_batch  # a call is filled up
         table = builder.tabulate(unit.clip, 0, seen)
         flow_ops = operations_of(lambda: builder.flow_to(seen, 0, 1))
-        own_ops = fill_ops(builder, seen) * (2 if config.propagation.sides == "two" else 1)
+        own_ops = operations_of(lambda: builder.low_of(frames[:1])) / config.key_batch  # a call is filled up
+        own_ops += fill_ops(builder, seen, sides=2 if config.propagation.sides == "two" else 1)
         return Looked(table, "", net_s, net_ops, flow_ops, own_ops), seen
     except (Refused, DatasetError, MediaError) as problem:
         return Looked(None, str(problem), 0.0), None
@@ -248,12 +249,12 @@ def value_by_region(
     return found
 
 
-def fill_ops(builder: TableBuilder, seen: Seen) -> float:
-    """Operations of looking at a frame and of filling it from its key, flow and what is made of a key once
-    left out."""
+def fill_ops(builder: TableBuilder, seen: Seen, sides: int = 1) -> float:
+    """Operations of looking at a frame and of filling it from the keys of so many sides; flow and what is
+    made of a key once left out."""
     links = builder.links(seen, 0, forward=True, reach=1)
     builder.row(seen, 0, links)
-    found = operations_of(lambda: builder.row(seen, 0, links))
+    found = sides * operations_of(lambda: builder.row(seen, 0, links))
     found += operations_of(lambda: list(builder.filler.see(seen.keys[1:2])))
     seen.keys[0].kept = None
     return found

@@ -36,6 +36,7 @@ from vidseg_core.calibration.schedulers import SHARES, Family, FixedFamily, Poin
 from vidseg_core.config.catalogue import FIXED, FLOW_WARP, TRIED_PROPAGATORS, propagator_entry
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.propagation import PropagationConfig
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine.assemble import check_parts
 from vidseg_core.scheduling import scheduler_of
@@ -124,17 +125,31 @@ def affordable_ways(
             why = f"it would take longer than the net on the sample ({prices.net / 1e9:.2g} GFLOP a frame)"
             why = why if prices.net else "what the net costs is not known (torch counts no operations)"
             say(f"{way.name} is not tried: {why}; --calibration.propagators {way.name} tries it all the same")
-        elif problem := _refused(config, way, scheduler or config.scheduler):
+        elif problem := refused(config, way, scheduler or config.scheduler):
             say(f"{way.name} is not tried: {problem}")
         else:
             found.append(way)
     return found
 
 
-def _refused(config: SegmentConfig, way: PropagationConfig, scheduler: SchedulerConfig) -> str:
-    """Why a run would not begin with these two; empty: it would."""
+def refused(
+    config: SegmentConfig,
+    way: PropagationConfig,
+    scheduler: SchedulerConfig,
+    regions: RegionsConfig | None = None,
+) -> str:
+    """Why a run would not begin with these; empty: it would. `regions`: if they are not the run's own."""
+    chosen = replace(
+        config,
+        propagation=way,
+        scheduler=scheduler,
+        regions=regions or config.regions,
+        calibration=replace(config.calibration, grids=()),
+        budget=None,
+        max_drop=None,
+    )
     try:
-        check_parts(replace(config, propagation=way, scheduler=scheduler, budget=None, max_drop=None))
+        check_parts(chosen)
     except ConfigError as problem:
         return str(problem)
     return ""
@@ -167,7 +182,9 @@ def choose_way(
     share = config.budget if config.budget is not None else choice.key_share
     looks = looks_at_flow(config, choice.settings)
     cost = prices.of(share, config.propagation, looks=looks)
-    ways = affordable_ways(config, prices, cost, say, _scheduler(config, choice.settings))
+    longest = choice.max_interval or config.scheduler.max_interval
+    scheduler = replace(scheduler_with(config, choice.settings), max_interval=longest)
+    ways = affordable_ways(config, prices, cost, say, scheduler)
     rows = [_row(config.propagation, choice.key_share, choice.fidelity, choice.worst_drop, prices, looks)]
     best, paid = choice, cost if prices.net else choice.key_share
     families: list[Family] = [each for each in found if each.name == choice.settings["name"] != FIXED]
@@ -206,10 +223,11 @@ def choose_way(
 
 def looks_at_flow(config: SegmentConfig, settings: Mapping[str, Any]) -> bool:
     """Does the scheduler with these settings read the flow of every frame?"""
-    return bool(getattr(scheduler_of(_scheduler(config, settings)), "needs_flow", False))
+    return bool(getattr(scheduler_of(scheduler_with(config, settings)), "needs_flow", False))
 
 
-def _scheduler(config: SegmentConfig, settings: Mapping[str, Any]) -> SchedulerConfig:
+def scheduler_with(config: SegmentConfig, settings: Mapping[str, Any]) -> SchedulerConfig:
+    """What a run with these settings is told."""
     return SchedulerConfig(**{"max_interval": config.scheduler.max_interval, **settings})
 
 

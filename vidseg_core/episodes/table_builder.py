@@ -241,6 +241,12 @@ class TableBuilder:
         """Let the propagator look at the frames (a light net runs)."""
         seen.own = [own for key in seen.keys for own in self.filler.see([key])]
 
+    def low_of(self, frames: Sequence[Record]) -> list[Any]:
+        """What the net makes of frames between keys for the propagator; of one that reads none nothing."""
+        if self._net is None or not self.filler.needs_low:
+            return []
+        return self._net.low([record.frame_HW3 for record in frames])
+
     def run_net(self, frames: Iterable[Record]) -> Seen:
         """The frames before the propagator has looked at them."""
         seen = Seen()

@@ -165,19 +165,15 @@ class Attempt(ABC, Generic[OptionsT, NetT]):
 
     def measure(self, **values: float) -> None:
         """What a step measured, the same for all workers; kept in checkpoints until there is a row of it."""
-        self.standing.measured.append(values)
+        self.standing.add(values)
 
     def measured(self) -> dict[str, float]:
         """Sums over the steps since the last row, by name."""
-        sums: dict[str, float] = {}
-        for values in self.standing.measured:
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value
-        return sums
+        return dict(self.standing.measured)
 
     def mean_measured(self) -> dict[str, float]:
         """Means over the steps since the last row, by name; where a step has nothing of a name, that is 0."""
-        steps = max(1, len(self.standing.measured))
+        steps = max(1, self.standing.measured_steps)
         return {name: value / steps for name, value in self.measured().items()}
 
     def require_finite(self, step: int) -> None:
@@ -198,7 +194,7 @@ class Attempt(ABC, Generic[OptionsT, NetT]):
         self.standing.seconds += elapsed
         row = self.row(score, elapsed)
         self.standing.rows.append(row)
-        self.standing.measured = []
+        self.standing.measured, self.standing.measured_steps = {}, 0
         if self._watch is not None:
             self._watch(row)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,16 @@ class Standing:
     fingerprint: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The curve so far."""
-    measured: list[dict[str, float]] = field(default_factory=list)
-    """What each step since the last row measured, by name: the next row's, also in another attempt."""
+    measured: dict[str, float] = field(default_factory=dict)
+    """What the steps since the last row measured, sums by name: the next row's, also in another attempt."""
+    measured_steps: int = 0
+    """So many steps."""
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """What one more step measured."""
+        self.measured_steps += 1
+        for name, value in values.items():
+            self.measured[name] = self.measured.get(name, 0.0) + value
 
 
 def save_checkpoint(folder: Path, standing: Standing, tensors: dict[str, Any]) -> None:
@@ -74,7 +83,10 @@ def load_checkpoint(folder: Path, fingerprint: str) -> tuple[Standing, dict[str,
         version = said.pop("version")
         if version != VERSION:
             raise CheckpointError(f"{path} was written by another version of vidseg; use another --output")
-        standing = Standing(**said)
+        steps = said.pop("measured", {})
+        standing = Standing(**said, **({} if isinstance(steps, list) else {"measured": steps}))
+        for values in steps if isinstance(steps, list) else ():  # step by step, as it was kept before
+            standing.add(values)
     except CheckpointError:
         raise
     except Exception as error:  # PyTorch's reader raises whatever the bytes lead it to
