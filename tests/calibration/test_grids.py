@@ -99,6 +99,25 @@ def test_a_grid_is_taken_where_its_gain_is_beyond_noise(gain: Any, wins: bool) -
     assert run.regions.grid == ("2x2" if wins else "1x1") and not run.calibration.grids
 
 
+def test_few_clips_that_agree_by_chance_are_no_gain_beyond_noise() -> None:
+    """Of three clips drawn again and again all are above 0 as soon as each is."""
+    asked, few = config(), BASE[:3]
+    for gains, wins in (([0.001, 0.03, 0.002], False), ([0.012, 0.01, 0.011], True)):
+        found = chosen(asked, whole(asked, few), Trial(whole(asked, few + np.array(gains))))
+        assert bool(found.regions) == wins and found.grids[1]["difference"][0] > 0
+
+
+def test_beside_a_net_that_torch_cannot_count_a_grid_must_save_keys() -> None:
+    """More keys leave less to carry, which was all that was counted."""
+    asked = config(budget=None, max_drop=5.0)
+    for share, wins in ((0.5, False), (0.098, False), (0.09, True)):
+        trial: Any = Trial(whole(asked, BASE, share))
+        found = choose_grid(
+            asked, whole(asked, BASE), Prices(0.0), lambda way, t=trial: t, FRAMES, lambda text: None
+        )
+        assert bool(found.regions) == wins
+
+
 def test_with_a_limit_of_points_a_grid_must_save() -> None:
     asked = config(budget=None, max_drop=5.0)
     first = whole(asked, BASE)

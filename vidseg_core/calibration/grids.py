@@ -7,8 +7,8 @@ whole frames, so what crops lose at their borders is in the quality.
 
 A grid beside whole frames gets the share of keys with which a frame costs no more than it does there, flow
 on crops counted, and never more than the budget. It is taken where it wins by more than noise: for `budget`
-where the 95 % interval of its gain, clip by clip, lies above 0; for `max_drop` where it keeps the promise and
-saves `LEAST_SAVED` more.
+where its gain, clip by clip, is more than the differences between clips explain (as for propagators, `ways`);
+for `max_drop` where it keeps the promise and saves `LEAST_SAVED` more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vidseg_core.calibration.choice import Choice, Valued, interval_of_mean
 from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, prices_of
 from vidseg_core.calibration.search import search
 from vidseg_core.calibration.tasks import LookedByRegion, SampleTasks, Way, file_for, longest_interval
-from vidseg_core.calibration.ways import Prices, looks_at_flow, refused, scheduler_with
+from vidseg_core.calibration.ways import Prices, least_gain, looks_at_flow, refused, scheduler_with
 from vidseg_core.config.catalogue import EVERY, SCHEDULERS
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
@@ -162,24 +162,24 @@ def choose_grid(
             say(f"regions {regions.grid} are not tried: {why} whole frames cost")
             continue
         found = trial.search(None if config.budget is None else limit, frames, first.net_s)
-        gain = interval_of_mean(np.array(found.by_clip) - np.array(first.by_clip), config.seed)
-        rows.append(_row(regions.grid, found, pricing.crops, gain))
-        wins = _wins(config, found, gain, pricing, cost)
+        gains_C = np.array(found.by_clip) - np.array(first.by_clip)
+        rows.append(_row(regions.grid, found, pricing.crops, interval_of_mean(gains_C, config.seed)))
+        if config.budget is not None:
+            wins = 0.0 if found.note else least_gain(gains_C)  # a note: no schedule has so few keys
+        else:
+            wins = _saved(config, found, pricing, cost if prices.net else share) - LEAST_SAVED
         if wins > most:
             most, best = wins, _with_grid(first, found, regions)
     return replace(best, grids=tuple(rows))
 
 
-def _wins(
-    config: SegmentConfig, found: Choice, gain: tuple[float, float], pricing: Pricing, cost: float
-) -> float:
-    """By how much a grid wins beyond noise; 0 or less: it does not."""
-    if config.budget is not None:
-        return 0.0 if found.note else gain[0]  # a note: no schedule has so few keys
-    if found.settings["name"] == EVERY or found.note or not cost:
+def _saved(config: SegmentConfig, found: Choice, pricing: Pricing, cost: float) -> float:
+    """The part of what a frame costs that a grid saves; keys are counted where N's operations are not."""
+    if found.settings["name"] == EVERY or found.note:
         return 0.0
-    costs = pricing.of(found.key_share, looks=looks_at_flow(config, found.settings))
-    return 1 - LEAST_SAVED - costs / cost
+    if not pricing.prices.net:
+        return 1 - found.key_share / cost
+    return 1 - pricing.of(found.key_share, looks=looks_at_flow(config, found.settings)) / cost
 
 
 def _with_grid(first: Choice, found: Choice, regions: RegionsConfig) -> Choice:
