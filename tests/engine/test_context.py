@@ -9,6 +9,7 @@ came from another video, or from a step that was made again, would be masks that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -22,7 +23,9 @@ from tests.engine.test_regions import rows_of, said, whole_rows
 from tests.engine.toy import ThresholdNet, inputs, make_engine, moving_clip, texture
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult
+from vidseg_core.engine.assemble import describe_net
 from vidseg_core.engine.context import blocks_of, place_of
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import RegionEngine, RegionStates
@@ -193,6 +196,38 @@ def test_what_does_not_go_together_is_refused(
         RegionEngine(engine_of("online", **options), regions)
 
 
+class Low(ThresholdNet):
+    """A net that takes no frame of more than 60 rows."""
+
+    def features(self, frames_B3HW: Any) -> Any:
+        if frames_B3HW.shape[2] > 60:
+            raise ValueError("at most 60 rows")
+        return super().features(frames_B3HW)
+
+
+def test_a_net_that_takes_crops_alone_is_refused_before_the_run() -> None:
+    """Where regions run as one, the first call is of the frame."""
+    crops = RegionsConfig(grid="2x2", overlap=8)
+    plain = SegmentConfig(
+        input=("a",), output="b", segmenter=f"{__name__}:Low", working_size="96x128", regions=crops
+    )
+    describe_net(plain)
+    with pytest.raises(ConfigError, match="^--regions.grid: .*context joint: .*frame of 96x128: .*60 rows"):
+        describe_net(replace(plain, regions=replace(crops, context="joint")))
+
+
+def test_what_layers_keep_of_a_segment_counts_before_the_run() -> None:
+    """Bands along the borders of a fine grid overlap: together they are more than the maps."""
+    regions = regions_of("remembered", "8x8", overlap=0)
+    plain = SegmentConfig(
+        input=("a",), output="b", segmenter="tiny:8", working_size="256", regions=regions, state_mb=1
+    )
+    with pytest.raises(ConfigError, match="^--state_mb: is 1, but 17 MB .* --regions.context remembered"):
+        describe_net(plain)
+    describe_net(replace(plain, state_mb=17))
+    describe_net(replace(plain, regions=replace(regions, context="joint")))
+
+
 def test_layers_with_windows_are_those_whose_output_has_a_cell_for_each_step() -> None:
     conv, pool = torch.nn.Conv2d, torch.nn.MaxPool2d
     assert reach_of(conv(1, 1, 3, padding=1)) == Reach(1, 1, pads=True)
@@ -205,10 +240,12 @@ def test_layers_with_windows_are_those_whose_output_has_a_cell_for_each_step() -
 
 
 def test_a_net_that_is_called_otherwise_is_as_it_was() -> None:
-    """Regions of one engine change nothing for who else asks the same net."""
+    """Regions of one engine change nothing for who else asks the same net; `evaluate` makes an engine for
+    each clip, and each left its hooks there."""
     net, frame = build_segmenter("tiny:8", seed=1), clip()[0]
     before = ChunkedNet(net, level="labels", batch=1, device="cpu").run([frame.frame_HW3])[0][0]
     engine = RegionEngine(engine_of("online", net=net), regions_of("remembered"))
     rows_of(engine, RegionStates.new(0, "s", 4), clip()[:4])
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in net.net.modules())
     after = ChunkedNet(net, level="labels", batch=1, device="cpu").run([frame.frame_HW3])[0][0]
     assert np.array_equal(before, after)

@@ -172,16 +172,6 @@ def test_aligned_crops_are_put_together_also_after_a_restore() -> None:
                 )
 
 
-def test_a_state_from_before_crops_were_aligned_goes_on() -> None:
-    frames, engine = inputs(moving_clip(8)), RegionEngine(engine_of("online"), GRID)
-    state, rows = RegionStates.new(0, "s", GRID.count), []
-    for frame in frames:
-        rows += engine.step([state], [frame])[0]
-    state.size = None  # such a state does not say it
-    rows += engine.finish([restored(state.to_bytes())])[0]
-    assert said(rows) == said(whole_rows(engine_of("online"), frames))
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_region_is_the_frame(kind: str) -> None:
     """With random keys, that is the segment of the region's name."""

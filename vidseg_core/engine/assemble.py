@@ -20,7 +20,7 @@ from vidseg_core.datasets.remap import ClassMap, load_class_map
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.bound import Measured, state_bound
 from vidseg_core.engine.confidence import LabelRule
-from vidseg_core.engine.context import check_context
+from vidseg_core.engine.context import check_context, kept_per_pixel
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates, of_regions
@@ -95,8 +95,12 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     in_calls = ChunkedNet(net, level=filler.level, batch=1, device="cpu")
     scheduler = scheduler_of(config.scheduler)
     check_context(config.regions, in_calls, reads_low=connect(in_calls, scheduler, filler))
-    if tried.remembered or filler.most_remembered(1, 1, 1):
-        _check_state(config, scheduler, filler, build_run_flow(config, "cpu"), tried.remembered)
+    remembered = tried.remembered
+    if tried.whole is not None and tried.net is not None:
+        seen_by = tried.net("labels", "--regions.context")
+        remembered += kept_per_pixel(config.regions, seen_by, tried.whole)
+    if remembered or filler.most_remembered(1, 1, 1):
+        _check_state(config, scheduler, filler, build_run_flow(config, "cpu"), remembered)
     notes = [net.note, tried.note]
     if config.device == "cpu" or not torch.cuda.is_available():
         notes.append(getattr(filler.propagator, "note", ""))
@@ -266,6 +270,8 @@ def _check_state(
         f"{options.name} keeps {kept_mb} MB of a segment, with what it carries over",
         "--working_size",
     )
+    if config.regions.context == "remembered":
+        why = f"{kept_mb} MB of a segment are kept with --regions.context remembered"
     if filler.reads in ("colours", "frame"):
         why = f"{options.name} looks at frames, and {bound.frames} of a segment may wait: {kept_mb} MB"
         lower = "--scheduler.max_interval or --working_size"

@@ -85,12 +85,7 @@ class Together:
 
     def __init__(self, net: ChunkedNet, regions: RegionsConfig) -> None:
         self._net, self._regions = net, regions
-        self._around = None
-        if regions.context == "remembered":
-            own = surrounding(net.segmenter, regions.align)
-            self._around = Surroundings(
-                own, lambda size: [place_of(crop) for crop in regions.crops(size)], regions.overlap
-            )
+        self._around = _surroundings(regions, net) if regions.context == "remembered" else None
         self.owners: Mapping[int, tuple[Segment, int, tuple[int, int]]] = {}
         """By the id of a region's state: its segment, its place in the grid and the size (H, W) of frames."""
 
@@ -164,6 +159,21 @@ def check_context(regions: RegionsConfig, net: ChunkedNet, *, reads_low: bool) -
             surrounding(net.segmenter, regions.align)
         except SegmenterError as problem:
             raise ConfigError(option, f"{said} this net and --regions.align: {problem}") from problem
+
+
+def kept_per_pixel(regions: RegionsConfig, net: ChunkedNet, size: tuple[int, int]) -> float:
+    """Bytes per pixel that layers of N keep of a segment whose frames have this size (H, W)."""
+    if regions.context != "remembered":
+        return 0.0
+    around = _surroundings(regions, net)
+    frame_HW3 = np.zeros((*size, 3), np.uint8)
+    _, kept = around.run((0, size[0], 0, size[1]), size, {}, lambda: net.run_one(frame_HW3))
+    return sum(band_Chw.nbytes for band_Chw in kept.values()) / (size[0] * size[1])
+
+
+def _surroundings(regions: RegionsConfig, net: ChunkedNet) -> Surroundings:
+    own = surrounding(net.segmenter, regions.align)
+    return Surroundings(own, lambda size: [place_of(crop) for crop in regions.crops(size)], regions.overlap)
 
 
 @lru_cache(maxsize=4096)

@@ -46,8 +46,8 @@ class RegionStates:
     states: list[SegmentState]
     rows: list[list[FrameResult]] = field(default_factory=list)
     """Of each region the rows that wait for another region's, with masks of the crop."""
-    size: tuple[int, int] | None = None
-    """(H, W) of the frames; None before the first."""
+    size: tuple[int, int] = (0, 0)
+    """(H, W) of the frames; of no size before the first."""
     around: Around = field(default_factory=Around)
     """What N saw around regions."""
 
@@ -91,11 +91,11 @@ class RegionStates:
                 ]
                 for of_region, masks_Thw in zip(said, masks, strict=True)
             ]
-            size = _size_of(header.get("size"))
+            height, width = map(int, header["size"])
             kept = {name.removeprefix(_AROUND): a for name, a in arrays.items() if name.startswith(_AROUND)}
         except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"state of regions is inconsistent: {type(error).__name__}: {error}") from error
-        return cls(states=states, rows=rows, size=size, around=Around(kept_of(kept)))
+        return cls(states=states, rows=rows, size=(height, width), around=Around(kept_of(kept)))
 
 
 def restored(data: bytes) -> SegmentState | RegionStates:
@@ -169,13 +169,11 @@ class RegionEngine:
         """The segments end here: frames that still wait become final."""
         return self._take(states, self._engine.finish(self._all_of(states, [state.size for state in states])))
 
-    def _all_of(
-        self, states: Sequence[RegionStates], sizes: Sequence[tuple[int, int] | None]
-    ) -> list[SegmentState]:
+    def _all_of(self, states: Sequence[RegionStates], sizes: Sequence[tuple[int, int]]) -> list[SegmentState]:
         """The states of all regions; whose they are is known while they are stepped."""
         if self._together is not None:
             self._together.owners = {
-                id(one): (state, number, size or (0, 0))
+                id(one): (state, number, size)
                 for state, size in zip(states, sizes, strict=True)
                 for number, one in enumerate(state.states)
             }
@@ -215,14 +213,11 @@ def of_regions(bounds: Sequence[Bound], crops: Sequence[Crop]) -> Bound:
     return Bound(frames=frames, bytes=sum(bound.bytes for bound in bounds) + waiting)
 
 
-def joined(
-    rows: Sequence[FrameResult], regions: RegionsConfig, size: tuple[int, int] | None = None
-) -> FrameResult:
+def joined(rows: Sequence[FrameResult], regions: RegionsConfig, size: tuple[int, int]) -> FrameResult:
     """One frame of its regions' results, row by row of the grid; `size` (H, W) of the frame.
 
     What a frame has one of is that of the region whose key is the oldest; `kar` is weighted by pixels.
     """
-    size = size or _size_from(rows, regions)
     crops = regions.crops(size)
     labels_HW = np.empty(size, rows[0].labels_HW.dtype)
     for row, crop in zip(rows, crops, strict=True):
@@ -247,21 +242,6 @@ def joined(
         region_scores=[row.decision_score for row in rows],
         key_share=seen / labels_HW.size,
     )
-
-
-def _size_from(rows: Sequence[FrameResult], regions: RegionsConfig) -> tuple[int, int]:
-    """Of a frame whose state does not say so, from an earlier release, when crops were not aligned."""
-    (down, across), overlap = regions.shape, regions.overlap
-    height = sum(row.labels_HW.shape[0] for row in rows[::across]) - 2 * overlap * (down - 1)
-    width = sum(row.labels_HW.shape[1] for row in rows[:across]) - 2 * overlap * (across - 1)
-    return height, width
-
-
-def _size_of(said: Any) -> tuple[int, int] | None:
-    if said is None:
-        return None
-    height, width = map(int, said)
-    return height, width
 
 
 def measured(state: SegmentState | RegionStates, size: tuple[int, int], regions: RegionsConfig) -> Measured:

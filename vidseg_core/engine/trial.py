@@ -98,10 +98,11 @@ def usual_crops(regions: RegionsConfig, spec: int | str) -> tuple[tuple[Crop, ..
 
 
 def crop_sizes(regions: RegionsConfig, spec: int | str) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """(rows, columns) of the regions of a video of the usual format, the smallest first, and of the frame;
-    `ConfigError` without any."""
+    """(rows, columns) of the regions of a video of the usual format, the smallest first, and of the frame,
+    which N is shown besides where regions that are key together run as one; `ConfigError` without any."""
     crops, size = usual_crops(regions, spec)
-    return sorted({crop.shape for crop in crops}, key=math.prod), size
+    shown = {crop.shape for crop in crops} | ({size} if regions.context != "none" else set())
+    return sorted(shown, key=math.prod), size
 
 
 def usual_pixels(regions: RegionsConfig, spec: int | str) -> float:

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -34,6 +34,8 @@ Place: TypeAlias = tuple[int, int, int, int]
 """Top, bottom, left and right of a crop, pixels; stops are exclusive."""
 Result = TypeVar("Result")
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+_MOST_FOUND = 4096
+"""Crops of a kind of layer that are kept at hand: fine grids have very many rectangles of regions."""
 
 
 Sides: TypeAlias = tuple[int, int, int, int]
@@ -91,28 +93,33 @@ class Surroundings:
         """`crops`: the regions of frames of a size (H, W), which reach `overlap` pixels beyond what is used.
         A layer that reads no farther is left alone; those are the ones with the largest maps."""
         self._multiple, self._crops, self._overlap = net.net.multiple, crops, overlap
-        self._layers: dict[Hashable, _Layer | None] = {}
-        self._now: _Now | None = None
-        for name, layer in net.net.named_modules():
-            if reach := reach_of(layer):
-                layer.register_forward_pre_hook(partial(self._before, name, reach))
-                layer.register_forward_hook(partial(self._after, name))
+        self._layers = [
+            (name, reach, layer) for name, layer in net.net.named_modules() if (reach := reach_of(layer))
+        ]
+        self._found = lru_cache(maxsize=_MOST_FOUND)(self._find)
 
     def run(
         self, place: Place, size: tuple[int, int], kept: Kept, call: Callable[[], Result]
     ) -> tuple[Result, Kept]:
         """`call()`, which runs N once on the crop at `place` of such a frame; and what is kept now."""
-        now = self._now = _Now(place, size, kept)
+        now, hooks = _Now(place, size, kept), []
+        for name, reach, layer in self._layers:
+            hooks.append(layer.register_forward_pre_hook(partial(self._before, now, name, reach)))
+            hooks.append(layer.register_forward_hook(partial(self._after, now, name)))
         try:
             return call(), {**kept, **now.news}
         finally:
-            self._now = None
+            for hook in hooks:
+                hook.remove()
             for undo in now.undo.values():  # of a layer that failed
                 undo(torch.empty(0, 0, 0, 0))
 
-    def _before(self, name: str, reach: Reach, layer: Any, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        now, map_1Chw = self._now, given[0]
-        if now is None or (found := self._layer(name, reach, map_1Chw, now)) is None:
+    def _before(
+        self, now: _Now, name: str, reach: Reach, layer: Any, given: tuple[Any, ...]
+    ) -> tuple[Any, ...] | None:
+        map_1Chw = given[0]
+        cells = (int(map_1Chw.shape[2]), int(map_1Chw.shape[3]))
+        if (found := self._found(reach.cells, cells, now.place, now.size)) is None:
             return None
         call = f"{name}/{now.calls[name]}"
         now.calls[name] += 1
@@ -127,41 +134,34 @@ class Surroundings:
         return (grown, *given[1:])
 
     def _after(
-        self, name: str, layer: Any, given: tuple[Any, ...], found: torch.Tensor
+        self, now: _Now, name: str, layer: Any, given: tuple[Any, ...], found: torch.Tensor
     ) -> torch.Tensor | None:
-        if self._now is None or name not in self._now.undo:
+        return now.undo.pop(name)(found) if name in now.undo else None
+
+    def _find(self, reads: int, cells: tuple[int, int], place: Place, size: tuple[int, int]) -> _Layer | None:
+        """Of a layer that reads so far, whose input has so many rows and columns; None: it reads no farther
+        than the overlap, or its input is not one of places of the frame."""
+        top, bottom, left, right = place
+        padded = padded_size((bottom - top, right - left), self._multiple)
+        stride = padded[0] // max(1, cells[0])
+        if (cells[0] * stride, cells[1] * stride) != padded or reads * stride <= self._overlap:
             return None
-        return self._now.undo.pop(name)(found)
-
-    def _layer(self, name: str, reach: Reach, map_1Chw: torch.Tensor, now: _Now) -> _Layer | None:
-        """None: the map is not one of places of the frame."""
-        key = (name, now.size, now.place)
-        if key not in self._layers:
-            top, bottom, left, right = now.place
-            rows, columns = padded_size((bottom - top, right - left), self._multiple)
-            stride = rows // max(1, map_1Chw.shape[2])
-            fits = (map_1Chw.shape[2] * stride, map_1Chw.shape[3] * stride) == (rows, columns)
-            far = reach.cells * stride > self._overlap
-            self._layers[key] = self._find(reach.cells, stride, now) if fits and far else None
-        return self._layers[key]
-
-    def _find(self, reads: int, stride: int, now: _Now) -> _Layer:
-        height, width = (side // stride for side in padded_size(now.size, self._multiple))
-        places = [self._in_cells(place, stride, now) for place in self._crops(now.size)]
+        height, width = (side // stride for side in padded_size(size, self._multiple))
+        places = [self._in_cells(each, stride, size) for each in self._crops(size)]
         return _Layer(
-            place=self._in_cells(now.place, stride, now),
+            place=self._in_cells(place, stride, size),
             size=(height, width),
             reads=reads,
             rows=_bands([place[:2] for place in places], height, reads),
             columns=_bands([place[2:] for place in places], width, reads),
         )
 
-    def _in_cells(self, place: Place, stride: int, now: _Now) -> Place:
+    def _in_cells(self, place: Place, stride: int, size: tuple[int, int]) -> Place:
         """The crop in a layer's map; one that ends with the frame goes on to the end of what pads it."""
         top, bottom, left, right = (side // stride for side in place)
-        height, width = (side // stride for side in padded_size(now.size, self._multiple))
-        bottom = height if place[1] == now.size[0] else bottom
-        return top, bottom, left, width if place[3] == now.size[1] else right
+        height, width = (side // stride for side in padded_size(size, self._multiple))
+        bottom = height if place[1] == size[0] else bottom
+        return top, bottom, left, width if place[3] == size[1] else right
 
 
 def _bands(parts: Sequence[tuple[int, int]], length: int, reads: int) -> tuple[tuple[int, int], ...]:
