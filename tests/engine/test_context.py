@@ -196,6 +196,13 @@ def test_what_does_not_go_together_is_refused(
         RegionEngine(engine_of("online", **options), regions)
 
 
+def test_a_context_without_regions_is_refused() -> None:
+    """It did nothing, without a word."""
+    alone = RegionsConfig(context="joint")
+    with pytest.raises(ConfigError, match="^--regions.context: joint goes with --regions.grid, such as 2x2"):
+        SegmentConfig(input=("a",), output="b", segmenter="plain", regions=alone)
+
+
 class Low(ThresholdNet):
     """A net that takes no frame of more than 60 rows."""
 
@@ -246,6 +253,7 @@ def test_a_net_that_is_called_otherwise_is_as_it_was() -> None:
     before = ChunkedNet(net, level="labels", batch=1, device="cpu").run([frame.frame_HW3])[0][0]
     engine = RegionEngine(engine_of("online", net=net), regions_of("remembered"))
     rows_of(engine, RegionStates.new(0, "s", 4), clip()[:4])
-    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in net.net.modules())
+    layers = surrounding(net, 32).net.modules()
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
     after = ChunkedNet(net, level="labels", batch=1, device="cpu").run([frame.frame_HW3])[0][0]
     assert np.array_equal(before, after)
