@@ -219,6 +219,8 @@ class PropagatorEntry:
     """Its name goes on with a colon and a folder or hub id, where its net is."""
     edition: int = 1
     """One more whenever its masks become others by the same options and weights."""
+    check_edition: int = 0
+    """One more whenever only those with a self-check do."""
 
 
 PROPAGATORS: Mapping[str, PropagatorEntry] = {
@@ -251,7 +253,8 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         moves=True,
         dial_ops=1.4e9,
         most_flow_size=512,
-        edition=3,
+        edition=2,
+        check_edition=1,
     ),
     "accel": PropagatorEntry(
         made_by="vidseg_core.propagation.light:Accel",
@@ -322,10 +325,13 @@ def propagator_entry(name: str) -> PropagatorEntry | None:
     return PROPAGATORS.get(propagator_place(name)[0])
 
 
-def propagator_edition(name: str) -> str:
+def propagator_edition(name: str, *, checks_itself: bool) -> str:
     """The name as fingerprints have it: with the edition, from the second on."""
     entry = propagator_entry(name)
-    return name if entry is None or entry.edition == 1 else f"{name}, edition {entry.edition}"
+    if entry is None:
+        return name
+    edition = entry.edition + entry.check_edition * checks_itself
+    return name if edition == 1 else f"{name}, edition {edition}"
 
 
 def plugin_module(name: str) -> str:

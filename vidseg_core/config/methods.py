@@ -78,7 +78,9 @@ class MethodConfig:
     def digest(self) -> str:
         """Ten hex digits over every option; the label plays no part."""
         propagation = to_dict(self.propagation)
-        propagation["name"] = propagator_edition(self.propagation.name)
+        propagation["name"] = propagator_edition(
+            self.propagation.name, checks_itself=self.propagation.checks_itself
+        )
         if propagation["weights"] is None:  # as before there were any
             del propagation["weights"]
         if propagation["latency"] == "full":

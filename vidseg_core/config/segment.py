@@ -386,10 +386,12 @@ class SegmentConfig:
         `key_batch` and `threads` are, since a convolution's last bits may depend on them.
         """
         fields = {name: value for name, value in sorted(flat_dict(self).items()) if name in _FINGERPRINT}
-        fields["propagation.name"] = propagator_edition(propagator_place(self.propagation.name)[0])
+        name, _ = propagator_place(self.propagation.name)
+        checks_itself = self.propagation.checks_itself
+        fields["propagation.name"] = propagator_edition(name, checks_itself=checks_itself)
         if self.propagation.latency == "full":  # as before there was another
             del fields["propagation.latency"], fields["propagation.delay"]
-        if not self.propagation.checks_itself:
+        if not checks_itself:
             del fields["propagation.self_check"], fields["propagation.adapt_steps"]
         if self.propagation.clock == 1:
             del fields["propagation.clock"]
