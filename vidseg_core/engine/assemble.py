@@ -99,7 +99,7 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     if tried.whole is not None and tried.net is not None:
         seen_by = tried.net("labels", "--regions.context")
         remembered += kept_per_pixel(config.regions, seen_by, tried.whole)
-    if remembered or filler.most_remembered(1, 1, 1):
+    if remembered or filler.most_remembered(1, 1, 1) or filler.most_kept():
         _check_state(config, scheduler, filler, build_run_flow(config, "cpu"), remembered)
     notes = [net.note, tried.note]
     if config.device == "cpu" or not torch.cuda.is_available():

@@ -2,15 +2,15 @@
 
 Bytes are those of arrays and tensors, in memory and before the compression of a stored state. What follows
 from sizes and options is reckoned; what only a run shows (a key's scores or features, what the propagator
-makes of a key, what it carries over, unless it says how much that is at most) is measured on a state and goes
-up with the frame's pixels.
+makes of a key and what it carries over, unless it says how much these are at most) is measured on a state and
+goes up with the frame's pixels.
 
 Legend: H, W working size; h, w flow size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,8 @@ def bytes_of(held: Any) -> int:
         return held.nbytes
     if isinstance(held, dict):
         return sum(map(bytes_of, held.values()))
+    if is_dataclass(held) and not isinstance(held, type):
+        return sum(bytes_of(getattr(held, part.name)) for part in fields(held))
     return sum(map(bytes_of, held)) if isinstance(held, tuple | list) else 0
 
 
@@ -101,7 +103,7 @@ def state_bound(
         view
         + (frame if keeps_frame else colours)
         + carried * (2 if late else 1)
-        + round(measured.made * pixels)
+        + max(round(measured.made * pixels), filler.most_kept())
     )
     of_pending = (view if filler.reads != "nothing" else 0) + (frame if filler.reads == "frame" else colours)
     before = view + (1 + references) * 8 * height * width  # of the frame before; flows referred to

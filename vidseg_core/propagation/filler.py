@@ -95,6 +95,11 @@ class Filler(ABC):
         says = getattr(self.propagator, "most_remembered", None)
         return says(height, width, channels) if says is not None and self._says_most else 0
 
+    def most_kept(self) -> int:
+        """Bytes that the propagator says it makes of a key at most."""
+        says = getattr(self.propagator, "most_kept", None)
+        return says() if says is not None else 0
+
     @abstractmethod
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
         """What the level says (labels, scores, features) of each frame of the first gap, then of the second;

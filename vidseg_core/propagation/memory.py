@@ -63,13 +63,15 @@ class Tracker:
         self.note = f"{family} is meant for a GPU: where there is none, a frame takes seconds." * on_cpu
 
     def most_remembered(self, height: int, width: int, channels: int) -> int:
-        """Bytes at most of what is carried over and of what is made of two keys, whatever the size of a flow
-        picture."""
+        """Bytes that are carried over at most, whatever the size of a flow picture."""
         net = self.net
         pointers = max(net.memories, net.pointers) * net.pointer_bytes
-        carried = MOST * (1 + net.memories * net.feature_bytes + pointers)
-        kept = MOST * (1 + net.feature_bytes + net.pointer_bytes) + net.places_bytes
-        return carried + 2 * kept
+        return MOST * (1 + net.memories * net.feature_bytes + pointers)
+
+    def most_kept(self) -> int:
+        """Bytes at most of what is made of a key."""
+        net = self.net
+        return MOST * (1 + net.feature_bytes + net.pointer_bytes) + net.places_bytes
 
     def keep(self, key: GapKey) -> KeptKey:
         """What is remembered of a key."""

@@ -140,6 +140,11 @@ class Extras(Protocol):
         Without it what a short trial leaves there counts."""
         ...
 
+    def most_kept(self) -> int:
+        """Bytes of what `keep` makes of a key, at most. Without it what is measured on keys counts, which a
+        check before the run does not know."""
+        ...
+
     def check_net(self, segmenter: Any) -> None:
         """`SegmenterError` for a segmenter that does not go with it."""
         ...
