@@ -81,7 +81,6 @@ class RegionsConfig:
     """pixels of the working size by which a region is seen beyond an inner border; 0 to 1024"""
     align: int = 1
     """crops are grown to multiples of so many pixels, as the net pads them (tiny-face: 64); 1 to 256"""
-
     context: Literal["none", "joint", "remembered"] = "none"
     """what N sees around a key region: its crop; key neighbours with it; also what its layers saw before"""
 

@@ -75,7 +75,7 @@ class RegionsDataset(WrappedDataset):
         if overlap and not overlap.isdigit():
             raise DatasetError(f"overlap={overlap}: must be a whole number of pixels")
         try:
-            self._regions = RegionsConfig(grid=grid, **({"overlap": int(overlap)} if overlap else {}))
+            self._regions = RegionsConfig(grid=grid, overlap=int(overlap or RegionsConfig.overlap))
         except ConfigError as error:
             wrong = f"regions={grid}" if error.option.endswith("grid") else f"overlap={overlap}"
             raise DatasetError(f"{wrong}: {error.problem}") from error
