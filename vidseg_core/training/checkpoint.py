@@ -83,10 +83,7 @@ def load_checkpoint(folder: Path, fingerprint: str) -> tuple[Standing, dict[str,
         version = said.pop("version")
         if version != VERSION:
             raise CheckpointError(f"{path} was written by another version of vidseg; use another --output")
-        steps = said.pop("measured", {})
-        standing = Standing(**said, **({} if isinstance(steps, list) else {"measured": steps}))
-        for values in steps if isinstance(steps, list) else ():  # step by step, as it was kept before
-            standing.add(values)
+        standing = Standing(**said)
     except CheckpointError:
         raise
     except Exception as error:  # PyTorch's reader raises whatever the bytes lead it to
