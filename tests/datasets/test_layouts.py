@@ -289,9 +289,9 @@ def test_regions_of_a_data_set_are_clips_of_their_own() -> None:
     """What a region is to the engine (`engine.regions`): nets and schedulers learn from just that."""
     whole = open_dataset("scenes:videos=2,frames=3,height=48,width=64?val_clips=scene-001*")
     cut = open_dataset(
-        "scenes:videos=2,frames=3,height=48,width=64?val_clips=scene-001*&regions=2x3&overlap=8"
+        "scenes:videos=2,frames=3,height=48,width=64?val_clips=scene-001*&regions=2x3&overlap=8&align=16"
     )
-    crops = RegionsConfig(grid="2x3", overlap=8).crops((48, 64))
+    crops = RegionsConfig(grid="2x3", overlap=8, align=16).crops((48, 64))
     assert len(cut.items("val")) == 6 * len(whole.items("val"))
     clips = list(dict.fromkeys(item.video_id for item in cut.items("val")))
     assert clips == [f"{whole.items('val')[0].video_id}-r{number}" for number in range(1, 7)]
@@ -308,6 +308,8 @@ def test_regions_of_a_data_set_are_clips_of_their_own() -> None:
     for options, problem in (
         ("regions=2", "regions=2: must be ROWSxCOLUMNS"),
         ("overlap=3", "overlap=3 goes with regions"),
+        ("align=32", "align=32 goes with regions"),
+        ("regions=2x2&align=300", "align=300: must be a whole number between 1 and 256"),
         ("regions=2x2&overlap=x", "overlap=x: must be a whole number"),
         ("regions=2x2&overlap=2000", "overlap=2000: must be a whole number between 0 and 1024"),
     ):

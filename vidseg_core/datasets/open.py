@@ -34,7 +34,7 @@ LAYOUTS: Mapping[str, str] = {
     "videos": "video_sets:PlainVideos",
 }
 """Name -> module and class in this package."""
-OPTIONS = ("remap", "clips", "val_clips", "size", "labels_every", "regions", "overlap")
+OPTIONS = ("remap", "clips", "val_clips", "size", "labels_every", "regions", "overlap", "align")
 """Options of every layout."""
 SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("cityscapes", ("leftImg8bit", "leftImg8bit_sequence", "gtFine")),
@@ -91,13 +91,14 @@ def _wrapped(dataset: FrameDataset, spec: DatasetSpec) -> FrameDataset:
         from vidseg_core.datasets.wrapped import ResizedDataset
 
         dataset = ResizedDataset(dataset, size)
-    grid, overlap = spec.option("regions"), spec.option("overlap")
+    grid, pixels = spec.option("regions"), {name: spec.option(name) for name in ("overlap", "align")}
     if grid:
-        from vidseg_core.datasets.regions import RegionsDataset
+        from vidseg_core.datasets.regions import RegionsDataset, named_regions
 
-        dataset = RegionsDataset(dataset, grid, overlap)
-    elif overlap:
-        raise DatasetError(f"overlap={overlap} goes with regions, such as regions=2x2")
+        return RegionsDataset(dataset, named_regions(grid, **pixels))
+    for name, text in pixels.items():
+        if text:
+            raise DatasetError(f"{name}={text} goes with regions, such as regions=2x2")
     return dataset
 
 

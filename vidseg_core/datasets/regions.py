@@ -25,6 +25,8 @@ from vidseg_core.media import Motion
 
 _REGION = "region"
 """Which region an item is, in its `extra`."""
+_NAMES = {"grid": "regions", "overlap": "overlap", "align": "align"}
+"""Options of a data set, by the option of `RegionsConfig`."""
 
 
 def resized(dataset: FrameDataset, size: str) -> FrameDataset:
@@ -36,6 +38,20 @@ def regions_of(dataset: FrameDataset) -> RegionsConfig:
     """Which regions the clips of a data set are; 1x1: whole frames."""
     found = dataset.regions if isinstance(dataset, RegionsDataset) else RegionsConfig()
     return found if found.on else RegionsConfig()
+
+
+def named_regions(grid: str, overlap: str, align: str) -> RegionsConfig:
+    """The regions that options of a data set name, as `--regions.grid` and so on; `""`: left out."""
+    pixels = {name: text for name, text in (("overlap", overlap), ("align", align)) if text}
+    for name, text in pixels.items():
+        if not text.isdigit():
+            raise DatasetError(f"{name}={text}: must be a whole number of pixels")
+    options = {name: int(text) for name, text in pixels.items()}
+    try:
+        return replace(RegionsConfig(grid=grid), **options)
+    except ConfigError as error:
+        option = error.option.removeprefix("--regions.")
+        raise DatasetError(f"{_NAMES[option]}={options.get(option, grid)}: {error.problem}") from error
 
 
 def region_name(video: str, regions: RegionsConfig, number: int) -> str:
@@ -68,17 +84,11 @@ def cut_out(record: Record, regions: RegionsConfig, number: int, clip: str) -> R
 
 
 class RegionsDataset(WrappedDataset):
-    """`grid` and `overlap` as `--regions.grid` and `--regions.overlap`."""
+    """The clips of a data set, cut."""
 
-    def __init__(self, inner: FrameDataset, grid: str, overlap: str) -> None:
+    def __init__(self, inner: FrameDataset, regions: RegionsConfig) -> None:
         super().__init__(inner)
-        if overlap and not overlap.isdigit():
-            raise DatasetError(f"overlap={overlap}: must be a whole number of pixels")
-        try:
-            self._regions = RegionsConfig(grid=grid, overlap=int(overlap or RegionsConfig.overlap))
-        except ConfigError as error:
-            wrong = f"regions={grid}" if error.option.endswith("grid") else f"overlap={overlap}"
-            raise DatasetError(f"{wrong}: {error.problem}") from error
+        self._regions = regions
         self._listed: dict[str, tuple[Item, ...]] = {}
 
     def items(self, split: str) -> Sequence[Item]:
@@ -103,9 +113,7 @@ class RegionsDataset(WrappedDataset):
 
     def at_size(self, size: str) -> RegionsDataset:
         """Regions of frames of this working size."""
-        return RegionsDataset(
-            ResizedDataset(self.inner, size), self._regions.grid, str(self._regions.overlap)
-        )
+        return RegionsDataset(ResizedDataset(self.inner, size), self._regions)
 
     @property
     def regions(self) -> RegionsConfig:
