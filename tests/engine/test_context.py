@@ -19,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.engine.test_regions import rows_of, said, whole_rows
+from tests.engine.test_regions import rows_of, rows_of_lanes, said, whole_rows
 from tests.engine.toy import ThresholdNet, inputs, make_engine, moving_clip, texture
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.regions import RegionsConfig
@@ -95,14 +95,7 @@ def test_stored_states_go_on_with_the_same_rows(kind: str, context: str) -> None
 @pytest.mark.parametrize(("kind", "key_batch"), [("online", 1), ("online", 3), ("ahead", 1)])
 def test_lanes_change_nothing(kind: str, context: str, key_batch: int) -> None:
     regions, clips = regions_of(context), [clip(0), clip(3)]
-    engine = RegionEngine(engine_of(kind, key_batch=key_batch), regions)
-    states = [RegionStates.new(0, "s", regions.count) for _ in clips]
-    together: list[list[FrameResult]] = [[], []]
-    for frames in zip(*clips, strict=True):
-        for rows, final in zip(together, engine.step(states, frames), strict=True):
-            rows += final
-    for rows, final in zip(together, engine.finish(states), strict=True):
-        rows += final
+    together = rows_of_lanes(engine_of(kind, key_batch=key_batch), clips, regions)
     for rows, frames in zip(together, clips, strict=True):
         assert said(rows) == said(whole_rows(engine_of(kind, key_batch=key_batch), frames, regions))
 

@@ -61,6 +61,21 @@ def whole_rows(
     return rows_of(RegionEngine(engine, regions), RegionStates.new(0, "s", regions.count), frames, **how)
 
 
+def rows_of_lanes(
+    engine: Engine, clips: Sequence[Sequence[FrameInput]], regions: RegionsConfig = GRID
+) -> list[list[FrameResult]]:
+    """Segments of one length, stepped together."""
+    lanes = RegionEngine(engine, regions)
+    states = [RegionStates.new(0, "s", regions.count) for _ in clips]
+    together: list[list[FrameResult]] = [[] for _ in clips]
+    for frames in zip(*clips, strict=True):
+        for rows, final in zip(together, lanes.step(states, frames), strict=True):
+            rows += final
+    for rows, final in zip(together, lanes.finish(states), strict=True):
+        rows += final
+    return together
+
+
 def said(rows: Sequence[FrameResult]) -> list[tuple[Any, ...]]:
     """`plain`, and what a row says of regions."""
     more = [(row.region_keys, row.region_key_frame_index, row.region_scores, row.key_share) for row in rows]
@@ -198,14 +213,7 @@ _undisturbed: dict[str, Any] = {}
 @pytest.mark.parametrize("key_batch", [1, 4])
 def test_lanes_change_nothing(kind: str, key_batch: int) -> None:
     clips = [inputs(moving_clip(11, seed=seed)) for seed in (0, 4)]
-    engine = RegionEngine(engine_of(kind, key_batch=key_batch), GRID)
-    states = [RegionStates.new(0, "s", GRID.count) for _ in clips]
-    together: list[list[FrameResult]] = [[], []]
-    for frames in zip(*clips, strict=True):
-        for rows, final in zip(together, engine.step(states, frames), strict=True):
-            rows += final
-    for rows, final in zip(together, engine.finish(states), strict=True):
-        rows += final
+    together = rows_of_lanes(engine_of(kind, key_batch=key_batch), clips)
     for rows, frames in zip(together, clips, strict=True):
         assert said(rows) == said(whole_rows(engine_of(kind, key_batch=key_batch), frames))
 

@@ -150,7 +150,7 @@ def test_defaults_fit_and_every_loss_of_a_learner_has_a_weight_that_it_may_be_gi
 
 
 def test_the_clock_is_scored_by_what_its_layer_reports(tmp_path: Path) -> None:
-    """Its masks do not depend on the layer, so nothing printed told a trained one from another."""
+    """Its masks do not depend on the layer, so nothing printed distinguished a trained one from another."""
     found, clip = learner("clockwork"), FlowClip(name="c", frames_THW3=np.stack(moving_clip(12, seed=1)))
 
     def ranked(seed: int) -> float:

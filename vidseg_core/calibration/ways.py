@@ -227,7 +227,7 @@ def looks_at_flow(config: SegmentConfig, settings: Mapping[str, Any]) -> bool:
 
 
 def scheduler_with(config: SegmentConfig, settings: Mapping[str, Any]) -> SchedulerConfig:
-    """What a run with these settings is told."""
+    """The scheduler of a run with these settings."""
     return SchedulerConfig(**{"max_interval": config.scheduler.max_interval, **settings})
 
 
