@@ -18,7 +18,7 @@ from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.engine import Engine, FrameInput, FrameResult, SegmentState
 from vidseg_core.metrics.confusion import ConfusionMatrix
-from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
+from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency, pooled_tc
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.training.flow_clips import FlowClip, dataset_clips
 from vidseg_core.training.match_clips import drawn_clip
@@ -84,7 +84,8 @@ def through(engine: Engine, clip: FlowClip) -> Iterator[FrameResult]:
 
 
 class Marks:
-    """What masks of a material's left-out clips are worth: mIoU, TC by ETC Eq. 5 and 6, pop."""
+    """What masks of a material's left-out clips are worth: mIoU, TC by ETC Eq. 5 and 6 and of all clips at
+    once, pop."""
 
     def __init__(self, material: Material) -> None:
         self._flows_of, self._classes = material.flows_of, len(material.class_names)
@@ -103,11 +104,12 @@ class Marks:
         self._tcs.append(tc)
 
     def percent(self) -> dict[str, float]:
-        """`miou`, `tc`, `tc_visible` and `pop`, which is NaN where no clip has both kinds of pairs."""
+        """`miou`, `tc`, `tc_pooled`, `tc_visible`, and `pop`, NaN where no clip has both kinds of pairs."""
         pops = [tc.pop for tc in self._tcs if not math.isnan(tc.pop)]
         return {
             "miou": 100 * self._matrix.mean_iou(),
             "tc": 100 * statistics.mean(tc.tc for tc in self._tcs),
+            "tc_pooled": 100 * float(np.nanmean(pooled_tc([tc.class_overlap for tc in self._tcs]))),
             "tc_visible": 100 * statistics.mean(tc.visible.tc for tc in self._tcs),
             "pop": 100 * statistics.mean(pops) if pops else math.nan,
         }

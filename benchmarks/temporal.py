@@ -81,7 +81,7 @@ ARMS = (
     "labels",
 )
 """In the order in which they are run for each seed and set."""
-MEASURES = ("miou", "tc", "tc_visible")
+MEASURES = ("miou", "tc_pooled", "tc", "tc_visible")
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """Student's t for 2 to 10 values; the last for more, too."""
 
@@ -325,8 +325,9 @@ class Bench:
 def line(row: dict[str, Any]) -> str:
     pace = f"{row['trained_per_s']:6.1f}" if "trained_per_s" in row else "     -"
     return (
-        f"{row['set']:7s} {row['arm']:10s} seed {row['seed']}  mIoU {row['miou']:5.2f}  TC {row['tc']:5.2f}  "
-        f"visible {row['tc_visible']:5.2f}  {row['fps']:5.0f} frames/s  trained {pace}/s"
+        f"{row['set']:7s} {row['arm']:10s} seed {row['seed']}  mIoU {row['miou']:5.2f}  "
+        f"TC pooled {row['tc_pooled']:5.2f}  TC {row['tc']:5.2f}  visible {row['tc_visible']:5.2f}  "
+        f"{row['fps']:5.0f} frames/s  trained {pace}/s"
     )
 
 
@@ -340,7 +341,10 @@ def half_width(values: Sequence[float]) -> float:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Means over seeds, and differences from `none` over the seeds that both have, with their intervals."""
-    lines = ["set      arm         seeds   mIoU     TC  visible     dmIoU             dTC        dvisible"]
+    heads = ("dmIoU", "dTC pooled", "dTC", "dvisible")
+    lines = [
+        "set      arm       seeds    mIoU  pooled      TC visible   " + "".join(f"{h:>16}" for h in heads)
+    ]
     by = {(row["set"], row["arm"], row["seed"]): row for row in rows if row["arm"] != "teacher"}
     for name in dict.fromkeys(row["set"] for row in rows):
         for kind in ARMS:
@@ -356,7 +360,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 differences = "  ".join(
                     f"{statistics.mean(each):+6.2f} +-{half_width(each):5.2f}" for each in gains
                 )
-                lines.append(f"{name:8s} {kind:11s} {len(both):3d}   {numbers}   {differences}")
+                lines.append(f"{name:8s} {kind:9s} {len(both):5d}  {numbers}    {differences}")
     return "\n".join(lines)
 
 

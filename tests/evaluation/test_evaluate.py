@@ -43,13 +43,13 @@ from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.walk import walk
 from vidseg_core.evaluation import oracle
 from vidseg_core.evaluation.bench import make_bench, try_methods
-from vidseg_core.evaluation.cells import claim_evaluation, list_cells
+from vidseg_core.evaluation.cells import claim_evaluation, list_cells, read_cell
 from vidseg_core.evaluation.clips import clips_of, runs_of
 from vidseg_core.evaluation.ending import fingerprint, finish
 from vidseg_core.evaluation.evaluate_job import run_evaluate
 from vidseg_core.evaluation.plan import chunks, plan
 from vidseg_core.evaluation.read import open_evaluation
-from vidseg_core.evaluation.tables import LATER
+from vidseg_core.evaluation.tables import LATER, pooled_columns
 from vidseg_core.evaluation.tasks import run_task
 from vidseg_core.kit.claim import FingerprintMismatch
 from vidseg_core.kit.progress import Reporter
@@ -150,6 +150,7 @@ def test_numbers_are_those_of_the_engine_and_the_metrics(tmp_path: Path, sides: 
         assert found == pytest.approx((counts.tc, counts.tc_forward, counts.pop))
     assert row["tc"] != row["tc_visible"] and row["warp_accuracy"] == pytest.approx(tc.accuracy)
     assert row["class_tc"] == pytest.approx(tc.class_tc.tolist(), nan_ok=True)
+    assert row["tc_pooled"] == pytest.approx(row["tc"]) and row["class_tc_pooled"] == row["class_tc"]
     assert (row["frames"], row["keys"], row["aki"]) == (14, 3, pytest.approx(14 / 3))
     assert row["wait_max_frames"] == (4 if sides == "two" else 0)
     frames = data.frames[clip, row["method_id"]]
@@ -222,6 +223,18 @@ def test_regions_that_do_not_go_with_a_clip_or_the_net_are_one_sentence(tmp_path
     bench = replace(make_bench(small, "cpu"), net=Tall())
     with pytest.raises(ConfigError, match="^--methods: fixed .*frame of 56x128: .*at least 64 rows"):
         try_methods(bench, small.parsed_methods())
+
+
+def test_consistency_is_also_that_of_all_clips_at_once(tmp_path: Path) -> None:
+    """As ETC's own numbers were taken. A cell that was made before its pixels were kept leaves it open."""
+    assert evaluate_here(config(tmp_path, methods=("fixed:interval=5",)))[0] == 0
+    data = open_evaluation(tmp_path)
+    (pooled,), cells = data.methods, [read_cell(data.store, key)[0] for key in list_cells(data.store)]
+    both_C, either_C = np.sum([cell["class_overlap"] for cell in cells], axis=0).T
+    wanted = [b / e if e else math.nan for b, e in zip(both_C, either_C, strict=True)]
+    assert len(cells) == 2 and pooled["class_tc_pooled"] == pytest.approx(wanted, nan_ok=True)
+    assert pooled["tc_pooled"] == pytest.approx(np.nanmean(wanted)) and pooled["tc_pooled"] != pooled["tc"]
+    assert pooled_columns([cells[0]["class_overlap"], None]) == {}
 
 
 def test_pixels_without_a_label_are_void_and_not_a_class_that_stays(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from vidseg_core.metrics import PairFlow, TemporalConsistency
-from vidseg_core.metrics.consistency import ABSOLUTE, RELATIVE
+from vidseg_core.metrics.consistency import ABSOLUTE, RELATIVE, pooled_tc
 
 
 def reference_direction(
@@ -112,6 +115,37 @@ def test_both_directions_with_and_without_occlusion_equal_the_pixel_by_pixel_ref
     known = [pair for pair in found[False, False] if void not in pair]
     assert tc.accuracy == pytest.approx(sum(a == b for a, b in known) / len(known))
     assert np.nanmean(tc.class_tc) == pytest.approx(tc.tc)
+
+
+@given(
+    masks=st.lists(arrays(np.uint8, (2, 5, 6), elements=st.integers(0, 3)), min_size=1, max_size=6),
+    cut=st.integers(0, 6),
+)
+def test_tc_of_sequences_at_once_is_that_of_one_long_sequence(masks: list[np.ndarray], cut: int) -> None:
+    flow = np.zeros((5, 6, 2), np.float32)
+    whole, parts = TemporalConsistency(4), [TemporalConsistency(4), TemporalConsistency(4)]
+    for place, (before_HW, now_HW) in enumerate(masks):
+        for tc in (whole, parts[place < cut]):
+            tc.update(before_HW, now_HW, PairFlow(flow, flow), at_key=bool(place % 2))
+    pooled_C = pooled_tc([part.class_overlap for part in parts])
+    np.testing.assert_allclose(pooled_C, whole.class_tc, rtol=1e-12)
+    assert np.nanmean(pooled_C) == pytest.approx(whole.tc)
+
+
+def test_a_few_flickering_pixels_of_another_class_count_as_such_over_all_sequences() -> None:
+    """In the mean over sequences one pixel of 400 takes a third of a sequence's TC."""
+    flow, found = np.zeros((20, 20, 2), np.float32), []
+    labels_HW = np.repeat(np.arange(2, dtype=np.uint8), 10)[:, None].repeat(20, 1)
+    for speck in (False, True):
+        there_HW, tc = labels_HW.copy(), TemporalConsistency(3)
+        there_HW[0, 0] = 2 if speck else 0
+        tc.update(labels_HW, there_HW, PairFlow(flow, flow), at_key=False)
+        found.append(tc)
+    third = TemporalConsistency(3)
+    third.update(labels_HW + 1, labels_HW + 1, PairFlow(flow, flow), at_key=False)  # where that class is
+    sequences = [*found, third]
+    mean, pooled_C = np.mean([tc.tc for tc in sequences]), pooled_tc([tc.class_overlap for tc in sequences])
+    assert mean < 0.9 and pooled_C.min() > 0.99
 
 
 def test_a_mask_that_moves_with_its_picture_has_tc_one() -> None:

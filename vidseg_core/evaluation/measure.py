@@ -183,6 +183,7 @@ class Measure:
             "tc_visible_pop": self.tc.visible.pop,
             "warp_accuracy": self.tc.accuracy,
             "class_tc": _plain(self.tc.class_tc[:-1]),
+            "class_overlap": self.tc.class_overlap[:-1].tolist(),
             "vc": {str(length): [self.vc.total[length], self.vc.windows[length]] for length in WINDOWS},
             "tsb": _nanmean(self.tsb),
         }

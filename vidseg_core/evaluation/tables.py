@@ -2,8 +2,9 @@
 
 `results.parquet` is tidy: one observation a row, one measure a column; `methods.parquet` has the same columns
 over all clips together. Pooling: mIoU and fidelity from the summed pair counts; AKI, cost and fps from summed
-frames, keys and seconds; TC as the mean over clips (ETC Eq. 6). Speed (`fps`, latency) is that of engine and
-net, as the papers have it; reading, which depends on how a data set lies there, is in `read_s` and in cost.
+frames, keys and seconds; TC as the mean over clips (ETC Eq. 6), and from summed counts (`tc_pooled`). Speed
+(`fps`, latency) is that of engine and net, as the papers have it; reading, which depends on how a data set
+lies there, is in `read_s` and in cost.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vidseg_core.config.methods import MethodConfig
 from vidseg_core.evaluation.cells import FRAME_FIELDS
 from vidseg_core.evaluation.measure import mean_without_void
 from vidseg_core.metrics.confusion import iou_of
+from vidseg_core.metrics.consistency import pooled_tc
 from vidseg_core.metrics.cost import Cost
 from vidseg_core.metrics.video_consistency import WINDOWS
 
@@ -34,7 +36,8 @@ LATER_MEASURES = (
     "miou_no_background",
     "gflop",
 )
-LATER = (*LATER_MEASURES, "class_tc", "parameters", "key_share", "warped_per_segmented")
+POOLED = ("tc_pooled", "class_tc_pooled")
+LATER = (*LATER_MEASURES, "class_tc", "parameters", "key_share", "warped_per_segmented", *POOLED)
 """Columns that evaluations of version 2 do not have."""
 _COMMON = [
     ("method", pa.string()),
@@ -83,6 +86,8 @@ _COMMON = [
     ("parameters", pa.int64()),
     ("key_share", pa.float64()),
     ("warped_per_segmented", pa.float64()),
+    ("tc_pooled", pa.float64()),
+    ("class_tc_pooled", pa.list_(pa.float64())),
 ]
 RESULTS_SCHEMA = pa.schema([("clip", pa.string()), *_COMMON])
 METHODS_SCHEMA = pa.schema([("clips", pa.int64()), *_COMMON])
@@ -169,6 +174,7 @@ def numbers(
         "frame_fidelity": _mean(summaries, "frame_fidelity"),
         **{name: _mean(summaries, name, by="frames", plain=True) for name in _PLAIN},
         "class_tc": _class_means([s["class_tc"] for s in summaries]),
+        **pooled_columns([s.get("class_overlap") for s in summaries]),
         "fps": frames / spent if spent > 0 else NAN,
         "cpu_s": cost.cpu_s,
         "gpu_s": cost.gpu_s,
@@ -191,6 +197,20 @@ def _class_means(clips: Sequence[Sequence[float | None]]) -> list[float]:
         float(np.mean(known)) if (known := [value for value in values if value is not None]) else NAN
         for values in zip(*clips, strict=True)
     ]
+
+
+def pooled_columns(overlaps: Sequence[Sequence[Sequence[int]] | None]) -> dict[str, Any]:
+    """TC over all pairs of all clips, as ETC's numbers were taken; nothing where a clip was measured before
+    its pixels were kept."""
+    known = [np.array(overlap) for overlap in overlaps if overlap is not None]
+    if not known or len(known) < len(overlaps):
+        return {}
+    classes_C = pooled_tc(known)
+    there = classes_C[~np.isnan(classes_C)]
+    return {
+        "tc_pooled": float(there.mean()) if there.size else NAN,
+        "class_tc_pooled": classes_C.tolist(),
+    }
 
 
 def _without_background(iou_C: np.ndarray, class_names: Sequence[str]) -> float:

@@ -14,8 +14,13 @@ the other frame and back, and who does not come home is occluded (Sundaram, Brox
 is who leaves the picture. ETC's soft mask exp(-|I - I'|) serves its loss, Eq. 3; its measure has none.
 
 A sequence's TC is the mean IoU over the classes, from counts summed over all its pairs; a corpus' TC is the
-mean over its sequences (Eq. 6). Pixels that are void in one of the two masks are known to nobody: they count
-nowhere. The **warping accuracy** of a pair is the share of pixels that keep their class (ETC Fig. 5).
+mean over its sequences (Eq. 6). The numbers that ETC prints were taken in another way, by its authors' script
+and by Table VI, whose mean over classes is Table I's TC: counts summed over all pairs of all sequences, then
+the mean over classes. That is the **pooled** TC. The mean over sequences is restless: a class that is not
+there, seen in a few pixels that flicker, takes a whole class's share of that sequence's mean.
+
+Pixels that are void in one of the two masks are known to nobody: they count nowhere. The **warping accuracy**
+of a pair is the share of pixels that keep their class (ETC Fig. 5).
 
 **Pop**: TC of the pairs that a key ends (t is key) minus TC of the pairs inside a run. Below zero: masks jump
 where the net takes over from propagation. Propagated masks are consistent by construction, so TC alone
@@ -116,6 +121,13 @@ def _grown(mask_hw: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(mask_hw, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
+def pooled_tc(overlaps: Sequence[np.ndarray]) -> np.ndarray:
+    """float64 (C,): TC of each class over all sequences at once, from their `class_overlap`; NaN for a class
+    that nobody saw."""
+    both_C, either_C = np.sum(overlaps, axis=0).T
+    return np.divide(both_C, either_C, out=np.full(len(both_C), NAN), where=either_C > 0)
+
+
 class PairCounts:
     """The pairs of one sequence over one choice of pixels; every number is NaN where nothing counted."""
 
@@ -152,6 +164,13 @@ class PairCounts:
     def class_tc(self) -> np.ndarray:
         """float64 (C,): the IoU of each class (backward), whose mean is `tc` (ETC Table VI)."""
         return iou_of(self._backward_CC)
+
+    @property
+    def class_overlap(self) -> np.ndarray:
+        """int64 (C, 2): pixels of each class in both of the masks of a pair, and in one of them at least
+        (backward); to be summed over sequences."""
+        both_C = np.diag(self._backward_CC)
+        return np.stack([both_C, self._backward_CC.sum(0) + self._backward_CC.sum(1) - both_C], axis=1)
 
     @property
     def accuracy(self) -> float:

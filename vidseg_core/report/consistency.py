@@ -16,7 +16,12 @@ from vidseg_core.report.style import Look
 
 TC_KINDS = {"tc": "TC", "tc_visible": "TC, visible"}
 """Columns of temporal consistency -> their heads."""
-OTHERS = {"vc8": "VC8", "vc16": "VC16", "tsb": "Tsb (lower is steadier)"}
+OTHERS = {
+    "tc_pooled": "TC, all clips at once",
+    "vc8": "VC8",
+    "vc16": "VC16",
+    "tsb": "Tsb (lower is steadier)",
+}
 """Other measures of steadiness -> their heads."""
 WHICH = {
     "tc": "TC by ETC Eq. 5 and 6: the mask before, moved along the flow, against the mask now; every pixel "
@@ -100,11 +105,14 @@ def _frame_by_frame(
 
 
 def _class_by_class(section: Section, data: Evaluation, picks: Sequence[Pick]) -> None:
+    kinds = ("tc_pooled", "class_tc_pooled"), ("tc", "class_tc")
+    pooled = all(row["class_tc_pooled"] for _, row in picks)
+    mean, classes = kinds[0] if pooled else kinds[1]
     rows = [
-        [f"{curve.name}, AKI {row['aki']:.1f}", num(row["tc"]), *(num(known(v)) for v in row["class_tc"])]
+        [f"{curve.name}, AKI {row['aki']:.1f}", num(row[mean]), *(num(known(v)) for v in row[classes])]
         for curve, row in picks
-        if row["class_tc"]
+        if row[classes]
     ]
     if rows:
         section.head("TC by class (ETC Table VI)")
-        section.table(["method", "TC", *data.class_names], rows)
+        section.table(["method", "TC, all clips at once" if pooled else "TC", *data.class_names], rows)
