@@ -21,7 +21,7 @@ import torch
 
 from tests.training.small import SCENES, Stopped, small_config, small_options, weights_in
 from vidseg_core.config.errors import ConfigError
-from vidseg_core.config.recipes import DistilRecipe, TemporalRecipe
+from vidseg_core.config.recipes import DistilRecipe, TemporalRecipe, TrainRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import IGNORE, DatasetError
 from vidseg_core.models.digest import digest_file
@@ -35,6 +35,7 @@ from vidseg_core.training.distil import grid, pair_loss, self_similarities, sing
 from vidseg_core.training.estimate import held_bytes, measure_step
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loop import train
+from vidseg_core.training.optimise import Average, build_optimiser
 from vidseg_core.training.samples import Batch, Near
 from vidseg_core.training.teacher import Teacher
 
@@ -196,21 +197,37 @@ def test_a_teacher_alone_teaches_single_frames(
 
 def test_a_dry_run_counts_the_weights_of_every_net_that_a_step_runs(tmp_path: Path) -> None:
     """A teacher is often the largest of them."""
-    net = trainable_net("tiny:8", class_names=CLASSES, seed=0)
+    net, recipe = trainable_net("tiny:8", class_names=CLASSES, seed=0), TrainRecipe()
     file = teacher_file(tmp_path / "teacher.safetensors")
-    alone = held_bytes(net, None)
-    assert alone == 4 * sum(4 * weight.numel() for weight in net.parameters())
+    alone, once = held_bytes(net, recipe), sum(each.nbytes for each in net.buffers())
+    assert alone == 4 * sum(4 * weight.numel() for weight in net.parameters()) + once
     nets = {}
     for flow in ("dis", "tiny-flow"):
         parts = {"temporal": TemporalRecipe(gap=1, flow=flow), "distil": DistilRecipe(multi=0.0)}
-        nets[flow] = held_bytes(net, Beside(taught(tmp_path, file, **parts), CLASSES, "cpu"))
+        nets[flow] = held_bytes(net, recipe, Beside(taught(tmp_path, file, **parts), CLASSES, "cpu"))
     assert nets["dis"] - alone == pytest.approx(alone / 4, rel=0.05)  # the teacher is another tiny:8
     flow_net = build_flow_net("tiny-flow").net
     held = [*flow_net.parameters(), *flow_net.buffers()]
     assert nets["tiny-flow"] - nets["dis"] == sum(each.nbytes for each in held)
     with_lstm = Beside(taught(tmp_path, file), CLASSES, "cpu")
     lstm = sum(weight.nbytes for weight in with_lstm.parameters())
-    assert lstm and held_bytes(net, with_lstm) == nets["dis"] + 4 * lstm
+    assert lstm and held_bytes(net, recipe, with_lstm) == nets["dis"] + 4 * lstm
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_a_dry_run_counts_what_the_optimiser_and_the_average_keep(optimiser: Any) -> None:
+    net = trainable_net("tiny:8", class_names=CLASSES, seed=0)
+    recipe = TrainRecipe(optimiser=optimiser, ema=0.9)
+    made, average = build_optimiser(net, recipe), Average(net.net, recipe.ema)
+    net(torch.zeros(2, 3, 64, 64)).sum().backward()
+    made.step()
+    moments = [
+        each for kept in made.state.values() for each in kept.values() if each is not None and each.ndim
+    ]
+    weights = [*net.parameters(), *(weight.grad for weight in net.parameters()), *net.buffers()]
+    held = [*weights, *moments, *average.state.values()]
+    assert all(weight.grad is not None for weight in net.parameters())
+    assert held_bytes(net, recipe) == sum(each.nbytes for each in held if each is not None)
 
 
 def _without(batch: Batch) -> dict[str, Any]:

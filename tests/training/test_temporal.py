@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from vidseg_core.training.data import TrainingData, check_gap, open_training_dat
 from vidseg_core.training.loop import _precision
 from vidseg_core.training.neighbours import draw_neighbours
 from vidseg_core.training.samples import Listed, Near
+from vidseg_core.training.segmenter_job import SegmenterTraining
 from vidseg_core.training.temporal_loss import FrozenFlow, temporal_loss, visible
 
 ALL = AugmentRecipe(
@@ -184,7 +187,8 @@ def test_a_gap_that_no_clip_has_is_refused(tmp_path: Path) -> None:
 
 def listed(*clips: list[int]) -> TrainingData:
     """Labelled frames of clips with these frame numbers."""
-    found = [Listed(None, item, clip(numbers)) for numbers in clips for item in clip(numbers)]  # type: ignore[arg-type]
+    dataset: Any = SimpleNamespace(name="clips")
+    found = [Listed(dataset, item, clip(numbers)) for numbers in clips for item in clip(numbers)]
     return TrainingData(class_names=("a",), labelled=tuple(found), pseudo=(), validation=())
 
 
@@ -214,6 +218,18 @@ def test_a_long_gap_makes_no_video_of_stills(tmp_path: Path) -> None:
     assert not draw_neighbours(clip([0, 30, 60]), 30, 30, np.random.default_rng(0))
     seven = draw_neighbours(clip([0, 7, 30]), 7, 30, np.random.default_rng(0))
     assert [item.frame_index for item in seven] == [0, 30]
+
+
+def test_a_run_that_learned_with_stills_does_not_go_on_without_them(tmp_path: Path) -> None:
+    """Versions that knew no stills took those within a long gap for neighbours: some steps would follow one
+    rule and some the other. Where no still is near, nothing decides that did not before."""
+    names = []
+    for gap, clips in ((12, [[0, 12, 24]]), (12, [[0, 40, 80]]), (10, [[0, 12, 24]]), (0, [[0, 12, 24]])):
+        run = SegmenterTraining(small_config(tmp_path, temporal=TemporalRecipe(gap=gap)), None)
+        run.data, run.beside = listed(list(range(20)), *clips), None
+        run.net = trainable_net("tiny:8", class_names=("a",), seed=0)
+        names.append("temporal.stills" in run.decides())
+    assert names == [True, False, False, False]
 
 
 def test_tasks_make_as_many_frames_with_neighbours_as_without() -> None:

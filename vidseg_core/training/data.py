@@ -16,7 +16,7 @@ from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import ALL, IGNORE, DatasetError, FrameDataset
-from vidseg_core.training.neighbours import MOST_APART, clips_of, has_neighbours
+from vidseg_core.training.neighbours import MOST_APART, clips_of, has_neighbours, is_still
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet, labelled_record
 
 COUNTED = 256
@@ -60,6 +60,12 @@ class TrainingData:
         """How many training frames have a neighbour at most `gap` frames away."""
         listed = (*self.labelled, *self.pseudo)
         return sum(has_neighbours(each.clip, each.item.frame_index, gap) for each in listed)
+
+    def has_stills(self, gap: int) -> bool:
+        """Is there a training frame that frames at most `gap` away are too far from? They were its neighbours
+        once."""
+        listed = (*self.labelled, *self.pseudo)
+        return any(is_still(each.clip, each.item.frame_index, gap) for each in listed)
 
     def class_pixels(self, share: float) -> np.ndarray:
         """Pixels of each class, int64 (C,), on evenly spread frames; pseudo-labelled ones by their share."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vidseg_core.config.recipes import TrainRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.kit.progress import Reporter, clock
 from vidseg_core.models.registry import resolve_device
@@ -26,6 +27,8 @@ from vidseg_core.training.validate import Validation
 
 MEASURED = 8
 """At most so many samples of a batch, and so many frames of the validation, are timed."""
+MOMENTS = {"adamw": 2, "sgd": 1}
+"""Numbers that an optimiser keeps for each weight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ def dry_run(
     beside = None if beside is None else beside.to(device)
     step = measure_step(net.to(device), batch, beside, device)
     step_s, kept_MB = (each * recipe.batch / measured for each in (step.seconds, step.kept_bytes / 2**20))
-    weights_MB = held_bytes(net, beside) / 2**20
+    weights_MB = held_bytes(net, recipe, beside) / 2**20
     validate_s = _validate_seconds(data, net, device)
     validations = -(-recipe.steps // config.val_every)
     total_s = recipe.steps * step_s + validations * validate_s
@@ -75,12 +78,16 @@ def dry_run(
     return 0
 
 
-def held_bytes(net: TrainableNet, beside: Beside | None) -> int:
-    """Of all nets of a step: what is trained with gradient and AdamW's two moments, what is frozen once."""
+def held_bytes(net: TrainableNet, recipe: TrainRecipe, beside: Beside | None = None) -> int:
+    """Of all nets of a step: what is trained with gradient and what the optimiser keeps of it (AdamW two
+    moments, SGD one momentum), the average of the weights where there is one, what is frozen once."""
     trained = [*net.parameters(), *(() if beside is None else beside.parameters())]
     frozen = [] if beside is None else beside.frozen()
-    held = [each for part in frozen for each in (*part.parameters(), *part.buffers())]
-    return sum(copies * each.nbytes for copies, kind in ((4, trained), (1, held)) for each in kind)
+    once = [*net.buffers(), *(each for part in frozen for each in (*part.parameters(), *part.buffers()))]
+    if recipe.ema:
+        once += net.net.state_dict().values()
+    copies = 2 + MOMENTS[recipe.optimiser]
+    return sum(number * each.nbytes for number, kind in ((copies, trained), (1, once)) for each in kind)
 
 
 def measure_step(net: TrainableNet, batch: Batch, beside: Beside | None, device: torch.device) -> Step:

@@ -26,6 +26,19 @@ MOST_APART = 10
 def around(clip: Sequence[Item], frame_index: int, gap: int) -> tuple[Sequence[Item], Sequence[Item]]:
     """The frames of `clip`, which is in order, up to `gap` before this frame, and up to `gap` after it; of a
     still none."""
+    before, after = _within(clip, frame_index, gap)
+    nearest = [*before[-1:], *after[:1]]
+    if all(abs(item.frame_index - frame_index) > MOST_APART for item in nearest):
+        return (), ()
+    return before, after
+
+
+def is_still(clip: Sequence[Item], frame_index: int, gap: int) -> bool:
+    """Are there frames at most `gap` away, and none of them a neighbour?"""
+    return any(_within(clip, frame_index, gap)) and not has_neighbours(clip, frame_index, gap)
+
+
+def _within(clip: Sequence[Item], frame_index: int, gap: int) -> tuple[Sequence[Item], Sequence[Item]]:
     number = _number
     before = clip[
         bisect_left(clip, frame_index - gap, key=number) : bisect_left(clip, frame_index, key=number)
@@ -33,9 +46,6 @@ def around(clip: Sequence[Item], frame_index: int, gap: int) -> tuple[Sequence[I
     after = clip[
         bisect_right(clip, frame_index, key=number) : bisect_right(clip, frame_index + gap, key=number)
     ]
-    nearest = [*before[-1:], *after[:1]]
-    if all(abs(item.frame_index - frame_index) > MOST_APART for item in nearest):
-        return (), ()
     return before, after
 
 

@@ -83,6 +83,8 @@ class SegmenterTraining(GroupTraining):
         given = self.config.weights or self.config.encoder_weights
         weights = digest_state(self.net.net.state_dict(), {}) if given else None
         fields = self.config.fingerprint_fields() | {"data": self.data.digest(), "weights": weights}
+        if self.data.has_stills(self.config.temporal.gap):  # earlier versions learned with what was near
+            fields["temporal.stills"] = "no neighbours"
         return fields if self.beside is None else fields | self.beside.decides()
 
     def job(self, run: Run, layout: GroupLayout) -> SegmenterJob:
