@@ -20,13 +20,13 @@ from PIL import Image
 from tests.engine.toy import ThresholdNet
 from tests.pipeline.conftest import small_config
 from tests.scheduling.test_learned_regions import planner_of
-from vidseg_core.calibration.calibrate import _ask, with_choice
+from vidseg_core.calibration.calibrate import _ask, _look_and_choose, at_hand, with_choice
 from vidseg_core.calibration.choice import Choice, Valued, conclude, describe, unseen
 from vidseg_core.calibration.crop_cost import crop_costs
 from vidseg_core.calibration.grids import GridTrial, Pricing, choose_grid, names_for
 from vidseg_core.calibration.schedulers import FixedFamily, Point, long_run_share
 from vidseg_core.calibration.tasks import LookedByRegion, SampleTasks, Way
-from vidseg_core.calibration.ways import Prices
+from vidseg_core.calibration.ways import Prices, Reads
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.regions import RegionsConfig
@@ -42,6 +42,7 @@ from vidseg_core.store import open_run
 
 CUT = RegionsConfig(grid="2x2", overlap=8)
 FRAMES = [40] * 10
+LOOKS = Reads(flow=True)
 PRICES = Prices(1e12)
 """So expensive a net that flow costs nothing beside it."""
 
@@ -66,7 +67,7 @@ def whole(asked: SegmentConfig, worth: Any, share: float = 0.1) -> Choice:
 class Trial:
     """A grid whose crops cost so much, and whose settings are worth so much."""
 
-    problem, pixels, looks = "", 1.2, True
+    problem, pixels, reads = "", 1.2, LOOKS
 
     def __init__(self, found: Choice, costs: float = 1.3) -> None:
         self._found, self.parts, self.budgets = found, (costs / 4,) * 4, []
@@ -130,8 +131,8 @@ def test_a_grid_gets_the_share_that_costs_no_more() -> None:
     prices, carrier = Prices(1e10), PropagationConfig()
     cost = prices.of(0.1, carrier)
     pricing = Pricing(prices, carrier, crops=1.5, pixels=1.2)
-    share = pricing.affordable(cost, looks=True)
-    assert share < 0.1 and pricing.of(share, looks=True) == pytest.approx(cost)
+    share = pricing.affordable(cost, reads=LOOKS)
+    assert share < 0.1 and pricing.of(share, reads=LOOKS) == pytest.approx(cost)
     asked, said = config(), list[str]()
     trial: Any = Trial(whole(asked, BASE))
     choose_grid(asked, whole(asked, BASE), Prices(4e8), lambda way: trial, FRAMES, said.append)
@@ -186,7 +187,7 @@ def test_frames_are_put_together_and_compared_with_the_net_on_whole_frames() -> 
         [1, 2, 3, 4],
         [5, 6, 7, 8],
     ]
-    assert not trial.looks
+    assert trial.reads == Reads()
     assert trial.pixels == pytest.approx(56 * 40 * 4 / (64 * 96)) and trial.problem == ""
 
 
@@ -267,6 +268,27 @@ def test_what_cannot_be_tried_is_refused(options: dict[str, Any], says: str) -> 
     for grid, problem in (("2by2", "must be ROWSxCOLUMNS"), ("1x1", "is whole frames")):
         with pytest.raises(ConfigError, match=f"--calibration.grids: .*{problem}"):
             CalibrationConfig(grids=(grid,))
+
+
+def test_what_a_run_would_refuse_is_left_out_before_the_net_runs_on_the_sample() -> None:
+    """One that looks ahead keeps pictures of all that is ahead: it was chosen, and then the run refused."""
+    printed = io.StringIO()
+    tried, carrier = CalibrationConfig(schedulers=("fixed", "planner")), PropagationConfig(name="match")
+    asked = config(
+        calibration=tried,
+        regions=RegionsConfig(),
+        propagation=replace(carrier, self_check=False),
+        working_size="256",
+        state_mb=50,
+    )
+    assert at_hand(asked, Reporter("text", printed)) == ("fixed",)
+    assert "planner is not tried: --state_mb: is 50" in printed.getvalue()
+    with pytest.raises(ConfigError, match="--calibration: no scheduler is left to try"):
+        _look_and_choose(replace(asked, state_mb=1), [], Reporter("text", printed), tasks=never)
+
+
+def never(units: Any) -> Any:
+    raise AssertionError("the net ran")
 
 
 def test_a_scheduler_of_another_grid_is_left_out(tmp_path: Path) -> None:

@@ -10,16 +10,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.training.small import written
 from vidseg_core.calibration import sizing
 from vidseg_core.calibration.choice import LEAST_CLIPS
 from vidseg_core.calibration.sizing import Sample, job_ops, sample_ops
+from vidseg_core.calibration.tasks import sample_builder
 from vidseg_core.config.dial import CLIP_FRAMES, CLIPS, CalibrationConfig
-from vidseg_core.config.segment import PropagationConfig, SegmentConfig
+from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
+from vidseg_core.datasets.records import Record
 from vidseg_core.models import build_segmenter
 from vidseg_core.models.lvs import new_lvs
+from vidseg_core.models.operations import operations_of
 from vidseg_core.plan.video_list import VideoInput
 
 PAIR = 2e8
@@ -91,6 +95,21 @@ def test_a_pair_costs_what_carries_it_too(tmp_path: Path) -> None:
         costs[name] = sizing.prices(config, index)
     (net, copied), (_, carried) = costs["copy"], costs["lvs"]
     assert carried - copied > net / 2
+
+
+def test_low_level_features_that_the_scheduler_alone_reads_are_counted(tmp_path: Path) -> None:
+    """Beside flow they had no price, though N's first layers run on every frame."""
+    file = written(new_lvs(build_segmenter("tiny-scenes")), tmp_path / "lvs.safetensors")
+    asked = SchedulerConfig(name="low_deviation", policy=file)
+    config = SegmentConfig(
+        input=("x",), output="y", segmenter="tiny-scenes", scheduler=asked, max_drop=1.0, working_size="64"
+    )
+    made, frame_HW3 = sample_builder(config, "cpu"), np.zeros((48, 64, 3), np.uint8)
+    records = [Record(video_id="", frame_index=n, frame_HW3=frame_HW3, labels_HW=None) for n in range(2)]
+    seen = made.run_net(records)
+    net_ops = operations_of(lambda: made.run_net(records[:1]))
+    assert 0 < operations_of(lambda: made.expect(seen, 0, 1)) < net_ops
+    assert 0 < operations_of(lambda: made.low_of(records[:1])) < net_ops and not made.filler.needs_low
 
 
 def test_a_net_that_cannot_be_counted_is_looked_at_in_full(monkeypatch: pytest.MonkeyPatch) -> None:

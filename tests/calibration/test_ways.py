@@ -26,6 +26,7 @@ from vidseg_core.calibration.schedulers import FixedFamily, Point
 from vidseg_core.calibration.tasks import fill_ops
 from vidseg_core.calibration.ways import (
     Prices,
+    Reads,
     affordable_ways,
     choose_way,
     least_gain,
@@ -419,6 +420,19 @@ def test_what_is_made_of_keys_is_not_kept_with_the_frames() -> None:
     schedule_quality(made, seen, np.array([0, 8, 16]), two_sided=True)
     assert two_sided_values(made, seen, [(0, 8), (2, 5)])
     assert all(key.kept is None for key in seen.keys)
+
+
+def test_what_a_scheduler_reads_is_paid_under_any_propagator() -> None:
+    """`low_deviation` has N's first layers run on every frame: beside flow it was as cheap as even keys."""
+    flow, reads = PropagationConfig(), Reads(low=True)
+    prices = Prices(1e11, own=1e9, low=2e10, expects=1e8)
+    assert prices.frame(flow, reads=reads) == prices.frame(flow) + 2e10 + 1e8
+    assert prices.affordable(prices.of(0.4, flow), flow, reads=reads) == pytest.approx(0.24, abs=0.01)
+    shares = replace(prices, fills_low=True)  # lvs reads them too, and they are made once
+    lvs = replace(flow, name="tests:Lvs")
+    assert shares.frame(lvs) == prices.frame(lvs) + 2e10
+    assert shares.frame(lvs, reads=reads) == shares.frame(lvs) + 1e8
+    assert shares.frame(flow) == prices.frame(flow)
 
 
 def test_an_older_run_goes_on_where_its_propagator_is_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.pipeline.conftest import RunJob, small_config
 from vidseg_core.calibration.calibrate import PLANS_FROM_OPS, worth_trying
 from vidseg_core.calibration.dial import SampleDial
+from vidseg_core.calibration.tasks import tried_names
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
@@ -137,7 +138,7 @@ def test_the_planner_is_tried_where_the_net_costs_enough_or_where_it_is_asked_fo
         """(whether the planner is among them, whether it is said that it is not)."""
         printed = io.StringIO()
         config = SegmentConfig(input=("a",), output="b", segmenter="plain", budget=0.2, **options)
-        names = worth_trying(config, net_ops, Reporter("text", printed))
+        names = worth_trying(config, tried_names(config), net_ops, Reporter("text", printed))
         assert "fixed" in names
         return "planner" in names, "the planner is not tried" in printed.getvalue()
 

@@ -193,6 +193,7 @@ def _look_and_choose(
     config: SegmentConfig, units: Sequence[Unit], report: Reporter, tasks: Tasks | None
 ) -> Choice:
     started = time.monotonic()
+    names = at_hand(config, report)
     frames = sum(unit.frames for unit in units)
     report.say(
         f"calibrating on {len(units)} runs of frames from {count(len({u.source for u in units}), 'video')}, "
@@ -206,7 +207,7 @@ def _look_and_choose(
             "the run takes two"
         )
     frames_of = [clip.table.frames for clip in clips]
-    names = worth_trying(config, prices.net, report)
+    names = worth_trying(config, names, prices.net, report)
 
     def look(way: Way) -> GridTrial:
         report.say(f"calibrating: the net on the crops of {way.regions.words()}")
@@ -278,10 +279,20 @@ def _of_whole_frames(
     return choose_way(config, choice, prices, found, even, value, frames, report.say)
 
 
-def worth_trying(config: SegmentConfig, net_ops: float, report: Reporter) -> tuple[str, ...]:
-    """The schedulers at hand; one that looks ahead only if it was asked for or the net is expensive enough,
-    in operations: seconds would make the choice a matter of luck."""
-    names = tried_names(config)
+def at_hand(config: SegmentConfig, report: Reporter) -> tuple[str, ...]:
+    """The schedulers with which the run would begin under its own propagator, asked before N runs on the
+    sample. ``ConfigError`` where there is none."""
+    own = Way(config.regions, config.propagation)
+    names = names_for(tried_names(config), config, own, report.say)
+    check(bool(names), "--calibration", "no scheduler is left to try")
+    return names
+
+
+def worth_trying(
+    config: SegmentConfig, names: tuple[str, ...], net_ops: float, report: Reporter
+) -> tuple[str, ...]:
+    """Those of the schedulers that pay; one that looks ahead only if it was asked for or the net is expensive
+    enough, in operations: seconds would make the choice a matter of luck."""
     ahead = _looking_ahead(names)
     if not ahead or {config.scheduler.name, *config.calibration.schedulers} & set(ahead):
         return names
@@ -346,7 +357,7 @@ def look_at_all(
     config: SegmentConfig, sample: SampleTasks, report: Reporter
 ) -> tuple[list[Clip], list[int], float, Prices]:
     """Clips that say something, their places in the sample, seconds of N per frame, and operations."""
-    clips, places, seconds, operations = [], [], [], []
+    clips, places, seconds, operations, fills_low = [], [], [], [], False
     two_sided = config.propagation.sides == "two"
     for place, looked in enumerate(sample.look()):
         report.show(
@@ -358,12 +369,16 @@ def look_at_all(
         clips.append(Clip(table=looked.table, two_sided=two_sided, known={}, delay=delay_of(config)))
         places.append(place)
         seconds.append(looked.net_s)
-        operations.append((looked.net_ops, looked.flow_ops, looked.own_ops))
+        operations.append(
+            (looked.net_ops, looked.flow_ops, looked.own_ops, looked.low_ops, looked.expects_ops)
+        )
+        fills_low = looked.fills_low
     if len(clips) < 2:
         problem = "fewer than two runs of frames say anything about schedules; set the scheduler yourself"
         raise ConfigError("--calibration", problem)
-    net, flow, own = np.median(operations, axis=0).tolist()
-    return clips, places, float(np.median(seconds)), Prices(net, flow, own)
+    net, flow, own, low, expects = np.median(operations, axis=0).tolist()
+    prices = Prices(net, flow, own, low=low, fills_low=fills_low, expects=expects)
+    return clips, places, float(np.median(seconds)), prices
 
 
 def way_valuer(places: Sequence[int], sample: SampleTasks, report: Reporter) -> ValueWay:

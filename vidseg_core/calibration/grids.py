@@ -23,7 +23,7 @@ from vidseg_core.calibration.choice import Choice, Valued, interval_of_mean
 from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, prices_of
 from vidseg_core.calibration.search import search
 from vidseg_core.calibration.tasks import LookedByRegion, SampleTasks, Way, file_for, longest_interval
-from vidseg_core.calibration.ways import Prices, least_gain, looks_at_flow, refused, scheduler_with
+from vidseg_core.calibration.ways import Prices, Reads, least_gain, read_by, refused, scheduler_with
 from vidseg_core.config.catalogue import EVERY, SCHEDULERS
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
@@ -45,14 +45,14 @@ class Pricing:
     pixels: float
     """Of all crops, in frames."""
 
-    def of(self, share: float, *, looks: bool) -> float:
+    def of(self, share: float, *, reads: Reads) -> float:
         """Operations of a frame on average, at this share of keys in frames."""
-        between = self.pixels * self.prices.frame(self.carrier, looks=looks)
+        between = self.pixels * self.prices.frame(self.carrier, reads=reads)
         return share * self.prices.net + (1 - min(1.0, share / self.crops)) * between
 
-    def affordable(self, cost: float, *, looks: bool) -> float:
+    def affordable(self, cost: float, *, reads: Reads) -> float:
         """The share of keys with which a frame costs so much on average; below 0: none."""
-        between = self.pixels * self.prices.frame(self.carrier, looks=looks)
+        between = self.pixels * self.prices.frame(self.carrier, reads=reads)
         each = self.prices.net - between / self.crops
         return (cost - between) / each if each > 0 else -1.0
 
@@ -109,9 +109,10 @@ class GridTrial:
         return replace(choice, max_interval=longest)
 
     @property
-    def looks(self) -> bool:
-        """Does one of the schedulers read the flow of every frame?"""
-        return any(looks_at_flow(self._config, _bare(name, self._config)) for name in self._names)
+    def reads(self) -> Reads:
+        """What one of the schedulers, at least, reads of every frame."""
+        each = [read_by(self._config, _bare(name, self._config)) for name in self._names]
+        return Reads(flow=any(one.flow for one in each), low=any(one.low for one in each))
 
     def value(self, points: Sequence[Point]) -> list[Valued]:
         """Frames put together, against N on whole frames."""
@@ -146,7 +147,7 @@ def choose_grid(
         return first
     carrier = replace(config.propagation, **first.propagation)
     share = first.key_share if config.budget is None else config.budget
-    cost = prices.of(share, carrier, looks=looks_at_flow(config, first.settings))
+    cost = prices.of(share, carrier, reads=read_by(config, first.settings))
     rows, best, most = [_row("1x1", first, 1.0, None)], first, 0.0
     for regions in config.regions_tried:
         trial = look(Way(regions, carrier))
@@ -155,7 +156,7 @@ def choose_grid(
             continue
         pricing = Pricing(prices, carrier, sum(trial.parts), trial.pixels)
         limit = min(
-            pricing.affordable(cost, looks=trial.looks) if prices.net else share, config.budget or 1.0
+            pricing.affordable(cost, reads=trial.reads) if prices.net else share, config.budget or 1.0
         )
         if limit < pricing.crops / longest_interval(config):
             why = f"all crops of a frame cost {pricing.crops:.2f} frames, which leaves no keys for what"
@@ -179,7 +180,7 @@ def _saved(config: SegmentConfig, found: Choice, pricing: Pricing, cost: float) 
         return 0.0
     if not pricing.prices.net:
         return 1 - found.key_share / cost
-    return 1 - pricing.of(found.key_share, looks=looks_at_flow(config, found.settings)) / cost
+    return 1 - pricing.of(found.key_share, reads=read_by(config, found.settings)) / cost
 
 
 def _with_grid(first: Choice, found: Choice, regions: RegionsConfig) -> Choice:
@@ -207,7 +208,8 @@ def names_for(names: Sequence[str], config: SegmentConfig, way: Way, say: Say) -
         settings = _bare(name, config) | {"max_interval": longest_interval(config)}
         problem = refused(config, way.propagation, scheduler_with(config, settings), way.regions)
         if problem:
-            say(f"{name} is not tried with regions {way.regions.grid}: {problem}")
+            where = f" with regions {way.regions.grid}" if way.regions.on else ""
+            say(f"{name} is not tried{where}: {problem}")
         else:
             found.append(name)
     return tuple(found)

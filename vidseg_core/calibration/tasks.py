@@ -67,6 +67,12 @@ class Looked:
     """Those of a flow net between two frames; 0: it is none."""
     own_ops: float = 0.0
     """Those of the propagator on a frame, from all sides."""
+    low_ops: float = 0.0
+    """Those of N's low-level features of a frame; 0: nobody reads them."""
+    fills_low: bool = False
+    """The propagator does."""
+    expects_ops: float = 0.0
+    """Those of a scheduler that reads them, on a pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +201,11 @@ def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, See
         net_ops = one_call / config.key_batch  # a call is filled up
         table = builder.tabulate(unit.clip, 0, seen)
         flow_ops = operations_of(lambda: builder.flow_to(seen, 0, 1))
-        own_ops = operations_of(lambda: builder.low_of(frames[:1])) / config.key_batch  # a call is filled up
-        own_ops += fill_ops(builder, seen, sides=2 if config.propagation.sides == "two" else 1)
-        return Looked(table, "", net_s, net_ops, flow_ops, own_ops), seen
+        own_ops = fill_ops(builder, seen, sides=2 if config.propagation.sides == "two" else 1)
+        low_ops = operations_of(lambda: builder.low_of(frames[:1])) / config.key_batch
+        expects_ops = operations_of(lambda: builder.expect(seen, 0, 1))
+        operations = (net_ops, flow_ops, own_ops, low_ops, builder.filler.needs_low, expects_ops)
+        return Looked(table, "", net_s, *operations), seen
     except (Refused, DatasetError, MediaError) as problem:
         return Looked(None, str(problem), 0.0), None
 

@@ -53,6 +53,19 @@ ValueWay = Callable[[PropagationConfig, Sequence[Point]], list[Valued]]
 
 
 @dataclass(frozen=True, slots=True)
+class Reads:
+    """What a scheduler reads of every frame, whatever fills the gaps."""
+
+    flow: bool = False
+    """The flow to the last key."""
+    low: bool = False
+    """What N's first layers make of the frame."""
+
+
+NOTHING = Reads()
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """Operations of a frame."""
 
@@ -61,26 +74,34 @@ class Prices:
     flow: float = 0.0
     """Of a flow net between two pictures; 0: it is none."""
     own: float = 0.0
-    """Of a frame under the run's own propagator beside flow, as counted, where the catalogue says nothing."""
+    """Of a frame under the run's own propagator beside flow and low-level features, as counted, where the
+    catalogue says nothing."""
+    low: float = 0.0
+    """Of N's low-level features of a frame; 0: nobody reads them."""
+    fills_low: bool = False
+    """The run's own propagator reads them, whatever the scheduler does."""
+    expects: float = 0.0
+    """Of what a scheduler that reads them makes of a pair."""
 
-    def frame(self, carrier: PropagationConfig, *, looks: bool = False) -> float:
-        """Between keys: flow on both sides and what the propagator does besides. `looks`: the scheduler reads
-        the flow to the last key, whatever fills the gaps."""
+    def frame(self, carrier: PropagationConfig, *, reads: Reads = NOTHING) -> float:
+        """Between keys: flow on both sides, what the propagator does besides, what the scheduler reads."""
         entry, scale = propagator_entry(carrier.name), (carrier.flow_size / 256) ** 2
-        flows = (2 if carrier.sides == "two" else 1) if entry is None or entry.moves else int(looks)
+        flows = (2 if carrier.sides == "two" else 1) if entry is None or entry.moves else int(reads.flow)
         known = entry.dial_ops if entry is not None else None
         own = self.own if known is None else known * scale
+        own += self.low if reads.low or (known is None and self.fills_low) else 0.0
+        own += self.expects if reads.low else 0.0
         return flows * max(self.flow, FLOW_OPS * scale) + own
 
-    def of(self, share: float, carrier: PropagationConfig, *, looks: bool = False) -> float:
+    def of(self, share: float, carrier: PropagationConfig, *, reads: Reads = NOTHING) -> float:
         """A frame on average at this share of keys."""
-        return share * self.net + (1 - share) * self.frame(carrier, looks=looks)
+        return share * self.net + (1 - share) * self.frame(carrier, reads=reads)
 
-    def affordable(self, cost: float, carrier: PropagationConfig, *, looks: bool = False) -> float:
+    def affordable(self, cost: float, carrier: PropagationConfig, *, reads: Reads = NOTHING) -> float:
         """The share of keys with which a frame costs so much on average; below 0: none."""
         if not self.net:
             return 1.0
-        between = self.frame(carrier, looks=looks)
+        between = self.frame(carrier, reads=reads)
         if self.net <= between:
             return 1.0 if between <= cost else -1.0
         return min(1.0, (cost - between) / (self.net - between))
@@ -180,19 +201,19 @@ def choose_way(
     """The choice with the propagator that is best at equal cost, and the evidence; `found`: the schedulers
     that were tried, `even`: even keys, which are left out where other schedulers were named."""
     share = config.budget if config.budget is not None else choice.key_share
-    looks = looks_at_flow(config, choice.settings)
-    cost = prices.of(share, config.propagation, looks=looks)
+    reads = read_by(config, choice.settings)
+    cost = prices.of(share, config.propagation, reads=reads)
     longest = choice.max_interval or config.scheduler.max_interval
     scheduler = replace(scheduler_with(config, choice.settings), max_interval=longest)
     ways = affordable_ways(config, prices, cost, say, scheduler)
-    rows = [_row(config.propagation, choice.key_share, choice.fidelity, choice.worst_drop, prices, looks)]
+    rows = [_row(config.propagation, choice.key_share, choice.fidelity, choice.worst_drop, prices, reads)]
     best, paid = choice, cost if prices.net else choice.key_share
     families: list[Family] = [each for each in found if each.name == choice.settings["name"] != FIXED]
     for way in ways:
-        afford = partial(prices.affordable, cost, way) if prices.net else (lambda looks: share)
-        limits = [(family, min(afford(looks=looks), config.budget or 1.0)) for family in families]
+        afford = partial(prices.affordable, cost, way) if prices.net else (lambda reads: share)
+        limits = [(family, min(afford(reads=reads), config.budget or 1.0)) for family in families]
         if FIXED in (config.calibration.schedulers or (FIXED,)):
-            limits.append((even, min(afford(looks=False), config.budget or 1.0)))
+            limits.append((even, min(afford(reads=NOTHING), config.budget or 1.0)))
         if config.budget is not None:
             points, kept = _within(config, limits, frames), None
             item = max(value(way, points), key=_worth) if points else None
@@ -201,12 +222,12 @@ def choose_way(
             tables = _tables(value, way, limits)
             item, kept, _ = choose_by_drop(tables, config.max_drop) if tables else (None, None, 0.0)
         if item is None:
-            rows.append(_row(way, None, None, None, prices, False))
+            rows.append(_row(way, None, None, None, prices, NOTHING))
             continue
         mean, worst = 100 * float(item.quality_C.mean()), float(item.drop_C.max())
-        own = looks_at_flow(config, item.point.settings)
+        own = read_by(config, item.point.settings)
         rows.append(_row(way, item.point.share, mean, worst, prices, own))
-        costs = prices.of(item.point.share, way, looks=own) if prices.net else item.point.share
+        costs = prices.of(item.point.share, way, reads=own) if prices.net else item.point.share
         if config.budget is None:
             better = costs < paid
         elif better := mean > (best.fidelity or 0.0):
@@ -221,9 +242,11 @@ def choose_way(
     return replace(best, ways=tuple(rows) if ways else ())
 
 
-def looks_at_flow(config: SegmentConfig, settings: Mapping[str, Any]) -> bool:
-    """Does the scheduler with these settings read the flow of every frame?"""
-    return bool(getattr(scheduler_of(scheduler_with(config, settings)), "needs_flow", False))
+def read_by(config: SegmentConfig, settings: Mapping[str, Any]) -> Reads:
+    """What the scheduler with these settings reads of every frame."""
+    scheduler = scheduler_of(scheduler_with(config, settings))
+    flow, low = (bool(getattr(scheduler, name, False)) for name in ("needs_flow", "needs_low"))
+    return Reads(flow=flow, low=low)
 
 
 def scheduler_with(config: SegmentConfig, settings: Mapping[str, Any]) -> SchedulerConfig:
@@ -306,11 +329,11 @@ def _row(
     fidelity: float | None,
     worst: float | None,
     prices: Prices,
-    looks: bool,
+    reads: Reads,
 ) -> Mapping[str, Any]:
     """What is known of a propagator at its best setting; None: it keeps no promise."""
-    between = prices.frame(way, looks=looks)
-    frame = between if share is None else prices.of(share, way, looks=looks)
+    between = prices.frame(way, reads=reads)
+    frame = between if share is None else prices.of(share, way, reads=reads)
     return {
         "propagator": way.name,
         "key_share": share,

@@ -242,8 +242,8 @@ class TableBuilder:
         seen.own = [own for key in seen.keys for own in self.filler.see([key])]
 
     def low_of(self, frames: Sequence[Record]) -> list[Any]:
-        """What the net makes of frames between keys for the propagator; of one that reads none nothing."""
-        if self._net is None or not self.filler.needs_low:
+        """What the net makes of frames between keys for propagator or scheduler; nothing if neither asks."""
+        if self._net is None or not self._needs_low:
             return []
         return self._net.low([record.frame_HW3 for record in frames])
 
@@ -324,6 +324,13 @@ class TableBuilder:
         if not pairs:
             return []
         return self._flow.flow([current for current, _ in pairs], [key for _, key in pairs])
+
+    def expect(self, seen: Seen, k: int, n: int) -> None:
+        """What a scheduler expects of frame n from low-level features, for whoever counts what that takes."""
+        if self.features.low is not None:
+            link = Link(current=seen.keys[n].view, key=seen.keys[k].view, distance=n - k)
+            lows = seen.keys[k].low_maps, seen.keys[n].low_maps
+            self.features.low.score(_deviation(link, link.key, 0.0, *lows))
 
     def row(self, seen: Seen, k: int, links: Sequence[Link]) -> list[Any]:
         """What each link's frame shows if no key comes after k: as one gap with two sides; with one, frame by
