@@ -4,8 +4,9 @@
         [--rows NAME ...] [--seeds N ...] [--steps N] [--keep DIR] [--device cuda] [--quick]
 
 A material is clips to learn from, clips to be judged on, and a net of CPU size: `tiny-scenes` and `tiny-face`
-of the package; for DAVIS and CamVid nets that are trained here. CamVid's stills have no neighbours, so its
-net learns from them, what fills gaps learns from DAVIS without labels, and the 15 Hz clip is only judged.
+of the package; for DAVIS and CamVid nets that are trained here, from labels, and so are light nets. CamVid's
+stills have no neighbours, so its nets learn from them, what fills gaps learns from DAVIS without labels, and
+the 15 Hz clip is only judged.
 What is learned is learned here, in this process (`train-propagation` does the same on Ray Train).
 
 Every clip goes through the engine with even keys, every 5, 10, 12 and 25 frames. Columns: mIoU with true
@@ -88,11 +89,11 @@ class Material:
 
 MATERIAL: Mapping[str, Material] = {
     "scenes": Material(
-        learn="scenes:videos=12,frames=40,height=128,width=192",
+        learn="scenes:videos=20,frames=40,height=128,width=192",
         net="tiny-scenes",
         size=192,
         crop=(128, 192),
-        held=4,
+        held=12,
     ),
     "face": Material(learn="face:{root}/face", net="tiny-face", size=512, crop=(256, 192), held=3),
     "davis": Material(
@@ -242,11 +243,13 @@ class Bench:
 
     @cached_property
     def net_weights(self) -> str | None:
-        """Of a net that is trained here, by CamVid's recipe."""
-        if self.material.net:
-            return None
-        what = replace(committed("camvid").with_steps(self._net_steps), seed=self.seed)
-        folder = self._folder / f"net-{self._net_steps}"
+        """Of a net that is trained here."""
+        return None if self.material.net else self._taught(self.net_spec)
+
+    def _taught(self, spec: str) -> str:
+        """Weights of a net that has learned from the material's pictures, by CamVid's recipe."""
+        what = replace(committed("camvid").with_steps(self._net_steps), seed=self.seed, segmenter=spec)
+        folder = self._folder / f"{spec}-{self._net_steps}"
         if not (folder / "last.safetensors").is_file():
             text, split = self.material.pictures
             dataset = open_dataset(text.format(root=self._root))
@@ -255,7 +258,7 @@ class Bench:
                 names = list(dict.fromkeys(item.video_id for item in items))[: -self.material.held]
                 items = [item for item in items if item.video_id in names][::3]
             records = [_shrunk(dataset.read(item), self.material.size) for item in items]
-            print(f"{self.name}: the net, from {len(records)} pictures", flush=True)
+            print(f"{self.name}: {spec}, from {len(records)} pictures", flush=True)
             fit(what, records, dataset.class_names, folder)
         return str(folder / "last.safetensors")
 
@@ -276,7 +279,7 @@ class Bench:
                 steps=max(1, round(row.share * self._steps)),
                 **{"batch": 4, **row.recipe},
             ),
-            light_weights=self._light_of(row.light_of),
+            light_weights=self._light_of(row),
             seed=self.seed,
             **row.options,
         )
@@ -286,11 +289,12 @@ class Bench:
                 self._train(learner, folder)
         return self._known[folder.name], folder
 
-    def _light_of(self, name: str) -> str | None:
-        """The light net of another row, in a file of its own."""
-        if not name:
-            return None
-        learner, folder = self.learner(ROWS[name])
+    def _light_of(self, row: Row) -> str | None:
+        """What the row's light net begins with: that of another row, else what the net itself learns from."""
+        if not row.light_of:
+            begins = "light" in row.options and not self.material.net
+            return self._taught(row.options["light"]) if begins else None
+        learner, folder = self.learner(ROWS[row.light_of])
         net = read_accel(str(folder / learner.file_names[0]))
         path = folder / "light.safetensors"
         path.write_bytes(weights_bytes(weights_of(net.light), net.facts.class_names))
