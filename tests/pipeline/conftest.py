@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline.clips import make_corpus
+from tests.pipeline.decoders import decoder_of
 from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.kit.progress import Reporter
@@ -64,7 +65,8 @@ def _runner(executor: str) -> RunJob:
     def run(folder: Path | str, output: Path | str, **options: Any) -> tuple[int, str]:
         text = io.StringIO()
         config = small_config(folder, output, **(options | OPTIONS_OF[executor]))
-        return run_segment(config, Reporter("text", text), SampleDial()), text.getvalue()
+        with decoder_of(config) as decoder:
+            return run_segment(config, Reporter("text", text), SampleDial(), decoder=decoder), text.getvalue()
 
     return run
 

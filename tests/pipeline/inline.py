@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from tests.pipeline.decoders import decoder_of
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine.assemble import describe_net
 from vidseg_core.kit.progress import Counts, Reporter
@@ -45,11 +46,12 @@ def run_inline(
     """
     store, report = open_store(config.output), Reporter("text", io.StringIO())
     drain = Drain(store)
-    stages = Stages.of(config, store, describe_net(config))
     ledger = Ledger(store, Counts(), report, lanes=config.lanes, device="cpu")
-    executor = _Ticking(stages, drain, branches, tick, make_engine)
     videos = inputs_of(config).without(closed_videos(store))
-    Waves(executor, ledger, drain, report).run(videos)
+    with decoder_of(config) as decoder:
+        stages = Stages.of(config, store, describe_net(config), decoder)
+        executor = _Ticking(stages, drain, branches, tick, make_engine)
+        Waves(executor, ledger, drain, report).run(videos)
     if ledger.given_up:
         raise ledger.given_up[0]
 
