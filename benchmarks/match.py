@@ -1,16 +1,17 @@
 """`match` beside flow, on clips that its net has not seen.
 
     python -m benchmarks.match --nets FOLDER [--data DIR] [--json FILE] [--intervals 12 25 50]
-        [--sides one two] [--kinds outdoor face street drawn] [--ways match checked adapted] [--steps N]
+        [--sides one two] [--kinds outdoor face street drawn] [--ways match checked adapted ...] [--steps N]
         [--segmenters] [--fold 0|1] [--frames N]
 
 FOLDER has `fold0.safetensors` and `fold1.safetensors` of `benchmarks.tiny_match`; each clip is filled by the
 net that has not seen it. Without --nets the package's own net is measured, which has seen the clips of fold 1
 (--fold 0 leaves them out) and none of the drawn scenes. N's output on a key is the clip's label map; with
 --segmenters it is that of `tiny-face` on the faces and of `tiny-scenes` on the drawn scenes, and masks are
-compared with N's own on every frame. Everything goes through `Engine.step`, as in a job. Score: as in
-`benchmarks.two_sided`; between: the same without the frames after the last key, which have a key on one side
-whatever was asked. ms: processor time a frame.
+compared with N's own on every frame. `no-far`, `no-near` and `no-guards` are `checked` with a part of the net
+or of what is around it switched off, not trained without it (`without`). Everything goes through
+`Engine.step`, as in a job. Score: as in `benchmarks.two_sided`; between: the same without the frames after
+the last key, which have a key on one side whatever was asked. ms: processor time a frame.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -35,13 +37,16 @@ from vidseg_core.datasets.scenes import Scene
 from vidseg_core.engine import Engine, FrameInput, FrameResult, SegmentState
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.models import build_segmenter
-from vidseg_core.propagation import FlowWarp
+from vidseg_core.models.match import read_match
+from vidseg_core.propagation import FlowWarp, asked
+from vidseg_core.propagation.gap import Gap
 from vidseg_core.propagation.match import Match
 from vidseg_core.scheduling import build_scheduler
 
 KINDS = ("outdoor", "face", "street", "drawn")
 WAYS = ("match", "checked", "adapted")
 """Beside flow: the net in every gap; where a self-check chooses it; the same with a net that adapts, too."""
+PARTS = ("no-far", "no-near", "no-guards")
 SEGMENTERS = {"face": "tiny-face", "drawn": "tiny-scenes"}
 DRAWN = (9001, 9002, 9003)
 LONG = 101
@@ -104,7 +109,32 @@ def ways_of(file: str | None, options: argparse.Namespace) -> dict[str, Any]:
         "checked": lambda: Match(file, self_check=True),
         "adapted": lambda: Match(file, self_check=True, adapt_steps=options.steps),
     }
+    made |= {part: lambda part=part: without(part, file) for part in PARTS}
     return {name: make() for name, make in made.items() if name in ("flow", *options.ways)}
+
+
+def without(part: str, file: str | None) -> Match:
+    """`checked` with one of `PARTS` switched off.
+
+    `no-far` reads nothing of the keys as they are; `no-near` reads each warped key at the place itself, not
+    around it; `no-guards` asks the net about the tiniest classes, too.
+    """
+    net = read_match(file)
+    if part == "no-far":
+        net.facts = replace(net.facts, far=False)
+    if part == "no-near":
+        net.near_bias.fill_(-1e4)[len(net.near_bias) // 2] = 0.0
+        net.sharpness[0] = -1e4
+    return Unguarded(net=net, self_check=True) if part == "no-guards" else Match(net=net, self_check=True)
+
+
+class Unguarded(Match):
+    """Asks the net about classes of a single pixel."""
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
+        """As `Match`."""
+        with patch.object(asked, "TINY", 1):
+            yield from super().fill(gaps)
 
 
 def measure(
@@ -186,7 +216,7 @@ def main() -> None:
     parser.add_argument("--intervals", type=int, nargs="+", default=[12, 25, 50])
     parser.add_argument("--sides", nargs="+", choices=("one", "two"), default=["two"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--ways", nargs="+", choices=(*WAYS, *PARTS), default=list(WAYS))
     parser.add_argument("--steps", type=int, default=10, help="of an adapted net, at each left-out key")
     parser.add_argument("--segmenters", action="store_true")
     parser.add_argument("--fold", type=int, choices=(0, 1), help="clips of one fold only")

@@ -214,12 +214,11 @@ class MatchNet(nn.Module):
         self, weights_BKyx: torch.Tensor, shares_S2yx: torch.Tensor, owner_S: torch.Tensor
     ) -> torch.Tensor:
         """near_S1yx: share of the class among places of both warped keys, by weight."""
-        weights_SKyx = weights_BKyx.index_select(0, owner_S)
-        read_Syx, places = torch.zeros_like(shares_S2yx[:, 0]), weights_SKyx.shape[1] // 2
+        weights_K = weights_BKyx.index_select(0, owner_S).unbind(1)
+        read_Syx, places = torch.zeros_like(shares_S2yx[:, 0]), len(weights_K) // 2
         for place, moved_S2yx in enumerate(_around(shares_S2yx, self.facts.reach)):
             for side in (0, 1):
-                weight_Syx = weights_SKyx[:, side * places + place]
-                read_Syx = torch.addcmul(read_Syx, moved_S2yx[:, side], weight_Syx)
+                read_Syx = torch.addcmul(read_Syx, moved_S2yx[:, side], weights_K[side * places + place])
         return read_Syx[:, None]
 
     def _look_far(
