@@ -196,7 +196,7 @@ class TableBuilder:
             for link, carried in zip(links, row, strict=True):
                 truth = seen.truths[k + link.distance]
                 quality_TL1[k, link.distance] = truth.quality(self.labels_of(carried))
-            self._deviations(deviation_TL1F[k], seen, k, links)
+            self.deviations(deviation_TL1F[k], seen, k, links)
             for name, values_GL1M in maps_GL1M.items():
                 if links and self.features.maps is not None:
                     of_key_L1M = values_GL1M[k // self.options.key_stride]
@@ -204,7 +204,7 @@ class TableBuilder:
             if two is not None:
                 two.add(k, self._sides_of(row, links))
             seen.keys[k].kept = None  # may be larger than the frame
-        grays_Thw, masks_Thw = _pictures(seen) if self.options.pictures else (None, None)
+        grays_Thw, masks_Thw = small_pictures(seen) if self.options.pictures else (None, None)
         made = self.features.maps is not None and set(maps_GL1M) < set(self.features.maps.names)
         return EpisodeTable(
             clip=clip,
@@ -381,14 +381,15 @@ class TableBuilder:
         """What a key's row takes: labels_HW of the frames after key k up to the horizon, and features."""
         links = self.links(seen, k, forward=True)
         row_L1F = np.empty((1 + len(links), len(self.features.names)), np.float32)
-        self._deviations(row_L1F, seen, k, links)
+        self.deviations(row_L1F, seen, k, links)
         return [self.labels_of(carried) for carried in self.row(seen, k, links)]
 
     def labels_of(self, carried: Any) -> np.ndarray:
         """labels_HW of what the propagator carries."""
         return carried if self._net is None else self._net.labels([carried])[0]
 
-    def _deviations(self, row_L1F: np.ndarray, seen: Seen, k: int, links: Sequence[Link]) -> None:
+    def deviations(self, row_L1F: np.ndarray, seen: Seen, k: int, links: Sequence[Link]) -> None:
+        """Puts what a scheduler sees of key k and each link's frame in the row's places 1, 2, ..."""
         if not links:
             return
         before, memory = links[0].key, 0.0
@@ -402,7 +403,7 @@ class TableBuilder:
             row_L1F[1 : 1 + len(links), self.features.cheap :] = conv6_nC
 
 
-def _pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
+def small_pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     """Frames and masks as a planner is shown them."""
     grays = [lookahead_view(gray_of(key.view)) for key in seen.keys]
     masks = [lookahead_labels(mask_HW, *gray.shape) for mask_HW, gray in zip(seen.masks, grays, strict=True)]
