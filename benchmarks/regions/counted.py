@@ -78,9 +78,9 @@ class Counted:
         return total + self.after_JLV[keys[-1] // STRIDE, 1:left].sum(axis=0, dtype=np.float64)
 
 
-def counted(clip: Clip, regions: RegionsConfig) -> list[Counted]:
-    """Of each region; the clip has the size that flow is estimated at."""
-    builder = TableBuilder(
+def builder_of(clip: Clip) -> TableBuilder:
+    """What makes the tables of a clip, labels as N."""
+    return TableBuilder(
         TableOptions(horizon=HORIZON, flow_size=ORACLE_SIZE, any_class=True),
         net=None,
         propagator=build_propagator("flow_warp"),
@@ -89,6 +89,11 @@ def counted(clip: Clip, regions: RegionsConfig) -> list[Counted]:
         classes=clip.classes,
         sides="two",
     )
+
+
+def counted(clip: Clip, regions: RegionsConfig) -> list[Counted]:
+    """Of each region; the clip has the size that flow is estimated at."""
+    builder = builder_of(clip)
     records = [
         Record(video_id=clip.name, frame_index=t, frame_HW3=frame_HW3, labels_HW=labels_HW)
         for t, (frame_HW3, labels_HW) in enumerate(zip(clip.frames, clip.labels, strict=True))

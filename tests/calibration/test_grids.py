@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 from tests.engine.toy import ThresholdNet
 from tests.pipeline.conftest import small_config
 from tests.scheduling.test_learned_regions import planner_of
+from vidseg_core.calibration.audit import outcome
 from vidseg_core.calibration.calibrate import _ask, _look_and_choose, at_hand, with_choice
 from vidseg_core.calibration.choice import Choice, Valued, conclude, describe, unseen
 from vidseg_core.calibration.crop_cost import crop_costs
@@ -189,6 +191,39 @@ def test_frames_are_put_together_and_compared_with_the_net_on_whole_frames() -> 
     ]
     assert trial.reads == Reads()
     assert trial.pixels == pytest.approx(56 * 40 * 4 / (64 * 96)) and trial.problem == ""
+
+
+class EvenSample(SampleTasks):
+    """Clips of 40 frames; N takes twice as long on all crops of a frame as on the frame."""
+
+    def __init__(self) -> None:
+        pass
+
+    def look_by_region(self, places: Any, regions: RegionsConfig) -> Any:
+        table: Any = SimpleNamespace(frames=40)
+        return (LookedByRegion([table] * 4, "", (0.5,) * 4, (64, 96)) for _ in places)
+
+    def value_by_region(self, way: Way, wanted: Any) -> Any:
+        return [[0.9 for _ in schedules] for _, schedules in wanted]
+
+
+@pytest.mark.parametrize(("named", "interval"), [(True, 15), (False, 20)])
+def test_what_regions_promise_is_said_in_pixels_as_a_run_counts_them(named: bool, interval: int) -> None:
+    """The promised share was one of the net's time, the achieved one of pixels; a grid that the run names
+    kept its budget in time, and in pixels where nothing was looked at."""
+    asked = config(calibration=CalibrationConfig(), regions=CUT) if named else config()
+    trial = GridTrial(asked, Way(CUT, PropagationConfig()), EvenSample(), [0, 1], ["fixed"])
+    found = trial.search(0.1, [40, 40], 0.0)
+    assert found.settings["interval"] == interval
+    assert found.key_share == pytest.approx(trial.pixels / interval)
+    assert found.net_share == pytest.approx(2 / interval)
+    assert [row["key_share"] for row in found.tried] == [found.key_share]
+    said = describe(replace(found, regions={"grid": "2x2"}))
+    share, time = 100 * trial.pixels / interval, 200 / interval
+    assert f"({share:.1f} % of the pixels, {time:.1f} % of the net's time)" in said
+    cut = replace(found, regions={"grid": "2x2", "overlap": 8})
+    kept = outcome(cut, {"frames": 40, "keys": 40, "aki": interval / trial.pixels}, None)
+    assert kept["promised"]["aki"] == pytest.approx(kept["achieved"]["aki"])
 
 
 def test_what_a_schedule_of_regions_is_worth_is_what_the_run_comes_to(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult
 from vidseg_core.engine.assemble import describe_net
-from vidseg_core.engine.context import blocks_of, place_of
+from vidseg_core.engine.context import blocks_of, kept_per_pixel, place_of
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import RegionEngine, RegionStates
+from vidseg_core.engine.trial import crop_sizes
 from vidseg_core.models import build_segmenter
 from vidseg_core.models.surroundings import Reach, Surroundings, reach_of, surrounding
 
@@ -174,6 +176,35 @@ def test_a_crop_whose_surroundings_are_remembered_is_as_in_the_frame() -> None:
         assert again.keys() == kept.keys()
 
 
+class Pooled(torch.nn.Module):
+    """The part of a PSPNet that works on a map of 6 x 6 cells, whatever the size of the picture."""
+
+    multiple = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, frame_13HW: torch.Tensor) -> torch.Tensor:
+        found = self.conv(torch.nn.functional.adaptive_avg_pool2d(frame_13HW, 6))
+        return torch.nn.functional.interpolate(found, frame_13HW.shape[2:])
+
+
+@pytest.mark.parametrize("size", [(192, 192), (192, 128), (64, 64)])
+def test_maps_of_a_fixed_size_are_no_parts_of_the_frame(size: tuple[int, int]) -> None:
+    """Those of a crop looked like a part with other cells than the frame's, and the run ended with the name
+    of a band that nobody had kept."""
+    net, regions = Pooled(), regions_of("remembered", overlap=0)
+    own: Any = SimpleNamespace(net=net)
+    around = Surroundings(own, lambda size: [place_of(crop) for crop in regions.crops(size)], 0)
+    frame_13HW = torch.rand(1, 3, *size)
+    _, kept = around.run((0, size[0], 0, size[1]), size, {}, lambda: net(frame_13HW))
+    for crop in regions.crops(size):
+        shown_13hw = frame_13HW[:, :, *crop.where]
+        found, kept = around.run(place_of(crop), size, kept, lambda shown=shown_13hw: net(shown))
+        assert torch.equal(found, net(shown_13hw))
+
+
 @pytest.mark.parametrize(
     ("regions", "options", "problem"),
     [
@@ -214,6 +245,47 @@ def test_a_net_that_takes_crops_alone_is_refused_before_the_run() -> None:
     describe_net(plain)
     with pytest.raises(ConfigError, match="^--regions.grid: .*context joint: .*frame of 96x128: .*60 rows"):
         describe_net(replace(plain, regions=replace(crops, context="joint")))
+
+
+class Square(ThresholdNet):
+    """A net that takes no frame that is more than twice as wide as high."""
+
+    def features(self, frames_B3HW: Any) -> Any:
+        if frames_B3HW.shape[3] > 2 * frames_B3HW.shape[2]:
+            raise ValueError("too flat")
+        return super().features(frames_B3HW)
+
+
+def test_a_net_that_does_not_take_two_regions_as_one_is_refused_before_the_run() -> None:
+    """It was tried on crops and on the frame; the run ended when two neighbours were key."""
+    crops = RegionsConfig(grid="2x2", overlap=8)
+    plain = SegmentConfig(
+        input=("a",), output="b", segmenter=f"{__name__}:Square", working_size="96x128", regions=crops
+    )
+    describe_net(plain)
+    with pytest.raises(ConfigError, match="^--regions.grid: .*context joint: .*frame of 56x128: .*too flat"):
+        describe_net(replace(plain, regions=replace(crops, context="joint")))
+
+
+def test_of_a_fine_grid_whole_rows_and_columns_are_tried() -> None:
+    assert len(crop_sizes(regions_of("joint", "4x4", align=1), "256x256")[0]) <= 36
+    sizes, whole = crop_sizes(regions_of("joint", "12x12", align=1), "512x512")
+    assert whole in sizes and len(sizes) < 100
+
+
+def test_a_net_that_fails_with_what_it_remembers_is_refused_before_the_run() -> None:
+    net = build_segmenter("tiny:8", seed=1)
+    own = surrounding(net, 32).net
+    layers = [layer for layer in own.modules() if isinstance(layer, torch.nn.Conv2d) and reach_of(layer)]
+
+    def reads_padding(layer: Any, given: Any, found: Any) -> None:
+        if layer.padding == (0, 0):
+            raise RuntimeError("where is my padding?")
+
+    layers[-1].register_forward_hook(reads_padding)
+    in_calls = ChunkedNet(net, level="labels", batch=1, device="cpu")
+    with pytest.raises(ConfigError, match="^--regions.context: remembered does not .*where is my padding"):
+        kept_per_pixel(regions_of("remembered", overlap=0), in_calls, SIZE)
 
 
 def test_what_layers_keep_of_a_segment_counts_before_the_run() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.docs.documents import ROOT, module
@@ -64,6 +64,7 @@ NETS = {
 GRIDS = {
     "2x2 regions": RegionsConfig(grid="2x2", overlap=8),
     "1x3 regions": RegionsConfig(grid="1x3", overlap=0),
+    "remembered regions": RegionsConfig(grid="2x2", overlap=0, align=32, context="remembered"),
 }
 LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=60.0, max_interval=20)
 
@@ -84,11 +85,12 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[1], "clockwork"),
     (SCHEDULERS[2], "2x2 regions"),
     (SCHEDULERS[4], "1x3 regions"),
+    (SCHEDULERS[2], "remembered regions"),
     (LOW, "lvs"),
 ]
 """Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, LVS
-with low latency and with its own scheduler, shared levels, a memory net, regions with keys of their own. What
-is in `NETS` has its own sides, whatever is asked."""
+with low latency and with its own scheduler, shared levels, a memory net, regions with keys of their own, also
+such that N sees what it remembers around them. What is in `NETS` has its own sides, whatever is asked."""
 EXAMPLES = ("my_looker", "my_filler", "my_checker", "my_steady")
 
 
@@ -160,6 +162,14 @@ def test_propagators_that_look_give_masks_of_their_own(undisturbed: dict) -> Non
 
 
 @settings(max_examples=25, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
+@example(
+    case=(SCHEDULERS[2], "remembered regions"),
+    sides="two",
+    branches=2,
+    lanes=2,
+    shard_frames=5,
+    kills=[9, 13],
+)
 @given(
     case=st.sampled_from(CASES),
     sides=st.sampled_from(["one", "two"]),
@@ -203,6 +213,8 @@ def _config(clips: Path, output: Path, scheduler: SchedulerConfig, name: str, si
     )
     if name in GRIDS:
         options["regions"] = GRIDS[name]
+    if name == "remembered regions":
+        options["segmenter"] = "tiny-scenes"
     if name in NETS:
         levels = name in ("sharing", "clockwork")
         options["segmenter"] = "sharing:2/tiny-scenes" if levels else "tiny-scenes"

@@ -145,6 +145,7 @@ def outcome(choice: Choice, totals: Mapping[str, Any], audited: Audited | None) 
     promised = {
         name: facts[name] for name in ("key_share", "fidelity", "fidelity_low", "fidelity_high", "worst_drop")
     }
+    promised |= {"aki": choice.aki} | ({} if choice.net_share is None else {"net_share": choice.net_share})
     return {
         "asked": facts["asked"],
         "chosen": facts["settings"],
@@ -155,7 +156,7 @@ def outcome(choice: Choice, totals: Mapping[str, Any], audited: Audited | None) 
         "grids": list(choice.grids),
         "even": choice.even,
         "note": choice.note,
-        "promised": promised | {"aki": choice.aki},
+        "promised": promised,
         "achieved": achieved,
         "kept": _kept(choice, share, audited),
     }

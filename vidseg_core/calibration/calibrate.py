@@ -119,7 +119,7 @@ def with_choice(config: SegmentConfig, choice: Choice) -> SegmentConfig:
         config,
         scheduler=scheduler,
         propagation=replace(config.propagation, **choice.propagation),
-        regions=replace(config.regions, **choice.regions),
+        regions=replace(config.regions, **choice.regions).used,
         calibration=replace(config.calibration, grids=()),
         budget=None,
         max_drop=None,

@@ -66,7 +66,7 @@ class Choice:
     note: str
     """What must be said besides; empty: nothing."""
     key_share: float
-    """Expected keys per frame."""
+    """Expected keys per frame; with regions in frames' worth of pixels, as a run counts them."""
     fidelity: float | None
     """Expected, mean over clips, 0 to 100; None, as the next three: nothing was looked at."""
     fidelity_low: float | None
@@ -98,6 +98,14 @@ class Choice:
     """Fields of `RegionsConfig` that differ from the run's own; empty: its regions, or whole frames."""
     grids: Sequence[Mapping[str, Any]] = field(default=())
     """Whole frames and each grid that was tried beside them, at equal cost (`grids`)."""
+    net_share: float | None = None
+    """With regions: what N takes for a frame on average, in calls of whole frames, as measured. None: as
+    `key_share`."""
+
+    @property
+    def cost_share(self) -> float:
+        """What N takes for a frame on average, in calls of whole frames."""
+        return self.key_share if self.net_share is None else self.net_share
 
     @property
     def aki(self) -> float:
@@ -310,7 +318,7 @@ def describe(choice: Choice) -> str:
     lines = [
         ("asked", asked),
         ("chosen", describe_settings(choice)),
-        ("expected AKI", f"{choice.aki:.1f} frames ({100 * choice.key_share:.1f} % keys)"),
+        ("expected AKI", f"{choice.aki:.1f} frames ({_share(choice)})"),
         *_expected(choice),
         ("even keys beside it", _even(choice)),
         *_propagator(choice),
@@ -322,6 +330,14 @@ def describe(choice: Choice) -> str:
         lines.append(("note", choice.note))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in lines)
+
+
+def _share(choice: Choice) -> str:
+    """Keys per frame, or what regions come to."""
+    if choice.regions.get("grid", "1x1") == "1x1":
+        return f"{100 * choice.key_share:.1f} % keys"
+    time = "" if choice.net_share is None else f", {100 * choice.net_share:.1f} % of the net's time"
+    return f"{100 * choice.key_share:.1f} % of the pixels{time}"
 
 
 def _propagator(choice: Choice) -> list[tuple[str, str]]:
@@ -349,7 +365,7 @@ def _regions(choice: Choice) -> list[tuple[str, str]]:
     for row in choice.grids:
         worth = "has no setting that fits"
         if row["fidelity"] is not None:
-            worth = f"{row['fidelity']:.2f} at {100 * row['key_share']:.1f} % keys"
+            worth = f"{row['fidelity']:.2f} at {100 * row['key_share']:.1f} % of the pixels"
         if row["difference"] is not None:
             low, high = row["difference"]
             worth += f" ({low:+.2f} to {high:+.2f} against whole frames)"
@@ -360,7 +376,7 @@ def _regions(choice: Choice) -> list[tuple[str, str]]:
 
 def _expected(choice: Choice) -> list[tuple[str, str]]:
     """Fidelity and what is saved, as far as they were looked at."""
-    saved = f"{100 * (1 - choice.key_share):.1f} % of the net's calls"
+    saved = f"{100 * (1 - choice.cost_share):.1f} % of the net's calls"
     if not choice.clips:
         fidelity = "not known: nothing was looked at" if choice.fidelity is None else "100: every frame"
         return [("expected fidelity", fidelity), ("saved", saved)]
@@ -371,7 +387,7 @@ def _expected(choice: Choice) -> list[tuple[str, str]]:
             f"mean over {choice.clips} clips); the worst clip loses {choice.worst_drop:.2f}",
         )
     ]
-    seconds = 1000 * (1 - choice.key_share) * choice.net_s
+    seconds = 1000 * (1 - choice.cost_share) * choice.net_s
     return [*lines, ("saved", f"{saved}: {seconds:.0f} s per 1,000 frames")]
 
 

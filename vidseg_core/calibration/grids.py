@@ -2,8 +2,9 @@
 
 Model: schedulers are tried on tables of regions as on those of frames, one setting for all regions of all
 clips. What a key of a region counts is what N takes on its crop, in frames (`crop_cost`): so its pixels with
-the overlap, and what a call costs besides. Frames are put together from inner parts and compared with N on
-whole frames, so what crops lose at their borders is in the quality.
+the overlap, and what a call costs besides. A grid that the run names spends a `budget` as a run counts it, in
+pixels. What is promised is said in pixels, whatever it was chosen by. Frames are put together from inner
+parts and compared with N on whole frames, so what crops lose at their borders is in the quality.
 
 A grid beside whole frames gets the share of keys with which a frame costs no more than it does there, flow
 on crops counted, and never more than the budget. It is taken where it wins by more than noise: for `budget`
@@ -13,18 +14,25 @@ for `max_drop` where it keeps the promise and saves `LEAST_SAVED` more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vidseg_core.calibration.choice import Choice, Valued, interval_of_mean
-from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, prices_of
+from vidseg_core.calibration.schedulers import (
+    FixedFamily,
+    LookaheadRuns,
+    Point,
+    families,
+    long_run_share,
+    prices_of,
+)
 from vidseg_core.calibration.search import search
 from vidseg_core.calibration.tasks import LookedByRegion, SampleTasks, Way, file_for, longest_interval
 from vidseg_core.calibration.ways import Prices, Reads, least_gain, read_by, refused, scheduler_with
-from vidseg_core.config.catalogue import EVERY, SCHEDULERS
+from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SegmentConfig
@@ -83,18 +91,22 @@ class GridTrial:
         self.parts: tuple[float, ...] = tuple(np.median([each.costs for each in looked], axis=0).tolist())
         height, width = looked[0].size
         crops = way.regions.crops((height, width))
-        self.pixels = sum(crop.pixels for crop in crops) / (height * width)
+        self._pixels = tuple(crop.pixels / (height * width) for crop in crops)
+        self.pixels = sum(self._pixels)
+        self._valued: dict[str, Point] = {}
 
     def search(self, budget: float | None, frames: Sequence[int], net_s: float) -> Choice:
         """The best setting of the best scheduler within `budget`, or None for the run's `max_drop`."""
         config, longest = self._config, longest_interval(self._config)
+        by_pixels = budget is not None and self.way.regions == config.regions
+        parts = self._pixels if by_pixels else self.parts
         found = families(
             self._tables,
             self._names,
             max_interval=longest,
             policy=config.scheduler.policy,
             ahead=self._ahead(),
-            parts=self.parts,
+            parts=parts,
         )
         choice = search(
             found,
@@ -104,9 +116,32 @@ class GridTrial:
             frames=frames,
             seed=config.seed,
             net_s=net_s,
-            even=FixedFamily(self._tables, longest, self.parts),
+            even=FixedFamily(self._tables, longest, parts),
         )
-        return replace(choice, max_interval=longest)
+        return replace(self._in_pixels(choice), max_interval=longest)
+
+    def _in_pixels(self, choice: Choice) -> Choice:
+        """The choice with all shares in pixels, and what its keys take of N as well."""
+        if choice.settings["name"] == EVERY:
+            return choice
+        even = None if choice.even is None else self._row_in_pixels(choice.even)
+        return replace(
+            choice,
+            key_share=self._share(choice.settings, self._pixels),
+            net_share=self._share(choice.settings, self.parts),
+            tried=tuple(self._row_in_pixels(row) for row in choice.tried),
+            even=even,
+        )
+
+    def _row_in_pixels(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {**row, "key_share": self._share(row, self._pixels)}
+
+    def _share(self, settings: Mapping[str, Any], parts: tuple[float, ...]) -> float:
+        """Of a setting that was valued, if a key of each region counts so much."""
+        point = self._valued[_named(settings)]
+        if point.family == FIXED:
+            return sum(parts) / point.settings["interval"]
+        return long_run_share(point.keys, [table.frames for table in self._tables], parts)
 
     @property
     def reads(self) -> Reads:
@@ -119,6 +154,7 @@ class GridTrial:
         wanted = [
             (place, [point.of_clip(clip) for point in points]) for clip, place in enumerate(self._places)
         ]
+        self._valued |= {_named(point.settings): point for point in points}
         found = self._sample.value_by_region(self.way, wanted)
         return [
             Valued(point=point, quality_C=np.array([clip[number] for clip in found]))
@@ -179,13 +215,19 @@ def _saved(config: SegmentConfig, found: Choice, pricing: Pricing, cost: float) 
     if found.settings["name"] == EVERY or found.note:
         return 0.0
     if not pricing.prices.net:
-        return 1 - found.key_share / cost
-    return 1 - pricing.of(found.key_share, reads=read_by(config, found.settings)) / cost
+        return 1 - found.cost_share / cost
+    return 1 - pricing.of(found.cost_share, reads=read_by(config, found.settings)) / cost
 
 
 def _with_grid(first: Choice, found: Choice, regions: RegionsConfig) -> Choice:
     own = {"grid": regions.grid, "overlap": regions.overlap}
     return replace(found, asked=first.asked, propagation=first.propagation, ways=first.ways, regions=own)
+
+
+def _named(settings: Mapping[str, Any]) -> str:
+    """A scheduler at one setting, among whatever else is said of it."""
+    own = ("name", "policy", "interval", "threshold")
+    return repr([settings.get(name) for name in own])
 
 
 def _row(grid: str, choice: Choice, crops: float, gain: tuple[float, float] | None) -> dict[str, Any]:

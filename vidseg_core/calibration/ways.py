@@ -164,7 +164,7 @@ def refused(
         config,
         propagation=way,
         scheduler=scheduler,
-        regions=regions or config.regions,
+        regions=(regions or config.regions).used,
         calibration=replace(config.calibration, grids=()),
         budget=None,
         max_drop=None,

@@ -187,6 +187,7 @@ class BuildEpisodesConfig:
     def _check_regions(self) -> None:
         problem = f"is {self.regions.context}, but tables are of crops by themselves: leave it out"
         check(self.regions.context == "none", "--regions.context", problem)
+        self.regions.check_used()
         for source in self.data if self.regions.on else ():
             problem = f"{source} is cut into regions already; name them once"
             check("regions=" not in source.partition("?")[2], "--regions.grid", problem)

@@ -110,6 +110,17 @@ class RegionsConfig:
         """Is a frame more than one region?"""
         return self.count > 1
 
+    @property
+    def used(self) -> RegionsConfig:
+        """What is left of it where a frame is one region: nothing."""
+        return self if self.on else RegionsConfig()
+
+    def check_used(self) -> None:
+        """`ConfigError` for what is said of regions where a frame is one, which would do nothing."""
+        for name in ("overlap", "align", "context"):
+            own, plain = getattr(self, name), getattr(self.used, name)
+            check(own == plain, f"--regions.{name}", f"{own} goes with --regions.grid, such as 2x2")
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> RegionsConfig | None:
         """Those of a run whose configuration this is; None where a frame is one region."""

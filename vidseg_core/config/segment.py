@@ -324,8 +324,8 @@ class SegmentConfig:
         context = self.regions.context
         problem = f"{context} does not go with --budget or --max_drop, which weigh crops by themselves"
         check(context == "none" or not self.has_dial, "--regions.context", problem)
-        problem = f"{context} goes with --regions.grid, such as 2x2"
-        check(context == "none" or self.regions.on, "--regions.context", problem)
+        if not tried:
+            self.regions.check_used()
         spec = _parse_working_size(self.working_size)
         size = (spec, spec) if isinstance(spec, int) else spec
         for regions in self.regions_tried:

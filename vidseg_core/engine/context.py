@@ -162,12 +162,20 @@ def check_context(regions: RegionsConfig, net: ChunkedNet, *, reads_low: bool) -
 
 
 def kept_per_pixel(regions: RegionsConfig, net: ChunkedNet, size: tuple[int, int]) -> float:
-    """Bytes per pixel that layers of N keep of a segment whose frames have this size (H, W)."""
+    """Bytes per pixel that layers of N keep of a segment whose frames have this size (H, W); `ConfigError` if
+    N does not work on a crop with them."""
     if regions.context != "remembered":
         return 0.0
     around = _surroundings(regions, net)
     frame_HW3 = np.zeros((*size, 3), np.uint8)
     _, kept = around.run((0, size[0], 0, size[1]), size, {}, lambda: net.run_one(frame_HW3))
+    crop = regions.crops(size)[0]
+    try:
+        around.run(place_of(crop), size, kept, lambda: net.run_one(frame_HW3[crop.where]))
+    except Exception as problem:  # a net's own code, on layers that see more than it handed them
+        raise ConfigError(
+            "--regions.context", f"remembered does not go with this net: {problem}"
+        ) from problem
     return sum(band_Chw.nbytes for band_Chw in kept.values()) / (size[0] * size[1])
 
 

@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,8 @@ from vidseg_core.registry import PluginError
 _SMALL = (64, 96)
 _ALIKE = 32
 """Rows and columns of the small frame are these and the working size's remainders of this."""
+_MOST_BLOCKS = 36
+"""Shapes of rectangles of regions that N is tried on: all of them up to 4x4."""
 _FORMATS = ((16, 9), (4, 3), (1, 1))
 """Videos that a net may have been made for, where only the longest side is known."""
 _SAME = 1e-2
@@ -98,11 +101,23 @@ def usual_crops(regions: RegionsConfig, spec: int | str) -> tuple[tuple[Crop, ..
 
 
 def crop_sizes(regions: RegionsConfig, spec: int | str) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """(rows, columns) of the regions of a video of the usual format, the smallest first, and of the frame,
-    which N is shown besides where regions that are key together run as one; `ConfigError` without any."""
+    """(rows, columns) of what N may be shown of a video of the usual format, the smallest first, and of the
+    frame; `ConfigError` for regions that no such video has."""
     crops, size = usual_crops(regions, spec)
-    shown = {crop.shape for crop in crops} | ({size} if regions.context != "none" else set())
-    return sorted(shown, key=math.prod), size
+    shown = {crop.shape for crop in crops} if regions.context == "none" else _blocks(crops, regions.shape)
+    return sorted(shown, key=lambda shape: (math.prod(shape), shape)), size
+
+
+def _blocks(crops: Sequence[Crop], grid: tuple[int, int]) -> set[tuple[int, int]]:
+    """(rows, columns) of all rectangles of regions, which run as one where they are key together; of a grid
+    with very many the crops, and what is as wide or as high as the frame."""
+    of_rows, of_columns = crops[:: grid[1]], crops[: grid[1]]
+    heights = {b.bottom - a.top for n, a in enumerate(of_rows) for b in of_rows[n:]}
+    widths = {b.right - a.left for n, a in enumerate(of_columns) for b in of_columns[n:]}
+    if len(heights) * len(widths) <= _MOST_BLOCKS:
+        return set(product(heights, widths))
+    edges = {(height, max(widths)) for height in heights} | {(max(heights), width) for width in widths}
+    return edges | {crop.shape for crop in crops}
 
 
 def usual_pixels(regions: RegionsConfig, spec: int | str) -> float:

@@ -63,6 +63,12 @@ class _Layer:
     """First and one past the last row of each band that is kept; over the whole width."""
     columns: tuple[tuple[int, int], ...]
 
+    def bands(self, call: str, channels: int) -> dict[str, tuple[int, int, int]]:
+        """What is kept of it, and in which shape (C, h, w)."""
+        height, width = self.size
+        rows = {f"{call}/rows{a}-{b}": (channels, b - a, width) for a, b in self.rows}
+        return rows | {f"{call}/columns{a}-{b}": (channels, height, b - a) for a, b in self.columns}
+
     @property
     def has(self) -> Sides:
         """What the frame has around the crop of what is read there."""
@@ -82,6 +88,10 @@ class _Now:
     calls: Counter[str] = field(default_factory=Counter)
     undo: dict[str, Callable[[torch.Tensor], torch.Tensor | None]] = field(default_factory=dict)
     """Of a layer between its hooks."""
+
+    @property
+    def whole(self) -> bool:
+        return self.place == (0, self.size[0], 0, self.size[1])
 
 
 class Surroundings:
@@ -118,11 +128,11 @@ class Surroundings:
         self, now: _Now, name: str, reach: Reach, layer: Any, given: tuple[Any, ...]
     ) -> tuple[Any, ...] | None:
         map_1Chw = given[0]
-        cells = (int(map_1Chw.shape[2]), int(map_1Chw.shape[3]))
-        if (found := self._found(reach.cells, cells, now.place, now.size)) is None:
-            return None
-        call = f"{name}/{now.calls[name]}"
+        cells, call = (int(map_1Chw.shape[2]), int(map_1Chw.shape[3])), f"{name}/{now.calls[name]}"
         now.calls[name] += 1
+        found = self._found(reach.cells, cells, now.place, now.size)
+        if found is None or not (now.whole or _known(map_1Chw, found, now.kept, call)):
+            return None
         grown = _grown(map_1Chw, found, now.kept, call, reach.pads)
         now.news |= _renewed(map_1Chw, found, now.kept, call)
         if grown is None:
@@ -173,7 +183,7 @@ def _bands(parts: Sequence[tuple[int, int]], length: int, reads: int) -> tuple[t
 def _grown(map_1Chw: torch.Tensor, layer: _Layer, kept: Kept, call: str, padded: bool) -> torch.Tensor | None:
     """The map with what is kept around it, `padded` with zeros beyond the frame; None: there is nothing."""
     (up, down, back, on), (top, bottom, left, right) = layer.has, layer.place
-    if not any(layer.has) or not any(name.startswith(call) for name in kept):
+    if not any(layer.has):
         return None
     rows, columns = map_1Chw.shape[2:]
     before = (layer.reads, layer.reads) if padded else (up, back)
@@ -197,27 +207,34 @@ def _grown(map_1Chw: torch.Tensor, layer: _Layer, kept: Kept, call: str, padded:
     return grown
 
 
+def _known(map_1Chw: torch.Tensor, layer: _Layer, kept: Kept, call: str) -> bool:
+    """Did the layer see the whole frame as this crop is seen? A map of a fixed size, such as a pooled one of
+    6 x 6 cells, may look like a part of the frame, and is none."""
+    bands = layer.bands(call, int(map_1Chw.shape[1]))
+    return all(name in kept and tuple(kept[name].shape) == shape for name, shape in bands.items())
+
+
 def _renewed(map_1Chw: torch.Tensor, layer: _Layer, kept: Kept, call: str) -> dict[str, torch.Tensor]:
-    """The bands that the crop lies in, with its own cells; of those that are not there yet, zeros besides."""
-    (top, bottom, left, right), (height, width), news = layer.place, layer.size, {}
-    channels = map_1Chw.shape[1]
+    """The bands that the crop lies in, with its own cells."""
+    (top, bottom, left, right), news = layer.place, {}
+    shapes = layer.bands(call, int(map_1Chw.shape[1]))
     for first, last in layer.rows:
         begin, end = max(first, top), min(last, bottom)
         if begin < end:
-            band = _copy(kept, f"{call}/rows{first}-{last}", (channels, last - first, width), map_1Chw)
-            band[:, begin - first : end - first, left:right] = map_1Chw[0, :, begin - top : end - top]
-            news[f"{call}/rows{first}-{last}"] = band
+            name = f"{call}/rows{first}-{last}"
+            news[name] = _copy(kept, name, shapes[name], map_1Chw)
+            news[name][:, begin - first : end - first, left:right] = map_1Chw[0, :, begin - top : end - top]
     for first, last in layer.columns:
         begin, end = max(first, left), min(last, right)
         if begin < end:
-            band = _copy(kept, f"{call}/columns{first}-{last}", (channels, height, last - first), map_1Chw)
-            band[:, top:bottom, begin - first : end - first] = map_1Chw[0, :, :, begin - left : end - left]
-            news[f"{call}/columns{first}-{last}"] = band
+            name, here = f"{call}/columns{first}-{last}", slice(begin - left, end - left)
+            news[name] = _copy(kept, name, shapes[name], map_1Chw)
+            news[name][:, top:bottom, begin - first : end - first] = map_1Chw[0, :, :, here]
     return news
 
 
 def _copy(kept: Kept, name: str, shape: tuple[int, int, int], like: torch.Tensor) -> torch.Tensor:
-    if name in kept:
+    if name in kept and tuple(kept[name].shape) == shape:
         return kept[name].to(like.device, copy=True)
     return like.new_zeros(shape, dtype=torch.float32)
 
