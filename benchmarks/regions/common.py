@@ -108,9 +108,10 @@ def clips_of(root: Path | None, names: Sequence[str], scenes: int) -> Iterator[C
 def clips_by_kind(
     root: Path | None, names: Sequence[str], scenes: int, most: int | None
 ) -> dict[str, list[Clip]]:
-    """Drawn scenes of so many frames, and of the real clips the first ones, as small as flow is estimated;
-    kinds without any are left out."""
-    kinds = {"scenes": [sized(clip, ORACLE_SIZE, most) for clip in scene_clips(scenes)]}
+    """The clips of these names, or all, as small as flow is estimated: drawn scenes of so many frames, and
+    the first frames of real ones; kinds without any are left out."""
+    drawn = (clip for clip in scene_clips(scenes) if not names or clip.name in names)
+    kinds = {"scenes": [sized(clip, ORACLE_SIZE, most) for clip in drawn]}
     if root is not None:
         for kind, source in (("faces", face_clips), ("outdoor", folder_clips)):
             for clip in source(root):

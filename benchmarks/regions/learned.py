@@ -4,8 +4,7 @@ Of each clip and grid what every key and every two keys make of the regions (`co
 every third frame, two sides), as tables. In turn a third of the clips is left out; the others teach a
 decision net (`train-decision`) and a planner (`train-planner`) of the grid, one file for all of its regions.
 On the clips left out their thresholds are set so that the share of key pixels is the asked one. Beside them
-even keys, the planner of the package (which knows some of the clips), and the best keys under one budget of
-pixels. The score is mean IoU of the clip.
+even keys, and the best keys under one budget of pixels. The score is mean IoU of the clip.
 
 What is learned, and what is best, is asked in a quality (`QUALITIES`): wrong pixels weighted by class, so
 that regions add up to the clip's mean IoU (`weighted`); the share of pixels that agree with N (`accuracy`, as
@@ -34,7 +33,7 @@ from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.episodes.on_tables import LookaheadTable, Scored
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import join_tables
-from vidseg_core.models.planner import PlannerFacts, PlannerModel, read_planner
+from vidseg_core.models.planner import PlannerFacts, PlannerModel
 from vidseg_core.scheduling.lookahead_features import LOOKAHEAD_FEATURES, Pairs
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
@@ -141,11 +140,8 @@ def learned(
         ways = Learned(tables)
         for (kind, clip), cut, own in zip(clips, cuts, tables, strict=True):
             planner, decided = ways.planner(cut, own), ways.decision(cut, own)
-            package = Planned(cut, own, *read_planner("tiny-planner")) if grid == "1x1" else None
             for share in shares:
                 tried = {"fixed": even(cut, share), "decision": decided, "planner": planner.near(share)}
-                if package is not None:
-                    tried["package"] = package.near(share)
                 tried |= oracles(cut, share)
                 for keys, schedules in tried.items():
                     points = around(cut, schedules, share)
@@ -166,7 +162,7 @@ def oracles(cut: Cut, share: float) -> dict[str, Schedules]:
     return found
 
 
-PLAIN = ("fixed", "planner", "decision", "package")
+PLAIN = ("fixed", "planner", "decision")
 """Ways of whole frames that no truth is needed for."""
 
 

@@ -194,17 +194,17 @@ def test_frames_are_put_together_and_compared_with_the_net_on_whole_frames() -> 
 
 
 class EvenSample(SampleTasks):
-    """Clips of 40 frames; N takes twice as long on all crops of a frame as on the frame."""
+    """Clips of 121 frames; N takes twice as long on all crops of a frame as on the frame."""
 
     def __init__(self) -> None:
         pass
 
     def look_by_region(self, places: Any, regions: RegionsConfig) -> Any:
-        table: Any = SimpleNamespace(frames=40)
+        table: Any = SimpleNamespace(frames=121)
         return (LookedByRegion([table] * 4, "", (0.5,) * 4, (64, 96)) for _ in places)
 
     def value_by_region(self, way: Way, wanted: Any) -> Any:
-        return [[0.9 for _ in schedules] for _, schedules in wanted]
+        return [[0.5 + sum(map(len, keys)) / 1000 for keys in schedules] for _, schedules in wanted]
 
 
 @pytest.mark.parametrize(("named", "interval"), [(True, 15), (False, 20)])
@@ -213,7 +213,7 @@ def test_what_regions_promise_is_said_in_pixels_as_a_run_counts_them(named: bool
     kept its budget in time, and in pixels where nothing was looked at."""
     asked = config(calibration=CalibrationConfig(), regions=CUT) if named else config()
     trial = GridTrial(asked, Way(CUT, PropagationConfig()), EvenSample(), [0, 1], ["fixed"])
-    found = trial.search(0.1, [40, 40], 0.0)
+    found = trial.search(0.1, [121, 121], 0.0)
     assert found.settings["interval"] == interval
     assert found.key_share == pytest.approx(trial.pixels / interval)
     assert found.net_share == pytest.approx(2 / interval)

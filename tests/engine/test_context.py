@@ -243,7 +243,7 @@ def test_a_net_that_takes_crops_alone_is_refused_before_the_run() -> None:
         input=("a",), output="b", segmenter=f"{__name__}:Low", working_size="96x128", regions=crops
     )
     describe_net(plain)
-    with pytest.raises(ConfigError, match="^--regions.grid: .*context joint: .*frame of 96x128: .*60 rows"):
+    with pytest.raises(ConfigError, match="^--regions.grid: .*context joint: .*frame of 96x72: .*60 rows"):
         describe_net(replace(plain, regions=replace(crops, context="joint")))
 
 

@@ -202,6 +202,20 @@ def test_regions_that_do_not_go_with_size_or_net_are_refused_before_a_set_is_beg
         tried("2x1", working_size="96x128", **tall)
 
 
+def test_mean_iou_of_regions_is_said_to_be_no_part_of_the_frames(tmp_path: Path) -> None:
+    """By it the best keys of 3x3 were no better than those of whole frames, which they are by 3 points."""
+
+    def note(grid: str, quality: Any) -> str:
+        settings = config(
+            tmp_path, data=(f"{SCENES}?regions={grid}&overlap=8",) if grid else (SCENES,), quality=quality
+        )
+        classes = class_names(settings)
+        return try_making(settings, make_builder(settings, classes, "cpu"), classes)
+
+    assert "--quality accuracy adds up" in note("2x1", "labels")
+    assert not note("2x1", "accuracy") and not note("", "labels")
+
+
 def test_two_data_sets_must_not_share_a_clip_or_differ_in_classes(tmp_path: Path) -> None:
     other = "scenes:videos=1,frames=9,height=48,width=64"
     with pytest.raises(ConfigError, match="clip scene-"):

@@ -85,7 +85,7 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[1], "clockwork"),
     (SCHEDULERS[2], "2x2 regions"),
     (SCHEDULERS[4], "1x3 regions"),
-    (SCHEDULERS[2], "remembered regions"),
+    (SCHEDULERS[1], "remembered regions"),
     (LOW, "lvs"),
 ]
 """Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, LVS
@@ -151,8 +151,9 @@ def test_the_scheduler_of_lvs_chooses_some_keys_and_not_all(undisturbed: dict) -
 
 def test_regions_have_keys_of_their_own(undisturbed: dict) -> None:
     for sides in ("one", "two"):
-        some = [row[8] for row in undisturbed["warp_error", "2x2 regions", sides]]
-        assert any(any(keys) and not all(keys) for keys in some)
+        for case in (("warp_error", "2x2 regions"), ("random", "remembered regions")):
+            some = [row[8] for row in undisturbed[*case, sides]]
+            assert any(any(keys) and not all(keys) for keys in some)
 
 
 def test_propagators_that_look_give_masks_of_their_own(undisturbed: dict) -> None:
@@ -163,7 +164,7 @@ def test_propagators_that_look_give_masks_of_their_own(undisturbed: dict) -> Non
 
 @settings(max_examples=25, phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False)
 @example(
-    case=(SCHEDULERS[2], "remembered regions"),
+    case=(SCHEDULERS[1], "remembered regions"),
     sides="two",
     branches=2,
     lanes=2,

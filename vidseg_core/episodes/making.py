@@ -40,6 +40,11 @@ from vidseg_core.store.keys import MANIFEST_KEY
 from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
 
+_NO_PART = (
+    "A region's mean IoU is no part of its frame's: keys go to regions that count little, and little of what "
+    "regions win is left. --quality accuracy adds up."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
@@ -109,7 +114,8 @@ def try_making(config: BuildEpisodesConfig, making: Making, classes: Sequence[st
     """
     tried = _try_net(config, making.net, len(classes))
     try_plugins(config.propagation, lambda: _flow(config, "cpu"), tried)
-    return " ".join(filter(None, (making.note, tried.note)))
+    cut = regions_of_clips(config).on and config.quality != "accuracy"
+    return " ".join(filter(None, (making.note, tried.note, _NO_PART if cut else "")))
 
 
 def _try_net(config: BuildEpisodesConfig, net: ChunkedNet | None, classes: int) -> Tried:
