@@ -203,7 +203,7 @@ CITED = re.compile(
 
 def cited() -> Iterator[tuple[str, str, str, str]]:
     """(file, paper, kind, number) of every citation in code and documents."""
-    places = [*ROOT.glob("vidseg_core/**/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("docs/*.md")]
+    places = [*ROOT.glob("vidseg_core/**/*.py"), *ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("docs/*.md")]
     for path in (*places, *ROOT.glob("tests/**/*.py"), ROOT / "README.md"):
         for paper, kind, numbers in CITED.findall(path.read_text(encoding="utf-8")):
             for number in re.findall(r"\d+(?:\.\d+)?|[IVX]+(?:-[A-D])?", numbers):
