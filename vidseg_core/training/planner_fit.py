@@ -175,24 +175,9 @@ def ridge(moments: Sequence[Moments], strength: float) -> tuple[np.ndarray, np.n
     return mean_Q1[:-1], scale_Q, np.append(weight_Q, mean_Q1[-1])
 
 
-def of_videos(lessons: Sequence[Lesson], moments: Sequence[Moments]) -> list[Moments]:
-    """What the regions of each segment say together: which of them loses more is what their keys are divided
-    by, so they are compared with each other, and videos are not."""
-    groups: dict[tuple[str, int], list[Moments]] = {}
-    for lesson, part in zip(lessons, moments, strict=True):
-        groups.setdefault((lesson.table.video, lesson.table.segment), []).append(part)
-    return [parts[0] if len(parts) == 1 else _together(parts) for parts in groups.values()]
-
-
-def _together(parts: Sequence[Moments]) -> Moments:
-    mean_Q1 = np.mean([part.mean_Q1 for part in parts], axis=0)
-    second = np.mean([part.square_Q1Q1 + np.outer(part.mean_Q1, part.mean_Q1) for part in parts], axis=0)
-    return Moments(mean_Q1, second - np.outer(mean_Q1, mean_Q1))
-
-
 def fit(lessons: Sequence[Lesson], moments: Sequence[Moments], strength: float) -> PlannerModel:
     """Regression on these clips, and from its predictions the two-sided weights."""
-    centre_Q, scale_Q, weight_Q1 = ridge(of_videos(lessons, moments), strength)
+    centre_Q, scale_Q, weight_Q1 = ridge(moments, strength)
     model = PlannerModel(centre_Q=centre_Q, scale_Q=scale_Q, weight_Q1=weight_Q1, two_4=np.zeros(4))
     return PlannerModel(**(model.arrays() | {"two_4": _fit_two(model, lessons)}))
 
@@ -204,7 +189,7 @@ def _fit_two(model: PlannerModel, lessons: Sequence[Lesson]) -> np.ndarray:
             return np.zeros(4)
         inputs_JES = sides_inputs(filled(model.loss(lesson.inputs_JEQ)), lesson.stride)
         parts.append(moments_of(inputs_JES, lesson.between_JE, lesson.table.clip))
-    centre_S, scale_S, weight_S1 = ridge(of_videos(lessons, parts), TWO_STRENGTH)
+    centre_S, scale_S, weight_S1 = ridge(parts, TWO_STRENGTH)
     weight_S = weight_S1[:-1] * scale_S
     return np.append(weight_S, weight_S1[-1] - centre_S @ weight_S)
 
