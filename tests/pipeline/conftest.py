@@ -55,16 +55,16 @@ def run_locally() -> RunJob:
 
 @pytest.fixture(params=BOTH)
 def run_on_either(request: pytest.FixtureRequest) -> RunJob:
-    """Run the job by each of the executors."""
+    """Run the job by each of the executors, with one engine: on Ray each is a process that imports torch."""
     if request.param == "ray":
         request.getfixturevalue("local_ray")
-    return _runner(request.param)
+    return _runner(request.param, workers=1)
 
 
-def _runner(executor: str) -> RunJob:
+def _runner(executor: str, **always: Any) -> RunJob:
     def run(folder: Path | str, output: Path | str, **options: Any) -> tuple[int, str]:
         text = io.StringIO()
-        config = small_config(folder, output, **(options | OPTIONS_OF[executor]))
+        config = small_config(folder, output, **(options | OPTIONS_OF[executor] | always))
         with decoder_of(config) as decoder:
             return run_segment(config, Reporter("text", text), SampleDial(), decoder=decoder), text.getvalue()
 

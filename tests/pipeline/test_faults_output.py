@@ -2,6 +2,8 @@
 that is gone) ends it with code 1 and one sentence; nothing half-written is visible, and the same command goes
 on to the very rows of an undisturbed run.
 
+(Runs go on without Ray here, whoever began them; on Ray they do in `test_submit.py`.)
+
 (A full disk and a read-only folder on the level of one put: `tests/store/test_local_store.py`; S3 that
 stumbles: `tests/store/test_s3_faults.py`, `test_s3_chaos.py`; a slow store: `test_bounded.py`.)
 """
@@ -38,7 +40,12 @@ def undisturbed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_full_disk_ends_the_run_which_goes_on_when_there_is_room(
-    clips: Path, undisturbed: Path, tmp_path: Path, run_on_either: RunJob, monkeypatch: pytest.MonkeyPatch
+    clips: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    run_on_either: RunJob,
+    run_locally: RunJob,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "out"
     with monkeypatch.context() as full:
@@ -51,13 +58,18 @@ def test_a_full_disk_ends_the_run_which_goes_on_when_there_is_room(
     rows = rows_without_package(output)
     assert 0 < len(rows) < 91
     assert set(rows) <= set(rows_without_package(undisturbed))
-    code, text = run_on_either(clips, output, segmenter="plain")
+    code, text = run_locally(clips, output, segmenter="plain")
     assert code == 0, text
     assert rows_without_package(output) == rows_without_package(undisturbed)
 
 
 def test_credentials_that_expire_in_the_middle_are_named_and_renewed(
-    clips: Path, undisturbed: Path, s3: Any, run_on_either: RunJob, monkeypatch: pytest.MonkeyPatch
+    clips: Path,
+    undisturbed: Path,
+    s3: Any,
+    run_on_either: RunJob,
+    run_locally: RunJob,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     puts = []
 
@@ -74,7 +86,7 @@ def test_credentials_that_expire_in_the_middle_are_named_and_renewed(
     ), text
     assert "same command goes on" in text and "Traceback" not in text
     assert not open_run(f"{s3.url}/out").complete
-    code, text = run_on_either(clips, f"{s3.url}/out", segmenter="plain")
+    code, text = run_locally(clips, f"{s3.url}/out", segmenter="plain")
     assert code == 0, text
     assert run_digest(f"{s3.url}/out") == run_digest(undisturbed)
 

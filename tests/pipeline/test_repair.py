@@ -415,17 +415,20 @@ def test_two_repairs_at_once_end_whole(config: SegmentConfig) -> None:
 
 @pytest.mark.ray
 def test_on_s3_and_with_ray_it_is_the_same(
-    corpus: Path, s3: S3Bucket, run_job: Callable[..., tuple[int, str]]
+    corpus: Path,
+    s3: S3Bucket,
+    run_job: Callable[..., tuple[int, str]],
+    run_locally: Callable[..., tuple[int, str]],
 ) -> None:
     output = f"{s3.url}/repaired"
-    assert run_job(corpus, output)[0] == 0
+    assert run_locally(corpus, output)[0] == 0
     before, store = content(output), open_store(output)
     gone, bad = parts(store)[0], parts(store)[-2]
     store.delete(gone)
     flip(store, bad, 300)
     code, text = run_job(corpus, output)
     assert code == 1 and gone in text and "--repair" in text and "Traceback" not in text
-    code, text = run_job(corpus, output, repair=True, retry_quarantined=True)
+    code, text = run_job(corpus, output, repair=True, retry_quarantined=True, workers=1)
     assert code == 0 and gone in text and f"{bad} is damaged (frames " in text, text
     assert content(output) == before and open_run(output).complete
     code, text = run_job(corpus, output)

@@ -26,7 +26,7 @@ def local_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.ray
 def test_the_same_table_on_s3(corpus: Path, local_run: Path, s3: Any, run_job: RunJob) -> None:
-    code, text = run_job(corpus, f"{s3.url}/runs/one")
+    code, text = run_job(corpus, f"{s3.url}/runs/one", workers=1)
     assert code == 0, text
     assert run_digest(f"{s3.url}/runs/one") == run_digest(local_run)
     run = open_run(f"{s3.url}/runs/one")
