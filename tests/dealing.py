@@ -67,7 +67,7 @@ def _turn(item: pytest.Item) -> int:
 def _shares_a_ray(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", ())
     marked = item.get_closest_marker("ray") is not None
-    return "local_ray" in fixtures or (marked and "run_on_either" in fixtures)
+    return "local_ray" in fixtures or (marked and not {"run_on_either", "poisoned"}.isdisjoint(fixtures))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

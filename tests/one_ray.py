@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,15 @@ def local_ray(s3_endpoint: str, ray_folder: Path) -> Iterator[None]:
 @pytest.fixture
 def beside_ray(local_ray: None) -> dict[str, str]:
     """The environment of a process that joins this Ray: one of its own would be another start."""
+    return joining()
+
+
+def joining(**workers: str) -> dict[str, str]:
+    """`beside_ray` of a job whose workers have these variables besides, as Ray's job server hands them on."""
     import ray
 
+    job = (
+        {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"env_vars": workers}})} if workers else {}
+    )
     address = ray.get_runtime_context().gcs_address
-    return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": address}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": address, **workers, **job}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.one_ray import joining
 from tests.pipeline.clips import make_corpus
 from tests.pipeline.conftest import BOTH, OPTIONS_OF
 from tests.pipeline.poison import write_poison
@@ -27,7 +28,7 @@ REPO = Path(__file__).parents[2]
 def poisoned(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, str], subprocess.CompletedProcess]:
-    """A run over good and bad files, in a process and a Ray of its own."""
+    """A run over good and bad files, in a process of its own."""
     root = tmp_path_factory.mktemp("poison")
     reasons = write_poison(root / "in")
     make_corpus(root / "in", (40, 25))
@@ -39,8 +40,13 @@ def poisoned(
         "log": "json",
     }
     pairs = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    environment |= {"PYTHONPATH": str(REPO), READER_VARIABLE: "tests.pipeline.poison"}
+    reader = {READER_VARIABLE: "tests.pipeline.poison"}
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
+        environment = joining(**reader)
+    else:
+        alone = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+        environment = alone | {"PYTHONPATH": str(REPO)} | reader
     done = subprocess.run(
         [sys.executable, "-m", "jobs.segment", *pairs],
         cwd=REPO,
