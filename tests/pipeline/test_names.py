@@ -69,6 +69,11 @@ def test_an_ascii_locale_gives_the_rows_and_addresses_of_any_other(
     (there,), (here,) = (open_run(p).videos().to_pylist() for p in (output, tmp_path / "here"))
     same = ("video_id", "uri", "status", "decoded_frames", "keys")
     assert [there[name] for name in same] == [here[name] for name in same]
+
+
+def test_commands_find_a_run_in_an_ascii_locale(films: Path, tmp_path: Path) -> None:
+    output = tmp_path / "résultats"
+    run_inline(small_config(films, output, segmenter="plain"), 1)
     run = os.fsencode(output)
     assert "résultats holds no run" in _in_ascii("-m", "jobs.status", run, code=2)  # has no manifest
     assert "résultats holds no run" in _in_ascii("-m", "vidseg_core", "status", run, code=2)
