@@ -203,7 +203,7 @@ def test_regions_that_do_not_go_with_size_or_net_are_refused_before_a_set_is_beg
 
 
 def test_mean_iou_of_regions_is_said_to_be_no_part_of_the_frames(tmp_path: Path) -> None:
-    """By it the best keys of 3x3 were no better than those of whole frames, which they are by 3 points."""
+    """In it the best keys of 3x3 win 1.8 points over whole frames, of the 4.1 that there are."""
 
     def note(grid: str, quality: Any) -> str:
         settings = config(

@@ -41,8 +41,8 @@ from vidseg_core.store.objects import ObjectStore
 from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
 
 _NO_PART = (
-    "A region's mean IoU is no part of its frame's: keys go to regions that count little, and little of what "
-    "regions win is left. --quality accuracy adds up."
+    "A region's mean IoU is no part of its frame's: keys go to regions that count little, and less than half "
+    "of what regions win is left. --quality accuracy adds up."
 )
 
 
