@@ -135,16 +135,25 @@ def test_ctrl_c_leaves_a_run_that_says_how_to_go_on(
     _same(output, undisturbed)
 
 
+LONG: dict[str, Any] = {"segmenter": "plain", "segment_frames": 300}
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
+    """Clips that are not done before a signal is heard, and their rows."""
+    clips = make_corpus(tmp_path_factory.mktemp("long"), (600, 500))
+    output = tmp_path_factory.mktemp("plain") / "out"
+    run_inline(small_config(clips, output, **LONG, shard_frames=8), 2)
+    return clips, rows_without_package(output)
+
+
 @EXECUTOR
 def test_sigterm_finishes_what_is_in_flight_and_begins_nothing_more(
-    executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: str, long_run: tuple[Path, list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clips, output = make_corpus(tmp_path / "in", (900, 700)), tmp_path / "out"
-    options = {"segmenter": "plain", "segment_frames": 300}
-    run_inline(small_config(clips, tmp_path / "plain", **options, shard_frames=8), 2)
-    expected = rows_without_package(tmp_path / "plain")
+    (clips, expected), output = long_run, tmp_path / "out"
     monkeypatch.setenv(READER_VARIABLE, "tests.media.readers:slow")
-    driver = _start(clips, output, executor, **options)
+    driver = _start(clips, output, executor, **LONG)
     _wait_for_parts(output, 2, lambda: driver.poll() is None)
     for _ in range(2):  # as `timeout` does: to the process, and to its group
         os.killpg(driver.pid, signal.SIGTERM)
@@ -155,7 +164,7 @@ def test_sigterm_finishes_what_is_in_flight_and_begins_nothing_more(
     rows = rows_without_package(output)
     assert 16 <= len(rows) < len(expected) and set(rows) < set(expected)
     monkeypatch.delenv(READER_VARIABLE)
-    assert _run(clips, output, **options).returncode == 0
+    assert _run(clips, output, **LONG).returncode == 0
     assert rows_without_package(output) == expected
 
 
