@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.corpus import real_videos
 from vidseg_core.calibration.calibrate import (
+    at_hand,
     clip_valuer,
     look_at_all,
     lookahead_runs,
@@ -61,10 +62,11 @@ class Row:
 def measure(footage: str, config: SegmentConfig, drops: Sequence[float]) -> list[Row]:
     """All rows of one kind of footage."""
     report = Reporter("text")
+    names = at_hand(config, report)
     units = draw_sample(config, expand_inputs(config.input), report).units
     sample = SampleTasks(config, units)
     clips, places, _, prices = look_at_all(config, sample, report)
-    names = worth_trying(config, prices.net, report)
+    names = worth_trying(config, names, prices.net, report)
     ahead = lookahead_runs(config, clips, sample) if "planner" in names else None
     rows = []
     for left_out in range(len(clips)):
