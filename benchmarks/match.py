@@ -117,7 +117,8 @@ def without(part: str, file: str | None) -> Match:
     """`checked` with one of `PARTS` switched off.
 
     `no-far` reads nothing of the keys as they are; `no-near` reads each warped key at the place itself, not
-    around it; `no-guards` asks the net about the tiniest classes, too.
+    around it (how alike the best place there is, the net still knows); `no-guards` asks the net about the
+    tiniest classes, too.
     """
     net = read_match(file)
     if part == "no-far":
