@@ -214,6 +214,17 @@ def test_a_dry_run_counts_the_weights_of_every_net_that_a_step_runs(tmp_path: Pa
     assert lstm and held_bytes(net, recipe, with_lstm) == nets["dis"] + 4 * lstm
 
 
+def test_a_dry_run_counts_weights_once_however_large_the_batch() -> None:
+    """Autograd saves them as well: they were counted among what grows with the batch, and grew with it."""
+    net = trainable_net("tiny:16", class_names=CLASSES, seed=0)
+    kept = []
+    for count in (2, 4):
+        labels = torch.zeros(count, 32, 32, dtype=torch.long)
+        batch = Batch(frames_B3HW=torch.zeros(count, 3, 32, 32), labels_BHW=labels, ids=(("a", 0),) * count)
+        kept.append(measure_step(net, batch, None, torch.device("cpu")).kept_bytes)
+    assert kept[1] == pytest.approx(2 * kept[0], rel=0.1)
+
+
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_a_dry_run_counts_what_the_optimiser_and_the_average_keep(optimiser: Any) -> None:
     net = trainable_net("tiny:8", class_names=CLASSES, seed=0)

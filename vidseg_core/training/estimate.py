@@ -37,7 +37,7 @@ class Step:
 
     seconds: float
     kept_bytes: int
-    """What it keeps for the way back."""
+    """What it keeps for the way back, weights left out: grows with the batch."""
 
 
 def dry_run(
@@ -91,13 +91,19 @@ def held_bytes(net: TrainableNet, recipe: TrainRecipe, beside: Beside | None = N
 
 
 def measure_step(net: TrainableNet, batch: Batch, beside: Beside | None, device: torch.device) -> Step:
-    """Forward and backward, the second time."""
+    """Forward and backward, the second time. Autograd saves weights, too: those are in `held_bytes`."""
     frames_B3HW, labels_BHW = batch.frames_B3HW.to(device), batch.labels_BHW.to(device)
     near = None if batch.near is None else Near(*(part.to(device) for part in batch.near))
+    nets = [net] if beside is None else [net, beside]
+    held = {
+        each.untyped_storage().data_ptr() for part in nets for each in (*part.parameters(), *part.buffers())
+    }
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in held:
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     seconds = 0.0
