@@ -1,6 +1,7 @@
 """One decode process for the runs that a process of tests makes: to start one takes as long as a small run.
 
-That a run starts and ends its own is tested on commands (`test_kills.py`) and below (`tests/media`).
+That a run starts and ends its own is tested in `test_local.py`, on commands (`test_kills.py`), and below
+(`tests/media`).
 """
 
 from __future__ import annotations

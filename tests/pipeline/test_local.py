@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from tests.pipeline.clips import make_corpus, write_video
-from tests.pipeline.conftest import RunJob, small_config
+from tests.pipeline.conftest import OPTIONS_OF, RunJob, small_config
 from tests.pipeline.failing import bad_clip
 from tests.pipeline.inline import rows_without_package, run_inline
 from tests.pipeline.test_kills import _run
@@ -215,16 +215,23 @@ def test_where_parts_are_committed_changes_no_row(
     assert rows_without_package(tmp_path / "out") == rows_without_package(tmp_path / "inline")
 
 
-def test_it_leaves_this_process_as_it_was(clips: Path, tmp_path: Path, run_locally: RunJob) -> None:
-    before = torch.get_num_threads()
+def test_it_leaves_this_process_as_it_was(clips: Path, tmp_path: Path) -> None:
+    """Its decode process, too, though this one lives on."""
+    threads, decoders = torch.get_num_threads(), _decoders()
     torch.set_num_threads(2)
     try:
-        assert run_locally(clips, tmp_path / "out", segmenter="plain")[0] == 0
+        config = small_config(clips, tmp_path / "out", segmenter="plain", **OPTIONS_OF["local"])
+        assert segment_job.run_segment(config) == 0
         assert torch.get_num_threads() == 2
     finally:
-        torch.set_num_threads(before)
-    decoders = [p for p in psutil.Process().children() if str(tmp_path) in " ".join(p.cmdline())]
-    assert not decoders and not [t for t in threading.enumerate() if t.name == "vidseg-ahead"]
+        torch.set_num_threads(threads)
+    assert _decoders() == decoders
+    assert not [t for t in threading.enumerate() if t.name == "vidseg-ahead"]
+
+
+def _decoders() -> set[int]:
+    children = psutil.Process().children()
+    return {child.pid for child in children if "vidseg_core.media.child" in child.cmdline()}
 
 
 def test_a_small_run_imports_what_it_needs_and_nothing_more() -> None:
