@@ -21,6 +21,7 @@ from PIL import Image
 from tests.engine.toy import ThresholdNet
 from tests.pipeline.conftest import small_config
 from tests.scheduling.test_learned_regions import planner_of
+from vidseg_core.calibration import dial
 from vidseg_core.calibration.audit import outcome
 from vidseg_core.calibration.calibrate import _ask, _look_and_choose, at_hand, with_choice
 from vidseg_core.calibration.choice import Choice, Valued, conclude, describe, unseen
@@ -226,6 +227,33 @@ def test_what_regions_promise_is_said_in_pixels_as_a_run_counts_them(named: bool
     assert kept["promised"]["aki"] == pytest.approx(kept["achieved"]["aki"])
 
 
+class TwoSizes(EvenSample):
+    """A wide clip and a high one."""
+
+    def look_by_region(self, places: Any, regions: RegionsConfig) -> Any:
+        looked = zip(super().look_by_region(places, regions), [(64, 96), (96, 64)], strict=True)
+        return (replace(each, size=size) for each, size in looked)
+
+
+def test_pixels_are_those_of_all_clips_not_of_the_first() -> None:
+    """Overlap is another share of a high frame than of a wide one; the first clip spoke for all."""
+    columns = RegionsConfig(grid="1x2", overlap=8)
+    trial = GridTrial(config(), Way(columns, PropagationConfig()), TwoSizes(), [0, 1], ["fixed"])
+    assert trial.pixels == pytest.approx((112 / 96 + 80 / 64) / 2)
+
+
+def test_shares_beside_the_choice_are_in_its_unit() -> None:
+    """Those that were tried stayed in the net's time where the net runs on every frame; even keys of regions
+    were said to be keys."""
+    asked = config(calibration=CalibrationConfig(), regions=CUT)
+    trial = GridTrial(asked, Way(CUT, PropagationConfig()), EvenSample(), [0, 1], ["fixed"])
+    found = trial.search(0.1, [121, 121], 0.0)
+    every = trial._in_pixels(replace(found, settings={"name": "every"}, tried=[{**found.settings}]))
+    assert [row["key_share"] for row in every.tried] == [found.key_share]
+    other = replace(found, settings={"name": "planner"}, regions={"grid": "2x2"})
+    assert f"({100 * found.key_share:.1f} % of the pixels): fidelity" in describe(other)
+
+
 def test_what_a_schedule_of_regions_is_worth_is_what_the_run_comes_to(tmp_path: Path) -> None:
     """Against the net on whole frames, borders counted."""
     scenes = open_dataset("scenes:videos=1,frames=11,height=64,width=96,seed=2")
@@ -305,7 +333,9 @@ def test_what_cannot_be_tried_is_refused(options: dict[str, Any], says: str) -> 
             CalibrationConfig(grids=(grid,))
 
 
-def test_what_a_run_would_refuse_is_left_out_before_the_net_runs_on_the_sample() -> None:
+def test_what_a_run_would_refuse_is_left_out_before_the_net_runs_on_the_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that looks ahead keeps pictures of all that is ahead: it was chosen, and then the run refused."""
     printed = io.StringIO()
     tried, carrier = CalibrationConfig(schedulers=("fixed", "planner")), PropagationConfig(name="match")
@@ -320,6 +350,10 @@ def test_what_a_run_would_refuse_is_left_out_before_the_net_runs_on_the_sample()
     assert "planner is not tried: --state_mb: is 50" in printed.getvalue()
     with pytest.raises(ConfigError, match="--calibration: no scheduler is left to try"):
         _look_and_choose(replace(asked, state_mb=1), [], Reporter("text", printed), tasks=never)
+    drawn = SimpleNamespace(declined="", units=[None], config=replace(asked, state_mb=1))
+    monkeypatch.setattr(dial, "draw_sample", lambda *args: drawn)
+    with pytest.raises(ConfigError, match="--calibration: no scheduler is left to try"):
+        dial.say_cost(replace(asked, output=str(tmp_path)), [], Reporter("text", printed))
 
 
 def never(units: Any) -> Any:

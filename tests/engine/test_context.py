@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from tests.engine.test_regions import rows_of, rows_of_lanes, said, whole_rows
 from tests.engine.toy import ThresholdNet, inputs, make_engine, moving_clip, texture
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.methods import parse_methods
+from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, FrameInput, FrameResult
@@ -31,6 +33,7 @@ from vidseg_core.engine.context import blocks_of, kept_per_pixel, place_of
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.regions import RegionEngine, RegionStates
 from vidseg_core.engine.trial import crop_sizes
+from vidseg_core.evaluation.bench import _try_crops
 from vidseg_core.models import build_segmenter
 from vidseg_core.models.surroundings import Reach, Surroundings, reach_of, surrounding
 
@@ -286,6 +289,11 @@ def test_a_net_that_fails_with_what_it_remembers_is_refused_before_the_run() -> 
     in_calls = ChunkedNet(net, level="labels", batch=1, device="cpu")
     with pytest.raises(ConfigError, match="^--regions.context: remembered does not .*where is my padding"):
         kept_per_pixel(regions_of("remembered", overlap=0), in_calls, SIZE)
+    text = "fixed:interval=2,regions=2x2,overlap=0,align=32,context=remembered"
+    (method,) = parse_methods([text], PropagationConfig())
+    bench: Any = SimpleNamespace(net=net, config=SimpleNamespace(working_size="96x128", device="cpu"))
+    with pytest.raises(ConfigError, match="^--methods: .*remembered does not .*where is my padding"):
+        _try_crops(bench, method)
 
 
 def test_what_layers_keep_of_a_segment_counts_before_the_run() -> None:

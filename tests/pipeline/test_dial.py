@@ -8,18 +8,23 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from benchmarks import dial as benchmark
 from tests.pipeline.conftest import RunJob, small_config
 from vidseg_core.calibration.calibrate import PLANS_FROM_OPS, worth_trying
 from vidseg_core.calibration.dial import SampleDial
 from vidseg_core.calibration.tasks import tried_names
+from vidseg_core.calibration.ways import Prices
 from vidseg_core.config.dial import CalibrationConfig
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig
 from vidseg_core.kit.progress import Reporter
+from vidseg_core.pipeline import pace
+from vidseg_core.pipeline.pace import measure_pace
 from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.store import open_run
 from vidseg_core.store.keys import CALIBRATION_KEY
@@ -94,6 +99,26 @@ def test_a_dry_run_says_what_calibration_costs_and_writes_nothing(corpus: Path, 
     one = r"\w+ \d+\.\d ms a frame, fidelity \d+\.\d"
     assert said and re.fullmatch(f"{one}; {one}; {one}", said[1])
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+class Asked(Exception):
+    """The engine was asked for."""
+
+
+def test_a_dry_run_that_would_try_grids_measures_a_run_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended with what is said of grids to try where there is no dial."""
+
+    def build(config: SegmentConfig, device: str) -> Any:
+        assert not config.has_dial and config.regions == RegionsConfig()
+        raise Asked
+
+    monkeypatch.setattr(pace, "build_engine", build)
+    tried, regions = CalibrationConfig(grids=("2x2",)), RegionsConfig(overlap=8)
+    config = small_config(
+        "a", "b", budget=0.8, calibration=tried, regions=regions, scheduler=SchedulerConfig()
+    )
+    with pytest.raises(Asked):
+        measure_pace(config, "cpu", "a", shard=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("budget", "interval", "exceeded"), [(0.15, 8, False), (0.05, 13, True)])
@@ -180,6 +205,15 @@ def test_grids_are_tried_beside_whole_frames(corpus: Path, tmp_path: Path, run_l
     chosen = "2x2" if cut["difference"][0] > 0 else "1x1"
     assert info["config"]["regions"]["grid"] == chosen
     assert re.search(rf"regions +{chosen} \(at equal cost or less: 1x1 .*; 2x2 ", text)
+
+
+def test_the_benchmark_asks_the_dial_which_schedulers_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It called the dial as it was before that took the schedulers at hand."""
+    config = SegmentConfig(input=("a",), output="b", segmenter="plain", max_drop=1.0)
+    monkeypatch.setattr(benchmark, "expand_inputs", lambda inputs: [])
+    monkeypatch.setattr(benchmark, "draw_sample", lambda *args: SimpleNamespace(units=[]))
+    monkeypatch.setattr(benchmark, "look_at_all", lambda *args: ([], [], 0.0, Prices(1e9)))
+    assert benchmark.measure("none", config, [1.0]) == []
 
 
 def test_a_run_goes_on_with_the_planner_that_was_chosen(

@@ -115,14 +115,10 @@ def with_choice(config: SegmentConfig, choice: Choice) -> SegmentConfig:
     """The configuration with the scheduler that was chosen, the dial at rest."""
     most = choice.max_interval or longest_interval(config)
     scheduler = SchedulerConfig(**{"max_interval": most, **choice.settings})
-    return replace(
-        config,
+    return config.without_dial(
         scheduler=scheduler,
         propagation=replace(config.propagation, **choice.propagation),
-        regions=replace(config.regions, **choice.regions).used,
-        calibration=replace(config.calibration, grids=()),
-        budget=None,
-        max_drop=None,
+        regions=replace(config.regions, **choice.regions),
     )
 
 

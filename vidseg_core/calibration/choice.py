@@ -334,10 +334,13 @@ def describe(choice: Choice) -> str:
 
 def _share(choice: Choice) -> str:
     """Keys per frame, or what regions come to."""
-    if choice.regions.get("grid", "1x1") == "1x1":
-        return f"{100 * choice.key_share:.1f} % keys"
     time = "" if choice.net_share is None else f", {100 * choice.net_share:.1f} % of the net's time"
-    return f"{100 * choice.key_share:.1f} % of the pixels{time}"
+    return f"{100 * choice.key_share:.1f} % {_counted(choice)}{time}"
+
+
+def _counted(choice: Choice) -> str:
+    """What its shares are of."""
+    return "keys" if choice.regions.get("grid", "1x1") == "1x1" else "of the pixels"
 
 
 def _propagator(choice: Choice) -> list[tuple[str, str]]:
@@ -400,8 +403,8 @@ def _even(choice: Choice) -> str:
     row = choice.even
     under = f" under {choice.ways[0]['propagator']}" if choice.propagation else ""
     return (
-        f"{FIXED}, interval {row['interval']}{under} ({100 * row['key_share']:.1f} % keys): fidelity "
-        f"{row['fidelity']:.2f}, the worst clip loses {row['worst_drop']:.2f}; the choice is "
+        f"{FIXED}, interval {row['interval']}{under} ({100 * row['key_share']:.1f} % {_counted(choice)}): "
+        f"fidelity {row['fidelity']:.2f}, the worst clip loses {row['worst_drop']:.2f}; the choice is "
         f"{choice.fidelity - row['fidelity']:+.2f} points"
     )
 

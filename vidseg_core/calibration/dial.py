@@ -13,6 +13,7 @@ import numpy as np
 
 from vidseg_core.calibration.audit import audit, closing_lines, outcome
 from vidseg_core.calibration.calibrate import (
+    at_hand,
     check_ask,
     chosen_config,
     is_calibrated,
@@ -118,6 +119,7 @@ def say_cost(config: SegmentConfig, inputs: Sequence[VideoInput], report: Report
     if not drawn.units:
         report.say("calibration: no video has frames enough to look at")
         return config
+    at_hand(drawn.config, report)
     frames, pairs, two = work_of_sample(drawn)
     net_s, pair_s, ways = _measured(drawn.config, drawn.units[0])
     crops = sum(usual_pixels(each, config.working_size_spec) for each in config.regions_tried)

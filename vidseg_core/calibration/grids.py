@@ -89,9 +89,9 @@ class GridTrial:
             return
         self._tables = [table for each in looked for table in each.tables]
         self.parts: tuple[float, ...] = tuple(np.median([each.costs for each in looked], axis=0).tolist())
-        height, width = looked[0].size
-        crops = way.regions.crops((height, width))
-        self._pixels = tuple(crop.pixels / (height * width) for crop in crops)
+        self._pixels: tuple[float, ...] = tuple(
+            np.mean([way.regions.shares(each.size) for each in looked], axis=0).tolist()
+        )
         self.pixels = sum(self._pixels)
         self._valued: dict[str, Point] = {}
 
@@ -122,6 +122,7 @@ class GridTrial:
 
     def _in_pixels(self, choice: Choice) -> Choice:
         """The choice with all shares in pixels, and what its keys take of N as well."""
+        choice = replace(choice, tried=tuple(self._row_in_pixels(row) for row in choice.tried))
         if choice.settings["name"] == EVERY:
             return choice
         even = None if choice.even is None else self._row_in_pixels(choice.even)
@@ -129,7 +130,6 @@ class GridTrial:
             choice,
             key_share=self._share(choice.settings, self._pixels),
             net_share=self._share(choice.settings, self.parts),
-            tried=tuple(self._row_in_pixels(row) for row in choice.tried),
             even=even,
         )
 

@@ -160,17 +160,10 @@ def refused(
     regions: RegionsConfig | None = None,
 ) -> str:
     """Why a run would not begin with these; empty: it would. `regions`: if they are not the run's own."""
-    chosen = replace(
-        config,
-        propagation=way,
-        scheduler=scheduler,
-        regions=(regions or config.regions).used,
-        calibration=replace(config.calibration, grids=()),
-        budget=None,
-        max_drop=None,
-    )
     try:
-        check_parts(chosen)
+        check_parts(
+            config.without_dial(propagation=way, scheduler=scheduler, regions=regions or config.regions)
+        )
     except ConfigError as problem:
         return str(problem)
     return ""

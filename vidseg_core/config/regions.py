@@ -153,6 +153,10 @@ class RegionsConfig:
         """The regions of frames of this size (H, W), row by row; ValueError where they do not fit."""
         return _crops(self, size)
 
+    def shares(self, size: tuple[int, int]) -> tuple[float, ...]:
+        """Pixels of each crop, in frames of this size (H, W)."""
+        return tuple(crop.pixels / (size[0] * size[1]) for crop in self.crops(size))
+
     def inner_parts(self, size: tuple[int, int]) -> tuple[tuple[int, int, int, int], ...]:
         """Top, bottom, left and right of each region's own part, row by row; also of a size (H, W) whose
         frames have no such regions: masks may be stored smaller than frames were worked on."""

@@ -402,6 +402,12 @@ class SegmentConfig:
                 del fields[f"regions.{option}"]
         return fields
 
+    def without_dial(self, **chosen: Any) -> SegmentConfig:
+        """The run as it is once what a dial would choose is known: `chosen`, or what stands there."""
+        regions: RegionsConfig = chosen.pop("regions", self.regions)
+        own = replace(self.calibration, grids=())
+        return replace(self, **chosen, regions=regions.used, calibration=own, budget=None, max_drop=None)
+
     def as_typed(self, given: Collection[str]) -> SegmentConfig:
         """What holds once it is known which options the user gave (dotted names): a propagator that was named
         is not the dial's to choose."""

@@ -122,8 +122,8 @@ def _blocks(crops: Sequence[Crop], grid: tuple[int, int]) -> set[tuple[int, int]
 
 def usual_pixels(regions: RegionsConfig, spec: int | str) -> float:
     """Pixels of all crops of a frame of the usual format, in frames."""
-    crops, (height, width) = usual_crops(regions, spec)
-    return sum(crop.pixels for crop in crops) / (height * width)
+    _, size = usual_crops(regions, spec)
+    return sum(regions.shares(size))
 
 
 def try_net(

@@ -29,6 +29,7 @@ from vidseg_core.datasets.records import DatasetError, Record, motion_of
 from vidseg_core.datasets.regions import regions_of
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.assemble import build_run_flow
+from vidseg_core.engine.context import kept_per_pixel
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import make_view
 from vidseg_core.engine.regions import AnyEngine, RegionEngine, RegionStates
@@ -182,6 +183,8 @@ def _try_crops(bench: Bench, method: MethodConfig) -> Tried:
         tried = try_net(
             bench.net, sizes=sizes, device=bench.config.device, most=MOST_NAMES - 1, takes_all=True
         )
+        if tried.net is not None:  # refuses one that does not work with what it remembers
+            kept_per_pixel(method.regions, tried.net("labels", "--methods"), whole)
         return replace(tried, whole=whole)
     except (ConfigError, SegmenterError) as problem:
         why = problem.problem if isinstance(problem, ConfigError) else problem

@@ -77,7 +77,7 @@ class Pace:
 
 def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: FrameShard) -> Pace:
     """The frames of `shard`, as configured and then with the net on each of them."""
-    config = replace(config, key_batch=1, budget=None, max_drop=None)
+    config = config.without_dial(key_batch=1)
     engine, n = build_engine(config, device), len(shard)
     rows, seconds, held = _as_configured(engine, config, video_id, shard)
     net_s = engine.stats.seconds["net"]
