@@ -49,7 +49,7 @@ _SMALL = (64, 96)
 _ALIKE = 32
 """Rows and columns of the small frame are these and the working size's remainders of this."""
 _MOST_BLOCKS = 36
-"""Shapes of rectangles of regions that N is tried on: all of them up to 4x4."""
+"""Shapes of rectangles of regions that N is tried on: all of them up to 3x3, and of a 4x4 of equal parts."""
 _FORMATS = ((16, 9), (4, 3), (1, 1))
 """Videos that a net may have been made for, where only the longest side is known."""
 _SAME = 1e-2
