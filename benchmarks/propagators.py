@@ -46,6 +46,7 @@ from vidseg_core.metrics.confusion import ConfusionMatrix
 from vidseg_core.metrics.consistency import PairFlow, TemporalConsistency
 from vidseg_core.models import Segmenter, build_segmenter
 from vidseg_core.models.clockwork import read_clock
+from vidseg_core.models.digest import digest_file
 from vidseg_core.models.light import read_accel
 from vidseg_core.models.trainable import weights_bytes, weights_of
 from vidseg_core.propagation import DisFlow, build_propagator
@@ -266,7 +267,9 @@ class Bench:
         """What was learned for this row, and where it lies; trained if it is not there."""
         options = "".join(f"-{name}-{value}" for name, value in sorted(row.options.items()))
         prefix = row.net.partition("/")[0].replace(":", "-") + "-" if "/" in row.net else ""
-        folder = self._folder / f"{prefix}{row.propagator}{options}-{self._steps}"
+        light = self._light_of(row)
+        begins = f"-from-{digest_file(Path(light))[:8]}" if light else ""
+        folder = self._folder / f"{prefix}{row.propagator}{options}{begins}-{self._steps}"
         config = TrainPropagationConfig(
             data=(self.material.learn,),
             segmenter=row.net.format(net=self.net_spec),
@@ -279,7 +282,7 @@ class Bench:
                 steps=max(1, round(row.share * self._steps)),
                 **{"batch": 4, **row.recipe},
             ),
-            light_weights=self._light_of(row),
+            light_weights=light,
             seed=self.seed,
             **row.options,
         )

@@ -269,7 +269,10 @@ class Bench:
         self._sets, self._args, self._scratch = sets, args, scratch
         self._bases: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
         self._teachers: dict[str, tuple[Path, list[FlowClip]]] = {}
-        self.rows: list[dict[str, Any]] = _read(args.json)
+        self.rows = [
+            row for row in _read(args.json) if self._setting(row["set"], row["arm"]).items() <= row.items()
+        ]
+        """Those found were measured as they would be now; others are left out."""
 
     def run(self) -> None:
         known = {(row["set"], row["arm"], row["seed"]) for row in self.rows}
@@ -299,7 +302,12 @@ class Bench:
             pseudo=pseudo if what.pseudo else (),
         )
         found = {"set": material.name, "arm": name, "seed": seed, "trained_per_s": pace}
-        return found | measure(net, material)
+        return found | self._setting(material.name, name) | measure(net, material)
+
+    def _setting(self, set_name: str, name: str) -> dict[str, Any]:
+        """What an arm's row depends on besides its seed."""
+        what = arm(name, set_name)
+        return {"steps": self._args.steps, "weight": what.weight, "sharpness": what.sharpness}
 
     def _base(self, material: Material, seed: int) -> dict[str, torch.Tensor]:
         key = (material.name, seed)

@@ -59,7 +59,7 @@ def test_killed_workers_cost_nothing(
     thread = threading.Thread(target=lambda: codes.append(run_segment(config)))
     thread.start()
     killed: dict[str, int] = {}
-    for victim, parts in (("decode process", 0), ("decode worker", 0), ("engine actor", 2)):
+    for victim, parts in (("decode process", 0), ("decode worker", 1), ("engine actor", 3)):
         _wait_for_parts(output, parts, thread.is_alive)
         while not killed.get(victim) and thread.is_alive():
             killed[victim] = sum(_killed(process) for process in _victims(victim))
