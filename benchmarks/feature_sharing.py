@@ -105,10 +105,12 @@ class Supervised(Learner):
         return {FILE: weights_bytes(state, self.segmenter.class_names)}
 
     def read(self, folder: Path) -> tuple[Segmenter, AnyPropagator]:
-        raise NotImplementedError
+        weights, names = str(folder / FILE), self.segmenter.class_names
+        segmenter = build_segmenter(self.config.segmenter, weights=weights, class_names=names)
+        return segmenter, build_propagator("copy")  # no propagator is learned
 
     def use(self, folder: Path) -> str:
-        raise NotImplementedError
+        return f"--weights {folder / FILE}"
 
 
 @dataclass(frozen=True, kw_only=True)
