@@ -26,6 +26,7 @@ from vidseg_core.datasets.records import Record
 from vidseg_core.datasets.regions import cut_out, region_name
 from vidseg_core.episodes.between import Seen
 from vidseg_core.episodes.features import Features
+from vidseg_core.episodes.quality import ClassPixels
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_builder import TableBuilder, TableOptions, small_pictures
 from vidseg_core.propagation import DisFlow, build_propagator
@@ -257,19 +258,12 @@ def _plain(array: np.ndarray) -> Any:
 
 
 def weights_of(clip: Clip) -> np.ndarray:
-    """[K, K], label and mask: what a wrong pixel costs of the clip's mean IoU, to first order, in frames.
-
-    So a schedule's total is the number of frames minus what is lost, and losses of regions add up."""
-    counts = np.bincount(np.concatenate([labels_HW.ravel() for labels_HW in clip.labels]), minlength=256)
-    known = np.append(counts[: clip.classes], 0)
-    each = np.where(known > 0, 1 / np.maximum(known, 1), 0.0) / max(1, (known > 0).sum())
-    weights = (each[:, None] + each[None, :]) * len(clip.frames)
-    weights[-1], weights[np.diag_indices(len(known))] = 0.0, 0.0
-    return weights
+    """[K, K]: as of `build-episodes --quality weighted`."""
+    return ClassPixels.of(clip.labels, clip.classes).weights_KK()
 
 
 def share_weights(clip: Clip) -> np.ndarray:
-    """[K, K]: as `weights_of`, for the share of pixels that agree with N (DVSNet Eq. 1)."""
+    """[K, K]: as `weights_of`, for the share of the frame's pixels that agree with N (DVSNet Eq. 1)."""
     weights = np.full((clip.classes + 1,) * 2, 1 / clip.labels[0].size)
     weights[-1], weights[np.diag_indices(len(weights))] = 0.0, 0.0
     return weights

@@ -6,9 +6,10 @@ decision net (`train-decision`) and a planner (`train-planner`) of the grid, one
 On the clips left out their thresholds are set so that the share of key pixels is the asked one. Beside them
 even keys, and the best keys under one budget of pixels. The score is mean IoU of the clip.
 
-What is learned, and what is best, is asked in a quality (`QUALITIES`): wrong pixels weighted by class, so
-that regions add up to the clip's mean IoU (`weighted`); the share of pixels that agree with N (`accuracy`, as
-of `build-episodes`); or the mean IoU of the region, frame by frame (`labels`, as of `build-episodes`).
+What is learned, and what is best, is asked in a quality (`QUALITIES`, as of `build-episodes`): wrong pixels
+weighted by class, so that regions add up to the clip's mean IoU (`weighted`); the share of pixels that agree
+with N (`accuracy`, here of the frame's pixels, which adds up, too); or the mean IoU of the region, frame by
+frame (`labels`).
 
 Of the differences between two ways the mean over clips and its 95 % interval (bootstrap over clips) are said,
 for each kind and for the mean of the kinds.

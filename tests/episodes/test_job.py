@@ -15,6 +15,7 @@ import pytest
 
 from vidseg_core.config.build_episodes import BuildEpisodesConfig, TablePropagationConfig
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.datasets.scene_config import SceneConfig
@@ -212,7 +213,7 @@ def test_mean_iou_of_regions_is_said_to_be_no_part_of_the_frames(tmp_path: Path)
         classes = class_names(settings)
         return try_making(settings, make_builder(settings, classes, "cpu"), classes)
 
-    assert "--quality accuracy adds up" in note("2x1", "labels")
+    assert "--quality weighted adds up" in note("2x1", "labels")
     assert not note("2x1", "accuracy") and not note("", "labels")
 
 
@@ -260,21 +261,22 @@ def test_on_ray_a_set_is_resumed_added_to_and_closed(tmp_path: Path, local_ray: 
         data=(),
         input=(str(corpus / "*.mp4"),),
         segmenter="plain",
-        quality="accuracy",
+        quality="weighted",  # clips are counted before their tables are made
+        regions=RegionsConfig(grid="1x2", overlap=8),
         segment_frames=0,
     )
     text = io.StringIO()
     assert run_build_episodes(settings, Reporter("text", text)) == 3
     assert "quarantined: 1" in text.getvalue()
     tables = load_tables(output)
-    assert len(tables) == 2 and all(table.frames == 14 for table in tables)
+    assert len(tables) == 4 and all(table.frames == 14 for table in tables)
     rows = read_segments(open_store(output))
-    assert [row["status"] for row in rows].count("built") == 2
+    assert [row["status"] for row in rows].count("built") == 4
     assert [row["reason"] for row in rows if row["status"] == "quarantined"] == ["unreadable"]
     before = {path: path.read_bytes() for path in output.rglob("*.arrow")}
     next(iter(before)).unlink()
     again = io.StringIO()
     assert run_build_episodes(settings, Reporter("text", again)) == 3
-    assert "1 of 2 tables are there already" in again.getvalue()
+    assert "3 of 4 tables are there already" in again.getvalue()
     assert {path: path.read_bytes() for path in output.rglob("*.arrow")} == before
     assert dry_run(settings, (), Reporter("text", io.StringIO())) == 0

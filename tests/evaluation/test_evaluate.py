@@ -37,7 +37,7 @@ from vidseg_core.engine.look import make_view
 from vidseg_core.engine.regions import RegionEngine, RegionStates
 from vidseg_core.episodes.episodes_job import build_row
 from vidseg_core.episodes.making import claim_set, make_builder
-from vidseg_core.episodes.oracle import one_sided_curve
+from vidseg_core.episodes.oracle import divide, one_sided_curve
 from vidseg_core.episodes.sources import class_names, dataset_units, in_regions
 from vidseg_core.episodes.store import load_tables
 from vidseg_core.episodes.walk import walk
@@ -501,6 +501,19 @@ def test_the_oracle_of_regions_has_one_budget_of_pixels(
         for found in (keys, [set(range(0, 14, 5))] * 2)
     ]
     assert totals[0] > totals[1]
+    worth: list[Any] = []
+
+    def noting(*given: Any, **options: Any) -> Any:
+        worth.append(options["worth"])
+        return divide(*given, **options)
+
+    monkeypatch.setattr(oracle, "divide", noting)
+    oracle.oracle_keys(settings, method, clip)
+    with monkeypatch.context() as adding_up:
+        made = {**left.fingerprint, "quality": "weighted"}
+        adding_up.setattr(oracle, "_made_with", lambda config: made)
+        oracle.oracle_keys(settings, method, clip)
+    assert worth == [[48 * 32] * 2, None]  # what adds up counts as it is
     still = [{"clip": right.clip, "reason": "single_class", "frames": 14}]
     monkeypatch.setattr(oracle, "read_segments", lambda _: still)
     alone = oracle.oracle_keys(settings, method, clip)

@@ -14,6 +14,7 @@ from vidseg_core.config.catalogue import (
     MAP_SETS,
     MEMORY_NETS,
     PLAIN_PROPAGATORS,
+    WEIGHTED,
     is_of_stream,
     propagator_place,
     propagator_words,
@@ -77,16 +78,17 @@ class BuildEpisodesConfig:
     data: tuple[str, ...] = ()
     """data sets, NAME:PATH?options, e.g. face:/data/faces; repeatable, equal classes"""
     input: tuple[str, ...] = ()
-    """videos without labels (files, folders, globs, s3://, lists); needs a net and --quality fidelity or
-    accuracy"""
+    """videos without labels (files, folders, globs, s3://, lists); needs a net and --quality fidelity,
+    accuracy or weighted"""
     output: str
     """folder or s3://bucket/prefix of the set of tables"""
     split: str = "all"
     """split of --data to take"""
 
-    quality: Literal["labels", "fidelity", "accuracy"] = "labels"
+    quality: Literal["labels", "fidelity", "accuracy", "weighted"] = "labels"
     """labels: mIoU against labels; fidelity: mIoU, accuracy: share of pixels (DVSNet Eq. 1, DVRL Eq. 2),
-    against the segmenter's own mask"""
+    weighted: 1 - what wrong pixels cost of the clip's mIoU, which adds up over regions, against the
+    segmenter's own mask"""
     segmenter: str = LABELS
     """labels (they stand in for the net: propagation alone), or a net as for vidseg segment"""
     weights: str | None = None
@@ -169,7 +171,7 @@ class BuildEpisodesConfig:
                 check(redact(text) == text, option, problem)
 
     def _check_net(self) -> None:
-        choices = ("labels", "fidelity", "accuracy")
+        choices = ("labels", "fidelity", "accuracy", WEIGHTED)
         check(self.quality in choices, "--quality", f"must be one of {', '.join(choices)}")
         check_name("--segmenter", self.segmenter, (LABELS, *NAMED_NETS), NET_FAMILIES)
         if self.quality == "labels":
@@ -191,6 +193,12 @@ class BuildEpisodesConfig:
         for source in self.data if self.regions.on else ():
             problem = f"{source} is cut into regions already; name them once"
             check("regions=" not in source.partition("?")[2], "--regions.grid", problem)
+        for source in self.data if self.quality == WEIGHTED else ():
+            problem = (
+                f"{source} makes a clip of each region, but --quality weighted takes weights of the whole"
+            )
+            fine = "regions=" not in source.partition("?")[2]
+            check(fine, "--data", f"{problem} frame: name the regions by --regions.grid")
 
     def _check_tables(self) -> None:
         check(bool(self.features), "--features", "needs at least one set")

@@ -36,6 +36,7 @@ __all__ = [
     "SCALED_FLOWS",
     "SCHEDULERS",
     "TRIED_PROPAGATORS",
+    "WEIGHTED",
     "FlowEntry",
     "PropagatorEntry",
     "SchedulerEntry",
@@ -58,6 +59,8 @@ EVERY, FIXED = "every", "fixed"
 """The net on every frame, and even keys: what the others are compared with."""
 AGREEMENT = "accuracy"
 """The quality of tables that is the confidence of DVSNet Eq. 1: the share of pixels that agree with N."""
+WEIGHTED = "weighted"
+"""The quality of tables that adds up over the regions of a frame; see `episodes.quality`."""
 MAP_LAYERS: Mapping[str, str] = {f"flownet_{layer}": layer for layer in ("conv4", "conv5", "conv6")}
 """Sets of maps of a pair that come from a flow net, and its layer; see `scheduling.pair_maps`."""
 KEY_AND_FLOW = "key_and_flow"

@@ -59,6 +59,8 @@ class Record:
     """uint8 class ids or `IGNORE`, of the frame's size; None without labels."""
     whole: tuple[int, int] | None = None
     """Of a region, (H, W) of the frame that it is cut from, whose scale its flow picture has."""
+    inner: tuple[slice, slice] | None = None
+    """Of a region, the part of it that is no other region's; the rest is overlap. None: all of it."""
 
 
 class FrameDataset(Protocol):

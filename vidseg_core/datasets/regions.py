@@ -78,6 +78,7 @@ def cut_out(record: Record, regions: RegionsConfig, number: int, clip: str) -> R
         record,
         video_id=clip,
         whole=(height, width),
+        inner=crop.inner_in_crop,
         frame_HW3=np.ascontiguousarray(record.frame_HW3[crop.where]),
         labels_HW=None if labels_HW is None else np.ascontiguousarray(labels_HW[crop.where]),
     )

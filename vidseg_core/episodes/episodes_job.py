@@ -2,7 +2,8 @@
 
 units of all clips -> without those whose table is there -> one Ray Data task each: read, build, put if absent
 -> one row each, ``segments.parquet`` at the end. Resume is the listing of tables. A segment that cannot be
-tabulated is a row with its reason; the others go on.
+tabulated is a row with its reason; the others go on. With ``--quality weighted`` a task a unit counts first
+how much there is of each class in clips of several tables.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from vidseg_core.config.excerpt import EXCERPT
 from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError
+from vidseg_core.episodes.class_counts import count_row, counted_clips, parts_to_count
 from vidseg_core.episodes.making import claim_set, make_builder, try_making
+from vidseg_core.episodes.quality import ClassPixels
 from vidseg_core.episodes.sources import (
     Unit,
     chosen_videos,
@@ -102,8 +105,11 @@ def run_build_episodes(config: BuildEpisodesConfig, reporter: Reporter | None = 
             report.say(f"{len(units) - len(todo)} of {len(units)} tables are there already")
         if todo:
             need_ray()
+            pixels, uncounted = _count(config, classes, parts_to_count(units, todo, config), report)
+            rows += [_unreadable(unit, uncounted[unit.video]) for unit in todo if unit.video in uncounted]
+            todo = [unit for unit in todo if unit.video not in uncounted]
             with report.phase("building tables"):
-                rows += _build(config, classes, todo, report)
+                rows += _build(config, classes, todo, pixels, report)
     return _finish(store, rows, there, report)
 
 
@@ -149,7 +155,7 @@ def _whole_units(
     for row in found.iter_rows():
         message = row.pop("message")
         if message:
-            rows.append(_row(Unit(**row), status="quarantined", reason="unreadable", message=message))
+            rows.append(_unreadable(Unit(**row), message))
         else:
             units.append(Unit(**row))
     return units, rows
@@ -174,9 +180,42 @@ def _open_videos(batch: Mapping[str, Sequence[Any]], config: BuildEpisodesConfig
 # --- build -------------------------------------------------------------------------------------------------
 
 
+def _count(
+    config: BuildEpisodesConfig, classes: tuple[str, ...], units: Sequence[Unit], report: Reporter
+) -> tuple[dict[str, ClassPixels], dict[str, str]]:
+    """What whole clips hold of each class, by video, and why some could not be counted."""
+    if not units:
+        return {}, {}
+
+    def count_one(item: dict[str, Any], device: str) -> dict[str, Any]:
+        return count_row(item, config, classes, device)
+
+    with report.phase("counting classes"):
+        return counted_clips(_on_ray(config, count_one, units, report))
+
+
 def _build(
-    config: BuildEpisodesConfig, classes: tuple[str, ...], todo: Sequence[Unit], report: Reporter
+    config: BuildEpisodesConfig,
+    classes: tuple[str, ...],
+    todo: Sequence[Unit],
+    pixels: Mapping[str, ClassPixels],
+    report: Reporter,
 ) -> list[dict[str, Any]]:
+    settings = replace(config, dry_run=False)
+
+    def build(item: dict[str, Any], device: str) -> dict[str, Any]:
+        return build_row(item, settings, classes, device, pixels)
+
+    return _on_ray(config, build, todo, report) if todo else []
+
+
+def _on_ray(
+    config: BuildEpisodesConfig,
+    work: Callable[[dict[str, Any], str], dict[str, Any]],
+    units: Sequence[Unit],
+    report: Reporter,
+) -> list[dict[str, Any]]:
+    """A task for each unit, on the device that the cluster has."""
     import ray
     import ray.data
 
@@ -185,34 +224,40 @@ def _build(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what ends it is said by us, once
     ray.data.DataContext.get_current().enable_progress_bars = False
     device = cluster_device(config.device, ray.cluster_resources().get("GPU", 0.0))
-    settings = replace(config, dry_run=False)
 
-    def build(item: dict[str, Any]) -> dict[str, Any]:
-        return build_row(item, settings, classes, device)
+    def on_device(item: dict[str, Any]) -> dict[str, Any]:
+        return work(item, device)
 
-    longest_first = [asdict(unit) for unit in sorted(todo, key=lambda unit: -unit.frames)]
+    longest_first = [asdict(unit) for unit in sorted(units, key=lambda unit: -unit.frames)]
     rows = ray.data.from_items(longest_first, override_num_blocks=len(longest_first)).map(
-        build,
+        on_device,
         num_cpus=config.threads,
         num_gpus=1 if device == "cuda" else None,
         concurrency=config.workers or None,
     )
-    return list(_watched(rows.iter_rows(), todo, report))
+    return list(_watched(rows.iter_rows(), units, report))
 
 
 def build_row(
-    item: dict[str, Any], config: BuildEpisodesConfig, classes: tuple[str, ...], device: str
+    item: dict[str, Any],
+    config: BuildEpisodesConfig,
+    classes: tuple[str, ...],
+    device: str,
+    pixels: Mapping[str, ClassPixels] | None = None,
 ) -> dict[str, Any]:
-    """What a Ray task does: one unit becomes one table, or the reason why not; its row."""
+    """What a Ray task does: one unit becomes one table, or the reason why not; its row. `pixels`: of videos
+    of several tables, for the quality `weighted`."""
     unit, started = Unit(**item), time.process_time()
     making, store = make_builder(config, classes, device), open_store(config.output)
-    frames = read_unit(unit, config.working_size, config.split)
+    frames, of_clip = read_unit(unit, config.working_size, config.split), (pixels or {}).get(unit.video)
     try:
-        table = making.builder.build(unit.clip, unit.segment, frames, fingerprint=making.fingerprint)
+        table = making.builder.build(
+            unit.clip, unit.segment, frames, fingerprint=making.fingerprint, pixels=of_clip
+        )
     except Refused as problem:
         return _row(unit, status="quarantined", reason=problem.reason, message=str(problem))
     except (DatasetError, MediaError) as problem:
-        return _row(unit, status="quarantined", reason="unreadable", message=str(problem))
+        return _unreadable(unit, str(problem))
     data = encode_table(table)
     store.put_if_absent(str(TableKey(unit.clip, unit.segment)), data)  # the first one stands
     return _row(
@@ -223,6 +268,10 @@ def build_row(
         table_bytes=len(data),
         seconds=time.process_time() - started,
     )
+
+
+def _unreadable(unit: Unit, message: str) -> dict[str, Any]:
+    return _row(unit, status="quarantined", reason="unreadable", message=message)
 
 
 def _row(unit: Unit, **known: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from vidseg_core.config.build_episodes import BuildEpisodesConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError, Record
+from vidseg_core.episodes.class_counts import parts_to_count
 from vidseg_core.episodes.making import make_builder
 from vidseg_core.episodes.sources import (
     Unit,
@@ -128,7 +129,8 @@ def dry_run(config: BuildEpisodesConfig, classes: tuple[str, ...], report: Repor
     if pace is None:
         report.say("estimate: no clip gave a sample, so there is none")
         return 0
-    seconds = pace.seconds(total) * scale
+    counted = parts_to_count(units, units, config)
+    seconds = pace.seconds(total + Work(frames=sum(unit.frames for unit in counted))) * scale
     report.say(
         f"estimate from {SAMPLE_FRAMES} frames here: {1e3 * pace.per_frame:.1f} ms a frame, "
         f"{1e3 * pace.per_pair:.2f} ms a pair, {1e3 * pace.per_join:.2f} ms a two-sided frame, so about "

@@ -42,7 +42,7 @@ from vidseg_core.store.small_files import OTHER_OUTPUT, read_object
 
 _NO_PART = (
     "A region's mean IoU is no part of its frame's: keys go to regions that count little, and less than half "
-    "of what regions win is left. --quality accuracy adds up."
+    "of what regions win is left. --quality weighted adds up."
 )
 
 
@@ -114,7 +114,7 @@ def try_making(config: BuildEpisodesConfig, making: Making, classes: Sequence[st
     """
     tried = _try_net(config, making.net, len(classes))
     try_plugins(config.propagation, lambda: _flow(config, "cpu"), tried)
-    cut = regions_of_clips(config).on and config.quality != "accuracy"
+    cut = regions_of_clips(config).on and config.quality in ("labels", "fidelity")
     return " ".join(filter(None, (making.note, tried.note, _NO_PART if cut else "")))
 
 

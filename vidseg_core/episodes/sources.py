@@ -21,7 +21,7 @@ from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
-from vidseg_core.datasets.regions import cut_out, region_name, regions_of, resized
+from vidseg_core.datasets.regions import cut_out, region_name, regions_of, resized, video_of
 from vidseg_core.media import working_size
 from vidseg_core.plan.excerpt import count_of, frames_of, number_of
 from vidseg_core.plan.ids import safe_video_id
@@ -65,6 +65,11 @@ class Unit:
     def regions(self) -> RegionsConfig:
         """Those of which one is read."""
         return RegionsConfig(grid=self.grid, overlap=self.overlap, align=self.align)
+
+    @property
+    def video(self) -> str:
+        """The clip whose region this is."""
+        return video_of(self.clip, self.regions)
 
     @property
     def excerpt(self) -> Excerpt:

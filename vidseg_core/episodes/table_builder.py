@@ -20,17 +20,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from vidseg_core.config.catalogue import WEIGHTED
 from vidseg_core.datasets.records import Record
 from vidseg_core.engine.look import gray_of, make_view
 from vidseg_core.engine.lows import connect
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.episodes.between import Seen, TwoSidedTable, gap_of
 from vidseg_core.episodes.features import Features
-from vidseg_core.episodes.quality import Quality, Truth, as_mask
+from vidseg_core.episodes.quality import ClassPixels, Quality, Truth, as_mask
 from vidseg_core.episodes.table import EpisodeError, EpisodeTable
 from vidseg_core.propagation.chain import Link, Pair, complete
 from vidseg_core.propagation.filler import Filler, PairFiller, filler_of
@@ -41,6 +42,9 @@ from vidseg_core.propagation.two_sided import Side
 from vidseg_core.registry import PluginError
 from vidseg_core.scheduling.deviation import Deviation
 from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_view
+
+Part: TypeAlias = tuple[slice, slice] | None
+"""Of a crop, what is no overlap; None: all of it."""
 
 
 class Refused(EpisodeError):
@@ -171,9 +175,22 @@ class TableBuilder:
         frames: Iterable[Record],
         *,
         fingerprint: Mapping[str, str] | None = None,
+        pixels: ClassPixels | None = None,
     ) -> EpisodeTable:
-        """The table; `EpisodeError` for a segment that is too short, without labels, or of one class."""
-        return self.tabulate(clip, segment, self.see(frames), fingerprint=fingerprint)
+        """The table; `EpisodeError` for a segment that is too short, without labels, or of one class.
+
+        `pixels`: of the whole clip, for the quality `weighted`; None: these frames are all of it.
+        """
+        return self.tabulate(clip, segment, self.see(frames, pixels), fingerprint=fingerprint)
+
+    def class_pixels(self, frames: Iterable[Record]) -> ClassPixels:
+        """How much these frames' own parts hold of each class, for the tables of the clip that they are a
+        part of."""
+        seen_by_net = ((record, self._ask(record)[0]) for record in frames)
+        return ClassPixels.of(
+            (_inner(self._reference(record, mask_HW), record.inner) for record, mask_HW in seen_by_net),
+            self._classes,
+        )
 
     def tabulate(
         self, clip: str, segment: int, seen: Seen, *, fingerprint: Mapping[str, str] | None = None
@@ -231,9 +248,9 @@ class TableBuilder:
 
     # --- frames ---------------------------------------------------------------------------------------------
 
-    def see(self, frames: Iterable[Record]) -> Seen:
-        """The frames as pairs need them; N runs once on each."""
-        seen = self.run_net(frames)
+    def see(self, frames: Iterable[Record], pixels: ClassPixels | None = None) -> Seen:
+        """The frames as pairs need them; N runs once on each. `pixels`: as of `build`."""
+        seen = self.run_net(frames, pixels)
         self.show(seen)
         return seen
 
@@ -247,32 +264,54 @@ class TableBuilder:
             return []
         return self._net.low([record.frame_HW3 for record in frames])
 
-    def run_net(self, frames: Iterable[Record]) -> Seen:
+    def run_net(self, frames: Iterable[Record], pixels: ClassPixels | None = None) -> Seen:
         """The frames before the propagator has looked at them."""
-        seen = Seen()
+        seen, references, parts = Seen(), list[np.ndarray | None](), list[Part]()
         for record in frames:
-            frame_HW3, labels_HW = record.frame_HW3, record.labels_HW
-            low_maps: Any = None
-            if self._net is None:
-                void_HW = np.full(frame_HW3.shape[:2], self._classes, np.uint8)
-                mask_HW = void_HW if labels_HW is None else as_mask(labels_HW, self._classes)
-                carried: Any = mask_HW
-            else:
-                low = self._net.low([frame_HW3]) if self._needs_low else None
-                mask_HW, carried = self._net.run([frame_HW3], low)[0]
-                low_maps = None if low is None else low[0]
-            against_labels = self._net is None or self.options.quality == "labels"
-            reference = labels_HW if against_labels else mask_HW
+            mask_HW, carried, low_maps = self._ask(record)
             key = GapKey(
-                view=make_view(frame_HW3, self.options.flow_size, self._flow.channels, record.whole),
+                view=make_view(record.frame_HW3, self.options.flow_size, self._flow.channels, record.whole),
                 carried=carried,
                 rgb_HW3=self._shown(record),
                 low_maps=low_maps,
             )
             seen.keys.append(key)
             seen.masks.append(mask_HW)
-            seen.truths.append(Truth(reference, self._classes, self.options.quality))
+            references.append(self._reference(record, mask_HW))
+            parts.append(record.inner)
+        seen.truths = self._truths(references, parts, pixels)
         return seen
+
+    def _ask(self, record: Record) -> tuple[np.ndarray, Any, Any]:
+        """Of a frame N's mask (or labels in its place), what is carried of it, and low-level features."""
+        frame_HW3, labels_HW = record.frame_HW3, record.labels_HW
+        if self._net is None:
+            void_HW = np.full(frame_HW3.shape[:2], self._classes, np.uint8)
+            mask_HW = void_HW if labels_HW is None else as_mask(labels_HW, self._classes)
+            return mask_HW, mask_HW, None
+        low = self._net.low([frame_HW3]) if self._needs_low else None
+        mask_HW, carried = self._net.run([frame_HW3], low)[0]
+        return mask_HW, carried, None if low is None else low[0]
+
+    def _reference(self, record: Record, mask_HW: np.ndarray) -> np.ndarray | None:
+        """labels_HW that masks of the frame are compared with."""
+        against_labels = self._net is None or self.options.quality == "labels"
+        return record.labels_HW if against_labels else mask_HW
+
+    def _truths(
+        self,
+        references: Sequence[np.ndarray | None],
+        parts: Sequence[Part],
+        pixels: ClassPixels | None,
+    ) -> list[Truth]:
+        quality, weights_KK = self.options.quality, None
+        if quality == WEIGHTED:
+            own = (_inner(*each) for each in zip(references, parts, strict=True))
+            weights_KK = (pixels or ClassPixels.of(own, self._classes)).weights_KK()
+        return [
+            Truth(reference, self._classes, quality, weights_KK, part)
+            for reference, part in zip(references, parts, strict=True)
+        ]
 
     def _shown(self, record: Record) -> np.ndarray | None:
         """What the propagator is shown of a frame's colours, as the engine shows it."""
@@ -401,6 +440,10 @@ class TableBuilder:
         if self.features.conv6 is not None:
             conv6_nC = self.features.conv6.values([link.current for link in links], links[0].key)
             row_L1F[1 : 1 + len(links), self.features.cheap :] = conv6_nC
+
+
+def _inner(labels_HW: np.ndarray | None, part: Part) -> np.ndarray | None:
+    return labels_HW if labels_HW is None or part is None else labels_HW[part]
 
 
 def small_pictures(seen: Seen) -> tuple[np.ndarray, np.ndarray]:

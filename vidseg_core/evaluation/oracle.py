@@ -4,7 +4,8 @@ Model: `build-episodes` tabulated the clip (one segment, the same net, propagato
 programming finds the keys with the best total quality for a budget of one key every `interval` frames; the
 engine then runs with these keys. So the oracle has every number that other methods have, TC included.
 With regions each has its own table and keys, and the budget is one of pixels: a frame's for every `interval`
-frames, overlap counted. What a region's frames are worth counts by the pixels of its inner part.
+frames, overlap counted. What a region's frames are worth counts by the pixels of its inner part; in the
+quality `weighted` it counts as it is, since that adds up.
 
 Invariant: tables of another net, size or propagation are refused before anything is run: their best schedule
 would be the best of something else.
@@ -17,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vidseg_core.config.catalogue import propagator_place
+from vidseg_core.config.catalogue import WEIGHTED, propagator_place
 from vidseg_core.config.errors import ConfigError, check
 from vidseg_core.config.evaluate import EvaluateConfig
 from vidseg_core.config.methods import MethodConfig
@@ -60,8 +61,7 @@ def check_tables(
     `digests`: of the weights of net, flow and propagator, by the tables' names for them.
     """
     assert config.tables is not None
-    tables = next(iter(_tables(config.tables).values()))
-    there, carried = tables[0].fingerprint, method.propagation
+    there, carried = _made_with(config), method.propagation
     _check_regions(config, method, RegionsConfig.of_record(there))
     wanted = {
         "working_size": config.working_size,
@@ -139,7 +139,8 @@ def _keys_of_regions(config: EvaluateConfig, method: MethodConfig, clip: Clip) -
         raise _too_far(clip, method)
     inner = [crop.inner for crop in crops]
     worth = [(bottom - top) * (right - left) for top, bottom, left, right in inner]
-    keys = divide(curves, budget, costs=costs, worth=worth).keys
+    adds_up = _made_with(config).get("quality") == WEIGHTED
+    keys = divide(curves, budget, costs=costs, worth=None if adds_up else worth).keys
     return [set(curve.schedule(count).tolist()) for curve, count in zip(curves, keys, strict=True)]
 
 
@@ -148,7 +149,7 @@ def _still(config: EvaluateConfig, clip: Clip) -> dict[str, Curve]:
     assert config.tables is not None
     rows = read_segments(open_store(config.tables))
     names = [row["clip"] for row in rows if row["reason"] == "single_class" and row["frames"] == clip.frames]
-    horizon = int(next(iter(_tables(config.tables).values()))[0].fingerprint["horizon"])
+    horizon = int(_made_with(config)["horizon"])
     alike_TL1 = np.zeros((clip.frames, horizon + 1))
     flat = curve_of(alike_TL1, alike_TL1, longest=horizon, most=clip.frames, counted=clip.frames)
     return dict.fromkeys(names, flat)
@@ -174,6 +175,12 @@ def _curve(config: EvaluateConfig, method: MethodConfig, clip: Clip, name: str) 
         return two_sided_curve(tables[0])
     delay = method.propagation.delay if method.propagation.latency == "low" else 0
     return one_sided_curve(tables[0], delay=delay)
+
+
+def _made_with(config: EvaluateConfig) -> Mapping[str, str]:
+    """The fingerprint of all tables."""
+    assert config.tables is not None
+    return next(iter(_tables(config.tables).values()))[0].fingerprint
 
 
 def _tables(path: str) -> dict[str, list[EpisodeTable]]:
