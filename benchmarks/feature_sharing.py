@@ -34,7 +34,8 @@ import torch
 from numpy.random import Generator
 
 from benchmarks.clips import through
-from benchmarks.propagators import MATERIAL, Bench
+from benchmarks.propagators.bench import Bench
+from benchmarks.propagators.material import MATERIAL
 from vidseg_core.config.recipes import PropagationRecipe, SharingRecipe
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.engine import Engine

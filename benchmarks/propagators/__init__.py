@@ -1,0 +1,1 @@
+"""What fills the frames between keys, beside each other: `python -m benchmarks.propagators`."""
