@@ -1,7 +1,9 @@
 """The part `agreement`: a net on crops, put together, beside itself on the whole frame (DVSNet Fig. 10).
 
 By grid, overlap and what is seen around a crop (`AROUND`): mean IoU over the classes that occur, pixels of
-all crops in frames, what all crops cost in calls of the frame (process time, interleaved, medians).
+all crops in frames, what all crops cost in calls of the frame (process time, interleaved, medians). With
+weights that were learned on crops (`train-segmenter --regions.grid`) the net has these on crops, and its own
+on the frame; a row more (1x1) says how far it is itself on whole frames still.
 
 Legend: H, W size of a frame; h, w that of a crop's inner part.
 """
@@ -33,13 +35,16 @@ AROUND = ("crop", "aligned", "half", "remembered")
 class OnCrops:
     """A net on the crops of a frame, each by itself, with one way of seeing what is around them."""
 
-    def __init__(self, net: SplitSegmenter, regions: RegionsConfig, way: str) -> None:
+    def __init__(
+        self, net: SplitSegmenter, regions: RegionsConfig, way: str, weights: str | None = None
+    ) -> None:
         """`way`: `crop` and `aligned` (with that `align`): the crop; `half`: beside it the frame at half its
-        size, whose scores count more towards the crop's borders; `remembered`: what layers saw around it."""
+        size, whose scores count more towards the crop's borders; `remembered`: what layers saw around it.
+        `weights`: the net's file, None: its own."""
         self._net, self._regions, self._way = net, regions, way
         self._around = None
         if way == "remembered":
-            own = surrounding(build_segmenter(net.name), regions.align)
+            own = surrounding(build_segmenter(net.name, weights=weights), regions.align)
             self._net = own
             self._around = Surroundings(
                 own, lambda size: [place_of(crop) for crop in regions.crops(size)], regions.overlap
@@ -96,21 +101,29 @@ def own_share(crop: Crop, size: tuple[int, int]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def agreement(clip: Clip, net_name: str, grids: Sequence[str]) -> Iterator[Row]:
-    """Every twelfth frame but the first; around a crop is seen what the frame twelve before it had there."""
-    net = build_segmenter(net_name)
-    assert isinstance(net, SplitSegmenter)
+def agreement(
+    clip: Clip, net_name: str, grids: Sequence[str], overlaps: Sequence[int], weights: str | None
+) -> Iterator[Row]:
+    """Every twelfth frame but the first; around a crop is seen what the frame twelve before it had there.
+    `weights`: a file that the net has on crops."""
+    net, frames = build_segmenter(net_name, weights=weights), build_segmenter(net_name)
+    assert isinstance(net, SplitSegmenter) and isinstance(frames, SplitSegmenter)
     size = clip.frames[0].shape[:2]
     classes, align = len(net.class_names), net.net.multiple
-    for grid, overlap in product(grids, OVERLAPS):
+    whole, named = OnCrops(frames, RegionsConfig(), "crop"), {"clip": clip.name, "net": net_name}
+    if weights is not None:
+        here, counts_CC = OnCrops(net, RegionsConfig(), "crop"), np.zeros((classes, classes), np.int64)
+        for frame_HW3 in clip.frames[12::12]:
+            counts_CC += confusion_of(here.labels(frame_HW3, None), whole.labels(frame_HW3, None), classes)
+        yield {**named, "grid": "1x1", "overlap": 0, "keys": "frame", "pixels": 1.0, "miou": score(counts_CC)}
+    for grid, overlap in product(grids, overlaps):
         if RegionsConfig(grid=grid, overlap=overlap).problem((size[0], size[1])):
             continue
         ways = {
             way: RegionsConfig(grid=grid, overlap=overlap, align=1 if way in ("crop", "half") else align)
             for way in AROUND
         }
-        nets = {way: OnCrops(net, regions, way) for way, regions in ways.items()}
-        whole = OnCrops(net, RegionsConfig(), "crop")
+        nets = {way: OnCrops(net, regions, way, weights) for way, regions in ways.items()}
         confusions, seconds = {way: np.zeros((classes, classes), np.int64) for way in ways}, dict[str, list]()
         for before, frame_HW3 in pairwise(clip.frames[::12]):
             labels_HW = _timed(seconds, "whole", whole, frame_HW3, None)
@@ -121,7 +134,7 @@ def agreement(clip: Clip, net_name: str, grids: Sequence[str]) -> Iterator[Row]:
         for way, regions in ways.items():
             pixels = sum(crop.pixels for crop in regions.crops((size[0], size[1]))) / (size[0] * size[1])
             yield {
-                "clip": clip.name, "net": net_name, "grid": grid, "overlap": overlap, "keys": way,
+                **named, "grid": grid, "overlap": overlap, "keys": way,
                 "pixels": pixels, "miou": score(confusions[way]),
                 "cost": float(np.median(seconds[way]) / np.median(seconds["whole"])),
                 "ms": 1e3 * float(np.median(seconds[way])),

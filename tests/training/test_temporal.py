@@ -29,7 +29,7 @@ from vidseg_core.training.beside import Beside
 from vidseg_core.training.data import TrainingData, check_gap, open_training_data
 from vidseg_core.training.loop import _precision
 from vidseg_core.training.neighbours import draw_neighbours
-from vidseg_core.training.samples import Listed, Near
+from vidseg_core.training.samples import Batch, Listed, Near
 from vidseg_core.training.segmenter_job import SegmenterTraining
 from vidseg_core.training.temporal_loss import FrozenFlow, temporal_loss, visible
 
@@ -144,7 +144,13 @@ def test_a_frame_without_neighbours_counts_in_no_loss_that_needs_them(tmp_path: 
     autocast = _precision(torch.device("cpu"), False)[0]
 
     def terms(found: list[bool]) -> dict[str, float]:
-        _, terms = beside.judge(net, frames, near._replace(found=torch.tensor(found)), autocast)
+        batch = Batch(
+            frames_B3HW=frames,
+            labels_BHW=torch.zeros(2, 32, 32, dtype=torch.long),
+            ids=(),
+            near=near._replace(found=torch.tensor(found)),
+        )
+        _, terms = beside.judge(net, batch, autocast)
         return {name: float(term.detach()) for name, term in terms.items()}
 
     both, first, second, none = (

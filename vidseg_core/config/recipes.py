@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.sizes import parse_working_size
+
 __all__ = [
     "AugmentRecipe",
     "DistilRecipe",
     "EpisodeRecipe",
     "FlowRecipe",
+    "LearnedRegionsRecipe",
     "PropagationRecipe",
     "ReinforceRecipe",
     "SharingRecipe",
@@ -107,6 +111,40 @@ class DistilRecipe:
     """pair: side of the grid of places; 2 to 128"""
     multi_cells: int = 12
     """multi: side of the grid of places; 2 to 64"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedRegionsRecipe:
+    """A trained net learns to say in regions of a frame what it says of the whole one (DVSNet 3.3)."""
+
+    grid: str = "1x1"
+    """grid that segment will cut frames by (its --regions.grid), e.g. 2x2; 1x1: frames are learned whole"""
+    overlap: int = 16
+    """--regions.overlap of segment, pixels of the working size"""
+    align: int = 1
+    """--regions.align of segment, pixels"""
+    working_size: str = "512"
+    """size of frames before they are cut, as --working_size of segment: longest side, or HEIGHTxWIDTH"""
+    whole: float = 0.25
+    """share of samples that the net sees whole, so that it stays what it was there; 0 to 1"""
+    labels: bool = False
+    """labels count, too, where frames have some; false: the teacher alone teaches, labels are not needed"""
+
+    @property
+    def cut(self) -> RegionsConfig:
+        """The regions, as `segment` has them."""
+        return RegionsConfig(grid=self.grid, overlap=self.overlap, align=self.align)
+
+    @property
+    def on(self) -> bool:
+        """Is a frame more than one region?"""
+        return self.cut.on
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(rows, columns) of the largest frames that there may be of the working size."""
+        spec = parse_working_size(self.working_size, "--regions.working_size")
+        return (spec, spec) if isinstance(spec, int) else spec
 
 
 # --- flow -----------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ the text under a field is its ``--help``, with unit and range.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -33,6 +32,7 @@ from vidseg_core.config.nets import CHOICE_OF_NETS, NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
+from vidseg_core.config.sizes import parse_working_size
 
 __all__ = [
     "MaskConfig",
@@ -304,7 +304,7 @@ class SegmentConfig:
         check_name("--segmenter", self.segmenter, NAMED_NETS, NET_FAMILIES)
         if self.num_classes is not None:
             check_int("--num_classes", self.num_classes, 1, 256)
-        _parse_working_size(self.working_size)
+        parse_working_size(self.working_size)
         check_choice("--dtype", self.dtype, ("fp32", "bf16"))
         check_choice("--device", self.device, ("auto", "cpu", "cuda"))
         check_int("--key_batch", self.key_batch, 1, unit="frame(s)")
@@ -326,7 +326,7 @@ class SegmentConfig:
         check(context == "none" or not self.has_dial, "--regions.context", problem)
         if not tried:
             self.regions.check_used()
-        spec = _parse_working_size(self.working_size)
+        spec = parse_working_size(self.working_size)
         size = (spec, spec) if isinstance(spec, int) else spec
         for regions in self.regions_tried:
             option = "--calibration.grids" if tried else "--regions.grid"
@@ -374,7 +374,7 @@ class SegmentConfig:
     @property
     def working_size_spec(self) -> int | str:
         """`working_size` as `vidseg_core.media.working_size` takes it: an int (longest side) or ``"HxW"``."""
-        size = _parse_working_size(self.working_size)
+        size = parse_working_size(self.working_size)
         return size if isinstance(size, int) else f"{size[0]}x{size[1]}"
 
     def fingerprint_fields(self) -> dict[str, Any]:
@@ -501,14 +501,3 @@ def _strings(option: str, value: object) -> tuple[str, ...]:
     fine = isinstance(value, (list, tuple)) and all(isinstance(item, str) and item for item in value)
     check(fine, option, f"must be a list of non-empty texts, got {value!r}")
     return tuple(value)  # type: ignore[arg-type]
-
-
-def _parse_working_size(text: str) -> int | tuple[int, int]:
-    """``"512"`` -> 512 (longest side); ``"384x512"`` -> (384, 512), height first."""
-    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text) if isinstance(text, str) else None
-    problem = f"must be a longest side such as 512 or HEIGHTxWIDTH such as 512x1024, got {text!r}"
-    if match is None:
-        raise ConfigError("--working_size", problem)
-    sides = [int(side) for side in match.groups() if side is not None]
-    check(all(8 <= side <= 16384 for side in sides), "--working_size", "must be 8 to 16384 pixels a side")
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])

@@ -11,7 +11,13 @@ from typing import Any, ClassVar, Literal
 from vidseg_core.config.catalogue import FLOWS, is_of_stream
 from vidseg_core.config.errors import check, check_int, check_name, check_positive
 from vidseg_core.config.nets import ALIASES, NAMED_NETS, NET_FAMILIES
-from vidseg_core.config.recipes import AugmentRecipe, DistilRecipe, TemporalRecipe, TrainRecipe
+from vidseg_core.config.recipes import (
+    AugmentRecipe,
+    DistilRecipe,
+    LearnedRegionsRecipe,
+    TemporalRecipe,
+    TrainRecipe,
+)
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = ["TrainSegmenterConfig"]
@@ -51,7 +57,8 @@ class TrainSegmenterConfig:
     encoder_weights: str | None = None
     """file with weights of an image classifier (ImageNet; torchvision, timm) for the encoder alone"""
     teacher: str | None = None
-    """net of the same classes that the trained one learns from, frozen (--distil.*); None: none"""
+    """net of the same classes that the trained one learns from, frozen (--distil.*); None: none, or with
+    --regions.grid the trained one as it begins"""
     teacher_weights: str | None = None
     """file with the teacher's weights; None: its own"""
     steps: int | None = None
@@ -63,6 +70,7 @@ class TrainSegmenterConfig:
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     temporal: TemporalRecipe = field(default_factory=TemporalRecipe)
     distil: DistilRecipe = field(default_factory=DistilRecipe)
+    regions: LearnedRegionsRecipe = field(default_factory=LearnedRegionsRecipe)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the net runs; auto: cuda where the cluster has GPUs"""
@@ -112,6 +120,7 @@ class TrainSegmenterConfig:
         _check_recipe(self.recipe)
         _check_augment(self.augment)
         _check_temporal(self.temporal)
+        self._check_regions()
         self._check_teacher()
         self._check_effect()
         self._check_numbers()
@@ -131,6 +140,24 @@ class TrainSegmenterConfig:
                 problem = f"holds credentials ({redact(text)}); they belong in the environment"
                 check(redact(text) == text, option, problem)
 
+    def _check_regions(self) -> None:
+        regions = self.regions
+        problem = regions.cut.problem(regions.size)  # options of the cut are checked as it is made
+        wide = problem and not problem.startswith(regions.grid)
+        check(not problem, "--regions.overlap" if wide else "--regions.grid", problem)
+        _check_share("--regions.whole", regions.whole, 0.0, 1.0)
+        check(regions.whole < 1 or not regions.on, "--regions.whole", "is 1: no sample would be cut")
+        if not regions.on:
+            for name in _asked(regions, plain=()):
+                check(False, f"--regions.{name}", "goes with --regions.grid, such as 2x2")
+            return
+        problem = "does not go with --regions.grid: neighbours are learned in crops of one size"
+        check(not self.temporal.gap, "--temporal.gap", problem)
+        if not regions.labels:
+            problem = "counts labels, which do not count here: give --regions.labels true"
+            check(not self.recipe.class_balance, "--recipe.class_balance", problem)
+            check(not self.augment.focus, "--augment.focus", problem)
+
     def _check_teacher(self) -> None:
         distil, gap = self.distil, self.temporal.gap
         for name in ("single", "pair", "multi"):
@@ -139,6 +166,8 @@ class TrainSegmenterConfig:
         check_int("--distil.multi_cells", distil.multi_cells, 2, 64)
         if self.teacher is None:
             check(self.teacher_weights is None, "--teacher_weights", "goes with --teacher")
+            problem = "is 0: the whole frame would teach nothing"
+            check(bool(distil.single) or not self.regions.on, "--distil.single", problem)
             learns = not gap or self.temporal.weight or self.temporal.labels
             check(bool(learns), "--temporal.weight", "is 0: neighbours would be read and not learned from")
             return
@@ -154,7 +183,7 @@ class TrainSegmenterConfig:
         for name in _asked(self.temporal):
             check(near, f"--temporal.{name}", "goes with --temporal.gap, which is 0: no neighbours are read")
         for name in _asked(self.distil):
-            check(self.teacher is not None, f"--distil.{name}", "goes with --teacher")
+            check(self.taught_by is not None, f"--distil.{name}", "goes with --teacher")
             problem = "wants neighbours: give --temporal.gap"
             check(near or name == "single", f"--distil.{name}", problem)
 
@@ -172,6 +201,18 @@ class TrainSegmenterConfig:
         check(self.recipe.batch % self.workers == 0, "--workers", problem)
         if self.object_store_mb is not None:
             check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
+
+    @property
+    def uses_labels(self) -> bool:
+        """Do labels of the frames teach?"""
+        return self.regions.labels or not self.regions.on
+
+    @property
+    def taught_by(self) -> tuple[str, str | None] | None:
+        """The teacher and its file of weights: with regions the net as it begins, unless another is named."""
+        if self.teacher is not None:
+            return self.teacher, self.teacher_weights
+        return (self.segmenter, self.weights) if self.regions.on else None
 
     def share(self) -> float:
         """Share of pseudo-labelled samples: `pseudo_ratio` where there are both kinds."""
@@ -192,7 +233,8 @@ class TrainSegmenterConfig:
     def _temporal_fields(self) -> dict[str, Any]:
         """Nothing where frames are learned one by one, from their labels."""
         groups = ("temporal.",) if self.temporal.gap else ()
-        groups += ("distil.", "teacher") if self.teacher is not None else ()
+        groups += ("distil.", "teacher") if self.taught_by is not None else ()
+        groups += ("regions.",) if self.regions.on else ()
         left_out = ("temporal.flow_weights", "teacher_weights")
         values = flat_dict(self).items()
         return {name: value for name, value in values if name.startswith(groups) and name not in left_out}
@@ -224,11 +266,13 @@ def _check_augment(augment: AugmentRecipe) -> None:
         _check_share(f"--augment.{name}", getattr(augment, name), 0.0, 1.0)
 
 
-def _asked(recipe: TemporalRecipe | DistilRecipe) -> list[str]:
-    """Options that are neither 0 nor the default."""
+def _asked(
+    recipe: TemporalRecipe | DistilRecipe | LearnedRegionsRecipe, plain: tuple[int, ...] = (0,)
+) -> list[str]:
+    """Options that are neither the default nor `plain`, which asks for nothing."""
     usual = type(recipe)()
     names = (each.name for each in dataclasses.fields(recipe))
-    return [name for name in names if getattr(recipe, name) not in (0, getattr(usual, name))]
+    return [name for name in names if getattr(recipe, name) not in (*plain, getattr(usual, name))]
 
 
 def _check_temporal(temporal: TemporalRecipe) -> None:

@@ -30,8 +30,12 @@ from vidseg_core.models.weights import fit_weights, read_weights
 class TrainableNet(nn.Module):
     """N in one piece with gradients; `forward(frames_B3HW in 0..1)` gives scores_BCHW at the frames' size."""
 
-    def __init__(self, net: SplitNet, *, spec: str, class_names: Sequence[str]) -> None:
+    def __init__(
+        self, net: SplitNet, *, spec: str, class_names: Sequence[str], trained: bool = False
+    ) -> None:
+        """`trained`: its weights are no random ones."""
         super().__init__()
+        self.trained = trained
         self.net = net.requires_grad_(True).train()
         self.spec = spec
         self.class_names = tuple(class_names)
@@ -85,7 +89,9 @@ def trainable_net(
         )
     if encoder_weights is not None:
         _fit_encoder(segmenter.net, encoder_weights, spec)
-    return TrainableNet(segmenter.net, spec=spec, class_names=segmenter.class_names)
+    return TrainableNet(
+        segmenter.net, spec=spec, class_names=segmenter.class_names, trained=segmenter.trained
+    )
 
 
 _CLASSIFIER = ("fc.", "classifier.", "head.", "last_linear.")

@@ -1,9 +1,10 @@
 """From a labelled frame to a training sample: geometry for both, then colour and quality for the frame alone.
 
-Model: one similarity (scale, rotation, flip, with a little stretch) maps the frame onto a square crop. The
-frame is resized first, with area averaging where it shrinks, and then turned; the labels go through the
-composed map in one nearest-neighbour step, so that no class is invented and both stay aligned to half a
-pixel. What the frame does not cover has a random colour and the label `IGNORE`, or shows another frame.
+Model: one similarity (scale, rotation, flip, with a little stretch) maps the frame onto a crop, a square
+unless another size is asked for. The frame is resized first, with area averaging where it shrinks, and then
+turned; the labels go through the composed map in one nearest-neighbour step, so that no class is invented and
+both stay aligned to half a pixel. What the frame does not cover has a random colour and the label `IGNORE`,
+or shows another frame.
 Frames that are learned together (`augment_all`) have one draw of geometry, colour and quality: what moves
 between them is what moved before the camera. Only sensor noise is each frame's own.
 
@@ -49,17 +50,20 @@ def augment_all(
     recipe: AugmentRecipe,
     rng: np.random.Generator,
     another: Callable[[np.random.Generator], Record] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The frames and labels of records of one size as one sample, each as `augment` gives them.
 
-    The labels of the first one decide where the crop lies.
+    The labels of the first one decide where the crop lies. `size`: (rows, columns) of the crop; None: the
+    recipe's square.
     """
+    size = size or (recipe.crop, recipe.crop)
     scales = recipe.scale_min, recipe.scale_max
-    place = _place(records[0], recipe, scales, recipe.focus, rng)
+    place = _place(records[0], recipe, scales, recipe.focus, rng, size)
     crops = [_cut(record, place) for record in records]
     bare_HW = ~crops[0][2]
     if another is not None and recipe.behind > 0 and bare_HW.any() and rng.random() < recipe.behind:
-        behind_HW3, behind_HW = _behind(another(rng), recipe, rng)
+        behind_HW3, behind_HW = _behind(another(rng), recipe, rng, size)
         for frame_HW3, labels_HW, _ in crops:
             frame_HW3[bare_HW], labels_HW[bare_HW] = behind_HW3[bare_HW], behind_HW[bare_HW]
     units = [frame_HW3.astype(np.float32) / np.float32(255) for frame_HW3, _, _ in crops]
@@ -71,11 +75,13 @@ def augment_all(
     return frames, [labels_HW.astype(np.int64) for _, labels_HW, _ in crops]
 
 
-def _behind(record: Record, recipe: AugmentRecipe, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _behind(
+    record: Record, recipe: AugmentRecipe, rng: np.random.Generator, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Another frame and its labels, at a scale at which it covers the crop."""
-    least = recipe.crop / min(record.frame_HW3.shape[:2])
+    least = max(size) / min(record.frame_HW3.shape[:2])
     scales = least, max(least, recipe.scale_max)
-    return _cut(record, _place(record, recipe, scales, 0.0, rng))[:2]
+    return _cut(record, _place(record, recipe, scales, 0.0, rng, size))[:2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +95,8 @@ class _Place:
     """From there to the crop."""
     whole_33: np.ndarray
     """From the frame to the crop."""
-    crop: int
+    size: tuple[int, int]
+    """(rows, columns) of the crop."""
     fill: list[int]
     """The colour of what the frame does not cover."""
 
@@ -100,6 +107,7 @@ def _place(
     scales: tuple[float, float],
     focus: float,
     rng: np.random.Generator,
+    size: tuple[int, int],
 ) -> _Place:
     height, width = record.frame_HW3.shape[:2]
     scale = float(np.exp(rng.uniform(np.log(scales[0]), np.log(scales[1]))))
@@ -107,12 +115,10 @@ def _place(
     columns, rows = max(1, round(width * scale * stretch)), max(1, round(height * scale / stretch))
     resize = _resize_map(columns / width, rows / height)
     turn = _turn_map(rng.uniform(-recipe.rotate, recipe.rotate), recipe.flip and rng.random() < 0.5)
-    centre = _centre(_labels(record), turn @ resize, recipe.crop, focus, rng)
-    turn[:2, 2] += (recipe.crop - 1) / 2 - centre
+    centre = _centre(_labels(record), turn @ resize, size, focus, rng)
+    turn[:2, 2] += _reach(size) - centre
     fill = [int(value) for value in rng.integers(0, 256, 3)]
-    return _Place(
-        rows=rows, columns=columns, turn_33=turn, whole_33=turn @ resize, crop=recipe.crop, fill=fill
-    )
+    return _Place(rows=rows, columns=columns, turn_33=turn, whole_33=turn @ resize, size=size, fill=fill)
 
 
 def _cut(record: Record, place: _Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,7 +131,7 @@ def _cut(record: Record, place: _Place) -> tuple[np.ndarray, np.ndarray, np.ndar
         (place.columns, place.rows),
         interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
     )
-    side, whole, how = (place.crop, place.crop), place.whole_33[:2], cv2.INTER_NEAREST
+    side, whole, how = place.size[::-1], place.whole_33[:2], cv2.INTER_NEAREST
     crop_HW3 = cv2.warpAffine(
         resized, place.turn_33[:2], side, flags=cv2.INTER_LINEAR, borderValue=place.fill
     )
@@ -153,14 +159,14 @@ def _turn_map(degrees: float, mirrored: bool) -> np.ndarray:
 
 
 def _centre(
-    labels_HW: np.ndarray, mapping: np.ndarray, crop: int, share: float, rng: np.random.Generator
+    labels_HW: np.ndarray, mapping: np.ndarray, size: tuple[int, int], share: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Where the crop's centre lies in the mapped frame: anywhere that keeps the crop inside, where it can;
     or, for that `share`, within half a crop of a pixel of a class drawn at random."""
     height, width = labels_HW.shape
     corners = mapping @ np.array([[0, width - 1, 0, width - 1], [0, 0, height - 1, height - 1], [1.0] * 4])
     low, high = corners[:2].min(axis=1), corners[:2].max(axis=1)
-    reach = (crop - 1) / 2
+    reach = _reach(size)
     inner = np.minimum(low + reach, (low + high) / 2), np.maximum(high - reach, (low + high) / 2)
     if rng.random() >= share:
         slack = np.maximum(0.0, reach - (high - low) / 2)
@@ -171,6 +177,11 @@ def _centre(
     places = np.flatnonzero(labels_HW.ravel() == rng.choice(present))
     row, column = divmod(int(rng.choice(places)), width)
     return (mapping @ np.array([column, row, 1.0]))[:2] + rng.uniform(-reach, reach, 2) * 0.8
+
+
+def _reach(size: tuple[int, int]) -> np.ndarray:
+    """(x, y): from the centre of a crop of (rows, columns) to that of its outermost pixels."""
+    return (np.array(size[::-1]) - 1) / 2
 
 
 def _recolour(frames: Sequence[np.ndarray], strength: float, rng: np.random.Generator) -> list[np.ndarray]:
@@ -188,9 +199,9 @@ def _recolour(frames: Sequence[np.ndarray], strength: float, rng: np.random.Gene
     contrast = factor(0.5)
     middle = 0.5 * (1 - contrast) + rng.uniform(-0.2, 0.2) * strength
     mix_34 = np.hstack([contrast * mix_33, np.full((3, 1), middle)])
-    side, slope = frames[0].shape[0], rng.uniform(-0.5, 0.5, 2) * strength
-    ramp = np.linspace(-1, 1, side, dtype=np.float32)
-    light_HW = 1 + np.float32(slope[0]) * ramp[:, None] + np.float32(slope[1]) * ramp[None, :]
+    (rows, columns), slope = frames[0].shape[:2], rng.uniform(-0.5, 0.5, 2) * strength
+    down, across = (np.linspace(-1, 1, side, dtype=np.float32) for side in (rows, columns))
+    light_HW = 1 + np.float32(slope[0]) * down[:, None] + np.float32(slope[1]) * across[None, :]
     mixed = [cv2.transform(cv2.pow(frame_HW3, gamma), mix_34) for frame_HW3 in frames]
     return [np.clip(each_HW3 * light_HW[:, :, None], 0, 1).astype(np.float32) for each_HW3 in mixed]
 
@@ -204,7 +215,7 @@ def _hue(angle: float) -> np.ndarray:
 
 def _degrade(frames: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """One of: out of focus, few pixels, strong compression, sensor noise."""
-    side = frames[0].shape[0]
+    side = min(frames[0].shape[:2])
     kind = int(rng.integers(4))
     if kind == 0:
         sigma = float(rng.uniform(0.5, 2.5))
@@ -223,7 +234,9 @@ def _degrade(frames: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.
 
 
 def _few_pixels(frame_HW3: np.ndarray, small: int) -> np.ndarray:
-    low = cv2.resize(frame_HW3, (small, small), interpolation=cv2.INTER_AREA)
+    """`small`: pixels of its shorter side."""
+    rows, columns = (round(side * small / min(frame_HW3.shape[:2])) for side in frame_HW3.shape[:2])
+    low = cv2.resize(frame_HW3, (columns, rows), interpolation=cv2.INTER_AREA)
     return cv2.resize(low, frame_HW3.shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
 

@@ -25,7 +25,7 @@ from vidseg_core.training.conv_lstm import ConvLstm, multi_loss
 from vidseg_core.training.distil import grid, pair_loss, self_similarities, single_loss
 from vidseg_core.training.loss import segmentation_loss
 from vidseg_core.training.neighbours import COUNT
-from vidseg_core.training.samples import Near
+from vidseg_core.training.samples import Batch, Near
 from vidseg_core.training.teacher import Seen, Teacher, of_frame
 from vidseg_core.training.temporal_loss import FrozenFlow, temporal_loss, visible
 
@@ -50,7 +50,7 @@ class Beside(nn.Module):
         """`ConfigError` for a flow or a teacher that cannot be used."""
         super().__init__()
         self._temporal, self._distil = config.temporal, config.distil
-        near, taught = config.temporal.gap > 0, config.teacher is not None
+        near, taught = config.temporal.gap > 0, config.taught_by is not None
         weights = {
             "neighbours": near * config.temporal.labels,
             "temporal": near * config.temporal.weight,
@@ -58,36 +58,36 @@ class Beside(nn.Module):
             "pair": near * taught * config.distil.pair,
             "multi": near * taught * config.distil.multi,
         }
-        self._weights = {name: weight for name, weight in weights.items() if weight}
-        self._flow = self._teacher = None
-        if "temporal" in self._weights:
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        self._flow = self.teacher = None
+        if "temporal" in self.weights:
             self._flow = FrozenFlow(config.temporal, device=device, seed=config.seed)
         if taught:
-            self._teacher = Teacher(config, class_names, device)
-        self.lstm = ConvLstm(config.seed) if "multi" in self._weights else None
+            self.teacher = Teacher(config, class_names, device)
+        self.lstm = ConvLstm(config.seed) if "multi" in self.weights else None
 
     @property
     def losses(self) -> tuple[str, ...]:
         """The names of those that there are."""
-        return tuple(self._weights)
+        return tuple(self.weights)
 
     def decides(self) -> dict[str, str]:
         """What else decides the weights than options and data, by name."""
         flow = {} if self._flow is None else {"flow_weights": self._flow.digest}
-        return flow | ({} if self._teacher is None else {"teacher_weights": self._teacher.digest})
+        return flow | ({} if self.teacher is None else {"teacher_weights": self.teacher.digest})
 
     def frozen(self) -> list[nn.Module]:
         """The nets that are run and not trained: the teacher's, and F's where it has one."""
         estimator = None if self._flow is None else self._flow.estimator
-        teacher = None if self._teacher is None else self._teacher.segmenter
+        teacher = None if self.teacher is None else self.teacher.segmenter
         return [net for net in map(net_of, (teacher, estimator)) if net is not None]
 
     def try_on(self, side: int) -> None:
         """`ConfigError` for parts that cannot take crops of this side."""
         if self._flow is not None:
             self._flow.try_on(side)
-        if self._teacher is not None:
-            self._teacher.try_on(side)
+        if self.teacher is not None:
+            self.teacher.try_on((side, side))
 
     def after_step(self) -> None:
         """Keep what is trained here in its range."""
@@ -97,19 +97,20 @@ class Beside(nn.Module):
     def judge(
         self,
         net: TrainableNet,
-        frames_B3HW: torch.Tensor,
-        near: Near | None,
+        batch: Batch,
         autocast: Autocast,
         on_labels: OnLabels = segmentation_loss,
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Scores of the frames, and the losses by name, weighted, as numbers of the batch."""
+        """Scores of the frames, and the losses by name, weighted, as numbers of the batch, which lies where
+        the net does."""
+        frames_B3HW, near = batch.frames_B3HW, batch.near
         seen, frames = see(net, frames_B3HW, near, autocast), in_time(frames_B3HW, near)
         terms: dict[str, torch.Tensor] = {}
         if near is not None:
             terms |= self._agreement(frames, seen, near, on_labels)
-        if self._teacher is not None:
+        if self.teacher is not None:
             terms |= self._lessons(frames, seen, near, autocast)
-        weighted = {name: self._weights[name] * terms[name] for name in OPTIONS if name in terms}
+        weighted = {name: self.weights[name] * terms[name] for name in OPTIONS if name in terms}
         return seen.scores[len(frames) // 2], weighted
 
     def _agreement(
@@ -117,7 +118,7 @@ class Beside(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """What neighbours give by themselves."""
         terms = {}
-        if "neighbours" in self._weights:
+        if "neighbours" in self.weights:
             others_BCHW = torch.cat([seen.scores[0], seen.scores[2]])
             labels_BHW = near.labels_KHW.transpose(0, 1).flatten(0, 1)
             found_BHW = near.found.repeat(COUNT)[:, None, None]
@@ -132,13 +133,13 @@ class Beside(nn.Module):
         self, frames: Sequence[torch.Tensor], seen: Seen, near: Near | None, autocast: Autocast
     ) -> dict[str, torch.Tensor]:
         """What the teacher says."""
-        assert self._teacher is not None
+        assert self.teacher is not None
         now, terms = len(frames) // 2, dict[str, torch.Tensor]()
-        of_all = near is not None and not self._weights.keys().isdisjoint(("pair", "multi"))
-        wanted = self._teacher(frames if of_all else [frames[now]], autocast)
-        if "single" in self._weights:
+        of_all = near is not None and not self.weights.keys().isdisjoint(("pair", "multi"))
+        wanted = self.teacher(frames if of_all else [frames[now]], autocast)
+        if "single" in self.weights:
             terms["single"] = single_loss(seen.scores[now], wanted.scores[len(wanted.scores) // 2]).mean()
-        if near is not None and "pair" in self._weights:
+        if near is not None and "pair" in self.weights:
             cells = self._distil.pair_cells
             times = [slice(time, time + 2) for time in range(TIMES - 1)]
             pairs = [pair_loss(seen.scores[time], wanted.scores[time], cells) for time in times]

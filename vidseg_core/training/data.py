@@ -16,9 +16,13 @@ from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.open import open_dataset
 from vidseg_core.datasets.records import ALL, IGNORE, DatasetError, FrameDataset
+from vidseg_core.datasets.regions import regions_of
+from vidseg_core.datasets.wrapped import ResizedDataset
 from vidseg_core.training.neighbours import MOST_APART, clips_of, has_neighbours, is_still
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet, labelled_record
 
+LOOKED_AT = 32
+"""Clips whose first frames are read to see how large they are."""
 COUNTED = 256
 """Frames that class frequencies are counted on."""
 
@@ -54,7 +58,16 @@ class TrainingData:
             pseudo_ratio=config.share(),
         )
         gap = config.temporal.gap
-        return TrainingSet(order, self.labelled, config.augment, pseudo=self.pseudo, gap=gap)
+        return TrainingSet(
+            order, self.labelled, config.augment, pseudo=self.pseudo, gap=gap, regions=config.regions
+        )
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """(H, W) of the first training frame of each clip, of many clips of some."""
+        first = {listed.item.video_id: listed for listed in reversed((*self.labelled, *self.pseudo))}
+        some = spread(list(first.values()), LOOKED_AT)
+        shapes = (listed.dataset.read(listed.item).frame_HW3.shape for listed in some)
+        return {(shape[0], shape[1]) for shape in shapes}
 
     def with_neighbours(self, gap: int) -> int:
         """How many training frames have a neighbour at most `gap` frames away."""
@@ -82,18 +95,23 @@ class TrainingData:
 
 def open_training_data(config: TrainSegmenterConfig) -> TrainingData:
     """Open all that `config` names. `DatasetError` or `ConfigError` for what is empty, or does not go
-    together."""
-    labelled = [(text, open_dataset(text)) for text in config.data]
-    pseudo = [(text, open_dataset(text)) for text in config.pseudo]
-    validating = [(text, open_dataset(text)) for text in config.val]
-    names = _same_classes([*labelled, *pseudo, *validating])
+    together. Without a class name where no label is asked for: they are the net's."""
+    opened = {text: _opened(text, config) for text in (*config.data, *config.pseudo, *config.val)}
+    labelled, pseudo, validating = (
+        [(text, opened[text]) for text in texts] for texts in (config.data, config.pseudo, config.val)
+    )
+    names = _same_classes([*labelled, *pseudo, *validating]) if config.uses_labels else ()
     validation = _validation(config, labelled, validating)
+    if validation and not names:
+        names = _same_classes([(text, opened[text]) for text in opened if _is_read(opened[text], validation)])
     held_out = set(config.val_clips)
     if not config.val:
         held_out |= {listed.item.video_id for listed in validation}
-    clips = config.temporal.gap > 0
-    train = [each for text, dataset in labelled for each in _labelled(text, dataset, config.split, clips)]
-    extra = [each for text, dataset in pseudo for each in _labelled(text, dataset, ALL, clips)]
+    clips, every = config.temporal.gap > 0, config.regions.on
+    train = [
+        each for text, dataset in labelled for each in _frames(text, dataset, config.split, clips, every)
+    ]
+    extra = [each for text, dataset in pseudo for each in _frames(text, dataset, ALL, clips, every)]
     data = TrainingData(
         class_names=names,
         labelled=tuple(listed for listed in train if listed.item.video_id not in held_out),
@@ -109,6 +127,21 @@ def open_training_data(config: TrainSegmenterConfig) -> TrainingData:
     if config.temporal.gap:
         check_gap(config, data)
     return data
+
+
+def _opened(text: str, config: TrainSegmenterConfig) -> FrameDataset:
+    """The data set; with frames of the working size where regions of those are learned."""
+    dataset = open_dataset(text)
+    if not config.regions.on:
+        return dataset
+    if regions_of(dataset).on:
+        problem = f"{text}: its clips are regions already; with --regions.grid give whole frames"
+        raise ConfigError("--regions.grid", problem)
+    return ResizedDataset(dataset, config.regions.working_size)
+
+
+def _is_read(dataset: FrameDataset, listed: Sequence[Listed]) -> bool:
+    return any(each.dataset is dataset for each in listed)
 
 
 def check_gap(config: TrainSegmenterConfig, data: TrainingData) -> None:
@@ -149,7 +182,7 @@ def _validation(
     validating: Sequence[tuple[str, FrameDataset]],
 ) -> list[Listed]:
     if config.val_clips:
-        known = [listed for text, dataset in labelled for listed in _labelled(text, dataset, ALL)]
+        known = [listed for text, dataset in labelled for listed in _frames(text, dataset, ALL)]
         clips = sorted({listed.item.video_id for listed in known})
         for clip in config.val_clips:
             if clip not in clips:
@@ -160,13 +193,16 @@ def _validation(
         splits = [(text, dataset, "val" if "val" in dataset.splits else ALL) for text, dataset in validating]
     else:
         splits = [(text, dataset, "val") for text, dataset in labelled if "val" in dataset.splits]
-    return [listed for text, dataset, split in splits for listed in _labelled(text, dataset, split)]
+    return [listed for text, dataset, split in splits for listed in _frames(text, dataset, split)]
 
 
-def _labelled(text: str, dataset: FrameDataset, split: str, clips: bool = False) -> Iterator[Listed]:
-    """The labelled frames of a split, of which there must be some; with `clips`, each with its clip."""
+def _frames(
+    text: str, dataset: FrameDataset, split: str, clips: bool = False, every: bool = False
+) -> Iterator[Listed]:
+    """The labelled frames of a split (or `every` one), of which there must be some; with `clips`, each with
+    its clip."""
     known = dataset.items(split)
-    items = [item for item in known if item.label is not None]
+    items = [item for item in known if every or item.label is not None]
     if not items:
         raise DatasetError(f"{text}: split {split!r} has no labelled frame")
     clip_of = clips_of(known) if clips else {}

@@ -22,7 +22,7 @@ from vidseg_core.training.beside import Beside
 from vidseg_core.training.data import TrainingData
 from vidseg_core.training.loss import segmentation_loss
 from vidseg_core.training.neighbours import COUNT
-from vidseg_core.training.samples import Batch, Near
+from vidseg_core.training.samples import Batch
 from vidseg_core.training.validate import Validation
 
 MEASURED = 8
@@ -92,8 +92,7 @@ def held_bytes(net: TrainableNet, recipe: TrainRecipe, beside: Beside | None = N
 
 def measure_step(net: TrainableNet, batch: Batch, beside: Beside | None, device: torch.device) -> Step:
     """Forward and backward, the second time. Autograd saves weights, too: those are in `held_bytes`."""
-    frames_B3HW, labels_BHW = batch.frames_B3HW.to(device), batch.labels_BHW.to(device)
-    near = None if batch.near is None else Near(*(part.to(device) for part in batch.near))
+    batch = batch.to(device)
     nets = [net] if beside is None else [net, beside]
     held = {
         each.untyped_storage().data_ptr() for part in nets for each in (*part.parameters(), *part.buffers())
@@ -113,10 +112,10 @@ def measure_step(net: TrainableNet, batch: Batch, beside: Beside | None, device:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             terms: Mapping[str, torch.Tensor] = {}
             if beside is None:
-                scores_BCHW = net(frames_B3HW)
+                scores_BCHW = net(batch.frames_B3HW)
             else:
-                scores_BCHW, terms = beside.judge(net, frames_B3HW, near, nullcontext)
-            loss = segmentation_loss(scores_BCHW, labels_BHW) + sum(terms.values())
+                scores_BCHW, terms = beside.judge(net, batch, nullcontext)
+            loss = segmentation_loss(scores_BCHW, batch.labels_BHW) + sum(terms.values())
         loss.backward()
         float(loss.detach())
         seconds = time.perf_counter() - started

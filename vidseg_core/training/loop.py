@@ -29,7 +29,7 @@ from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.group import Solo
 from vidseg_core.training.loss import segmentation_loss
 from vidseg_core.training.optimise import Average, build_optimiser, learning_rate, set_learning_rate
-from vidseg_core.training.samples import Batch, Near
+from vidseg_core.training.samples import Batch
 from vidseg_core.training.validate import Validation
 
 BEST, LAST = "best.safetensors", "last.safetensors"
@@ -142,16 +142,13 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
 
     def _terms_of(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What is added up: the loss on labels, which has no name, and those beside it."""
-        frames_B3HW, others = batch.frames_B3HW.to(self._device, non_blocking=True), {}
+        batch, others = batch.to(self._device), {}
         if self._beside is None:
             with self._autocast():
-                scores_BCHW = self.net(frames_B3HW)
+                scores_BCHW = self.net(batch.frames_B3HW)
         else:
-            near = None if batch.near is None else Near(*(part.to(self._device) for part in batch.near))
-            judged = self._beside.judge(self.net, frames_B3HW, near, self._autocast, self._on_labels)
-            scores_BCHW, others = judged
-        labels_BHW = batch.labels_BHW.to(self._device, non_blocking=True)
-        return {"": self._on_labels(scores_BCHW.float(), labels_BHW), **others}
+            scores_BCHW, others = self._beside.judge(self.net, batch, self._autocast, self._on_labels)
+        return {"": self._on_labels(scores_BCHW.float(), batch.labels_BHW), **others}
 
     def _agree(
         self, step: int, terms: Mapping[str, torch.Tensor], loss: torch.Tensor, problem: str

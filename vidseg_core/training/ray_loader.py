@@ -20,7 +20,7 @@ import torch
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.training.neighbours import COUNT
 from vidseg_core.training.ray_group import GroupLayout
-from vidseg_core.training.samples import Batch, Near, Sample, TrainingSet
+from vidseg_core.training.samples import Batch, Framed, Near, Sample, TrainingSet
 
 CHUNK_STEPS = 1000
 """Steps that one execution of Ray Data covers; the plan of a run of any length stays small."""
@@ -92,6 +92,12 @@ def _read(shared: ray.ObjectRef, block: Any) -> dict[str, np.ndarray]:
         "frame_index": np.array([sample.name[1] for sample in samples], dtype=np.int64),
     }
     nears = [sample.near for sample in samples if sample.near is not None]
+    framed = [sample.framed for sample in samples if sample.framed is not None]
+    if framed:
+        columns |= {
+            "size": np.stack([each.size_2 for each in framed]),
+            "whole": np.array([each.whole for each in framed]),
+        }
     return columns | (_columns_of(nears) if nears else {})
 
 
@@ -112,7 +118,8 @@ def _sample(training_set: TrainingSet, step: int, slot: int) -> tuple[Sample, st
         side = training_set.crop
         frame_3HW, labels_HW = np.zeros((3, side, side), np.float32), np.zeros((side, side), np.int64)
         near = Near(np.stack([frame_3HW] * COUNT), np.stack([labels_HW] * COUNT), False)
-        blank = Sample(frame_3HW, labels_HW, ("", -1), near if training_set.gap else None)
+        framed = Framed(np.array([side, side], np.int64), True) if training_set.in_regions else None
+        blank = Sample(frame_3HW, labels_HW, ("", -1), near if training_set.gap else None, framed)
         return blank, str(problem) or "unreadable"
 
 
@@ -136,6 +143,7 @@ def _batch(found: Any) -> Batch:
         labels_BHW=torch.tensor(found["labels"]).long(),
         ids=tuple((str(video_id), int(frame)) for video_id, frame in names),
         near=_near(found) if "near_found" in found else None,
+        framed=Framed(torch.tensor(found["size"]), torch.tensor(found["whole"])) if "size" in found else None,
     )
 
 

@@ -2,9 +2,10 @@
 
 Model: sample (step, slot) is item `order.pick(step, slot)`, varied with random numbers `order.random(step,
 slot)`. Both are pure functions of (seed, step, slot). With `gap` it brings frames around it (`neighbours`),
-drawn with random numbers of their own and varied as it is. Invariant: whoever reads a sample, in whatever
-process and after whatever was killed, reads the same bytes; a resumed run goes on with the samples that an
-undisturbed one would have seen.
+drawn with random numbers of their own and varied as it is. With `regions` it is a whole frame of a working
+size, in a square that is one size for all, and says whether the net sees it whole. Invariant: whoever reads a
+sample, in whatever process and after whatever was killed, reads the same bytes; a resumed run goes on with
+the samples that an undisturbed one would have seen.
 
 Shape suffixes: B batch, K neighbours of a frame, H W rows and columns of the crop, 3 = RGB.
 """
@@ -20,13 +21,14 @@ import cv2
 import numpy as np
 import torch
 
-from vidseg_core.config.recipes import AugmentRecipe
-from vidseg_core.datasets.records import DatasetError, FrameDataset, Item, Record
+from vidseg_core.config.recipes import AugmentRecipe, LearnedRegionsRecipe
+from vidseg_core.datasets.records import IGNORE, DatasetError, FrameDataset, Item, Record
+from vidseg_core.media import working_size
 from vidseg_core.training.neighbours import COUNT, draw_neighbours
 
-_ORDER, _VARY, _NEAR = 1, 2, 3
+_ORDER, _VARY, _NEAR, _WHOLE = 1, 2, 3, 4
 """Streams of random numbers that never meet: the order of items, the variation of a sample, its
-neighbours."""
+neighbours, whether it is seen whole."""
 
 
 class Listed(NamedTuple):
@@ -49,6 +51,15 @@ class Near(NamedTuple):
     """False: the frame has no neighbours, and stands in for them itself."""
 
 
+class Framed(NamedTuple):
+    """Where in a sample its frame is, or in each sample of a batch (then all have a dimension B in front)."""
+
+    size_2: Any
+    """int64 rows and columns, from the top left; beyond is nothing (0, and `IGNORE`)."""
+    whole: Any
+    """True: the net sees the frame whole; False: in regions."""
+
+
 class Sample(NamedTuple):
     """What is learned from one frame; numpy."""
 
@@ -59,6 +70,7 @@ class Sample(NamedTuple):
     name: tuple[str, int]
     """(video id, frame index)"""
     near: Near | None = None
+    framed: Framed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,17 @@ class Batch:
     """(video id, frame index) of each sample, for messages."""
     near: Near | None = None
     """Neighbours: frames_BK3HW, labels_BKHW, found_B; None: frames are learned one by one."""
+    framed: Framed | None = None
+    """size_B2, whole_B; None: frames are as large as the samples."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same there."""
+        return replace(
+            self,
+            frames_B3HW=self.frames_B3HW.to(device, non_blocking=True),
+            labels_BHW=self.labels_BHW.to(device, non_blocking=True),
+            near=None if self.near is None else Near(*(part.to(device) for part in self.near)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +128,10 @@ class SampleOrder:
         """The random numbers that choose the neighbours of sample (step, slot)."""
         return np.random.default_rng((self.seed, _NEAR, step, slot))
 
+    def whole(self, step: int, slot: int, share: float) -> bool:
+        """Is sample (step, slot) one of this share?"""
+        return bool(np.random.default_rng((self.seed, _WHOLE, step, slot)).random() < share)
+
     def _shuffled(self, pseudo: bool, position: int) -> int:
         count = self.pseudo if pseudo else self.labelled
         epoch, place = divmod(position, count)
@@ -128,18 +155,29 @@ class TrainingSet:
         pseudo: Sequence[Listed] = (),
         size: int = 0,
         gap: int = 0,
+        regions: LearnedRegionsRecipe | None = None,
     ) -> None:
         """`size`: longest side to which frames are reduced before they are varied, pixels; 0: as they are.
-        `gap`: largest distance to a neighbour, frames; 0: none are drawn."""
+        `gap`: largest distance to a neighbour, frames; 0: none are drawn. `regions`: frames, which have their
+        working size, are learned in regions."""
         if (order.labelled, order.pseudo) != (len(labelled), len(pseudo)):
             raise ValueError("the order counts other items than there are")
         self.order, self.size, self.gap = order, size, gap
         self._augment, self._listed = augment, (labelled, pseudo)
+        self._regions = regions if regions is not None and regions.on else None
 
     @property
     def crop(self) -> int:
         """Side of a sample, pixels."""
-        return self._augment.crop
+        if self._regions is None:
+            return self._augment.crop
+        largest = 2**14  # frames are never enlarged
+        return max(working_size(largest, largest, self._regions.working_size))
+
+    @property
+    def in_regions(self) -> bool:
+        """Are samples whole frames, learned in regions?"""
+        return self._regions is not None
 
     def sample(self, step: int, slot: int) -> Sample:
         """One sample, with its neighbours if there is a gap."""
@@ -147,7 +185,9 @@ class TrainingSet:
 
         pseudo, index = self.order.pick(step, slot)
         listed = self._listed[pseudo][index]
-        records = [resized(labelled_record(listed.dataset, listed.item), self.size)]
+        if self._regions is not None:
+            return self._frame(listed, step, slot, self._regions)
+        records = [self._record(listed)]
         if self.gap:
             records += self._neighbours(listed, records[0], self.order.near(step, slot))
         frames, labels = augment_all(records, self._augment, self.order.random(step, slot), self._another)
@@ -158,6 +198,30 @@ class TrainingSet:
         rest = slice(1, None) if found else [0] * COUNT
         near = Near(np.stack(frames)[rest], np.stack(labels)[rest], found)
         return Sample(frames[0], labels[0], name, near)
+
+    def _frame(self, listed: Listed, step: int, slot: int, regions: LearnedRegionsRecipe) -> Sample:
+        """A whole frame, varied; `DatasetError` for one that has no such regions."""
+        from vidseg_core.training.augment import augment_all
+
+        record = self._record(listed)
+        size = (record.frame_HW3.shape[0], record.frame_HW3.shape[1])
+        if problem := regions.cut.problem(size):
+            option = "grid" if problem.startswith(regions.grid) else "overlap"
+            where = f"frame {record.frame_index} of {record.video_id}"
+            raise DatasetError(f"{where}: --regions.{option}: {problem}")
+        rng = self.order.random(step, slot)
+        frames, labels = augment_all([record], self._augment, rng, self._another, size)
+        frame_3HW = np.zeros((3, self.crop, self.crop), np.float32)
+        labels_HW = np.full((self.crop, self.crop), IGNORE, np.int64)
+        frame_3HW[:, : size[0], : size[1]], labels_HW[: size[0], : size[1]] = frames[0], labels[0]
+        framed = Framed(np.array(size, np.int64), self.order.whole(step, slot, regions.whole))
+        return Sample(frame_3HW, labels_HW, (record.video_id, record.frame_index), framed=framed)
+
+    def _record(self, listed: Listed) -> Record:
+        """An item's record as it is learned from: with labels, unless regions are learned without any."""
+        if self._regions is None or (self._regions.labels and listed.item.label is not None):
+            return resized(labelled_record(listed.dataset, listed.item), self.size)
+        return replace(listed.dataset.read(listed.item), labels_HW=None)
 
     def _neighbours(self, listed: Listed, record: Record, rng: np.random.Generator) -> list[Record]:
         """Records of one size with `record`; labels of frames that count as not labelled are left out."""
@@ -181,25 +245,29 @@ class TrainingSet:
         labelled, pseudo = self._listed
         place = int(rng.integers(len(labelled) + len(pseudo)))
         listed = labelled[place] if place < len(labelled) else pseudo[place - len(labelled)]
-        return resized(labelled_record(listed.dataset, listed.item), self.size)
+        return self._record(listed)
 
     def batch(self, step: int, slots: Iterable[int]) -> Batch:
         """The given slots of one step."""
         samples = [self.sample(step, slot) for slot in slots]
         nears = [sample.near for sample in samples if sample.near is not None]
+        framed = [sample.framed for sample in samples if sample.framed is not None]
         return Batch(
             frames_B3HW=torch.from_numpy(np.stack([sample.frame_3HW for sample in samples])),
             labels_BHW=torch.from_numpy(np.stack([sample.labels_HW for sample in samples])),
             ids=tuple(sample.name for sample in samples),
-            near=Near(*(torch.from_numpy(np.stack(part)) for part in zip(*nears, strict=True)))
-            if nears
-            else None,
+            near=Near(*map(_stacked, zip(*nears, strict=True))) if nears else None,
+            framed=Framed(*map(_stacked, zip(*framed, strict=True))) if framed else None,
         )
 
     def batches(self, start: int, stop: int, slots: Sequence[int] | None = None) -> Iterator[Batch]:
         """One batch for each step of `start..stop-1`, read in this process; `slots`: all of them by
         default."""
         return (self.batch(step, slots or range(self.order.batch)) for step in range(start, stop))
+
+
+def _stacked(parts: Sequence[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(parts))
 
 
 def labelled_record(dataset: FrameDataset, item: Item) -> Record:

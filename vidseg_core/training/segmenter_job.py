@@ -25,6 +25,7 @@ from vidseg_core.training.beside import Beside
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.data import TrainingData, open_training_data
 from vidseg_core.training.driver import Ending, Run, output_folder, run_training
+from vidseg_core.training.in_regions import InRegions
 from vidseg_core.training.loop import BEST, LAST, LoopOptions, term_columns, total_parameters, train
 from vidseg_core.training.loss import balance_weights
 from vidseg_core.training.ray_group import GroupLayout, GroupTraining, Member
@@ -63,12 +64,15 @@ class SegmenterTraining(GroupTraining):
         self.report.say(f"reading {', '.join((*config.data, *config.pseudo, *config.val))}")
         self.data = open_training_data(config)
         self.net = build_net(config, self.data)
-        _check_share(config, self.net)
-        if config.teacher is not None:
-            bring(config.teacher, config.teacher_weights, self.report)
+        if config.regions.on and not self.net.trained:
+            problem = f"{config.segmenter} has random weights; --regions.grid goes on from a trained net"
+            raise ConfigError("--segmenter", f"{problem}: give --weights")
+        self.data = replace(self.data, class_names=self.net.class_names)
+        if config.taught_by is not None:
+            bring(*config.taught_by, self.report)
         self.beside = build_beside(config, self.data.class_names, "cpu")
+        _check_sizes(config, self.data, self.net, self.beside)
         if self.beside is not None:
-            self.beside.try_on(config.augment.crop)
             self.curve = (*self.curve, *term_columns(self.beside.losses))  # means since the row before
         self.report.say(_describe(config, self.data, self.net))
 
@@ -131,7 +135,7 @@ def build_net(config: TrainSegmenterConfig, data: TrainingData) -> TrainableNet:
     """The net as training begins; the same for every worker."""
     return trainable_net(
         config.segmenter,
-        class_names=data.class_names,
+        class_names=data.class_names or None,
         seed=config.seed,
         weights=config.weights,
         encoder_weights=config.encoder_weights,
@@ -140,6 +144,8 @@ def build_net(config: TrainSegmenterConfig, data: TrainingData) -> TrainableNet:
 
 def build_beside(config: TrainSegmenterConfig, class_names: Sequence[str], device: str) -> Beside | None:
     """What is learned beside labels; the same for every worker."""
+    if config.regions.on:
+        return InRegions(config, class_names, device)
     if not config.temporal.gap and config.teacher is None:
         return None
     return Beside(config, class_names, device)
@@ -199,6 +205,19 @@ def loop_options(
 # --- words -------------------------------------------------------------------------------------------------
 
 
+def _check_sizes(
+    config: TrainSegmenterConfig, data: TrainingData, net: TrainableNet, beside: Beside | None
+) -> None:
+    """`ConfigError` where a net cannot learn from samples of their size."""
+    if isinstance(beside, InRegions):
+        for size in sorted(data.sizes()):
+            beside.try_frame(net, size)
+        return
+    _check_share(config, net)
+    if beside is not None:
+        beside.try_on(config.augment.crop)
+
+
 def _check_share(config: TrainSegmenterConfig, net: TrainableNet) -> None:
     """`ConfigError` where a worker's single sample would leave a batch norm one value to learn from; one with
     neighbours leaves it three.
@@ -224,7 +243,8 @@ def _check_share(config: TrainSegmenterConfig, net: TrainableNet) -> None:
 
 def _describe(config: TrainSegmenterConfig, data: TrainingData, net: TrainableNet) -> str:
     counts, recipe = _counts(data), config.recipe
-    kinds = f"{counts['labelled']:,} labelled frames" if counts["labelled"] else ""
+    kind = "labelled frames" if config.uses_labels else "frames"
+    kinds = f"{counts['labelled']:,} {kind}" if counts["labelled"] else ""
     if counts["pseudo"]:
         kinds += f"{' and ' if kinds else ''}{counts['pseudo']:,} pseudo-labelled"
         kinds += f" ({100 * config.share():.0f} % of each batch)" if counts["labelled"] else ""
@@ -234,13 +254,23 @@ def _describe(config: TrainSegmenterConfig, data: TrainingData, net: TrainableNe
         kinds += (
             f", {'all' if near == frames else f'{near:,}'} with neighbours up to {count(gap, 'frame')} away"
         )
-    if config.teacher is not None:
+    if config.regions.on:
+        kinds += f"; {_in_regions(config)}"
+    elif config.teacher is not None:
         kinds += f"; taught by {config.teacher}"
+    crop = f"size {config.regions.working_size}" if config.regions.on else f"crop {config.augment.crop}"
     return (
         f"{config.segmenter} ({total_parameters(net) / 1e6:.2f} M weights), {len(data.class_names)} classes; "
-        f"{kinds}; validation: {checked}; {recipe.steps:,} steps of {recipe.batch}, crop "
-        f"{config.augment.crop}, {recipe.optimiser} lr {recipe.lr:g} -> {config.output}"
+        f"{kinds}; validation: {checked}; {recipe.steps:,} steps of {recipe.batch}, {crop}, "
+        f"{recipe.optimiser} lr {recipe.lr:g} -> {config.output}"
     )
+
+
+def _in_regions(config: TrainSegmenterConfig) -> str:
+    regions, teacher = config.regions, config.teacher or f"{config.segmenter} as it begins"
+    labels = "labels count" if regions.labels else "labels do not count"
+    seen = f"{regions.cut.words()}, {100 * regions.whole:.0f} % whole"
+    return f"{seen}; taught by {teacher} on whole frames, {labels}"
 
 
 def _counts(data: TrainingData) -> dict[str, int]:

@@ -33,18 +33,19 @@ class Teacher:
 
     def __init__(self, config: TrainSegmenterConfig, class_names: Sequence[str], device: str) -> None:
         """`ConfigError` for a net of other classes, without trained weights, or that cannot be built."""
-        assert config.teacher is not None
+        assert config.taught_by is not None
+        name, weights = config.taught_by
         self._device = torch.device(device)
         try:
             self.segmenter: Segmenter = build_segmenter(
-                config.teacher, device=device, weights=config.teacher_weights, seed=config.seed
+                name, device=device, weights=weights, seed=config.seed
             )
         except SegmenterError as problem:
             raise ConfigError("--teacher", str(problem)) from problem
         if not self.segmenter.trained:
-            problem = f"{config.teacher} has random weights and nothing to teach; give --teacher_weights"
+            problem = f"{name} has random weights and nothing to teach; give --teacher_weights"
             raise ConfigError("--teacher", problem)
-        self._require(tuple(class_names), config.teacher)
+        self._require(tuple(class_names), name)
 
     def _require(self, ours: tuple[str, ...], name: str) -> None:
         theirs = tuple(self.segmenter.class_names)
@@ -74,16 +75,14 @@ class Teacher:
         seen = of_frame(_first(feats), side, self.segmenter.stride)
         return Seen(scores.float().chunk(count), seen.float().chunk(count))
 
-    def try_on(self, side: int) -> None:
-        """`ConfigError` for a net that cannot take crops of this side."""
+    def try_on(self, size: tuple[int, int]) -> None:
+        """`ConfigError` for a net that cannot take frames of this size (H, W)."""
         try:
             with torch.no_grad():
-                self.segmenter.head(
-                    self.segmenter.features(torch.zeros(1, 3, side, side, device=self._device))
-                )
+                self.segmenter.head(self.segmenter.features(torch.zeros(1, 3, *size, device=self._device)))
         except Exception as problem:
             said = next(iter(str(problem).splitlines()), "") or type(problem).__name__
-            raise ConfigError("--teacher", f"cannot take crops of {side}x{side}: {said}") from problem
+            raise ConfigError("--teacher", f"cannot take crops of {size[0]}x{size[1]}: {said}") from problem
 
 
 def of_frame(map_BChw: torch.Tensor, size: tuple[int, int], stride: int) -> torch.Tensor:
