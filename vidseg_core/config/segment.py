@@ -13,26 +13,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from vidseg_core.config.catalogue import (
-    FILES,
-    FIXED,
-    INTERVAL,
     SCHEDULERS,
     TRIED_PROPAGATORS,
     is_of_stream,
-    listed,
     propagator_edition,
     propagator_entry,
     propagator_place,
-    scheduler_words,
 )
 from vidseg_core.config.dial import CalibrationConfig, check_dial
-from vidseg_core.config.errors import ConfigError, check, check_choice, check_int, check_name, check_positive
-from vidseg_core.config.excerpt import Excerpt
+from vidseg_core.config.errors import check, check_choice, check_int, check_name, check_positive
+from vidseg_core.config.media import MaskConfig, MediaConfig
 from vidseg_core.config.nets import CHOICE_OF_NETS, NAMED_NETS, NET_FAMILIES
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.scheduler import SchedulerConfig
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 from vidseg_core.config.sizes import parse_working_size
+from vidseg_core.config.tta import TtaConfig
 
 __all__ = [
     "MaskConfig",
@@ -43,137 +40,6 @@ __all__ = [
     "SegmentConfig",
     "TtaConfig",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SchedulerConfig:
-    """Which frames are keys, that is, which frames the net runs on."""
-
-    name: str = FIXED
-    """{schedulers} or package.module:Class"""
-    interval: int = INTERVAL
-    """fixed: frames from key to key; random: their mean; at least 1"""
-    threshold: float | None = None
-    """a frame that scores above it is a key; planner: what a key must add; None: the scheduler's own"""
-    policy: str | None = None
-    """{trained_by}: file that this verb wrote; {files} without one"""
-    max_interval: int = 90
-    """a key is forced after so many frames, whatever the scheduler says; 1 to 10000"""
-
-    HELP_WORDS: ClassVar[Mapping[str, str]] = scheduler_words()
-
-    def __post_init__(self) -> None:
-        check_name("--scheduler.name", self.name, SCHEDULERS)
-        check_int("--scheduler.interval", self.interval, 1, unit="frame(s)")
-        check_int("--scheduler.max_interval", self.max_interval, 1, 10_000, "frames")
-        if self.threshold is not None:
-            fine = isinstance(self.threshold, (int, float)) and 0 <= self.threshold < float("inf")
-            check(fine, "--scheduler.threshold", f"must be a number from 0 up, got {self.threshold!r}")
-            takes = self.name not in SCHEDULERS or SCHEDULERS[self.name].scores
-            problem = f"{self.name!r} has no threshold; it goes with {listed('scores')}"
-            check(takes, "--scheduler.threshold", problem)
-        self._check_policy()
-        if self.name == FIXED and self.interval > self.max_interval:
-            problem = f"is {self.max_interval}, below --scheduler.interval {self.interval}; raise it"
-            raise ConfigError("--scheduler.max_interval", problem)
-
-    def _check_policy(self) -> None:
-        entry = SCHEDULERS.get(self.name)
-        if self.policy is None and entry is not None:
-            object.__setattr__(self, "policy", entry.file)
-        if self.policy is None:
-            verb = entry.trained_by if entry is not None else ""
-            check(not verb, "--scheduler.policy", f"must name a file of {verb} for {self.name!r}")
-            return
-        check(bool(self.policy.strip()), "--scheduler.policy", "must name a file")
-        if entry is None:
-            return
-        goes_with = FILES.get(self.policy, self.name)
-        problem = f"{self.policy} goes with {goes_with}, not with {self.name!r}"
-        check(goes_with == self.name, "--scheduler.policy", problem)
-        problem = f"{self.name!r} reads no such file; it goes with {listed('trained_by')}"
-        check(bool(entry.trained_by), "--scheduler.policy", problem)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TtaConfig:
-    """Test-time augmentation: the net on several versions of a key frame, probabilities averaged."""
-
-    scales: tuple[float, ...] = ()
-    """sizes of the frame relative to the working size, such as 0.75 1 1.25; 0.1 to 4; none: 1 alone"""
-    flip: bool = False
-    """the mirror image too (not for classes that distinguish left from right)"""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scales", tuple(self.scales))
-        for scale in self.scales:
-            check_positive("--tta.scales", scale)
-            check(0.1 <= scale <= 4, "--tta.scales", f"must be from 0.1 to 4, got {scale:g}")
-        twice = len(set(self.scales)) < len(self.scales)
-        check(not twice, "--tta.scales", f"names a scale twice: {' '.join(f'{s:g}' for s in self.scales)}")
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is asked for."""
-        return self.flip or self.scales not in ((), (1.0,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskConfig:
-    """The masks that are written."""
-
-    size: Literal["working", "source"] = "working"
-    """working: as the net saw the frame; source: scaled to the video's display size (nearest)"""
-
-    def __post_init__(self) -> None:
-        check_choice("--masks.size", self.size, ("working", "source"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class MediaConfig:
-    """What is read of a file, and limits for untrusted ones; a video that breaks one is quarantined."""
-
-    stream: int | None = None
-    """number of the stream to read, counted over all streams of a file; default: the one that is the video"""
-    fps: float | None = None
-    """frames a second to process, nearest to even times; None: every frame"""
-    start_s: float | None = None
-    """begin here, seconds from a video's first frame"""
-    end_s: float | None = None
-    """end before this, seconds from a video's first frame"""
-    sequence_fps: float = 25.0
-    """frames a second of a folder of numbered pictures (one address: FOLDER#fps=24); 0.001 to 1000"""
-    hdr: Literal["map", "raw"] = "map"
-    """map: HDR (PQ, HLG) becomes BT.709, which nets know; raw: it stays as it is"""
-    max_pixels: int = 64_000_000
-    """largest frame, width x height in pixels"""
-    decode_deadline_s: float = 120.0
-    """a decoder without progress for so long is killed, seconds"""
-    memory_mib: int = 4096
-    """address space of a decoder beyond its start, MiB; at least 64"""
-
-    def __post_init__(self) -> None:
-        if self.stream is not None:
-            check_int("--media.stream", self.stream, 0)
-        if found := self.excerpt.problem():
-            raise ConfigError(f"--media.{found[0]}", found[1])
-        check_positive("--media.sequence_fps", self.sequence_fps, "frames a second")
-        problem = f"must be 0.001 to 1000 frames a second, got {self.sequence_fps:g}"
-        check(0.001 <= self.sequence_fps <= 1000, "--media.sequence_fps", problem)
-        check_choice("--media.hdr", self.hdr, ("map", "raw"))
-        check_int("--media.max_pixels", self.max_pixels, 1, unit="pixel(s)")
-        check_positive("--media.decode_deadline_s", self.decode_deadline_s, "seconds")
-        check_int("--media.memory_mib", self.memory_mib, 64, unit="MiB")
-
-    @property
-    def excerpt(self) -> Excerpt:
-        """Which frames of a video are processed, unless a list says otherwise."""
-        return Excerpt(fps=self.fps, start_s=self.start_s or None, end_s=self.end_s)
-
-    @property
-    def memory_bytes(self) -> int:
-        """`memory_mib` in bytes."""
-        return self.memory_mib * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,7 +302,7 @@ class SegmentConfig:
             flow += f" with clock {propagation.clock}"
         if self.regions.on:
             flow += f"; {self.regions.words()}"
-        tta = f" (TTA{_tta_text(self.tta)})" if self.tta.on else ""
+        tta = f" (TTA{self.tta.words})" if self.tta.on else ""
         cut = f"segments of {self.segment_frames} frames" if self.segment_frames else "one segment per video"
         excerpt = "" if self.media.excerpt.is_whole else f"; of each video {self.media.excerpt.words()}"
         return (
@@ -489,11 +355,6 @@ _FINGERPRINT = frozenset(
         "seed",
     }
 )
-
-
-def _tta_text(tta: TtaConfig) -> str:
-    scales = f" at scales {' '.join(f'{scale:g}' for scale in tta.scales)}" if tta.scales else ""
-    return f"{scales}{' with flip' if tta.flip else ''}"
 
 
 def _strings(option: str, value: object) -> tuple[str, ...]:
