@@ -53,8 +53,12 @@ from vidseg_core.training.loop import LoopOptions, train
 from vidseg_core.training.match_clips import drawn_clip
 from vidseg_core.training.neighbours import clips_of
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet
+from vidseg_core.training.teacher import Seen
 
-STUDENT, TEACHER = "tiny:8", "tiny:16"
+STUDENT, TEACHER = "tiny:8", "tiny:48"
+TEACHER_STEPS, TEACHER_FRAMES = (200, 50), 51
+"""Steps, the last at a third of the learning rate, and frames of a clip: those of `benchmarks.students`. With
+800 steps nets of this size learn the training clips by heart."""
 CROP, BATCH = 96, 4
 EVERY, GAP = 8, 3
 """Frames from label to label; largest gap to a neighbour."""
@@ -63,7 +67,6 @@ LR = 3e-3
 TTA_SCALES = (1.0, 1.5)
 MORE = 12
 """Drawn clips that measure besides those of `materials`."""
-PRINTED = TemporalRecipe(weight=0.1, sharpness=1.0)
 MILD = (1.0, 4.4)
 """Weight of the temporal loss and sharpness of V of the manual's example: chosen on scenes, by TC of Eq. 6;
 run on DAVIS once the results of `CHOSEN` were known."""
@@ -74,21 +77,30 @@ CHOSEN = {"scenes": (3.0, 10.0), "faces": (3.0, 10.0), "davis": (10.0, 4.4)}
 there, one seed; faces are as scenes."""
 NOTHING = 1e-12
 """A weight that is not 0 and changes nothing."""
-ARMS = (
-    "none",
-    "temporal",
-    "mild",
-    "gentle",
-    "near",
-    "seen",
-    "printed",
-    "all",
-    "offline",
-    "online",
-    "pf",
-    "mf",
-    "labels",
-)
+LOSSES = {
+    "none": (0.0, 1.0),
+    "labels": (0.0, 1.0),
+    "seen": (NOTHING, 1.0),
+    "printed": (0.1, 1.0),
+    "mild": MILD,
+    "gentle": GENTLE,
+    "held": GENTLE,
+}
+"""By arm: weight of the temporal loss and sharpness of V; those that are not here have `CHOSEN`."""
+SF = 1.0
+"""Weight of the teacher's classes: as much as of the labels."""
+NO_LESSON = DistilRecipe(single=0.0, pair=0.0, multi=0.0)
+LESSONS = {
+    "taught": {"single": SF},
+    "sf": {"single": SF},
+    "pf": {"pair": 0.1},
+    "mf": {"multi": 0.1},
+    "all": {"pair": 0.1, "multi": 0.1},
+    "online": {"single": SF, "pair": 0.1, "multi": 0.1},
+    "offline": {"pair": 0.1, "multi": 0.1},
+}
+"""By arm: weights of what a teacher gives."""
+ARMS = (*LOSSES, "temporal", "near", *LESSONS)
 """In the order in which they are run for each seed and set."""
 MEASURES = ("miou", "tc_pooled", "tc", "tc_visible")
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -140,29 +152,28 @@ class Arm:
     """Largest, to a neighbour."""
     distil: DistilRecipe | None = None
     pseudo: bool = False
+    held: bool = False
+    """The temporal loss changes what the net says of the labelled frame, not of its neighbours."""
+
+
+class Held(Beside):
+    """Eq. 3 with the neighbours' side held fixed."""
+
+    def _pair_in_time(self, frames: Sequence[torch.Tensor], seen: Seen, time: int) -> torch.Tensor:
+        now = len(frames) // 2
+        scores = [each if place == now else each.detach() for place, each in enumerate(seen.scores)]
+        return super()._pair_in_time(frames, seen._replace(scores=scores), time)
 
 
 def arm(name: str, set_name: str) -> Arm:
-    weight, sharpness = {"mild": MILD, "gentle": GENTLE}.get(name, CHOSEN[set_name])
-    only = {"pf": ("pair",), "mf": ("multi",), "all": ("pair", "multi"), "offline": ("pair", "multi")}
-    if name in ("none", "labels"):
-        return Arm(pseudo=name == "labels")
-    if name == "seen":
-        return Arm(weight=NOTHING)
-    if name == "printed":
-        return Arm(weight=PRINTED.weight, sharpness=PRINTED.sharpness)
-    if name == "near":
-        return Arm(weight=weight, sharpness=sharpness, gap=1)
-    if name in ("temporal", "mild"):
-        return Arm(weight=weight, sharpness=sharpness)
-    kept = only.get(name, ("single", "pair", "multi"))
-    usual = DistilRecipe()
-    distil = DistilRecipe(
-        single=usual.single if "single" in kept else 0.0,
-        pair=usual.pair if "pair" in kept else 0.0,
-        multi=usual.multi if "multi" in kept else 0.0,
-    )
-    return Arm(weight=weight, sharpness=sharpness, distil=distil, pseudo=name == "offline")
+    if name in LESSONS:
+        weight, sharpness = GENTLE if name != "taught" else (0.0, 1.0)
+        distil = replace(NO_LESSON, **LESSONS[name])
+        return Arm(weight=weight, sharpness=sharpness, distil=distil, pseudo=name == "offline")
+    weight, sharpness = LOSSES.get(name, CHOSEN[set_name])
+    gap = 1 if name == "near" else GAP
+    held = name == "held"
+    return Arm(weight=weight, sharpness=sharpness, gap=gap, pseudo=name == "labels", held=held)
 
 
 def fit(
@@ -197,7 +208,7 @@ def fit(
         recipe=recipe,
         augment=AUGMENT,
         temporal=TemporalRecipe(gap=gap, weight=what.weight, sharpness=what.sharpness, labels=0.0),
-        distil=what.distil or DistilRecipe(),
+        distil=what.distil or NO_LESSON,
         teacher=TEACHER if what.distil else None,
         teacher_weights=str(teacher) if what.distil else None,
     )
@@ -206,7 +217,8 @@ def fit(
         net.net.load_state_dict(begin)
     with tempfile.TemporaryDirectory() as folder:
         options = LoopOptions(recipe=recipe, folder=Path(folder), seed=seed, val_every=None, save_every=steps)
-        beside = Beside(config, names, "cpu") if gap else None
+        kind = Held if what.held else Beside
+        beside = kind(config, names, "cpu") if gap or what.distil else None
         started = time.process_time()
         train(net, lambda start: samples.batches(start, steps), options, beside=beside)
         spent = time.process_time() - started
@@ -263,6 +275,17 @@ def measure(net: TrainableNet, material: Material) -> dict[str, float]:
     return {name: found[name] for name in MEASURES} | {"fps": frames / spent}
 
 
+def of_labels(material: Material) -> str:
+    """The consistency of the labels themselves: flow is not exact, and Eq. 5 counts what was covered."""
+    marks = Marks(material)
+    for clip in material.test:
+        assert clip.labels_THW is not None
+        marks.add(clip, list(clip.labels_THW))
+    found = marks.percent()
+    numbers = ", ".join(f"{name} {found[name]:.2f}" for name in MEASURES[1:])
+    return f"{material.name}: of the labels themselves {numbers}"
+
+
 # --- the table ---------------------------------------------------------------------------------------------
 
 
@@ -272,7 +295,7 @@ class Bench:
     def __init__(self, sets: Sequence[Material], args: argparse.Namespace, scratch: Path) -> None:
         self._sets, self._args, self._scratch = sets, args, scratch
         self._bases: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
-        self._teachers: dict[str, tuple[Path, list[FlowClip]]] = {}
+        self._made: dict[str, list[FlowClip]] = {}
         self.rows = [
             row for row in _read(args.json) if self._setting(row["set"], row["arm"]).items() <= row.items()
         ]
@@ -280,6 +303,8 @@ class Bench:
 
     def run(self) -> None:
         known = {(row["set"], row["arm"], row["seed"]) for row in self.rows}
+        for material in self._sets:
+            print(of_labels(material), flush=True)
         for seed in self._args.seeds:
             for material in self._sets:
                 for name in self._args.arms:
@@ -293,8 +318,6 @@ class Bench:
 
     def _row(self, material: Material, name: str, seed: int) -> dict[str, Any]:
         what = arm(name, material.name)
-        needs = what.distil is not None or what.pseudo
-        teacher, pseudo = self._teacher(material) if needs else (None, [])
         net, pace = fit(
             material,
             what,
@@ -302,16 +325,19 @@ class Bench:
             seed=seed,
             steps=self._args.steps,
             begin=self._base(material, seed),
-            teacher=teacher,
-            pseudo=pseudo if what.pseudo else (),
+            teacher=None if what.distil is None else self._teacher(material),
+            pseudo=self._labels(material) if what.pseudo else (),
         )
         found = {"set": material.name, "arm": name, "seed": seed, "trained_per_s": pace}
         return found | self._setting(material.name, name) | measure(net, material)
 
     def _setting(self, set_name: str, name: str) -> dict[str, Any]:
         """What an arm's row depends on besides its seed."""
+        if name == "teacher":
+            return {"teacher": TEACHER}
         what = arm(name, set_name)
-        return {"steps": self._args.steps, "weight": what.weight, "sharpness": what.sharpness}
+        found = {"steps": self._args.steps, "weight": what.weight, "sharpness": what.sharpness}
+        return found | ({} if what.distil is None else {"teacher": TEACHER, **LESSONS[name]})
 
     def _base(self, material: Material, seed: int) -> dict[str, torch.Tensor]:
         key = (material.name, seed)
@@ -324,27 +350,27 @@ class Bench:
             torch.save(self._bases[key], path)
         return self._bases[key]
 
-    def _teacher(self, material: Material) -> tuple[Path, list[FlowClip]]:
-        path = self._scratch / f"{material.name}.safetensors"
-        if material.name not in self._teachers and path.is_file():
-            self._teachers[material.name] = path, labelled_by(path, material.train)
-        if material.name not in self._teachers:
-            steps = self._args.steps
-            plain, _ = fit(material, Arm(), spec=TEACHER, seed=0, steps=4 * steps)
-            net, _ = fit(
-                material,
-                arm("temporal", material.name),
-                spec=TEACHER,
-                seed=0,
-                steps=steps,
-                begin=plain.net.state_dict(),
-            )
+    def _teacher(self, material: Material) -> Path:
+        path = self._scratch / f"{material.name}-teacher.safetensors"
+        if not path.is_file():
+            (longer,) = materials([material.name], self._args.data, TEACHER_FRAMES)
+            net = None
+            for steps in TEACHER_STEPS:
+                begin = None if net is None else net.net.state_dict()
+                net, _ = fit(longer, Arm(), spec=TEACHER, seed=0, steps=steps, begin=begin)
+            assert net is not None
             write_net(net, path)
-            self._teachers[material.name] = path, labelled_by(path, material.train)
-            found = {"set": material.name, "arm": "teacher", "seed": 0} | measure(net, material)
-            self.rows.append(found)
-            print(line(found), flush=True)
-        return self._teachers[material.name]
+        if not any((row["set"], row["arm"]) == (material.name, "teacher") for row in self.rows):
+            net = trainable_net(TEACHER, class_names=material.class_names, weights=str(path), seed=0).eval()
+            found = {"set": material.name, "arm": "teacher", "seed": 0, "teacher": TEACHER}
+            self.rows.append(found | measure(net, material))
+            print(line(self.rows[-1]), flush=True)
+        return path
+
+    def _labels(self, material: Material) -> list[FlowClip]:
+        if material.name not in self._made:
+            self._made[material.name] = labelled_by(self._teacher(material), material.train)
+        return self._made[material.name]
 
 
 def line(row: dict[str, Any]) -> str:

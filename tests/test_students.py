@@ -46,6 +46,7 @@ def point(
         net_ms=net_ms,
         other_ms=other_ms,
         miou=miou,
+        tc_pooled=55.0,
         tc=50.0,
         tc_visible=60.0,
         pop=-1.0 if way in (FIXED, PLANNER) else None,
