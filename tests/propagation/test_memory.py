@@ -240,6 +240,49 @@ def test_what_is_made_of_keys_counts_whatever_the_sides(trackers: dict[str, Trac
     assert (carried > 0) == (not two_sided)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_right_key_says_is_held_for_a_gap_and_counts(
+    trackers: dict[str, Tracker], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was held in no count: 187 MB of a gap of 89 frames and 16 objects, beside a bound of 256."""
+    tracker, held = trackers[family], list[int]()
+    from_right = tracker._from_right
+
+    def watched(frames: Any, key: KeptKey) -> list[np.ndarray]:
+        found = from_right(frames, key)
+        held.append(sum(part.nbytes for part in found) * MOST // len(key.objects))
+        return found
+
+    monkeypatch.setattr(tracker, "_from_right", watched)
+    _fill(tracker, _gap(_key(0, _labels()), _key(5, _labels(2)), 1, 4, 5), two_sided=True)
+    filler = filler_of(tracker, two_sided=True)
+    assert held == [filler.most_held(4)] and held[0] > 0
+
+    def bound(interval: int, propagator: Any) -> int:
+        return state_bound(
+            filler_of(propagator, two_sided=True),
+            build_scheduler("fixed", interval=5),
+            two_sided=True,
+            max_interval=interval,
+            flow_size=48,
+            channels=1,
+            size=(H, W),
+            late=False,
+            measured=Measured(),
+        ).bytes
+
+    grows = [bound(5, each) - bound(1, each) for each in (tracker, Sees())]
+    assert grows[0] == grows[1] + held[0]
+
+
+class Sees:
+    """A propagator that reads frames and holds nothing."""
+
+    level, needs_flow, reads = "labels", True, "frame"
+
+    def fill(self, gaps: Any) -> Any: ...
+
+
 def _bytes(held: Any) -> int:
     """Of arrays; of what is made of a key, with as many objects as a key may have."""
     if isinstance(held, SeenKey):

@@ -1,4 +1,5 @@
-"""How much is kept of one segment at most: frames that wait, and what their pictures and the keys take.
+"""How much is kept of one segment at most: frames that wait, what their pictures and the keys take, and what
+a propagator holds while it fills the gap between them.
 
 Bytes are those of arrays and tensors, in memory and before the compression of a stored state. What follows
 from sizes and options is reckoned; what only a run shows (a key's scores or features, what the propagator
@@ -109,5 +110,5 @@ def state_bound(
     before = view + (1 + references) * 8 * height * width  # of the frame before; flows referred to
     remembered = max(round(measured.remembered * pixels), filler.most_remembered(height, width, channels))
     total = (2 if two_sided else 1) * key + before + remembered
-    total += pending * of_pending + undecided * (view + frame)
+    total += pending * of_pending + undecided * (view + frame) + filler.most_held(pending)
     return Bound(frames=pending + undecided, bytes=total)

@@ -84,6 +84,8 @@ class MemoryNet:
         """Of what is remembered of an object on a frame: float32 latents, or a map in bfloat16."""
         self.places_bytes = 4 * (latents or rows * columns) * config.memory_encoder_output_channels
         """Of the positions of a key's features, the same for all objects."""
+        self.mask_side: int = config.image_size // 4
+        """Rows and columns of its masks."""
         self.pointer_bytes = 4 * config.vision_config.fpn_hidden_size
 
     def fit(self, masks_OHW: np.ndarray) -> torch.Tensor:

@@ -100,6 +100,11 @@ class Filler(ABC):
         says = getattr(self.propagator, "most_kept", None)
         return says() if says is not None else 0
 
+    def most_held(self, frames: int) -> int:
+        """Bytes that the propagator says it holds at most while it fills a gap of so many frames."""
+        says = getattr(self.propagator, "most_held", None)
+        return says(frames) if says is not None else 0
+
     @abstractmethod
     def fill(self, gaps: Sequence[Gap]) -> Iterator[Any]:
         """What the level says (labels, scores, features) of each frame of the first gap, then of the second;

@@ -73,6 +73,10 @@ class Tracker:
         net = self.net
         return MOST * (1 + net.feature_bytes + net.pointer_bytes) + net.places_bytes
 
+    def most_held(self, frames: int) -> int:
+        """Bytes at most of what the right key says of the frames of a gap."""
+        return frames * MOST * self.net.mask_side**2
+
     def keep(self, key: GapKey) -> KeptKey:
         """What is remembered of a key."""
         labels_HW = np.asarray(key.carried) & 0xFF
@@ -98,7 +102,8 @@ class Tracker:
         from_right = [] if gap.right is None else self._from_right(gap.frames, keys[1])
         past = restored(gap.memory, keys[0])
         for frame, flow_HW in zip(gap.frames, self._flow.fill([gap]), strict=True):
-            scores = [self._step(frame, keys[0], past, frame.left.distance), *from_right[-1:]]
+            scores = [self._step(frame, keys[0], past, frame.left.distance)]
+            scores += [of_right_Oss * np.float32(SURE / 127) for of_right_Oss in from_right[-1:]]
             distances = [link.distance for link in (frame.left, frame.right) if link is not None]
             yield _shown(*merge(keys, scores, distances), flow_HW, others)
             del from_right[-1:]
@@ -106,12 +111,14 @@ class Tracker:
             gap.memory = stored(past, keys[0])
 
     def _from_right(self, frames: Sequence[GapFrame], key: KeptKey) -> list[np.ndarray]:
-        """scores_Oss of each frame as tracked back from the right key, the first frame last."""
+        """scores_Oss of each frame as tracked back from the right key, the first frame last; int8, in parts
+        of 127 of `SURE`: they are held until the left key has said the same."""
         past: Past = []
         found = []
         for frame in reversed(frames):
             assert frame.right is not None
-            found.append(self._step(frame, key, past, frame.right.distance).astype(np.float16))
+            scores_Oss = self._step(frame, key, past, frame.right.distance)
+            found.append(np.rint(scores_Oss * np.float32(127 / SURE)).astype(np.int8))
         return found
 
     def _step(self, frame: GapFrame, key: KeptKey, past: Past, distance: int) -> np.ndarray:

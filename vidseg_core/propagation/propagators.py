@@ -145,6 +145,10 @@ class Extras(Protocol):
         check before the run does not know."""
         ...
 
+    def most_held(self, frames: int) -> int:
+        """Bytes that it holds at most while it fills a gap of so many frames between two keys."""
+        ...
+
     def check_net(self, segmenter: Any) -> None:
         """`SegmenterError` for a segmenter that does not go with it."""
         ...
