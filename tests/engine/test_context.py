@@ -230,43 +230,33 @@ def test_a_context_without_regions_is_refused() -> None:
         SegmentConfig(input=("a",), output="b", segmenter="plain", regions=alone)
 
 
-class Low(ThresholdNet):
-    """A net that takes no frame of more than 60 rows."""
+class Takes(ThresholdNet):
+    """A net that takes frames of these shapes alone."""
+
+    shapes: frozenset[tuple[int, int]] = frozenset()
 
     def features(self, frames_B3HW: Any) -> Any:
-        if frames_B3HW.shape[2] > 60:
-            raise ValueError("at most 60 rows")
+        if tuple(frames_B3HW.shape[2:]) not in self.shapes:
+            raise ValueError("not for me")
         return super().features(frames_B3HW)
 
 
-def test_a_net_that_takes_crops_alone_is_refused_before_the_run() -> None:
-    """Where regions run as one, the first call is of the frame."""
+@pytest.mark.parametrize(
+    ("more", "refused"), [((), "96x72"), (((96, 72), (96, 128)), "56x128")], ids=["crops", "no pair of a row"]
+)
+def test_a_net_that_does_not_take_what_regions_run_as_is_refused_before_the_run(
+    more: tuple[tuple[int, int], ...], refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where regions run as one, the first call is of the frame; and a net that was tried on crops and on the
+    frame ended the run when two neighbours were key."""
+    monkeypatch.setattr(Takes, "shapes", frozenset(((56, 72), *more)))
     crops = RegionsConfig(grid="2x2", overlap=8)
     plain = SegmentConfig(
-        input=("a",), output="b", segmenter=f"{__name__}:Low", working_size="96x128", regions=crops
+        input=("a",), output="b", segmenter=f"{__name__}:Takes", working_size="96x128", regions=crops
     )
     describe_net(plain)
-    with pytest.raises(ConfigError, match="^--regions.grid: .*context joint: .*frame of 96x72: .*60 rows"):
-        describe_net(replace(plain, regions=replace(crops, context="joint")))
-
-
-class Square(ThresholdNet):
-    """A net that takes no frame that is more than twice as wide as high."""
-
-    def features(self, frames_B3HW: Any) -> Any:
-        if frames_B3HW.shape[3] > 2 * frames_B3HW.shape[2]:
-            raise ValueError("too flat")
-        return super().features(frames_B3HW)
-
-
-def test_a_net_that_does_not_take_two_regions_as_one_is_refused_before_the_run() -> None:
-    """It was tried on crops and on the frame; the run ended when two neighbours were key."""
-    crops = RegionsConfig(grid="2x2", overlap=8)
-    plain = SegmentConfig(
-        input=("a",), output="b", segmenter=f"{__name__}:Square", working_size="96x128", regions=crops
-    )
-    describe_net(plain)
-    with pytest.raises(ConfigError, match="^--regions.grid: .*context joint: .*frame of 56x128: .*too flat"):
+    said = f"^--regions.grid: .*context joint: .*frame of {refused}: .*not for me"
+    with pytest.raises(ConfigError, match=said):
         describe_net(replace(plain, regions=replace(crops, context="joint")))
 
 
