@@ -1,7 +1,8 @@
 """What fills the frames between keys: every propagator beside the others, on clips left out of training.
 
     python -m benchmarks.propagators [--data DIR] [--json FILE] [--material scenes face davis ...]
-        [--rows NAME ...] [--seeds N ...] [--steps N] [--keep DIR] [--device cuda] [--quick]
+        [--rows NAME ...] [--intervals N ...] [--seeds N ...] [--steps N] [--keep DIR] [--device cuda]
+        [--quick]
 
 A material is clips to learn from, clips to be judged on, and a net of CPU size: `tiny-scenes` and `tiny-face`
 of the package; for DAVIS and CamVid nets that are trained here, from labels, and so are light nets. That of
@@ -10,12 +11,12 @@ stills have no neighbours, so its nets learn from them, what fills gaps learns f
 the 15 Hz clip is only judged.
 What is learned is learned here, in this process (`train-propagation` does the same on Ray Train).
 
-Every clip goes through the engine with even keys, every 5, 10, 12 and 25 frames. Columns: mIoU with true
-labels over all frames, by interval; by frames from the last key (0: the keys themselves), over all intervals
-together; pop at keys (interval 12); ms a frame, the net included (interval 12; processor time on a CPU, one
-thread). Then how well an expected deviation ranks pairs, for those that have one. `--keep`: what was trained
-is kept there, and found again. With several `--seeds`: means, and how far the farthest seed is from them.
-Another propagator is another line of `ROWS`.
+Every clip goes through the engine with even keys, every 5, 10, 12 and 25 frames (`--intervals`). Columns: mIoU
+with true labels over all frames, by interval; by frames from the last key (0: the keys themselves), over all
+intervals together; pop at keys (interval 12); ms a frame, the net included (interval 12; processor time on a
+CPU, one thread). Then how well an expected deviation ranks pairs, for those that have one. `--keep`: what was
+trained is kept there, and found again. With several `--seeds`: means, and how far the farthest seed is from
+them. Another propagator is another line of `ROWS`.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _cells(title: str, numbers: np.ndarray) -> str:
 def one_material(name: str, options: argparse.Namespace, folder: Path) -> tuple[list[Found], list[RankScore]]:
     """All rows of a material, printed."""
     benches = [Bench(name, seed, options, folder) for seed in options.seeds]
-    intervals = INTERVALS[:1] if options.quick else INTERVALS
+    intervals = options.intervals[:1] if options.quick else options.intervals
     chosen = {row: ROWS[row] for row in options.rows}
     found: list[Found] = []
     ranks: list[RankScore] = []
@@ -115,6 +116,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", help="the folder of real material ($VIDSEG_DATA); without one, scenes only")
     parser.add_argument("--material", nargs="+", choices=tuple(MATERIAL))
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
+    parser.add_argument("--intervals", nargs="+", type=int, default=list(INTERVALS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--keep", type=Path, help="folder in which what was trained is kept")
