@@ -11,7 +11,7 @@ stills have no neighbours, so its nets learn from them, what fills gaps learns f
 the 15 Hz clip is only judged.
 What is learned is learned here, in this process (`train-propagation` does the same on Ray Train).
 
-Every clip goes through the engine with even keys, every 5, 10, 12 and 25 frames (`--intervals`). Columns: mIoU
+Every clip goes through the engine with even keys (`--intervals`: 5, 10, 12 and 25 frames). Columns: mIoU
 with true labels over all frames, by interval; by frames from the last key (0: the keys themselves), over all
 intervals together; pop at keys (interval 12); ms a frame, the net included (interval 12; processor time on a
 CPU, one thread). Then how well an expected deviation ranks pairs, for those that have one. `--keep`: what was
