@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.corpus import data_dir
-from benchmarks.regions.agreement import OVERLAPS, agreement
+from benchmarks.regions.agreement import AROUND, OVERLAPS, agreement
 from benchmarks.regions.common import (
     NET_SIZE,
     ORACLE_SIZE,
@@ -50,7 +50,7 @@ def rows_of(part: str, clip: Clip, options: argparse.Namespace) -> Iterator[Row]
     if part == "agreement":
         grids = options.grids or ["2x2", "3x3"]
         shown, net = sized(clip, NET_SIZE, options.frames), options.net or "tiny-face"
-        return agreement(shown, net, grids, options.overlaps, options.weights)
+        return agreement(shown, net, grids, options.overlaps, options.around, options.weights)
     if part == "oracle":
         return oracle(sized(clip, ORACLE_SIZE, options.frames), options.keep)
     if part == "schedulers":
@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--grids", nargs="*", help="of agreement and learned")
     parser.add_argument("--overlap", type=int, default=0, help="of learned, pixels of frames of 256")
     parser.add_argument("--overlaps", type=int, nargs="*", default=list(OVERLAPS), help="of agreement")
+    parser.add_argument("--around", nargs="*", choices=AROUND, default=list(AROUND), help="of agreement")
     parser.add_argument("--weights", help="of agreement: what the net has on crops, learned on crops")
     parser.add_argument("--quality", choices=tuple(QUALITIES), default="weighted", help="of learned")
     parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES))

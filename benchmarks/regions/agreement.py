@@ -102,10 +102,15 @@ def own_share(crop: Crop, size: tuple[int, int]) -> torch.Tensor:
 
 @torch.inference_mode()
 def agreement(
-    clip: Clip, net_name: str, grids: Sequence[str], overlaps: Sequence[int], weights: str | None
+    clip: Clip,
+    net_name: str,
+    grids: Sequence[str],
+    overlaps: Sequence[int] = OVERLAPS,
+    around: Sequence[str] = AROUND,
+    weights: str | None = None,
 ) -> Iterator[Row]:
     """Every twelfth frame but the first; around a crop is seen what the frame twelve before it had there.
-    `weights`: a file that the net has on crops."""
+    `around`: ways of `AROUND`. `weights`: a file that the net has on crops."""
     net, frames = build_segmenter(net_name, weights=weights), build_segmenter(net_name)
     assert isinstance(net, SplitSegmenter) and isinstance(frames, SplitSegmenter)
     size = clip.frames[0].shape[:2]
@@ -121,7 +126,7 @@ def agreement(
             continue
         ways = {
             way: RegionsConfig(grid=grid, overlap=overlap, align=1 if way in ("crop", "half") else align)
-            for way in AROUND
+            for way in around
         }
         nets = {way: OnCrops(net, regions, way, weights) for way, regions in ways.items()}
         confusions, seconds = {way: np.zeros((classes, classes), np.int64) for way in ways}, dict[str, list]()
