@@ -4,19 +4,21 @@
                                   [--arms NAME ...] [--seconds N] [--nets FOLDER] [--data DIR]
 
 Every eighth frame of the training clips has labels, and clips that nobody trained on measure: mIoU from one
-confusion matrix; TC by Eq. 5 and 6 (every pixel) and over the visible pixels, in percent, from DIS flow at
-the clips' size. For each seed a small student learns frames one by one; each arm goes on from there for as
-many steps of as many labelled frames:
+confusion matrix; TC of all clips at once (Eq. 5, pooled), of the mean clip (Eq. 6), and that over the visible
+pixels, in percent, from DIS flow at the clips' size; what the labels themselves would have is printed first.
+For each seed a small student learns frames one by one; each arm goes on from there for as many steps of as
+many labelled frames (no arm learns from labels of neighbours):
 
 - none: as before; seen: with neighbours and no loss on them, so that batches and BatchNorm's statistics are
-  those of the arms below (no arm learns from labels of neighbours);
-- printed: with the temporal loss at the weight and with the V that ETC prints; temporal: see `CHOSEN`;
-  mild: with the weight and the V of the manual's example; gentle: mild with less weight; near: temporal with
-  the frames next to it alone;
-- pf, mf, all: temporal with pair-wise (Eq. 2), multi-frame, or both distillations from a teacher twice as
-  wide, which was trained with the temporal loss itself;
-- online: all, and the teacher's classes on the labelled frames (SF); offline: all, and half of each batch has
-  the teacher's labels instead (Algorithm 1, two scales and mirrored); labels: those labels, and no loss else.
+  those of the arms below;
+- gentle: with the temporal loss of the manual's example; mild: with more weight; temporal: see `CHOSEN`;
+  printed: with the weight and the V that ETC prints; held, held-mild: gentle and mild, with the
+  neighbours' side held fixed;
+- sf, pf, mf: gentle, and the teacher's classes on the labelled frames, pair-wise (Eq. 2) or multi-frame
+  distillation; all: pf and mf; online: all three; the teacher is the large net of `benchmarks.students`;
+- many: sf with another teacher, the mean of six students that learned frames one by one;
+- pl: gentle, and half of each batch has the teacher's labels instead, of all frames (Algorithm 1, two scales
+  and mirrored); offline: pl with pf and mf; labels: those labels, and no loss else.
 
 Throughput is labelled frames in a second of one core's time. With --seconds no further row is begun after so
 long; with the same --json and --nets it goes on. Frames are 128 pixels wide: nets of CPU size.
@@ -30,7 +32,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks import average
 from benchmarks.clips import FRAMES, SETS, SIDE, Marks, Material, materials
 from benchmarks.committed import predict
 from vidseg_core.config.recipes import AugmentRecipe, DistilRecipe, TemporalRecipe, TrainRecipe
@@ -55,10 +58,13 @@ from vidseg_core.training.neighbours import clips_of
 from vidseg_core.training.samples import Listed, SampleOrder, TrainingSet
 from vidseg_core.training.teacher import Seen
 
-STUDENT, TEACHER = "tiny:8", "tiny:48"
+STUDENT, LARGE = "tiny:8", "tiny:48"
+TEACHERS = {"teacher": LARGE, "together": average.SPEC}
 TEACHER_STEPS, TEACHER_FRAMES = (200, 50), 51
-"""Steps, the last at a third of the learning rate, and frames of a clip: those of `benchmarks.students`. With
-800 steps nets of this size learn the training clips by heart."""
+"""Of the large net: steps, the last at a third of the learning rate, and frames of a clip, as in
+`benchmarks.students`. Of 800 + 200 steps `tiny:32` was worse than its students on DAVIS."""
+MEMBERS = range(6)
+"""Seeds of the nets of which `many` has the mean for its teacher; each learned labels of other frames."""
 CROP, BATCH = 96, 4
 EVERY, GAP = 8, 3
 """Frames from label to label; largest gap to a neighbour."""
@@ -68,10 +74,11 @@ TTA_SCALES = (1.0, 1.5)
 MORE = 12
 """Drawn clips that measure besides those of `materials`."""
 MILD = (1.0, 4.4)
-"""Weight of the temporal loss and sharpness of V of the manual's example: chosen on scenes, by TC of Eq. 6;
-run on DAVIS once the results of `CHOSEN` were known."""
+"""Weight of the temporal loss and sharpness of V: chosen on scenes, by TC of Eq. 6; run on DAVIS once the
+results of `CHOSEN` were known."""
 GENTLE = (0.3, 4.4)
-"""The same with less weight: run once the results of both were known, and then with seeds of its own."""
+"""The manual's example, with less weight: chosen on seeds 0 to 2 with the results of both known, and then run
+on seeds 3 to 5."""
 CHOSEN = {"scenes": (3.0, 10.0), "faces": (3.0, 10.0), "davis": (10.0, 4.4)}
 """By set: what had the highest pooled TC on training clips that were left out, at no cost in mIoU
 there, one seed; faces are as scenes."""
@@ -85,14 +92,16 @@ LOSSES = {
     "mild": MILD,
     "gentle": GENTLE,
     "held": GENTLE,
+    "held-mild": MILD,
+    "pl": GENTLE,
 }
 """By arm: weight of the temporal loss and sharpness of V; those that are not here have `CHOSEN`."""
 SF = 1.0
 """Weight of the teacher's classes: as much as of the labels."""
 NO_LESSON = DistilRecipe(single=0.0, pair=0.0, multi=0.0)
 LESSONS = {
-    "taught": {"single": SF},
     "sf": {"single": SF},
+    "many": {"single": SF},
     "pf": {"pair": 0.1},
     "mf": {"multi": 0.1},
     "all": {"pair": 0.1, "multi": 0.1},
@@ -100,7 +109,7 @@ LESSONS = {
     "offline": {"pair": 0.1, "multi": 0.1},
 }
 """By arm: weights of what a teacher gives."""
-ARMS = (*LOSSES, "temporal", "near", *LESSONS)
+ARMS = (*LOSSES, "temporal", *LESSONS)
 """In the order in which they are run for each seed and set."""
 MEASURES = ("miou", "tc_pooled", "tc", "tc_visible")
 T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -148,9 +157,9 @@ class Arm:
     """Of the temporal loss; 0: frames are learned one by one."""
     sharpness: float = 1.0
     """Of V."""
-    gap: int = GAP
-    """Largest, to a neighbour."""
     distil: DistilRecipe | None = None
+    teacher: str = "teacher"
+    """One of `TEACHERS`."""
     pseudo: bool = False
     held: bool = False
     """The temporal loss changes what the net says of the labelled frame, not of its neighbours."""
@@ -167,13 +176,13 @@ class Held(Beside):
 
 def arm(name: str, set_name: str) -> Arm:
     if name in LESSONS:
-        weight, sharpness = GENTLE if name != "taught" else (0.0, 1.0)
         distil = replace(NO_LESSON, **LESSONS[name])
-        return Arm(weight=weight, sharpness=sharpness, distil=distil, pseudo=name == "offline")
+        teacher = "together" if name == "many" else "teacher"
+        pseudo = name == "offline"
+        return Arm(weight=GENTLE[0], sharpness=GENTLE[1], distil=distil, teacher=teacher, pseudo=pseudo)
     weight, sharpness = LOSSES.get(name, CHOSEN[set_name])
-    gap = 1 if name == "near" else GAP
-    held = name == "held"
-    return Arm(weight=weight, sharpness=sharpness, gap=gap, pseudo=name == "labels", held=held)
+    pseudo, held = name in ("labels", "pl"), name.startswith("held")
+    return Arm(weight=weight, sharpness=sharpness, pseudo=pseudo, held=held)
 
 
 def fit(
@@ -184,11 +193,11 @@ def fit(
     seed: int,
     steps: int,
     begin: dict[str, torch.Tensor] | None = None,
-    teacher: Path | None = None,
+    teacher: tuple[str, Path] | None = None,
     pseudo: Sequence[FlowClip] = (),
 ) -> tuple[TrainableNet, float]:
     """The net, and labelled frames in a second."""
-    names, gap = material.class_names, what.gap if what.weight else 0
+    names, gap = material.class_names, GAP if what.weight else 0
     truth = ClipFrames(material.train, names, EVERY, seed % EVERY)
     made = ClipFrames(pseudo, names, 1, 0)
     kinds = [_listed(dataset, gap > 0) for dataset in (truth, made)]
@@ -209,8 +218,8 @@ def fit(
         augment=AUGMENT,
         temporal=TemporalRecipe(gap=gap, weight=what.weight, sharpness=what.sharpness, labels=0.0),
         distil=what.distil or NO_LESSON,
-        teacher=TEACHER if what.distil else None,
-        teacher_weights=str(teacher) if what.distil else None,
+        teacher=teacher[0] if teacher else None,
+        teacher_weights=str(teacher[1]) if teacher else None,
     )
     net = trainable_net(spec, class_names=names, seed=seed)
     if begin is not None:
@@ -218,7 +227,7 @@ def fit(
     with tempfile.TemporaryDirectory() as folder:
         options = LoopOptions(recipe=recipe, folder=Path(folder), seed=seed, val_every=None, save_every=steps)
         kind = Held if what.held else Beside
-        beside = kind(config, names, "cpu") if gap or what.distil else None
+        beside = kind(config, names, "cpu") if gap or teacher else None
         started = time.process_time()
         train(net, lambda start: samples.batches(start, steps), options, beside=beside)
         spent = time.process_time() - started
@@ -240,7 +249,7 @@ def write_net(net: TrainableNet, path: Path) -> Path:
 
 def labelled_by(teacher: Path, clips: Sequence[FlowClip]) -> list[FlowClip]:
     """The clips with the labels that the teacher makes (Algorithm 1, step 2)."""
-    net = TtaSegmenter(build_segmenter(TEACHER, weights=str(teacher)), scales=TTA_SCALES, flip=True)
+    net = TtaSegmenter(build_segmenter(LARGE, weights=str(teacher)), scales=TTA_SCALES, flip=True)
     return [
         replace(clip, labels_THW=np.stack([predict(net, frame_HW3) for frame_HW3 in clip.frames_THW3]))
         for clip in clips
@@ -259,7 +268,7 @@ def measured_by_more(material: Material) -> Material:
 
 
 @torch.no_grad()
-def measure(net: TrainableNet, material: Material) -> dict[str, float]:
+def measure(net: Callable[[torch.Tensor], torch.Tensor], material: Material) -> dict[str, float]:
     """mIoU, TC by Eq. 5 and TC of visible pixels in percent; frames in a second of one core's time."""
     marks, spent, frames = Marks(material), 0.0, 0
     for clip in material.test:
@@ -325,7 +334,7 @@ class Bench:
             seed=seed,
             steps=self._args.steps,
             begin=self._base(material, seed),
-            teacher=None if what.distil is None else self._teacher(material),
+            teacher=None if what.distil is None else self._teacher(material, what.teacher),
             pseudo=self._labels(material) if what.pseudo else (),
         )
         found = {"set": material.name, "arm": name, "seed": seed, "trained_per_s": pace}
@@ -333,11 +342,12 @@ class Bench:
 
     def _setting(self, set_name: str, name: str) -> dict[str, Any]:
         """What an arm's row depends on besides its seed."""
-        if name == "teacher":
-            return {"teacher": TEACHER}
+        if name in TEACHERS:
+            return {"teacher": TEACHERS[name]}
         what = arm(name, set_name)
         found = {"steps": self._args.steps, "weight": what.weight, "sharpness": what.sharpness}
-        return found | ({} if what.distil is None else {"teacher": TEACHER, **LESSONS[name]})
+        taught = what.distil is not None or what.pseudo
+        return found | ({"teacher": TEACHERS[what.teacher], **LESSONS.get(name, {})} if taught else {})
 
     def _base(self, material: Material, seed: int) -> dict[str, torch.Tensor]:
         key = (material.name, seed)
@@ -350,26 +360,40 @@ class Bench:
             torch.save(self._bases[key], path)
         return self._bases[key]
 
-    def _teacher(self, material: Material) -> Path:
+    def _teacher(self, material: Material, name: str) -> tuple[str, Path]:
+        """Spec and weights of one of `TEACHERS`; what it is worth is a row, too."""
+        spec = TEACHERS[name]
+        path = self._together(material) if name == "together" else self._large(material)
+        if not any((row["set"], row["arm"]) == (material.name, name) for row in self.rows):
+            net = build_segmenter(spec, weights=str(path))
+            found = {"set": material.name, "arm": name, "seed": 0, "teacher": spec}
+            self.rows.append(found | measure(lambda frame_13HW: net.head(net.features(frame_13HW)), material))
+            print(line(self.rows[-1]), flush=True)
+        return spec, path
+
+    def _large(self, material: Material) -> Path:
+        """That of `benchmarks.students`."""
         path = self._scratch / f"{material.name}-teacher.safetensors"
         if not path.is_file():
             (longer,) = materials([material.name], self._args.data, TEACHER_FRAMES)
-            net = None
+            begin = None
             for steps in TEACHER_STEPS:
-                begin = None if net is None else net.net.state_dict()
-                net, _ = fit(longer, Arm(), spec=TEACHER, seed=0, steps=steps, begin=begin)
-            assert net is not None
-            write_net(net, path)
-        if not any((row["set"], row["arm"]) == (material.name, "teacher") for row in self.rows):
-            net = trainable_net(TEACHER, class_names=material.class_names, weights=str(path), seed=0).eval()
-            found = {"set": material.name, "arm": "teacher", "seed": 0, "teacher": TEACHER}
-            self.rows.append(found | measure(net, material))
-            print(line(self.rows[-1]), flush=True)
+                net, _ = fit(longer, Arm(), spec=LARGE, seed=0, steps=steps, begin=begin)
+                begin = net.net.state_dict()
+                write_net(net, path)
+        return path
+
+    def _together(self, material: Material) -> Path:
+        """What the arms of all members begin with, as one net."""
+        path = self._scratch / f"{material.name}-together.pt"
+        if not path.is_file():
+            states = [self._base(material, seed) for seed in MEMBERS]
+            average.save(path, STUDENT, material.class_names, states)
         return path
 
     def _labels(self, material: Material) -> list[FlowClip]:
         if material.name not in self._made:
-            self._made[material.name] = labelled_by(self._teacher(material), material.train)
+            self._made[material.name] = labelled_by(self._teacher(material, "teacher")[1], material.train)
         return self._made[material.name]
 
 
@@ -396,7 +420,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         "set      arm       seeds    mIoU  pooled      TC visible   " + "".join(f"{h:>16}" for h in heads)
     ]
-    by = {(row["set"], row["arm"], row["seed"]): row for row in rows if row["arm"] != "teacher"}
+    by = {(row["set"], row["arm"], row["seed"]): row for row in rows}
     for name in dict.fromkeys(row["set"] for row in rows):
         for kind in ARMS:
             both = [
