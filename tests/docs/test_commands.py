@@ -17,8 +17,8 @@ import pytest
 from tests.docs.documents import CARDS, DOCUMENTS, ROOT, Command, blocks, commands
 from tests.docs.stand_ins import forget_modules, write_files
 from tests.docs.test_plugins import PAGE
-from tests.evaluation.test_evaluate import config as evaluation
-from tests.evaluation.test_evaluate import evaluate_here
+from tests.evaluation.small import config as evaluation
+from tests.evaluation.small import evaluate_here
 from tests.report.test_page import write_run
 from vidseg_core.cli import main as cli
 from vidseg_core.cli.verbs import VERBS

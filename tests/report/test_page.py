@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.evaluation.test_evaluate import config as evaluation
-from tests.evaluation.test_evaluate import evaluate_here, make_older
+from tests.evaluation.small import config as evaluation
+from tests.evaluation.small import evaluate_here
+from tests.evaluation.test_measures import make_older
 from tests.store.builders import video_row
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.report import ReportConfig
@@ -230,7 +231,7 @@ def test_one_bad_input_costs_itself_only(tmp_path: Path, evaluated: Path) -> Non
 
 
 def test_an_evaluation_that_is_not_whole_says_so_and_shows_what_there_is(tmp_path: Path) -> None:
-    from tests.evaluation.test_evaluate import davis
+    from tests.evaluation.small import davis
 
     for name in ("good", "bad"):
         davis(tmp_path / "davis", name, [np.eye(24, 32, dtype=np.uint8)] * 8)
@@ -277,7 +278,7 @@ def test_scores_of_a_long_video_are_outlined_and_its_keys_spread() -> None:
 
 
 def test_masks_are_shown_without_their_frames_when_the_data_is_gone(tmp_path: Path) -> None:
-    from tests.evaluation.test_evaluate import davis
+    from tests.evaluation.small import davis
 
     davis(tmp_path / "davis", "dog", [np.eye(24, 32, dtype=np.uint8)] * 8)
     settings = evaluation(

@@ -103,7 +103,7 @@ assert run_report(ReportConfig(input=("run",), output="page")) == 0
 """
 EVALUATE = """
 from pathlib import Path
-from tests.evaluation.test_evaluate import config, evaluate_here
+from tests.evaluation.small import config, evaluate_here
 from vidseg_core.evaluation.read import open_evaluation
 
 methods = ("brightness", "brightness:threshold=2", "fixed")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.test_evaluate import config
+from tests.evaluation.small import config
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine.assemble import check_parts
