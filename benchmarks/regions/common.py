@@ -48,11 +48,12 @@ def score(confusion: np.ndarray) -> float:
 
 
 def at_share(points: Sequence[Point], share: float) -> float:
-    """Quality at a share, between the nearest points on both sides of it."""
+    """Quality at a share, between the nearest points on both sides of it; that of the largest if all are
+    below. NaN: no schedule has so few keys."""
     below = max((point for point in points if point[0] <= share), default=None)
     above = min((point for point in points if point[0] > share), default=None)
     if below is None or above is None:
-        return (below or above or (0.0, math.nan))[1]
+        return below[1] if below else math.nan
     weight = (share - below[0]) / (above[0] - below[0])
     return (1 - weight) * below[1] + weight * above[1]
 

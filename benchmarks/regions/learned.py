@@ -12,7 +12,8 @@ with N (`accuracy`, here of the frame's pixels, which adds up, too); or the mean
 frame (`labels`).
 
 Of the differences between two ways the mean over clips and its 95 % interval (bootstrap over clips) are said,
-for each kind and for the mean of the kinds.
+for each kind and for the mean of the kinds; of a grid also what is left if it is taken only where it wins on
+the other clips of the kind.
 
 Legend: P thresholds, C clips.
 """
@@ -30,6 +31,7 @@ from benchmarks.regions.counted import STRIDE, Cut, cut_of, share_weights, table
 from benchmarks.regions.exact import best, even
 from benchmarks.two_sided import Clip
 from vidseg_core.calibration.choice import DRAWS
+from vidseg_core.calibration.ways import least_gain
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.episodes.on_tables import LookaheadTable, Scored
 from vidseg_core.episodes.table import EpisodeTable
@@ -187,6 +189,24 @@ def gains(rows: Sequence[Row]) -> Iterator[str]:
             level = np.mean([value_C.mean() for value_C in values(grid, keys)])
             against = f"against 1x1 {rival}: all {_said(found)}  {by_kind}"
             yield f"share {share:g}  {grid} {keys:13} {level:5.1f}  {against}"
+            for rule, least in RULES.items() if grid != "1x1" and keys in PLAIN else ():
+                taken = [where_it_wins(gain_C, least) for gain_C in found]
+                by_kind = "  ".join(f"{k} {_said([g])}" for k, g in zip(kinds, taken, strict=True))
+                where = f"where others win {rule}: all {_said(taken)}  {by_kind}"
+                yield f"share {share:g}  {grid} {keys:13} {where}"
+
+
+RULES: Mapping[str, Callable[[np.ndarray], float]] = {
+    "by more than noise": least_gain,  # as the dial takes a grid
+    "on average": lambda gain_C: float(gain_C.mean()) if len(gain_C) else 0.0,
+}
+
+
+def where_it_wins(gain_C: np.ndarray, least: Callable[[np.ndarray], float] = least_gain) -> np.ndarray:
+    """What is gained if a clip has the grid only where `least` of the gains of its kind's other clips is
+    above 0, and is whole frames else."""
+    others = [np.delete(gain_C, place) for place in range(len(gain_C))]
+    return np.array([gain if least(rest) > 0 else 0.0 for gain, rest in zip(gain_C, others, strict=True)])
 
 
 def _said(gains_of: Sequence[np.ndarray]) -> str:

@@ -222,6 +222,9 @@ def test_what_regions_promise_is_said_in_pixels_as_a_run_counts_them(named: bool
     said = describe(replace(found, regions={"grid": "2x2"}))
     share, time = 100 * trial.pixels / interval, 200 / interval
     assert f"({share:.1f} % of the pixels, {time:.1f} % of the net's time)" in said
+    assert "at most 10 % of the pixels" in said and "at most 10 % key frames" in describe(found)
+    longest = trial.search(0.01, [121, 121], 0.0)
+    assert "forces a frame's worth of pixels in" in longest.note
     cut = replace(found, regions={"grid": "2x2", "overlap": 8})
     kept = outcome(cut, {"frames": 40, "keys": 40, "aki": interval / trial.pixels}, None)
     assert kept["promised"]["aki"] == pytest.approx(kept["achieved"]["aki"])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.regions import counted
-from benchmarks.regions.common import confusion_of, sized
+from benchmarks.regions.common import at_share, confusion_of, sized
 from benchmarks.regions.counted import Cut, cut_of, frame_iou, share_weights, table_of, weights_of
+from benchmarks.regions.learned import where_it_wins
 from benchmarks.two_sided import VOID, Clip
 from vidseg_core.calibration.evidence import schedule_masks
 from vidseg_core.config.regions import RegionsConfig
@@ -70,6 +71,22 @@ def test_tables_of_weighted_pixels_say_what_the_sums_say(cut: Cut) -> None:
             assert found == pytest.approx(part.frames - lost, rel=1e-5)
     ious = [two_sided_total(table_of(cut, n, None), KEYS) for n in range(2)]
     assert ious == pytest.approx([part.counts(KEYS)[-1] for part in cut.parts], rel=1e-5)
+
+
+def test_a_grid_is_taken_where_it_wins_on_the_other_clips_of_the_kind() -> None:
+    """Never by what it wins on the clip itself; one other clip says nothing."""
+    assert where_it_wins(np.array([4.0, 4.1, 3.9, -9.0])).tolist() == [0, 0, 0, -9.0]
+    assert where_it_wins(np.array([4.0, 4.0, -9.0]), np.mean).tolist() == [0, 0, -9.0]
+    assert where_it_wins(np.array([4.0, 4.1, 3.9])).tolist() == [4.0, 4.1, 3.9]
+    assert where_it_wins(np.array([-1.0, -1.1, -0.9])).tolist() == [0, 0, 0]
+    assert (
+        where_it_wins(np.array([5.0, 5.0])).tolist() == where_it_wins(np.array([5.0])).tolist() * 2 == [0, 0]
+    )
+
+
+def test_no_quality_is_said_of_a_share_that_no_schedule_keeps() -> None:
+    assert np.isnan(at_share([(0.05, 0.8)], 0.04)) and at_share([(0.03, 0.7)], 0.04) == 0.7
+    assert at_share([(0.03, 0.7), (0.05, 0.8)], 0.04) == pytest.approx(0.75)
 
 
 def test_a_share_counts_overlap(cut: Cut) -> None:

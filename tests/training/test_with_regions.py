@@ -28,6 +28,7 @@ from vidseg_core.config.train_decision import TrainDecisionConfig
 from vidseg_core.config.train_planner import TrainPlannerConfig
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.open import open_dataset
+from vidseg_core.episodes.class_counts import count_row, counted_clips, parts_to_count
 from vidseg_core.episodes.episodes_job import build_row
 from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.sources import chosen_videos, class_names, dataset_units, in_regions, video_units
@@ -56,8 +57,10 @@ def tables_of(config: BuildEpisodesConfig) -> list[EpisodeTable]:
     reader, units = ClipReader(), dataset_units(config)
     for video in chosen_videos(config, 0):
         units += video_units(config, video, reader)
-    for unit in in_regions(units, config.regions):
-        row = build_row(asdict(unit), config, class_names(config), "cpu")
+    todo, classes = in_regions(units, config.regions), class_names(config)
+    counts = [count_row(asdict(unit), config, classes, "cpu") for unit in parts_to_count(todo, todo, config)]
+    for unit in todo:
+        row = build_row(asdict(unit), config, classes, "cpu", counted_clips(counts)[0])
         assert row["status"] == "built", row
     reader.close()
     return load_tables(config.output)
@@ -115,7 +118,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Episod
         folder / "tables",
         input=(str(folder / "clips"),),
         segmenter="plain",
-        quality="accuracy",
+        quality="weighted",
+        two_sided_stride=3,
         features=("flow", "scores"),
         propagation=TablePropagationConfig(flow_size=64),
     )
@@ -151,7 +155,7 @@ def test_a_run_takes_the_keys_of_the_tables(
     folder, tables = learned
     file = str(folder / KINDS[name])
     asked: dict[str, Any] = {"max_interval": LONGEST, "policy": file}
-    tried = np.geomspace(1e-4, 1.0, 25)
+    tried = np.geomspace(1e-4, 10.0, 31)
     keys_RPT = np.stack([keys_on(table, name, tried, **asked) for table in tables])
     apart_P = (keys_RPT != keys_RPT[:1]).any(axis=(0, 2)) * (keys_RPT.sum(axis=(0, 2)) > 8)
     place = int(np.flatnonzero(apart_P)[0])  # regions have keys of their own there

@@ -311,8 +311,9 @@ Value = Callable[[Sequence[Point]], list[Valued]]
 
 def describe(choice: Choice) -> str:
     """The choice as a table for people."""
+    unit = "key frames" if _counted(choice) == "keys" else _counted(choice)
     asked = "".join(
-        f"at most {100 * v:g} % key frames" if name == "budget" else f"at most {v:g} points lost on a clip"
+        f"at most {100 * v:g} % {unit}" if name == "budget" else f"at most {v:g} points lost on a clip"
         for name, v in choice.asked.items()
     )
     lines = [

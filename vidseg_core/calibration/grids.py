@@ -88,6 +88,7 @@ class GridTrial:
         if self.problem:
             return
         self._tables = [table for each in looked for table in each.tables]
+        # times, so a median: one clip on which the machine was busy would carry a mean
         self.parts: tuple[float, ...] = tuple(np.median([each.costs for each in looked], axis=0).tolist())
         self._pixels: tuple[float, ...] = tuple(
             np.mean([way.regions.shares(each.size) for each in looked], axis=0).tolist()

@@ -66,8 +66,9 @@ def _by_budget(
     if not fitting:
         least = min(points, key=lambda point: point.share)
         fitting = [least]
+        forced = "one" if len(least.parts) == 1 else "a frame's worth of pixels"
         note = (
-            f"no schedule tried has so few keys: --scheduler.max_interval forces one in "
+            f"no schedule tried has so few keys: --scheduler.max_interval forces {forced} in "
             f"{1 / least.share:.1f} frames or more often; the nearest is taken, and the budget is exceeded"
         )
     tables = _by_family(value(fitting))
