@@ -37,7 +37,7 @@ import torch
 from benchmarks.clips import SETS, Marks, Material, materials, through
 from benchmarks.committed import predict
 from benchmarks.pays import at_cost
-from benchmarks.temporal import arm, fit, write_net
+from benchmarks.temporal_arms import arm, fit, write_net
 from vidseg_core.engine import Engine
 from vidseg_core.models import Segmenter, build_segmenter
 from vidseg_core.propagation import FlowWarp

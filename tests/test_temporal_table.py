@@ -10,7 +10,8 @@ import math
 import pytest
 import torch
 
-from benchmarks.temporal import Held, half_width, table
+from benchmarks.temporal import half_width, table
+from benchmarks.temporal_arms import Held
 from vidseg_core.config.recipes import TemporalRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.training.teacher import Seen
