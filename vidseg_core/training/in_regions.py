@@ -35,7 +35,6 @@ class InRegions(Beside):
     def __init__(self, config: TrainSegmenterConfig, class_names: Sequence[str], device: str) -> None:
         super().__init__(config, class_names, device)
         self._regions: LearnedRegionsRecipe = config.regions
-        self._device = torch.device(device)
 
     def judge(
         self,
