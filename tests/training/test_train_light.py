@@ -87,6 +87,17 @@ def test_the_fusion_learns_which_branch_to_believe_while_the_light_net_learns_it
     assert float((fused.argmax(1) == labels).float().mean()) > 0.95
 
 
+def test_the_fusion_learns_the_masks_of_the_net_whatever_a_clip_says() -> None:
+    """From labels of a few clips it learned to say rare classes less often than the net does."""
+    frames_THW3 = np.stack(moving_clip(8, seed=1))
+    truth_THW = np.random.default_rng(0).integers(0, 6, frames_THW3.shape[:3], np.uint8)
+    mine, losses = learner("accel"), []
+    for labels_THW in (None, truth_THW):
+        clip = FlowClip(name="a", frames_THW3=frames_THW3, labels_THW=labels_THW)
+        losses.append(mine.judge([mine.draw([clip], np.random.default_rng(3))])["fused"])
+    assert torch.equal(*losses)
+
+
 def test_accel_is_read_back_and_scored_beside_its_branches(tmp_path: Path) -> None:
     trained, mine = loop("accel", tmp_path), learner("accel")
     trained.run()

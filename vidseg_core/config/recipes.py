@@ -229,7 +229,7 @@ class PropagationRecipe:
     read: float = 0.3
     """match, weight: labels read where the pictures look alike"""
     fused: float = 1.0
-    """accel, weight: fused scores give the clip's labels, or the net's where it has none"""
+    """accel, weight: fused scores give the mask that the net makes of the frame"""
     light: float = 5.0
     """accel, grfp; weight: scores of the light net alone like the net's own"""
     frames: int = 5

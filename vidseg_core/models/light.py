@@ -16,8 +16,9 @@ class shares less 1 / C. Where the picture is not explained by the frame before,
     h = lambda (1 - z) r w + z h~
 
 Ours: N's scores are warped, not its features, and straight from the key; the pictures of r are gray and at
-flow size. A new fusion takes the mean of its branches. New kernels of the unit are those of the authors
-without their noise: W_xh and W_hh 6 at the centre of the own class, lambda 2, all others 0.
+flow size. A new fusion is the reference branch, to which it learns to add: a light net that begins from
+nothing has nothing to say. New kernels of the unit are those of the authors without their noise: W_xh and
+W_hh 6 at the centre of the own class, lambda 2, all others 0.
 
 Legend: B frames, C classes, H, W their size; h, w flow size; 3 = RGB in 0..1.
 """
@@ -82,7 +83,7 @@ class AccelNet(BesideNet):
         assert self.fuse.bias is not None
         nn.init.zeros_(self.fuse.bias)
         with torch.no_grad():
-            self.fuse.weight.copy_(0.5 / PACE * torch.eye(classes).repeat(1, 2)[:, :, None, None])
+            self.fuse.weight.copy_(torch.eye(classes, 2 * classes)[:, :, None, None] / PACE)
 
     def forward(self, reference_BCHW: torch.Tensor, update_BCHW: torch.Tensor) -> torch.Tensor:
         """SF: fused scores, (B, C, H, W)."""

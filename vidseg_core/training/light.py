@@ -1,8 +1,9 @@
 """What Accel and GRFP learn: a light net, and how its scores are joined with N's (`models.light`).
 
 Model: N is frozen, and the light net learns to say what N says. Accel's fusion learns beside it, with
-branches that it does not change, from labels by cross-entropy as in the paper: the clip's, or N's where it
-has none. (From N's scores it learned nothing that the light net did not know alone.) What GRFP gives should
+branches that it does not change, by cross-entropy from the mask that N makes of the frame. (From N's scores
+it learned nothing that the light net did not know alone; from the clips' labels, as in the paper, it learned
+on few clips to say rare classes less often than N does.) What GRFP gives should
 be what N itself says of the frame, and labels may judge it, too. Accel learns from a frame and its key, GRFP
 from `recipe.frames` consecutive ones, the first a key: N's scores there are the state that the others begin
 with. Flow is DIS, as in a run by default. The papers train N along.
@@ -22,7 +23,6 @@ from numpy.random import Generator
 from torch import nn
 
 from vidseg_core.config.train_propagation import TrainPropagationConfig
-from vidseg_core.datasets.records import IGNORE
 from vidseg_core.engine.look import make_view
 from vidseg_core.models.digest import digest_file
 from vidseg_core.models.light import AccelNet, BesideNet, GrfpNet, light_facts
@@ -81,10 +81,8 @@ class AccelLearner(_LightLearner):
         wanted, reference = self._said(now), self._warped(self._said(key), now, key)
         update = self.net.light(self.pictures(now))
         fused = self.net(reference, update.detach())
-        labels_Bhw = self.tensor([cut.labels_Thw[0] for cut in cuts]).long()
-        bare_B11 = (labels_Bhw == IGNORE).all(2).all(1)[:, None, None]
         return {
-            "fused": scores_loss(fused, torch.where(bare_B11, wanted.argmax(1), labels_Bhw)),
+            "fused": scores_loss(fused, wanted.argmax(1)),
             "light": divergence(update, wanted),
         }
 
