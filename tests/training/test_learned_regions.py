@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engine.toy import inputs, make_engine
-from tests.training.small import SCENES, Stopped, make_folder, small_config, small_options, weights_in
+from tests.training.small import (
+    SCENES,
+    VAL_CLIP,
+    Stopped,
+    make_folder,
+    small_config,
+    small_options,
+    weights_in,
+)
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import (
     AugmentRecipe,
@@ -33,15 +42,22 @@ from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
 from vidseg_core.datasets.records import IGNORE, DatasetError
 from vidseg_core.engine.regions import RegionEngine, RegionStates
+from vidseg_core.metrics import ConfusionMatrix
 from vidseg_core.models import build_segmenter
 from vidseg_core.models.trainable import trainable_net
-from vidseg_core.training import ray_loader
+from vidseg_core.training import ray_loader, segmenter_job
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.data import open_training_data
 from vidseg_core.training.in_regions import InRegions, alike, see_crops
 from vidseg_core.training.loop import train
 from vidseg_core.training.samples import Batch, Framed
-from vidseg_core.training.segmenter_job import SegmenterTraining, build_beside, build_net, run_train_segmenter
+from vidseg_core.training.segmenter_job import (
+    SegmenterJob,
+    SegmenterTraining,
+    build_beside,
+    build_net,
+    run_train_segmenter,
+)
 
 NET, GRID = "tiny-scenes", LearnedRegionsRecipe(grid="2x2", overlap=8, working_size="96")
 PLAIN = AugmentRecipe(flip=False, scale_min=1.0, scale_max=1.0)
@@ -207,6 +223,45 @@ def test_labels_count_where_they_are_asked_for_and_are_not_needed_else(tmp_path:
     assert run(bare).step == 6
 
 
+def test_the_best_weights_are_those_of_masks_that_are_put_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On whole frames learning costs something: the best net there may be the one that learned least."""
+    config = config_for(tmp_path, val_clips=(VAL_CLIP,))
+    data, net = open_training_data(config), trainable_net(NET).eval()
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(segmenter_job, "train", lambda *_, **options: given.update(options))
+    job = SegmenterJob(config=config, data=data, options=small_options(config), loading=None)
+    member = SimpleNamespace(group=SimpleNamespace(rank=0, size=1), device="cpu", watch=None)
+    job.work(member)  # type: ignore[arg-type]
+    found = given["validation"](net, torch.device("cpu"), 0, 1)
+    of_regions, of_frames = ConfusionMatrix(len(NAMES)), ConfusionMatrix(len(NAMES))
+    for listed in data.validation:
+        record = listed.dataset.read(listed.item)
+        assert record.labels_HW is not None
+        frame_13HW = torch.from_numpy(record.frame_HW3).permute(2, 0, 1)[None].float() / 255.0
+        for matrix, crops in ((of_regions, GRID.cut.crops((64, 96))), (of_frames, ())):
+            scores = see_crops(net, frame_13HW, crops, nullcontext)
+            matrix.update(scores.argmax(1)[0].to(torch.uint8).numpy(), record.labels_HW)
+    assert np.array_equal(found.counts_CC, of_regions.counts_CC)
+    assert not np.array_equal(found.counts_CC, of_frames.counts_CC)
+
+
+def test_frames_to_validate_on_that_have_no_such_regions_are_refused_before_the_run(tmp_path: Path) -> None:
+    low = "scenes:videos=1,frames=2,height=32,width=96"
+    config = config_for(tmp_path / "run", val=(low,), regions=replace(GRID, grid="4x2"))
+    with pytest.raises(ConfigError, match=r"--regions\.grid: 4x2 cuts frames of 32x96"):
+        SegmenterTraining(config, None).prepare()
+
+
+def test_classes_are_balanced_by_frames_that_have_labels(tmp_path: Path) -> None:
+    text = make_folder(tmp_path / "some", clips=1, side=48)
+    sorted((tmp_path / "some" / "masks" / "clip0").iterdir())[0].unlink()
+    labels = LearnedRegionsRecipe(grid="2x2", overlap=8, working_size="96", labels=True)
+    data = open_training_data(config_for(tmp_path, data=(text,), regions=labels))
+    assert len(data.labelled) == 2 and data.class_pixels(0.0).sum() == 48 * 48
+
+
 def test_stopped_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     varied = AugmentRecipe(colour=0.5, rotate=10.0, behind=0.5, scale_min=0.5)
     run(config_for(tmp_path / "whole", augment=varied, save_every=2))
@@ -265,6 +320,8 @@ def test_a_dry_run_says_what_is_seen_and_what_teaches(
             r"--recipe\.class_balance: counts labels, which do not count here",
         ),
         ({"augment": AugmentRecipe(focus=0.5)}, r"--augment\.focus: counts labels"),
+        ({"recipe": TrainRecipe(dice=0.5)}, r"--recipe\.dice: counts labels, which do not count here"),
+        ({"encoder_weights": "a.pth"}, r"--encoder_weights: does not go with --regions\.grid"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], said: str) -> None:

@@ -142,9 +142,7 @@ class TrainSegmenterConfig:
 
     def _check_regions(self) -> None:
         regions = self.regions
-        problem = regions.cut.problem(regions.size)  # options of the cut are checked as it is made
-        wide = problem and not problem.startswith(regions.grid)
-        check(not problem, "--regions.overlap" if wide else "--regions.grid", problem)
+        regions.cut.check_size(regions.size)  # options of the cut are checked as it is made
         _check_share("--regions.whole", regions.whole, 0.0, 1.0)
         check(regions.whole < 1 or not regions.on, "--regions.whole", "is 1: no sample would be cut")
         if not regions.on:
@@ -153,8 +151,11 @@ class TrainSegmenterConfig:
             return
         problem = "does not go with --regions.grid: neighbours are learned in crops of one size"
         check(not self.temporal.gap, "--temporal.gap", problem)
+        problem = "does not go with --regions.grid, which goes on from a net that is trained whole"
+        check(self.encoder_weights is None, "--encoder_weights", problem)
         if not regions.labels:
             problem = "counts labels, which do not count here: give --regions.labels true"
+            check(not self.recipe.dice, "--recipe.dice", problem)
             check(not self.recipe.class_balance, "--recipe.class_balance", problem)
             check(not self.augment.focus, "--augment.focus", problem)
 

@@ -63,10 +63,12 @@ class TrainingData:
         )
 
     def sizes(self) -> set[tuple[int, int]]:
-        """(H, W) of the first training frame of each clip, of many clips of some."""
-        first = {listed.item.video_id: listed for listed in reversed((*self.labelled, *self.pseudo))}
-        some = spread(list(first.values()), LOOKED_AT)
-        shapes = (listed.dataset.read(listed.item).frame_HW3.shape for listed in some)
+        """(H, W) of the first frame of each clip to learn from and to validate on, of many clips of some."""
+        chosen: list[Listed] = []
+        for listed in ((*self.labelled, *self.pseudo), self.validation):
+            first = {each.item.video_id: each for each in reversed(listed)}
+            chosen += spread(list(first.values()), LOOKED_AT)
+        shapes = (listed.dataset.read(listed.item).frame_HW3.shape for listed in chosen)
         return {(shape[0], shape[1]) for shape in shapes}
 
     def with_neighbours(self, gap: int) -> int:
@@ -83,7 +85,11 @@ class TrainingData:
     def class_pixels(self, share: float) -> np.ndarray:
         """Pixels of each class, int64 (C,), on evenly spread frames; pseudo-labelled ones by their share."""
         pseudo = round(COUNTED * share)
-        chosen = [*spread(self.pseudo, pseudo), *spread(self.labelled, COUNTED - pseudo)]
+        made, drawn = (
+            [listed for listed in kind if listed.item.label is not None]
+            for kind in (self.pseudo, self.labelled)
+        )
+        chosen = [*spread(made, pseudo), *spread(drawn, COUNTED - pseudo)]
         pixels_C = np.zeros(len(self.class_names), dtype=np.int64)
         for listed in chosen:
             labels_HW = labelled_record(listed.dataset, listed.item).labels_HW

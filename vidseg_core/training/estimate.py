@@ -59,7 +59,7 @@ def dry_run(
     step = measure_step(net.to(device), batch, beside, device)
     step_s, kept_MB = (each * recipe.batch / measured for each in (step.seconds, step.kept_bytes / 2**20))
     weights_MB = held_bytes(net, recipe, beside) / 2**20
-    validate_s = _validate_seconds(data, net, device)
+    validate_s = _validate_seconds(config, data, net, device)
     validations = -(-recipe.steps // config.val_every)
     total_s = recipe.steps * step_s + validations * validate_s
     read_total_s = recipe.steps * recipe.batch * read_s
@@ -122,10 +122,12 @@ def measure_step(net: TrainableNet, batch: Batch, beside: Beside | None, device:
     return Step(seconds=seconds, kept_bytes=sum(kept.values()))
 
 
-def _validate_seconds(data: TrainingData, net: TrainableNet, device: torch.device) -> float:
+def _validate_seconds(
+    config: TrainSegmenterConfig, data: TrainingData, net: TrainableNet, device: torch.device
+) -> float:
     if not data.validation:
         return 0.0
     some = data.validation[:MEASURED]
     started = time.perf_counter()
-    Validation(some, len(data.class_names))(net, device, 0, 1)
+    Validation(some, len(data.class_names), config.regions.cut)(net, device, 0, 1)
     return (time.perf_counter() - started) * len(data.validation) / len(some)

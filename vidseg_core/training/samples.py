@@ -21,7 +21,9 @@ import cv2
 import numpy as np
 import torch
 
+from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import AugmentRecipe, LearnedRegionsRecipe
+from vidseg_core.config.regions import Crop, RegionsConfig
 from vidseg_core.datasets.records import IGNORE, DatasetError, FrameDataset, Item, Record
 from vidseg_core.media import working_size
 from vidseg_core.training.neighbours import COUNT, draw_neighbours
@@ -205,10 +207,7 @@ class TrainingSet:
 
         record = self._record(listed)
         size = (record.frame_HW3.shape[0], record.frame_HW3.shape[1])
-        if problem := regions.cut.problem(size):
-            option = "grid" if problem.startswith(regions.grid) else "overlap"
-            where = f"frame {record.frame_index} of {record.video_id}"
-            raise DatasetError(f"{where}: --regions.{option}: {problem}")
+        crops_of(record, regions.cut)
         rng = self.order.random(step, slot)
         frames, labels = augment_all([record], self._augment, rng, self._another, size)
         frame_3HW = np.zeros((3, self.crop, self.crop), np.float32)
@@ -282,6 +281,16 @@ def labelled_record(dataset: FrameDataset, item: Item) -> Record:
             f"{record.labels_HW.shape[0]}"
         )
     return record
+
+
+def crops_of(record: Record, regions: RegionsConfig) -> tuple[Crop, ...]:
+    """The regions of a record's frame; `DatasetError` for one that has no such regions."""
+    size = (record.frame_HW3.shape[0], record.frame_HW3.shape[1])
+    try:
+        regions.check_size(size)
+    except ConfigError as problem:
+        raise DatasetError(f"frame {record.frame_index} of {record.video_id}: {problem}") from problem
+    return regions.crops(size)
 
 
 def resized(record: Record, size: int) -> Record:

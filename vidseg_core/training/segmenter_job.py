@@ -173,7 +173,8 @@ class SegmenterJob:
         slots = range(rank * batch // size, (rank + 1) * batch // size)
         validation = None
         if data.validation:
-            validation = Validation(data.validation, len(data.class_names), keep=KEPT_FRAMES)
+            cut = config.regions.cut
+            validation = Validation(data.validation, len(data.class_names), cut, keep=KEPT_FRAMES)
         train(
             build_net(config, data),
             lambda start: ray_batches(training_set, start, config.recipe.steps, slots, self.loading),
@@ -243,7 +244,7 @@ def _check_share(config: TrainSegmenterConfig, net: TrainableNet) -> None:
 
 def _describe(config: TrainSegmenterConfig, data: TrainingData, net: TrainableNet) -> str:
     counts, recipe = _counts(data), config.recipe
-    kind = "labelled frames" if config.uses_labels else "frames"
+    kind = "frames" if config.regions.on else "labelled frames"
     kinds = f"{counts['labelled']:,} {kind}" if counts["labelled"] else ""
     if counts["pseudo"]:
         kinds += f"{' and ' if kinds else ''}{counts['pseudo']:,} pseudo-labelled"

@@ -1,23 +1,36 @@
-"""Validation: whole frames through the net, compared with their labels."""
+"""Validation: frames through the net as it will be used, whole or in regions, compared with their labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
-from torch import nn
 
+from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.records import Record
 from vidseg_core.metrics import ConfusionMatrix
-from vidseg_core.training.samples import Listed, labelled_record, resized
+from vidseg_core.models.trainable import TrainableNet
+from vidseg_core.training.in_regions import see_crops
+from vidseg_core.training.samples import Listed, crops_of, labelled_record, resized
 
 
 class Validation:
     """The frames to validate on; each worker takes every size-th of them."""
 
-    def __init__(self, listed: Sequence[Listed], num_classes: int, *, size: int = 0, keep: int = 0) -> None:
-        """`size`: longest side, as in training. `keep`: so many frames stay in memory once read."""
+    def __init__(
+        self,
+        listed: Sequence[Listed],
+        num_classes: int,
+        regions: RegionsConfig | None = None,
+        *,
+        size: int = 0,
+        keep: int = 0,
+    ) -> None:
+        """`regions`: what the net sees of a frame. `size`: longest side, as in training. `keep`: so many
+        frames stay in memory once read."""
+        self._regions = regions if regions is not None and regions.on else None
         self._listed, self._classes, self._size = listed, num_classes, size
         self._keep, self._kept = keep, dict[int, Record]()
 
@@ -25,15 +38,20 @@ class Validation:
         return len(self._listed)
 
     @torch.no_grad()
-    def __call__(self, net: nn.Module, device: torch.device, rank: int, size: int) -> ConfusionMatrix:
-        """Counts over this worker's frames; the net is left in the mode it came in."""
+    def __call__(self, net: TrainableNet, device: torch.device, rank: int, size: int) -> ConfusionMatrix:
+        """Counts over this worker's frames; the net is left in the mode it came in.
+
+        Raises `DatasetError` for a frame without labels, or without such regions.
+        """
         matrix, training = ConfusionMatrix(self._classes), net.training
         net.eval()
         for number in range(rank, len(self._listed), size):
             record = self._record(number)
             frame_13HW = torch.from_numpy(np.ascontiguousarray(record.frame_HW3)).to(device)
             frame_13HW = frame_13HW.permute(2, 0, 1).unsqueeze(0).float() / 255.0
-            labels_HW = net(frame_13HW).argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+            crops = crops_of(record, self._regions) if self._regions is not None else ()
+            scores_1CHW = see_crops(net, frame_13HW, crops, nullcontext)
+            labels_HW = scores_1CHW.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
             assert record.labels_HW is not None
             matrix.update(labels_HW, record.labels_HW)
         net.train(training)
