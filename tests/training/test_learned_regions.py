@@ -44,7 +44,7 @@ from vidseg_core.datasets.records import IGNORE, DatasetError
 from vidseg_core.engine.regions import RegionEngine, RegionStates
 from vidseg_core.metrics import ConfusionMatrix
 from vidseg_core.models import build_segmenter
-from vidseg_core.models.trainable import trainable_net
+from vidseg_core.models.trainable import trainable_net, weights_of
 from vidseg_core.training import ray_loader, segmenter_job
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.data import open_training_data
@@ -252,6 +252,19 @@ def test_frames_to_validate_on_that_have_no_such_regions_are_refused_before_the_
     config = config_for(tmp_path / "run", val=(low,), regions=replace(GRID, grid="4x2"))
     with pytest.raises(ConfigError, match=r"--regions\.grid: 4x2 cuts frames of 32x96"):
         SegmenterTraining(config, None).prepare()
+
+
+def test_a_net_whose_file_names_no_classes_teaches_itself_those_of_the_data(tmp_path: Path) -> None:
+    torch.save(weights_of(trainable_net(NET)), tmp_path / "plain.pth")
+    labels = replace(GRID, labels=True)
+    options = {"weights": str(tmp_path / "plain.pth"), "regions": labels}
+    training = SegmenterTraining(config_for(tmp_path / "run", **options), None)
+    training.prepare()
+    assert training.data.class_names == NAMES
+    named = make_folder(tmp_path / "other", ("u", "v", "w", "x", "y", "z"), clips=1, side=48)
+    other = config_for(tmp_path / "run", data=(named,), regions=labels)
+    with pytest.raises(ConfigError, match=r"--segmenter: tiny-scenes has other classes than the data"):
+        SegmenterTraining(other, None).prepare()
 
 
 def test_classes_are_balanced_by_frames_that_have_labels(tmp_path: Path) -> None:

@@ -35,28 +35,32 @@ class Teacher:
         """`ConfigError` for a net of other classes, without trained weights, or that cannot be built."""
         assert config.taught_by is not None
         name, weights = config.taught_by
+        itself = config.teacher is None  # the trained net as it begins
+        self._option = "--segmenter" if itself else "--teacher"
         self._device = torch.device(device)
         try:
             self.segmenter: Segmenter = build_segmenter(
                 name, device=device, weights=weights, seed=config.seed
             )
         except SegmenterError as problem:
-            raise ConfigError("--teacher", str(problem)) from problem
+            raise ConfigError(self._option, str(problem)) from problem
         if not self.segmenter.trained:
             problem = f"{name} has random weights and nothing to teach; give --teacher_weights"
-            raise ConfigError("--teacher", problem)
-        self._require(tuple(class_names), name)
-
-    def _require(self, ours: tuple[str, ...], name: str) -> None:
+            raise ConfigError(self._option, problem)
         theirs = tuple(self.segmenter.class_names)
+        unnamed = theirs == tuple(f"class_{number}" for number in range(len(class_names)))
+        if not (itself and unnamed):  # a net whose file names no class has those of the data
+            self._require(tuple(class_names), theirs, name)
+
+    def _require(self, ours: tuple[str, ...], theirs: tuple[str, ...], name: str) -> None:
         if theirs == ours:
             return
         if set(theirs) == set(ours):
-            raise ConfigError("--teacher", f"{name} has the classes of the data in another order")
+            raise ConfigError(self._option, f"{name} has the classes of the data in another order")
         lacks, more = ([c for c in a if c not in b] for a, b in ((ours, theirs), (theirs, ours)))
         said = [f"lacks {', '.join(map(repr, lacks[:8]))}"] if lacks else []
         said += [f"has {', '.join(map(repr, more[:8]))} besides"] if more else []
-        raise ConfigError("--teacher", f"{name} has other classes than the data: it {' and '.join(said)}")
+        raise ConfigError(self._option, f"{name} has other classes than the data: it {' and '.join(said)}")
 
     @property
     def digest(self) -> str:
@@ -82,7 +86,7 @@ class Teacher:
                 self.segmenter.head(self.segmenter.features(torch.zeros(1, 3, *size, device=self._device)))
         except Exception as problem:
             said = next(iter(str(problem).splitlines()), "") or type(problem).__name__
-            raise ConfigError("--teacher", f"cannot take crops of {size[0]}x{size[1]}: {said}") from problem
+            raise ConfigError(self._option, f"cannot take crops of {size[0]}x{size[1]}: {said}") from problem
 
 
 def of_frame(map_BChw: torch.Tensor, size: tuple[int, int], stride: int) -> torch.Tensor:
