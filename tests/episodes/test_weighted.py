@@ -156,17 +156,40 @@ def test_a_set_that_is_continued_weighs_as_one_that_was_made_at_once(tmp_path: P
 
 
 def test_a_clip_of_which_a_part_cannot_be_read_has_no_weights() -> None:
-    row = {"clip": "a-r1", "video": "a", "segment": 0, "message": "", "pixels": [3, 1], "counted_frames": 2}
+    row = {"clip": "a-r1", "video": "a", "segment": 0, "message": "", "pixels": [3, 1]}
+    row["counted"] = [True, True, False]
     rows = [
         row,
-        row | {"clip": "a-r2", "pixels": [2, 2], "counted_frames": 1},
-        row | {"clip": "a-r1", "segment": 1, "pixels": [4, 0], "counted_frames": 3},
+        row | {"clip": "a-r2", "pixels": [2, 2], "counted": [False, False, True]},
+        row | {"clip": "a-r1", "segment": 1, "pixels": [4, 0], "counted": [True, False]},
         row | {"clip": "b-r1", "video": "b"},
         row | {"clip": "b-r2", "video": "b", "message": "b.mp4 ends early"},
+        row | {"clip": "c-r1", "video": "c"},
+        row | {"clip": "c-r2", "video": "c", "counted": [True, True]},
     ]
     pixels, problems = counted_clips(rows)
-    assert pixels["a"].pixels_C.tolist() == [9, 3] and pixels["a"].frames == 5
-    assert problems == {"b": "b.mp4 ends early"}
+    assert pixels["a"].pixels_C.tolist() == [9, 3] and pixels["a"].frames == 4
+    assert problems == {"b": "b.mp4 ends early", "c": "c-r2: its regions were read as 3 and 2 frames"}
+
+
+def test_a_frame_counts_once_whichever_of_its_regions_have_labels() -> None:
+    """Regions whose labels are on other frames said too few: losses were smaller than those of the frame."""
+    labels = [np.full((4, 8), 255, np.uint8) for _ in range(3)]
+    labels[0][:, :4], labels[1][:, 4:] = 0, 1
+    whole = ClassPixels.of(labels, 2)
+    left, right = (ClassPixels.of([each[:, part] for each in labels], 2) for part in np.s_[:4, 4:])
+    together = left.beside(right)
+    assert together.frames == whole.frames == 2
+    assert np.array_equal(together.weights_KK(), whole.weights_KK())
+    assert together.then(left).frames == 3
+
+
+def test_a_unit_that_an_estimate_has_several_times_is_one_table(tmp_path: Path) -> None:
+    """Of many videos a sample is opened and counted so often; a clip of one table weighs itself."""
+    units = dataset_units(settings(tmp_path))
+    assert not parts_to_count(units * 2, units, settings(tmp_path))
+    cut = in_regions(units, CUT)
+    assert len(parts_to_count(cut * 2, cut, settings(tmp_path))) == 8
 
 
 def test_clips_that_are_regions_already_are_refused(tmp_path: Path) -> None:

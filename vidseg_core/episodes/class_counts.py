@@ -27,7 +27,7 @@ def parts_to_count(units: Sequence[Unit], todo: Sequence[Unit], config: BuildEpi
     """Of all `units` those of the clips that are to have tables (`todo`) and have several."""
     if config.quality != WEIGHTED:
         return []
-    tables = Counter(unit.video for unit in units)
+    tables = Counter(unit.video for unit in set(units))  # an estimate counts units of a sample several times
     wanted = {unit.video for unit in todo if tables[unit.video] > 1}
     return [unit for unit in units if unit.video in wanted]
 
@@ -36,11 +36,11 @@ def count_row(
     item: Mapping[str, Any], config: BuildEpisodesConfig, classes: tuple[str, ...], device: str
 ) -> dict[str, Any]:
     """What a Ray task does: how much one unit holds of each class, or why that is not known."""
-    unit, pixels, frames, message = Unit(**item), list[int](), 0, ""
+    unit, pixels, counted, message = Unit(**item), list[int](), list[bool](), ""
     builder = make_builder(config, classes, device).builder
     try:
         found = builder.class_pixels(read_unit(unit, config.working_size, config.split))
-        pixels, frames = found.pixels_C.tolist(), found.frames
+        pixels, counted = found.pixels_C.tolist(), found.counted_T.tolist()
     except (DatasetError, MediaError) as problem:
         message = str(problem)
     return {
@@ -52,7 +52,7 @@ def count_row(
         "message": message,
         "frames": unit.frames,
         "pixels": pixels,
-        "counted_frames": frames,
+        "counted": counted,
     }
 
 
@@ -66,8 +66,13 @@ def counted_clips(rows: Iterable[Mapping[str, Any]]) -> tuple[dict[str, ClassPix
             problems.setdefault(row["video"], row["message"])
             continue
         place = row["video"], row["segment"]
-        found = ClassPixels(np.array(row["pixels"], np.int64), row["counted_frames"])
-        of_segments[place] = of_segments[place].beside(found) if place in of_segments else found
+        found = ClassPixels(np.array(row["pixels"], np.int64), np.array(row["counted"], bool))
+        beside = of_segments.get(place, found)
+        if len(beside.counted_T) != len(found.counted_T):  # frames were lost in one of them
+            lengths = f"{len(beside.counted_T)} and {len(found.counted_T)} frames"
+            problems.setdefault(row["video"], f"{row['clip']}: its regions were read as {lengths}")
+            continue
+        of_segments[place] = beside.beside(found) if place in of_segments else found
     pixels: dict[str, ClassPixels] = {}
     for (video, _), found in of_segments.items():
         pixels[video] = pixels[video].then(found) if video in pixels else found

@@ -8,9 +8,9 @@ Model, frame by frame (DVRL section 3.2):
 - `accuracy` (Eq. 2 as it is written, and the confidence of DVSNet Eq. 1): share of the pixels on which mask
   and N's own mask agree;
 - `weighted`: 1 minus what the wrong pixels cost of the *clip's* mean IoU, against N's own mask. Let n_c be
-  the pixels of class c in the whole clip, C' the number of classes that it shows, T its frames. A pixel of
-  class a that the mask says to be b costs T (1 / n_a + 1 / n_b) / C' frames, with 1 / n_b = 0 for a class
-  that the clip never shows.
+  the pixels of class c in the whole clip, C' the number of classes that it shows, T its frames with a
+  label. A pixel of class a that the mask says to be b costs T (1 / n_a + 1 / n_b) / C' frames, with
+  1 / n_b = 0 for a class that the clip never shows.
 
 Why `weighted` adds up: over the clip IoU_c = (n_c - missed_c) / (n_c + added_c), which is
 1 - (missed_c + added_c) / n_c to first order, and every wrong pixel is missed in one class and added to
@@ -51,27 +51,34 @@ class ClassPixels:
 
     pixels_C: np.ndarray
     """int64: labelled pixels."""
-    frames: int
-    """With a labelled pixel."""
+    counted_T: np.ndarray
+    """bool: which frames have a labelled pixel."""
 
     @classmethod
     def of(cls, masks: Iterable[np.ndarray | None], classes: int) -> ClassPixels:
         """Of label maps with ids below `classes`; 255 and `void` count nowhere."""
-        pixels_C, frames = np.zeros(classes, np.int64), 0
+        pixels_C, counted = np.zeros(classes, np.int64), list[bool]()
         for labels_HW in masks:
+            found_C = np.zeros(classes, np.int64)
             if labels_HW is not None:
-                found_C = np.bincount(labels_HW.ravel(), minlength=classes)[:classes]
-                pixels_C += found_C
-                frames += bool(found_C.any())
-        return cls(pixels_C, frames)
+                found_C += np.bincount(labels_HW.ravel(), minlength=classes)[:classes]
+            pixels_C += found_C
+            counted.append(bool(found_C.any()))
+        return cls(pixels_C, np.array(counted, bool))
 
     def beside(self, other: ClassPixels) -> ClassPixels:
         """With those of another part of the same frames."""
-        return ClassPixels(self.pixels_C + other.pixels_C, max(self.frames, other.frames))
+        return ClassPixels(self.pixels_C + other.pixels_C, self.counted_T | other.counted_T)
 
     def then(self, other: ClassPixels) -> ClassPixels:
         """With those of other frames."""
-        return ClassPixels(self.pixels_C + other.pixels_C, self.frames + other.frames)
+        counted_T = np.concatenate([self.counted_T, other.counted_T])
+        return ClassPixels(self.pixels_C + other.pixels_C, counted_T)
+
+    @property
+    def frames(self) -> int:
+        """With a labelled pixel."""
+        return int(self.counted_T.sum())
 
     def weights_KK(self) -> np.ndarray:
         """float64 [K, K], label and mask: what a wrong pixel costs, in frames; see the module."""
