@@ -181,7 +181,8 @@ def gains(rows: Sequence[Row]) -> Iterator[str]:
         def values(grid: str, keys: str, share: float = share) -> list[np.ndarray]:
             return [np.array([100 * worth[c, grid, keys, share] for c in clips]) for clips in kinds.values()]
 
-        rival = max(PLAIN, key=lambda keys: np.mean([value_C.mean() for value_C in values("1x1", keys)]))
+        levels = {keys: np.mean([value_C.mean() for value_C in values("1x1", keys)]) for keys in PLAIN}
+        rival = max(PLAIN, key=lambda keys: np.nan_to_num(levels[keys], nan=-np.inf))
         base = values("1x1", rival)
         for grid, keys in dict.fromkeys((row["grid"], row["keys"]) for row in rows):
             found = [value_C - base_C for value_C, base_C in zip(values(grid, keys), base, strict=True)]

@@ -33,6 +33,8 @@ from vidseg_core.models.protocol import SegmenterError
 
 MODELS = {"sam2": ("sam2_video", "Sam2Video"), "edgetam": ("edgetam_video", "EdgeTamVideo")}
 """Family -> `model_type` in config.json, and the beginning of the names of its classes."""
+FORM = 2
+"""Of what is held between frames; another one may move a pixel, and a run begun with it is not continued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +184,8 @@ def memory_folder(family: str, place: str) -> Path:
 
 
 def memory_digest(family: str, place: str) -> str:
-    """Hex SHA-256 over the files that decide what the net says, wherever they lie."""
+    """Hex SHA-256 over `FORM` and the files that decide what the net says, wherever they lie."""
     folder = memory_folder(family, place)
     files = [folder / "config.json", folder / NAME, *sorted(folder.glob("model*.safetensors"))]
-    parts = [f"{file.name} {digest_file(file)}" for file in files if file.is_file()]
+    parts = [f"form {FORM}", *(f"{file.name} {digest_file(file)}" for file in files if file.is_file())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
