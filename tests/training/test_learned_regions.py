@@ -307,13 +307,19 @@ def test_a_dry_run_says_what_is_seen_and_what_teaches(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_grid_written_in_another_way_is_the_same_grid() -> None:
+    assert LearnedRegionsRecipe(grid="02x2") == LearnedRegionsRecipe(grid="2x2")
+    assert LearnedRegionsRecipe(grid="01x1") == LearnedRegionsRecipe()
+    with pytest.raises(ConfigError, match=r"--regions\.grid: must be ROWSxCOLUMNS"):
+        LearnedRegionsRecipe(grid="2")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"regions": LearnedRegionsRecipe(overlap=8)}, r"--regions\.overlap: goes with --regions\.grid"),
         ({"regions": LearnedRegionsRecipe(whole=0.0)}, r"--regions\.whole: goes with --regions\.grid"),
         ({"regions": LearnedRegionsRecipe(grid="2x2", whole=1.0)}, r"--regions\.whole: is 1"),
-        ({"regions": LearnedRegionsRecipe(grid="2")}, r"--regions\.grid: must be ROWSxCOLUMNS"),
         (
             {"regions": LearnedRegionsRecipe(grid="8x8", working_size="64")},
             r"--regions\.grid: 8x8 cuts frames of 64x64 into regions of 8 pixels",

@@ -130,6 +130,9 @@ class LearnedRegionsRecipe:
     labels: bool = False
     """labels count, too, where frames have some; false: the teacher alone teaches, labels are not needed"""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", self.cut.grid)
+
     @property
     def cut(self) -> RegionsConfig:
         """The regions, as `segment` has them."""
