@@ -3,7 +3,7 @@
     python -m benchmarks.match_cost [--sizes 144x256 256x256] [--classes 2 5 11] [--turns 5] [--json FILE]
 
 A drawn scene, labels stand in for N, a key every 12, two sides, one thread, everything
-through `Engine.step`. Classes of the scene are told apart by where they are until there are enough. `flow` is
+through `Engine.step`. Classes of the scene differ by where they are until there are enough. `flow` is
 DIS and warping from both sides; `match` the net in every gap; `checked` where a self-check chooses, which
 predicts left-out keys, too. ms: processor time a frame that is no key, median over turns; in a turn all are
 measured one after another, so that what else the machine does meets all of them. Beside: less flow.

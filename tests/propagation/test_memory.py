@@ -219,20 +219,7 @@ def test_what_is_made_of_keys_counts_whatever_the_sides(trackers: dict[str, Trac
         name: filler_of(each, two_sided=two_sided) for name, each in (("net", trackers["sam2"]), ("", Copy()))
     }
     kept, carried = made["net"].most_kept(), made["net"].most_remembered(H, W, 1)
-    sizes = {
-        name: state_bound(
-            filler,
-            build_scheduler("fixed", interval=4),
-            two_sided=two_sided,
-            max_interval=1,
-            flow_size=48,
-            channels=1,
-            size=(H, W),
-            late=False,
-            measured=Measured(),
-        ).bytes
-        for name, filler in made.items()
-    }
+    sizes = {name: _bound(filler, 1, two_sided=two_sided) for name, filler in made.items()}
     shown = 3 * H * W  # its key's frame
     asked = KeptKey(0, np.zeros(3, np.uint8), frozenset(), SeenKey([], None))
     assert bytes_of(asked) == 3, "what is measured on keys was nothing, too"
@@ -258,20 +245,8 @@ def test_what_the_right_key_says_is_held_for_a_gap_and_counts(
     filler = filler_of(tracker, two_sided=True)
     assert held == [filler.most_held(4)] and held[0] > 0
 
-    def bound(interval: int, propagator: Any) -> int:
-        return state_bound(
-            filler_of(propagator, two_sided=True),
-            build_scheduler("fixed", interval=5),
-            two_sided=True,
-            max_interval=interval,
-            flow_size=48,
-            channels=1,
-            size=(H, W),
-            late=False,
-            measured=Measured(),
-        ).bytes
-
-    grows = [bound(5, each) - bound(1, each) for each in (tracker, Sees())]
+    fillers = (filler, filler_of(Sees(), two_sided=True))
+    grows = [_bound(each, 5, two_sided=True) - _bound(each, 1, two_sided=True) for each in fillers]
     assert grows[0] == grows[1] + held[0]
 
 
@@ -281,6 +256,21 @@ class Sees:
     level, needs_flow, reads = "labels", True, "frame"
 
     def fill(self, gaps: Any) -> Any: ...
+
+
+def _bound(filler: Any, interval: int, *, two_sided: bool) -> int:
+    """Bytes of the most that a segment holds, with a key after `interval` frames at the latest."""
+    return state_bound(
+        filler,
+        build_scheduler("fixed", interval=5),
+        two_sided=two_sided,
+        max_interval=interval,
+        flow_size=48,
+        channels=1,
+        size=(H, W),
+        late=False,
+        measured=Measured(),
+    ).bytes
 
 
 def _bytes(held: Any) -> int:

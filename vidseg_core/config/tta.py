@@ -31,6 +31,6 @@ class TtaConfig:
 
     @property
     def words(self) -> str:
-        """What is asked for, behind the name of a net."""
+        """What is asked for, after the name of a net."""
         scales = f" at scales {' '.join(f'{scale:g}' for scale in self.scales)}" if self.scales else ""
         return f"{scales}{' with flip' if self.flip else ''}"
