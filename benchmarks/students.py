@@ -15,7 +15,8 @@ pair, less that of other pairs; none where every frame is key). Percent, means o
 the teacher at the cost of each student, linear in the logarithm of the cost ("-": outside of what was
 measured); and what is best for each budget: from so many milliseconds on, the way of highest mIoU among those
 that cost no more. --times: all that again with nets that cost so many times as much, flow and planning as
-they are. With the same --json, sets and seeds that are there are not run again.
+they are. With the same --json, sets and seeds that are there are not run again; rows with other columns, of
+an older version, are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -311,11 +312,19 @@ def _reached(points: Sequence[Point], ms: float, times: float) -> bool:
 # --- the command -------------------------------------------------------------------------------------------
 
 
+def kept(path: Path) -> list[Point]:
+    """The points of a file; those of a version with other columns are left out, which is said."""
+    rows, columns = json.loads(path.read_text(encoding="utf-8")), {field.name for field in fields(Point)}
+    points = [Point(**row) for row in rows if row.keys() == columns]
+    if len(points) < len(rows):
+        left = len(rows) - len(points)
+        print(f"{path}: {left} of {len(rows)} rows have other columns (an older version) and are left out")
+    return points
+
+
 def run(sets: Sequence[Material], folder: Path, options: argparse.Namespace) -> list[Point]:
     """All points, with those that --json has already."""
-    points: list[Point] = []
-    if options.json and options.json.is_file():
-        points = [Point(**row) for row in json.loads(options.json.read_text(encoding="utf-8"))]
+    points = kept(options.json) if options.json and options.json.is_file() else []
     for seed in options.seeds:
         for material in sets:
             if any((p.set, p.seed) == (material.name, seed) for p in points):

@@ -1,7 +1,7 @@
 """Do students flicker less that learn frames with their neighbours, and what does it cost (ETC Table I)?
 
     python -m benchmarks.temporal [--json FILE] [--sets scenes faces davis] [--seeds 0 1 2] [--steps N]
-                                  [--arms NAME ...] [--seconds N] [--nets FOLDER] [--data DIR]
+                                  [--arms NAME ...] [--choose] [--seconds N] [--nets FOLDER] [--data DIR]
 
 Every eighth frame of the training clips has labels, and clips that nobody trained on measure: mIoU from one
 confusion matrix; TC of all clips at once (Eq. 5, pooled), of the mean clip (Eq. 6), and that over the visible
@@ -13,12 +13,16 @@ many labelled frames (no arm learns from labels of neighbours):
   those of the arms below;
 - gentle: with the temporal loss of the manual's example; mild: with more weight; temporal: with the set's own
   weight and sharpness (`CHOSEN`); printed: with the weight and the V that ETC prints; held, held-mild: gentle
-  and mild, with the neighbours' side held fixed;
+  and mild, with the neighbours' side held fixed; WEIGHT@SHARPNESS, as 0.15@4.4: with these;
 - sf, pf, mf: gentle, and the teacher's classes on the labelled frames, pair-wise (Eq. 2) or multi-frame
   distillation; all: pf and mf; online: all three; the teacher is the large net of `benchmarks.students`;
 - many: sf with another teacher, the mean of six students that learned frames one by one;
 - pl: gentle, and half of each batch has the teacher's labels instead, of all frames (Algorithm 1, two scales
   and mirrored); offline: pl with pf and mf; labels: those labels, and no loss else.
+
+On faces every arm learns labels with Dice and crops around rare classes: without, such nets find neither eyes
+nor lips. With --choose every third of the training clips measures and the others teach: settings are chosen
+so, and the clips left out say what the choice is worth.
 
 Throughput is labelled frames in a second of one core's time. With --seconds no further row is begun after so
 long; with the same --json and --nets it goes on. Frames are 128 pixels wide: nets of CPU size.
@@ -33,7 +37,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +45,20 @@ import cv2
 import torch
 
 from benchmarks import average
-from benchmarks.clips import FRAMES, SETS, SIDE, Marks, Material, materials
+from benchmarks.clips import FRAMES, SETS, SIDE, Marks, Material, divided, materials
 from benchmarks.temporal_arms import (
     ARMS,
+    LABELS,
     LARGE,
     LESSONS,
+    PLAIN,
     STUDENT,
     TEACHERS,
     Arm,
     arm,
     fit,
     labelled_by,
+    named,
     write_net,
 )
 from vidseg_core.models.registry import build_segmenter
@@ -79,6 +86,11 @@ def measured_by_more(material: Material) -> Material:
         return material
     more = [drawn_clip(5000 + number, FRAMES, (96, SIDE)) for number in range(MORE)]
     return replace(material, test=[*material.test, *more])
+
+
+def to_choose(material: Material) -> Material:
+    """Its training clips alone, every third of them to measure."""
+    return divided(material.name, material.class_names, material.train)
 
 
 @torch.no_grad()
@@ -150,29 +162,37 @@ class Bench:
             begin=self._base(material, seed),
             teacher=None if what.distil is None else self._teacher(material, what.teacher),
             pseudo=self._labels(material) if what.pseudo else (),
+            labels=LABELS.get(material.name, PLAIN),
         )
         found = {"set": material.name, "arm": name, "seed": seed, "trained_per_s": pace}
         return found | self._setting(material.name, name) | measure(net, material)
 
     def _setting(self, set_name: str, name: str) -> dict[str, Any]:
         """What an arm's row depends on besides its seed."""
+        around = {"choose": self._args.choose, **asdict(LABELS.get(set_name, PLAIN))}
         if name in TEACHERS:
-            return {"teacher": TEACHERS[name]}
+            return around | {"teacher": TEACHERS[name]}
         what = arm(name, set_name)
-        found = {"steps": self._args.steps, "weight": what.weight, "sharpness": what.sharpness}
+        found = around | {"steps": self._args.steps, "weight": what.weight, "sharpness": what.sharpness}
         taught = what.distil is not None or what.pseudo
         return found | ({"teacher": TEACHERS[what.teacher], **LESSONS.get(name, {})} if taught else {})
 
     def _base(self, material: Material, seed: int) -> dict[str, torch.Tensor]:
         key = (material.name, seed)
-        path = self._scratch / f"{material.name}-{seed}-{4 * self._args.steps}.pt"
+        path = self._path(material, f"{seed}-{4 * self._args.steps}.pt")
         if key not in self._bases and path.is_file():
             self._bases[key] = torch.load(path, weights_only=True)
         if key not in self._bases:
-            net, _ = fit(material, Arm(), spec=STUDENT, seed=seed, steps=4 * self._args.steps)
+            labels = LABELS.get(material.name, PLAIN)
+            net, _ = fit(material, Arm(), spec=STUDENT, seed=seed, steps=4 * self._args.steps, labels=labels)
             self._bases[key] = {name: value.clone() for name, value in net.net.state_dict().items()}
             torch.save(self._bases[key], path)
         return self._bases[key]
+
+    def _path(self, material: Material, rest: str) -> Path:
+        """Of a net that is kept, by what it depends on."""
+        around = ("-choose" if self._args.choose else "") + ("-rare" if material.name in LABELS else "")
+        return self._scratch / f"{material.name}{around}-{rest}"
 
     def _teacher(self, material: Material, name: str) -> tuple[str, Path]:
         """Spec and weights of one of `TEACHERS`; what it is worth is a row, too."""
@@ -180,25 +200,27 @@ class Bench:
         path = self._together(material) if name == "together" else self._large(material)
         if not any((row["set"], row["arm"]) == (material.name, name) for row in self.rows):
             net = build_segmenter(spec, weights=str(path))
-            found = {"set": material.name, "arm": name, "seed": 0, "teacher": spec}
+            found = {"set": material.name, "arm": name, "seed": 0} | self._setting(material.name, name)
             self.rows.append(found | measure(lambda frame_13HW: net.head(net.features(frame_13HW)), material))
             print(line(self.rows[-1]), flush=True)
         return spec, path
 
     def _large(self, material: Material) -> Path:
-        """That of `benchmarks.students`."""
-        path = self._scratch / f"{material.name}-teacher.safetensors"
+        """That of `benchmarks.students`, but for how it learns labels."""
+        path = self._path(material, "teacher.safetensors")
         if not path.is_file():
             (longer,) = materials([material.name], self._args.data, TEACHER_FRAMES)
+            longer = to_choose(longer) if self._args.choose else longer
+            how: dict[str, Any] = {"spec": LARGE, "seed": 0, "labels": LABELS.get(material.name, PLAIN)}
             first, then = TEACHER_STEPS
-            net, _ = fit(longer, Arm(), spec=LARGE, seed=0, steps=first)
-            net, _ = fit(longer, Arm(), spec=LARGE, seed=0, steps=then, begin=net.net.state_dict())
+            net, _ = fit(longer, Arm(), steps=first, **how)
+            net, _ = fit(longer, Arm(), steps=then, begin=net.net.state_dict(), **how)
             write_net(net, path)
         return path
 
     def _together(self, material: Material) -> Path:
         """What the arms of all members begin with, as one net."""
-        path = self._scratch / f"{material.name}-together-{4 * self._args.steps}.pt"
+        path = self._path(material, f"together-{4 * self._args.steps}.pt")
         if not path.is_file():
             states = [self._base(material, seed) for seed in MEMBERS]
             average.save(path, STUDENT, material.class_names, states)
@@ -235,7 +257,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     by = {(row["set"], row["arm"], row["seed"]): row for row in rows}
     for name in dict.fromkeys(row["set"] for row in rows):
-        for kind in ARMS:
+        for kind in dict.fromkeys((*ARMS, *(row["arm"] for row in rows))):
             both = [
                 (row, by[name, "none", seed])
                 for (where, what, seed), row in by.items()
@@ -269,7 +291,8 @@ def main() -> None:
     )
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", type=named, metavar="NAME", default=list(ARMS))
+    parser.add_argument("--choose", action="store_true", help="measure on clips of the training part")
     parser.add_argument("--steps", type=int, default=100, help="of an arm; four times as many before it")
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--nets", help="folder that keeps what the arms begin with, and the teachers")
@@ -282,7 +305,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         scratch = Path(args.nets or made)
         scratch.mkdir(parents=True, exist_ok=True)
-        sets = [measured_by_more(each) for each in materials(args.sets, args.data)]
+        sets = [
+            to_choose(each) if args.choose else measured_by_more(each)
+            for each in materials(args.sets, args.data)
+        ]
         bench = Bench(sets, args, scratch)
         bench.run()
         print(table(bench.rows))

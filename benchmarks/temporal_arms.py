@@ -72,7 +72,7 @@ LESSONS = {
 }
 """By arm: weights of what a teacher gives."""
 ARMS = (*LOSSES, "temporal", *LESSONS)
-"""In the order in which they are run for each seed and set."""
+"""Those with names, in the order in which they are run for each seed and set; `named` has the others."""
 
 
 class ClipFrames:
@@ -109,6 +109,21 @@ class ClipFrames:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Labels:
+    """How labels are learned, in every arm."""
+
+    dice: float = 0.0
+    """--recipe.dice"""
+    focus: float = 0.0
+    """--augment.focus"""
+
+
+PLAIN = Labels()
+LABELS = {"faces": Labels(dice=1.0, focus=0.3)}
+"""By set, where not `PLAIN`, as of `tiny-face`: by pixels alone a small net finds neither eyes nor lips."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Arm:
     """What a student learns from besides labels."""
 
@@ -139,9 +154,21 @@ def arm(name: str, set_name: str) -> Arm:
         teacher = "together" if name == "many" else "teacher"
         pseudo = name == "offline"
         return Arm(weight=GENTLE[0], sharpness=GENTLE[1], distil=distil, teacher=teacher, pseudo=pseudo)
-    weight, sharpness = LOSSES.get(name, CHOSEN[set_name])
+    weight, sharpness = LOSSES[name] if name in LOSSES else _typed(name) or CHOSEN[set_name]
     pseudo, held = name in ("labels", "pl"), name.startswith("held")
     return Arm(weight=weight, sharpness=sharpness, pseudo=pseudo, held=held)
+
+
+def named(name: str) -> str:
+    """Of `ARMS`, or WEIGHT@SHARPNESS for the temporal loss with these; `ValueError` for any other."""
+    if name not in ARMS and _typed(name) is None:
+        raise ValueError(name)
+    return name
+
+
+def _typed(name: str) -> tuple[float, float] | None:
+    weight, found, sharpness = name.partition("@")
+    return (float(weight), float(sharpness)) if found else None
 
 
 def fit(
@@ -154,8 +181,10 @@ def fit(
     begin: dict[str, torch.Tensor] | None = None,
     teacher: tuple[str, Path] | None = None,
     pseudo: Sequence[FlowClip] = (),
+    labels: Labels = PLAIN,
 ) -> tuple[TrainableNet, float]:
     """The net, and labelled frames in a second."""
+    augment = replace(AUGMENT, focus=labels.focus)
     names, gap = material.class_names, GAP if what.weight else 0
     truth = ClipFrames(material.train, names, EVERY, seed % EVERY)
     made = ClipFrames(pseudo, names, 1, 0)
@@ -167,14 +196,15 @@ def fit(
         pseudo=len(kinds[1]),
         pseudo_ratio=0.5 if pseudo else 0.0,
     )
-    samples = TrainingSet(order, kinds[0], AUGMENT, pseudo=kinds[1], gap=gap)
-    recipe = TrainRecipe(steps=steps, batch=BATCH, lr=LR if begin is None else LR / 3, warmup=20)
+    samples = TrainingSet(order, kinds[0], augment, pseudo=kinds[1], gap=gap)
+    lr = LR if begin is None else LR / 3
+    recipe = TrainRecipe(steps=steps, batch=BATCH, lr=lr, warmup=20, dice=labels.dice)
     config = TrainSegmenterConfig(
         data=("scenes:",),
         output="unused",
         seed=seed,
         recipe=recipe,
-        augment=AUGMENT,
+        augment=augment,
         temporal=TemporalRecipe(gap=gap, weight=what.weight, sharpness=what.sharpness, labels=0.0),
         distil=what.distil or NO_LESSON,
         teacher=teacher[0] if teacher else None,

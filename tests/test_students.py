@@ -26,6 +26,7 @@ from benchmarks.students import (
     at_equal_cost,
     best,
     draw,
+    kept,
     over_seeds,
     run,
     tables,
@@ -97,6 +98,17 @@ def test_pop_is_of_masks_that_jump_at_keys_and_of_none_where_all_are_keys() -> N
     alone = Marks(material)
     alone.add(clip, masks, [True] * 5)
     assert math.isnan(alone.percent()["pop"])
+
+
+def test_rows_of_a_version_with_other_columns_are_left_out_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, before = POINTS[0].__dict__, dict(POINTS[1].__dict__)
+    del before["tc_pooled"]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([before, now, now | {"more": 1.0}]), encoding="utf-8")
+    assert kept(path) == POINTS[:1]
+    assert "2 of 3 rows" in capsys.readouterr().out
 
 
 def test_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

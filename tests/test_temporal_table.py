@@ -1,31 +1,66 @@
-"""Promise: what `benchmarks.temporal` says of an arm is the mean of paired differences, with its interval.
+"""Promise: what `benchmarks.temporal` says of an arm is the mean of paired differences, with its interval;
+what is chosen is chosen on clips that teach otherwise, never on those that it is reported for.
 
-Why: nets of two seeds differ by more than any loss moves them; unpaired means would show luck.
+Why: nets of two seeds differ by more than any loss moves them; unpaired means would show luck. And a weight
+that was the best of several on the reported clips is luck, too.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.temporal import half_width, table
-from benchmarks.temporal_arms import Held
+from benchmarks.clips import divided
+from benchmarks.temporal import Bench, half_width, table, to_choose
+from benchmarks.temporal_arms import Held, arm, named
+from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.config.recipes import TemporalRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
+from vidseg_core.training.match_clips import drawn_clip
 from vidseg_core.training.teacher import Seen
 
 
-def test_differences_are_those_of_the_seeds_that_both_have() -> None:
-    def row(arm: str, seed: int, tc: float) -> dict[str, object]:
-        found = {"miou": 50.0, "tc": tc, "tc_pooled": tc, "tc_visible": tc, "fps": 1.0}
-        return {"set": "faces", "arm": arm, "seed": seed, **found}
+def row(arm: str, seed: int, tc: float) -> dict[str, object]:
+    found = {"miou": 50.0, "tc": tc, "tc_pooled": tc, "tc_visible": tc, "fps": 1.0}
+    return {"set": "faces", "arm": arm, "seed": seed, **found}
 
+
+def test_differences_are_those_of_the_seeds_that_both_have() -> None:
     rows = [row("none", seed, 10.0 * seed) for seed in range(4)]
     rows += [row("temporal", seed, 10.0 * seed + 1 + seed) for seed in range(3)]
     line = next(line for line in table(rows).splitlines() if "temporal" in line)
     assert line.split()[:3] == ["faces", "temporal", "3"] and "+2.00 +- 2.48" in line
+
+
+def test_an_arm_may_be_a_weight_and_a_sharpness() -> None:
+    what = arm(named("0.15@4.4"), "davis")
+    assert (what.weight, what.sharpness, what.held, what.distil) == (0.15, 4.4, False, None)
+    for wrong in ("half", "0.15", "much@4.4"):
+        with pytest.raises(ValueError):
+            named(wrong)
+    assert "0.15@4.4" in table([row("none", 0, 1.0), row("0.15@4.4", 0, 2.0)])
+
+
+def test_settings_are_chosen_on_clips_that_teach_otherwise(tmp_path: Path) -> None:
+    clips = [drawn_clip(number, 2, (32, 32)) for number in range(9)]
+    material = divided("scenes", SCENE_CLASSES, clips)
+    names = [{clip.name for clip in to_choose(material).test}, {clip.name for clip in material.test}]
+    assert all(names) and names[0].isdisjoint(names[1])
+    assert names[0] < {clip.name for clip in material.train}
+
+    setting = {"steps": 1, "weight": 0.0, "sharpness": 1.0, "dice": 1.0, "focus": 0.3}
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([row("none", 0, 1.0) | setting | {"choose": True}]), encoding="utf-8")
+    options = argparse.Namespace(json=str(path), steps=1)
+    found = [
+        len(Bench([], argparse.Namespace(**vars(options), choose=c), tmp_path).rows) for c in (True, False)
+    ]
+    assert found == [1, 0]
 
 
 def test_the_interval_is_students() -> None:
