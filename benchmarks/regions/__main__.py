@@ -2,13 +2,15 @@
 
     python -m benchmarks.regions PART [--clips NAME ...] [--data DIR] [--json FILE] [--frames N]
 
-| part         | what                                                                                |
-|--------------|-------------------------------------------------------------------------------------|
-| `agreement`  | a net on crops beside the same net on the whole frame, and what its crops cost      |
-| `oracle`     | the best keys of each region under one budget of pixels, labels as N                |
-| `schedulers` | schedulers through the engine, labels as N                                          |
-| `fidelity`   | the same with `--net` as N, against that net on every whole frame                   |
-| `learned`    | schedulers that learned on tables of regions, on clips left out, beside exact ones  |
+| part           | what                                                                               |
+|----------------|------------------------------------------------------------------------------------|
+| `agreement`    | a net on crops beside the same net on the whole frame, and what its crops cost     |
+| `oracle`       | the best keys of each region under one budget of pixels, labels as N               |
+| `schedulers`   | schedulers through the engine, labels as N                                         |
+| `fidelity`     | the same with `--net` as N, against that net on every whole frame                  |
+| `milliseconds` | the same by what is seen around crops, at equal CPU time                           |
+| `job`          | frames/s of the whole job with an expensive net, at an equal share of pixels       |
+| `learned`      | schedulers that learned on tables of regions, on clips left out, beside exact ones |
 
 Shares of key pixels count overlap. Where a share falls between two schedules (few keys, one price), quality
 is interpolated between them. Score: as in `benchmarks.two_sided`.
@@ -38,11 +40,14 @@ from benchmarks.regions.common import (
     sized,
 )
 from benchmarks.regions.exact import oracle
+from benchmarks.regions.job import FRAMES, jobs, speeds
+from benchmarks.regions.job import GRIDS as OF_JOBS
 from benchmarks.regions.learned import GRIDS, QUALITIES, gains, learned
+from benchmarks.regions.milliseconds import at_equal_cost, milliseconds
 from benchmarks.regions.scheduled import schedulers
 from benchmarks.two_sided import Clip
 
-PARTS = ("agreement", "oracle", "schedulers", "fidelity", "learned")
+PARTS = ("agreement", "oracle", "schedulers", "fidelity", "milliseconds", "job", "learned")
 _MEANT = ("miou", "pixels", "cost")
 
 
@@ -53,6 +58,8 @@ def rows_of(part: str, clip: Clip, options: argparse.Namespace) -> Iterator[Row]
         return agreement(shown, net, grids, options.overlaps, options.around, options.weights)
     if part == "oracle":
         return oracle(sized(clip, ORACLE_SIZE, options.frames), options.keep)
+    if part == "milliseconds":
+        return milliseconds(sized(clip, NET_SIZE, options.frames), options.net or "tiny-face", options.grids)
     if part == "schedulers":
         return schedulers(sized(clip, ORACLE_SIZE, options.frames), None, options.shares)
     return schedulers(sized(clip, NET_SIZE, options.frames), options.net or "tiny-face", options.shares)
@@ -60,6 +67,11 @@ def rows_of(part: str, clip: Clip, options: argparse.Namespace) -> Iterator[Row]
 
 def all_rows(root: Path | None, options: argparse.Namespace) -> Iterator[Row]:
     """Clip by clip; of what learns from clips, all at once."""
+    if options.part == "job":
+        for share in options.shares:
+            grids, frames = options.grids or OF_JOBS, options.frames or FRAMES
+            yield from jobs(options.data, grids, share, frames, options.turns)
+        return
     if options.part != "learned":
         for clip in clips_of(root, options.clips, options.scenes):
             yield from rows_of(options.part, clip, options)
@@ -74,15 +86,27 @@ def all_rows(root: Path | None, options: argparse.Namespace) -> Iterator[Row]:
     )
 
 
-def print_means(rows: Sequence[Row]) -> None:
+def summary(rows: Sequence[Row], options: argparse.Namespace) -> Iterator[str]:
+    """What is printed at the end."""
+    if options.part == "job":
+        yield from speeds(rows)
+    elif options.part == "milliseconds":
+        yield from at_equal_cost(rows, options.shares)
+    else:
+        yield from means(rows)
+    if options.part == "learned":
+        yield from gains(rows)
+
+
+def means(rows: Sequence[Row]) -> Iterator[str]:
     """The mean over clips of each combination."""
     by: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         names = ("net", "grid", "overlap", "keys", "share")
         by.setdefault(tuple(row[name] for name in names if name in row), []).append(row)
     for case, found in by.items():
-        means = [f"{np.mean([row[name] for row in found]):.3f}" for name in _MEANT if name in found[0]]
-        print(f"mean of {len(found)} clips  {'  '.join(map(str, case)):44} {'  '.join(means)}")
+        said = [f"{np.mean([row[name] for row in found]):.3f}" for name in _MEANT if name in found[0]]
+        yield f"mean of {len(found)} clips  {'  '.join(map(str, case)):44} {'  '.join(said)}"
 
 
 def main() -> None:
@@ -92,14 +116,15 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--clips", nargs="*", default=[], help="names; none: all")
     parser.add_argument("--scenes", type=int, default=0, help="drawn scenes of so many frames instead")
-    parser.add_argument("--net", help="N of agreement and fidelity; default: tiny-face")
-    parser.add_argument("--grids", nargs="*", help="of agreement and learned")
+    parser.add_argument("--net", help="N of agreement, fidelity and milliseconds; default: tiny-face")
+    parser.add_argument("--grids", nargs="*", help="of agreement, milliseconds, job and learned")
     parser.add_argument("--overlap", type=int, default=0, help="of learned, pixels of frames of 256")
     parser.add_argument("--overlaps", type=int, nargs="*", default=list(OVERLAPS), help="of agreement")
     parser.add_argument("--around", nargs="*", choices=AROUND, default=list(AROUND), help="of agreement")
     parser.add_argument("--weights", help="of agreement: what the net has on crops, learned on crops")
     parser.add_argument("--quality", choices=tuple(QUALITIES), default="weighted", help="of learned")
     parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES))
+    parser.add_argument("--turns", type=int, default=3, help="of job")
     parser.add_argument("--frames", type=int, help="only the first frames of a clip")
     parser.add_argument("--data", help="folder with face, davis2016 and camvid (default: $VIDSEG_DATA)")
     parser.add_argument("--keep", type=Path, help="folder for what oracle and learned count, to go on from")
@@ -113,9 +138,7 @@ def main() -> None:
         rows.append(row)
         shown = (f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items() if k != "points")
         print("  ".join(shown), flush=True)
-    print_means(rows)
-    if options.part == "learned":
-        print("\n".join(gains(rows)))
+    print("\n".join(summary(rows, options)))
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

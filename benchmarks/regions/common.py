@@ -98,7 +98,7 @@ def scene_clips(frames: int) -> Iterator[Clip]:
 def clips_of(root: Path | None, names: Sequence[str], scenes: int) -> Iterator[Clip]:
     """`scenes`: of drawn ones so many frames instead; 0: the real ones."""
     if root is None or scenes:
-        yield from scene_clips(scenes or 73)
+        yield from (clip for clip in scene_clips(scenes or 73) if not names or clip.name in names)
         return
     for source in (face_clips, folder_clips):
         for clip in source(root):

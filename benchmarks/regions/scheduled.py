@@ -60,27 +60,34 @@ class LabelsOfCrops:
         return self
 
 
-def run_clip(
-    clip: Clip, regions: RegionsConfig, net: Any, scheduler: Any, *, fill: bool
-) -> list[FrameResult]:
-    """The clip through the engine; `fill` False: for the decisions alone, masks are copied."""
-    engine = RegionEngine(
-        Engine(
-            net,
-            scheduler,
-            build_propagator("flow_warp" if fill else "copy"),
-            sides="two",
-            max_interval=HORIZON,
-            flow=DisFlow(),
-            flow_size=ORACLE_SIZE,
-        ),
-        regions,
+def engine_of(net: Any, regions: RegionsConfig, scheduler: Any, *, fill: bool = True) -> RegionEngine:
+    """`fill` False: for the decisions alone, masks are copied."""
+    engine = Engine(
+        net,
+        scheduler,
+        build_propagator("flow_warp" if fill else "copy"),
+        sides="two",
+        max_interval=HORIZON,
+        flow=DisFlow(),
+        flow_size=ORACLE_SIZE,
     )
+    return RegionEngine(engine, regions)
+
+
+def run_through(engine: RegionEngine, clip: Clip, regions: RegionsConfig) -> list[FrameResult]:
+    """The clip's frames."""
     state, rows = RegionStates.new(0, clip.name, regions.count), list[FrameResult]()
     for number, frame_HW3 in enumerate(clip.frames):
         frame = FrameInput(frame_index=number, pts_s=0.0, is_corrupt=False, frame_HW3=frame_HW3)
         rows += engine.step([state], [frame])[0]
     return rows + engine.finish([state])[0]
+
+
+def run_clip(
+    clip: Clip, regions: RegionsConfig, net: Any, scheduler: Any, *, fill: bool
+) -> list[FrameResult]:
+    """The clip through an engine of its own; `fill`: as of `engine_of`."""
+    return run_through(engine_of(net, regions, scheduler, fill=fill), clip, regions)
 
 
 def share_of(rows: Sequence[FrameResult]) -> float:

@@ -5,6 +5,8 @@ The names themselves are a contract with everybody's scripts and are frozen in `
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,34 @@ def test_the_command_line_may_complete_a_file_that_is_not_valid_alone(tmp_path: 
     file.write_text("scheduler: {name: fixed, interval: 200}\n")
     config = segment(f"--config={file}", *NEEDED, "--scheduler.max_interval", "300")
     assert config.scheduler.interval == 200
+
+
+NEEDED_BY: dict[str, list[str]] = {
+    "segment": NEEDED,
+    "build-episodes": ["--data", "scenes:videos=1", "--output", "out"],
+    "train-segmenter": ["--data", "scenes:videos=1", "--output", "out", "--segmenter", "tiny-scenes"],
+}
+
+
+@pytest.mark.parametrize("verb", NEEDED_BY)
+def test_an_option_of_regions_without_a_grid_is_refused_with_any_value(
+    verb: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """That which it has anyway passed, where every other one was refused."""
+    plain, needed = ("--regions.overlap", "16"), NEEDED_BY[verb]
+    config_of = partial(parse, verb, CONFIGS[verb])
+    with pytest.raises(SystemExit) as stop:
+        config_of([*needed, *plain])
+    said = "--regions.overlap: .*goes with --regions.grid, such as 2x2"
+    assert stop.value.code == 2 and re.search(said, capsys.readouterr().err)
+    assert config_of([*needed, *plain, "--regions.grid", "2x2"]).regions.overlap == 16
+    (tmp_path / "all.yaml").write_text(config_of(needed).to_yaml(), encoding="utf-8")
+    assert config_of(["--config", str(tmp_path / "all.yaml")]) == config_of(needed)
+
+
+def test_overlap_is_that_of_the_grids_that_the_dial_tries() -> None:
+    tried = ("--budget", "0.1", "--calibration.grids", "2x2", "--regions.overlap", "16")
+    assert segment(*NEEDED, *tried).regions.overlap == 16
 
 
 def test_a_dumped_config_is_a_config_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ which a class has five pixels, and less than half of what regions win is left.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,10 +24,12 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.episodes.class_counts import count_row, counted_clips, parts_to_count
 from vidseg_core.episodes.episodes_job import build_row
+from vidseg_core.episodes.estimate import dry_run
 from vidseg_core.episodes.quality import ClassPixels, Truth, as_mask
 from vidseg_core.episodes.sources import Unit, class_names, dataset_units, in_regions
 from vidseg_core.episodes.store import encode_table, load_tables
 from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.kit.progress import Reporter
 
 CUT = RegionsConfig(grid="2x2", overlap=8)
 CLASSES = 3
@@ -190,6 +193,15 @@ def test_a_unit_that_an_estimate_has_several_times_is_one_table(tmp_path: Path) 
     assert not parts_to_count(units * 2, units, settings(tmp_path))
     cut = in_regions(units, CUT)
     assert len(parts_to_count(cut * 2, cut, settings(tmp_path))) == 8
+
+
+def test_a_dry_run_says_on_how_many_frames_n_runs_twice(tmp_path: Path) -> None:
+    """Regions of a clip are weighed by all of it, which is seen before there are tables."""
+    for regions, said in ((CUT, "(labels are read twice on 24 frames: clips are weighed first)"), (None, "")):
+        config = settings(tmp_path, regions=regions or RegionsConfig(), dry_run=True)
+        text = io.StringIO()
+        assert dry_run(config, class_names(config), Reporter("text", text)) == 0
+        assert (said or "of one core for all; nothing") in text.getvalue()
 
 
 def test_clips_that_are_regions_already_are_refused(tmp_path: Path) -> None:

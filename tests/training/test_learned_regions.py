@@ -97,7 +97,8 @@ def batch_of(sizes: list[tuple[int, int]], whole: list[bool]) -> Batch:
         frames_B3HW[place, :, :rows, :columns] = torch.rand(3, rows, columns, generator=generator)
         labels_BHW[place, :rows, :columns] = 1
     framed = Framed(torch.tensor(sizes), torch.tensor(whole))
-    return Batch(frames_B3HW=frames_B3HW, labels_BHW=labels_BHW, ids=(), framed=framed)
+    ids = tuple(("clip-b", number) for number in range(len(sizes)))
+    return Batch(frames_B3HW=frames_B3HW, labels_BHW=labels_BHW, ids=ids, framed=framed)
 
 
 # --- what the net sees -------------------------------------------------------------------------------------
@@ -184,7 +185,7 @@ def test_a_frame_counts_alike_whatever_frames_share_its_step(tmp_path: Path) -> 
         one = Batch(
             frames_B3HW=batch.frames_B3HW[[place]],
             labels_BHW=batch.labels_BHW[[place]],
-            ids=(),
+            ids=(batch.ids[place],),
             framed=Framed(*(part[[place]] for part in batch.framed or ())),
         )
         own, lone = beside.judge(net, one, nullcontext)
@@ -339,6 +340,7 @@ def test_a_grid_written_in_another_way_is_the_same_grid() -> None:
             r"--recipe\.class_balance: counts labels, which do not count here",
         ),
         ({"augment": AugmentRecipe(focus=0.5)}, r"--augment\.focus: counts labels"),
+        ({"augment": AugmentRecipe(crop=64)}, r"--augment\.crop: has no effect with --regions\.grid"),
         ({"recipe": TrainRecipe(dice=0.5)}, r"--recipe\.dice: counts labels, which do not count here"),
         ({"encoder_weights": "a.pth"}, r"--encoder_weights: does not go with --regions\.grid"),
     ],
@@ -370,6 +372,14 @@ def test_a_net_that_takes_no_such_crops_and_one_that_knows_nothing_are_refused(t
     fresh = config_for(tmp_path, segmenter="tiny:8", teacher=NET, log="json")
     with pytest.raises(ConfigError, match=r"--segmenter: tiny:8 has random weights; --regions\.grid goes on"):
         SegmenterTraining(fresh, None).prepare()
+
+
+def test_a_frame_of_a_size_that_was_not_tried_and_that_the_net_cannot_take_is_named(tmp_path: Path) -> None:
+    """The sizes of some clips are tried beforehand; another one ended the run with what torch says."""
+    beside = InRegions(config_for(tmp_path), NAMES, "cpu")
+    batch = batch_of([(64, 96)], [False])
+    with pytest.raises(DatasetError, match=r"^frame 0 of clip-b \(64x96\): the net cannot .*: too few rows$"):
+        beside.judge(Hungry(), batch, nullcontext)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

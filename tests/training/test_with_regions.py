@@ -9,6 +9,7 @@ scheduler would look right on its tables and decide something else in a run.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,21 @@ def test_the_option_and_the_data_set_of_regions_give_the_same_tables(tmp_path: P
     assert [encode_table(table) for table in by_option] == [encode_table(table) for table in by_name]
 
 
+def test_agreement_is_the_share_of_a_region_s_whole_crop(tmp_path: Path) -> None:
+    """DVSNet Eq. 1: overlap counts, since N sees it, where `weighted` counts each pixel of the frame once."""
+    plain = TablePropagationConfig(name="copy", flow_size=32)
+    small: dict[str, Any] = {"horizon": 4, "working_size": "96", "segment_frames": 0, "propagation": plain}
+    tables = tables_of(settings(tmp_path, data=(SCENES,), quality="accuracy", **small))
+    scenes = open_dataset(SCENES)
+    labels_THW = np.stack([scenes.read(item).labels_HW for item in scenes.items("all")])  # type: ignore[misc]
+    for table, crop in zip(tables, CUT.crops((64, 96)), strict=True):
+        crop_Thw = labels_THW[:, *crop.where]
+        for k, d in ((0, 1), (0, 4), (3, 2)):
+            share = (crop_Thw[k] == crop_Thw[k + d]).mean()
+            assert table.quality_TL1[k, d] == pytest.approx(share, abs=1e-6)
+    assert all(np.nanmin(table.quality_TL1) < 0.99 for table in tables)
+
+
 def test_a_unit_s_regions_are_those_of_the_option(tmp_path: Path) -> None:
     aligned = replace(CUT, align=32)
     units = in_regions(dataset_units(settings(tmp_path, data=(SCENES,))), aligned)
@@ -107,60 +123,80 @@ def test_regions_of_a_clip_are_not_on_both_sides_of_the_split(tmp_path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[EpisodeTable]]:
-    """A folder with a video, its tables, and what learned from them."""
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a folder `clips`, which has one video."""
     folder = tmp_path_factory.mktemp("regions")
     scenes = open_dataset(f"scenes:videos=1,frames={FRAMES},height=96,width=128,seed=2")
     (folder / "clips" / "scene").mkdir(parents=True)
     for number, item in enumerate(scenes.items("all")):  # a video's luma is not the gray of its colours
         Image.fromarray(scenes.read(item).frame_HW3).save(folder / "clips" / "scene" / f"{number:05}.png")
+    return folder
+
+
+def decided(folder: Path, quality: str, options: Mapping[str, Any]) -> list[EpisodeTable]:
+    """Tables of the video in this quality, and a decision net that has learned from them; in folders of its
+    name."""
     config = settings(
-        folder / "tables",
+        folder / quality,
         input=(str(folder / "clips"),),
         segmenter="plain",
-        quality="weighted",
-        two_sided_stride=3,
-        features=("flow", "scores"),
+        quality=quality,
         propagation=TablePropagationConfig(flow_size=64),
+        **options,
     )
-    tables, quiet = tables_of(config), Reporter("text", io.StringIO())
+    tables = tables_of(config)
+    output = str(folder / f"decision-{quality}")
     decision = TrainDecisionConfig(
-        tables=config.output, output=str(folder / "decision"), steps=20, intervals=(4.0,), val_share=0.0
+        tables=config.output, output=output, steps=20, intervals=(4.0,), val_share=0.0
     )
-    assert run_train_decision(decision, quiet) == 0
-    planner = TrainPlannerConfig(tables=(config.output,), output=str(folder / "planner"), intervals=(4.0,))
-    assert run_train_planner(planner, quiet) == 0
-    (folder / "policy").mkdir()
+    assert run_train_decision(decision, Reporter("text", io.StringIO())) == 0
+    return tables
+
+
+@pytest.fixture(scope="module")
+def weighted(clips: Path) -> list[EpisodeTable]:
+    """Tables, and all that learns from them."""
+    tables = decided(clips, "weighted", {"two_sided_stride": 3, "features": ("flow", "scores")})
+    sets = str(clips / "weighted")
+    planner = TrainPlannerConfig(tables=(sets,), output=str(clips / "planner"), intervals=(4.0,))
+    assert run_train_planner(planner, Reporter("text", io.StringIO())) == 0
+    (clips / "policy").mkdir()
     options = PolicyOptions(
-        folder=folder / "policy",
+        folder=clips / "policy",
         reinforce=ReinforceRecipe(episodes=8, batch=4, trials=2),
         intervals=(4.0,),
         episode=EpisodeRecipe(frames=20, eta=0.2),
     )
-    train_policy(open_tables(config.output, (), 0.0, 0)[0], None, options)
-    return folder, tables
+    train_policy(open_tables(sets, (), 0.0, 0)[0], None, options)
+    return tables
+
+
+@pytest.fixture(scope="module")
+def agreed(clips: Path) -> list[EpisodeTable]:
+    """Tables of agreement with N (DVSNet Eq. 1), and a decision net."""
+    return decided(clips, "accuracy", {"pictures": False, "features": ("flow",)})
 
 
 KINDS = {
-    "expected_loss": f"decision/{DECISION}",
-    "policy": f"policy/{POLICY}",
-    "planner": f"planner/{PLANNER}",
+    "expected_loss": ("weighted", f"decision-weighted/{DECISION}"),
+    "policy": ("weighted", f"policy/{POLICY}"),
+    "planner": ("weighted", f"planner/{PLANNER}"),
+    "confidence": ("agreed", f"decision-accuracy/{DECISION}"),
 }
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_run_takes_the_keys_of_the_tables(
-    name: str, learned: tuple[Path, list[EpisodeTable]], tmp_path: Path
+    name: str, clips: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    folder, tables = learned
-    file = str(folder / KINDS[name])
-    asked: dict[str, Any] = {"max_interval": LONGEST, "policy": file}
+    tables: list[EpisodeTable] = request.getfixturevalue(KINDS[name][0])
+    asked: dict[str, Any] = {"max_interval": LONGEST, "policy": str(clips / KINDS[name][1])}
     tried = np.geomspace(1e-4, 10.0, 31)
     keys_RPT = np.stack([keys_on(table, name, tried, **asked) for table in tables])
     apart_P = (keys_RPT != keys_RPT[:1]).any(axis=(0, 2)) * (keys_RPT.sum(axis=(0, 2)) > 8)
     place = int(np.flatnonzero(apart_P)[0])  # regions have keys of their own there
     config = small_config(
-        folder / "clips",
+        clips / "clips",
         tmp_path / "out",
         executor="local",
         workers=1,

@@ -3,7 +3,7 @@ how fast."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -228,6 +228,11 @@ class BuildEpisodesConfig:
         enough = self.segment_frames == 0 or self.segment_frames >= 2 * self.min_frames
         problem = f"must be 0, or at least twice --min_frames {self.min_frames}, got {self.segment_frames}"
         check(enough, "--segment_frames", problem)
+
+    def as_typed(self, given: Collection[str]) -> BuildEpisodesConfig:
+        """Itself; `ConfigError` for an option of regions that the user gave (dotted names) without a grid."""
+        self.regions.check_used(given)
+        return self
 
     def fingerprint_fields(self) -> dict[str, Any]:
         """What decides a table's numbers, by dotted option name; nets count by their weights' digest."""

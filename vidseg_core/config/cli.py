@@ -53,7 +53,11 @@ def parse(verb: str, cls: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         config = tyro.cli(cls, prog=f"vidseg {verb}", args=arguments, default=draft, use_underscores=True)
     given = {_option_name(token) for token in arguments} | set(flatten(values))
     as_typed = getattr(config, "as_typed", None)
-    return as_typed(given) if as_typed is not None else config
+    try:
+        return as_typed(given) if as_typed is not None else config
+    except ConfigError as error:
+        print(f"vidseg {verb}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
 
 
 def _at_home(word: str) -> str:

@@ -13,7 +13,7 @@ Legend: H, W working size.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -115,11 +115,16 @@ class RegionsConfig:
         """What is left of it where a frame is one region: nothing."""
         return self if self.on else RegionsConfig()
 
-    def check_used(self) -> None:
-        """`ConfigError` for what is said of regions where a frame is one, which would do nothing."""
+    def check_used(self, given: Collection[str] = ()) -> None:
+        """`ConfigError` for what is said of regions where a frame is one, which would do nothing. `given`:
+        options as typed, so that one with the value that it has anyway is seen, too (unless the grid is
+        typed with it: a file may name all options)."""
+        alone = () if "regions.grid" in given else given
         for name in ("overlap", "align", "context"):
             own, plain = getattr(self, name), getattr(self.used, name)
-            check(own == plain, f"--regions.{name}", f"{own} goes with --regions.grid, such as 2x2")
+            idle = not self.on and f"regions.{name}" in alone
+            problem = f"{own} goes with --regions.grid, such as 2x2"
+            check(own == plain and not idle, f"--regions.{name}", problem)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> RegionsConfig | None:

@@ -276,7 +276,9 @@ class SegmentConfig:
 
     def as_typed(self, given: Collection[str]) -> SegmentConfig:
         """What holds once it is known which options the user gave (dotted names): a propagator that was named
-        is not the dial's to choose."""
+        is not the dial's to choose. `ConfigError` for an option of regions where there are none."""
+        if not self.calibration.grids:
+            self.regions.check_used(given)
         named = self.has_dial and "propagation.name" in given and not self.calibration.propagators
         if not named or self.propagation.name not in TRIED_PROPAGATORS:
             return self

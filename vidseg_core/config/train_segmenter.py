@@ -4,7 +4,7 @@ says where and how fast."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +21,8 @@ from vidseg_core.config.recipes import (
 from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = ["TrainSegmenterConfig"]
+
+_WANTS_GRID = "goes with --regions.grid, such as 2x2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +149,14 @@ class TrainSegmenterConfig:
         check(regions.whole < 1 or not regions.on, "--regions.whole", "is 1: no sample would be cut")
         if not regions.on:
             for name in _asked(regions, plain=()):
-                check(False, f"--regions.{name}", "goes with --regions.grid, such as 2x2")
+                check(False, f"--regions.{name}", _WANTS_GRID)
             return
         problem = "does not go with --regions.grid: neighbours are learned in crops of one size"
         check(not self.temporal.gap, "--temporal.gap", problem)
         problem = "does not go with --regions.grid, which goes on from a net that is trained whole"
         check(self.encoder_weights is None, "--encoder_weights", problem)
+        problem = "has no effect with --regions.grid: samples are frames of --regions.working_size"
+        check(self.augment.crop == AugmentRecipe().crop, "--augment.crop", problem)
         if not regions.labels:
             problem = "counts labels, which do not count here: give --regions.labels true"
             check(not self.recipe.dice, "--recipe.dice", problem)
@@ -202,6 +206,13 @@ class TrainSegmenterConfig:
         check(self.recipe.batch % self.workers == 0, "--workers", problem)
         if self.object_store_mb is not None:
             check_int("--object_store_mb", self.object_store_mb, 128, unit="MB")
+
+    def as_typed(self, given: Collection[str]) -> TrainSegmenterConfig:
+        """Itself; `ConfigError` for an option of regions that the user gave (dotted names) without a grid."""
+        for each in dataclasses.fields(self.regions) if not self.regions.on else ():
+            idle = f"regions.{each.name}" in given and "regions.grid" not in given
+            check(not idle, f"--regions.{each.name}", _WANTS_GRID)
+        return self
 
     @property
     def uses_labels(self) -> bool:

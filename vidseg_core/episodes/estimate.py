@@ -16,7 +16,7 @@ from itertools import islice
 
 import numpy as np
 
-from vidseg_core.config.build_episodes import BuildEpisodesConfig
+from vidseg_core.config.build_episodes import LABELS, BuildEpisodesConfig
 from vidseg_core.config.words import count
 from vidseg_core.datasets.clip_reader import ClipReader
 from vidseg_core.datasets.records import DatasetError, Record
@@ -130,11 +130,16 @@ def dry_run(config: BuildEpisodesConfig, classes: tuple[str, ...], report: Repor
         report.say("estimate: no clip gave a sample, so there is none")
         return 0
     counted = parts_to_count(units, units, config)
-    seconds = pace.seconds(total + Work(frames=sum(unit.frames for unit in counted))) * scale
+    again = sum(unit.frames for unit in counted)
+    seconds = pace.seconds(total + Work(frames=again)) * scale
+    who = "labels are read" if config.segmenter == LABELS else "N runs"
+    twice = (
+        f" ({who} twice on {about}{round(again * scale):,} frames: clips are weighed first)" if again else ""
+    )
     report.say(
         f"estimate from {SAMPLE_FRAMES} frames here: {1e3 * pace.per_frame:.1f} ms a frame, "
         f"{1e3 * pace.per_pair:.2f} ms a pair, {1e3 * pace.per_join:.2f} ms a two-sided frame, so about "
-        f"{clock(seconds)} of one core for all; nothing was written",
+        f"{clock(seconds)} of one core for all{twice}; nothing was written",
         core_seconds=round(seconds, 1),
     )
     return 0

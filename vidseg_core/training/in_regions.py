@@ -13,7 +13,8 @@ Legend: B frames of a batch, G of them that are alike, C classes, S side of a sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as functional
@@ -22,6 +23,7 @@ from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.recipes import LearnedRegionsRecipe
 from vidseg_core.config.regions import Crop
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
+from vidseg_core.datasets.records import DatasetError
 from vidseg_core.models.trainable import TrainableNet
 from vidseg_core.training.beside import Autocast, Beside, OnLabels
 from vidseg_core.training.distil import single_loss
@@ -50,8 +52,9 @@ class InRegions(Beside):
         for (rows, columns, whole), places in alike(batch.framed).items():
             frames_G3HW = batch.frames_B3HW[places, :, :rows, :columns]
             crops = () if whole else self._regions.cut.crops((rows, columns))
-            scores_GCHW = see_crops(net, frames_G3HW, crops, autocast)
-            wanted_GCHW = self.teacher([frames_G3HW], autocast).scores[0]
+            with names_frame(batch.ids[places[0]], (rows, columns)):
+                scores_GCHW = see_crops(net, frames_G3HW, crops, autocast)
+                wanted_GCHW = self.teacher([frames_G3HW], autocast).scores[0]
             losses.append(single_loss(scores_GCHW, wanted_GCHW))
             padded = functional.pad(scores_GCHW, (0, side - columns, 0, side - rows))
             found |= dict(zip(places, padded, strict=True))
@@ -72,6 +75,20 @@ class InRegions(Beside):
                 said = next(iter(str(problem).splitlines()), "") or type(problem).__name__
                 text = f"{net.spec} cannot take crops of {shape[0]}x{shape[1]}: {said}"
                 raise ConfigError("--regions.grid", text) from problem
+
+
+@contextmanager
+def names_frame(name: tuple[str, int], size: tuple[int, int]) -> Iterator[None]:
+    """`DatasetError` that names the frame (video id, frame index) where a net cannot take one of this size
+    (H, W), or its crops: of many clips the sizes of some alone are tried beforehand."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError) as problem:
+        said = next(iter(str(problem).splitlines()), "") or type(problem).__name__
+        text = f"frame {name[1]} of {name[0]} ({size[0]}x{size[1]}): the net cannot take it, or its regions"
+        raise DatasetError(f"{text}: {said}") from problem
 
 
 def alike(framed: Framed) -> dict[tuple[int, int, bool], list[int]]:

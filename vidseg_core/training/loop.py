@@ -107,12 +107,7 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
         batch, problem = self._fetch()
         set_learning_rate(self._optimiser, learning_rate(self._recipe, number))
         torch.manual_seed(step_seed(self.options.seed, number, self.group.rank))
-        if batch is not None:
-            self._ids = batch.ids
-            terms = self._terms_of(batch)
-        else:  # as many as the other workers have, who add theirs up with these
-            names = () if self._beside is None else self._beside.losses
-            terms = {name: torch.zeros((), device=self._device) for name in ("", *names)}
+        terms, problem = self._terms(batch, problem)
         loss = sum_of(terms)
         self.measure(**self._agree(number, terms, loss, problem))
         self._optimiser.zero_grad(set_to_none=True)
@@ -139,6 +134,18 @@ class _Loop(Attempt[LoopOptions, TrainableNet]):
             return None, problem
         finally:
             self._waited += time.monotonic() - started
+
+    def _terms(self, batch: Batch | None, problem: str) -> tuple[dict[str, torch.Tensor], str]:
+        """What is added up, and what is wrong with the batch: then so many zeros as the other workers have
+        terms, who add theirs up with these."""
+        if batch is not None:
+            self._ids = batch.ids
+            try:
+                return self._terms_of(batch), problem
+            except DatasetError as error:
+                problem = str(error)
+        names = () if self._beside is None else self._beside.losses
+        return {name: torch.zeros((), device=self._device) for name in ("", *names)}, problem
 
     def _terms_of(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What is added up: the loss on labels, which has no name, and those beside it."""

@@ -12,7 +12,7 @@ from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.datasets.records import Record
 from vidseg_core.metrics import ConfusionMatrix
 from vidseg_core.models.trainable import TrainableNet
-from vidseg_core.training.in_regions import see_crops
+from vidseg_core.training.in_regions import names_frame, see_crops
 from vidseg_core.training.samples import Listed, crops_of, labelled_record, resized
 
 
@@ -41,7 +41,7 @@ class Validation:
     def __call__(self, net: TrainableNet, device: torch.device, rank: int, size: int) -> ConfusionMatrix:
         """Counts over this worker's frames; the net is left in the mode it came in.
 
-        Raises `DatasetError` for a frame without labels, or without such regions.
+        Raises `DatasetError` for a frame without labels or such regions, or that the net cannot take.
         """
         matrix, training = ConfusionMatrix(self._classes), net.training
         net.eval()
@@ -50,7 +50,9 @@ class Validation:
             frame_13HW = torch.from_numpy(np.ascontiguousarray(record.frame_HW3)).to(device)
             frame_13HW = frame_13HW.permute(2, 0, 1).unsqueeze(0).float() / 255.0
             crops = crops_of(record, self._regions) if self._regions is not None else ()
-            scores_1CHW = see_crops(net, frame_13HW, crops, nullcontext)
+            name, shape = (record.video_id, record.frame_index), record.frame_HW3.shape
+            with names_frame(name, (shape[0], shape[1])):
+                scores_1CHW = see_crops(net, frame_13HW, crops, nullcontext)
             labels_HW = scores_1CHW.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
             assert record.labels_HW is not None
             matrix.update(labels_HW, record.labels_HW)
