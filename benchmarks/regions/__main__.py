@@ -43,7 +43,7 @@ from benchmarks.regions.exact import oracle
 from benchmarks.regions.job import FRAMES, jobs, speeds
 from benchmarks.regions.job import GRIDS as OF_JOBS
 from benchmarks.regions.learned import GRIDS, QUALITIES, gains, learned
-from benchmarks.regions.milliseconds import at_equal_cost, milliseconds
+from benchmarks.regions.milliseconds import SETTINGS, at_equal_cost, milliseconds
 from benchmarks.regions.scheduled import schedulers
 from benchmarks.two_sided import Clip
 
@@ -59,7 +59,8 @@ def rows_of(part: str, clip: Clip, options: argparse.Namespace) -> Iterator[Row]
     if part == "oracle":
         return oracle(sized(clip, ORACLE_SIZE, options.frames), options.keep)
     if part == "milliseconds":
-        return milliseconds(sized(clip, NET_SIZE, options.frames), options.net or "tiny-face", options.grids)
+        shown, net = sized(clip, NET_SIZE, options.frames), options.net or "tiny-face"
+        return milliseconds(shown, net, options.grids, options.schedulers)
     if part == "schedulers":
         return schedulers(sized(clip, ORACLE_SIZE, options.frames), None, options.shares)
     return schedulers(sized(clip, NET_SIZE, options.frames), options.net or "tiny-face", options.shares)
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--weights", help="of agreement: what the net has on crops, learned on crops")
     parser.add_argument("--quality", choices=tuple(QUALITIES), default="weighted", help="of learned")
     parser.add_argument("--shares", type=float, nargs="*", default=list(SHARES))
+    parser.add_argument("--schedulers", nargs="*", choices=tuple(SETTINGS), help="of milliseconds")
     parser.add_argument("--turns", type=int, default=3, help="of job")
     parser.add_argument("--frames", type=int, help="only the first frames of a clip")
     parser.add_argument("--data", help="folder with face, davis2016 and camvid (default: $VIDSEG_DATA)")

@@ -12,6 +12,7 @@ settings next to it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
@@ -37,8 +38,10 @@ SETTINGS: Mapping[str, Sequence[float]] = {
 """Interval or thresholds; the planner's is what a key costs, in frames' worth of quality."""
 
 
-def milliseconds(clip: Clip, net_name: str, grids: Sequence[str] | None = None) -> Iterator[Row]:
-    """A row for each way and setting; of all grids, or these and whole frames."""
+def milliseconds(
+    clip: Clip, net_name: str, grids: Sequence[str] | None = None, kinds: Sequence[str] | None = None
+) -> Iterator[Row]:
+    """A row for each way and setting; of all grids and schedulers, or these (and whole frames)."""
     net = build_segmenter(net_name)
     assert isinstance(net, SplitSegmenter)
     in_calls, size = ChunkedNet(net, level="labels", batch=1, device="cpu"), len(net.class_names)
@@ -47,7 +50,7 @@ def milliseconds(clip: Clip, net_name: str, grids: Sequence[str] | None = None) 
     truth = [labels_HW for labels_HW, _ in in_calls.run(clip.frames)]
     call = (time.process_time() - started) / len(clip.frames)
     ways = [way for way in WAYS if not grids or way[0] in ("1x1", *grids)]
-    settings = [(kind, setting) for kind, each in SETTINGS.items() for setting in each]
+    settings = [(kind, setting) for kind in kinds or SETTINGS for setting in SETTINGS[kind]]
     for (kind, setting), (grid, context) in product(settings, ways):
         regions = RegionsConfig(
             grid=grid,
@@ -76,36 +79,37 @@ def _scheduler(kind: str, setting: float) -> object:
 
 def priced(rows: Sequence[Row]) -> list[Row]:
     """The rows with what they cost, `calls` and `ms`, less the noise of single runs: what N takes for a pixel
-    is that of all runs of a way together, beside whole frames; what the rest takes is the median of a way's
-    runs with a scheduler."""
+    is that of all runs of a way with a scheduler, beside all runs of whole frames; what the rest takes is the
+    median of these runs."""
 
-    def way(row: Row) -> tuple[str, str]:
-        return row["grid"], row["context"]
+    def way(row: Row) -> tuple[str, ...]:
+        return row["grid"], row["context"], row["keys"]
 
-    paid = {each: _total(rows, each, "calls") / _total(rows, each, "share") for each in map(way, rows)}
-    call_ms = float(np.median([row["call_ms"] for row in rows]))
-    found = []
+    def paid(alike: Sequence[Row]) -> float:
+        return sum(row["calls"] for row in alike) / sum(row["share"] for row in alike)
+
+    whole = paid([row for row in rows if row["grid"] == "1x1"])
+    call_ms, found = float(np.median([row["call_ms"] for row in rows])), []
     for row in rows:
-        calls = row["share"] * paid[way(row)] / paid["1x1", "none"]
-        alike = [r["rest_ms"] for r in rows if way(r) == way(row) and r["keys"] == row["keys"]]
-        ms = float(np.median(alike)) + calls * call_ms
-        found.append(row | {"calls": calls, "ms": ms, "call_ms": call_ms, "a_pixel": paid[way(row)]})
+        alike = [one for one in rows if way(one) == way(row)]
+        a_pixel = 1.0 if row["grid"] == "1x1" else paid(alike) / whole
+        calls, rest = row["share"] * a_pixel, float(np.median([one["rest_ms"] for one in alike]))
+        ms = rest + calls * call_ms
+        found.append(
+            row | {"calls": calls, "ms": ms, "rest_ms": rest, "call_ms": call_ms, "a_pixel": a_pixel}
+        )
     return found
-
-
-def _total(rows: Sequence[Row], way: tuple[str, str], name: str) -> float:
-    return sum(row[name] for row in rows if (row["grid"], row["context"]) == way)
 
 
 def at_equal_cost(rows: Sequence[Row], shares: Sequence[float]) -> Iterator[str]:
     """Fidelity of every way and scheduler, mean over clips, against the best one of whole frames."""
     clips, rows = list(dict.fromkeys(row["clip"] for row in rows)), priced(rows)
     whole = [row for row in rows if row["grid"] == "1x1" and row["keys"] == "fixed"]
-    for grid, context, paid in dict.fromkeys((r["grid"], r["context"], r["a_pixel"]) for r in rows):
-        yield f"{grid} {context}: a pixel costs {paid / whole[0]['a_pixel']:.2f} of one in a whole frame"
+    for case in dict.fromkeys((r["grid"], r["context"], r["keys"], r["a_pixel"], r["rest_ms"]) for r in rows):
+        *way, paid, rest = case
+        yield f"{'  '.join(way):34} N takes {paid:.2f} for a pixel, the rest {rest:.1f} ms a frame"
     for share, unit in product(shares, ("calls", "ms")):
-        rest = min(row["ms"] - row["calls"] * row["call_ms"] for row in whole)
-        cost = share if unit == "calls" else rest + share * whole[0]["call_ms"]
+        cost = share if unit == "calls" else whole[0]["rest_ms"] + share * whole[0]["call_ms"]
         found: dict[tuple[str, str, str], np.ndarray] = {}
         for case in dict.fromkeys((row["grid"], row["context"], row["keys"]) for row in rows):
             found[case] = 100 * np.array([_worth(rows, clip, case, unit, cost) for clip in clips])
@@ -121,6 +125,6 @@ def at_equal_cost(rows: Sequence[Row], shares: Sequence[float]) -> Iterator[str]
 
 
 def _worth(rows: Sequence[Row], clip: str, case: tuple[str, str, str], unit: str, cost: float) -> float:
-    """A clip's fidelity at this cost."""
+    """A clip's fidelity at this cost; between settings it goes with the logarithm of the cost."""
     mine = [r for r in rows if r["clip"] == clip and (r["grid"], r["context"], r["keys"]) == case]
-    return at_share([(row[unit], row["miou"]) for row in mine], cost)
+    return at_share([(math.log(row[unit]), row["miou"]) for row in mine], math.log(cost))
