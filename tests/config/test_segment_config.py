@@ -229,13 +229,13 @@ def test_one_region_is_the_run_that_it_was() -> None:
 def test_masks_that_became_others_are_another_run() -> None:
     """A run with `match` that an older version began went on with another rule: its rows were of both."""
     checked = PropagationConfig(name="match")
-    assert make(propagation=checked).fingerprint_fields()["propagation.name"] == "match, edition 3"
+    assert make(propagation=checked).fingerprint_fields()["propagation.name"] == "match, edition 4"
     for same in (
         PropagationConfig(name="match", self_check=False),
         PropagationConfig(name="match", sides="one"),
     ):
         fields = make(propagation=same).fingerprint_fields()
-        assert fields["propagation.name"] == "match, edition 2", (
+        assert fields["propagation.name"] == "match, edition 3", (
             "another rule of the self-check changed nothing"
         )
     assert make().fingerprint_fields()["propagation.name"] == "flow_warp"

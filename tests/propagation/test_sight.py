@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.small import shaken
-from vidseg_core.models.match import STRIDE, Keys, MatchFacts, Sight, new_match, quick
+from vidseg_core.models.match import STRIDE, MatchFacts, Sight, new_match, quick
 from vidseg_core.propagation.sight import AROUND, NO_KEY, SeenFrame, in_doubt, sight_of
 
 SLIM = MatchFacts(eye=8, trunk=8, branch=8, reach=1)
@@ -71,7 +71,7 @@ def test_places_of_a_part_are_compared_with_the_keys_as_those_of_the_whole() -> 
     """Where a part begins counts: places that are near count more."""
     net = shaken(new_match(SLIM)).eval()
     eye = torch.rand(1, 8, 16, 24, generator=torch.Generator().manual_seed(2))
-    keys = Keys(left_BDqr=net._far(eye), right_BDqr=net._far(eye.flip(3)))
+    keys = net.compared(net._far(eye), net._far(eye.flip(3)))
     whole = sight(seen(np.zeros((3, 64, 96), np.uint8)))
     part = sight(seen(np.zeros((3, 64, 64), np.uint8)), corner=(0, 4))
     there = torch.tensor([True])

@@ -256,7 +256,7 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         moves=True,
         dial_ops=1.4e9,
         most_flow_size=512,
-        edition=2,
+        edition=3,
         check_edition=1,
     ),
     "accel": PropagatorEntry(

@@ -21,10 +21,10 @@ window on both sides; 3 = RGB or (chosen, left, right).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -35,11 +35,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from vidseg_core.models.bundled import bundled_file
 from vidseg_core.models.propagation_file import facts_metadata, read_net
 
+NO_PLACE = 255
+"""In maps of places: a class that is not in the list."""
 STRIDE = 8
 """Pictures must have multiples of this many rows and columns."""
 BUNDLED = "tiny-match"
 EVIDENCE = 4
 """Maps beside the pictures: both warp errors, disagreement of the flows, agreement of the labels."""
+LAYOUT = torch.channels_last
+"""In which convolutions of few channels are fastest."""
+AT_ONCE = 128
+"""Places that are compared with all of both keys in one go: what is between fits a core's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +66,16 @@ class MatchFacts:
 class Keys:
     """Two keys as the far comparison needs them; of no use to a net without it."""
 
-    left_BDqr: torch.Tensor
-    right_BDqr: torch.Tensor
+    both_BDQ: torch.Tensor
+    """Features of the left key's places, then of the right one's, and where these are (`compared`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """What the net is shown of some frames, as tensors."""
 
-    now_B3hw: torch.Tensor
-    left_B3hw: torch.Tensor
-    """The left key, warped to the frame."""
-    right_B3hw: torch.Tensor
+    pictures_X3hw: torch.Tensor
+    """X = 3 B: the frames, then their left keys and then their right ones, warped to them."""
     evidence_BEhw: torch.Tensor
     distances_B2: torch.Tensor
     """Frames to both keys, in thirtieths; 0: there is no such key."""
@@ -110,8 +114,15 @@ class Answer:
 
     def scores(self, sight: Sight) -> torch.Tensor:
         """scores_Shw at flow size."""
-        is_it_S3hw = _is_it(sight.places_B3hw, sight)
-        return self.delta_Shw + (self.trust_B3hw.index_select(0, sight.owner_S) * is_it_S3hw).sum(1)
+        classes, size = len(self.delta_Shw), self.delta_Shw.shape[1:]
+        frames = torch.arange(len(self.trust_B3hw), device=sight.owner_S.device)
+        first_B111 = torch.searchsorted(sight.owner_S, frames)[:, None, None, None]
+        in_list_B3hw = sight.places_B3hw != NO_PLACE
+        map_B3hw = torch.where(in_list_B3hw, sight.places_B3hw.long() + first_B111, classes)
+        scores = torch.cat([self.delta_Shw, self.delta_Shw.new_zeros(1, *size)])
+        for map_Bhw, trust_Bhw in zip(map_B3hw.unbind(1), self.trust_B3hw.unbind(1), strict=True):
+            scores.scatter_add_(0, map_Bhw, trust_Bhw)  # side by side, so that sums have one order
+        return scores[:classes]
 
 
 class MatchNet(nn.Module):
@@ -122,7 +133,7 @@ class MatchNet(nn.Module):
         self.facts = facts
         eye, trunk, branch = facts.eye, facts.trunk, facts.branch
         deep, deep_branch = trunk * 3 // 2, branch * 3 // 2
-        self.eye = nn.Sequential(nn.PixelUnshuffle(4), _layer(48, eye, 1), _layer(eye, eye))
+        self.eye = nn.Sequential(nn.Identity(), _layer(48, eye, 1, kind=Squares), _layer(eye, eye))
         self.near = nn.Conv2d(eye, 16, 1)
         self.far = nn.Sequential(_layer(eye, 40, 3, 2), _layer(40, 40), nn.Conv2d(40, 32, 1))
         places = (2 * facts.reach + 1) ** 2
@@ -160,66 +171,105 @@ class MatchNet(nn.Module):
 
     def keys(self, left_B3hw: torch.Tensor, right_B3hw: torch.Tensor) -> Keys:
         """Both keys' features for the far comparison."""
-        return Keys(left_BDqr=self._far(self.eye(left_B3hw)), right_BDqr=self._far(self.eye(right_B3hw)))
+        return self.compared(self._far(self.eye(left_B3hw)), self._far(self.eye(right_B3hw)))
+
+    def compared(self, left_BDqr: torch.Tensor, right_BDqr: torch.Tensor) -> Keys:
+        """Features of both keys: their product with `_asked` is how alike places are, less what distance
+        takes off."""
+        features_BDQ = torch.cat([left_BDqr.flatten(2), right_BDqr.flatten(2)], 2)
+        down_Q, across_Q = _places_of((0, 0), left_BDqr)
+        apart = self._apart()
+        where_4Q = torch.stack(
+            [
+                2.0 * apart * down_Q,
+                2.0 * apart * across_Q,
+                -apart * (down_Q.square() + across_Q.square()),
+                torch.ones_like(down_Q),
+            ]
+        )
+        where_B4Q = where_4Q.repeat(1, 2).expand(len(features_BDQ), -1, -1)
+        return Keys(both_BDQ=torch.cat([features_BDQ, where_B4Q], 1))
+
+    def _asked(self, now_BDmn: torch.Tensor, corner: tuple[int, int]) -> torch.Tensor:
+        """asked_BPD: what `compared` goes with; the places of a part that begins at `corner`."""
+        down_P, across_P = _places_of(corner, now_BDmn)
+        far_P = -self._apart() * (down_P.square() + across_P.square())
+        where_P4 = torch.stack([down_P, across_P, torch.ones_like(down_P), far_P], 1)
+        alike_BPD = now_BDmn.flatten(2).transpose(1, 2) * self.sharpness[1].exp()
+        return torch.cat([alike_BPD, where_P4.expand(len(now_BDmn), -1, -1)], 2)
+
+    def _apart(self) -> torch.Tensor:
+        """What a place less is worth for each squared place that it is away."""
+        return F.softplus(self.nearness) * 0.02
 
     def forward(self, sight: Sight, keys: Keys) -> Answer:
         """What to make of each frame."""
         owner_S = sight.owner_S
-        count = len(sight.now_B3hw)
-        seen = self.eye(torch.cat([sight.now_B3hw, sight.left_B3hw, sight.right_B3hw]))
-        now, left, right = seen.split(count)
+        seen_XFyx = self.eye(sight.pictures_X3hw)
+        now = seen_XFyx[: len(sight.distances_B2)]
         has_right_B = sight.distances_B2[:, 1] > 0
-        weights_BKyx, likeness_B2yx = self._compare(now, left, right, has_right_B)
-        classes_S48yx = _is_it(F.pixel_unshuffle(sight.places_B3hw, 4), sight)
-        shares_S2yx = classes_S48yx[:, 16:].unflatten(1, (2, 16)).mean(2)
-        near_S1yx = self._read_near(weights_BKyx, shares_S2yx, owner_S)
-        constant = sight.distances_B2[:, :, None, None].expand(-1, -1, *now.shape[2:])
-        evidence = F.pixel_unshuffle(sight.evidence_BEhw, 4)
-        t4 = self.trunk4(self.meet(torch.cat([now, left, right, evidence, constant, likeness_B2yx], 1)))
+        weights_BKyx, likeness_B2yx = self._compare(seen_XFyx, has_right_B)
+        classes_Syx48 = _is_it(_squares(sight.places_B3hw), sight)
+        shares_2Syx = classes_Syx48.unflatten(3, (3, 16))[..., 1:, :].mean(4).permute(3, 0, 1, 2).contiguous()
+        near_Syx = self._read_near(weights_BKyx, shares_2Syx, owner_S)
+        t4 = self.trunk4(self._meet(sight, seen_XFyx, likeness_B2yx))
         far_S1mn, likeness_B2mn = self._look_far(now, keys, sight, has_right_B)
         t8 = self.trunk8(torch.cat([self.down(t4), likeness_B2mn], 1))
         t4 = self.trunk4b(t4 + _grown(self.up(t8), t4))
-        trust_B3hw = F.softplus(F.pixel_shuffle(self.trust(t4), 4))
-        entered = self.enter(torch.cat([classes_S48yx, near_S1yx], 1))
-        b4 = self.branch4(F.relu(entered + self.gate4(t4)[owner_S]))
-        b8 = F.relu(self.branch_down(b4) + self.gate8(t8)[owner_S])
+        entered = self._enter(classes_Syx48, near_Syx)
+        b4 = self.branch4((entered + _of_owner(self.gate4(t4), owner_S)).relu_())
+        b8 = (self.branch_down(b4) + _of_owner(self.gate8(t8), owner_S)).relu_()
         b8 = self.branch8(torch.cat([b8, far_S1mn], 1))
         b4 = self.branch4b(b4 + _grown(self.branch_up(b8), b4))
-        delta_S1hw = F.pixel_shuffle(self.delta(b4), 4)
         return Answer(
-            delta_Shw=delta_S1hw[:, 0],
-            trust_B3hw=trust_B3hw,
-            near_Syx=near_S1yx[:, 0],
+            delta_Shw=_spread(self.delta(b4))[:, 0],
+            trust_B3hw=F.softplus(_spread(self.trust(t4))),
+            near_Syx=near_Syx,
             far_Smn=far_S1mn[:, 0],
         )
+
+    def _meet(self, sight: Sight, seen_XFyx: torch.Tensor, likeness_B2yx: torch.Tensor) -> torch.Tensor:
+        """All that is seen of the frames, put together."""
+        constant = sight.distances_B2[:, :, None, None].expand(-1, -1, *seen_XFyx.shape[2:])
+        parts = [
+            *seen_XFyx.chunk(3),
+            _squares(sight.evidence_BEhw).permute(0, 3, 1, 2),
+            constant,
+            likeness_B2yx,
+        ]
+        return self.meet(torch.cat([part.contiguous(memory_format=LAYOUT) for part in parts], 1))
+
+    def _enter(self, classes_Syx48: torch.Tensor, near_Syx: torch.Tensor) -> torch.Tensor:
+        """Where the sides put each class, and what was read near by."""
+        weight, near_weight = self.enter.weight[..., 0, 0].split(48, 1)
+        entered_SyxF = F.linear(classes_Syx48, weight, self.enter.bias)
+        return torch.addcmul(entered_SyxF, near_Syx[..., None], near_weight[:, 0]).permute(0, 3, 1, 2)
 
     def _far(self, seen: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.far(seen), dim=1)
 
     def _compare(
-        self, now: torch.Tensor, left: torch.Tensor, right: torch.Tensor, has_right_B: torch.Tensor
+        self, seen_XFyx: torch.Tensor, has_right_B: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """weights_BKyx over the windows in both warped keys, and the best likeness in each."""
-        now, left, right = (F.normalize(self.near(part), dim=1) for part in (now, left, right))
+        now, left, right = F.normalize(self.near(seen_XFyx), dim=1).contiguous().chunk(3)
         reach, sharp = self.facts.reach, self.sharpness[0].exp()
-        sides = [
-            torch.stack([(now * moved).sum(1) for moved in _around(side, reach)], 1) for side in (left, right)
-        ]
+        sides = [_alike(now, _windows(side, reach)) for side in (left, right)]
         likeness_B2yx = torch.stack([side.amax(1) for side in sides], 1)
         logits = [sharp * side + self.near_bias[None, :, None, None] for side in sides]
         logits[1] = logits[1] + _lacking(has_right_B)[:, None, None, None]
         return torch.cat(logits, 1).softmax(1), likeness_B2yx
 
     def _read_near(
-        self, weights_BKyx: torch.Tensor, shares_S2yx: torch.Tensor, owner_S: torch.Tensor
+        self, weights_BKyx: torch.Tensor, shares_2Syx: torch.Tensor, owner_S: torch.Tensor
     ) -> torch.Tensor:
-        """near_S1yx: share of the class among places of both warped keys, by weight."""
-        weights_K = weights_BKyx.index_select(0, owner_S).unbind(1)
-        read_Syx, places = torch.zeros_like(shares_S2yx[:, 0]), len(weights_K) // 2
-        for place, moved_S2yx in enumerate(_around(shares_S2yx, self.facts.reach)):
-            for side in (0, 1):
-                read_Syx = torch.addcmul(read_Syx, moved_S2yx[:, side], weights_K[side * places + place])
-        return read_Syx[:, None]
+        """near_Syx: share of the class among places of both warped keys, by weight."""
+        moved_2Siiyx = _windows(shares_2Syx, self.facts.reach)
+        read_Syx, window = torch.zeros_like(shares_2Syx[0]), range(moved_2Siiyx.shape[2])
+        weights_K = _of_owner(weights_BKyx, owner_S).unbind(1)
+        for weight_Syx, (side, *place) in zip(weights_K, product((0, 1), window, window), strict=True):
+            read_Syx = torch.addcmul(read_Syx, moved_2Siiyx[side, :, *place], weight_Syx)
+        return read_Syx
 
     def _look_far(
         self, now: torch.Tensor, keys: Keys, sight: Sight, has_right_B: torch.Tensor
@@ -230,39 +280,96 @@ class MatchNet(nn.Module):
         if not self.facts.far:
             classes = len(sight.owner_S)
             return now.new_zeros(classes, 1, rows, columns), now.new_zeros(count, 2, rows, columns)
-        sharp = self.sharpness[1].exp()
-        asked_BPD = self._far(now).flatten(2).transpose(1, 2) * sharp
-        (top, across), key_size = sight.corner, keys.left_BDqr.shape[2:]
-        table_qrQ = _squared_distances(*key_size, now.device).unflatten(0, key_size)
-        table_PQ = table_qrQ[top : top + rows, across : across + columns].flatten(0, 1)
-        away_PQ = -F.softplus(self.nearness) * 0.02 * table_PQ
-        sides = [
-            torch.baddbmm(away_PQ, asked_BPD, key.flatten(2)) for key in (keys.left_BDqr, keys.right_BDqr)
-        ]
-        likeness = [(side.amax(2) / sharp).view(count, rows, columns) for side in sides]
-        sides[1] = sides[1] + _lacking(has_right_B)[:, None, None]
-        weights_BPQ = torch.cat(sides, 2).softmax(2)
-        read = [
-            (torch.cat([left.flatten(1), right.flatten(1)], 1) @ weights_BPQ[number].T).view(
-                -1, 1, rows, columns
+        asked_BPD = self._asked(self._far(now), sight.corner)
+        read, best = [], []
+        for number, has_right in enumerate(has_right_B.tolist()):
+            shares_CQ = torch.cat([side.flatten(1) for side in sight.shares[number]], 1)
+            parts = (
+                _read_far(part_PD, keys.both_BDQ[number], shares_CQ, has_right)
+                for part_PD in asked_BPD[number].split(AT_ONCE)
             )
-            for number, (left, right) in enumerate(sight.shares)
-        ]
-        return torch.cat(read), torch.stack(likeness, 1)
+            read_CP, best_2P = (torch.cat(part, 1) for part in zip(*parts, strict=True))
+            read.append(read_CP.view(-1, 1, rows, columns))
+            best.append(best_2P.view(2, rows, columns))
+        return torch.cat(read), torch.stack(best) / self.sharpness[1].exp()
 
 
-def _layer(before: int, after: int, side: int = 3, stride: int = 1) -> nn.Sequential:
+def _read_far(
+    asked_PD: torch.Tensor, both_DQ: torch.Tensor, shares_CQ: torch.Tensor, has_right: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """read_CP, and the best likeness of each key, best_2P; without a right key only the left one is read."""
+    alike_PQ = asked_PD @ both_DQ
+    best_P2 = alike_PQ.unflatten(1, (2, -1)).amax(2)
+    if not has_right:
+        alike_PQ, shares_CQ = (both.chunk(2, 1)[0] for both in (alike_PQ, shares_CQ))
+    return shares_CQ @ alike_PQ.softmax(1).T, best_P2.T
+
+
+class Squares(nn.Conv2d):
+    """A convolution of pixels put together in squares of 4 by 4, which reads them where they lie."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(B, 3, h, w) -> (B, F, y, x)."""
+        weight = self.weight.view(self.out_channels, -1, 4, 4)
+        return F.conv2d(input, weight, self.bias, stride=4)
+
+
+def _layer(
+    before: int, after: int, side: int = 3, stride: int = 1, kind: type[nn.Conv2d] = nn.Conv2d
+) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(before, after, side, stride, side // 2, bias=False),
+        kind(before, after, side, stride, side // 2, bias=False),
         nn.BatchNorm2d(after),
         nn.ReLU(inplace=True),
     )
 
 
-def _is_it(places_BXhw: torch.Tensor, sight: Sight) -> torch.Tensor:
-    """(S, X, h, w) float32: 1 where a map of places has the class."""
-    places_SXhw = places_BXhw.index_select(0, sight.owner_S)
-    return (places_SXhw == sight.place_S[:, None, None, None]).float()
+def _is_it(places_ByxX: torch.Tensor, sight: Sight) -> torch.Tensor:
+    """(S, y, x, X) float32: 1 where a map of places has the class."""
+    places_SyxX, place_S = _of_owner(places_ByxX.float(), sight.owner_S), sight.place_S.float()
+    is_it_SyxX = places_SyxX.new_empty(len(place_S), *places_SyxX.shape[1:])
+    return torch.eq(places_SyxX, place_S[:, None, None, None], out=is_it_SyxX)
+
+
+def _of_owner(maps_B: torch.Tensor, owner_S: torch.Tensor) -> torch.Tensor:
+    """For each class the maps of its frame; those of a single frame are not copied."""
+    return maps_B if len(maps_B) == 1 else maps_B.index_select(0, owner_S)
+
+
+def _squares(maps_BXhw: torch.Tensor) -> torch.Tensor:
+    """(B, y, x, X * 16): pixels put together in squares of 4 by 4, as `pixel_unshuffle` does."""
+    squares_BXyixj = maps_BXhw.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))
+    return squares_BXyixj.permute(0, 2, 4, 1, 3, 5).flatten(3)
+
+
+def _spread(squares_BXyx: torch.Tensor) -> torch.Tensor:
+    """(B, X / 16, h, w): the pixels of squares of 4 by 4, as `pixel_shuffle` does."""
+    squares_Byxoij = squares_BXyx.permute(0, 2, 3, 1).unflatten(3, (-1, 4, 4))
+    return squares_Byxoij.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def _windows(maps_BFyx: torch.Tensor, reach: int) -> torch.Tensor:
+    """(B, F, i, i, y, x): the maps moved to each place of the window, without copies; beyond its border a map
+    goes on as there."""
+    rows, columns = maps_BFyx.shape[2:]
+    padded = F.pad(maps_BFyx, (reach, reach, reach, reach), mode="replicate")
+    return padded.unfold(2, rows, 1).unfold(3, columns, 1)
+
+
+def _alike(now_BFyx: torch.Tensor, moved_BFiiyx: torch.Tensor) -> torch.Tensor:
+    """(B, i * i, y, x): products of features, in each place of the window."""
+    total = moved_BFiiyx.new_zeros(len(now_BFyx), *moved_BFiiyx.shape[2:])
+    for now_Byx, moved_Biiyx in zip(now_BFyx.unbind(1), moved_BFiiyx.unbind(1), strict=True):
+        total = total.addcmul_(now_Byx[:, None, None], moved_Biiyx)
+    return total.flatten(1, 2)
+
+
+def _places_of(corner: tuple[int, int], maps_BFmn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """down_P and across_P of maps that begin at `corner`."""
+    (rows, columns), (top, left) = maps_BFmn.shape[2:], corner
+    down = torch.arange(top, top + rows, device=maps_BFmn.device, dtype=maps_BFmn.dtype)
+    across = torch.arange(left, left + columns, device=maps_BFmn.device, dtype=maps_BFmn.dtype)
+    return down.repeat_interleave(columns), across.repeat(rows)
 
 
 def quick(net: MatchNet) -> MatchNet:
@@ -273,37 +380,16 @@ def quick(net: MatchNet) -> MatchNet:
             for place, (layer, norm) in enumerate(zip(list(part), list(part)[1:], strict=False)):
                 if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                     part[place], part[place + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
-    return net
+    return net.to(memory_format=LAYOUT)  # pyright: ignore[reportCallIssue]
 
 
 def _grown(maps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return F.interpolate(maps, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
-def _around(maps_BFyx: torch.Tensor, reach: int) -> Iterator[torch.Tensor]:
-    """The maps moved to each place of the window; beyond its border a map goes on as there."""
-    rows, columns = maps_BFyx.shape[2:]
-    padded = F.pad(maps_BFyx, (reach, reach, reach, reach), mode="replicate")
-    for down in range(2 * reach + 1):
-        for across in range(2 * reach + 1):
-            yield padded[:, :, down : down + rows, across : across + columns]
-
-
 def _lacking(has_right_B: torch.Tensor) -> torch.Tensor:
     """Added to the logits of right keys: those that are not there get no weight."""
     return (has_right_B.float() - 1.0) * 1e4
-
-
-@lru_cache(maxsize=4)
-@torch.inference_mode(False)
-def _squared_distances(rows: int, columns: int, device: torch.device) -> torch.Tensor:
-    """(P, P): of all places of a map from one another, in places; fit for training, whoever asks first."""
-    down = torch.arange(rows, device=device, dtype=torch.float32)
-    across = torch.arange(columns, device=device, dtype=torch.float32)
-    between_rows = (down[:, None] - down[None]).square()
-    between_columns = (across[:, None] - across[None]).square()
-    table = between_rows[:, None, :, None] + between_columns[None, :, None, :]
-    return table.reshape(rows * columns, rows * columns)
 
 
 # --- its file ----------------------------------------------------------------------------------------------

@@ -175,9 +175,9 @@ def sight_of(
     counts = [len(left) for left, _ in shares]
     owner_S = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor(counts))
     return Sight(
-        now_B3hw=pictures_of([frame.now_hw3 for frame in frames]),
-        left_B3hw=pictures_of([frame.left_hw3 for frame in frames]),
-        right_B3hw=pictures_of([frame.right_hw3 for frame in frames]),
+        pictures_X3hw=pictures_of(
+            [getattr(frame, name) for name in ("now_hw3", "left_hw3", "right_hw3") for frame in frames]
+        ),
         evidence_BEhw=torch.from_numpy(np.stack([frame.evidence_Ehw for frame in frames])),
         distances_B2=torch.tensor([frame.distances for frame in frames]),
         places_B3hw=torch.from_numpy(np.stack([frame.labels_3hw for frame in frames])),
