@@ -71,7 +71,10 @@ def small(words: Sequence[str], data: Path, *, local: bool = False) -> list[str]
         return [verb, *rest]
     dial = DIAL if {"--budget", "--max_drop"} & set(rest) else ""
     executor = "--executor local" if local and verb in RUNS else ""
-    return [verb, *rest, *SMALL.get(verb, "").split(), *dial.split(), *executor.split()]
+    smaller = SMALL.get(verb, "")
+    if verb == "train-segmenter" and "--regions.grid" in rest:  # learns whole frames
+        smaller = smaller.replace("--augment.crop 32", "")
+    return [verb, *rest, *smaller.split(), *dial.split(), *executor.split()]
 
 
 def make_world(world: Path) -> None:
