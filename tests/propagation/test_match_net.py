@@ -14,7 +14,8 @@ import torch.nn.functional as functional
 from tests.propagation.test_sight import SLIM, seen
 from tests.training.small import shaken
 from vidseg_core.models import match
-from vidseg_core.models.match import NO_PLACE, Answer, Keys, MatchNet, Sight, Squares, new_match
+from vidseg_core.models.match import NO_PLACE, Answer, Keys, MatchNet, Sight, new_match
+from vidseg_core.models.match_maps import Squares, spread, squares
 from vidseg_core.propagation.sight import OTHER, SeenFrame, pictures_of, shares_of, sight_of
 
 COUNTS = (3, 2)
@@ -53,11 +54,11 @@ def answer(net: MatchNet, *numbers: int) -> Answer:
 
 def test_pixels_lie_in_squares_as_torch_puts_them() -> None:
     maps_BXhw = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    squares_BXyx = functional.pixel_unshuffle(maps_BXhw, 4)
-    assert torch.equal(match._squares(maps_BXhw).permute(0, 3, 1, 2), squares_BXyx)
-    assert torch.equal(match._spread(squares_BXyx), maps_BXhw)
+    in_squares_BXyx = functional.pixel_unshuffle(maps_BXhw, 4)
+    assert torch.equal(squares(maps_BXhw).permute(0, 3, 1, 2), in_squares_BXyx)
+    assert torch.equal(spread(in_squares_BXyx), maps_BXhw)
     layer = Squares(48, 5, 1)
-    plain = functional.conv2d(squares_BXyx, layer.weight, layer.bias)
+    plain = functional.conv2d(in_squares_BXyx, layer.weight, layer.bias)
     assert torch.allclose(layer(maps_BXhw), plain, atol=1e-5)
 
 

@@ -16,7 +16,8 @@ two-sided flow says.
 
 Legend: B frames, S class maps of all frames together, h, w size of what is shown of a frame, flow size or a
 part of it (multiples of 8); y, x = h/4, w/4; m, n = h/8, w/8; q, r the same of a whole key; K places of the
-window on both sides; 3 = RGB or (chosen, left, right).
+window on both sides; P, Q places of what is shown, and of both keys, in one row; D features of the far
+comparison; 3 = RGB or (chosen, left, right).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidseg_core.models.bundled import bundled_file
+from vidseg_core.models.match_maps import Squares, alike, places_of, read_far, spread, squares, windows
 from vidseg_core.models.propagation_file import facts_metadata, read_net
 
 NO_PLACE = 255
@@ -177,7 +179,7 @@ class MatchNet(nn.Module):
         """Features of both keys: their product with `_asked` is how alike places are, less what distance
         takes off."""
         features_BDQ = torch.cat([left_BDqr.flatten(2), right_BDqr.flatten(2)], 2)
-        down_Q, across_Q = _places_of((0, 0), left_BDqr)
+        down_Q, across_Q = places_of((0, 0), left_BDqr)
         apart = self._apart()
         where_4Q = torch.stack(
             [
@@ -192,7 +194,7 @@ class MatchNet(nn.Module):
 
     def _asked(self, now_BDmn: torch.Tensor, corner: tuple[int, int]) -> torch.Tensor:
         """asked_BPD: what `compared` goes with; the places of a part that begins at `corner`."""
-        down_P, across_P = _places_of(corner, now_BDmn)
+        down_P, across_P = places_of(corner, now_BDmn)
         far_P = -self._apart() * (down_P.square() + across_P.square())
         where_P4 = torch.stack([down_P, across_P, torch.ones_like(down_P), far_P], 1)
         alike_BPD = now_BDmn.flatten(2).transpose(1, 2) * self.sharpness[1].exp()
@@ -209,7 +211,7 @@ class MatchNet(nn.Module):
         now = seen_XFyx[: len(sight.distances_B2)]
         has_right_B = sight.distances_B2[:, 1] > 0
         weights_BKyx, likeness_B2yx = self._compare(seen_XFyx, has_right_B)
-        classes_Syx48 = _is_it(_squares(sight.places_B3hw), sight)
+        classes_Syx48 = _is_it(squares(sight.places_B3hw), sight)
         shares_2Syx = classes_Syx48.unflatten(3, (3, 16))[..., 1:, :].mean(4).permute(3, 0, 1, 2).contiguous()
         near_Syx = self._read_near(weights_BKyx, shares_2Syx, owner_S)
         t4 = self.trunk4(self._meet(sight, seen_XFyx, likeness_B2yx))
@@ -222,8 +224,8 @@ class MatchNet(nn.Module):
         b8 = self.branch8(torch.cat([b8, far_S1mn], 1))
         b4 = self.branch4b(b4 + _grown(self.branch_up(b8), b4))
         return Answer(
-            delta_Shw=_spread(self.delta(b4))[:, 0],
-            trust_B3hw=F.softplus(_spread(self.trust(t4))),
+            delta_Shw=spread(self.delta(b4))[:, 0],
+            trust_B3hw=F.softplus(spread(self.trust(t4))),
             near_Syx=near_Syx,
             far_Smn=far_S1mn[:, 0],
         )
@@ -233,7 +235,7 @@ class MatchNet(nn.Module):
         constant = sight.distances_B2[:, :, None, None].expand(-1, -1, *seen_XFyx.shape[2:])
         parts = [
             *seen_XFyx.chunk(3),
-            _squares(sight.evidence_BEhw).permute(0, 3, 1, 2),
+            squares(sight.evidence_BEhw).permute(0, 3, 1, 2),
             constant,
             likeness_B2yx,
         ]
@@ -254,7 +256,7 @@ class MatchNet(nn.Module):
         """weights_BKyx over the windows in both warped keys, and the best likeness in each."""
         now, left, right = F.normalize(self.near(seen_XFyx), dim=1).contiguous().chunk(3)
         reach, sharp = self.facts.reach, self.sharpness[0].exp()
-        sides = [_alike(now, _windows(side, reach)) for side in (left, right)]
+        sides = [alike(now, windows(side, reach)) for side in (left, right)]
         likeness_B2yx = torch.stack([side.amax(1) for side in sides], 1)
         logits = [sharp * side + self.near_bias[None, :, None, None] for side in sides]
         logits[1] = logits[1] + _lacking(has_right_B)[:, None, None, None]
@@ -264,7 +266,7 @@ class MatchNet(nn.Module):
         self, weights_BKyx: torch.Tensor, shares_2Syx: torch.Tensor, owner_S: torch.Tensor
     ) -> torch.Tensor:
         """near_Syx: share of the class among places of both warped keys, by weight."""
-        moved_2Siiyx = _windows(shares_2Syx, self.facts.reach)
+        moved_2Siiyx = windows(shares_2Syx, self.facts.reach)
         read_Syx, window = torch.zeros_like(shares_2Syx[0]), range(moved_2Siiyx.shape[2])
         weights_K = _of_owner(weights_BKyx, owner_S).unbind(1)
         for weight_Syx, (side, *place) in zip(weights_K, product((0, 1), window, window), strict=True):
@@ -285,33 +287,13 @@ class MatchNet(nn.Module):
         for number, has_right in enumerate(has_right_B.tolist()):
             shares_CQ = torch.cat([side.flatten(1) for side in sight.shares[number]], 1)
             parts = (
-                _read_far(part_PD, keys.both_BDQ[number], shares_CQ, has_right)
+                read_far(part_PD, keys.both_BDQ[number], shares_CQ, has_right)
                 for part_PD in asked_BPD[number].split(AT_ONCE)
             )
             read_CP, best_2P = (torch.cat(part, 1) for part in zip(*parts, strict=True))
             read.append(read_CP.view(-1, 1, rows, columns))
             best.append(best_2P.view(2, rows, columns))
         return torch.cat(read), torch.stack(best) / self.sharpness[1].exp()
-
-
-def _read_far(
-    asked_PD: torch.Tensor, both_DQ: torch.Tensor, shares_CQ: torch.Tensor, has_right: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """read_CP, and the best likeness of each key, best_2P; without a right key only the left one is read."""
-    alike_PQ = asked_PD @ both_DQ
-    best_P2 = alike_PQ.unflatten(1, (2, -1)).amax(2)
-    if not has_right:
-        alike_PQ, shares_CQ = (both.chunk(2, 1)[0] for both in (alike_PQ, shares_CQ))
-    return shares_CQ @ alike_PQ.softmax(1).T, best_P2.T
-
-
-class Squares(nn.Conv2d):
-    """A convolution of pixels put together in squares of 4 by 4, which reads them where they lie."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(B, 3, h, w) -> (B, F, y, x)."""
-        weight = self.weight.view(self.out_channels, -1, 4, 4)
-        return F.conv2d(input, weight, self.bias, stride=4)
 
 
 def _layer(
@@ -334,42 +316,6 @@ def _is_it(places_ByxX: torch.Tensor, sight: Sight) -> torch.Tensor:
 def _of_owner(maps_B: torch.Tensor, owner_S: torch.Tensor) -> torch.Tensor:
     """For each class the maps of its frame; those of a single frame are not copied."""
     return maps_B if len(maps_B) == 1 else maps_B.index_select(0, owner_S)
-
-
-def _squares(maps_BXhw: torch.Tensor) -> torch.Tensor:
-    """(B, y, x, X * 16): pixels put together in squares of 4 by 4, as `pixel_unshuffle` does."""
-    squares_BXyixj = maps_BXhw.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))
-    return squares_BXyixj.permute(0, 2, 4, 1, 3, 5).flatten(3)
-
-
-def _spread(squares_BXyx: torch.Tensor) -> torch.Tensor:
-    """(B, X / 16, h, w): the pixels of squares of 4 by 4, as `pixel_shuffle` does."""
-    squares_Byxoij = squares_BXyx.permute(0, 2, 3, 1).unflatten(3, (-1, 4, 4))
-    return squares_Byxoij.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-
-def _windows(maps_BFyx: torch.Tensor, reach: int) -> torch.Tensor:
-    """(B, F, i, i, y, x): the maps moved to each place of the window, without copies; beyond its border a map
-    goes on as there."""
-    rows, columns = maps_BFyx.shape[2:]
-    padded = F.pad(maps_BFyx, (reach, reach, reach, reach), mode="replicate")
-    return padded.unfold(2, rows, 1).unfold(3, columns, 1)
-
-
-def _alike(now_BFyx: torch.Tensor, moved_BFiiyx: torch.Tensor) -> torch.Tensor:
-    """(B, i * i, y, x): products of features, in each place of the window."""
-    total = moved_BFiiyx.new_zeros(len(now_BFyx), *moved_BFiiyx.shape[2:])
-    for now_Byx, moved_Biiyx in zip(now_BFyx.unbind(1), moved_BFiiyx.unbind(1), strict=True):
-        total = total.addcmul_(now_Byx[:, None, None], moved_Biiyx)
-    return total.flatten(1, 2)
-
-
-def _places_of(corner: tuple[int, int], maps_BFmn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """down_P and across_P of maps that begin at `corner`."""
-    (rows, columns), (top, left) = maps_BFmn.shape[2:], corner
-    down = torch.arange(top, top + rows, device=maps_BFmn.device, dtype=maps_BFmn.dtype)
-    across = torch.arange(left, left + columns, device=maps_BFmn.device, dtype=maps_BFmn.dtype)
-    return down.repeat_interleave(columns), across.repeat(rows)
 
 
 def quick(net: MatchNet) -> MatchNet:
