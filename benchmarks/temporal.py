@@ -13,7 +13,8 @@ many labelled frames (no arm learns from labels of neighbours):
   those of the arms below;
 - gentle: with the temporal loss of the manual's example; mild: with more weight; temporal: with the set's own
   weight and sharpness (`CHOSEN`); printed: with the weight and the V that ETC prints; held, held-mild: gentle
-  and mild, with the neighbours' side held fixed; WEIGHT@SHARPNESS, as 0.15@4.4: with these;
+  and mild, with the neighbours' side held fixed; WEIGHT@SHARPNESS[@GAP], as 1@4.4@1: with
+  these (a neighbour is up to 3 frames away otherwise);
 - sf, pf, mf: gentle, and the teacher's classes on the labelled frames, pair-wise (Eq. 2) or multi-frame
   distillation; all: pf and mf; online: all three; the teacher is the large net of `benchmarks.students`;
 - many: sf with another teacher, the mean of six students that learned frames one by one;

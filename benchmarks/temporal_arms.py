@@ -131,6 +131,8 @@ class Arm:
     """Of the temporal loss; 0: frames are learned one by one."""
     sharpness: float = 1.0
     """Of V."""
+    gap: int = GAP
+    """Largest, to a neighbour, where there is a weight."""
     distil: DistilRecipe | None = None
     teacher: str = "teacher"
     """One of `TEACHERS`."""
@@ -154,21 +156,23 @@ def arm(name: str, set_name: str) -> Arm:
         teacher = "together" if name == "many" else "teacher"
         pseudo = name == "offline"
         return Arm(weight=GENTLE[0], sharpness=GENTLE[1], distil=distil, teacher=teacher, pseudo=pseudo)
-    weight, sharpness = LOSSES[name] if name in LOSSES else _typed(name) or CHOSEN[set_name]
+    if "@" in name:
+        return _typed(name)
+    weight, sharpness = LOSSES.get(name, CHOSEN[set_name])
     pseudo, held = name in ("labels", "pl"), name.startswith("held")
     return Arm(weight=weight, sharpness=sharpness, pseudo=pseudo, held=held)
 
 
 def named(name: str) -> str:
-    """Of `ARMS`, or WEIGHT@SHARPNESS for the temporal loss with these; `ValueError` for any other."""
-    if name not in ARMS and _typed(name) is None:
-        raise ValueError(name)
+    """Of `ARMS`, or WEIGHT@SHARPNESS[@GAP] for the temporal loss with these; `ValueError` for any other."""
+    if name not in ARMS:
+        _typed(name)
     return name
 
 
-def _typed(name: str) -> tuple[float, float] | None:
-    weight, found, sharpness = name.partition("@")
-    return (float(weight), float(sharpness)) if found else None
+def _typed(name: str) -> Arm:
+    weight, sharpness, *gap = name.split("@")
+    return Arm(weight=float(weight), sharpness=float(sharpness), gap=int(gap[0]) if gap else GAP)
 
 
 def fit(
@@ -185,7 +189,7 @@ def fit(
 ) -> tuple[TrainableNet, float]:
     """The net, and labelled frames in a second."""
     augment = replace(AUGMENT, focus=labels.focus)
-    names, gap = material.class_names, GAP if what.weight else 0
+    names, gap = material.class_names, what.gap if what.weight else 0
     truth = ClipFrames(material.train, names, EVERY, seed % EVERY)
     made = ClipFrames(pseudo, names, 1, 0)
     kinds = [_listed(dataset, gap > 0) for dataset in (truth, made)]

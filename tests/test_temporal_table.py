@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.clips import divided
 from benchmarks.temporal import Bench, half_width, table, to_choose
-from benchmarks.temporal_arms import Held, arm, named
+from benchmarks.temporal_arms import GAP, Held, arm, named
 from vidseg_core.classes import SCENE_CLASSES
 from vidseg_core.config.recipes import TemporalRecipe
 from vidseg_core.config.train_segmenter import TrainSegmenterConfig
@@ -40,7 +40,8 @@ def test_differences_are_those_of_the_seeds_that_both_have() -> None:
 def test_an_arm_may_be_a_weight_and_a_sharpness() -> None:
     what = arm(named("0.15@4.4"), "davis")
     assert (what.weight, what.sharpness, what.held, what.distil) == (0.15, 4.4, False, None)
-    for wrong in ("half", "0.15", "much@4.4"):
+    assert (what.gap, arm("0.15@4.4@1", "davis").gap) == (GAP, 1)
+    for wrong in ("half", "0.15", "much@4.4", "1@4.4@one"):
         with pytest.raises(ValueError):
             named(wrong)
     assert "0.15@4.4" in table([row("none", 0, 1.0), row("0.15@4.4", 0, 2.0)])
