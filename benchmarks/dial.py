@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def measure(footage: str, config: SegmentConfig, drops: Sequence[float]) -> list
     sample = SampleTasks(config, units)
     clips, places, _, prices = look_at_all(config, sample, report)
     names = worth_trying(config, names, prices.net, report)
-    ahead = lookahead_runs(config, clips, sample) if "planner" in names else None
+    ahead = lookahead_runs(config, [clip.table for clip in clips], sample, names)
     rows = []
     for left_out in range(len(clips)):
         video = units[places[left_out]].source
@@ -89,14 +89,13 @@ def _row(
     left_out: int,
     sample: SampleTasks,
     names: Sequence[str],
-    ahead: LookaheadRuns | None,
+    ahead: Mapping[str, LookaheadRuns],
 ) -> Row:
     report, most = Reporter("text"), longest_interval(config)
     training = [clips[number] for number in others]
-    if ahead is not None:
-        ahead = replace(ahead, runs=[ahead.runs[number] for number in others])
+    own = {n: replace(each, runs=[each.runs[number] for number in others]) for n, each in ahead.items()}
     choice = search(
-        families([clip.table for clip in training], names, max_interval=most, ahead=ahead),
+        families([clip.table for clip in training], names, max_interval=most, ahead=own),
         clip_valuer(training, [places[number] for number in others], sample, report),
         budget=None,
         max_drop=max_drop,
@@ -107,9 +106,9 @@ def _row(
     keys = keys_at(unseen.table, choice.settings, most)
     interval = max(1, round(unseen.table.frames / len(keys)))
     plain = FixedFamily([unseen.table], most).at(interval)
-    own = Point(family=str(choice.settings["name"]), settings=choice.settings, keys=(keys,), share=1.0)
+    point = Point(family=str(choice.settings["name"]), settings=choice.settings, keys=(keys,), share=1.0)
     value = clip_valuer([unseen], [places[left_out]], sample, report)
-    drop, fixed_drop = (float(valued.drop_C[0]) for valued in value([own, plain]))
+    drop, fixed_drop = (float(valued.drop_C[0]) for valued in value([point, plain]))
     return Row(
         footage=footage,
         quality=config.calibration.quality,

@@ -4,7 +4,8 @@ Of each clip and grid what every key and every two keys make of the regions (`co
 every third frame, two sides), as tables. In turn a third of the clips is left out; the others teach a
 decision net (`train-decision`) and a planner (`train-planner`) of the grid, one file for all of its regions.
 On the clips left out their thresholds are set so that the share of key pixels is the asked one. Beside them
-even keys, and the best keys under one budget of pixels. The score is mean IoU of the clip.
+even keys, `split`, which learns nothing, and the best keys under one budget of pixels. The score is mean IoU
+of the clip.
 
 What is learned, and what is best, is asked in a quality (`QUALITIES`, as of `build-episodes`): wrong pixels
 weighted by class, so that regions add up to the clip's mean IoU (`weighted`); the share of pixels that agree
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +35,12 @@ from benchmarks.two_sided import Clip
 from vidseg_core.calibration.choice import DRAWS
 from vidseg_core.calibration.ways import least_gain
 from vidseg_core.config.regions import RegionsConfig
-from vidseg_core.episodes.on_tables import LookaheadTable, Scored
+from vidseg_core.episodes.on_tables import LookaheadTable, Scored, SplitTable
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.episodes.table_set import join_tables
-from vidseg_core.models.planner import PlannerFacts, PlannerModel
+from vidseg_core.models.planner import PlannerFacts
 from vidseg_core.scheduling.lookahead_features import LOOKAHEAD_FEATURES, Pairs
+from vidseg_core.scheduling.lookahead_window import class_shares
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
 from vidseg_core.training.planner_fit import cross_fit, lesson_of
@@ -55,24 +58,32 @@ QUALITIES: Mapping[str, Callable[[Clip], np.ndarray | None]] = {
 
 
 class Planned:
-    """A planner on one clip."""
+    """A scheduler that looks ahead, on one clip."""
 
-    def __init__(
-        self, cut: Cut, tables: Sequence[EpisodeTable], model: PlannerModel, facts: PlannerFacts
-    ) -> None:
-        core = PlannerCore(model, facts, pairs=Pairs(most=3000))
-        self._walked = [LookaheadTable(core, table, two_sided=True) for table in tables]
+    def __init__(self, cut: Cut, walked: Sequence[LookaheadTable | SplitTable]) -> None:
+        self._walked = walked
         self._cut, self._tried = cut, list[tuple[float, list[np.ndarray]]]()
 
     def near(self, share: float) -> Schedules:
         """At prices around the share, by halving."""
-        low, high = 1e-6, 20.0
+        low, high = 1e-6, 90.0
         for _ in range(HALVINGS):
             price = math.sqrt(low * high)
             self._tried.append((price, [walk.keys(price) for walk in self._walked]))
             fits = self._cut.share(self._tried[-1][1]) <= share
             low, high = (low, price) if fits else (price, high)
         return [keys for _, keys in self._tried]
+
+
+def halved_gaps(cut: Cut, tables: Sequence[EpisodeTable]) -> Planned:
+    """`split` of the clip's regions: nothing is learned."""
+    areas = [part.pixels / cut.frame_pixels for part in cut.parts]
+    firsts = [table.masks_Thw[0] for table in tables if table.masks_Thw is not None]
+    shares_K = np.average([class_shares(labels_hw) for labels_hw in firsts], axis=0, weights=areas)
+    known = [
+        replace(table, area=area, class_shares_K=shares_K) for table, area in zip(tables, areas, strict=True)
+    ]
+    return Planned(cut, [SplitTable(table) for table in known])
 
 
 class Learned:
@@ -109,7 +120,8 @@ class Learned:
         }
 
     def planner(self, cut: Cut, tables: Sequence[EpisodeTable]) -> Planned:
-        return Planned(cut, tables, self._planners[self.fold_of[cut.clip.name]], self._facts)
+        core = PlannerCore(self._planners[self.fold_of[cut.clip.name]], self._facts, pairs=Pairs(most=3000))
+        return Planned(cut, [LookaheadTable(core, table, two_sided=True) for table in tables])
 
     def decision(self, cut: Cut, tables: Sequence[EpisodeTable]) -> Schedules:
         """The net's keys among every third frame, by many thresholds."""
@@ -143,8 +155,10 @@ def learned(
         ways = Learned(tables)
         for (kind, clip), cut, own in zip(clips, cuts, tables, strict=True):
             planner, decided = ways.planner(cut, own), ways.decision(cut, own)
+            halved = halved_gaps(cut, own)
             for share in shares:
                 tried = {"fixed": even(cut, share), "decision": decided, "planner": planner.near(share)}
+                tried["split"] = halved.near(share)
                 tried |= oracles(cut, share)
                 for keys, schedules in tried.items():
                     points = around(cut, schedules, share)
@@ -165,7 +179,7 @@ def oracles(cut: Cut, share: float) -> dict[str, Schedules]:
     return found
 
 
-PLAIN = ("fixed", "planner", "decision")
+PLAIN = ("fixed", "planner", "decision", "split")
 """Ways of whole frames that no truth is needed for."""
 
 

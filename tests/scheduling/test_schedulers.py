@@ -10,7 +10,7 @@ import pytest
 
 from vidseg_core.config import catalogue
 from vidseg_core.propagation import DisFlow, UnknownNameError
-from vidseg_core.scheduling import SCHEDULERS, Deviation, Scheduler, build_scheduler
+from vidseg_core.scheduling import SCHEDULERS, Deviation, Scheduler, WindowScheduler, build_scheduler
 
 
 def picture(seed: int, height: int = 40, width: int = 64) -> np.ndarray:
@@ -41,7 +41,7 @@ def never() -> np.ndarray:
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULERS if not SCHEDULERS.takes(name, "policy")])
 def test_all_keep_the_protocol(name: str) -> None:
-    assert isinstance(build_scheduler(name), Scheduler)
+    assert isinstance(build_scheduler(name), (Scheduler, WindowScheduler))
 
 
 @pytest.mark.parametrize("name", ["every", "fixed", "random"])

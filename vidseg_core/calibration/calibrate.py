@@ -19,8 +19,8 @@ import numpy as np
 
 from vidseg_core.calibration.choice import Choice, Valued, describe, plain_choice, regions_of, unseen
 from vidseg_core.calibration.evidence import Clip
-from vidseg_core.calibration.grids import GridTrial, choose_grid, names_for
-from vidseg_core.calibration.schedulers import FixedFamily, LookaheadRuns, Point, families, prices_of
+from vidseg_core.calibration.grids import GridTrial, choose_grid, lookahead_runs, names_for
+from vidseg_core.calibration.schedulers import FixedFamily, Point, families
 from vidseg_core.calibration.search import search
 from vidseg_core.calibration.sizing import draw_sample
 from vidseg_core.calibration.tasks import (
@@ -30,7 +30,6 @@ from vidseg_core.calibration.tasks import (
     delay_of,
     file_for,
     longest_interval,
-    lookahead_file,
     tried_names,
 )
 from vidseg_core.calibration.ways import Prices, ValueWay, choose_way, other_ways, way_values
@@ -257,7 +256,7 @@ def _of_whole_frames(
         names,
         max_interval=longest,
         policy=config.scheduler.policy,
-        ahead=lookahead_runs(config, clips, sample) if _looking_ahead(names) else None,
+        ahead=lookahead_runs(config, seen, sample, names),
     )
     frames, even = [clip.table.frames for clip in clips], FixedFamily(seen, longest)
     choice = search(
@@ -296,20 +295,14 @@ def worth_trying(
         return names
     why = f"the net takes {net_ops / 1e9:.2g} GFLOP a frame, and planning pays from {PLANS_FROM_OPS / 1e9:g}"
     why = why if net_ops else "what the net costs is not known (torch counts no operations)"
-    also = f"--calibration.schedulers {FIXED} {ahead[0]} tries it all the same"
-    report.say(f"the {ahead[0]} is not tried: {why}; {also}")
+    is_tried, it = ("is not tried", "it") if len(ahead) == 1 else ("are not tried", "them")
+    also = f"--calibration.schedulers {FIXED} {' '.join(ahead)} tries {it} all the same"
+    report.say(f"{' and '.join(ahead)} {is_tried}: {why}; {also}")
     return tuple(name for name in names if name not in ahead)
 
 
 def _looking_ahead(names: Sequence[str]) -> list[str]:
     return [name for name in names if SCHEDULERS[name].looks_ahead]
-
-
-def lookahead_runs(config: SegmentConfig, clips: Sequence[Clip], sample: SampleTasks) -> LookaheadRuns:
-    """The planner at each of its prices, on each clip."""
-    planner = lookahead_file(config)
-    prices = prices_of(planner, config.propagation.sides == "two")
-    return LookaheadRuns(planner, prices, sample.look_ahead([clip.table for clip in clips], prices))
 
 
 def check_dial_here(config: SegmentConfig) -> None:

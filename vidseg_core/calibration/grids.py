@@ -36,6 +36,7 @@ from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.episodes.table import EpisodeTable
 
 LEAST_SAVED = 0.05
 """Of the cost of a frame."""
@@ -106,7 +107,7 @@ class GridTrial:
             self._names,
             max_interval=longest,
             policy=config.scheduler.policy,
-            ahead=self._ahead(),
+            ahead=lookahead_runs(config, self._tables, self._sample, self._names),
             parts=parts,
         )
         choice = search(
@@ -161,15 +162,6 @@ class GridTrial:
             Valued(point=point, quality_C=np.array([clip[number] for clip in found]))
             for number, point in enumerate(points)
         ]
-
-    def _ahead(self) -> LookaheadRuns | None:
-        name = next((name for name in self._names if SCHEDULERS[name].looks_ahead), None)
-        if name is None:
-            return None
-        file = file_for(name, self._config)
-        assert file is not None
-        prices = prices_of(file, self.way.propagation.sides == "two")
-        return LookaheadRuns(file, prices, self._sample.look_ahead(self._tables, prices))
 
 
 Look = Callable[[Way], GridTrial]
@@ -256,6 +248,18 @@ def names_for(names: Sequence[str], config: SegmentConfig, way: Way, say: Say) -
         else:
             found.append(name)
     return tuple(found)
+
+
+def lookahead_runs(
+    config: SegmentConfig, tables: Sequence[EpisodeTable], sample: SampleTasks, names: Sequence[str]
+) -> dict[str, LookaheadRuns]:
+    """Those of the schedulers that look ahead, at each of their prices, on each clip."""
+    found = {}
+    for name in (name for name in names if SCHEDULERS[name].looks_ahead):
+        about = _bare(name, config)
+        prices = prices_of(about.get("policy"), config.propagation.sides == "two")
+        found[name] = LookaheadRuns(about, prices, sample.look_ahead(tables, name, prices))
+    return found
 
 
 def _bare(name: str, config: SegmentConfig) -> dict[str, Any]:

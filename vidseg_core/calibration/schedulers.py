@@ -32,6 +32,8 @@ SHARES = (0.5, 0.33, 0.25, 0.18, 0.125, 0.083, 0.06, 0.04, 0.03, 0.02)
 """Key shares around which settings are looked at first."""
 GRID = 240
 """Thresholds that are walked to find those shares; walking costs next to nothing."""
+ALL_PRICES = (0.01, 60.0)
+"""Mean IoU times frames."""
 PRICES = 56
 """Prices of a key at which a planner is tried; windows are looked at once for all of them."""
 
@@ -60,8 +62,8 @@ class Point:
 class LookaheadRuns:
     """A scheduler that looks ahead on the sample."""
 
-    file: str
-    """Its file, or its name."""
+    about: Mapping[str, Any]
+    """Its name and file, as fields of `SchedulerConfig`."""
     prices: Sequence[float]
     runs: Sequence[np.ndarray]
     """Per clip bool [P, T]: its keys at each price."""
@@ -140,8 +142,11 @@ class ScoredFamily:
         return [self._points[place] for place in sorted(places)]
 
 
-def prices_of(policy: str, two_sided: bool) -> list[float]:
-    """Prices from a third of a planner's lowest operating point to three times its highest."""
+def prices_of(policy: str | None, two_sided: bool) -> list[float]:
+    """Prices from a third of a planner's lowest operating point to three times its highest; without a file,
+    all that make sense: from some pixels of a frame to all of an interval."""
+    if policy is None:
+        return [float(f"{price:.4g}") for price in np.geomspace(*ALL_PRICES, PRICES)]
     _, facts = read_planner(policy)
     sides = "two" if two_sided else "one"
     known = [point.threshold for point in facts.operating_points if point.sides == sides] or [0.05, 5.0]
@@ -201,12 +206,12 @@ def families(
     *,
     max_interval: int,
     policy: str | None = None,
-    ahead: LookaheadRuns | None = None,
+    ahead: Mapping[str, LookaheadRuns] | None = None,
     parts: tuple[float, ...] = (1.0,),
 ) -> list[Family]:
     """The schedulers of these names on the sample.
 
-    `policy`: the file that a learned scheduler reads. `ahead`: what one that looks ahead does on them.
+    `policy`: the file that a learned scheduler reads. `ahead`: what those that look ahead do on them.
     `parts`: of tables of regions, what a key of each region of a clip counts.
     """
     found: list[Family] = []
@@ -217,8 +222,8 @@ def families(
             found.append(_heuristic(tables, name, policy, max_interval, parts))
         elif SCHEDULERS[name].looks_ahead:
             assert ahead is not None
-            about = {"name": name, "policy": ahead.file}
-            found.append(ScoredFamily(name, about, np.array(ahead.prices), ahead.runs, parts))
+            own = ahead[name]
+            found.append(ScoredFamily(name, own.about, np.array(own.prices), own.runs, parts))
         else:
             assert policy is not None
             found.append(_trained(tables, name, policy, max_interval, parts))

@@ -49,6 +49,7 @@ from vidseg_core.models.protocol import ScoresError
 from vidseg_core.propagation.flow import FlowEstimator
 from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.scheduling.feature_sets import NEEDS_NO_FLOW
+from vidseg_core.scheduling.lookahead_window import class_shares
 from vidseg_core.scheduling.low_deviation import LowDeviation
 from vidseg_core.scheduling.moving import MOVING_NAMES
 
@@ -98,8 +99,9 @@ class Way:
 def tried_names(config: SegmentConfig) -> tuple[str, ...]:
     """The schedulers at hand, or those that were named."""
     named = config.calibration.schedulers
-    online = delay_of(config) > 0
+    online, one_sided = delay_of(config) > 0, config.propagation.sides == "one"
     known = [name for name in TRIED if not (online and SCHEDULERS[name].looks_ahead)]
+    known = [name for name in known if not (one_sided and SCHEDULERS[name].asks)]
     at_hand = [name for name in known if not SCHEDULERS[name].trained_by or file_for(name, config)]
     return tuple(name for name in at_hand if not named or name in named)
 
@@ -112,12 +114,6 @@ def file_for(name: str, config: SegmentConfig) -> str | None:
     entry, given = SCHEDULERS[name], SCHEDULERS.get(config.scheduler.name)
     fits = given is not None and given.trained_by == entry.trained_by
     return config.scheduler.policy if fits and (not entry.quality or given is entry) else entry.file
-
-
-def lookahead_file(config: SegmentConfig) -> str:
-    """What the scheduler that looks ahead reads."""
-    files = [file_for(name, config) for name in tried_names(config) if SCHEDULERS[name].looks_ahead]
-    return next(file for file in files if file is not None)
 
 
 def longest_interval(config: SegmentConfig) -> int:
@@ -180,9 +176,11 @@ class SampleTasks:
             for place, schedules in wanted
         ]
 
-    def look_ahead(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
-        """For each table the keys of the planner at these prices, bool [P, T]."""
-        return [look_ahead_at(table, prices, self.config) for table in tables]
+    def look_ahead(
+        self, tables: Sequence[EpisodeTable], name: str, prices: Sequence[float]
+    ) -> list[np.ndarray]:
+        """For each table the keys of a scheduler that looks ahead, at these prices, bool [P, T]."""
+        return [look_ahead_at(table, name, prices, self.config) for table in tables]
 
 
 def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, Seen | None]:
@@ -224,11 +222,24 @@ def look_by_region(
             seen.append(builder.see(cut_out(frame, regions, number, name) for frame in frames))
             tables.append(builder.tabulate(name, 0, seen[-1], fingerprint=regions.recorded()))
         height, width = frames[0].frame_HW3.shape[:2]
+        tables = _with_shares(tables, regions, frames[0].frame_HW3.shape[:2])
         net = ChunkedNet(build_net(config, device), level="labels", batch=config.key_batch, device=device)
         costs = crop_costs(net, (height, width), regions, config.key_batch, device)
         return LookedByRegion(tables, "", costs, (height, width)), seen
     except (Refused, DatasetError, MediaError, ScoresError) as problem:
         return LookedByRegion([], str(problem), (), (0, 0)), []
+
+
+def _with_shares(
+    tables: Sequence[EpisodeTable], regions: RegionsConfig, size: tuple[int, int]
+) -> list[EpisodeTable]:
+    """Tables of all regions of a clip, which know what share of the whole frame each class has."""
+    if any(table.masks_Thw is None for table in tables):
+        return list(tables)
+    areas = np.array(regions.shares(size))
+    shares = [class_shares(table.masks_Thw[0]) for table in tables if table.masks_Thw is not None]
+    shares_K = areas @ np.stack(shares) / areas.sum()
+    return [replace(t, area=area, class_shares_K=shares_K) for t, area in zip(tables, areas, strict=True)]
 
 
 def value_by_region(
@@ -295,10 +306,11 @@ def way_builder(config: SegmentConfig, way: PropagationConfig, device: str) -> T
     return sample_builder(config, device).with_propagator(propagator_of(way, device))
 
 
-def look_ahead_at(table: EpisodeTable, prices: Sequence[float], config: SegmentConfig) -> np.ndarray:
+def look_ahead_at(
+    table: EpisodeTable, name: str, prices: Sequence[float], config: SegmentConfig
+) -> np.ndarray:
     """bool [P, T]: the keys at these prices."""
     cv2.setNumThreads(1)
-    (name,) = (name for name in tried_names(config) if SCHEDULERS[name].looks_ahead)
     return keys_on(
         table,
         name,
@@ -426,10 +438,12 @@ class _RayTasks(SampleTasks):
         ]
         return self._ray.get(begun)
 
-    def look_ahead(self, tables: Sequence[EpisodeTable], prices: Sequence[float]) -> list[np.ndarray]:
+    def look_ahead(
+        self, tables: Sequence[EpisodeTable], name: str, prices: Sequence[float]
+    ) -> list[np.ndarray]:
         task = self._ray.remote(look_ahead_at).options(num_cpus=1, max_retries=2)
         settings = self._ray.put(self.config)
-        return self._ray.get([task.remote(table, list(prices), settings) for table in tables])
+        return self._ray.get([task.remote(table, name, list(prices), settings) for table in tables])
 
 
 def here(config: SegmentConfig) -> Tasks:

@@ -99,6 +99,8 @@ class SchedulerEntry:
     """The file in the package that it reads if the user names none."""
     looks_ahead: bool = False
     """It plans windows; its threshold is the price of a key."""
+    asks: bool = False
+    """It compares what N says of the keys that it takes, from both sides of a gap."""
     reads_low: bool = False
     """It reads low-level features of the net: its feature is tabulated where its file is named only."""
 
@@ -110,7 +112,7 @@ class SchedulerEntry:
     @property
     def walks_tables(self) -> bool:
         """Its keys follow from episode tables."""
-        return bool(self.feature or (self.trained_by and not self.reads_low))
+        return bool(self.feature or self.asks or (self.trained_by and not self.reads_low))
 
 
 SCHEDULERS: Mapping[str, SchedulerEntry] = {
@@ -181,6 +183,12 @@ SCHEDULERS: Mapping[str, SchedulerEntry] = {
         trained_by="train-planner",
         file="tiny-planner",
         looks_ahead=True,
+    ),
+    "split": SchedulerEntry(
+        made_by="vidseg_core.scheduling.split:Split",
+        threshold=1.0,
+        looks_ahead=True,
+        asks=True,
     ),
 }
 

@@ -40,6 +40,7 @@ from vidseg_core.propagation.motion import MOST_REFERENCES
 from vidseg_core.propagation.propagators import propagator_of, weights_digest
 from vidseg_core.scheduling import Scheduler, WindowScheduler, scheduler_of
 from vidseg_core.scheduling.learned_regions import note_on_regions
+from vidseg_core.scheduling.lookahead_window import asks
 from vidseg_core.scheduling.pair_maps import reads_maps
 
 _UNTRAINED_FLOW = (
@@ -94,7 +95,8 @@ def describe_net(config: SegmentConfig) -> NetFacts:
     filler = filler_of(propagator_of(config.propagation), two_sided=config.propagation.sides == "two")
     in_calls = ChunkedNet(net, level=filler.level, batch=1, device="cpu")
     scheduler = scheduler_of(config.scheduler)
-    check_context(config.regions, in_calls, reads_low=connect(in_calls, scheduler, filler))
+    reads_low = connect(in_calls, scheduler, filler)
+    check_context(config.regions, in_calls, reads_low=reads_low, asks_ahead=asks(scheduler))
     remembered = tried.remembered
     if tried.whole is not None and tried.net is not None:
         seen_by = tried.net("labels", "--regions.context")
@@ -289,6 +291,9 @@ def _check_scheduler(config: SegmentConfig) -> Scheduler | WindowScheduler:
     if isinstance(scheduler, WindowScheduler) and is_of_stream(config.propagation.flow):
         problem = f"{config.propagation.flow} does not go with {config.scheduler.name}, which looks ahead"
         raise ConfigError("--propagation.flow", problem)
+    if asks(scheduler) and config.propagation.sides == "one":
+        problem = f"one does not go with {config.scheduler.name}, which compares both sides"
+        raise ConfigError("--propagation.sides", problem)
     _note_on_regions(config, scheduler)
     check = getattr(scheduler, "check_sides", None)
     if check is not None:

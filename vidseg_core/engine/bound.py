@@ -20,7 +20,7 @@ import torch
 from vidseg_core.engine.look import view_size
 from vidseg_core.engine.state import SegmentState
 from vidseg_core.propagation.filler import Filler
-from vidseg_core.scheduling.lookahead_window import looked_at
+from vidseg_core.scheduling.lookahead_window import asks, looked_at
 from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
 
@@ -95,7 +95,7 @@ def state_bound(
     pixels = size[0] * size[1]
     height, width = view_size(*size, flow_size, whole)
     view, frame = height * width * channels, 3 * pixels
-    undecided = looked_at(scheduler.window, max_interval) if isinstance(scheduler, WindowScheduler) else 0
+    undecided = looked_at(scheduler, max_interval) if isinstance(scheduler, WindowScheduler) else 0
     pending = max_interval - 1 if two_sided else 0
     keeps_frame = filler.keeps_frame or bool(getattr(scheduler, "needs_low", False))
     carried = max(pixels if filler.level == "labels" else 0, round(measured.carried * pixels))
@@ -111,4 +111,5 @@ def state_bound(
     remembered = max(round(measured.remembered * pixels), filler.most_remembered(height, width, channels))
     total = (2 if two_sided else 1) * key + before + remembered
     total += pending * of_pending + undecided * (view + frame) + filler.most_held(pending)
+    total += undecided * carried if asks(scheduler) else 0
     return Bound(frames=pending + undecided, bytes=total)

@@ -145,7 +145,7 @@ class Together:
         return results
 
 
-def check_context(regions: RegionsConfig, net: ChunkedNet, *, reads_low: bool) -> None:
+def check_context(regions: RegionsConfig, net: ChunkedNet, *, reads_low: bool, asks_ahead: bool) -> None:
     """`ConfigError` for a context that this net and propagator do not go with."""
     if regions.context == "none":
         return
@@ -154,6 +154,8 @@ def check_context(regions: RegionsConfig, net: ChunkedNet, *, reads_low: bool) -
         raise ConfigError(option, f"{said} --propagation.level {net.level}: it goes with labels")
     if reads_low:
         raise ConfigError(option, f"{said} a scheduler or propagator that reads a net's low-level features")
+    if asks_ahead:
+        raise ConfigError(option, f"{said} a scheduler that asks for masks ahead: regions run apart there")
     if regions.context == "remembered":
         try:
             surrounding(net.segmenter, regions.align)

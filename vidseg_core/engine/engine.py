@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ from vidseg_core.propagation.flow import FlowEstimator, build_flow
 from vidseg_core.propagation.gap import Memory
 from vidseg_core.propagation.motion import MOST_REFERENCES
 from vidseg_core.propagation.propagators import AnyPropagator
-from vidseg_core.scheduling.lookahead_window import lookahead_labels, lookahead_shape
+from vidseg_core.scheduling.lookahead_window import class_shares, lookahead_labels, lookahead_shape
 from vidseg_core.scheduling.pair_maps import layers_of, reads_maps
 from vidseg_core.scheduling.protocol import Scheduler, WindowScheduler
 
@@ -101,9 +101,17 @@ class Engine:
         self.max_interval, self.flow_size = int(max_interval), int(flow_size)
         online = None if isinstance(scheduler, WindowScheduler) else scheduler
         self._needs_previous = bool(getattr(online, "needs_previous", False))
+        self.net = ChunkedNet(
+            segmenter, level=self.filler.level, batch=int(key_batch), device=device, rule=rule
+        )
+        self.keys: KeyNet = Alone(self.net)
+        """What runs N on frames that are key."""
+        self.stats, self._late = EngineStats(clock=clock_of(str(self.net.device))), Late(delay)
         self._ahead = (
             Lookahead(
                 scheduler,
+                self.net,
+                self.stats,
                 two_sided=self.two_sided,
                 max_interval=self.max_interval,
                 keeps_frames=self.filler.reads in ("colours", "frame") or self.filler.needs_low,
@@ -111,12 +119,10 @@ class Engine:
             if isinstance(scheduler, WindowScheduler)
             else None
         )
-        self.net = ChunkedNet(
-            segmenter, level=self.filler.level, batch=int(key_batch), device=device, rule=rule
-        )
-        self.keys: KeyNet = Alone(self.net)
-        """What runs N on frames that are key."""
-        self.stats, self._late = EngineStats(clock=clock_of(str(self.net.device))), Late(delay)
+        if self._ahead is not None and self._ahead.asks and not self.two_sided:
+            raise ValueError(
+                f"{type(scheduler).__name__} compares both sides of a gap: it goes with two sides"
+            )
         if delay is not None and (self.two_sided or self._ahead is not None):
             raise ValueError("low latency goes with one side and a scheduler that does not look ahead")
         if delay is not None and self.filler.answers_keys:
@@ -135,6 +141,11 @@ class Engine:
     def looks_ahead(self) -> bool:
         """Do frames wait until keys are chosen among them?"""
         return self._ahead is not None
+
+    @property
+    def asks_ahead(self) -> bool:
+        """Does N run on keys before their turn?"""
+        return self._ahead is not None and self._ahead.asks
 
     def bound(
         self,
@@ -221,7 +232,8 @@ class Engine:
         """Step over all waiting frames whose decision can be known, one of each segment at a time."""
         while True:
             with self.stats.timed("lookahead"):
-                decided = [(state, ahead.decide(state, ends)) for state in states]
+                ahead.choose(states, ends)
+                decided = [(state, ahead.decide(state)) for state in states]
             waits = {self.keys.together(state) for state, is_key in decided if is_key is None}
             turn = [
                 (state, is_key)
@@ -273,8 +285,7 @@ class Engine:
         if self._lows.needed:
             self._lows.see(chosen)
         low = [look.low_maps for look in chosen] if self._lows.needed else None
-        with self.stats.timed("net"):
-            results = iter(self.keys.run(chosen, low))
+        results = iter(self._results(chosen, low))
         keeps_frame = self.filler.keeps_frame or self._lows.needed
         keys: list[_NewKey | None] = []
         for look, decision in zip(looks, decisions, strict=True):
@@ -296,6 +307,15 @@ class Engine:
                 labels_HW, memory = self._finaliser.at_key(key, look.state.carried_over)
             keys.append(_NewKey(key=key, labels_HW=labels_HW, memory=memory))
         return keys
+
+    def _results(self, chosen: list[FrameLook], low: list[Any] | None) -> list[tuple[np.ndarray, Any]]:
+        """What N says of frames that are key, and what is carried of them; it has run on some already."""
+        known = [_known(look) for look in chosen]
+        fresh = [number for number, said in enumerate(known) if said is None]
+        with self.stats.timed("net"):
+            lows = None if low is None else [low[number] for number in fresh]
+            results = iter(self.keys.run([chosen[number] for number in fresh], lows))
+        return [next(results) if said is None else said for said in known]
 
     def _finalise(
         self, looks: list[FrameLook], decisions: list[Decision], new_keys: list[_NewKey | None]
@@ -365,11 +385,15 @@ class Engine:
         elif new_key is not None:
             settled = self.net.settle(new_key.labels_HW)
             rows = [*rows, _key_result(look.frame, decision, *settled)]
+            if state.next_key != new_key.key.ordinal:  # no plan has foreseen it
+                state.further_keys = []
             state.key, state.pending, state.next_key = new_key.key, [], None
             if self._ahead is not None:
                 state.key.lookahead_labels = lookahead_labels(
                     settled[0], *lookahead_shape(*new_key.key.view.shape[:2])
                 )
+                if self._ahead.asks and state.class_shares_K is None:
+                    state.area, state.class_shares_K = look.frame.area, class_shares(settled[0])
         elif self.two_sided:
             state.pending.append(self._pending(look, decision))
         state.references = references
@@ -391,6 +415,15 @@ class Engine:
         self.stats.frames += 1
         self.stats.keys += decision.is_key
         return rows
+
+
+def _known(look: FrameLook) -> tuple[np.ndarray, Any] | None:
+    """What N has said of a frame that has waited, if the scheduler has asked for it."""
+    waiting = look.state.waiting[0] if look.state.waiting else None
+    if waiting is None or waiting.frame_index != look.frame.frame_index or waiting.carried is None:
+        return None
+    assert waiting.labels_HW is not None
+    return waiting.labels_HW, waiting.carried
 
 
 def _last_due(state: SegmentState) -> Due:

@@ -78,6 +78,11 @@ class FrameInput:
         height, width = self.frame_HW3.shape[:2]
         return height, width
 
+    @property
+    def area(self) -> float:
+        """Share of the whole frame that it is; more than its part of a grid, since regions overlap."""
+        return 1.0 if self.whole is None else math.prod(self.shape) / math.prod(self.whole)
+
     def luma(self) -> tuple[np.ndarray, bool] | None:
         """What `Picture.luma` gives; None where only RGB was given."""
         return None if self._picture is None else self._picture.luma()

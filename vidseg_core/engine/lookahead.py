@@ -17,12 +17,24 @@ Legend: H, W working size; h, w flow size; 3 = RGB.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vidseg_core.engine.frames import FrameInput
 from vidseg_core.engine.look import gray_of
+from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.engine.state import NO_KEY, SegmentState, WaitingFrame
-from vidseg_core.scheduling.lookahead_window import LookaheadWindow, lookahead_view, looked_at, next_key
+from vidseg_core.engine.stats import EngineStats
+from vidseg_core.scheduling.lookahead_window import (
+    LookaheadWindow,
+    asks,
+    chosen_keys,
+    lookahead_labels,
+    lookahead_shape,
+    lookahead_view,
+    looked_at,
+)
 from vidseg_core.scheduling.protocol import WindowScheduler
 
 
@@ -30,9 +42,17 @@ class Lookahead:
     """Decides about the waiting frames of segments; holds nothing of a segment."""
 
     def __init__(
-        self, scheduler: WindowScheduler, *, two_sided: bool, max_interval: int, keeps_frames: bool = False
+        self,
+        scheduler: WindowScheduler,
+        net: ChunkedNet,
+        stats: EngineStats,
+        *,
+        two_sided: bool,
+        max_interval: int,
+        keeps_frames: bool = False,
     ) -> None:
         """`keeps_frames`: each frame waits with its picture, since the propagator (or S_l) looks at it."""
+        self._net, self._stats = net, stats
         window, stride = scheduler.window, scheduler.stride
         for name, value in (("window", window), ("stride", stride)):
             if int(value) != value or value < 1:
@@ -40,7 +60,8 @@ class Lookahead:
         self._scheduler, self._two_sided, self._max_interval = scheduler, two_sided, max_interval
         self._keeps_frames = keeps_frames
         self.stride = int(stride)
-        self.reach = looked_at(int(window), max_interval)
+        self.asks = asks(scheduler)
+        self.reach = looked_at(scheduler, max_interval)
         if min(self.reach, max_interval) < self.stride:
             raise ValueError(
                 f"the scheduler chooses keys every {self.stride} frames, but max_interval is {max_interval}"
@@ -81,34 +102,64 @@ class Lookahead:
         last_step = min(self.reach, self._max_interval) // self.stride * self.stride
         return any(frame.is_corrupt for frame in state.waiting[max(0, last_step - first) :])
 
-    def decide(self, state: SegmentState, ends: bool) -> bool | None:
+    def decide(self, state: SegmentState) -> bool | None:
         """Is the first waiting frame a key? None: that cannot be known yet."""
-        if not state.waiting:
+        if not state.waiting or state.next_key is None:
             return None
-        if state.next_key is None:
-            if len(state.waiting) < self.reach and not ends:
-                return None
-            state.next_key = self._choose(state, ends)
         return state.next_frame == state.next_key
 
-    def _choose(self, state: SegmentState, ends: bool) -> int:
-        """Ordinal of the next key."""
+    def choose(self, states: Sequence[SegmentState], ends: bool) -> None:
+        """The next keys of all segments that wait for them and can know them."""
+        due = [state for state in states if state.waiting and state.next_key is None]
+        for state in (state for state in due if state.further_keys):
+            state.next_key, *state.further_keys = state.further_keys
+        due = [s for s in due if s.next_key is None and (ends or len(s.waiting) >= self.reach)]
+        windows = [self._window(state, ends) for state in due]
+
+        def masks(asked: list[tuple[int, int]]) -> list[np.ndarray]:
+            frames = [due[number].waiting[place - 1] for number, place in asked]
+            self._ask([frame for frame in frames if frame.labels_HW is None])
+            return [self._small(frame) for frame in frames]
+
+        found = chosen_keys(self._scheduler.plan, windows, self.stride, masks)
+        for state, places in zip(due, found, strict=True):
+            assert state.key is not None
+            keys = [state.key.ordinal + place for place in places]
+            state.next_key, *state.further_keys = keys or [NO_KEY]
+
+    def _window(self, state: SegmentState, ends: bool) -> LookaheadWindow:
         key = state.key
         if key is None or key.lookahead_labels is None or state.next_frame != key.ordinal + 1:
             raise ValueError(
                 f"segment {state.segment}: its state was made without a scheduler that looks ahead"
             )
         after = state.waiting[: self.reach]
-        window = LookaheadWindow(
+        return LookaheadWindow(
             grays=[lookahead_view(gray_of(view)) for view in (key.view, *(frame.view for frame in after))],
             labels_hw=key.lookahead_labels,
             sound_T=np.array([True, *(not frame.is_corrupt for frame in after)]),
             ends=ends and len(after) == len(state.waiting),
             two_sided=self._two_sided,
             max_interval=self._max_interval,
+            first=key.ordinal,
+            area=state.area,
+            class_shares_K=state.class_shares_K,
         )
-        chosen = next_key(self._scheduler.plan(window), window, self.stride)
-        return NO_KEY if chosen is None else key.ordinal + chosen
+
+    def _ask(self, frames: Sequence[WaitingFrame]) -> None:
+        pictures = [frame.frame_HW3 for frame in frames if frame.frame_HW3 is not None]
+        if len(pictures) < len(frames):
+            raise ValueError("a scheduler asks for the mask of a frame that cannot be a key")
+        with self._stats.timed("net"):
+            results = self._net.run(pictures)
+        for frame, (labels_HW, carried) in zip(frames, results, strict=True):
+            frame.labels_HW, frame.carried = labels_HW, carried
+
+    def _small(self, frame: WaitingFrame) -> np.ndarray:
+        """N's mask at the size of planning."""
+        assert frame.labels_HW is not None
+        labels_HW, _, _ = self._net.settle(frame.labels_HW)
+        return lookahead_labels(labels_HW, *lookahead_shape(*frame.view.shape[:2]))
 
 
 def input_of(waiting: WaitingFrame) -> FrameInput:

@@ -127,7 +127,7 @@ class RegionEngine:
         if engine.flows.reads_motion:
             raise ValueError("motion vectors are of whole frames: they do not go with --regions.grid")
         self._engine, self._regions = engine, regions
-        check_context(regions, engine.net, reads_low=engine.reads_low)
+        check_context(regions, engine.net, reads_low=engine.reads_low, asks_ahead=engine.asks_ahead)
         self._together = Together(engine.net, regions) if regions.context != "none" else None
         if self._together is not None:
             engine.keys = self._together
@@ -162,6 +162,8 @@ class RegionEngine:
         crops = [crop for frame in frames for crop in self._cut(frame)]
         rows = self._engine.step(self._all_of(states, [frame.shape for frame in frames]), crops)
         for state, frame in zip(states, frames, strict=True):
+            if state.size == (0, 0):
+                _share_classes(state.states)
             state.size = frame.shape
         return self._take(states, rows)
 
@@ -204,6 +206,15 @@ class RegionEngine:
             results.append([joined(part, self._regions, state.size) for part in parts])
             state.rows = [waiting[whole:] for waiting in state.rows]
         return results
+
+
+def _share_classes(states: Sequence[SegmentState]) -> None:
+    """After the first frame: regions know how much of the whole frame each class has."""
+    shares = [state.class_shares_K for state in states if state.class_shares_K is not None]
+    if len(shares) == len(states):
+        areas = np.array([state.area for state in states])
+        for state in states:
+            state.class_shares_K = areas @ np.stack(shares) / areas.sum()
 
 
 def of_regions(bounds: Sequence[Bound], crops: Sequence[Crop]) -> Bound:

@@ -79,6 +79,10 @@ class WaitingFrame:
     """uint8 gray hw or RGB hw3 at flow size."""
     frame_HW3: np.ndarray | None
     """uint8 RGB at working size, of frames that can become key."""
+    labels_HW: np.ndarray | None = None
+    """N's mask, of frames whose masks were asked for: they will be keys."""
+    carried: Any = None
+    """What is carried of it then; of labels the same, else None after a restore, and N runs again."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,6 +118,12 @@ class SegmentState:
     """Frames after the one stepped over last that nothing has been decided about."""
     next_key: int | None = None
     """Ordinal of the next key, `NO_KEY` if there is none up to the end; None: not chosen yet."""
+    further_keys: list[int] = field(default_factory=list)
+    """Ordinals of keys after it that are chosen, too."""
+    area: float = 1.0
+    """Share of the frame that a region shows, its overlap counted; kept for schedulers that ask for masks."""
+    class_shares_K: np.ndarray | None = None
+    """float64, by class id: share of the frame's pixels in the first key; for the same schedulers."""
     undelivered: list[FrameResult] = field(default_factory=list)
     """Results of a step that failed half-way; the next one hands them out. Never stored."""
     interrupted_at: int | None = None
@@ -155,6 +165,8 @@ def _contents(state: SegmentState) -> tuple[dict[str, Any], dict[str, np.ndarray
         "last_frame_index": state.last_frame_index,
         "level": state.level,
         "planned": state.next_key,
+        **({"further": state.further_keys} if state.further_keys else {}),
+        **({} if state.class_shares_K is None else {"area": state.area}),
         "memory": state.memory,
         "key": None,
     }
@@ -182,6 +194,8 @@ def _contents(state: SegmentState) -> tuple[dict[str, Any], dict[str, np.ndarray
     if state.references:
         header["references"] = list(state.references)
         arrays |= {f"reference.{n}": flow for n, flow in state.references.items() if flow is not None}
+    if state.class_shares_K is not None:
+        arrays["class_shares"] = state.class_shares_K
     arrays |= {f"{_CARRIED_OVER}{name}": array for name, array in state.carried_over.items()}
     return header, arrays
 
@@ -212,8 +226,11 @@ def _state_from(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Segmen
         references={n: arrays.get(f"reference.{n}") for n in header.get("references", ())},
         history=DecisionHistory(arrays["history"].tolist()),
         pending=_pending_from(arrays),
-        waiting=_waiting_from(arrays),
+        waiting=_waiting_from(arrays, header["level"] == "labels"),
         next_key=header["planned"],
+        further_keys=header.get("further", []),
+        area=header.get("area", 1.0),
+        class_shares_K=arrays.get("class_shares"),
         memory=header["memory"],
         carried_over={
             name.removeprefix(_CARRIED_OVER): array
@@ -301,6 +318,8 @@ def _waiting_arrays(waiting: list[WaitingFrame]) -> dict[str, np.ndarray]:
     pictures = [frame.frame_HW3 for frame in waiting if frame.frame_HW3 is not None]
     if pictures:
         arrays["waiting.pictures"] = np.stack(pictures)
+    masks = {str(number): frame.labels_HW for number, frame in enumerate(waiting)}
+    arrays |= {f"waiting.mask.{number}": mask_HW for number, mask_HW in masks.items() if mask_HW is not None}
     return arrays | {
         "waiting.views": np.stack([frame.view for frame in waiting]),
         "waiting.shape": np.array(waiting[0].shape, np.int64),
@@ -308,18 +327,22 @@ def _waiting_arrays(waiting: list[WaitingFrame]) -> dict[str, np.ndarray]:
     }
 
 
-def _waiting_from(arrays: dict[str, np.ndarray]) -> list[WaitingFrame]:
+def _waiting_from(arrays: dict[str, np.ndarray], is_carried: bool) -> list[WaitingFrame]:
+    """`is_carried`: masks are what is carried."""
     if "waiting.views" not in arrays:
         return []
     columns = [arrays[f"waiting.{name}"].tolist() for name in _WAITING_FIELDS]
     height, width = arrays["waiting.shape"].tolist()
     pictures = iter(arrays.get("waiting.pictures", ()))
     rows = zip(*columns, arrays["waiting.views"], arrays["waiting.kept"].tolist(), strict=True)
+    masks = [arrays.get(f"waiting.mask.{number}") for number in range(len(columns[0]))]
     return [
         WaitingFrame(
             **dict(zip((*_WAITING_FIELDS, "view"), row, strict=True)),
             shape=(height, width),
             frame_HW3=next(pictures) if kept else None,
+            labels_HW=mask_HW,
+            carried=mask_HW if is_carried else None,
         )
-        for *row, kept in rows
+        for (*row, kept), mask_HW in zip(rows, masks, strict=True)
     ]

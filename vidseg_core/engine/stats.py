@@ -34,11 +34,15 @@ class EngineStats:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Seconds of `clock` by stage."""
     clock: Clock = time.perf_counter
+    _inside: float = 0.0
+    """Seconds of stages within the one that is being timed, which are not its own."""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        start = self.clock()
+        before, self._inside, start = self._inside, 0.0, self.clock()
         try:
             yield
         finally:
-            self.seconds[stage] += self.clock() - start
+            spent = self.clock() - start
+            self.seconds[stage] += spent - self._inside
+            self._inside = before + spent

@@ -32,8 +32,9 @@ from vidseg_core.models.policy_file import read_policy
 from vidseg_core.scheduling import by_name
 from vidseg_core.scheduling.learned_regions import note_on_file
 from vidseg_core.scheduling.lookahead_features import Pairs
-from vidseg_core.scheduling.lookahead_window import LookaheadWindow, lookahead_keys
+from vidseg_core.scheduling.lookahead_window import LookaheadWindow, Plan, lookahead_keys, looked_at
 from vidseg_core.scheduling.planner import PlannerCore
+from vidseg_core.scheduling.split import Gaps, Split
 
 PAIRS = 6000
 """Kept of a clip that is looked at at several prices: those of 1,100 frames, 220 MB."""
@@ -54,14 +55,18 @@ def keys_on(
     """bool [P, T]: the keys of the scheduler `name` at each threshold or price. `policy`: its file."""
     if not SCHEDULERS[name].looks_ahead:
         return scored_on(table, name, policy).keys(thresholds, max_interval)
-    assert policy is not None
-    model, facts = read_planner(policy)
-    note_on_file(facts.fingerprint, RegionsConfig.of_record(table.fingerprint))  # refuses another grid
-    core = PlannerCore(model, facts, pairs=Pairs(most=PAIRS))
-    looked_at = LookaheadTable(core, table, two_sided=two_sided, max_interval=max_interval)
+    walk: LookaheadTable | SplitTable
+    if SCHEDULERS[name].asks:
+        walk = SplitTable(table, max_interval=max_interval)
+    else:
+        assert policy is not None
+        model, facts = read_planner(policy)
+        note_on_file(facts.fingerprint, RegionsConfig.of_record(table.fingerprint))  # refuses another grid
+        core = PlannerCore(model, facts, pairs=Pairs(most=PAIRS))
+        walk = LookaheadTable(core, table, two_sided=two_sided, max_interval=max_interval)
     is_key_PT = np.zeros((len(thresholds), table.frames), dtype=bool)
     for place, price in enumerate(thresholds):
-        is_key_PT[place, looked_at.keys(price)] = True
+        is_key_PT[place, walk.keys(price)] = True
     return is_key_PT
 
 
@@ -172,25 +177,51 @@ class LookaheadTable:
 
     def keys(self, price: float) -> np.ndarray:
         """int64, the first 0."""
-        begins = 0
-
-        def labels(frame: int) -> np.ndarray:
-            nonlocal begins
-            begins = frame  # a window is asked for its key's mask before its keys are chosen
-            return self._masks[frame]
 
         def plan(window: LookaheadWindow) -> list[int]:
-            if begins not in self._worth:
-                self._worth[begins] = self._core.worth(window)
-            return self._core.pick(self._worth[begins], window, price)
+            if window.first not in self._worth:
+                self._worth[window.first] = self._core.worth(window)
+            return self._core.pick(self._worth[window.first], window, price)
 
         found = lookahead_keys(
             plan,
-            self._core.facts.window,
+            looked_at(self._core.facts, self._most),
             self._core.facts.stride,
             self._grays,
-            labels,
+            lambda frame: self._masks[frame],
             two_sided=self._two_sided,
             max_interval=self._most,
+        )
+        return np.array(found, np.int64)
+
+
+class SplitTable:
+    """`split` on one segment, at any number of prices; the table must hold pictures."""
+
+    def __init__(self, table: EpisodeTable, *, max_interval: int | None = None) -> None:
+        """`max_interval`: as the job's; None: what the table allows."""
+        assert table.grays_Thw is not None and table.masks_Thw is not None
+        self._table, self._most = table, table.horizon if max_interval is None else max_interval
+        self._gaps: dict[int, Gaps] = {}
+
+    def keys(self, price: float) -> np.ndarray:
+        """int64, the first 0."""
+        table, split = self._table, Split(price)
+        assert table.grays_Thw is not None and table.masks_Thw is not None
+        masks_Thw = table.masks_Thw
+
+        def plan(window: LookaheadWindow) -> Plan:
+            return split.plan(window, self._gaps.setdefault(window.first, Gaps(window)))
+
+        found = lookahead_keys(
+            plan,
+            looked_at(split, self._most),
+            split.stride,
+            list(table.grays_Thw),
+            lambda frame: masks_Thw[frame],
+            two_sided=True,
+            max_interval=self._most,
+            area=table.area,
+            class_shares_K=table.class_shares_K,
         )
         return np.array(found, np.int64)

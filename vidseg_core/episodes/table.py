@@ -51,6 +51,10 @@ class EpisodeTable:
     """uint8 [T, h, w]: the frames as a planner sees them (`scheduling.lookahead_window`); None: not kept."""
     masks_Thw: np.ndarray | None = None
     """uint8 [T, h, w]: N's masks at that size."""
+    area: float = 1.0
+    """Share of the frame that the pictures show, of a region; for schedulers that ask for masks."""
+    class_shares_K: np.ndarray | None = None
+    """float64, by class id: share of the clip's first frame; None: of the first mask. Not stored."""
     maps_GL1M: Mapping[str, np.ndarray] = field(default_factory=dict)
     """By set (`scheduling.pair_maps`), float16 [G, L + 1, M]: whole maps of the pairs, of the frames that may
     be key; zeros past the end and at d = 0."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from vidseg_core.scheduling.deviation import Deviation
-from vidseg_core.scheduling.lookahead_window import LookaheadWindow
+from vidseg_core.scheduling.lookahead_window import LookaheadWindow, Plan
 
 
 @runtime_checkable
@@ -69,7 +69,11 @@ class WindowScheduler(Protocol):
     stride: int
     """Every so many frames after the last key one may be key; 1: any."""
 
-    def plan(self, window: LookaheadWindow) -> Sequence[int]:
+    # A scheduler may have `asks = True`: then it is shown `max_interval` frames, and `plan` is a generator
+    # (`lookahead_window.Plan`) that yields places, is sent N's masks of them, and returns the keys. All
+    # of these are used, and they are the places that it has asked about.
+
+    def plan(self, window: LookaheadWindow) -> Sequence[int] | Plan:
         """Places in the window, increasing, of frames that are to be keys. The first one is used."""
         ...
 

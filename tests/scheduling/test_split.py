@@ -1,0 +1,209 @@
+"""Promise: `split` takes keys where the two sides of a gap disagree, pays N once for each key, and takes the
+same keys in the engine, on tables, for any lanes and after any restore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.engine.toy import ThresholdNet, inputs, moving_clip, plain, truth
+from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.engine import Engine, SegmentState
+from vidseg_core.engine.frames import FrameInput, FrameResult
+from vidseg_core.engine.look import make_view
+from vidseg_core.engine.regions import RegionEngine, RegionStates
+from vidseg_core.episodes.on_tables import keys_on
+from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.propagation import build_propagator
+from vidseg_core.scheduling import LookaheadWindow, build_scheduler
+from vidseg_core.scheduling.lookahead_window import class_shares, lookahead_labels
+from vidseg_core.scheduling.split import END, STRIDE, Gaps
+
+
+class Counting(ThresholdNet):
+    """Counts the frames that it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown = 0
+
+    def features(self, frames_B3HW: Any) -> Any:
+        self.shown += len(frames_B3HW)
+        return super().features(frames_B3HW)
+
+
+def engine(
+    price: float, *, level: str = "labels", most: int = 24, net: Any = None, sides: Any = "two"
+) -> Engine:
+    return Engine(
+        net or ThresholdNet(),
+        build_scheduler("split", threshold=price),
+        build_propagator("flow_warp", level=level),
+        sides=sides,
+        max_interval=most,
+        flow_size=64,
+    )
+
+
+def run(one: Any, frames: Sequence[FrameInput], state: Any = None) -> list[FrameResult]:
+    state = state or SegmentState.new(0, "s")
+    rows = [row for frame in frames for row in one.step([state], [frame])[0]]
+    return rows + one.finish([state])[0]
+
+
+def keys(rows: Sequence[FrameResult]) -> list[int]:
+    return [row.frame_index - 100 for row in rows if row.is_key]
+
+
+@pytest.fixture(scope="module")
+def clip() -> list[np.ndarray]:
+    """A bright disc that moves, then stands still."""
+    moving = moving_clip(40)
+    return [*moving, *[moving[-1]] * 40]
+
+
+def test_keys_are_where_the_sides_disagree_and_few_where_nothing_moves(clip: list[np.ndarray]) -> None:
+    found = keys(run(engine(0.2), inputs(clip)))
+    moving, still = [k for k in found if k < 40], [k for k in found if k >= 48]
+    assert len(moving) >= 2 * len(still)
+    assert max(np.diff([*found, len(clip)])) <= 24 + 24 // END
+    dear = keys(run(engine(1e6), inputs(clip)))
+    assert dear == [0, 24, 48, 72, 78], "what must be, and the end"
+    cheap = keys(run(engine(0.0), inputs(moving_clip(25))))
+    assert set(np.diff(cheap)) <= {STRIDE, 2 * STRIDE} and set(dear[:2]) <= set(cheap)
+
+
+@pytest.mark.parametrize("level", ["labels", "scores", "features"])
+def test_the_net_runs_once_for_each_key(clip: list[np.ndarray], level: str) -> None:
+    net = Counting()
+    rows = run(engine(0.3, net=net, level=level), inputs(clip))
+    assert net.shown == len(keys(rows))
+    for row in rows:
+        if row.is_key:
+            assert np.array_equal(row.labels_HW, truth(clip[row.frame_index - 100]))
+    assert [row.frame_index for row in rows] == list(range(100, 180))
+
+
+@pytest.mark.parametrize("level", ["labels", "scores"])
+@pytest.mark.parametrize("corrupt", [(), (24, 25, 12, 48), tuple(range(20, 30))])
+def test_a_stored_state_goes_on_as_if_nothing_had_been(
+    clip: list[np.ndarray], level: str, corrupt: tuple[int, ...]
+) -> None:
+    frames = inputs(clip, corrupt=corrupt)
+    straight = run(engine(0.3, level=level), frames)
+    state, rows = SegmentState.new(0, "s"), []
+    for number, frame in enumerate(frames):
+        rows += engine(0.3, level=level).step([state], [frame])[0]
+        if number % 5 == 1:
+            state = SegmentState.from_bytes(state.to_bytes())
+    assert plain(rows + engine(0.3, level=level).finish([state])[0]) == plain(straight)
+    undamaged = {row.frame_index - 100 for row in straight if row.is_key} - set(corrupt)
+    assert len(undamaged) >= len(keys(straight)) - 1
+
+
+def test_segments_do_not_feel_each_other(clip: list[np.ndarray]) -> None:
+    others = [inputs(clip), inputs(clip[::-1]), inputs(moving_clip(80))]
+    alone = [run(engine(0.3), frames) for frames in others]
+    one, states = engine(0.3), [SegmentState.new(0, "s") for _ in others]
+    rows: list[list[FrameResult]] = [[] for _ in others]
+    for frames in zip(*others, strict=True):
+        for mine, new in zip(rows, one.step(states, frames), strict=True):
+            mine += new
+    for mine, new in zip(rows, one.finish(states), strict=True):
+        mine += new
+    assert list(map(plain, rows)) == list(map(plain, alone))
+
+
+def table_of(clip: Sequence[np.ndarray]) -> EpisodeTable:
+    grays = [make_view(frame_HW3, 64, 1) for frame_HW3 in clip]
+    masks = [lookahead_labels(truth(f), *gray.shape) for f, gray in zip(clip, grays, strict=True)]
+    return EpisodeTable(
+        clip="a",
+        segment=0,
+        quality_TL1=np.ones((len(clip), 25), np.float32),
+        deviation_TL1F=np.zeros((len(clip), 25, 1), np.float32),
+        feature_names=("frame_difference",),
+        grays_Thw=np.stack(grays),
+        masks_Thw=np.stack(masks),
+        class_shares_K=class_shares(truth(clip[0])),
+    )
+
+
+def test_tables_and_engine_take_the_same_keys(clip: list[np.ndarray]) -> None:
+    prices = [0.05, 0.3, 2.0]
+    on_table = keys_on(table_of(clip), "split", prices, max_interval=24)
+    assert [np.flatnonzero(row).tolist() for row in on_table] == [
+        keys(run(engine(price), inputs(clip))) for price in prices
+    ]
+
+
+def regions(price: float, grid: str = "1x2", **options: Any) -> RegionEngine:
+    return RegionEngine(engine(price), RegionsConfig(grid=grid, overlap=0, **options))
+
+
+def test_a_region_where_nothing_happens_pays_nothing(clip: list[np.ndarray]) -> None:
+    still = [np.concatenate([frame_HW3, clip[0]], axis=1) for frame_HW3 in clip[:40]]
+    state = RegionStates.new(0, "s", 2)
+    one, rows = regions(0.3), []
+    for frame in inputs(still):
+        rows += one.step([state], [frame])[0]
+        state = RegionStates.from_bytes(state.to_bytes())
+    rows += one.finish([state])[0]
+    taken = np.array([row.region_keys for row in rows]).sum(axis=0)
+    assert taken[0] >= taken[1] + 2
+    assert taken[1] == 3, "the first frame, a key ahead, the end"
+
+
+def test_regions_count_classes_of_the_whole_frame(clip: list[np.ndarray]) -> None:
+    state = RegionStates.new(0, "s", 2)
+    regions(0.3).step([state], [inputs(clip)[0]])
+    for each in state.states:
+        assert each.class_shares_K == pytest.approx(class_shares(truth(clip[0])))
+        assert each.area == 0.5
+
+
+def test_what_a_pixel_costs_is_the_first_order_of_mean_iou() -> None:
+    labels = np.zeros((40, 50), np.uint8)
+    labels[:20] = 1
+    window = LookaheadWindow(
+        grays=[np.zeros((40, 50), np.uint8)] * 3,
+        labels_hw=labels,
+        sound_T=np.ones(3, bool),
+        ends=False,
+        two_sided=True,
+        max_interval=2,
+    )
+    other = labels.copy()
+    other[20, :10] = 1  # 10 pixels more of class 1
+    gaps = Gaps(window)
+    gaps.masks[2] = other
+    (cost,) = gaps.differ(0, 2)
+    iou = np.mean([1000 / 1010, 990 / 1000])
+    assert cost == pytest.approx(1 - iou, rel=0.02)
+    half = Gaps(replace(window, area=0.5))
+    half.masks[2] = other
+    assert half.differ(0, 2)[0] == pytest.approx(cost / 2)
+
+
+def test_what_passes_between_two_keys_is_noticed() -> None:
+    """Both keys say that there is nothing, and are wrong alike."""
+    empty = np.full((48, 64, 3), (120, 100, 60), np.uint8)
+    clip = [empty.copy() for _ in range(49)]
+    for number in range(30, 44):
+        left = 3 * (number - 30)
+        clip[number][16:32, left : left + 16] = (0, 10, 60)
+    found = keys(run(engine(0.3), inputs(clip)))
+    assert any(30 <= key < 44 for key in found), found
+
+
+def test_one_side_and_joined_regions_are_refused() -> None:
+    with pytest.raises(ValueError, match="goes with two sides"):
+        engine(1.0, sides="one")
+    with pytest.raises(ConfigError, match="asks for masks ahead"):
+        regions(1.0, context="joint")
