@@ -35,7 +35,7 @@ from vidseg_core.episodes.table_builder import TableBuilder, TableOptions
 from vidseg_core.episodes.walk import feature
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.models import SegmenterError, build_segmenter
-from vidseg_core.models.lvs import DeviationNet, LvsNet, new_lvs, read_lvs, spatially_variant
+from vidseg_core.models.lvs import CarryNet, DeviationNet, LvsNet, new_lvs, read_lvs, spatially_variant
 from vidseg_core.models.trainable import weights_bytes
 from vidseg_core.propagation import Copy, DisFlow
 from vidseg_core.propagation.lvs import Lvs
@@ -116,6 +116,39 @@ def test_a_new_net_all_but_copies() -> None:
     with torch.no_grad():
         carried = net.carrier(net.low_of(low), net.low_of(low), high)
     torch.testing.assert_close(carried, high, atol=0.05 * float(high.abs().max()), rtol=0.0)
+
+
+def test_near_the_key_nothing_depends_on_what_adaptnet_has_learned(file: str) -> None:
+    """What it adds to a frame it takes off at the key: with the paper's fusion a frame next to its key was
+    worse than a plain copy on footage that it had not learned from."""
+    carrier = read_lvs(file).carrier
+    facts = read_lvs(file).facts
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(1, facts.low_channels, 8, 8, generator=generator)
+    high = torch.rand(1, facts.high_channels, 16, 16, generator=generator)
+    assert isinstance(carrier, CarryNet)
+    weights_1Khw = carrier.kernels(low, low, high)
+    centre = torch.zeros_like(weights_1Khw)
+    centre[:, facts.kernel**2 // 2] = 1.0
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(carrier, "kernels", lambda *_: centre)
+        torch.testing.assert_close(carrier(low, low, high), high)
+        assert float(carrier.expected(low, high).abs().max()) > 0.01
+        assert not torch.allclose(carrier(low, 2.0 * low, high), high, atol=0.01)
+
+
+def test_a_file_of_before_still_fuses_what_it_carries(tmp_path: Path) -> None:
+    facts = replace(new_lvs(build_segmenter(NET)).facts, expects=False)
+    net, low = shaken(LvsNet(facts)), torch.rand(2, 1, facts.low_channels, 8, 8)
+    high = torch.rand(1, facts.high_channels, 8, 8)
+    kept = {name: value for name, value in asdict(facts).items() if name != "expects"}
+    metadata = {"format": "vidseg-lvs-1", "lvs": json.dumps(kept)}
+    (tmp_path / "old.safetensors").write_bytes(weights_bytes(net.state_dict(), ("a",), **metadata))
+    old = read_lvs(str(tmp_path / "old.safetensors")).carrier
+    with torch.no_grad():
+        carried = spatially_variant(high, old.kernels(low[0], low[1], high))
+        added = old.fuse(torch.cat([carried, old.adapt(low[1])], dim=1))
+        assert torch.equal(old(low[0], low[1], high), carried + added)
 
 
 # --- in the engine -----------------------------------------------------------------------------------------

@@ -6,15 +6,18 @@ features are put together from the key's around it (section 2.3, Eq. 1):
 
     F_h^t(l, i, j) = sum over u, v from -D to D of W_ij(u, v) * F_h^k(l, i - u, j - v),      D = H_K // 2
 
-W_ij is a softmax over its H_K x H_K numbers and the same for all channels l. Then AdaptNet's reading of F_l^t
-is fused with the result, so that what has only now come into view has features too (2.3, last paragraph).
+W_ij is a softmax over its H_K x H_K numbers and the same for all channels l. AdaptNet reads F_l^t, so that
+what has only now come into view has features too (2.3, last paragraph): B(F_l) is what it expects F_h to be.
+Instead of F_h^k its error at the key is carried, F_h^k - B(F_l^k), and B(F_l^t) is added. So a frame that is
+the key's gets the key's features, however little AdaptNet knows of such footage.
 `DeviationNet` reads how much the low-level features differ, in units of how large they are, and says which
 share of the labels will differ (2.2). Both are in one file.
 
 Ours, where the summary at hand says no more: three convolutions predict kernels, two are AdaptNet, one
-fuses; the deviation's two convolutions have stride 2. Where S_l is coarser or finer than F_h, what is read
-from it is brought to F_h's size (bilinear). A new net copies: its kernels have almost all weight at the
-centre, and its fusion adds nothing.
+makes features of its reading; the deviation's two convolutions have stride 2. Where S_l is coarser or finer
+than F_h, what is read from it is brought to F_h's size (bilinear). A new net copies: its kernels have almost
+all weight at the centre, and B is 0. In the paper the reading of F_l^t is fused with F_h^k, carried; on clips
+left out that was worse than a plain copy near the key (`PlainCarry`, for files of before).
 
 The paper pools the deviation's maps and puts one layer after that, and it reads differences alone. Here the
 layer comes first and the shares that it expects are pooled, so that each place can be taught by itself. The
@@ -30,7 +33,7 @@ Legend: B pairs, C channels of F_h, L channels of F_l, K = H_K * H_K; h, w size 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -67,10 +70,14 @@ class LvsFacts:
     """The deviation net reads sizes of differences; older files' read differences as they are."""
     placed: bool = False
     """It speaks of each place; older files' pool first."""
+    expects: bool = False
+    """What AdaptNet expects amiss at the key is carried; in older files, the key's features."""
 
 
-class CarryNet(nn.Module):
-    """Kernel predictor, spatially variant convolution, AdaptNet."""
+class _Carry(nn.Module):
+    """Kernel predictor, spatially variant convolution, AdaptNet; `fuse` is built for what it reads."""
+
+    reads_carried: ClassVar[bool]
 
     def __init__(self, facts: LvsFacts) -> None:
         super().__init__()
@@ -89,7 +96,8 @@ class CarryNet(nn.Module):
             nn.Conv2d(hidden, hidden, 3, padding=1),
             nn.ReLU(inplace=True),
         )
-        self.fuse = nn.Conv2d(hidden + facts.high_channels, facts.high_channels, 3, padding=1)
+        read = hidden + (facts.high_channels if self.reads_carried else 0)
+        self.fuse = nn.Conv2d(read, facts.high_channels, 3, padding=1)
         for layer in (last, self.fuse):
             assert layer.bias is not None
             nn.init.zeros_(layer.weight)
@@ -97,20 +105,45 @@ class CarryNet(nn.Module):
         with torch.no_grad():
             last.bias[facts.kernel**2 // 2] = CENTRE  # type: ignore[index]
 
+    def kernels(
+        self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor, like_BChw: torch.Tensor
+    ) -> torch.Tensor:
+        """W: (B, K, h, w)."""
+        logits_BKyx = self.predict(torch.cat([low_key_BLyx, low_now_BLyx], dim=1))
+        return _sized(logits_BKyx, like_BChw).softmax(dim=1)
+
+
+class CarryNet(_Carry):
+    """What AdaptNet expects amiss at the key is carried, and what it expects of the frame is added."""
+
+    reads_carried = False
+
+    def forward(
+        self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor, high_key_BChw: torch.Tensor
+    ) -> torch.Tensor:
+        """F_h of the frame: (B, C, h, w)."""
+        error_BChw = high_key_BChw - self.expected(low_key_BLyx, high_key_BChw)
+        carried_BChw = spatially_variant(error_BChw, self.kernels(low_key_BLyx, low_now_BLyx, high_key_BChw))
+        return carried_BChw + self.expected(low_now_BLyx, high_key_BChw)
+
+    def expected(self, low_BLyx: torch.Tensor, like_BChw: torch.Tensor) -> torch.Tensor:
+        """B, of the size of `like`: (B, C, h, w)."""
+        return self.fuse(_sized(self.adapt(low_BLyx), like_BChw))
+
+
+class PlainCarry(_Carry):
+    """The key's features are carried, and AdaptNet's reading of the frame is fused with them."""
+
+    reads_carried = True
+
     def forward(
         self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor, high_key_BChw: torch.Tensor
     ) -> torch.Tensor:
         """F_h of the frame, fused: (B, C, h, w)."""
-        carried_BChw = self.carry(low_key_BLyx, low_now_BLyx, high_key_BChw)
-        adapted = _sized(self.adapt(low_now_BLyx), carried_BChw)
-        return carried_BChw + self.fuse(torch.cat([carried_BChw, adapted], dim=1))
-
-    def carry(
-        self, low_key_BLyx: torch.Tensor, low_now_BLyx: torch.Tensor, high_key_BChw: torch.Tensor
-    ) -> torch.Tensor:
-        """F_h of the key at the frame (Eq. 1), before fusion."""
-        logits_BKyx = self.predict(torch.cat([low_key_BLyx, low_now_BLyx], dim=1))
-        return spatially_variant(high_key_BChw, _sized(logits_BKyx, high_key_BChw).softmax(dim=1))
+        weights_BKhw = self.kernels(low_key_BLyx, low_now_BLyx, high_key_BChw)
+        carried_BChw = spatially_variant(high_key_BChw, weights_BKhw)
+        adapted_BFhw = _sized(self.adapt(low_now_BLyx), carried_BChw)
+        return carried_BChw + self.fuse(torch.cat([carried_BChw, adapted_BFhw], dim=1))
 
 
 class DeviationNet(nn.Module):
@@ -176,7 +209,7 @@ class LvsNet(nn.Module):
     def __init__(self, facts: LvsFacts) -> None:
         super().__init__()
         self.facts = facts
-        self.carrier = CarryNet(facts)
+        self.carrier = CarryNet(facts) if facts.expects else PlainCarry(facts)
         self.deviation = DeviationNet(facts) if facts.placed else PooledDeviation(facts)
 
     def low_of(self, low: Features) -> torch.Tensor:
@@ -232,6 +265,7 @@ def new_lvs(
         hidden=hidden,
         relative=True,
         placed=True,
+        expects=True,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -65,7 +65,7 @@ class LvsLearner(Learner):
         self._deviation = self._lvs.deviation
 
     def decides(self) -> dict[str, str]:
-        return {"deviation": "by place"}  # checkpoints of before hold another net
+        return {"deviation": "by place", "carrier": "expects"}  # checkpoints of before hold other nets
 
     @property
     def apart(self) -> Sequence[nn.Module]:
