@@ -66,7 +66,7 @@ GRIDS = {
     "1x3 regions": RegionsConfig(grid="1x3", overlap=0),
     "remembered regions": RegionsConfig(grid="2x2", overlap=0, align=32, context="remembered"),
 }
-LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=60.0, max_interval=20)
+LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=20.0, max_interval=20)
 
 CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[2], "my_looker:Sceptic"),

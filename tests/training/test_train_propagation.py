@@ -165,7 +165,7 @@ def test_it_carries_where_a_copy_stays(file: str) -> None:
 @pytest.mark.parametrize("stores", [{1, 4, 7}, {0, 2, 3, 5, 6, 8}])
 def test_storing_the_state_anywhere_changes_nothing(file: str, stores: set[int]) -> None:
     def parts() -> Engine:
-        return engine(Lvs(file), scheduler=LowDeviation(file, threshold=75.0))
+        return engine(Lvs(file), scheduler=LowDeviation(file, threshold=40.0))
 
     frames = inputs(moving_clip(10))
     undisturbed = plain(run(parts(), frames))
