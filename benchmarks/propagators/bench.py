@@ -151,7 +151,8 @@ class Bench:
 
     def learner(self, row: Row) -> tuple[Learner, Path]:
         """What was learned for this row, and where it lies; trained if it is not there."""
-        options = "".join(f"-{name}-{value}" for name, value in sorted(row.options.items()))
+        given = {**row.options, **row.recipe}
+        options = "".join(f"-{name}-{value}" for name, value in sorted(given.items()))
         prefix = row.net.partition("/")[0].replace(":", "-") + "-" if "/" in row.net else ""
         light = self._light_of(row)
         begins = f"-from-{digest_file(Path(light))[:8]}" if light else ""
@@ -181,7 +182,7 @@ class Bench:
     def _light_of(self, row: Row) -> str | None:
         """What the row's light net begins with: that of another row, else what the net itself learns from."""
         if not row.light_of:
-            begins = "light" in row.options and not self.material.net
+            begins = "light" in row.options and not self.material.net and not row.bare
             return self._taught(row.options["light"], self.material.held) if begins else None
         learner, folder = self.learner(ROWS[row.light_of])
         net = read_accel(str(folder / learner.file_names[0]))

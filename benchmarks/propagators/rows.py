@@ -31,12 +31,22 @@ class Row:
     """The row whose light net it begins with."""
     share: float = 1.0
     """Of the steps."""
+    bare: bool = False
+    """Its light net begins from nothing, and not from labels of the clips."""
 
 
 LEVELS = "sharing:2/{net}"
 """Two levels of it are at hand."""
 LIGHT = {"light": "tiny:8"}
 """A net of a third of the cost of the package's."""
+CROSSED: Mapping[str, Any] = {
+    "propagator": "accel",
+    "learned": True,
+    "options": LIGHT,
+    "recipe": {"crossed": True},
+    "bare": True,
+}
+"""A light net that began with labels of all clips would know them all."""
 FINE = {"lr": 3e-4}
 """For a net that is trained already."""
 
@@ -61,6 +71,8 @@ ROWS: Mapping[str, Row] = {
         f"accel, {share:.0%} light net": Row(propagator="accel", learned=True, options=LIGHT, mixed=share)
         for share in (0.1, 0.3, 0.5, 0.7)
     },
+    "accel, crossed": Row(**CROSSED),
+    "accel, crossed, light net alone": Row(**CROSSED, read_by="vidseg_core.propagation.light:Update"),
     "feature_sharing, 1 level": Row(
         propagator="feature_sharing", learned=True, net="sharing:1/{net}", recipe=FINE
     ),

@@ -46,13 +46,16 @@ def learner(name: str, **options: Any) -> Learner:
     recipe = PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1)
     if name == "grfp":
         recipe = replace(recipe, frames=3)
-    given: dict[str, Any] = ({} if name == "clockwork" else {"light": "tiny:8"}) | options
+    if name == "accel":
+        recipe = replace(recipe, crossed=True)
+    given: dict[str, Any] = (
+        ({} if name == "clockwork" else {"light": "tiny:8"}) | {"recipe": recipe} | options
+    )
     config = TrainPropagationConfig(
         data=("scenes:",),
         segmenter=net,
         output="out",
         propagator=name,
-        recipe=recipe,
         **given,
     )
     return build_learner(config, build_segmenter(net), "cpu")
@@ -96,6 +99,50 @@ def test_the_fusion_learns_the_masks_of_the_net_whatever_a_clip_says() -> None:
         clip = FlowClip(name="a", frames_THW3=frames_THW3, labels_THW=labels_THW)
         losses.append(mine.judge([mine.draw([clip], np.random.default_rng(3))])["fused"])
     assert torch.equal(*losses)
+
+
+def test_the_fusion_learns_from_clips_that_the_light_net_it_sees_has_not_learned_from() -> None:
+    """It trusted a light net that knew its clips by heart, and on other clips gave worse masks than flow."""
+    clips = [FlowClip(name=str(n), frames_THW3=np.stack(moving_clip(8, seed=n))) for n in range(3)]
+    mine: Any = learner("accel")
+    drawn = [mine.draw(clips, np.random.default_rng(n)) for n in range(12)]
+    assert {(each.cut.clip, each.half) for each in drawn} == {("0", 0), ("1", 1), ("2", 0)}
+    sample = next(each for each in drawn if each.half == 0)
+
+    def fused() -> torch.Tensor:
+        return mine.judge([sample])["fused"].detach()
+
+    def spoil(net: torch.nn.Module) -> None:
+        for weight in net.parameters():
+            weight.data += 0.1 * torch.randn_like(weight)
+
+    torch.nn.init.normal_(mine.net.fuse.weight)
+    first, learned, unseen = fused(), mine.net.twins[0], mine.net.twins[1]
+    spoil(mine.net.light)
+    spoil(learned)
+    assert torch.equal(fused(), first)
+    mine.judge([sample])["light"].sum().backward()
+    assert learned.net.classify.weight.grad is not None
+    assert unseen.net.classify.weight.grad is None
+    spoil(unseen)
+    assert not torch.equal(fused(), first)
+
+
+@pytest.mark.parametrize("crossed", [True, False])
+def test_runs_without_twins_that_began_before_there_were_any_go_on(crossed: bool) -> None:
+    fields = config_of("accel", recipe=PropagationRecipe(crossed=crossed)).fingerprint_fields()
+    assert ("recipe.crossed" in fields) == crossed
+
+
+def test_one_clip_is_enough_and_twins_may_be_left_out() -> None:
+    clips = [FlowClip(name="only", frames_THW3=np.stack(moving_clip(8)))]
+    recipe = PropagationRecipe(height=32, width=64, steps=4, batch=2, warmup=1)
+    losses = []
+    for crossed in (True, False):
+        mine: Any = learner("accel", recipe=replace(recipe, crossed=crossed))
+        assert len(mine.net.twins) == (2 if crossed else 0)
+        losses.append(mine.judge([mine.draw(clips, np.random.default_rng(0))]))
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in ("fused", "light"))
 
 
 def test_accel_is_read_back_and_scored_beside_its_branches(tmp_path: Path) -> None:

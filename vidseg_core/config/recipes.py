@@ -217,6 +217,8 @@ class PropagationRecipe:
     """match: gaps of clips that it learns from, drawn before the first step"""
     twice: float = 0.4
     """lvs: share of samples whose key shows what was carried to it, as with low latency; 0 to 1"""
+    crossed: bool = False
+    """accel: the fusion learns from what two more light nets say of clips that they have not seen"""
     scores: float = 10.0
     """weight: scores like the net's own on the frame (Kullback-Leibler divergence)"""
     features: float = 1.0

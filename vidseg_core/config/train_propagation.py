@@ -15,6 +15,9 @@ from vidseg_core.config.schema import flat_dict, redact, to_yaml
 
 __all__ = ["TrainPropagationConfig"]
 
+LATER = ("recipe.crossed",)
+"""Switches that came later: where they are off, a run that began before goes on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPropagationConfig:
@@ -189,7 +192,9 @@ class TrainPropagationConfig:
         )
         fields = flat_dict(self).items()
         return {
-            name: value for name, value in fields if name in names or name.startswith(("recipe.", "sharing."))
+            name: value
+            for name, value in fields
+            if (name in names or name.startswith(("recipe.", "sharing."))) and (value or name not in LATER)
         }
 
     def to_yaml(self) -> str:

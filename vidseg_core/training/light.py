@@ -3,7 +3,10 @@
 Model: N is frozen, and the light net learns to say what N says. Accel's fusion learns beside it, with
 branches that it does not change, by cross-entropy from the mask that N makes of the frame. (From N's scores
 it learned nothing that the light net did not know alone; from the clips' labels, as in the paper, it learned
-on few clips to say rare classes less often than N does.) What GRFP gives should
+on few clips to say rare classes less often than N does.) The light net soon knows few clips by heart, and a
+fusion that learned there trusts it as much on others. With `recipe.crossed` two more are trained, each on one
+half of the clips, and the fusion learns from what each says of the other half (as in stacked generalization,
+Wolpert 1992); they are dropped at the end. What GRFP gives should
 be what N itself says of the frame, and labels may judge it, too. Accel learns from a frame and its key, GRFP
 from `recipe.frames` consecutive ones, the first a key: N's scores there are the state that the others begin
 with. Flow is DIS, as in a run by default. The papers train N along.
@@ -13,7 +16,9 @@ Legend: B samples, T frames of a sample, C classes, h, w crop size.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -64,31 +69,67 @@ class _LightLearner(Learner):
         return {self.file: weights_bytes(weights, self.segmenter.class_names, **facts)}
 
 
+HALVES = 2
+"""Of the clips, in turn."""
+TWINS = "twins"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfCut:
+    """(frame, key) of a clip, and which half of the clips that is in; -1: there is no other clip."""
+
+    cut: ClipCut
+    half: int
+
+    @property
+    def ids(self) -> str:
+        """The frames in words."""
+        return self.cut.ids
+
+
 class AccelLearner(_LightLearner):
-    """Cuts are (frame, key)."""
+    """Each half of the clips has a twin of the light net that learns from it alone (`recipe.crossed`)."""
 
     losses = ("fused", "light")
     name, nets = "accel", AccelNet
     file_names = ("accel.safetensors",)
     net: AccelNet
 
-    def draw(self, clips: Sequence[FlowClip], random: Generator) -> ClipCut:
-        recipe = self.recipe
-        return pair_cut(clips, random, height=recipe.height, width=recipe.width, max_gap=recipe.max_gap)
+    def __init__(self, config: TrainPropagationConfig, segmenter: Segmenter, device: str) -> None:
+        super().__init__(config, segmenter, device)
+        twins = HALVES if self.recipe.crossed else 0
+        self._twins = nn.ModuleList(copy.deepcopy(self.net.light) for _ in range(twins))
+        self.net.add_module(TWINS, self._twins)  # trained, stored and resumed with it
 
-    def judge(self, cuts: Sequence[ClipCut]) -> Mapping[str, torch.Tensor]:
-        now, key = ([cut.frames_Thw3[place] for cut in cuts] for place in (0, 1))
+    def draw(self, clips: Sequence[FlowClip], random: Generator) -> HalfCut:
+        recipe = self.recipe
+        cut = pair_cut(clips, random, height=recipe.height, width=recipe.width, max_gap=recipe.max_gap)
+        names = [clip.name for clip in clips]
+        return HalfCut(cut=cut, half=names.index(cut.clip) % HALVES if len(names) > 1 else -1)
+
+    def judge(self, cuts: Sequence[HalfCut]) -> Mapping[str, torch.Tensor]:
+        now, key = ([each.cut.frames_Thw3[place] for each in cuts] for place in (0, 1))
         wanted, reference = self._said(now), self._warped(self._said(key), now, key)
-        update = self.net.light(self.pictures(now))
-        fused = self.net(reference, update.detach())
-        return {
-            "fused": scores_loss(fused, wanted.argmax(1)),
-            "light": divergence(update, wanted),
-        }
+        pictures = self.pictures(now)
+        update = self.net.light(pictures)
+        light, unseen = divergence(update, wanted), update.detach().clone()
+        for half, twin in enumerate(self._twins):
+            mine, others = (
+                [n for n, each in enumerate(cuts) if each.half == one] for one in (half, 1 - half)
+            )
+            if mine:
+                lesson = divergence(twin(pictures[mine]), wanted[mine])
+                light = light.index_add(0, torch.tensor(mine).to(light.device), lesson - lesson.detach())
+            if others:
+                unseen[others] = _as_run(twin, pictures[others])
+        return {"fused": scores_loss(self.net(reference, unseen), wanted.argmax(1)), "light": light}
 
     @property
     def apart(self) -> Sequence[nn.Module]:
-        return [self.net.fuse, self.net.light]  # neither holds the other back
+        return [self.net.fuse, self.net.light, *self._twins]  # none holds another back
+
+    def files(self, weights: Mapping[str, torch.Tensor]) -> Mapping[str, bytes]:
+        return super().files({name: w for name, w in weights.items() if not name.startswith(TWINS)})
 
     def _warped(
         self, scores_BChw: torch.Tensor, now: Sequence[np.ndarray], key: Sequence[np.ndarray]
@@ -110,6 +151,15 @@ class AccelLearner(_LightLearner):
         segmenter, propagator = self.read(folder)
         light, gaps = Update(str(folder / self.file), device=str(self.device)), self.config.gap_numbers
         return score_propagator(propagator, segmenter, clips, gaps, device=str(self.device), beside=[light])
+
+
+@torch.no_grad()
+def _as_run(net: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+    """Its scores with running statistics, which learn nothing from these pictures."""
+    net.eval()
+    scores = net(pictures)
+    net.train()
+    return scores
 
 
 class GrfpLearner(_LightLearner):
