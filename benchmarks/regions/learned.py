@@ -42,6 +42,7 @@ from vidseg_core.models.planner import PlannerFacts
 from vidseg_core.scheduling.lookahead_features import LOOKAHEAD_FEATURES, Pairs
 from vidseg_core.scheduling.lookahead_window import class_shares
 from vidseg_core.scheduling.planner import PlannerCore
+from vidseg_core.scheduling.split import furthest_for
 from vidseg_core.training.decision_loop import DecisionOptions, train_decision
 from vidseg_core.training.planner_fit import cross_fit, lesson_of
 
@@ -75,15 +76,16 @@ class Planned:
         return [keys for _, keys in self._tried]
 
 
-def halved_gaps(cut: Cut, tables: Sequence[EpisodeTable]) -> Planned:
-    """`split` of the clip's regions: nothing is learned."""
+def halved_gaps(cut: Cut, tables: Sequence[EpisodeTable], share: float) -> Planned:
+    """`split` of the clip's regions, whose longest interval goes with the share: nothing is learned."""
     areas = [part.pixels / cut.frame_pixels for part in cut.parts]
     firsts = [table.masks_Thw[0] for table in tables if table.masks_Thw is not None]
     shares_K = np.average([class_shares(labels_hw) for labels_hw in firsts], axis=0, weights=areas)
     known = [
         replace(table, area=area, class_shares_K=shares_K) for table, area in zip(tables, areas, strict=True)
     ]
-    return Planned(cut, [SplitTable(table) for table in known])
+    most = min(tables[0].horizon, furthest_for(share))
+    return Planned(cut, [SplitTable(table, max_interval=most) for table in known])
 
 
 class Learned:
@@ -155,10 +157,9 @@ def learned(
         ways = Learned(tables)
         for (kind, clip), cut, own in zip(clips, cuts, tables, strict=True):
             planner, decided = ways.planner(cut, own), ways.decision(cut, own)
-            halved = halved_gaps(cut, own)
             for share in shares:
                 tried = {"fixed": even(cut, share), "decision": decided, "planner": planner.near(share)}
-                tried["split"] = halved.near(share)
+                tried["split"] = halved_gaps(cut, own, share).near(share)
                 tried |= oracles(cut, share)
                 for keys, schedules in tried.items():
                     points = around(cut, schedules, share)

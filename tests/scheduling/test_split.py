@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from tests.engine.toy import ThresholdNet, inputs, moving_clip, plain, truth
+from vidseg_core.calibration.grids import lookahead_runs
+from vidseg_core.calibration.tasks import SampleTasks, tried_names
 from vidseg_core.config.errors import ConfigError
+from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.frames import FrameInput, FrameResult
 from vidseg_core.engine.look import make_view
@@ -141,6 +145,17 @@ def test_tables_and_engine_take_the_same_keys(clip: list[np.ndarray]) -> None:
     assert [np.flatnonzero(row).tolist() for row in on_table] == [
         keys(run(engine(price), inputs(clip))) for price in prices
     ]
+
+
+def test_the_dial_tries_it_with_an_interval_that_goes_with_its_budget(clip: list[np.ndarray]) -> None:
+    config = SegmentConfig(input=("a",), output="b", segmenter="plain", budget=0.2)
+    table = table_of(clip)
+    own = lookahead_runs(config, [table], SampleTasks(config, []), ("fixed", "split"))["split"]
+    assert own.about == {"name": "split", "max_interval": 12}
+    assert np.array_equal(own.runs[0], keys_on(table, "split", own.prices, max_interval=12))
+    assert own.runs[0].sum(axis=1).tolist() == sorted(own.runs[0].sum(axis=1), reverse=True)
+    one = replace(config, propagation=PropagationConfig(sides="one"))
+    assert "split" in tried_names(config) and "split" not in tried_names(one)
 
 
 def regions(price: float, grid: str = "1x2", **options: Any) -> RegionEngine:

@@ -35,8 +35,9 @@ from vidseg_core.calibration.ways import Prices, Reads, least_gain, read_by, ref
 from vidseg_core.config.catalogue import EVERY, FIXED, SCHEDULERS
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
-from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.episodes.table import EpisodeTable
+from vidseg_core.scheduling.split import furthest_for
 
 LEAST_SAVED = 0.05
 """Of the cost of a frame."""
@@ -256,9 +257,12 @@ def lookahead_runs(
     """Those of the schedulers that look ahead, at each of their prices, on each clip."""
     found = {}
     for name in (name for name in names if SCHEDULERS[name].looks_ahead):
-        about = _bare(name, config)
+        about, most = _bare(name, config), longest_interval(config)
+        if SCHEDULERS[name].asks and config.budget is not None:
+            about["max_interval"] = min(most, furthest_for(config.budget))
         prices = prices_of(about.get("policy"), config.propagation.sides == "two")
-        found[name] = LookaheadRuns(about, prices, sample.look_ahead(tables, name, prices))
+        asked = SchedulerConfig(**{"max_interval": most, **about})
+        found[name] = LookaheadRuns(about, prices, sample.look_ahead(tables, asked, prices))
     return found
 
 

@@ -168,7 +168,7 @@ def keys_at(
         name,
         [settings["threshold"]],
         policy=settings.get("policy"),
-        max_interval=max_interval,
+        max_interval=settings.get("max_interval", max_interval),
         two_sided=two_sided,
     )
     return np.flatnonzero(found[0])

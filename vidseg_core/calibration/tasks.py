@@ -29,7 +29,7 @@ from vidseg_core.config.catalogue import MAP_SETS, SCHEDULERS
 from vidseg_core.config.dial import CLIP_FRAMES, TRIED
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
-from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.datasets.records import DatasetError
 from vidseg_core.datasets.regions import cut_out, region_name
 from vidseg_core.engine.assemble import build_net, build_run_flow
@@ -177,10 +177,10 @@ class SampleTasks:
         ]
 
     def look_ahead(
-        self, tables: Sequence[EpisodeTable], name: str, prices: Sequence[float]
+        self, tables: Sequence[EpisodeTable], about: SchedulerConfig, prices: Sequence[float]
     ) -> list[np.ndarray]:
         """For each table the keys of a scheduler that looks ahead, at these prices, bool [P, T]."""
-        return [look_ahead_at(table, name, prices, self.config) for table in tables]
+        return [look_ahead_at(table, about, prices, self.config) for table in tables]
 
 
 def look_at(unit: Unit, config: SegmentConfig, device: str) -> tuple[Looked, Seen | None]:
@@ -307,17 +307,17 @@ def way_builder(config: SegmentConfig, way: PropagationConfig, device: str) -> T
 
 
 def look_ahead_at(
-    table: EpisodeTable, name: str, prices: Sequence[float], config: SegmentConfig
+    table: EpisodeTable, about: SchedulerConfig, prices: Sequence[float], config: SegmentConfig
 ) -> np.ndarray:
     """bool [P, T]: the keys at these prices."""
     cv2.setNumThreads(1)
     return keys_on(
         table,
-        name,
+        about.name,
         prices,
-        policy=file_for(name, config),
+        policy=about.policy,
         two_sided=config.propagation.sides == "two",
-        max_interval=longest_interval(config),
+        max_interval=about.max_interval,
     )
 
 
@@ -439,11 +439,11 @@ class _RayTasks(SampleTasks):
         return self._ray.get(begun)
 
     def look_ahead(
-        self, tables: Sequence[EpisodeTable], name: str, prices: Sequence[float]
+        self, tables: Sequence[EpisodeTable], about: SchedulerConfig, prices: Sequence[float]
     ) -> list[np.ndarray]:
         task = self._ray.remote(look_ahead_at).options(num_cpus=1, max_retries=2)
         settings = self._ray.put(self.config)
-        return self._ray.get([task.remote(table, name, list(prices), settings) for table in tables])
+        return self._ray.get([task.remote(table, about, list(prices), settings) for table in tables])
 
 
 def here(config: SegmentConfig) -> Tasks:

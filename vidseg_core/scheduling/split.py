@@ -8,7 +8,8 @@ taken. One price for a whole corpus puts its keys where they gain most, and with
 frame that need them.
 
 Both keys can be wrong alike: what passes through a region between them is in neither. Where no key's picture,
-moved along the flow, explains the frame's, a part of the pixels counts as if they disagreed.
+moved along the flow, explains the frame's, pixels count as if they disagreed. Far from keys that is seldom
+sure, so some of the keys should be where they are anyway (`furthest_for`).
 
 How much two masks disagree is what it could cost of the mean IoU, to first order: a pixel of class a in place
 of b counts 1 / area(a) + 1 / area(b), over the number of classes (as `episodes.quality.ClassPixels`, whose
@@ -36,8 +37,8 @@ LEAST_AREA = 0.01
 """Of the frame: a smaller class, or one that the first key does not have, counts as one of this size."""
 UNSEEN, WINDOW = 35, 5
 """Gray levels: mean error in a square of so many pixels a side, from which a picture is not explained."""
-UNSEEN_SHARE = 0.3
-"""Of such pixels that count, at what a pixel of the classes of the first key costs in the mean."""
+ANCHORS = 0.4
+"""Of the keys that should be as far ahead as they must."""
 END = 4
 """No key is taken at the end of a segment for less than this part of `max_interval`."""
 
@@ -69,6 +70,11 @@ class Split:
             keys += asked
             open_gaps = [half for (k, n), middle in halves.items() for half in ((k, middle), (middle, n))]
         return sorted(keys)
+
+
+def furthest_for(share: float) -> int:
+    """The `max_interval` that goes with this share of keys: two fifths of them are where they must be."""
+    return max(1, round(1 / (ANCHORS * share)))
 
 
 def _furthest(window: LookaheadWindow, stride: int) -> int | None:
@@ -137,7 +143,7 @@ class Gaps:
         differs_hw = one.labels_hw != other.labels_hw
         counts_K = sum(np.bincount(side.labels_hw[differs_hw], minlength=256) for side in (one, other))
         unseen = int((~differs_hw & one.unseen_hw & other.unseen_hw).sum())
-        costs = float((counts_K * self._weights_K).sum()) + UNSEEN_SHARE * 2 * unseen * self._mean_weight
+        costs = float((counts_K * self._weights_K).sum()) + 2 * unseen * self._mean_weight
         return costs * self._window.area / differs_hw.size
 
 
