@@ -145,6 +145,34 @@ def test_one_clip_is_enough_and_twins_may_be_left_out() -> None:
     assert all(torch.equal(losses[0][name], losses[1][name]) for name in ("fused", "light"))
 
 
+def test_a_lone_picture_of_a_half_teaches_a_net_that_pools() -> None:
+    """Norms of what is pooled to one place want two pictures: training ended with what torch says of it."""
+    clips = [FlowClip(name=str(n), frames_THW3=np.stack(moving_clip(4, seed=n))) for n in range(2)]
+    mine: Any = learner("accel")
+    twin = mine.net.twins[0]
+    twin.register_module(
+        "pooled", torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.BatchNorm2d(3))
+    )
+    twin.register_forward_pre_hook(lambda net, given: (given[0] + net.pooled(given[0]),))
+    drawn = [mine.draw(clips, np.random.default_rng(n)) for n in range(12)]
+    one, other = (next(each for each in drawn if each.half == half) for half in (0, 1))
+    mine.judge([one, other])["light"].sum().backward()
+    assert twin.net.classify.weight.grad is not None and twin.training and twin.pooled[1].training
+
+
+def test_clips_of_one_name_are_in_one_half_and_both_halves_have_clips() -> None:
+    """Names of two data sets may be equal; one half without clips is a twin that has learned nothing."""
+    names = ("a", "a", "b", "b")
+    clips = [FlowClip(name=n, frames_THW3=np.stack(moving_clip(4, seed=i))) for i, n in enumerate(names)]
+    mine: Any = learner("accel")
+    drawn = [mine.draw(clips, np.random.default_rng(n)) for n in range(12)]
+    assert {(each.cut.clip, each.half) for each in drawn} == {("a", 0), ("b", 1)}
+    mine.check(clips)
+    with pytest.raises(ConfigError, match=r"^--recipe\.crossed: wants clips of two names or more"):
+        mine.check(clips[:2])
+    learner("accel", recipe=PropagationRecipe(crossed=False)).check(clips[:2])
+
+
 def test_accel_is_read_back_and_scored_beside_its_branches(tmp_path: Path) -> None:
     trained, mine = loop("accel", tmp_path), learner("accel")
     trained.run()

@@ -27,6 +27,7 @@ import torch
 from numpy.random import Generator
 from torch import nn
 
+from vidseg_core.config.errors import check
 from vidseg_core.config.train_propagation import TrainPropagationConfig
 from vidseg_core.engine.look import make_view
 from vidseg_core.models.digest import digest_file
@@ -101,10 +102,15 @@ class AccelLearner(_LightLearner):
         self._twins = nn.ModuleList(copy.deepcopy(self.net.light) for _ in range(twins))
         self.net.add_module(TWINS, self._twins)  # trained, stored and resumed with it
 
+    def check(self, clips: Sequence[FlowClip]) -> None:
+        halves = len({clip.name for clip in clips if clip.moves}) > 1
+        check(halves or not self.recipe.crossed, "--recipe.crossed", "wants clips of two names or more")
+        super().check(clips)
+
     def draw(self, clips: Sequence[FlowClip], random: Generator) -> HalfCut:
         recipe = self.recipe
         cut = pair_cut(clips, random, height=recipe.height, width=recipe.width, max_gap=recipe.max_gap)
-        names = [clip.name for clip in clips]
+        names = list(dict.fromkeys(clip.name for clip in clips))  # two data sets may have a name in common
         return HalfCut(cut=cut, half=names.index(cut.clip) % HALVES if len(names) > 1 else -1)
 
     def judge(self, cuts: Sequence[HalfCut]) -> Mapping[str, torch.Tensor]:
@@ -118,7 +124,9 @@ class AccelLearner(_LightLearner):
                 [n for n, each in enumerate(cuts) if each.half == one] for one in (half, 1 - half)
             )
             if mine:
+                twin.train(len(mine) > 1 or len(cuts) == 1)  # a net that pools has no statistics of one alone
                 lesson = divergence(twin(pictures[mine]), wanted[mine])
+                twin.train()
                 light = light.index_add(0, torch.tensor(mine).to(light.device), lesson - lesson.detach())
             if others:
                 unseen[others] = _as_run(twin, pictures[others])
