@@ -14,9 +14,11 @@ import pytest
 from tests.engine.toy import ThresholdNet, inputs, moving_clip, plain, truth
 from vidseg_core.calibration.grids import lookahead_runs
 from vidseg_core.calibration.tasks import SampleTasks, tried_names
+from vidseg_core.calibration.ways import refused
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.regions import RegionsConfig
+from vidseg_core.config.scheduler import SchedulerConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine, SegmentState
 from vidseg_core.engine.frames import FrameInput, FrameResult
@@ -26,7 +28,7 @@ from vidseg_core.episodes.on_tables import keys_on
 from vidseg_core.episodes.table import EpisodeTable
 from vidseg_core.propagation import build_propagator
 from vidseg_core.scheduling import LookaheadWindow, build_scheduler
-from vidseg_core.scheduling.lookahead_window import class_shares, lookahead_labels
+from vidseg_core.scheduling.lookahead_window import Plan, class_shares, lookahead_labels
 from vidseg_core.scheduling.split import END, STRIDE, Gaps
 
 
@@ -145,6 +147,56 @@ def test_tables_and_engine_take_the_same_keys(clip: list[np.ndarray]) -> None:
     assert [np.flatnonzero(row).tolist() for row in on_table] == [
         keys(run(engine(price), inputs(clip))) for price in prices
     ]
+
+
+def test_a_table_weighs_classes_as_its_first_mask_has_them() -> None:
+    moving = moving_clip(45)
+    full = np.broadcast_to(moving[0].max(axis=(0, 1)), moving[0].shape)
+    table = table_of([full] * 3 + moving)  # one class in the first frame, three later
+    assert table.masks_Thw is not None
+    own, first = replace(table, class_shares_K=None), class_shares(table.masks_Thw[0])
+    found = [
+        keys_on(each, "split", [8.0], max_interval=24) for each in (own, replace(table, class_shares_K=first))
+    ]
+    assert np.array_equal(*found)
+
+
+def test_a_damaged_first_frame_says_nothing_of_classes(clip: list[np.ndarray]) -> None:
+    frames = inputs([np.zeros_like(clip[0]), *clip[1:3]], corrupt=[0])
+    one, whole, state = regions(0.3), SegmentState.new(0, "s"), RegionStates.new(0, "s", 2)
+    for frame in frames:
+        engine(0.3).step([whole], [frame])
+        one.step([state], [frame])
+    for each in (whole, *state.states):
+        assert each.class_shares_K == pytest.approx(class_shares(truth(clip[1])))
+
+
+class Asking:
+    """Asks about one place."""
+
+    asks, window, stride = True, 1, 3
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def plan(self, window: LookaheadWindow) -> Plan:
+        yield [self.place]
+        return [self.place]
+
+
+@pytest.mark.parametrize("place", [0, -3, 4, 27])
+def test_places_that_cannot_be_key_are_not_asked_about(clip: list[np.ndarray], place: int) -> None:
+    own = Engine(ThresholdNet(), Asking(place), build_propagator("copy"), max_interval=24, flow_size=64)
+    with pytest.raises(ValueError, match=r"asks for masks of frames from 3 to 24 in steps of 3, not \["):
+        run(own, inputs(clip))
+
+
+def test_an_interval_shorter_than_its_stride_is_refused_and_not_tried(clip: list[np.ndarray]) -> None:
+    config = SegmentConfig(input=("a",), output="b", segmenter="plain", budget=1.0)
+    own = lookahead_runs(config, [table_of(clip[:9])], SampleTasks(config, []), ("split",))["split"]
+    assert own.about["max_interval"] == STRIDE
+    short = SchedulerConfig(name="split", max_interval=STRIDE - 1)
+    assert "is 2, but split chooses keys every 3 frames" in refused(config, config.propagation, short)
 
 
 def test_the_dial_tries_it_with_an_interval_that_goes_with_its_budget(clip: list[np.ndarray]) -> None:

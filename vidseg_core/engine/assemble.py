@@ -291,6 +291,11 @@ def _check_scheduler(config: SegmentConfig) -> Scheduler | WindowScheduler:
     if isinstance(scheduler, WindowScheduler) and is_of_stream(config.propagation.flow):
         problem = f"{config.propagation.flow} does not go with {config.scheduler.name}, which looks ahead"
         raise ConfigError("--propagation.flow", problem)
+    most = config.scheduler.max_interval
+    if isinstance(scheduler, WindowScheduler) and isinstance(scheduler.stride, int):
+        if most < scheduler.stride:
+            problem = f"is {most}, but {config.scheduler.name} chooses keys every {scheduler.stride} frames"
+            raise ConfigError("--scheduler.max_interval", f"{problem}; raise it")
     if asks(scheduler) and config.propagation.sides == "one":
         problem = f"one does not go with {config.scheduler.name}, which compares both sides"
         raise ConfigError("--propagation.sides", problem)

@@ -392,7 +392,7 @@ class Engine:
                 state.key.lookahead_labels = lookahead_labels(
                     settled[0], *lookahead_shape(*new_key.key.view.shape[:2])
                 )
-                if self._ahead.asks and state.class_shares_K is None:
+                if self._ahead.asks and state.class_shares_K is None and not look.frame.is_corrupt:
                     state.area, state.class_shares_K = look.frame.area, class_shares(settled[0])
         elif self.two_sided:
             state.pending.append(self._pending(look, decision))

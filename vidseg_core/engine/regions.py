@@ -162,8 +162,7 @@ class RegionEngine:
         crops = [crop for frame in frames for crop in self._cut(frame)]
         rows = self._engine.step(self._all_of(states, [frame.shape for frame in frames]), crops)
         for state, frame in zip(states, frames, strict=True):
-            if state.size == (0, 0):
-                _share_classes(state.states)
+            _share_classes(state.states)
             state.size = frame.shape
         return self._take(states, rows)
 
@@ -209,9 +208,10 @@ class RegionEngine:
 
 
 def _share_classes(states: Sequence[SegmentState]) -> None:
-    """After the first frame: regions know how much of the whole frame each class has."""
+    """After the first undamaged frame, which is key in all regions: they know how much of the whole frame
+    each class has. They say the same from then on."""
     shares = [state.class_shares_K for state in states if state.class_shares_K is not None]
-    if len(shares) == len(states):
+    if len(shares) == len(states) and not all(np.array_equal(each, shares[0]) for each in shares):
         areas = np.array([state.area for state in states])
         for state in states:
             state.class_shares_K = areas @ np.stack(shares) / areas.sum()

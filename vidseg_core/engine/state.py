@@ -123,7 +123,7 @@ class SegmentState:
     area: float = 1.0
     """Share of the frame that a region shows, its overlap counted; kept for schedulers that ask for masks."""
     class_shares_K: np.ndarray | None = None
-    """float64, by class id: share of the frame's pixels in the first key; for the same schedulers."""
+    """float64, by class id: share of the frame's pixels in the first undamaged key; for them, too."""
     undelivered: list[FrameResult] = field(default_factory=list)
     """Results of a step that failed half-way; the next one hands them out. Never stored."""
     interrupted_at: int | None = None

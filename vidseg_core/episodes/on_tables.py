@@ -32,7 +32,13 @@ from vidseg_core.models.policy_file import read_policy
 from vidseg_core.scheduling import by_name
 from vidseg_core.scheduling.learned_regions import note_on_file
 from vidseg_core.scheduling.lookahead_features import Pairs
-from vidseg_core.scheduling.lookahead_window import LookaheadWindow, Plan, lookahead_keys, looked_at
+from vidseg_core.scheduling.lookahead_window import (
+    LookaheadWindow,
+    Plan,
+    class_shares,
+    lookahead_keys,
+    looked_at,
+)
 from vidseg_core.scheduling.planner import PlannerCore
 from vidseg_core.scheduling.split import Gaps, Split
 
@@ -202,7 +208,8 @@ class SplitTable:
         """`max_interval`: as the job's; None: what the table allows."""
         assert table.grays_Thw is not None and table.masks_Thw is not None
         self._table, self._most = table, table.horizon if max_interval is None else max_interval
-        self._gaps: dict[int, Gaps] = {}
+        first = class_shares(table.masks_Thw[0]) if table.class_shares_K is None else table.class_shares_K
+        self._shares_K, self._gaps = first, dict[int, Gaps]()
 
     def keys(self, price: float) -> np.ndarray:
         """int64, the first 0."""
@@ -222,6 +229,6 @@ class SplitTable:
             two_sided=True,
             max_interval=self._most,
             area=table.area,
-            class_shares_K=table.class_shares_K,
+            class_shares_K=self._shares_K,
         )
         return np.array(found, np.int64)

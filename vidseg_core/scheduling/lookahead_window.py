@@ -49,8 +49,8 @@ class LookaheadWindow:
     area: float = 1.0
     """Share of the frame that the pictures show, of a region (its overlap counted)."""
     class_shares_K: np.ndarray | None = None
-    """float64, by class id: share of the frame's pixels in the first key of the segment, for schedulers that
-    ask for masks."""
+    """float64, by class id: share of the frame's pixels in the first undamaged key of the segment, for
+    schedulers that ask for masks."""
 
     @property
     def frames(self) -> int:
@@ -182,7 +182,7 @@ def chosen_keys(
     """
     plans = [plan(window) if window.frames > 1 else [] for window in windows]
     asking = {number: each for number, each in enumerate(plans) if isinstance(each, Generator)}
-    answers = _answered(asking, masks)
+    answers = _answered(asking, windows, stride, masks)
     found = []
     for number, (window, keys) in enumerate(zip(windows, plans, strict=True)):
         if number in answers:
@@ -196,7 +196,10 @@ def chosen_keys(
 
 
 def _answered(
-    plans: Mapping[int, Plan], masks: Callable[[list[tuple[int, int]]], list[np.ndarray]]
+    plans: Mapping[int, Plan],
+    windows: Sequence[LookaheadWindow],
+    stride: int,
+    masks: Callable[[list[tuple[int, int]]], list[np.ndarray]],
 ) -> dict[int, list[int]]:
     """What plans that ask return."""
     keys: dict[int, list[int]] = {}
@@ -205,9 +208,17 @@ def _answered(
         asked: dict[int, list[int]] = {}
         for number, answer in sent.items():
             try:
-                asked[number] = next(plans[number]) if answer is None else plans[number].send(answer)
+                places = next(plans[number]) if answer is None else plans[number].send(answer)
+                asked[number] = _places_asked(places, windows[number], stride)
             except StopIteration as end:
                 keys[number] = list(end.value)
         found = iter(masks([(number, place) for number, places in asked.items() for place in places]))
         sent = {number: [next(found) for _ in places] for number, places in asked.items()}
     return keys
+
+
+def _places_asked(places: Sequence[int], window: LookaheadWindow, stride: int) -> list[int]:
+    if any(place not in range(stride, window.frames, stride) for place in places):
+        problem = f"from {stride} to {window.frames - 1} in steps of {stride}, not {list(places)}"
+        raise ValueError(f"a plan asks for masks of frames {problem}")
+    return [int(place) for place in places]

@@ -13,7 +13,7 @@ sure, so some of the keys should be where they are anyway (`furthest_for`).
 
 How much two masks disagree is what it could cost of the mean IoU, to first order: a pixel of class a in place
 of b counts 1 / area(a) + 1 / area(b), over the number of classes (as `episodes.quality.ClassPixels`, whose
-areas are the true ones). Areas are shares of the whole frame, from the segment's first key.
+areas are the true ones). Areas are shares of the whole frame, from the segment's first undamaged key.
 
 Legend: T frames of the window, D frames of a gap; h, w at most `LOOKAHEAD_SIZE`; K classes.
 """
@@ -74,7 +74,7 @@ class Split:
 
 def furthest_for(share: float) -> int:
     """The `max_interval` that goes with this share of keys: two fifths of them are where they must be."""
-    return max(1, round(1 / (ANCHORS * share)))
+    return max(STRIDE, round(1 / (ANCHORS * share)))
 
 
 def _furthest(window: LookaheadWindow, stride: int) -> int | None:
