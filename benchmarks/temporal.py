@@ -132,10 +132,11 @@ class Bench:
         self._sets, self._args, self._scratch = sets, args, scratch
         self._bases: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
         self._made: dict[str, list[FlowClip]] = {}
-        self.rows = [
-            row for row in _read(args.json) if self._setting(row["set"], row["arm"]).items() <= row.items()
-        ]
-        """Those found were measured as they would be now; others are left out."""
+        found = _read(args.json)
+        self.rows = [row for row in found if self._setting(row["set"], row["arm"]).items() <= row.items()]
+        """Those found were measured as they would be now."""
+        self._others = [row for row in found if row not in self.rows]
+        """Measured with other settings: they stay in the file, and are not read here."""
 
     def run(self) -> None:
         known = {(row["set"], row["arm"], row["seed"]) for row in self.rows}
@@ -150,7 +151,7 @@ class Bench:
                         return
                     self.rows.append(self._row(material, name, seed))
                     print(line(self.rows[-1]), flush=True)
-                    _write(self._args.json, self.rows)
+                    _write(self._args.json, [*self._others, *self.rows])
 
     def _row(self, material: Material, name: str, seed: int) -> dict[str, Any]:
         what = arm(name, material.name)

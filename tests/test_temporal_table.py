@@ -64,6 +64,28 @@ def test_settings_are_chosen_on_clips_that_teach_otherwise(tmp_path: Path) -> No
     assert found == [1, 0]
 
 
+def test_rows_of_other_settings_stay_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To choose with the file of what was reported would have cost what had been measured for hours."""
+    path, material = (
+        tmp_path / "rows.json",
+        divided("scenes", SCENE_CLASSES, [drawn_clip(0, 2, (32, 32))] * 3),
+    )
+    reported = row("none", 0, 1.0) | {"set": "scenes", "choose": False}
+    path.write_text(json.dumps([reported]), encoding="utf-8")
+    options = {
+        "json": str(path),
+        "steps": 1,
+        "seeds": [0],
+        "arms": ["none"],
+        "choose": True,
+        "until": math.inf,
+    }
+    bench = Bench([material], argparse.Namespace(**options), tmp_path)
+    monkeypatch.setattr(bench, "_row", lambda *_: row("none", 0, 2.0) | {"set": "scenes", "choose": True})
+    bench.run()
+    assert [each["tc"] for each in json.loads(path.read_text(encoding="utf-8"))] == [1.0, 2.0]
+
+
 def test_the_interval_is_students() -> None:
     assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.30 / math.sqrt(3), rel=1e-3)
     assert half_width([1.0]) == math.inf
