@@ -60,12 +60,15 @@ NETS = {
     "tracked": TRACKED,
     "motion vectors": VECTORS,
     "clockwork": CLOCKWORK,
+    "split regions": PropagationConfig(sides="two", flow_size=64),
 }
 GRIDS = {
     "2x2 regions": RegionsConfig(grid="2x2", overlap=8),
     "1x3 regions": RegionsConfig(grid="1x3", overlap=0),
+    "split regions": RegionsConfig(grid="2x2", overlap=8),
     "remembered regions": RegionsConfig(grid="2x2", overlap=0, align=32, context="remembered"),
 }
+SPLIT = SchedulerConfig(name="split", threshold=0.2, max_interval=13)
 LOW = SchedulerConfig(name="low_deviation", policy=str(WEIGHTS), threshold=20.0, max_interval=20)
 
 CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
@@ -87,10 +90,12 @@ CASES = [(scheduler, "flow_warp") for scheduler in SCHEDULERS] + [
     (SCHEDULERS[4], "1x3 regions"),
     (SCHEDULERS[1], "remembered regions"),
     (LOW, "lvs"),
+    (SPLIT, "split regions"),
 ]
 """Schedulers with the package's propagator, those of docs/plugins.md that look at frames or remember, LVS
 with low latency and with its own scheduler, shared levels, a memory net, regions with keys of their own, also
-such that N sees what it remembers around them. What is in `NETS` has its own sides, whatever is asked."""
+such that N sees what it remembers around them, or has seen keys before their turn. What is in `NETS` has its
+own sides, whatever is asked."""
 EXAMPLES = ("my_looker", "my_filler", "my_checker", "my_steady")
 
 
@@ -150,14 +155,15 @@ def test_the_scheduler_of_lvs_chooses_some_keys_and_not_all(undisturbed: dict) -
 
 
 def test_regions_have_keys_of_their_own(undisturbed: dict) -> None:
+    cut = [("warp_error", "2x2 regions"), ("random", "remembered regions"), ("split", "split regions")]
     for sides in ("one", "two"):
-        for case in (("warp_error", "2x2 regions"), ("random", "remembered regions")):
+        for case in cut:
             some = [row[8] for row in undisturbed[*case, sides]]
             assert any(any(keys) and not all(keys) for keys in some)
 
 
 def test_propagators_that_look_give_masks_of_their_own(undisturbed: dict) -> None:
-    for scheduler, name in CASES[len(SCHEDULERS) : -2]:
+    for scheduler, name in CASES[len(SCHEDULERS) : -3]:
         for sides in ("one", "two"):
             assert undisturbed[scheduler.name, name, sides] != undisturbed[scheduler.name, "flow_warp", sides]
 
@@ -171,6 +177,7 @@ def test_propagators_that_look_give_masks_of_their_own(undisturbed: dict) -> Non
     shard_frames=5,
     kills=[9, 13],
 )
+@example(case=(SPLIT, "split regions"), sides="two", branches=2, lanes=2, shard_frames=5, kills=[9, 13, 25])
 @given(
     case=st.sampled_from(CASES),
     sides=st.sampled_from(["one", "two"]),
