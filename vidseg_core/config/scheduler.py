@@ -19,7 +19,7 @@ class SchedulerConfig:
     interval: int = INTERVAL
     """fixed: frames from key to key; random: their mean; at least 1"""
     threshold: float | None = None
-    """a frame that scores above it is a key; planner: what a key must add; None: the scheduler's own"""
+    """a frame that scores above it is a key; planner, split: the price of a key; None: the scheduler's own"""
     policy: str | None = None
     """{trained_by}: file that this verb wrote; {files} without one"""
     max_interval: int = 90

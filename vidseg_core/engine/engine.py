@@ -393,7 +393,8 @@ class Engine:
                     settled[0], *lookahead_shape(*new_key.key.view.shape[:2])
                 )
                 if self._ahead.asks and state.class_shares_K is None and not look.frame.is_corrupt:
-                    state.area, state.class_shares_K = look.frame.area, class_shares(settled[0])
+                    state.area = look.frame.area
+                    state.class_shares_K = class_shares(state.key.lookahead_labels)
         elif self.two_sided:
             state.pending.append(self._pending(look, decision))
         state.references = references

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vidseg_core.metrics.confusion import IGNORE_INDEX
 from vidseg_core.propagation.chain import Link, Pair, complete
 from vidseg_core.propagation.flow import DisFlow
 from vidseg_core.propagation.warp import error_sums, warp_error, warp_labels
@@ -96,7 +97,8 @@ class Gaps:
         shares_K = window.class_shares_K
         shares_K = class_shares(window.labels_hw) if shares_K is None else shares_K
         self._weights_K = _weights(shares_K)
-        self._mean_weight = float(self._weights_K[shares_K > 0].mean())
+        there_K = self._weights_K[:IGNORE_INDEX][shares_K[:IGNORE_INDEX] > 0]
+        self._mean_weight = float(there_K.mean()) if len(there_K) else 0.0
         self.masks = {0: window.labels_hw}
         self._said: dict[tuple[int, int], list[_Side]] = {}
         self._differ: dict[tuple[int, int], np.ndarray] = {}
@@ -140,7 +142,7 @@ class Gaps:
         return self._flow.flow([current for current, _ in pairs], [key for _, key in pairs])
 
     def _cost(self, one: _Side, other: _Side) -> float:
-        differs_hw = one.labels_hw != other.labels_hw
+        differs_hw = (one.labels_hw != other.labels_hw) & one.sure_hw & other.sure_hw
         counts_K = sum(np.bincount(side.labels_hw[differs_hw], minlength=256) for side in (one, other))
         unseen = int((~differs_hw & one.unseen_hw & other.unseen_hw).sum())
         costs = float((counts_K * self._weights_K).sum()) + 2 * unseen * self._mean_weight
@@ -155,6 +157,11 @@ class _Side:
     unseen_hw: np.ndarray
     """bool: its picture does not explain the frame's."""
 
+    @property
+    def sure_hw(self) -> np.ndarray:
+        """bool: N was sure enough to say a class, where labels are made for training."""
+        return self.labels_hw != IGNORE_INDEX
+
     @classmethod
     def of(cls, labels_hw: np.ndarray, link: Link) -> _Side:
         assert link.flow_hw2 is not None
@@ -164,4 +171,4 @@ class _Side:
 
 def _weights(shares_K: np.ndarray) -> np.ndarray:
     """What a frame's worth of pixels of each class costs of the mean IoU, if they are wrong."""
-    return 1.0 / np.maximum(shares_K, LEAST_AREA) / max(1, int((shares_K > 0).sum()))
+    return 1.0 / np.maximum(shares_K, LEAST_AREA) / max(1, int((shares_K[:IGNORE_INDEX] > 0).sum()))
