@@ -159,19 +159,19 @@ def test_what_the_dial_cannot_try_is_reported(
 
 
 def test_the_planner_is_tried_where_the_net_costs_enough_or_where_it_is_asked_for() -> None:
-    def tried(net_ops: float, **options: Any) -> tuple[bool, bool]:
-        """(whether the planner is among them, whether it is said that it is not)."""
+    def tried(net_ops: float, **options: Any) -> tuple[bool, bool, bool]:
+        """(whether the planner is among them, whether `split` is, whether it is said that they are not)."""
         printed = io.StringIO()
         config = SegmentConfig(input=("a",), output="b", segmenter="plain", budget=0.2, **options)
         names = worth_trying(config, tried_names(config), net_ops, Reporter("text", printed))
         assert "fixed" in names
-        assert ("planner" in names) == ("split" in names) or options
-        return "planner" in names, "planner and split are not tried" in printed.getvalue()
+        said = "planner and split are not tried" in printed.getvalue()
+        return "planner" in names, "split" in names, said
 
     asked = SchedulerConfig(name="planner", max_interval=20)
-    assert tried(PLANS_FROM_OPS / 2) == tried(0.0) == (False, True)
-    assert tried(PLANS_FROM_OPS) == tried(0.0, scheduler=asked) == (True, False)
-    assert tried(0.0, calibration=CalibrationConfig(schedulers=("fixed", "planner"))) == (True, False)
+    assert tried(PLANS_FROM_OPS / 2) == tried(0.0) == (False, False, True)
+    assert tried(PLANS_FROM_OPS) == tried(0.0, scheduler=asked) == (True, True, False)
+    assert tried(0.0, calibration=CalibrationConfig(schedulers=("fixed", "planner"))) == (True, False, False)
 
 
 def test_a_grid_that_was_named_is_kept_and_pixels_are_counted(

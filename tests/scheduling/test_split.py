@@ -80,10 +80,10 @@ def test_keys_are_where_the_sides_disagree_and_few_where_nothing_moves(clip: lis
     moving, still = [k for k in found if k < 40], [k for k in found if k >= 48]
     assert len(moving) >= 2 * len(still)
     assert max(np.diff([*found, len(clip)])) <= 24 + 24 // END
-    dear = keys(run(engine(1e6), inputs(clip)))
-    assert dear == [0, 24, 48, 72, 78], "what must be, and the end"
+    expensive = keys(run(engine(1e6), inputs(clip)))
+    assert expensive == [0, 24, 48, 72, 78], "what must be, and the end"
     cheap = keys(run(engine(0.0), inputs(moving_clip(25))))
-    assert set(np.diff(cheap)) <= {STRIDE, 2 * STRIDE} and set(dear[:2]) <= set(cheap)
+    assert set(np.diff(cheap)) <= {STRIDE, 2 * STRIDE} and set(expensive[:2]) <= set(cheap)
 
 
 @pytest.mark.parametrize("level", ["labels", "scores", "features"])
@@ -235,10 +235,11 @@ def test_regions_count_classes_of_the_whole_frame(clip: list[np.ndarray]) -> Non
         assert each.area == 0.5
 
 
-def test_what_a_pixel_costs_is_the_first_order_of_mean_iou() -> None:
+def halves() -> LookaheadWindow:
+    """Three frames in which nothing moves, one half of each class 1."""
     labels = np.zeros((40, 50), np.uint8)
     labels[:20] = 1
-    window = LookaheadWindow(
+    return LookaheadWindow(
         grays=[np.zeros((40, 50), np.uint8)] * 3,
         labels_hw=labels,
         sound_T=np.ones(3, bool),
@@ -246,7 +247,11 @@ def test_what_a_pixel_costs_is_the_first_order_of_mean_iou() -> None:
         two_sided=True,
         max_interval=2,
     )
-    other = labels.copy()
+
+
+def test_what_a_pixel_costs_is_the_first_order_of_mean_iou() -> None:
+    window = halves()
+    other = window.labels_hw.copy()
     other[20, :10] = 1  # 10 pixels more of class 1
     gaps = Gaps(window)
     gaps.masks[2] = other
@@ -270,18 +275,9 @@ def test_what_passes_between_two_keys_is_noticed() -> None:
 
 
 def test_what_n_is_not_sure_of_counts_nowhere() -> None:
-    labels = np.zeros((40, 50), np.uint8)
-    labels[:20] = 1
-    window = LookaheadWindow(
-        grays=[np.zeros((40, 50), np.uint8)] * 3,
-        labels_hw=labels,
-        sound_T=np.ones(3, bool),
-        ends=False,
-        two_sided=True,
-        max_interval=2,
-    )
+    window = halves()
     gaps = Gaps(window)
-    gaps.masks[2] = np.full_like(labels, IGNORE_INDEX)
+    gaps.masks[2] = np.full_like(window.labels_hw, IGNORE_INDEX)
     assert gaps.differ(0, 2)[0] == 0.0
 
 
