@@ -94,6 +94,7 @@ def test_a_long_interval_lifts_the_limit_and_an_oracle_has_a_budget() -> None:
         ("fixed:intervall=3", r"no option 'intervall' \(did you mean 'interval'\?\)"),
         ("fixed:interval=0", "interval must be a whole number at least 1"),
         ("fixed:interval=x", "interval must be a whole number, got 'x'"),
+        ("planner:interval=12", "interval goes with fixed, random; with .planner. the threshold decides"),
         ("fixed:threshold=3", "'fixed' has no threshold"),
         ("fixed:3", "expected OPTION=VALUE"),
         ("fixed:interval=3,interval=4", "is there twice"),

@@ -42,6 +42,7 @@ __all__ = [
     "SchedulerEntry",
     "is_of_stream",
     "listed",
+    "no_interval",
     "plugin_module",
     "propagator_entry",
     "propagator_edition",
@@ -402,6 +403,15 @@ def usual_threshold(name: str) -> float:
     if threshold is None:
         raise ValueError(f"{name!r} has no usual threshold")
     return threshold
+
+
+def no_interval(name: str) -> str:
+    """Why the scheduler called `name` has no use for an interval; empty if it may have one."""
+    entry = SCHEDULERS.get(name)
+    if entry is None or entry.takes_interval:
+        return ""
+    instead = "the threshold decides how many keys there are" if entry.scores else "every frame is key"
+    return f"goes with {listed('takes_interval')}; with {name!r} {instead}"
 
 
 def listed(condition: str) -> str:

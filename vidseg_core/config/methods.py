@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, get_type_hints
 
-from vidseg_core.config.catalogue import FIXED, SCHEDULERS, propagator_edition
+from vidseg_core.config.catalogue import FIXED, SCHEDULERS, no_interval, propagator_edition
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.schema import convert, to_dict
@@ -148,6 +148,8 @@ def _method(text: str, name: str, chosen: dict[str, Any], propagation: Propagati
     cut = {_REGIONS[option]: chosen.pop(option) for option in _REGIONS if option in chosen}
     others = {_RENAMED.get(option, option): v for option, v in chosen.items() if option not in mine}
     is_oracle = name == ORACLE
+    if "interval" in mine and not is_oracle and (problem := no_interval(name)):
+        raise _error(text, f"interval {problem}")
     if "interval" in mine and "max_interval" not in mine:
         mine["max_interval"] = max(SchedulerConfig.max_interval, mine["interval"])
     try:

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vidseg_core.config.catalogue import FILES, FIXED, INTERVAL, SCHEDULERS, listed, scheduler_words
+from vidseg_core.config.catalogue import (
+    FILES,
+    FIXED,
+    INTERVAL,
+    SCHEDULERS,
+    listed,
+    no_interval,
+    scheduler_words,
+)
 from vidseg_core.config.errors import ConfigError, check, check_int, check_name
 
 
@@ -30,6 +38,8 @@ class SchedulerConfig:
     def __post_init__(self) -> None:
         check_name("--scheduler.name", self.name, SCHEDULERS)
         check_int("--scheduler.interval", self.interval, 1, unit="frame(s)")
+        problem = no_interval(self.name)
+        check(self.interval == INTERVAL or not problem, "--scheduler.interval", problem)
         check_int("--scheduler.max_interval", self.max_interval, 1, 10_000, "frames")
         if self.threshold is not None:
             fine = isinstance(self.threshold, (int, float)) and 0 <= self.threshold < float("inf")
