@@ -55,7 +55,8 @@ SMALL = {
 RUNS = ("segment", "pseudo-label")
 """Verbs that know executors."""
 DIAL = "--calibration.clips 2 --calibration.clip_frames 16 --calibration.schedulers fixed warp_error"
-SHRUNK = {"videos=2,frames=60": "videos=1,frames=32,height=48,width=64", "frames=40": "frames=13"}
+TINY = "videos=1,frames=32,height=48,width=64"
+SHRUNK = {"videos=2,frames=60": TINY, "videos=6,frames=145": TINY, "frames=40": "frames=13"}
 """Parts of a word that are made smaller."""
 
 
