@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -24,8 +24,11 @@ from vidseg_core.training.flow_clips import FlowClip, dataset_clips
 from vidseg_core.training.match_clips import drawn_clip
 
 SETS = ("scenes", "faces", "davis")
-FOLDERS = {"faces": "face", "davis": "davis2016"}
-SPECS = {"faces": "face", "davis": "davis"}
+STREET = "street"
+"""CamVid's clip at 15 Hz, for those that ask for it: its first half teaches, its second measures."""
+FOLDERS = {"faces": "face", "davis": "davis2016", STREET: "camvid"}
+SPECS = {"faces": "face", "davis": "davis", STREET: "camvid"}
+STREET_CLIP, STREET_FRAMES = "clip_0016E5_15hz", 61
 SIDE, FRAMES = 128, 32
 """Longest side in pixels, and frames of a clip at most."""
 
@@ -54,7 +57,7 @@ class Material:
 
 
 def materials(names: Sequence[str], data: str | None, frames: int = FRAMES) -> Iterable[Material]:
-    """Those of `SETS` that are at hand, one after the other."""
+    """Those of `SETS` and `STREET` that are at hand, one after the other."""
     root = data_dir(data)
     for name in names:
         if name == "scenes":
@@ -62,6 +65,10 @@ def materials(names: Sequence[str], data: str | None, frames: int = FRAMES) -> I
             yield divided(name, SCENE_CLASSES, clips)
         elif root is not None and (root / FOLDERS[name]).is_dir():
             dataset = open_dataset(f"{SPECS[name]}:{root / FOLDERS[name]}")
+            if name == STREET:
+                clips = list(dataset_clips(dataset, STREET_CLIP, SIDE, STREET_FRAMES))
+                yield halved(name, dataset.class_names, clips)
+                continue
             clips = list(dataset_clips(dataset, "all", SIDE, frames))
             seen = [clip for clip in clips if clip.labels_THW is not None and (clip.labels_THW != 255).any()]
             yield divided(name, dataset.class_names, seen)
@@ -72,6 +79,19 @@ def divided(name: str, class_names: Sequence[str], clips: Sequence[FlowClip]) ->
     train = [clip for place, clip in enumerate(clips) if place % 3 != 1]
     test = [clip for place, clip in enumerate(clips) if place % 3 == 1]
     return Material(name=name, class_names=tuple(class_names), train=train, test=test)
+
+
+def halved(name: str, class_names: Sequence[str], clips: Sequence[FlowClip]) -> Material:
+    """The second half of each clip, in time, is left out."""
+    middles = [len(clip.frames_THW3) // 2 for clip in clips]
+    train = [_part(clip, slice(0, middle)) for clip, middle in zip(clips, middles, strict=True)]
+    test = [_part(clip, slice(middle, None)) for clip, middle in zip(clips, middles, strict=True)]
+    return Material(name=name, class_names=tuple(class_names), train=train, test=test)
+
+
+def _part(clip: FlowClip, which: slice) -> FlowClip:
+    assert clip.labels_THW is not None
+    return replace(clip, frames_THW3=clip.frames_THW3[which], labels_THW=clip.labels_THW[which])
 
 
 def through(engine: Engine, clip: FlowClip) -> Iterator[FrameResult]:

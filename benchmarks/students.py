@@ -16,7 +16,7 @@ the teacher at the cost of each student, linear in the logarithm of the cost ("-
 measured); and what is best for each budget: from so many milliseconds on, the way of highest mIoU among those
 that cost no more. --times: all that again with nets that cost so many times as much, flow and planning as
 they are. With the same --json, sets and seeds that are there are not run again; rows with other columns, of
-an older version, are left out.
+another version, are left out and stay in the file.
 """
 
 from __future__ import annotations
@@ -312,19 +312,20 @@ def _reached(points: Sequence[Point], ms: float, times: float) -> bool:
 # --- the command -------------------------------------------------------------------------------------------
 
 
-def kept(path: Path) -> list[Point]:
-    """The points of a file; those of a version with other columns are left out, which is said."""
+def kept(path: Path) -> tuple[list[Point], list[dict[str, Any]]]:
+    """The points of a file, and its rows with other columns (another version): how many is said."""
     rows, columns = json.loads(path.read_text(encoding="utf-8")), {field.name for field in fields(Point)}
-    points = [Point(**row) for row in rows if row.keys() == columns]
-    if len(points) < len(rows):
-        left = len(rows) - len(points)
-        print(f"{path}: {left} of {len(rows)} rows have other columns (an older version) and are left out")
-    return points
+    others = [row for row in rows if row.keys() != columns]
+    if others:
+        print(
+            f"{path}: {len(others)} of {len(rows)} rows have other columns (another version) and are left out"
+        )
+    return [Point(**row) for row in rows if row.keys() == columns], others
 
 
 def run(sets: Sequence[Material], folder: Path, options: argparse.Namespace) -> list[Point]:
-    """All points, with those that --json has already."""
-    points = kept(options.json) if options.json and options.json.is_file() else []
+    """All points, with those that --json has already; its rows of another version stay in the file."""
+    points, others = kept(options.json) if options.json and options.json.is_file() else ([], [])
     for seed in options.seeds:
         for material in sets:
             if any((p.set, p.seed) == (material.name, seed) for p in points):
@@ -333,8 +334,8 @@ def run(sets: Sequence[Material], folder: Path, options: argparse.Namespace) -> 
                 points.append(p)
                 print(f"seed {seed}  {line(p)}", flush=True)
             if options.json:
-                text = json.dumps([asdict(p) for p in points], indent=1)
-                options.json.write_text(text + "\n", encoding="utf-8")
+                rows = [*others, *(asdict(p) for p in points)]
+                options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     return points
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import students
 from benchmarks.clips import Marks, divided
 from benchmarks.students import (
     EVERY,
@@ -26,7 +27,6 @@ from benchmarks.students import (
     at_equal_cost,
     best,
     draw,
-    kept,
     over_seeds,
     run,
     tables,
@@ -100,15 +100,21 @@ def test_pop_is_of_masks_that_jump_at_keys_and_of_none_where_all_are_keys() -> N
     assert math.isnan(alone.percent()["pop"])
 
 
-def test_rows_of_a_version_with_other_columns_are_left_out_and_that_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_rows_of_a_version_with_other_columns_are_left_out_and_stay_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What had been measured for hours was gone with the next set or seed."""
     now, before = POINTS[0].__dict__, dict(POINTS[1].__dict__)
     del before["tc_pooled"]
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([before, now, now | {"more": 1.0}]), encoding="utf-8")
-    assert kept(path) == POINTS[:1]
+    monkeypatch.setattr(students, "points_of", lambda *_: [POINTS[2]])
+    options = arguments(["--json", str(path)])
+    points = run([divided("t", SCENE_CLASSES, [drawn_clip(0, 2, (32, 32))] * 3)], tmp_path, options)
+    assert points == [POINTS[0], POINTS[2]]
     assert "2 of 3 rows" in capsys.readouterr().out
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    assert rows == [before, now | {"more": 1.0}, now, POINTS[2].__dict__]
 
 
 def test_in_miniature(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,11 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.clips import divided
+from benchmarks.clips import divided, halved
 from benchmarks.temporal import Bench, half_width, table, to_choose
 from benchmarks.temporal_arms import GAP, Held, arm, named
 from vidseg_core.classes import SCENE_CLASSES
@@ -62,6 +63,17 @@ def test_settings_are_chosen_on_clips_that_teach_otherwise(tmp_path: Path) -> No
         len(Bench([], argparse.Namespace(**vars(options), choose=c), tmp_path).rows) for c in (True, False)
     ]
     assert found == [1, 0]
+
+
+def test_of_the_street_the_second_half_is_left_out() -> None:
+    """One clip alone: divided by clips nothing would be left to measure."""
+    clip = drawn_clip(0, 5, (32, 32))
+    material = halved("street", SCENE_CLASSES, [clip])
+    (first,), (second,) = material.train, material.test
+    assert (len(first.frames_THW3), len(second.frames_THW3)) == (2, 3)
+    assert first.labels_THW is not None and second.labels_THW is not None and clip.labels_THW is not None
+    assert (np.concatenate([first.frames_THW3, second.frames_THW3]) == clip.frames_THW3).all()
+    assert (np.concatenate([first.labels_THW, second.labels_THW]) == clip.labels_THW).all()
 
 
 def test_rows_of_other_settings_stay_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
