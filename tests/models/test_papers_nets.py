@@ -1,5 +1,5 @@
 """Promise: the nets of the papers that are built here are those nets: as many parameters and operations as
-are published, classes and sizes as asked for, weights that come back from a file.
+are published, and as docs/models.md says; classes and sizes as asked for, weights that come back from a file.
 
 Why: a student by another name is compared with a paper's table. Two short names led to nets that read half of
 the encoder, or had another head. Nets that take long to fill with numbers are checked without numbers (on
@@ -8,6 +8,8 @@ torch's meta device).
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,20 +32,37 @@ COUNTS = {
     "hrnet-w18-small": (3.9, 0),
     "fc-hardnet70": (4.1, 0),
     "fcn-vgg16": (134.0, 0),
+    "espnetv2": (1.25, 0),
 }
-"""Net -> published parameters, 10^6 (ETC Table V; FC-HarDNet's and FCN's authors), and the channels that the
-auxiliary classifier reads, which ETC's counts of PSPNets contain and which is not built here."""
+"""Net -> published parameters, 10^6 (ETC Table V; the authors of FC-HarDNet, FCN and ESPNetV2), and what the
+auxiliary classifier reads, channels: ETC's counts of PSPNets contain one, which is not built here."""
+RESNET101, VGG16 = 44_549_160 - 2_049_000, 138_357_544 - 123_642_856
+"""Published parameters of the image classifiers, less those of their linear layers."""
+ADDED_UP = {
+    "deeplabv2-resnet101": RESNET101 + 4 * (2048 * 9 + 1) * STREET,
+    "deeplabv2-vgg16": VGG16 + 4 * ((512 * 9 + 1) * 1024 + (1024 + 1) * 1024) + (4 * 1024 + 1) * STREET,
+    "deeplab-fast": RESNET101
+    + 3 * (2048 * 9 + 1) * 256
+    + (2048 + 1) * 256
+    + (4 + 1) * 2 * 256
+    + 256 * 256
+    + 256 * STREET,
+}
+"""Net whose parameters nobody published -> those of its parts: a classifier's layers, and the branches and
+classifiers that its authors draw."""
+PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 AUXILIARY = 256
 OPERATIONS = {"fc-hardnet70": (35.4, 1024, 2048)}
 """Net -> published 10^9 multiplications with additions, and rows and columns of the frame."""
 LIGHT = ("pspnet-mobilenetv2", "hrnet-w18-small", "bisenetv2", "espnetv2", "fc-hardnet70")
 
 
-def hollow(name: str, classes: int = STREET) -> SplitNet:
-    """The net without numbers."""
+@cache
+def hollow(name: str) -> SplitNet:
+    """The net of the street's classes, without numbers."""
     import_torchvision()
     with torch.device("meta"):
-        return split_named(NAMED[name].build(classes)).eval()
+        return split_named(NAMED[name].build(STREET)).eval()
 
 
 def millions(net: nn.Module) -> float:
@@ -61,6 +80,17 @@ def test_parameters_are_those_that_are_published(name: str) -> None:
     assert millions(hollow(name)) + auxiliary(channels) == pytest.approx(published, rel=0.013)
 
 
+@pytest.mark.parametrize("name", ADDED_UP)
+def test_parameters_are_those_of_the_parts_that_are_published(name: str) -> None:
+    assert round(1e6 * millions(hollow(name))) == ADDED_UP[name]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_page_says_what_each_net_has(name: str) -> None:
+    (said,) = re.findall(rf"^\| `{name}` \| `net:{name}` \| ([\d.]+) \| (\d+) \|", PAGE, flags=re.M)
+    assert said == (f"{millions(hollow(name)):.1f}", str(hollow(name).stride))
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_are_those_that_are_published(name: str) -> None:
     published, rows, columns = OPERATIONS[name]
@@ -73,9 +103,9 @@ def test_operations_are_those_that_are_published(name: str) -> None:
 @pytest.mark.parametrize("name", NAMED)
 def test_every_net_keeps_the_contract_of_its_halves(name: str) -> None:
     """Stride, multiple, number of maps and classes are what the engine pads, carries and reads by."""
-    net = hollow(name, 5)
+    net = hollow(name)
     assert net.multiple % net.stride == 0
-    assert net.state_dict()[NAMED[name].head_key].shape[0] == 5
+    assert net.state_dict()[NAMED[name].head_key].shape[0] == STREET
     rows, columns = net.multiple, 3 * net.multiple
     maps = net.encode(torch.zeros(1, 3, rows, columns, device="meta"))
     assert len(maps) == net.maps and maps[0].shape[2:] == (rows // net.stride, columns // net.stride)
@@ -83,7 +113,7 @@ def test_every_net_keeps_the_contract_of_its_halves(name: str) -> None:
         F.grid_sample(one, one.new_zeros(1, *one.shape[2:], 2), align_corners=False) for one in maps
     )
     scores = net.decode(moved)
-    assert scores.shape[:2] == (1, 5) and rows % scores.shape[2] == 0
+    assert scores.shape[:2] == (1, STREET) and rows % scores.shape[2] == 0
 
 
 @pytest.mark.parametrize("name", [*LIGHT, pytest.param("deeplab-fast", marks=pytest.mark.slow)])
