@@ -67,7 +67,7 @@ def measure(footage: str, config: SegmentConfig, drops: Sequence[float]) -> list
     sample = SampleTasks(config, units)
     clips, places, _, prices = look_at_all(config, sample, report)
     names = worth_trying(config, names, prices.net, report)
-    ahead = lookahead_runs(config, [clip.table for clip in clips], sample, names)
+    ahead = lookahead_runs(config, [clip.table for clip in clips], sample, names, share=config.budget)
     rows = []
     for left_out in range(len(clips)):
         video = units[places[left_out]].source

@@ -41,6 +41,7 @@ from vidseg_core.episodes.sources import Unit
 from vidseg_core.kit.progress import Reporter
 from vidseg_core.pipeline.segment_job import run_segment
 from vidseg_core.plan import expand_inputs
+from vidseg_core.scheduling.split import furthest_for
 from vidseg_core.store import open_run
 
 CUT = RegionsConfig(grid="2x2", overlap=8)
@@ -228,6 +229,29 @@ def test_what_regions_promise_is_said_in_pixels_as_a_run_counts_them(named: bool
     cut = replace(found, regions={"grid": "2x2", "overlap": 8})
     kept = outcome(cut, {"frames": 40, "keys": 40, "aki": interval / trial.pixels}, None)
     assert kept["promised"]["aki"] == pytest.approx(kept["achieved"]["aki"])
+
+
+class AheadSample(EvenSample):
+    """Keeps the longest intervals with which schedulers look ahead; all take every tenth frame."""
+
+    def __init__(self) -> None:
+        self.intervals: list[int] = []
+
+    def look_ahead(self, tables: Any, about: SchedulerConfig, prices: Any) -> Any:
+        self.intervals.append(about.max_interval)
+        return [np.tile(np.arange(121) % 10 == 0, (len(prices), 1)) for _ in tables]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_longest_interval_goes_with_what_a_region_may_have(named: bool) -> None:
+    """It went with the run's budget, as if crops of a frame cost no more than the frame: keys that must be
+    took more than their part."""
+    asked = config(calibration=CalibrationConfig(), regions=CUT) if named else config()
+    sample = AheadSample()
+    trial = GridTrial(asked, Way(CUT, PropagationConfig()), sample, [0, 1], ["split"])
+    trial.search(0.1, [121, 121], 0.0)
+    assert sample.intervals == [furthest_for(0.1 / (trial.pixels if named else 2.0))]
+    assert sample.intervals[0] > furthest_for(0.1)
 
 
 class TwoSizes(EvenSample):

@@ -229,7 +229,9 @@ def test_one_region_is_the_run_that_it_was() -> None:
 
 
 def test_masks_that_became_others_are_another_run() -> None:
-    """A run with `match` that an older version began went on with another rule: its rows were of both."""
+    """A run that an older version began went on with another rule: its rows were of both."""
+    split = make(scheduler=SchedulerConfig(name="split")).fingerprint_fields()
+    assert split["scheduler.name"] == "split, edition 2"
     checked = PropagationConfig(name="match")
     assert make(propagation=checked).fingerprint_fields()["propagation.name"] == "match, edition 4"
     for same in (

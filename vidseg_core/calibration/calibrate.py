@@ -256,7 +256,7 @@ def _of_whole_frames(
         names,
         max_interval=longest,
         policy=config.scheduler.policy,
-        ahead=lookahead_runs(config, seen, sample, names),
+        ahead=lookahead_runs(config, seen, sample, names, share=config.budget),
     )
     frames, even = [clip.table.frames for clip in clips], FixedFamily(seen, longest)
     choice = search(

@@ -103,12 +103,13 @@ class GridTrial:
         config, longest = self._config, longest_interval(self._config)
         by_pixels = budget is not None and self.way.regions == config.regions
         parts = self._pixels if by_pixels else self.parts
+        every = None if budget is None else budget / sum(parts)  # of frames of which all regions are key
         found = families(
             self._tables,
             self._names,
             max_interval=longest,
             policy=config.scheduler.policy,
-            ahead=lookahead_runs(config, self._tables, self._sample, self._names),
+            ahead=lookahead_runs(config, self._tables, self._sample, self._names, share=every),
             parts=parts,
         )
         choice = search(
@@ -252,14 +253,20 @@ def names_for(names: Sequence[str], config: SegmentConfig, way: Way, say: Say) -
 
 
 def lookahead_runs(
-    config: SegmentConfig, tables: Sequence[EpisodeTable], sample: SampleTasks, names: Sequence[str]
+    config: SegmentConfig,
+    tables: Sequence[EpisodeTable],
+    sample: SampleTasks,
+    names: Sequence[str],
+    *,
+    share: float | None,
 ) -> dict[str, LookaheadRuns]:
-    """Those of the schedulers that look ahead, at each of their prices, on each clip."""
+    """Those of the schedulers that look ahead, at each of their prices, on each clip. `share`: keys per frame
+    (of a grid, of each region) that there may be; None: any."""
     found = {}
     for name in (name for name in names if SCHEDULERS[name].looks_ahead):
         about, most = _bare(name, config), longest_interval(config)
-        if SCHEDULERS[name].asks and config.budget is not None:
-            about["max_interval"] = min(most, furthest_for(config.budget))
+        if SCHEDULERS[name].asks and share is not None:
+            about["max_interval"] = min(most, furthest_for(share))
         prices = prices_of(about.get("policy"), config.propagation.sides == "two")
         asked = SchedulerConfig(**{"max_interval": most, **about})
         found[name] = LookaheadRuns(about, prices, sample.look_ahead(tables, asked, prices))

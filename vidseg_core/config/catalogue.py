@@ -48,6 +48,7 @@ __all__ = [
     "propagator_edition",
     "propagator_place",
     "propagator_words",
+    "scheduler_edition",
     "scheduler_words",
     "usual_threshold",
 ]
@@ -104,6 +105,8 @@ class SchedulerEntry:
     """It compares what N says of the keys that it takes, from both sides of a gap."""
     reads_low: bool = False
     """It reads low-level features of the net: its feature is tabulated where its file is named only."""
+    edition: int = 1
+    """Of its choices: runs of an older one are not continued."""
 
     @property
     def scores(self) -> bool:
@@ -190,6 +193,7 @@ SCHEDULERS: Mapping[str, SchedulerEntry] = {
         threshold=1.0,
         looks_ahead=True,
         asks=True,
+        edition=2,
     ),
 }
 
@@ -349,7 +353,15 @@ def propagator_edition(name: str, *, checks_itself: bool) -> str:
     entry = propagator_entry(name)
     if entry is None:
         return name
-    edition = entry.edition + entry.check_edition * checks_itself
+    return _of_edition(name, entry.edition + entry.check_edition * checks_itself)
+
+
+def scheduler_edition(name: str) -> str:
+    """As `propagator_edition`."""
+    return _of_edition(name, SCHEDULERS[name].edition if name in SCHEDULERS else 1)
+
+
+def _of_edition(name: str, edition: int) -> str:
     return name if edition == 1 else f"{name}, edition {edition}"
 
 

@@ -23,7 +23,13 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, get_type_hints
 
-from vidseg_core.config.catalogue import FIXED, SCHEDULERS, no_interval, propagator_edition
+from vidseg_core.config.catalogue import (
+    FIXED,
+    SCHEDULERS,
+    no_interval,
+    propagator_edition,
+    scheduler_edition,
+)
 from vidseg_core.config.errors import ConfigError, nearest
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.config.schema import convert, to_dict
@@ -89,7 +95,8 @@ class MethodConfig:
             del propagation["self_check"], propagation["adapt_steps"]
         if propagation["clock"] == 1:
             del propagation["clock"]
-        values = {"scheduler": to_dict(self.scheduler), "propagation": propagation}
+        scheduler = to_dict(self.scheduler) | {"name": scheduler_edition(self.scheduler.name)}
+        values = {"scheduler": scheduler, "propagation": propagation}
         if self.regions.on:
             values["regions"] = to_dict(self.regions)
             for option, off in (("align", 1), ("context", "none")):  # as before there were others

@@ -19,6 +19,7 @@ from vidseg_core.config.catalogue import (
     propagator_edition,
     propagator_entry,
     propagator_place,
+    scheduler_edition,
 )
 from vidseg_core.config.dial import CalibrationConfig, check_dial
 from vidseg_core.config.errors import check, check_choice, check_int, check_name, check_positive
@@ -252,6 +253,7 @@ class SegmentConfig:
         `key_batch` and `threads` are, since a convolution's last bits may depend on them.
         """
         fields = {name: value for name, value in sorted(flat_dict(self).items()) if name in _FINGERPRINT}
+        fields["scheduler.name"] = scheduler_edition(self.scheduler.name)
         name, _ = propagator_place(self.propagation.name)
         checks_itself = self.propagation.checks_itself
         fields["propagation.name"] = propagator_edition(name, checks_itself=checks_itself)

@@ -7,6 +7,10 @@ disagree by more than the price of a key is halved, and so are its halves, by N'
 taken. One price for a whole corpus puts its keys where they gain most, and with regions on those parts of the
 frame that need them.
 
+Up to the end of a segment no key must be. There is one, at three quarters of the way, where the last key by
+itself may lose more than the price of another: what it says moves, or its picture does not explain the
+frames. Of what is left after that key the same is asked again.
+
 Both keys can be wrong alike: what passes through a region between them is in neither. Where no key's picture,
 moved along the flow, explains the frame's, pixels count as if they disagreed. Far from keys that is seldom
 sure, so some of the keys should be where they are anyway (`furthest_for`).
@@ -40,8 +44,9 @@ UNSEEN, WINDOW = 35, 5
 """Gray levels: mean error in a square of so many pixels a side, from which a picture is not explained."""
 ANCHORS = 0.4
 """Of the keys that should be as far ahead as they must."""
-END = 4
-"""No key is taken at the end of a segment for less than this part of `max_interval`."""
+AT_END = 0.75
+"""Of the frames up to the end of a segment: where the first key among them is. The frames before it have two
+sides, those after it one."""
 
 
 class Split:
@@ -56,9 +61,9 @@ class Split:
     def plan(self, window: LookaheadWindow, gaps: Gaps | None = None) -> Plan:
         """`gaps`: of this window, where it has been planned before at another price."""
         last = _furthest(window, self.stride)
-        if last is None:
-            return []
         gaps = gaps or Gaps(window)
+        if last is None or (window.ends and gaps.alone() <= self.threshold):
+            return []
         gaps.masks[last] = (yield [last])[0]
         keys, open_gaps = [last], [(0, last)]
         while open_gaps:
@@ -79,11 +84,11 @@ def furthest_for(share: float) -> int:
 
 
 def _furthest(window: LookaheadWindow, stride: int) -> int | None:
-    """The last undamaged place at which a key may be; None: there is none, or at the end of the segment none
-    that is worth a key."""
+    """The last undamaged place at which a key may be, or should be up to the end of the segment; None: there
+    is none."""
     most = min(window.frames - 1, window.max_interval)
-    if window.ends and most < window.max_interval // END:
-        return None
+    if window.ends:
+        most = min(most, round(AT_END * (window.frames - 1)))
     places = np.arange(stride, most + 1, stride)
     sound = places[window.sound_T[places]]
     return int(sound[-1]) if len(sound) else None
@@ -102,6 +107,7 @@ class Gaps:
         self.masks = {0: window.labels_hw}
         self._said: dict[tuple[int, int], list[_Side]] = {}
         self._differ: dict[tuple[int, int], np.ndarray] = {}
+        self._alone: float | None = None
 
     def halved(self, key: int, after: int, stride: int, price: float) -> int | None:
         """Where between two keys another one should be: half of the disagreement before it, half after, but
@@ -124,6 +130,16 @@ class Gaps:
             costs = [self._cost(*pair) for pair in zip(left, right, strict=True)]
             self._differ[key, after] = np.array(costs)
         return self._differ[key, after]
+
+    def alone(self) -> float:
+        """What the window's frames may lose with its first key alone, mean IoU times frames: by how much that
+        key's mask, moved along the flow, differs from the same mask at rest, and what is not explained."""
+        if self._alone is None:
+            mask_hw = self.masks[0]
+            rest = _Side(mask_hw, np.ones(mask_hw.shape, bool))
+            moved = self._side(0, 1, self._window.frames - 1)
+            self._alone = sum(self._cost(rest, side) for side in moved)
+        return self._alone
 
     def _side(self, key: int, step: int, frames: int) -> list[_Side]:
         """What a key says of so many frames after (1) or before (-1) it, the nearest first."""
