@@ -53,6 +53,8 @@ MORE = {
     " --recipe.lr 0.003 --recipe.class_balance 0.5 --augment.crop 64 --val_limit 4"
 }
 """Of a net that sees one class no schedule is better than another, and nothing is left to decide."""
+LARGER = "--working_size 256x384"
+"""Regions with the page's overlaps do not fit in frames of 64 pixels."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ def in_miniature(command: Command, data: Path) -> list[str]:
     words = small(command.words_here(), data, local=True)
     for large, little in NETS.items():
         words = [re.sub(rf"{large}(?![\w.])", little, word) for word in words]
-    return [*words, *MORE.get(words[0], "").split()]
+    more = f"{MORE.get(words[0], '')} {LARGER if any('regions=' in word for word in words) else ''}"
+    return [*words, *more.split()]
 
 
 def outcome_of(words: list[str]) -> str:

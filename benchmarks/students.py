@@ -15,8 +15,10 @@ pair, less that of other pairs; none where every frame is key). Percent, means o
 the teacher at the cost of each student, linear in the logarithm of the cost ("-": outside of what was
 measured); and what is best for each budget: from so many milliseconds on, the way of highest mIoU among those
 that cost no more. --times: all that again with nets that cost so many times as much, flow and planning as
-they are. With the same --json, sets and seeds that are there are not run again; rows with other columns, of
-another version, are left out and stay in the file.
+they are. Last, what even keys win on each student, with the 95 % interval over seeds.
+
+With the same --json, sets and seeds that are there are not run again; rows with other columns, of another
+version, are left out and stay in the file.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ import torch
 from benchmarks.clips import SETS, Marks, Material, materials, through
 from benchmarks.committed import predict
 from benchmarks.pays import at_cost
+from benchmarks.temporal import half_width
 from benchmarks.temporal_arms import arm, fit, write_net
 from vidseg_core.engine import Engine
 from vidseg_core.models import Segmenter, build_segmenter
@@ -228,6 +231,23 @@ def _cells(values: Sequence[float | None]) -> str:
     return " / ".join("-" if v is None or math.isnan(v) else f"{v:.1f}" for v in values)
 
 
+def leads(points: Sequence[Point]) -> str:
+    """Even keys of the teacher less each student at the student's cost, seed by seed: means and intervals."""
+    lines = ["teacher, fixed less student, each seed at its student's cost: mIoU / TC pooled / TC / visible"]
+    for name, setting in dict.fromkeys((p.set, p.setting) for p in points if p.way == PLAIN):
+        gains = [_gains(points, p) for p in points if (p.set, p.way, p.setting) == (name, PLAIN, setting)]
+        each = zip(*gains, strict=True)
+        cells = (f"{statistics.mean(one):+.1f} +- {half_width(one):.1f}" for one in each)
+        lines.append(f"  {name:8} {setting:8} {len(gains)} seeds  " + " / ".join(cells))
+    return "\n".join(lines)
+
+
+def _gains(points: Sequence[Point], student: Point) -> list[float]:
+    same = [p for p in points if (p.set, p.seed) == (student.set, student.seed)]
+    found = MEASURES[:-1]
+    return [at_equal_cost(same, FIXED, m, student.ms(), 1.0) - getattr(student, m) for m in found]
+
+
 COLOURS: dict[str, str] = {
     PLAIN: "tab:orange",
     TEMPORAL: "tab:red",
@@ -368,6 +388,7 @@ def main() -> None:
         points = run(list(materials(options.sets, options.data, FRAMES)), folder, options)
     means = over_seeds(points)
     print(tables(means, options.times))
+    print(leads(points))
     if options.png:
         draw(means, options.times, options.png)
 

@@ -187,6 +187,8 @@ def test_the_miniature_has_every_command_and_none_that_is_not_understood() -> No
     for number, command in steps():
         verb, *words = in_miniature(command, Path("/data"))
         assert number > 0 and understood(verb, words), command.line
+        if "regions=" in command.line:  # its overlaps do not fit in frames of 64 pixels
+            assert words[-2:] == ["--working_size", "256x384"]
 
 
 def test_every_paper_is_among_the_sources() -> None:
