@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -97,9 +97,12 @@ class LabelsAsNet:
         return self
 
 
-def face_clips(root: Path) -> Iterator[Clip]:
-    """Labels are numbered in decode order and may be smaller than the video, whose frames then shrink."""
+def face_clips(root: Path, names: Sequence[str] = ()) -> Iterator[Clip]:
+    """Labels are numbered in decode order and may be smaller than the video, whose frames then shrink.
+    `names`: of those that are read; none: all."""
     for video in sorted((root / "face").glob("*.mp4")):
+        if names and video.stem not in names:
+            continue
         files = sorted((root / "face" / f"{video.stem}_labels").glob("*.png"))
         labels = [_read_labels(file) for file in files]
         if not labels or all((labels_HW == VOID).all() for labels_HW in labels):
@@ -114,12 +117,17 @@ def face_clips(root: Path) -> Iterator[Clip]:
         yield Clip(name=video.stem, classes=5, frames=kept, labels=labels)
 
 
-def folder_clips(root: Path) -> Iterator[Clip]:
-    """DAVIS sequences (two classes) and the CamVid clip (11 classes and void), at their own size."""
+def folder_clips(root: Path, names: Sequence[str] = ()) -> Iterator[Clip]:
+    """DAVIS sequences (two classes) and the CamVid clip (11 classes and void), at their own size. `names`: as
+    of `face_clips`."""
     for folder in sorted((root / "davis2016").iterdir()):
+        if names and folder.name not in names:
+            continue
         labels = [(_read_labels(file) > 127).astype(np.uint8) for file in _files(folder / "labels")]
         yield Clip(name=folder.name, classes=2, frames=_read_frames(folder), labels=labels)
     folder = root / "camvid" / "clip_0016E5_15hz"
+    if names and folder.name not in names:
+        return
     labels = [_read_labels(file) for file in _files(folder / "labels")]
     labels = [np.where(labels_HW >= 11, VOID, labels_HW).astype(np.uint8) for labels_HW in labels]
     yield Clip(name=folder.name, classes=11, frames=_read_frames(folder), labels=labels)

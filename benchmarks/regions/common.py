@@ -101,9 +101,7 @@ def clips_of(root: Path | None, names: Sequence[str], scenes: int) -> Iterator[C
         yield from (clip for clip in scene_clips(scenes or 73) if not names or clip.name in names)
         return
     for source in (face_clips, folder_clips):
-        for clip in source(root):
-            if not names or clip.name in names:
-                yield clip
+        yield from source(root, names)
 
 
 def clips_by_kind(
@@ -115,8 +113,7 @@ def clips_by_kind(
     kinds = {"scenes": [sized(clip, ORACLE_SIZE, most) for clip in drawn]}
     if root is not None:
         for kind, source in (("faces", face_clips), ("outdoor", folder_clips)):
-            for clip in source(root):
-                if not names or clip.name in names:
-                    where = "street" if kind == "outdoor" and clip.classes > 2 else kind
-                    kinds.setdefault(where, []).append(sized(clip, ORACLE_SIZE, most))
+            for clip in source(root, names):
+                where = "street" if kind == "outdoor" and clip.classes > 2 else kind
+                kinds.setdefault(where, []).append(sized(clip, ORACLE_SIZE, most))
     return {kind: clips for kind, clips in kinds.items() if clips}

@@ -1,7 +1,7 @@
 """The part `milliseconds`: a net on regions against itself on every whole frame, at equal CPU time.
 
 Whole frames, and grids with what is seen around a crop (`WAYS`), each through `Engine.step` from two sides
-with `fixed`, `frame_difference` and the planner of the package at a few settings. What each costs is
+with `fixed`, `frame_difference`, `split` and the planner of the package at a few settings. What each costs is
 measured, in CPU seconds of this process, and said in two ways: N alone, in calls of N on a whole frame
 (`calls`; the rest is nothing beside an expensive net), and all that the engine does, in milliseconds a frame.
 Crops are aligned as the net pads them, with an overlap of 16 pixels.
@@ -20,13 +20,15 @@ from itertools import product
 import numpy as np
 
 from benchmarks.regions.common import Row, at_share, confusion_of, score
-from benchmarks.regions.scheduled import engine_of, run_through, share_of
+from benchmarks.regions.scheduled import HORIZON, engine_of, run_through, share_of
 from benchmarks.two_sided import Clip
+from vidseg_core.config.catalogue import SCHEDULERS
 from vidseg_core.config.regions import RegionsConfig
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.models import build_segmenter
 from vidseg_core.models.split import SplitSegmenter
 from vidseg_core.scheduling import build_scheduler
+from vidseg_core.scheduling.split import furthest_for
 
 OVERLAP = 16
 WAYS = (("1x1", "none"), ("2x2", "none"), ("2x2", "remembered"), ("3x3", "none"))
@@ -34,8 +36,11 @@ SETTINGS: Mapping[str, Sequence[float]] = {
     "fixed": (6, 12, 24, 72),
     "frame_difference": (6.0, 12.0, 24.0),
     "planner": (0.1, 0.5, 2.0),
+    "split": (0.5, 2.0, 8.0),
 }
-"""Interval or thresholds; the planner's is what a key costs, in frames' worth of quality."""
+"""Interval or thresholds; of those that look ahead what a key costs, in frames' worth of quality."""
+SPLIT_SHARE = 0.1
+"""The longest interval of `split` goes with so many keys."""
 
 
 def milliseconds(
@@ -52,13 +57,17 @@ def milliseconds(
     ways = [way for way in WAYS if not grids or way[0] in ("1x1", *grids)]
     settings = [(kind, setting) for kind in kinds or SETTINGS for setting in SETTINGS[kind]]
     for (kind, setting), (grid, context) in product(settings, ways):
+        asks = SCHEDULERS[kind].asks
+        if asks and context != "none":  # they do not go together
+            continue
         regions = RegionsConfig(
             grid=grid,
             overlap=OVERLAP,
             align=net.net.multiple,
             context=context,  # type: ignore[arg-type]
         ).used
-        engine = engine_of(build_segmenter(net_name), regions, _scheduler(kind, setting))
+        most = furthest_for(SPLIT_SHARE) if asks else HORIZON
+        engine = engine_of(build_segmenter(net_name), regions, _scheduler(kind, setting), most=most)
         rows = run_through(engine, clip, regions)
         seconds = engine.stats.seconds
         counts_CC = sum(confusion_of(row.labels_HW, truth[row.frame_index], size) for row in rows)

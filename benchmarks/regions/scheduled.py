@@ -60,14 +60,16 @@ class LabelsOfCrops:
         return self
 
 
-def engine_of(net: Any, regions: RegionsConfig, scheduler: Any, *, fill: bool = True) -> RegionEngine:
-    """`fill` False: for the decisions alone, masks are copied."""
+def engine_of(
+    net: Any, regions: RegionsConfig, scheduler: Any, *, fill: bool = True, most: int = HORIZON
+) -> RegionEngine:
+    """`fill` False: for the decisions alone, masks are copied. `most`: the longest interval."""
     engine = Engine(
         net,
         scheduler,
         build_propagator("flow_warp" if fill else "copy"),
         sides="two",
-        max_interval=HORIZON,
+        max_interval=most,
         flow=DisFlow(),
         flow_size=ORACLE_SIZE,
     )
