@@ -9,6 +9,7 @@ checkpoint that knows the net alone.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -28,7 +29,7 @@ from vidseg_core.models.digest import digest_file
 from vidseg_core.models.flow.registry import build_flow_net
 from vidseg_core.models.trainable import trainable_net, weights_bytes, weights_of
 from vidseg_core.training.attempt import TrainingError
-from vidseg_core.training.beside import Beside, see
+from vidseg_core.training.beside import OPTIONS, Beside, see
 from vidseg_core.training.checkpoint import Standing
 from vidseg_core.training.conv_lstm import CLIP, ConvLstm, multi_loss
 from vidseg_core.training.distil import grid, pair_loss, self_similarities, single_loss
@@ -310,17 +311,15 @@ def test_nets_that_pad_differently_are_compared_at_the_same_places(
 # --- what cannot be ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", OPTIONS)
 def test_a_loss_that_is_no_number_is_named(
-    undisturbed: tuple[str, dict[str, bytes], Standing], tmp_path: Path
+    name: str, undisturbed: tuple[str, dict[str, bytes], Standing], tmp_path: Path
 ) -> None:
     config = taught(tmp_path, undisturbed[0])
     beside = Beside(config, CLASSES, "cpu")
-    assert beside.lstm is not None and beside.lstm.gates.bias is not None
-    with torch.no_grad():
-        beside.lstm.gates.bias.fill_(float("nan"))
-    with pytest.raises(
-        TrainingError, match=r"the multi loss \(--distil\.multi\) is nan at step 0.*a frame 0"
-    ):
+    beside.weights[name] = math.nan
+    said = rf"the {name} loss \({re.escape(OPTIONS[name])}\) is nan at step 0.*a frame 0"
+    with pytest.raises(TrainingError, match=said):
         run(config, beside=beside)
 
 
