@@ -41,7 +41,7 @@ from benchmarks.clips import SETS, Marks, Material, materials, through
 from benchmarks.committed import predict
 from benchmarks.pays import at_cost
 from benchmarks.temporal import half_width
-from benchmarks.temporal_arms import arm, fit, write_net
+from benchmarks.temporal_arms import LABELS, Labels, arm, fit, write_net
 from vidseg_core.engine import Engine
 from vidseg_core.models import Segmenter, build_segmenter
 from vidseg_core.propagation import FlowWarp
@@ -108,13 +108,15 @@ def nets_of(
     material: Material, spec: str, kinds: Sequence[str], seed: int, steps: int, folder: Path
 ) -> list[Segmenter]:
     """A net that goes on from one beginning in each of the arms `kinds`; files that are there are read."""
-    names = (f"{material.name}-{seed}-{spec.replace(':', '')}-{kind}-{steps}" for kind in kinds)
+    how: dict[str, Any] = {"spec": spec, "seed": seed, "labels": LABELS.get(material.name, Labels())}
+    rare = "-rare" if material.name in LABELS else ""
+    names = (f"{material.name}{rare}-{seed}-{spec.replace(':', '')}-{kind}-{steps}" for kind in kinds)
     paths = [folder / f"{name}.safetensors" for name in names]
     if not all(path.is_file() for path in paths):
-        base, _ = fit(material, arm("none", material.name), spec=spec, seed=seed, steps=4 * steps)
+        base, _ = fit(material, arm("none", material.name), steps=4 * steps, **how)
         for kind, path in zip(kinds, paths, strict=True):
             begin = base.net.state_dict()
-            net, _ = fit(material, arm(kind, material.name), spec=spec, seed=seed, steps=steps, begin=begin)
+            net, _ = fit(material, arm(kind, material.name), steps=steps, begin=begin, **how)
             write_net(net, path)
     return [build_segmenter(spec, weights=str(path)) for path in paths]
 
