@@ -2,15 +2,16 @@
 
     python -m benchmarks.match --nets FOLDER [--data DIR] [--json FILE] [--intervals 12 25 50]
         [--sides one two] [--kinds outdoor face street drawn] [--ways match checked adapted ...] [--steps N]
-        [--segmenters] [--fold 0|1] [--frames N]
+        [--seeds 0 1 2] [--clips NAME ...] [--segmenters] [--fold 0|1] [--frames N]
 
 FOLDER has `fold0.safetensors` and `fold1.safetensors` of `benchmarks.tiny_match`; each clip is filled by the
 net that has not seen it. Without --nets the package's own net is measured, which has seen the clips of fold 1
 (--fold 0 leaves them out) and none of the drawn scenes. N's output on a key is the clip's label map; with
 --segmenters it is that of `tiny-face` on the faces and of `tiny-scenes` on the drawn scenes, and masks are
-compared with N's own on every frame. `no-far`, `no-near` and `no-guards` are `checked` with a part of the net
-or of what is around it switched off, not trained without it (`without`). Everything goes through
-`Engine.step`, as in a job. Score: as in `benchmarks.two_sided`; between: the same without the frames after
+compared with N's own on every frame. `adapted` draws what its net learns from by each of --seeds. `no-far`,
+`no-near` and `no-guards` are `checked` with a part of the net or of what is around it switched off, not
+trained without it (`without`). Everything goes through `Engine.step`, as in a job. Score: as in
+`benchmarks.two_sided`; between: the same without the frames after
 the last key, which have a key on one side whatever was asked. ms: processor time a frame.
 """
 
@@ -22,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -38,7 +40,8 @@ from vidseg_core.engine import Engine, FrameInput, FrameResult, SegmentState
 from vidseg_core.engine.net import ChunkedNet
 from vidseg_core.models import build_segmenter
 from vidseg_core.models.match import read_match
-from vidseg_core.propagation import FlowWarp, asked
+from vidseg_core.propagation import FlowWarp, asked, self_check
+from vidseg_core.propagation.adaptation import adapt
 from vidseg_core.propagation.gap import Gap
 from vidseg_core.propagation.match import Match
 from vidseg_core.scheduling import build_scheduler
@@ -107,10 +110,15 @@ def ways_of(file: str | None, options: argparse.Namespace) -> dict[str, Any]:
         "flow": FlowWarp,
         "match": lambda: Match(file),
         "checked": lambda: Match(file, self_check=True),
-        "adapted": lambda: Match(file, self_check=True, adapt_steps=options.steps),
+    }
+    made |= {
+        f"adapted{seed or ''}": partial(Drawn, seed, file, self_check=True, adapt_steps=options.steps)
+        for seed in options.seeds
+        if "adapted" in options.ways
     }
     made |= {part: lambda part=part: without(part, file) for part in PARTS}
-    return {name: make() for name, make in made.items() if name in ("flow", *options.ways)}
+    wanted = ("flow", *options.ways)
+    return {name: make() for name, make in made.items() if name in wanted or name.startswith("adapted")}
 
 
 def without(part: str, file: str | None) -> Match:
@@ -127,6 +135,23 @@ def without(part: str, file: str | None) -> Match:
         net.near_bias.fill_(-1e4)[len(net.near_bias) // 2] = 0.0
         net.sharpness[0] = -1e4
     return Unguarded(net=net, self_check=True) if part == "no-guards" else Match(net=net, self_check=True)
+
+
+class Drawn(Match):
+    """Draws what its copy learns from by another seed; 0: as in a job."""
+
+    def __init__(self, seed: int, *options: Any, **more: Any) -> None:
+        super().__init__(*options, **more)
+        self._seed = seed
+
+    def fill(self, gaps: Sequence[Gap]) -> Iterator[np.ndarray]:
+        """As `Match`."""
+
+        def reseeded(net: Any, weights: Any, pairs: Any, steps: int, seed: int) -> np.ndarray | None:
+            return adapt(net, weights, pairs, steps, seed + 1000 * self._seed)
+
+        with patch.object(self_check, "adapt", reseeded):
+            yield from super().fill(gaps)
 
 
 class Unguarded(Match):
@@ -218,7 +243,9 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=("one", "two"), default=["two"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--ways", nargs="+", choices=(*WAYS, *PARTS), default=list(WAYS))
-    parser.add_argument("--steps", type=int, default=10, help="of an adapted net, at each left-out key")
+    parser.add_argument("--steps", type=int, default=40, help="of an adapted net, at a clip's first two keys")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of an adapted net")
+    parser.add_argument("--clips", nargs="+", help="these only")
     parser.add_argument("--segmenters", action="store_true")
     parser.add_argument("--fold", type=int, choices=(0, 1), help="clips of one fold only")
     parser.add_argument("--frames", type=int, default=101, help="at most so many of a clip")
@@ -234,7 +261,7 @@ def main() -> None:
     rows: list[Row] = []
     for kind, fold, clip in clips_of(root, options.kinds):
         clip = replace(clip, frames=clip.frames[: options.frames], labels=clip.labels[: options.frames])
-        if options.fold not in (None, fold):
+        if options.fold not in (None, fold) or clip.name not in (options.clips or [clip.name]):
             continue
         net = SEGMENTERS.get(kind, "") if options.segmenters else "labels"
         if net:

@@ -234,6 +234,8 @@ def test_masks_that_became_others_are_another_run() -> None:
     assert split["scheduler.name"] == "split, edition 2"
     checked = PropagationConfig(name="match")
     assert make(propagation=checked).fingerprint_fields()["propagation.name"] == "match, edition 4"
+    adapting = make(propagation=PropagationConfig(name="match", adapt_steps=1))
+    assert adapting.fingerprint_fields()["propagation.name"] == "match, edition 5"
     for same in (
         PropagationConfig(name="match", self_check=False),
         PropagationConfig(name="match", sides="one"),

@@ -17,6 +17,7 @@ import pytest
 
 from tests.engine.fillers import LowDistance, Parted
 from tests.engine.toy import moving_clip
+from vidseg_core.config.propagation import PropagationConfig
 from vidseg_core.config.segment import SegmentConfig
 from vidseg_core.engine import Engine
 from vidseg_core.engine.bound import Bound
@@ -56,6 +57,19 @@ def test_an_expensive_net_gets_the_figures_and_no_advice() -> None:
 
 def test_every_is_not_compared_with_itself() -> None:
     assert len(describe_pace(CHEAP, 1000, "every")) == 1
+
+
+def test_getting_used_to_keys_is_in_the_cost() -> None:
+    """The frames that are tried end before the second key, the first that is learned from."""
+    options = PropagationConfig(name="match", flow_size=32, adapt_steps=8)
+    config = SegmentConfig(input=("-",), output="-", segmenter="plain", propagation=options)
+    learning_s = pace._adapt_s(config, Shown(moving_clip(2)))  # type: ignore[arg-type]
+    assert learning_s > 0
+    learning = replace(CHEAP, adapt_s=2.4)
+    assert learning.frame_s == pytest.approx(CHEAP.frame_s + 0.2)
+    assert "getting used to a key 2.4 s, " in describe_pace(learning, 1000, "fixed")[0]
+    assert "getting used" not in describe_pace(CHEAP, 1000, "fixed")[0]
+    assert pace._adapt_s(replace(config, propagation=PropagationConfig()), Shown([])) == 0  # type: ignore[arg-type]
 
 
 def test_the_part_of_the_net_that_every_frame_takes_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:

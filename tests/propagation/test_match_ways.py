@@ -7,13 +7,17 @@ Why: an ablation that switches off nothing, or too much, prints figures as fine 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.match import without
+from benchmarks.match import Drawn, without
+from tests.engine.toy import inputs, moving_clip
 from tests.propagation.test_match import gap, halves, saved, strange
+from tests.propagation.test_self_check import SLIM, engine
+from vidseg_core.engine import SegmentState
 from vidseg_core.models.match import Answer, Keys, MatchNet, Sight, new_match
 from vidseg_core.propagation import asked
 from vidseg_core.propagation.match import Match
@@ -99,3 +103,19 @@ def test_the_net_of_others_stays_as_it_is_and_the_self_check_stays_on(part: str)
     assert way.remembers
     net = Match().net
     assert net.facts.far and all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_another_seed_is_another_draw_and_the_first_is_that_of_a_job() -> None:
+    """Seeds said nothing of an adapted net: what it learns from was always drawn in one way."""
+    net, frames = new_match(SLIM).eval(), inputs(moving_clip(7))
+
+    def learned(propagator: Match) -> np.ndarray:
+        here, state = engine(propagator), SegmentState.new(0, "s")
+        for frame in frames:
+            here.step([state], [frame])
+        return state.carried_over["net"]
+
+    options: dict[str, Any] = {"net": net, "self_check": True, "adapt_steps": 1}
+    as_in_a_job = learned(Match(**options))
+    assert np.array_equal(learned(Drawn(0, **options)), as_in_a_job)
+    assert not np.array_equal(learned(Drawn(1, **options)), as_in_a_job)

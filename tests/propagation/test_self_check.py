@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +23,8 @@ from vidseg_core.engine.bound import bytes_of
 from vidseg_core.models.match import MatchFacts, new_match
 from vidseg_core.pipeline.saved import Totals
 from vidseg_core.pipeline.tally import filled_by
-from vidseg_core.propagation import FlowWarp, self_check
+from vidseg_core.propagation import FlowWarp, adaptation
+from vidseg_core.propagation.adaptation import PAIRS, KeyPair, adapt, adapted, with_pair
 from vidseg_core.propagation.filler import filler_of
 from vidseg_core.propagation.lesson import look
 from vidseg_core.propagation.match import Match, fill_gap
@@ -32,18 +32,16 @@ from vidseg_core.propagation.propagators import propagator_of
 from vidseg_core.propagation.self_check import (
     ADAPTED,
     FLOW,
-    LESSONS,
     NET,
     PART,
     WHOLE,
     Past,
-    SelfCheck,
     _counts,
     mean_ious,
     memory_of,
     past_of,
 )
-from vidseg_core.propagation.sight import OTHER
+from vidseg_core.propagation.sight import OTHER, SeenKey
 from vidseg_core.scheduling import build_scheduler
 
 SLIM = MatchFacts(eye=8, trunk=8, branch=8, reach=1)
@@ -110,13 +108,15 @@ def test_without_two_keys_it_is_flow() -> None:
     assert Past().extent(two_sided=True) == Past().extent(two_sided=False) == FLOW
 
 
-def test_the_adapted_net_stands_in_where_it_was_better_at_left_out_keys() -> None:
+def test_the_adapted_net_stands_in_until_it_is_worse_at_keys_that_it_has_not_learned_from() -> None:
+    """A clip of two keys tells nothing else, and it is there that adapting brings most."""
     past = judged(0.1, 0.1)
-    past.counts_MIN[0, :2], past.counts_MIN[1, :2] = (80, 100, 100), (90, 100, 100)
     assert past.net() == NET
     past.weights = np.zeros(1, np.float32)
     assert past.net() == ADAPTED
-    past.counts_MIN[1, :2] = (80, 100, 100)
+    past.counts_MIN[0, :2], past.counts_MIN[1, :2] = (80, 100, 100), (90, 100, 100)
+    assert past.net() == ADAPTED
+    past.counts_MIN[1, :2] = (79, 100, 100)
     assert past.net() == NET
 
 
@@ -168,7 +168,7 @@ def test_what_is_remembered_comes_back_from_arrays() -> None:
     for frame in inputs(moving_clip(14)):
         here.step([state], [frame])
     past = past_of(state.carried_over)
-    assert past.checks == 2 and len(past.lessons) == 2 and past.weights is not None
+    assert past.closed == 3 and len(past.pairs) == 3 and past.weights is not None
     again = memory_of(past)
     assert again.keys() == state.carried_over.keys()
     assert all(np.array_equal(again[name], array) for name, array in state.carried_over.items())
@@ -198,8 +198,50 @@ def test_an_adapted_net_gets_used_to_the_segment() -> None:
     here, state = engine(match(steps=8)), SegmentState.new(0, "s")
     for frame in inputs(moving_clip(24)):
         here.step([state], [frame])
-    net, adapted = mean_ious(past_of(state.carried_over).counts_MIN)
-    assert adapted > net + 0.02
+    before, after = mean_ious(past_of(state.carried_over).counts_MIN)
+    assert after > before + 0.02
+
+
+def test_a_clip_of_two_keys_is_adapted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only keys between two others were learned from: half of a short clip, which lies behind its last key,
+    was filled by a net that had learned nothing."""
+    taught: list[list[KeyPair]] = []
+
+    def teach(net: Any, weights: Any, pairs: Any, steps: int, seed: int) -> Any:
+        taught.append(list(pairs))
+        return adapt(net, weights, pairs, steps, seed)
+
+    monkeypatch.setattr("vidseg_core.propagation.self_check.adapt", teach)
+    rows = run(engine(match(steps=1)), inputs(moving_clip(7)))
+    assert [row.is_key for row in rows].count(True) == 2 and len(taught) == 1
+    (pair,) = taught[0]
+    for lesson, (now, other) in zip(pair.lessons(), (pair.keys, pair.keys[::-1]), strict=True):
+        assert lesson.pictures[1] is now.rgb_hw3
+        assert lesson.pictures[0] is lesson.pictures[2] is other.rgb_hw3
+
+
+def key(level: int) -> SeenKey:
+    return SeenKey(rgb_hw3=np.full((8, 8, 3), level, np.uint8), labels_hw=np.zeros((8, 8), np.uint8))
+
+
+def pair(left: int, right: int) -> KeyPair:
+    flow_hw2 = np.full((8, 8, 2), left, np.float16)
+    return KeyPair(keys=(key(left), key(right)), flows=(flow_hw2, flow_hw2 + 100), distance=right - left)
+
+
+def test_pairs_that_follow_one_another_are_lessons_with_two_sides_too() -> None:
+    lesson = pair(1, 3).lesson_between(pair(3, 8))
+    assert [picture[0, 0, 0] for picture in lesson.pictures] == [1, 3, 8]
+    assert [flow_hw2[0, 0, 0] for flow_hw2 in lesson.flows] == [101, 3]
+    assert lesson.distances == [2, 5]
+
+
+def test_the_last_pairs_are_kept_and_none_from_before_a_break() -> None:
+    pairs: list[KeyPair] = []
+    for number in range(PAIRS + 2):
+        pairs = with_pair(pairs, pair(number, number + 1))
+    assert [one.keys[0].rgb_hw3[0, 0, 0] for one in pairs] == list(range(2, PAIRS + 2))
+    assert len(with_pair(pairs, pair(50, 51))) == 1
 
 
 def test_the_options_go_together() -> None:
@@ -227,7 +269,7 @@ def test_all_that_a_segment_may_remember_is_in_its_bound() -> None:
     for frame in inputs(moving_clip(26)):
         here.step([state], [frame])
     held = bytes_of(state.carried_over)
-    assert past_of(state.carried_over).checks > LESSONS
+    assert past_of(state.carried_over).closed > PAIRS == len(past_of(state.carried_over).pairs)
     assert held <= bound.bytes - plain_bound.bytes <= 1.1 * held
 
 
@@ -241,7 +283,6 @@ def test_pixels_without_a_label_are_no_class() -> None:
 
 def test_a_net_adapts_on_the_cpu_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients on a GPU are summed in any order: masks after a kill were not those of a run without one."""
-    check = SelfCheck(match().net, steps=1)
     here, state, seen = engine(match(steps=1)), SegmentState.new(0, "s"), []
     for frame in inputs(moving_clip(14)):
         here.step([state], [frame])
@@ -250,7 +291,12 @@ def test_a_net_adapts_on_the_cpu_wherever_it_is(monkeypatch: pytest.MonkeyPatch)
         seen.extend([str(device), *(str(part.device) for part in net.parameters())])
         return look(net, samples)
 
-    monkeypatch.setattr(self_check, "look", looks)
-    monkeypatch.setattr(self_check, "device_of", lambda net: torch.device("meta"))
-    check._adapt(past_of(state.carried_over))
+    def copies(net: Any, weights: Any, device: Any) -> Any:
+        seen.append(str(device))
+        return adapted(net, weights, device)
+
+    monkeypatch.setattr(adaptation, "look", looks)
+    monkeypatch.setattr(adaptation, "adapted", copies)
+    past = past_of(state.carried_over)
+    adapt(match().net, past.weights, past.pairs, steps=1, seed=0)
     assert set(seen) == {"cpu"}

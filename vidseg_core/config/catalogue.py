@@ -237,6 +237,8 @@ class PropagatorEntry:
     """One more whenever its masks become others by the same options and weights."""
     check_edition: int = 0
     """One more whenever only those with a self-check do."""
+    adapt_edition: int = 0
+    """One more whenever only those of a net that adapts do."""
 
 
 PROPAGATORS: Mapping[str, PropagatorEntry] = {
@@ -271,6 +273,7 @@ PROPAGATORS: Mapping[str, PropagatorEntry] = {
         most_flow_size=512,
         edition=3,
         check_edition=1,
+        adapt_edition=1,
     ),
     "accel": PropagatorEntry(
         made_by="vidseg_core.propagation.light:Accel",
@@ -348,12 +351,13 @@ def propagator_entry(name: str) -> PropagatorEntry | None:
     return PROPAGATORS.get(propagator_place(name)[0])
 
 
-def propagator_edition(name: str, *, checks_itself: bool) -> str:
+def propagator_edition(name: str, *, checks_itself: bool, adapts: bool) -> str:
     """The name as fingerprints have it: with the edition, from the second on."""
     entry = propagator_entry(name)
     if entry is None:
         return name
-    return _of_edition(name, entry.edition + entry.check_edition * checks_itself)
+    edition = entry.edition + entry.check_edition * checks_itself + entry.adapt_edition * adapts
+    return _of_edition(name, edition)
 
 
 def scheduler_edition(name: str) -> str:

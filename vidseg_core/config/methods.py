@@ -85,7 +85,9 @@ class MethodConfig:
         """Ten hex digits over every option; the label plays no part."""
         propagation = to_dict(self.propagation)
         propagation["name"] = propagator_edition(
-            self.propagation.name, checks_itself=self.propagation.checks_itself
+            self.propagation.name,
+            checks_itself=self.propagation.checks_itself,
+            adapts=bool(self.propagation.adapt_steps),
         )
         if propagation["weights"] is None:  # as before there were any
             del propagation["weights"]

@@ -49,7 +49,8 @@ class PropagationConfig:
     self_check: bool = True
     """match, two sides: a segment's keys decide whether flow or the net fills its gaps"""
     adapt_steps: int = 0
-    """self_check: steps at each key in which the net gets used to the segment; 0 to 1000"""
+    """self_check: steps in which the net gets used to a segment's first two keys (40 is good), a quarter as
+    many at each later key; 0 to 1000"""
 
     HELP_GROUPS: ClassVar[Mapping[str, str]] = {"weights": "propagation: nets that fill gaps, and latency"}
 

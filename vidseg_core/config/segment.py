@@ -256,7 +256,9 @@ class SegmentConfig:
         fields["scheduler.name"] = scheduler_edition(self.scheduler.name)
         name, _ = propagator_place(self.propagation.name)
         checks_itself = self.propagation.checks_itself
-        fields["propagation.name"] = propagator_edition(name, checks_itself=checks_itself)
+        fields["propagation.name"] = propagator_edition(
+            name, checks_itself=checks_itself, adapts=bool(self.propagation.adapt_steps)
+        )
         if self.propagation.latency == "full":  # as before there was another
             del fields["propagation.latency"], fields["propagation.delay"]
         if not checks_itself:

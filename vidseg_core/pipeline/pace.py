@@ -11,6 +11,7 @@ Seconds are those of a core, not of the clock: other load is no cost. Beside a G
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,10 +24,13 @@ from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import FrameInput, FrameResult
 from vidseg_core.engine.assemble import build_engine, new_state
 from vidseg_core.engine.bound import Bound, Measured
+from vidseg_core.engine.look import view_size
 from vidseg_core.engine.regions import AnyEngine, measured
 from vidseg_core.kit.progress import clock
 from vidseg_core.media import FrameShard
 from vidseg_core.metrics import measure_fidelity
+from vidseg_core.models.match import read_match
+from vidseg_core.propagation.adaptation import seconds_a_step, steps_at
 
 FRAMES = 25
 """Frames that are tried: two whole intervals of the default schedule."""
@@ -56,13 +60,15 @@ class Pace:
     frames are too few for the schedule."""
     bound: Callable[[tuple[int, int]], Bound]
     """What the schedule's engine keeps of a segment at most, by working size."""
+    adapt_s: float = 0.0
+    """What a key takes besides where the net of `match` gets used to it."""
     worker: str = "core"
     """Whose seconds these are: a core's, or those of a GPU's worker."""
 
     @property
     def frame_s(self) -> float:
         """A frame under the schedule."""
-        return self.decode_s + self.between_s + self.key_share * self.key_s
+        return self.decode_s + self.between_s + self.key_share * (self.key_s + self.adapt_s)
 
     @property
     def every_frame_s(self) -> float:
@@ -77,7 +83,9 @@ class Pace:
 
 def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: FrameShard) -> Pace:
     """The frames of `shard`, as configured and then with the net on each of them."""
-    config = config.without_dial(key_batch=1)
+    config, adapt_s = config.without_dial(key_batch=1), _adapt_s(config, shard)
+    # so few frames hold a segment's first keys at most, which are those that are learned from longest
+    config = replace(config, propagation=replace(config.propagation, adapt_steps=0))
     engine, n = build_engine(config, device), len(shard)
     rows, seconds, held = _as_configured(engine, config, video_id, shard)
     net_s = engine.stats.seconds["net"]
@@ -92,6 +100,7 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
         fidelity=None,
         bound=partial(engine.bound, measured=held),
         worker="core" if device == "cpu" else "GPU",
+        adapt_s=adapt_s,
     )
     if config.scheduler.name == EVERY:
         return pace
@@ -101,6 +110,17 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
     low_s = engine.stats.seconds["low"] / n  # of N, but every frame takes it
     key_s = pace.key_s if config.regions.on else max(0.0, call_s - low_s)
     return replace(pace, key_s=key_s, every_s=call_s, fidelity=_fidelity(config, rows, masks))
+
+
+def _adapt_s(config: SegmentConfig, shard: FrameShard) -> float:
+    """Seconds of a core that getting used to one more key takes."""
+    options = config.propagation
+    if not options.adapt_steps:
+        return 0.0
+    height, width = shard.pictures[0].shape[:2]
+    net, size = read_match(options.weights), view_size(height, width, options.flow_size)
+    step_s = seconds_a_step(net, *size, clock=time.process_time)
+    return step_s * steps_at(options.adapt_steps, 1)
 
 
 def _share(scheduler: SchedulerConfig, seen: float, each: float) -> float:
@@ -158,10 +178,11 @@ def _fidelity(
 
 def describe_pace(pace: Pace, frames: int, scheduler: str) -> list[str]:
     """The estimate for so many frames, and `every` beside it, in sentences."""
+    adapting = f"getting used to a key {pace.adapt_s:.1f} s, " if pace.adapt_s else ""
     lines = [
         f"estimate from {pace.frames} frames here: decoding {1000 * pace.decode_s:.1f} ms, flow and "
         f"propagation {1000 * pace.between_s:.1f} ms, the net {1000 * pace.key_s:.1f} ms a key "
-        f"({100 * pace.key_share:.0f} % of frames), so about {clock(frames * pace.frame_s)} of one "
+        f"({100 * pace.key_share:.0f} % of frames), {adapting}so about {clock(frames * pace.frame_s)} of one "
         f"{pace.worker} for all; nothing was written"
     ]
     if scheduler == EVERY:
