@@ -58,7 +58,7 @@ class Watched(SelfCheck):
 
     said: list[np.ndarray]
 
-    def _end(self, now: SeenKey, key: SeenKey, link: Link, net: MatchNet | None) -> float:
+    def _end(self, now: SeenKey, key: SeenKey, link: Link, net: MatchNet | None) -> np.ndarray:
         self.said.append(filled_frame(now.rgb_hw3, [key], [link], net))
         return super()._end(now, key, link, net)
 

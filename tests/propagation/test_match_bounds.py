@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.match_bounds import (
     CHOICES,
     Counts,
+    Watched,
     best_classes,
     best_extent,
     extent,
@@ -23,6 +24,8 @@ from benchmarks.match_bounds import (
 )
 from benchmarks.two_sided import Clip
 from benchmarks.two_sided import mean_iou as of_masks
+from tests.propagation.test_match import gap, halves
+from vidseg_core.models.match import MatchFacts, new_match
 from vidseg_core.propagation.self_check import FLOW, PART, WHOLE
 
 CLASSES = 3
@@ -49,3 +52,11 @@ def test_what_a_choice_is_worth_is_what_its_masks_are_worth(seed: int) -> None:
     assert mean_iou(said_by(counts_T, best_classes(gap))) >= worth[FLOW] - 1e-9
     for choose in CHOICES.values():
         assert mean_iou(said_by(counts_T, choose(gap))) <= mean_iou(pixelwise(counts_T)) + 1e-9
+
+
+def test_what_flow_and_net_say_at_both_ends_is_kept() -> None:
+    """The self-check's way of asking was renamed, and nothing was counted any more."""
+    watched = Watched(new_match(MatchFacts(eye=8, trunk=8, branch=8, reach=1)))
+    watched.said = []
+    watched.close(gap(halves(3, 7), halves(7, 3)))
+    assert [said_hw.dtype for said_hw in watched.said] == [np.uint8] * 4

@@ -128,7 +128,7 @@ class SelfCheck:
         if self.steps:
             self._get_used(past, ends)
         net = self.net_of(past)
-        past.ends_W2 = np.array([[_score(_end(*end, way)) for end in ends] for way in (None, net)])
+        past.ends_W2 = np.array([[_score(self._end(*end, way)) for end in ends] for way in (None, net)])
         gap.memory = memory_of(past)
         return past
 
@@ -136,7 +136,7 @@ class SelfCheck:
         """Judge both nets on a gap's keys, then have the copy learn from them."""
         if past.weights is not None:
             for counts_IN, net in zip(past.counts_MIN, (self._quick, self._adapted(past)), strict=True):
-                counts_IN += sum(_end(*end, net) for end in ends)
+                counts_IN += sum(self._end(*end, net) for end in ends)
         (left, right, ahead), (_, _, back) = ends
         assert ahead.flow_hw2 is not None and back.flow_hw2 is not None
         flows = (ahead.flow_hw2.astype(np.float16), back.flow_hw2.astype(np.float16))
@@ -144,6 +144,10 @@ class SelfCheck:
         steps = steps_at(self.steps, past.closed)
         past.weights = adapt(self.net, past.weights, past.pairs, steps, past.closed)
         past.closed += 1
+
+    def _end(self, now: SeenKey, key: SeenKey, link: Link, net: MatchNet | None) -> np.ndarray:
+        """counts_IN of one key filled in from another."""
+        return _counts(filled_frame(now.rgb_hw3, [key], [link], net), now.labels_hw)
 
     def net_of(self, past: Past) -> MatchNet:
         """The net or its copy."""
@@ -178,11 +182,6 @@ class SelfCheck:
 
 def _gray(view: np.ndarray) -> np.ndarray:
     return view if view.ndim == 2 else view.mean(axis=2).astype(np.uint8)
-
-
-def _end(now: SeenKey, key: SeenKey, link: Link, net: MatchNet | None) -> np.ndarray:
-    """counts_IN of one key filled in from another."""
-    return _counts(filled_frame(now.rgb_hw3, [key], [link], net), now.labels_hw)
 
 
 def _score(counts_IN: np.ndarray) -> float:
