@@ -72,6 +72,10 @@ def test_draws_are_reproducible() -> None:
         ("a: {vary: {}}", "at least one"),
         ("a: {vary: {lanes: {int: [1, 2]}}, fix: {}}", "did you mean 'fixed'"),
         ("a: {fixed: {scheduler.name: fixed}, vary: {scheduler.threshold: {float: [1, 2]}}}", "no threshold"),
+        (
+            "a: {vary: {scheduler.name: {choice: [fixed, warp_error]}, scheduler.interval: {int: [12, 90]}}}",
+            "scheduler.interval: goes with fixed, random",
+        ),
         ("{}", "holds no space"),
     ],
 )

@@ -40,6 +40,7 @@ from vidseg_core.models.policy_file import (
 from vidseg_core.models.policy_trunk import LightTrunk, PolicyError
 from vidseg_core.propagation import DisFlow, build_propagator
 from vidseg_core.scheduling import Scheduler, build_scheduler
+from vidseg_core.scheduling.by_name import threshold_of
 from vidseg_core.scheduling.feature_sets import FeatureReader
 from vidseg_core.training.policy_loop import new_policy
 
@@ -256,6 +257,8 @@ def test_a_confidence_is_a_share_of_pixels_or_refused(table: EpisodeTable, tmp_p
 def test_without_a_threshold_the_files_own_is_taken(table: EpisodeTable, tmp_path: Path) -> None:
     path, _ = written(tmp_path, table, "policy")
     assert build_scheduler("policy", policy=path).threshold == 0.4
+    older = {"name": "policy", "policy": path, "threshold": None, "interval": 24, "max_interval": 90}
+    assert threshold_of(older) == 0.4, "of a run that named an interval, too, when that was not refused"
     point = OperatingPoint(target=25.0, threshold=1.5, aki=24.0, quality=0.8)
     both, _ = written(tmp_path, table, "decision", summed_points=(point,))
     assert build_scheduler("confidence", policy=both).threshold == 0.4

@@ -204,12 +204,14 @@ def _parameter(option: str, text: Any, verb: str) -> Parameter:
 
 
 def _check_edges(space: Space) -> None:
-    """Every edge of every parameter, the others at their first edge, must be a valid configuration."""
-    base = {**space.fixed, **{item.option: item.edges()[0] for item in space.parameters}}
-    for item in space.parameters:
-        for value in item.edges():
-            point = {**base, item.option: value}
-            if space.verb == "segment":
-                space.config(point, input=("-",), output="-")
-            else:
-                space.trial(point)
+    """Every edge of every parameter, the others at their first edge and at their last, must be a valid
+    configuration."""
+    for end in (0, -1):
+        base = {**space.fixed, **{item.option: item.edges()[end] for item in space.parameters}}
+        for item in space.parameters:
+            for value in item.edges():
+                point = {**base, item.option: value}
+                if space.verb == "segment":
+                    space.config(point, input=("-",), output="-")
+                else:
+                    space.trial(point)

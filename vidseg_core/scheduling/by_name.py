@@ -51,8 +51,11 @@ def threshold_of(options: Mapping[str, Any]) -> float | None:
         return None
     if entry.threshold is not None:
         return entry.threshold
+    named = dict(options)
+    if not entry.takes_interval:  # runs of older versions could name one, which did nothing
+        named.pop("interval", None)
     try:
-        scheduler = scheduler_of(from_dict(SchedulerConfig, dict(options)))
+        scheduler = scheduler_of(from_dict(SchedulerConfig, named))
         return float(scheduler.threshold) if isinstance(scheduler, Scheduler) else None
     except (ConfigError, ValueError, OSError, AttributeError, TypeError):
         return None

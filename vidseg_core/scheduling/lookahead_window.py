@@ -154,7 +154,7 @@ def lookahead_keys(
             grays=grays[last:stop],
             labels_hw=labels(last),
             sound_T=np.ones(stop - last, bool),
-            ends=stop == frames,
+            ends=stop - last <= reach,  # a full window is chosen from before its segment is known to end
             two_sided=two_sided,
             max_interval=max_interval,
             first=last,
