@@ -234,13 +234,14 @@ def _cells(values: Sequence[float | None]) -> str:
 
 
 def leads(points: Sequence[Point]) -> str:
-    """Even keys of the teacher less each student at the student's cost, seed by seed: means and intervals."""
+    """Even keys of the teacher less each student at the student's cost, seed by seed: means and intervals
+    over the seeds in which even keys were measured on both sides of that cost."""
     lines = ["teacher, fixed less student, each seed at its student's cost: mIoU / TC pooled / TC / visible"]
     for name, setting in dict.fromkeys((p.set, p.setting) for p in points if p.way == PLAIN):
         gains = [_gains(points, p) for p in points if (p.set, p.way, p.setting) == (name, PLAIN, setting)]
-        each = zip(*gains, strict=True)
-        cells = (f"{statistics.mean(one):+.1f} +- {half_width(one):.1f}" for one in each)
-        lines.append(f"  {name:8} {setting:8} {len(gains)} seeds  " + " / ".join(cells))
+        there = [one for one in gains if not any(math.isnan(gain) for gain in one)]
+        cells = [f"{statistics.mean(one):+.1f} +- {half_width(one):.1f}" for one in zip(*there, strict=True)]
+        lines.append(f"  {name:8} {setting:8} {len(there)} seeds  " + " / ".join(cells or ["not measured"]))
     return "\n".join(lines)
 
 

@@ -95,6 +95,8 @@ def test_what_keys_win_is_taken_seed_by_seed() -> None:
     won = at_equal_cost(known, FIXED, "miou", 13.0, 1.0) - 60.0
     said = f"small    2 seeds  {won + 1:+.1f} +- 12.7 / +0.0 +- 0.0 / +0.0 +- 0.0"
     assert said in leads([*known, *other])
+    cheap = [replace(p, seed=2, net_ms=1.0) if p.way == PLAIN else replace(p, seed=2) for p in known]
+    assert said in leads([*known, *other, *cheap]), "a seed whose student is cheaper than any interval"
 
 
 def test_pop_is_of_masks_that_jump_at_keys_and_of_none_where_all_are_keys() -> None:
