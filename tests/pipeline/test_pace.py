@@ -18,12 +18,13 @@ import pytest
 from tests.engine.fillers import LowDistance, Parted
 from tests.engine.toy import moving_clip
 from vidseg_core.config.propagation import PropagationConfig
-from vidseg_core.config.segment import SegmentConfig
+from vidseg_core.config.segment import SchedulerConfig, SegmentConfig
 from vidseg_core.engine import Engine
 from vidseg_core.engine.bound import Bound
 from vidseg_core.pipeline import pace
 from vidseg_core.pipeline.pace import Pace, _fidelity, describe_pace
 from vidseg_core.propagation import build_propagator
+from vidseg_core.propagation.adaptation import most_bytes_of_pairs
 
 CHEAP = Pace(
     frames=25,
@@ -65,11 +66,25 @@ def test_getting_used_to_keys_is_in_the_cost() -> None:
     config = SegmentConfig(input=("-",), output="-", segmenter="plain", propagation=options)
     learning_s = pace._adapt_s(config, Shown(moving_clip(2)))  # type: ignore[arg-type]
     assert learning_s > 0
+    every = replace(config, scheduler=SchedulerConfig(name="every"))
+    assert pace._adapt_s(every, Shown([])) == 0, "there are no gaps"  # type: ignore[arg-type]
     learning = replace(CHEAP, adapt_s=2.4)
     assert learning.frame_s == pytest.approx(CHEAP.frame_s + 0.2)
     assert "getting used to a key 2.4 s, " in describe_pace(learning, 1000, "fixed")[0]
     assert "getting used" not in describe_pace(CHEAP, 1000, "fixed")[0]
     assert pace._adapt_s(replace(config, propagation=PropagationConfig()), Shown([])) == 0  # type: ignore[arg-type]
+
+
+def test_what_a_net_keeps_to_learn_from_is_in_the_state() -> None:
+    """The frames are tried without learning, and the state that is named was without it, too."""
+    config = SegmentConfig(input=("-",), output="-", segmenter="plain")
+    most = []
+    for steps in (0, 8):
+        options = PropagationConfig(name="match", flow_size=32, adapt_steps=steps)
+        shown: Any = Shown(moving_clip(2))
+        found = pace.measure_pace(replace(config, propagation=options), "cpu", "v", shown)
+        most.append(found.bound((64, 64)).bytes)
+    assert most[1] > most[0] + most_bytes_of_pairs(32, 32)
 
 
 def test_the_part_of_the_net_that_every_frame_takes_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:

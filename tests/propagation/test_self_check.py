@@ -6,7 +6,7 @@ Why: a net that helps on most footage harms on some; the keys of a segment say o
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -234,6 +234,15 @@ def test_pairs_that_follow_one_another_are_lessons_with_two_sides_too() -> None:
     assert [picture[0, 0, 0] for picture in lesson.pictures] == [1, 3, 8]
     assert [flow_hw2[0, 0, 0] for flow_hw2 in lesson.flows] == [101, 3]
     assert lesson.distances == [2, 5]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_keys_of_one_class_teach_nothing_and_undo_nothing(seed: int) -> None:
+    """A step that drew lessons of one class alone threw away all steps before it."""
+    net, still = match().net, [pair(1, 3), pair(3, 8), pair(8, 9)]
+    assert adapt(net, None, still, 2, seed) is None
+    keys = [replace(one, labels_hw=np.tri(8, dtype=np.uint8)) for one in still[-1].keys]
+    assert adapt(net, None, [*still, replace(still[-1], keys=(keys[0], keys[1]))], 4, seed) is not None
 
 
 def test_the_last_pairs_are_kept_and_none_from_before_a_break() -> None:

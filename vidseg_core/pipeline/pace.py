@@ -61,7 +61,7 @@ class Pace:
     bound: Callable[[tuple[int, int]], Bound]
     """What the schedule's engine keeps of a segment at most, by working size."""
     adapt_s: float = 0.0
-    """What a key takes besides where the net of `match` gets used to it."""
+    """What a key, but for a segment's first two, takes besides where the net of `match` gets used to it."""
     worker: str = "core"
     """Whose seconds these are: a core's, or those of a GPU's worker."""
 
@@ -83,10 +83,11 @@ class Pace:
 
 def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: FrameShard) -> Pace:
     """The frames of `shard`, as configured and then with the net on each of them."""
-    config, adapt_s = config.without_dial(key_batch=1), _adapt_s(config, shard)
+    asked, adapt_s = config.without_dial(key_batch=1), _adapt_s(config, shard)
     # so few frames hold a segment's first keys at most, which are those that are learned from longest
-    config = replace(config, propagation=replace(config.propagation, adapt_steps=0))
+    config = replace(asked, propagation=replace(asked.propagation, adapt_steps=0))
     engine, n = build_engine(config, device), len(shard)
+    keeps = engine if config == asked else build_engine(asked, device)
     rows, seconds, held = _as_configured(engine, config, video_id, shard)
     net_s = engine.stats.seconds["net"]
     keys = sum(float(row.is_key) if row.key_share is None else row.key_share for row in rows)
@@ -98,7 +99,7 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
         key_share=_share(config.scheduler, keys / n, each=rows[0].key_share or 1.0),
         every_s=seconds / n,
         fidelity=None,
-        bound=partial(engine.bound, measured=held),
+        bound=partial(keeps.bound, measured=held),
         worker="core" if device == "cpu" else "GPU",
         adapt_s=adapt_s,
     )
@@ -113,9 +114,9 @@ def measure_pace(config: SegmentConfig, device: str, video_id: str, shard: Frame
 
 
 def _adapt_s(config: SegmentConfig, shard: FrameShard) -> float:
-    """Seconds of a core that getting used to one more key takes."""
+    """Seconds of a core that getting used to one more key takes; a segment's first two take longer."""
     options = config.propagation
-    if not options.adapt_steps:
+    if not options.adapt_steps or config.scheduler.name == EVERY:  # no gaps, no lessons
         return 0.0
     height, width = shard.pictures[0].shape[:2]
     net, size = read_match(options.weights), view_size(height, width, options.flow_size)

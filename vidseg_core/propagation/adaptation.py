@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -96,14 +95,15 @@ def adapt(
     with_one_side = replace(form, one_sided=1.0)
     lessons = [(lesson, with_one_side) for pair in pairs for lesson in pair.lessons()]
     lessons += [(one.lesson_between(next_one), form) for one, next_one in zip(pairs, pairs[1:], strict=False)]
+    lessons = [(lesson, form) for lesson, form in lessons if len(lesson.classes()) > 1]
+    if not lessons:
+        return weights
     copy = adapted(net, weights, "cpu").requires_grad_(True)
     optimiser = torch.optim.AdamW(copy.parameters(), RATE, weight_decay=0.0)
     for step in range(steps):
-        chosen = (lessons[int(random.integers(len(lessons)))] for _ in range(2 * BATCH))
+        chosen = (lessons[int(random.integers(len(lessons)))] for _ in range(BATCH))
         drawn = (draw_sample(lesson, random, form) for lesson, form in chosen)
-        samples = list(islice((sample for sample in drawn if sample is not None), BATCH))
-        if not samples:
-            return weights
+        samples = [sample for sample in drawn if sample is not None]
         optimiser.param_groups[0]["lr"] = RATE * (1.0 - step / steps)
         losses = losses_of(*look(copy, samples), samples)
         optimiser.zero_grad(set_to_none=True)

@@ -42,6 +42,11 @@ class Lesson:
     name: str = ""
     """What it was cut out of, in words."""
 
+    def classes(self) -> np.ndarray:
+        """Ids of the classes that are to be seen in it, in order."""
+        counts = sum(np.bincount(labels_hw.ravel(), minlength=256) for labels_hw in self.labels)
+        return np.flatnonzero(np.asarray(counts)[:OTHER])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropForm:
@@ -75,7 +80,7 @@ def draw_sample(lesson: Lesson, random: Generator, form: CropForm) -> Sample | N
     """A random crop; None for a lesson with less than two classes."""
     order = (0, 1, 2) if random.random() < 0.5 else (2, 1, 0)
     ends = (order[0] // 2, order[2] // 2)
-    table, classes = _renamed(lesson.labels, random, form.classes)
+    table, classes = _renamed(lesson.classes(), random, form.classes)
     if classes < 2:
         return None
     mirror, size = random.random() < 0.5, _size(lesson.labels[1].shape, random, form)
@@ -114,10 +119,9 @@ def draw_sample(lesson: Lesson, random: Generator, form: CropForm) -> Sample | N
     )
 
 
-def _renamed(labels: Sequence[np.ndarray], random: Generator, most: int) -> tuple[np.ndarray, int]:
+def _renamed(classes: np.ndarray, random: Generator, most: int) -> tuple[np.ndarray, int]:
     """Table from class ids to at most `most` places in random order, and how many there are."""
-    counts = sum(np.bincount(labels_hw.ravel(), minlength=256) for labels_hw in labels)
-    present = random.permutation(np.flatnonzero(np.asarray(counts)[:OTHER]))
+    present = random.permutation(classes)
     table = np.full(256, OTHER, np.uint8)
     table[present] = np.minimum(np.arange(len(present)), most - 1)
     return table, min(len(present), most)
