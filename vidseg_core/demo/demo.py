@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from vidseg_core.config.catalogue import EVERY, SCHEDULERS
+from vidseg_core.config.catalogue import EVERY, SCHEDULERS, no_interval
 from vidseg_core.config.errors import ConfigError
 from vidseg_core.config.segment import PropagationConfig, SchedulerConfig, SegmentConfig, TtaConfig
 from vidseg_core.config.verbs import DemoConfig
@@ -119,7 +119,7 @@ def _job(
     interval = min(config.interval, config.frames)
     scheduler = SchedulerConfig(
         name=name,
-        interval=interval,
+        interval=SchedulerConfig.interval if no_interval(name) else interval,
         threshold=threshold,
         max_interval=min(10_000, max(LONGEST, 3 * interval)),
     )
